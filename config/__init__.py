@@ -1,0 +1,1 @@
+"""How the Celery application is configured."""

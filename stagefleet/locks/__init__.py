@@ -1,0 +1,1 @@
+"""Shared and exclusive leases with fencing tokens."""

@@ -1,0 +1,1 @@
+"""The storage manager: one module a verb."""

@@ -1,0 +1,241 @@
+"""Names: repositories, references, digests and stage ids, parsed once at the edge.
+
+Inside Stagefleet none of these travels as a raw string. Grammars: OCI distribution specification 1.1,
+"Pulling manifests"; OCI image specification 1.1, "Digests"; the reference grammar of distribution/reference.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from stagefleet.errors import InvalidNameError
+
+__all__ = ["Digest", "DockerDaemon", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
+
+_MAX_PATH_CHARACTERS = 255  # of host and path together, as distribution/reference has it
+_MAX_INT64 = 2**63 - 1
+_SHOWN_CHARACTERS = 100
+
+_HOST = re.compile(
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?"
+)
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_DIGEST = re.compile(r"(sha256):([a-f0-9]{64})|(sha512):([a-f0-9]{128})")
+_STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
+_PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+
+_DAEMON_PREFIX = "docker-daemon:"
+
+
+def _shown(text: str) -> str:
+    """Quote hostile input for a message: one line, of bounded length."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= _SHOWN_CHARACTERS else quoted[:_SHOWN_CHARACTERS] + "...'"
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` can be a tag (ASCII, 1 to 128 characters)."""
+    return _TAG.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A content digest, `sha256:` or `sha512:` and lower-case hexadecimal."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `ALGORITHM:HEX`.
+
+        Raises:
+            InvalidNameError: It is no sha256 or sha512 digest.
+        """
+        match = _DIGEST.fullmatch(text)
+        if match is None:
+            raise InvalidNameError(f"{_shown(text)} is no digest: write sha256: and 64 hex characters")
+        algorithm, _, value = text.partition(":")
+        return cls(algorithm, value)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository in a registry.
+
+    Attributes:
+        host: The registry's `host[:port]`, as written.
+        path: The repository's path in the registry.
+    """
+
+    host: str
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `host[:port]/path`.
+
+        Raises:
+            InvalidNameError: It is malformed, holds a scheme, a tag or a digest, or names no registry.
+        """
+        shown = _shown(text)
+        if "://" in text:
+            raise InvalidNameError(f"{shown} is no repository: leave out the scheme, write HOST[:PORT]/PATH")
+        host, slash, path = text.partition("/")
+        if not slash or not ("." in host or ":" in host or host == "localhost"):
+            raise InvalidNameError(
+                f"{shown} names no registry: write HOST[:PORT]/PATH, for Docker Hub docker.io/NAMESPACE/NAME"
+            )
+        if _HOST.fullmatch(host) is None:
+            raise InvalidNameError(f"{shown} is no repository: the host {_shown(host)} is malformed")
+        if "@" in path or ":" in path:
+            raise InvalidNameError(f"{shown} is no repository: leave out the tag or digest")
+        if _PATH.fullmatch(path) is None:
+            raise InvalidNameError(
+                f"{shown} is no repository: a path has lower-case letters, digits and . _ - between them"
+            )
+        if len(text) > _MAX_PATH_CHARACTERS:
+            raise InvalidNameError(f"{shown} is no repository: longer than {_MAX_PATH_CHARACTERS} characters")
+        return cls(host, path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def tagged(self, tag: str) -> Reference:
+        """The reference of a tag here."""
+        return Reference.of(self, tag)
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A manifest in a repository, by tag or by digest; exactly one of the two is set."""
+
+    repository: Repository
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tag is None) == (self.digest is None):
+            raise InvalidNameError(f"a reference into {self.repository} needs either a tag or a digest")
+
+    @classmethod
+    def of(cls, repository: Repository, name: str | Digest) -> Self:
+        """The reference of a tag or digest in a repository.
+
+        Raises:
+            InvalidNameError: `name` is a string that cannot be a tag.
+        """
+        if isinstance(name, Digest):
+            return cls(repository, digest=name)
+        if not is_tag(name):
+            raise InvalidNameError(f"{_shown(name)} is no tag: at most 128 letters, digits, _ . and -")
+        return cls(repository, tag=name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
+
+        Raises:
+            InvalidNameError: It is malformed, or has neither tag nor digest.
+        """
+        name, at, digest = text.partition("@")
+        if at:
+            return cls(Repository.parse(name), digest=Digest.parse(digest))
+        name, colon, tag = text.rpartition(":")
+        if not colon or "/" in tag:
+            raise InvalidNameError(f"{_shown(text)} is no image: write REPOSITORY:TAG or REPOSITORY@DIGEST")
+        return cls.of(Repository.parse(name), tag)
+
+    @property
+    def identifier(self) -> str:
+        """What stands behind `manifests/` in a request: the tag or the digest."""
+        return str(self.digest) if self.tag is None else self.tag
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.tag}" if self.digest is None else f"{self.repository}@{self.digest}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StageId:
+    """The identity of a stage.
+
+    Attributes:
+        digest: The digest of the stage's content, 56 hexadecimal characters (SHA3-224).
+        created_ms: When it was built, in milliseconds since 1970; 0 for a multi-platform stage.
+    """
+
+    digest: str
+    created_ms: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse `DIGEST-CREATED_MS`, or `DIGEST` alone for a multi-platform stage.
+
+        Raises:
+            InvalidNameError: It is malformed.
+        """
+        stage_id = cls.from_tag(text)
+        if stage_id is None:
+            raise InvalidNameError(
+                f"{_shown(text)} is no stage id: write DIGEST-CREATED_MS (56 hexadecimal characters, "
+                "milliseconds), or DIGEST alone for a multi-platform stage"
+            )
+        return stage_id
+
+    @classmethod
+    def from_tag(cls, tag: str) -> Self | None:
+        """The stage that a tag names, None if it names none."""
+        match = _STAGE_ID.fullmatch(tag)
+        if match is None:
+            return None
+        created_ms = int(match[2] or 0)
+        return None if created_ms > _MAX_INT64 else cls(match[1], created_ms)
+
+    @property
+    def is_multiplatform(self) -> bool:
+        """Whether the stage is an image index."""
+        return self.created_ms == 0
+
+    @property
+    def rejected_tag(self) -> str:
+        """The tag of the record that rejects this stage."""
+        return f"{self.digest}-{self.created_ms}-rejected"
+
+    def __str__(self) -> str:
+        return f"{self.digest}-{self.created_ms}" if self.created_ms else self.digest
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DockerDaemon:
+    """A project's stages in a Docker Engine, `docker-daemon:PROJECT`."""
+
+    project: str
+
+    def __str__(self) -> str:
+        return _DAEMON_PREFIX + self.project
+
+
+def parse_address(text: str) -> Repository | DockerDaemon:
+    """Parse where stages are kept: `host[:port]/path` or `docker-daemon:PROJECT`.
+
+    Raises:
+        InvalidNameError: It is malformed.
+    """
+    if not text.startswith(_DAEMON_PREFIX):
+        return Repository.parse(text)
+    project = text.removeprefix(_DAEMON_PREFIX)
+    if _PROJECT.fullmatch(project) is None:
+        raise InvalidNameError(f"{_shown(text)} names no project: write docker-daemon:PROJECT")
+    return DockerDaemon(project)

@@ -1,0 +1,1 @@
+"""The records kept beside stages in a repository, and their tag grammar."""

@@ -1,0 +1,1 @@
+"""Runs, their items and outcomes: the ledger and the coordinator."""

@@ -1,0 +1,173 @@
+"""What the ledger promises, in four Protocols; `RedisLedger` and `testing.MemoryLedger` keep the promises.
+
+The ledger is the truth about runs. Celery carries messages, but whatever the broker loses, doubles or
+delivers late, an item has exactly one outcome:
+
+- An item is *pending* (not released, published or waiting for a retry), *claimed*, or done.
+- A message only says "look at item i of run r": `claim` decides. It gives the item to one worker, with a
+  lease and a fencing token, and answers None to every other message.
+- An item counts against the run's `parallel` from its publication until its outcome is acknowledged: by
+  `acknowledge` where the run has a callback, by the finish itself where it has none. Items that wait for a
+  retry do not count.
+- Everything that frees a place publishes the next messages in the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from stagefleet.runs.model import Claim, ErrorInfo, Order, Outcome, Run, Submission, WorkerInfo
+
+__all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Workbench"]
+
+
+class Renewal(StrEnum):
+    """The answer to the renewal of a lease."""
+
+    RUN = "run"
+    CANCEL = "cancel"
+    """The run was cancelled with `now`: stop, and finish the item as cancelled."""
+    LOST = "lost"
+    """The claim is over: stop, and do not finish."""
+
+
+class Submitter(Protocol):
+    """The side of the ledger that writes runs."""
+
+    def open(self, order: Order) -> Submission:
+        """Open a run, or find the one under the order's key.
+
+        Raises:
+            KeyConflictError: The key was used with another fingerprint.
+        """
+
+    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+        """Add items, and outcomes decided without a task (skips); at most some thousands a call.
+
+        Raises:
+            TooManyItemsError: The run would have more than `MAX_ITEMS`.
+            LeaseLostError: Another submitter has taken the run over.
+        """
+
+    def start(self, submission: Submission) -> None:
+        """Close the list of items and publish the first; a run without items ends at once.
+
+        Raises:
+            LeaseLostError: Another submitter has taken the run over.
+        """
+
+    def leftovers(self, run: str) -> Iterator[str]:
+        """The items of a finished run that did not succeed and were not skipped, in the order of their index.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+
+
+class Workbench(Protocol):
+    """The side of the ledger that workers use."""
+
+    def order(self, run: str) -> Order | None:
+        """What a run is to do, None if there is no such run."""
+
+    def claim(self, run: str, index: int, worker: str) -> Claim | None:
+        """Take an item if it is published and nobody has it."""
+
+    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+        """Extend the leases to a full lease from now, and learn how each claim stands."""
+
+    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+        """Record how an attempt ended.
+
+        With `retry_after_seconds` a failure waits that long and is then tried again, unless the item's
+        attempts are used up or the run is being cancelled. `outcome.attempts` is set by the ledger.
+        An outcome with state `cancelled` is recorded, counted and needs no acknowledgement.
+
+        Returns:
+            Whether it was recorded; False for a stale claim, whose finish changes nothing.
+        """
+
+    def hand_back(self, claim: Claim) -> bool:
+        """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling)."""
+
+    def sweep(self) -> int:
+        """Mend what was lost, in all live runs; returns the number of items and runs touched.
+
+        - claimed with an expired lease: published again (`WorkerLostError` once attempts are used up;
+          cancelled if the run is cancelling);
+        - waiting and due: published;
+        - published, older than `republish_seconds`, and overtaken by a later message's claim or with the
+          queue empty: published again;
+        - a run whose callback lived in a client whose lease is over: cancelled with `CoordinatorLostError`,
+          needing no acknowledgements any more;
+        - submitting, without a key, with the submitter's lease over: cancelled with `CoordinatorLostError`.
+        """
+
+
+class Observer(Protocol):
+    """The side of the ledger that watches and steers runs."""
+
+    def run(self, run: str) -> Run:
+        """How a run stands.
+
+        Raises:
+            RunNotFoundError: No such run, or it has expired.
+        """
+
+    def runs(self) -> Iterator[Run]:
+        """All runs, the newest first."""
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        """Outcomes behind a position ("" is the beginning), in the order of completion.
+
+        Waits up to `block_seconds` for the first one.
+
+        Returns:
+            The outcomes, [] if none came in time, None if the run has ended and there are no more.
+        """
+
+    def coordinate(self, run: str) -> int:
+        """Become the run's coordinator: a new epoch, which fences off the coordinator before, and a lease."""
+
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        """Acknowledge outcomes, which were read right behind the last acknowledged one; renews the lease.
+
+        With no outcomes it only renews. Repeating an acknowledgement changes nothing.
+
+        Returns:
+            False if another coordinator has a newer epoch, or the run has ended.
+        """
+
+    def acknowledged(self, run: str) -> str:
+        """The position of the last acknowledged outcome, "" for none."""
+
+    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+        """Cancel a run: pending items become cancelled, nothing new starts.
+
+        Args:
+            run: The run's id.
+            now: What runs stops at its next renewal instead of finishing.
+            error: The error to keep with the run; with it, outcomes need no acknowledgement any more.
+
+        Returns:
+            Whether the run was still live.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+
+
+class Attendance(Protocol):
+    """Who works: what shares of the fleet are measured by."""
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        """Say that a worker lives, for the next seconds; 0 signs it off."""
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """The live workers (of a queue)."""
+
+
+class Ledger(Submitter, Workbench, Observer, Attendance, Protocol):
+    """All sides of the ledger."""

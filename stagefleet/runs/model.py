@@ -1,0 +1,269 @@
+"""Runs, items and outcomes: values only, what is kept about them is the ledger's.
+
+A run:   submitting -> running -> (cancelling ->) succeeded | failed | cancelled
+An item: pending -> claimed -> succeeded | failed | skipped | cancelled
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from stagefleet import errors
+
+__all__ = [
+    "MAX_ITEMS",
+    "Callback",
+    "Claim",
+    "ErrorInfo",
+    "Fate",
+    "ItemState",
+    "Order",
+    "Outcome",
+    "Run",
+    "RunState",
+    "Submission",
+    "WorkerInfo",
+]
+
+MAX_ITEMS = 1_000_000
+"""The most items that a run may have."""
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens in this state."""
+        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+class ItemState(StrEnum):
+    """How an item ended; `planned` is what a dry run says of it."""
+
+    PLANNED = "planned"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+class Callback(StrEnum):
+    """Who acknowledges the outcomes of a run."""
+
+    NONE = "none"
+    """Nobody: the finish itself does."""
+    CLIENT = "client"
+    """A callable in the process that submitted the run."""
+
+
+class ErrorInfo(BaseModel):
+    """An error as it crosses the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """What is told of an error."""
+        if isinstance(error, errors.RemoteError):
+            return cls(type=error.type_name, message=str(error))
+        return cls(type=type(error).__name__, message=str(error) or type(error).__name__)
+
+    def as_exception(self) -> errors.RemoteError:
+        """The error as one to raise here."""
+        return errors.RemoteError(self.message, type_name=self.type)
+
+
+class Outcome(BaseModel):
+    """How one item ended.
+
+    Attributes:
+        item: The stage id or record id.
+        host: The host that the item was for, None where hosts do not matter.
+        state: How it ended.
+        result: The description or metadata that the item produced.
+        error: Why it failed.
+        seconds: From the claim of the last attempt to its end.
+        bytes: Content sent to the destination.
+        attempts: Claims of the item, lost ones included; 0 for one decided without a task.
+        position: Where the outcome stands in the run's stream, "" before it is there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item: str
+    host: str | None = None
+    state: ItemState
+    result: dict[str, Any] | None = None
+    error: ErrorInfo | None = None
+    seconds: float = 0.0
+    bytes: int = 0
+    attempts: int = 0
+    position: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The outcome as commands print it."""
+        return self.model_dump(mode="json", exclude={"position"})
+
+
+class Order(BaseModel):
+    """What a run is to do.
+
+    Attributes:
+        operation: The task's name, as `copy_stage`.
+        options: What the operation needs besides the item; JSON values, no secrets.
+        parallel: Items not yet acknowledged at once.
+        callback: Who acknowledges outcomes.
+        key: The idempotency key, None for none.
+        fingerprint: Of the caller's arguments, to be compared under a used key.
+        parent: The run that this one goes on with.
+        max_attempts: Attempts at one item.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operation: str
+    options: Mapping[str, Any] = {}
+    parallel: int = 16
+    callback: Callback = Callback.NONE
+    key: str | None = None
+    fingerprint: str = ""
+    parent: str | None = None
+    max_attempts: int = 5
+
+
+class Fate(StrEnum):
+    """What became of a request to open a run."""
+
+    NEW = "new"
+    """A new run (or a half submitted one taken over): append its items, then start it."""
+    ATTACHED = "attached"
+    """The key's run is under way: watch it."""
+    SUCCEEDED = "succeeded"
+    """The key's run succeeded already."""
+    CONTINUED = "continued"
+    """A new run that goes on with the failed or cancelled one under the key: append what that left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A run that is open for items.
+
+    Attributes:
+        run: The run's id.
+        fate: What became of the request.
+        token: Fences off another submitter of the same run.
+        previous: The run whose leftovers a continued run goes on with.
+    """
+
+    run: str
+    fate: Fate
+    token: int = 0
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as the ledger knows it at one moment; counts are items, times are seconds since 1970.
+
+    `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry.
+    """
+
+    id: str
+    order: Order
+    state: RunState
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    claimed: int = 0
+    published: int = 0
+    waiting: int = 0
+    bytes: int = 0
+    error: ErrorInfo | None = None
+    created_at: float = 0.0
+    finished_at: float | None = None
+    now_at: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Items that need nothing more."""
+        return self.succeeded + self.failed + self.skipped + self.cancelled
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (self.finished_at or self.now_at) - self.created_at
+
+    def summary(self) -> dict[str, Any]:
+        """The summary that commands print."""
+        return {
+            "run": self.id or None,
+            "state": str(self.state),
+            "total": self.total,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "cancelled": self.cancelled,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to carry out one attempt at an item.
+
+    Attributes:
+        run: The run's id.
+        index: The item's number in the run, from 0.
+        item: The item's id.
+        fence: The fencing token: a finish with an older one changes nothing.
+        attempt: 1 for the first.
+        claimed_at: On this process's monotonic clock, before the claim was asked for.
+        lease_until: On the same clock, the end of the lease as claimed.
+    """
+
+    run: str
+    index: int
+    item: str
+    fence: int
+    attempt: int
+    claimed_at: float
+    lease_until: float
+
+    @property
+    def seconds(self) -> float:
+        """The time since the claim."""
+        return time.monotonic() - self.claimed_at
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A live worker process.
+
+    Attributes:
+        name: `HOST:PID` or as Celery names it.
+        slots: Items that it can hold at once.
+        queues: The queues that it listens to.
+    """
+
+    name: str
+    slots: int
+    queues: tuple[str, ...]

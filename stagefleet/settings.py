@@ -1,0 +1,182 @@
+"""Settings: the one place that reads the environment and `stagefleet.toml`.
+
+Environment variables `STAGEFLEET_*` (nested with `__`) stand over the file, the file over the defaults.
+The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONFIG` names.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as SourceError,
+)
+
+from stagefleet.errors import SettingsError
+
+__all__ = [
+    "HttpSettings",
+    "LogSettings",
+    "RegistrySettings",
+    "RunSettings",
+    "Settings",
+    "WorkerSettings",
+    "load_settings",
+]
+
+Seconds = Annotated[float, Field(gt=0)]
+
+_FILE_VARIABLE = "STAGEFLEET_CONFIG"
+_DEFAULT_FILE = "stagefleet.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegistrySettings(_Section):
+    """How one registry is reached; its login comes from the Docker configuration file."""
+
+    plain_http: bool = False
+    """Speak HTTP without TLS. Loopback hosts need no permission."""
+    insecure: bool = False
+    """Accept any certificate."""
+    ca_file: Path | None = None
+    """PEM file with the certificates to trust, instead of the system's."""
+    client_certificate: Path | None = None
+    """PEM file with the certificate to show, and the key unless `client_key` names it."""
+    client_key: Path | None = None
+    """PEM file with the key of `client_certificate`."""
+
+
+class HttpSettings(_Section):
+    """Time-outs and retries of requests to registries."""
+
+    connect_timeout_seconds: Seconds = 5
+    read_timeout_seconds: Seconds = 60
+    """The longest silence in the middle of an answer."""
+    write_timeout_seconds: Seconds = 15
+    """The longest wait for the answer to a manifest PUT or a DELETE; shorter than a lease."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 4
+    """Attempts after the first, for connection errors, 5xx and 429."""
+    backoff_seconds: Seconds = 0.5
+    """The first pause between attempts; it doubles each time, with jitter."""
+    backoff_limit_seconds: Seconds = 20
+    retry_after_limit_seconds: Seconds = 600
+    """The longest Retry-After that a request waits for; a longer one fails it."""
+
+
+class RunSettings(_Section):
+    """Runs and their ledger."""
+
+    parallel: Annotated[int, Field(ge=1)] = 16
+    """Items of a run under way at once, where the command does not say."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    """Attempts at one item, lost workers included."""
+    backoff_seconds: Seconds = 1
+    """The first pause before an item is tried again; it doubles each time, with jitter."""
+    backoff_limit_seconds: Seconds = 60
+    lease_seconds: Seconds = 30
+    renewal_seconds: Seconds = 10
+    sweep_seconds: Seconds = 2
+    """How often the reaper looks for what was lost or is due."""
+    republish_seconds: Seconds = 10
+    """The age from which a message that was overtaken counts as lost."""
+    retention_seconds: Seconds = 7 * 24 * 3600
+    """How long finished runs are kept."""
+    no_worker_notice_seconds: Seconds = 10
+    no_worker_limit_seconds: Seconds = 60
+
+
+class WorkerSettings(_Section):
+    """The worker process."""
+
+    processes: Annotated[int, Field(ge=0, le=256)] = 0
+    """Worker processes; 0 is one per CPU."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Threads, each with one item, in a process."""
+    drain_seconds: Seconds = 20
+    """How long a worker that is told to stop may finish what it holds."""
+
+
+class LogSettings(_Section):
+    """Logs, always on stderr."""
+
+    level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    json_lines: bool = True
+    """One JSON object a line; otherwise coloured text, for people."""
+
+
+class Settings(BaseSettings):
+    """All settings; see `config/stagefleet.example.toml` for a commented file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="STAGEFLEET_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    redis_url: str | None = None
+    """The fleet's Redis: redis://, rediss:// or unix://; without it commands are embedded."""
+    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] = "stagefleet:"
+    """In front of every key in Redis."""
+    http: HttpSettings = HttpSettings()
+    runs: RunSettings = RunSettings()
+    worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
+    registries: dict[str, RegistrySettings] = {}
+    """By `host[:port]`, as it stands in repository names."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over defaults."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _file())
+
+    def registry(self, host: str) -> RegistrySettings:
+        """The settings of a registry, the defaults where none are given."""
+        return self.registries.get(host, RegistrySettings())
+
+
+def _file() -> Path:
+    return Path(os.environ.get(_FILE_VARIABLE, _DEFAULT_FILE))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings.
+
+    Args:
+        **overrides: Values that stand over environment and file, as a command's options do.
+
+    Raises:
+        SettingsError: They cannot be read; names the file and the key.
+    """
+    path = _file()
+    if _FILE_VARIABLE in os.environ and not path.is_file():
+        raise SettingsError(f"{_FILE_VARIABLE} names {path}, which is no file")
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    except SourceError as error:
+        raise SettingsError(f"the environment cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        variable = "STAGEFLEET_" + "__".join(str(part) for part in first["loc"]).upper()
+        where = f"environment, {variable}" if variable in os.environ else f"{path}, key {key}"
+        raise SettingsError(f"settings ({where}): {first['msg']}") from None

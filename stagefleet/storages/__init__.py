@@ -1,0 +1,1 @@
+"""Where stages are kept: one Protocol, and a storage per medium."""
