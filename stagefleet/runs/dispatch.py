@@ -1,0 +1,127 @@
+"""How work reaches Celery: queues, task names, broker options, and the message that the ledger publishes.
+
+The ledger pushes messages itself, in the script that frees a place, so that no crash can lie between the
+two. What it pushes is Celery's message protocol 2 in kombu's Redis envelope
+(https://docs.celeryq.dev/en/stable/internals/protocol.html); a contract test holds this template against
+what kombu writes. Nothing here imports Celery: a client pays for it neither in time nor in names.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = [
+    "QUEUES",
+    "broker_options",
+    "broker_url",
+    "message_template",
+    "queue_key",
+    "queue_of",
+    "task_name",
+]
+
+QUEUES: dict[str, str] = {
+    "copy_stage": "copy",
+    "delete_stage": "delete",
+    "describe_stage": "describe",
+}
+"""The queue of each operation, so that workers can be set aside for one kind of work."""
+
+_VISIBILITY_TIMEOUT_SECONDS = 3600
+
+
+def queue_of(operation: str) -> str:
+    """The queue of an operation; one that is not ours (a user's, a test's) has a queue of its own name."""
+    return QUEUES.get(operation, operation)
+
+
+def task_name(operation: str) -> str:
+    """The Celery task that carries out an operation."""
+    return f"stagefleet.{operation}"
+
+
+def queue_key(prefix: str, queue: str) -> str:
+    """The Redis list that a queue is, as kombu names it."""
+    return f"{prefix}mq:{queue}"
+
+
+def broker_url(redis_url: str) -> str:
+    """The URL of the same Redis for kombu, which spells Unix sockets in its own way.
+
+    >>> broker_url("unix:///run/redis.sock?db=1")
+    'redis+socket:///run/redis.sock?virtual_host=1'
+    """
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    return urlunsplit(
+        ("redis+socket", parts.netloc, parts.path, parts.query.replace("db=", "virtual_host="), "")
+    )
+
+
+def broker_options(prefix: str) -> dict[str, Any]:
+    """Celery's `broker_transport_options`.
+
+    A dead link is noticed (kombu has no socket time-out by default), queues take turns, and there are no
+    priorities: each would be a list of its own. The visibility timeout only puts doubles of long work
+    into the queue, which claims make harmless.
+    """
+    return {
+        "visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS,
+        "unacked_restore_interval": 10,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 3,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "global_keyprefix": f"{prefix}mq:",
+        "priority_steps": [0],
+        "queue_order_strategy": "round_robin",
+    }
+
+
+def message_template(operation: str) -> str:
+    """The message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@` and `@ITEM@` to be filled in.
+
+    The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger.
+    """
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    body = json.dumps([[], {"run": "@RUN@", "index": "@INDEX@"}, embed]).replace('"@INDEX@"', "@INDEX@")
+    queue = queue_of(operation)
+    message = {
+        "body": body,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": task_name(operation),
+            "id": "@TASK@",
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": "@TASK@",
+            "parent_id": None,
+            "argsrepr": "('@ITEM@',)",
+            "kwargsrepr": "{'run': '@RUN@', 'index': @INDEX@}",
+            "origin": f"stagefleet@{socket.gethostname()}",
+            "ignore_result": True,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        },
+        "properties": {
+            "correlation_id": "@TASK@",
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": 0,
+            "delivery_tag": "@TASK@",
+        },
+    }
+    return json.dumps(message, separators=(",", ":"))

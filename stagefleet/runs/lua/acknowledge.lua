@@ -1,0 +1,26 @@
+-- Acknowledge outcomes. ARGV: run, epoch, position of the last one ('' for none), how many, how many of
+-- them hold a place in the window. Returns 1, or 0 if another coordinator took over or the run ended.
+local run, epoch, position = ARGV[3], ARGV[4], ARGV[5]
+local meta = key(run)
+local state, current, cursor, lease, awaits =
+  unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits'))
+if current ~= epoch or (state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting') then return 0 end
+redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
+
+local function after(left, right)
+  local left_ms, left_seq = string.match(left, '(%d+)-(%d+)')
+  local right_ms, right_seq = string.match(right, '(%d+)-(%d+)')
+  if not right_ms then return true end
+  if left_ms ~= right_ms then return tonumber(left_ms) > tonumber(right_ms) end
+  return tonumber(left_seq) > tonumber(right_seq)
+end
+
+if position == '' or not after(position, cursor) then return 1 end
+redis.call('HSET', meta, 'cursor', position)
+if awaits == '1' then
+  redis.call('HINCRBY', meta, 'unacknowledged', -integer(ARGV[6]))
+  redis.call('HINCRBY', meta, 'held', -integer(ARGV[7]))
+end
+release(run)
+settle(run)
+return 1

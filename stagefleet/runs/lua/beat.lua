@@ -1,0 +1,27 @@
+-- Note that a worker lives, and count the live slots of each queue anew.
+-- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off).
+local name, span = ARGV[3], integer(ARGV[6])
+local workers = P .. 'workers'
+if span > 0 then
+  redis.call('HSET', workers, name,
+    cjson.encode({ slots = integer(ARGV[4]), queues = cjson.decode(ARGV[5]), ['until'] = now + span }))
+else
+  redis.call('HDEL', workers, name)
+end
+local slots, longest = {}, 1
+for _, queue in ipairs(cjson.decode(ARGV[5])) do slots[queue] = 0 end
+local entries = redis.call('HGETALL', workers)
+for n = 1, #entries, 2 do
+  local worker = cjson.decode(entries[n + 1])
+  if worker['until'] <= now then
+    redis.call('HDEL', workers, entries[n])
+  else
+    longest = math.max(longest, worker['until'] - now)
+    for _, queue in ipairs(worker.queues) do slots[queue] = (slots[queue] or 0) + worker.slots end
+  end
+end
+for queue, count in pairs(slots) do
+  redis.call('SET', P .. 'slots:' .. queue, count, 'PX', longest)
+  for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do release(run) end
+end
+return 1

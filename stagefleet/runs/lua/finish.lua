@@ -1,0 +1,22 @@
+-- Record how an attempt ended.
+-- ARGV: run, index, fence, state, outcome, bytes, retry_ms ('' for no retry).
+-- Returns 1, or 0 for a stale claim.
+local run, index, fence, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
+if not take(run, index, fence) then return 0 end
+local meta = key(run)
+if retry ~= '' then
+  local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
+  local phase, limit = unpack(redis.call('HMGET', meta, 'state', 'max_attempts'))
+  if phase == 'running' and tries < integer(limit) then
+    redis.call('ZADD', key(run, 'waiting'), now + integer(retry), index)
+    release(run)
+    return 1
+  end
+end
+if ARGV[8] ~= '0' then redis.call('HINCRBY', meta, 'bytes', ARGV[8]) end
+if state == 'succeeded' or state == 'skipped' then redis.call('HDEL', key(run, 'items'), index) end
+redis.call('HDEL', key(run, 'tries'), index)
+record(run, ARGV[7], state, true)
+release(run)
+settle(run)
+return 1

@@ -1,0 +1,41 @@
+-- Open a run, or find the one under the key.
+-- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
+--       lease_ms, retention_ms, republish_ms
+-- Returns fate, run, token, previous.
+local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
+local lease = integer(ARGV[12])
+local fate, previous = 'new', ''
+
+local function take_over(old)
+  -- Its submitter died: the same run again, from its first item.
+  redis.call('UNLINK', key(old, 'items'), key(old, 'outcomes'))
+  redis.call('HSET', key(old), 'total', 0, 'queued', 0, 'skipped', 0, 'unacknowledged', 0,
+    'submitter_until', now + lease, 'coordinator_until', now + lease)
+  return { 'new', old, redis.call('HINCRBY', key(old), 'token', 1), '' }
+end
+
+if idempotency_key ~= '' then
+  local old = redis.call('GET', P .. 'key:' .. idempotency_key)
+  if old and redis.call('EXISTS', key(old)) == 1 then
+    local state, used, until_ms = unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until'))
+    if used ~= fingerprint then return { 'conflict', old, 0, '' } end
+    if state == 'submitting' and integer(until_ms) <= now then return take_over(old) end
+    if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
+    if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
+    fate, previous = 'continued', old
+  end
+  redis.call('SET', P .. 'key:' .. idempotency_key, run)
+end
+
+redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 'queue', ARGV[6],
+  'parallel', ARGV[7], 'callback', ARGV[8], 'awaits', ARGV[8] == 'none' and 0 or 1,
+  'max_attempts', ARGV[9], 'order', ARGV[10], 'message', ARGV[11], 'parent', previous,
+  'retention_ms', ARGV[13], 'republish_ms', ARGV[14], 'lease_ms', lease,
+  'created_ms', now, 'submitter_until', now + lease, 'coordinator_until', now + lease,
+  'token', 1, 'total', 0, 'queued', 0, 'next', 0, 'messages', 0, 'fence', 0, 'epoch', 0,
+  'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0, 'bytes', 0,
+  'held', 0, 'unacknowledged', 0, 'cursor', '')
+if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
+redis.call('ZADD', P .. 'runs', now, run)
+redis.call('ZADD', P .. 'live', now, run)
+return { fate, run, 1, previous }

@@ -1,0 +1,396 @@
+"""The ledger on Redis: each step one Lua script, so that no crash lies between two halves of it.
+
+The scripts are in `lua/`, the keys are explained in `lua/common.lua`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from stagefleet.errors import (
+    KeyConflictError,
+    LeaseLostError,
+    RunNotFoundError,
+    TooManyItemsError,
+)
+from stagefleet.runs.connection import connect_redis, reaching
+from stagefleet.runs.dispatch import message_template, queue_of
+from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.model import (
+    MAX_ITEMS,
+    Claim,
+    ErrorInfo,
+    Fate,
+    Order,
+    Outcome,
+    Run,
+    RunState,
+    Submission,
+    WorkerInfo,
+)
+from stagefleet.runs.wire import decode_outcome, encode_outcome
+from stagefleet.settings import RunSettings, Settings
+
+__all__ = ["RedisLedger"]
+
+_SCRIPTS = (
+    "open",
+    "append",
+    "start",
+    "claim",
+    "renew",
+    "finish",
+    "hand_back",
+    "sweep",
+    "coordinate",
+    "acknowledge",
+    "cancel",
+    "beat",
+)
+_LEFTOVERS_A_CALL = 1000
+_RUNS_A_CALL = 100
+_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
+_COORDINATOR_LOST = ErrorInfo(
+    type="CoordinatorLostError",
+    message="the client that submitted the run and held its callback vanished; submit it again",
+)
+
+
+class RedisLedger:
+    """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
+    """
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: RunSettings) -> None:
+        self.clock_offset_ms = 0
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = prefix
+        self._settings = settings
+        self._nonces = (f"{secrets.token_hex(6)}.{number}" for number in itertools.count())
+        source = resources.files("stagefleet.runs") / "lua"
+        common = (source / "common.lua").read_text()
+        self._scripts: dict[str, Script] = {
+            name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
+        }
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisLedger:
+        """A ledger at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.runs)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        with reaching(self._redis):
+            return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
+
+    def _key(self, run: str, part: str = "") -> str:
+        return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
+
+    # Submitter
+
+    def open(self, order: Order) -> Submission:
+        """See `Submitter.open`."""
+        settings = self._settings
+        fate, run, token, previous = self._call(
+            "open",
+            secrets.token_hex(6),
+            order.key or "",
+            order.fingerprint,
+            queue_of(order.operation),
+            max(1, order.parallel),
+            order.callback,
+            order.max_attempts,
+            order.model_dump_json(),
+            message_template(order.operation),
+            _ms(settings.lease_seconds),
+            _ms(settings.retention_seconds),
+            _ms(settings.republish_seconds),
+        )
+        if fate == b"conflict":
+            raise KeyConflictError(
+                f"the idempotency key {order.key!r} belongs to run {run.decode()}, which was started with "
+                "other arguments: use another key for other work"
+            )
+        return Submission(
+            run=run.decode(), fate=Fate(fate.decode()), token=token, previous=previous.decode() or None
+        )
+
+    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+        """See `Submitter.append`."""
+        outcomes = itertools.chain.from_iterable(
+            (outcome.state, encode_outcome(outcome)) for outcome in decided
+        )
+        answer = self._call(
+            "append",
+            submission.run,
+            submission.token,
+            next(self._nonces),
+            MAX_ITEMS,
+            len(items),
+            *items,
+            *outcomes,
+        )
+        if answer == b"many":
+            raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split it")
+        self._check_submitter(submission, answer)
+
+    def start(self, submission: Submission) -> None:
+        """See `Submitter.start`."""
+        self._check_submitter(submission, self._call("start", submission.run, submission.token))
+
+    @staticmethod
+    def _check_submitter(submission: Submission, answer: bytes) -> None:
+        if answer != b"ok":
+            raise LeaseLostError(
+                f"run {submission.run} was cancelled or taken over by the same call elsewhere; watch it with "
+                f"stagefleet runs watch {submission.run}"
+            )
+
+    def leftovers(self, run: str) -> Iterator[str]:
+        """See `Submitter.leftovers`."""
+        with reaching(self._redis):
+            queued = self._redis.hget(self._key(run), "queued")
+        if queued is None:
+            raise _no_run(run)
+        for first in range(0, int(queued), _LEFTOVERS_A_CALL):
+            indexes = [str(index) for index in range(first, min(int(queued), first + _LEFTOVERS_A_CALL))]
+            with reaching(self._redis):
+                found = self._redis.hmget(self._key(run, "items"), indexes)
+            yield from (item.decode() for item in found if item is not None)
+
+    # Workbench
+
+    def order(self, run: str) -> Order | None:
+        """See `Workbench.order`."""
+        with reaching(self._redis):
+            order, parent = self._redis.hmget(self._key(run), ["order", "parent"])
+        return None if order is None else _order(order, parent)
+
+    def claim(self, run: str, index: int, worker: str) -> Claim | None:
+        """See `Workbench.claim`."""
+        before = time.monotonic()
+        answer = self._call("claim", run, index, f"{next(self._nonces)} {worker}")
+        if answer is None:
+            return None
+        item, fence, attempt, lease_ms = answer
+        return Claim(
+            run=run,
+            index=index,
+            item=item.decode(),
+            fence=int(fence),
+            attempt=attempt,
+            claimed_at=before,
+            lease_until=before + int(lease_ms) / 1000,
+        )
+
+    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+        """See `Workbench.renew`."""
+        if not claims:
+            return []
+        triples = itertools.chain.from_iterable((claim.run, claim.index, claim.fence) for claim in claims)
+        return [Renewal(answer.decode()) for answer in self._call("renew", *triples)]
+
+    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+        """See `Workbench.finish`."""
+        answer = self._call(
+            "finish",
+            claim.run,
+            claim.index,
+            claim.fence,
+            outcome.state,
+            encode_outcome(outcome.model_copy(update={"attempts": claim.attempt})),
+            outcome.bytes,
+            "" if retry_after_seconds is None else _ms(retry_after_seconds),
+        )
+        return bool(answer)
+
+    def hand_back(self, claim: Claim) -> bool:
+        """See `Workbench.hand_back`."""
+        return bool(self._call("hand_back", claim.run, claim.index, claim.fence))
+
+    def sweep(self) -> int:
+        """See `Workbench.sweep`."""
+        with reaching(self._redis):
+            live = self._redis.zrange(f"{self._prefix}live", 0, -1)
+        error = _COORDINATOR_LOST.model_dump_json()
+        return sum(self._call("sweep", run, error) for run in live)
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        """Be the one who has a role in the fleet for some seconds, or go on being it.
+
+        Returns:
+            Whether `holder` has it now.
+        """
+        name = f"{self._prefix}lead:{role}"
+        with reaching(self._redis):
+            if self._redis.set(name, holder, nx=True, px=_ms(seconds)):
+                return True
+            if self._redis.get(name) != holder.encode():
+                return False
+            # Two leaders for a moment are harmless: a sweep may run twice at once.
+            return bool(self._redis.pexpire(name, _ms(seconds)))
+
+    # Observer
+
+    def run(self, run: str) -> Run:
+        """See `Observer.run`."""
+        found = self._snapshots([run])
+        if not found:
+            raise _no_run(run)
+        return found[0]
+
+    def runs(self) -> Iterator[Run]:
+        """See `Observer.runs`."""
+        name = f"{self._prefix}runs"
+        with reaching(self._redis):
+            listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
+        for first in range(0, len(listed), _RUNS_A_CALL):
+            chunk = listed[first : first + _RUNS_A_CALL]
+            found = self._snapshots(chunk)
+            expired = set(chunk) - {run.id for run in found}
+            if expired:
+                with reaching(self._redis):
+                    self._redis.zrem(name, *expired)
+            yield from found
+
+    def _snapshots(self, runs: Sequence[str]) -> list[Run]:
+        with reaching(self._redis):
+            pipe = self._redis.pipeline(transaction=True)
+            for run in runs:
+                pipe.hgetall(self._key(run))
+                pipe.zcard(self._key(run, "leases"))
+                pipe.zcard(self._key(run, "published"))
+                pipe.zcard(self._key(run, "waiting"))
+            pipe.time()
+            *answers, (seconds, micros) = pipe.execute()
+        now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
+        rows = [answers[n : n + 4] for n in range(0, len(answers), 4)]
+        return [
+            _run(run, fields, now_at, claimed=claimed, published=published, waiting=waiting)
+            for run, (fields, claimed, published, waiting) in zip(runs, rows, strict=True)
+            if fields
+        ]
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        """See `Observer.outcomes`."""
+        stream = self._key(run, "outcomes")
+        block = _ms(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
+        with reaching(self._redis):
+            answer = self._redis.xread({stream: after or "0-0"}, count=limit, block=block)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1] if answer else []
+        if not entries:
+            self.run(run)  # says so when it has expired meanwhile
+            return []
+        if b"end" in entries[0][1]:
+            return None
+        return [
+            decode_outcome(fields[b"o"], position.decode()) for position, fields in entries if b"o" in fields
+        ]
+
+    def coordinate(self, run: str) -> int:
+        """See `Observer.coordinate`."""
+        epoch = int(self._call("coordinate", run))
+        if not epoch:
+            raise _no_run(run)
+        return epoch
+
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        """See `Observer.acknowledge`."""
+        position = outcomes[-1].position if outcomes else ""
+        awaited = [outcome for outcome in outcomes if outcome.state != "cancelled"]
+        windowed = sum(outcome.attempts > 0 for outcome in awaited)
+        return bool(self._call("acknowledge", run, epoch, position, len(awaited), windowed))
+
+    def acknowledged(self, run: str) -> str:
+        """See `Observer.acknowledged`."""
+        with reaching(self._redis):
+            cursor = self._redis.hget(self._key(run), "cursor")
+        if cursor is None:
+            raise _no_run(run)
+        return str(cursor, "ascii")
+
+    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+        """See `Observer.cancel`."""
+        answer = self._call("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
+        if answer < 0:
+            raise _no_run(run)
+        return bool(answer)
+
+    # Attendance
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        """See `Attendance.beat`."""
+        self._call("beat", worker.name, worker.slots, json.dumps(worker.queues), _ms(seconds))
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """See `Attendance.workers`."""
+        with reaching(self._redis):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(f"{self._prefix}workers")
+            pipe.time()
+            entries, (seconds, micros) = pipe.execute()
+        now_ms = seconds * 1000 + micros / 1000 + self.clock_offset_ms
+        found = [(name.decode(), json.loads(entry)) for name, entry in sorted(entries.items())]
+        return [
+            WorkerInfo(name=name, slots=entry["slots"], queues=tuple(entry["queues"]))
+            for name, entry in found
+            if entry["until"] > now_ms and (queue is None or queue in entry["queues"])
+        ]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _no_run(run: str) -> RunNotFoundError:
+    return RunNotFoundError(f"there is no run {run!r}, or it has expired: see stagefleet runs list")
+
+
+def _order(order: bytes, parent: bytes | None) -> Order:
+    parsed = Order.model_validate_json(order)
+    return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
+
+
+def _run(
+    run: str, fields: dict[bytes, bytes], now_at: float, *, claimed: int, published: int, waiting: int
+) -> Run:
+    def number(name: bytes) -> int:
+        return int(fields.get(name, 0))
+
+    finished_ms, error = fields.get(b"finished_ms"), fields.get(b"error")
+    return Run(
+        id=run,
+        order=_order(fields[b"order"], fields.get(b"parent")),
+        state=RunState(fields[b"state"].decode()),
+        total=number(b"total"),
+        succeeded=number(b"succeeded"),
+        failed=number(b"failed"),
+        skipped=number(b"skipped"),
+        cancelled=number(b"cancelled"),
+        claimed=claimed,
+        published=published,
+        waiting=waiting,
+        bytes=number(b"bytes"),
+        error=None if error is None else ErrorInfo.model_validate_json(error),
+        created_at=number(b"created_ms") / 1000,
+        finished_at=None if finished_ms is None else int(finished_ms) / 1000,
+        now_at=now_at,
+    )
