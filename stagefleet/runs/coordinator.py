@@ -1,0 +1,162 @@
+"""The coordinator: reads the outcomes of a run as they come, and calls back once for each.
+
+At least once across a crash: what was called back and not yet acknowledged is called back again by the
+next coordinator, with the same run and item to recognise it by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from stagefleet.errors import CoordinatorLostError, RedisUnreachableError, StagefleetError
+from stagefleet.runs.ledger import Observer
+from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run
+
+__all__ = ["OnOutcome", "follow", "watch"]
+
+OnOutcome = Callable[[Outcome], None]
+_T = TypeVar("_T")
+
+_OUTCOMES_A_READ = 256
+_BLOCK_SECONDS = 1.0
+_ACKNOWLEDGE_SECONDS = 0.05
+"""The longest that a finished callback waits for its acknowledgement, and so a place in the window."""
+_OUTAGE_SECONDS = 60.0
+"""How long the ledger may be out of reach, as while Redis restarts."""
+_PAUSE_SECONDS = 0.5
+
+
+def watch(
+    ledger: Observer,
+    run: str,
+    *,
+    on_outcome: OnOutcome | None = None,
+    on_progress: OnOutcome | None = None,
+    on_idle: Callable[[], None] | None = None,
+    renewal_seconds: float = 10.0,
+) -> Run:
+    """Follow a run to its end.
+
+    Args:
+        ledger: Where the run is.
+        run: The run's id.
+        on_outcome: The run's callback, once for each outcome; the run's window waits for its return. What it
+            raises cancels the run, and is raised here once what was under way has ended. None only watches.
+        on_progress: Told of each outcome, cancelled ones included, before `on_outcome`.
+        on_idle: Called at each second without an outcome; what it raises ends the watching.
+        renewal_seconds: How often the coordinator's lease is renewed while a callback takes its time.
+
+    Returns:
+        The run as it ended.
+
+    Raises:
+        RunNotFoundError: No such run.
+        RedisUnreachableError: The ledger stayed out of reach.
+        CoordinatorLostError: Another coordinator took this run over.
+    """
+    if on_outcome is None:
+        for outcomes in follow(ledger, run):
+            for outcome in outcomes:
+                if on_progress is not None:
+                    on_progress(outcome)
+            if not outcomes and on_idle is not None:
+                on_idle()
+        return _patiently(lambda: ledger.run(run))
+    return _Coordinator(ledger, run, on_outcome, renewal_seconds).conduct(on_progress, on_idle)
+
+
+def follow(ledger: Observer, run: str, after: str = "") -> Iterator[list[Outcome]]:
+    """The outcomes of a run behind a position, as they come, to the run's end; [] each quiet second."""
+    while True:
+        position = after
+        outcomes = _patiently(
+            lambda: ledger.outcomes(run, position, limit=_OUTCOMES_A_READ, block_seconds=_BLOCK_SECONDS)  # noqa: B023 - called at once
+        )
+        if outcomes is None:
+            return
+        if outcomes:
+            after = outcomes[-1].position
+        yield outcomes
+
+
+def _patiently(call: Callable[[], _T]) -> _T:
+    """Call again while the ledger is out of reach, as long as an outage may last."""
+    give_up_at = time.monotonic() + _OUTAGE_SECONDS
+    while True:
+        try:
+            return call()
+        except RedisUnreachableError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+class _Coordinator:
+    """One coordinator of a run with a callback."""
+
+    def __init__(self, ledger: Observer, run: str, on_outcome: OnOutcome, renewal_seconds: float) -> None:
+        self._ledger = ledger
+        self._run = run
+        self._on_outcome = on_outcome
+        self._renewal_seconds = renewal_seconds
+        self._epoch = _patiently(lambda: ledger.coordinate(run))
+        self._unacknowledged: list[Outcome] = []
+        self._acknowledged_at = time.monotonic()
+        self._ended = threading.Event()
+
+    def conduct(self, on_progress: OnOutcome | None, on_idle: Callable[[], None] | None) -> Run:
+        renewer = threading.Thread(target=self._renew, name="coordinator-lease", daemon=True)
+        renewer.start()
+        raised: Exception | None = None
+        try:
+            start = _patiently(lambda: self._ledger.acknowledged(self._run))
+            for outcomes in follow(self._ledger, self._run, start):
+                for outcome in outcomes:
+                    if on_progress is not None:
+                        on_progress(outcome)
+                    if raised is None:
+                        raised = self._call_back(outcome)
+                if raised is None:
+                    self._acknowledge()
+                    if not outcomes and on_idle is not None:
+                        on_idle()
+        finally:
+            self._ended.set()
+            renewer.join()
+        if raised is not None:
+            raise raised
+        return _patiently(lambda: self._ledger.run(self._run))
+
+    def _call_back(self, outcome: Outcome) -> Exception | None:
+        """Call back for an outcome; an error cancels the run and is returned."""
+        if outcome.state is not ItemState.CANCELLED:
+            try:
+                self._on_outcome(outcome)
+            except Exception as error:  # noqa: BLE001 - the callback is the user's: any error of it stops the run
+                problem = ErrorInfo.of(error)
+                _patiently(lambda: self._ledger.cancel(self._run, error=problem))
+                return error
+        self._unacknowledged.append(outcome)
+        if time.monotonic() - self._acknowledged_at > _ACKNOWLEDGE_SECONDS:
+            self._acknowledge()
+        return None
+
+    def _acknowledge(self) -> None:
+        outcomes, self._unacknowledged = self._unacknowledged, []
+        self._acknowledged_at = time.monotonic()
+        if not outcomes:
+            return
+        if _patiently(lambda: self._ledger.acknowledge(self._run, self._epoch, outcomes)):
+            return
+        run = _patiently(lambda: self._ledger.run(self._run))
+        if not run.state.is_final:
+            raise CoordinatorLostError(f"another coordinator took over run {self._run}")
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._renewal_seconds):
+            with contextlib.suppress(StagefleetError):  # the next renewal may reach the ledger
+                self._ledger.acknowledge(self._run, self._epoch, [])

@@ -1,0 +1,147 @@
+"""Leases of claimed items, as the worker that holds them keeps and sees them.
+
+One thread a process renews the leases of all items in it. A lease counts on this process's monotonic clock
+from before the request that granted it was sent, so it never ends later here than in the ledger; and it is
+reported lost a moment before it ends, without needing an answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from stagefleet.errors import ItemCancelledError, LeaseLostError, StagefleetError, UnreachableError
+from stagefleet.runs.ledger import Renewal, Workbench
+from stagefleet.runs.model import Claim
+from stagefleet.settings import RunSettings
+
+__all__ = ["HeldLease", "LeaseKeeper"]
+
+_MARGIN_SECONDS = 1.0
+"""How long before its end a lease counts as lost."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HeldLease:
+    """The `Leash` of one claimed item."""
+
+    def __init__(self, keeper: LeaseKeeper, claim: Claim) -> None:
+        self.claim = claim
+        self._keeper = keeper
+        self._until = claim.lease_until
+        self._standing = Renewal.RUN
+
+    def check(self) -> None:
+        """See `Leash.check`."""
+        if self._standing is Renewal.CANCEL:
+            raise ItemCancelledError(f"run {self.claim.run} was cancelled")
+        if self._keeper.stopping:
+            raise ItemCancelledError("the worker has to stop")
+        if self._standing is Renewal.LOST or time.monotonic() > self._until - _MARGIN_SECONDS:
+            raise LeaseLostError(
+                f"the lease on item {self.claim.item} is over: another worker may have it by now"
+            )
+
+    def require(self, seconds: float) -> None:
+        """See `Leash.require`."""
+        self.check()
+        if self._outlasts(seconds):
+            return
+        try:
+            self._keeper.renew([self])
+        except UnreachableError as error:
+            raise LeaseLostError(f"the lease on item {self.claim.item} cannot be renewed: {error}") from error
+        self.check()
+        if not self._outlasts(seconds):
+            raise LeaseLostError(
+                f"the lease on item {self.claim.item} is shorter than a request's time-out of {seconds:g} s: "
+                "raise runs.lease_seconds or lower http.write_timeout_seconds"
+            )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run was cancelled with `now`."""
+        return self._standing is Renewal.CANCEL
+
+    def settle(self, standing: Renewal, until: float) -> None:
+        """Take the answer to a renewal; for the keeper. A lost lease stays lost."""
+        if self._standing is not Renewal.LOST:
+            self._standing, self._until = standing, until
+
+    def _outlasts(self, seconds: float) -> bool:
+        return time.monotonic() + seconds <= self._until - _MARGIN_SECONDS
+
+
+class LeaseKeeper:
+    """Renews the leases of the items that this process holds.
+
+    Args:
+        workbench: Where claims are renewed.
+        settings: How long leases are, and how often they are renewed.
+    """
+
+    def __init__(self, workbench: Workbench, settings: RunSettings) -> None:
+        self._workbench = workbench
+        self._settings = settings
+        self._held: set[HeldLease] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.stopping = False
+
+    @contextmanager
+    def hold(self, claim: Claim) -> Iterator[HeldLease]:
+        """Renew a claim's lease until the block ends."""
+        lease = HeldLease(self, claim)
+        with self._lock:
+            self._held.add(lease)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._renew_all, name="lease-keeper", daemon=True)
+                self._thread.start()
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                self._held.discard(lease)
+
+    @property
+    def held(self) -> int:
+        """How many items this process holds."""
+        return len(self._held)
+
+    def renew(self, leases: list[HeldLease]) -> None:
+        """Renew some leases now.
+
+        Raises:
+            RedisUnreachableError: The ledger does not answer; the leases run on.
+        """
+        until = time.monotonic() + self._settings.lease_seconds
+        answers = self._workbench.renew([lease.claim for lease in leases])
+        for lease, standing in zip(leases, answers, strict=True):
+            lease.settle(standing, until)
+
+    def stop_all(self) -> None:
+        """Make every leash say that the worker has to stop."""
+        self.stopping = True
+
+    def close(self) -> None:
+        """End the renewal thread."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._settings.renewal_seconds)
+
+    def _renew_all(self) -> None:
+        while not self._closed.wait(self._settings.renewal_seconds):
+            with self._lock:
+                leases = list(self._held)
+            if not leases:
+                continue
+            try:
+                self.renew(leases)
+            except StagefleetError as error:
+                _log.warning("leases_not_renewed", action="renew", held=len(leases), error=str(error))
