@@ -1,0 +1,5 @@
+"""Doubles for tests, ours and those of users: what they promise is what the real parts promise."""
+
+from stagefleet.testing.ledger import MemoryLedger, Message
+
+__all__ = ["MemoryLedger", "Message"]

@@ -1,0 +1,362 @@
+"""The ledger in memory: the promises of `stagefleet.runs.ledger`, for tests that want neither Redis nor time.
+
+Its broker is a list of messages that a test delivers, drops or doubles; its clock is a callable that a test
+moves. The Redis ledger is held to the same contract suite.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stagefleet.errors import (
+    CoordinatorLostError,
+    KeyConflictError,
+    LeaseLostError,
+    RunNotFoundError,
+    TooManyItemsError,
+)
+from stagefleet.runs import dispatch
+from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.model import (
+    MAX_ITEMS,
+    Claim,
+    ErrorInfo,
+    Fate,
+    Order,
+    Outcome,
+    Run,
+    RunState,
+    Submission,
+    WorkerInfo,
+)
+from stagefleet.settings import RunSettings
+from stagefleet.testing.record import RunRecord
+
+__all__ = ["MemoryLedger", "Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the broker carries: look at this item of this run."""
+
+    run: str
+    index: int
+
+
+class MemoryLedger:
+    """A ledger for one process, thread-safe, with everything in memory.
+
+    Args:
+        settings: Leases, attempts and retention; the defaults if None.
+        clock: Gives seconds since 1970; a test may hand in one that it moves.
+        broker: Where messages go, oldest first; a deque of its own if None. Tests take messages from its
+            left, drop them, or append them again.
+        queue_of: Gives the queue of an operation, as shares are measured by queue.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        broker: deque[Message] | None = None,
+        queue_of: Callable[[str], str] = dispatch.queue_of,
+    ) -> None:
+        self.broker: deque[Message] = deque() if broker is None else broker
+        self._settings = RunSettings() if settings is None else settings
+        self._clock = clock
+        self._queue_of = queue_of
+        self._changed = threading.Condition(threading.RLock())
+        self._records: dict[str, RunRecord] = {}
+        self._live: dict[str, RunRecord] = {}
+        self._finished: deque[RunRecord] = deque()
+        self._keys: dict[str, str] = {}
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+
+    # Submitter
+
+    def open(self, order: Order) -> Submission:
+        """As `Submitter.open`."""
+        with self._step() as now:
+            old = self._records.get(self._keys.get(order.key, "")) if order.key else None
+            if old is None:
+                return self._open_new(order, Fate.NEW, now)
+            if old.order.fingerprint != order.fingerprint:
+                raise KeyConflictError(
+                    f"the idempotency key {order.key!r} was used for run {old.id} with other arguments: "
+                    "choose another key, or repeat the arguments of that run"
+                )
+            if old.state is RunState.SUBMITTING and old.submitter_until <= now:
+                old.empty()
+                old.token += 1
+                self._lease(old, now)
+                return Submission(old.id, Fate.NEW, old.token)
+            if not old.state.is_final:
+                return Submission(old.id, Fate.ATTACHED)
+            if old.state is RunState.SUCCEEDED:
+                return Submission(old.id, Fate.SUCCEEDED)
+            return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
+
+    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+        """As `Submitter.append`."""
+        with self._step() as now:
+            record = self._submitted(submission)
+            if record.state is not RunState.SUBMITTING:
+                raise LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
+            if record.total + len(items) + len(decided) > MAX_ITEMS:
+                raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split this one into several")
+            record.append(items, decided)
+            self._lease(record, now)
+
+    def start(self, submission: Submission) -> None:
+        """As `Submitter.start`; to start a run again changes nothing."""
+        with self._step() as now:
+            record = self._submitted(submission)
+            if record.state is RunState.SUBMITTING:
+                record.state = RunState.RUNNING
+                self._lease(record, now)
+
+    def leftovers(self, run: str) -> Iterator[str]:
+        """As `Submitter.leftovers`."""
+        with self._step():
+            return iter(list(self._found(run).leftovers()))
+
+    # Workbench
+
+    def order(self, run: str) -> Order | None:
+        """As `Workbench.order`."""
+        with self._step():
+            record = self._records.get(run)
+            return None if record is None else record.order
+
+    def claim(self, run: str, index: int, worker: str) -> Claim | None:
+        """As `Workbench.claim`; who claims is of no interest here."""
+        del worker
+        claimed_at = time.monotonic()
+        with self._step() as now:
+            record = self._live.get(run)
+            if record is None:
+                return None
+            hold = record.claim(index, now, self._settings.lease_seconds)
+            if hold is None:
+                return None
+            return Claim(
+                run=run,
+                index=index,
+                item=record.items[index],
+                fence=hold.fence,
+                attempt=hold.attempt,
+                claimed_at=claimed_at,
+                lease_until=claimed_at + self._settings.lease_seconds,
+            )
+
+    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+        """As `Workbench.renew`."""
+        with self._step() as now:
+            return [self._renew(claim, now) for claim in claims]
+
+    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+        """As `Workbench.finish`."""
+        with self._step() as now:
+            record = self._live.get(claim.run)
+            if record is None or not record.holds(claim):
+                return False
+            retry_at = None if retry_after_seconds is None else now + retry_after_seconds
+            record.finish(claim.index, outcome, retry_at)
+            return True
+
+    def hand_back(self, claim: Claim) -> bool:
+        """As `Workbench.hand_back`."""
+        with self._step() as now:
+            record = self._live.get(claim.run)
+            if record is None or not record.holds(claim):
+                return False
+            record.hand_back(claim.index, now)
+            return True
+
+    def sweep(self) -> int:
+        """As `Workbench.sweep`."""
+        touched = 0
+        with self._step() as now:
+            for record in list(self._live.values()):
+                touched += self._abandon(record, now)
+                touched += record.expire(now) + self._republish(record, now)
+        return touched
+
+    # Observer
+
+    def run(self, run: str) -> Run:
+        """As `Observer.run`."""
+        with self._step() as now:
+            return self._found(run).snapshot(now)
+
+    def runs(self) -> Iterator[Run]:
+        """As `Observer.runs`."""
+        with self._step() as now:
+            return iter([record.snapshot(now) for record in reversed(self._records.values())])
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        """As `Observer.outcomes`; it is real time that `block_seconds` counts."""
+        begin = int(after or 0)
+
+        def has_news() -> bool:
+            record = self._found(run)
+            return len(record.stream) > begin or record.state.is_final
+
+        with self._changed:
+            self._changed.wait_for(has_news, block_seconds)
+            record = self._found(run)
+            outcomes = record.stream[begin : begin + limit]
+            return None if record.state.is_final and not outcomes else outcomes
+
+    def coordinate(self, run: str) -> int:
+        """As `Observer.coordinate`."""
+        with self._step() as now:
+            record = self._found(run)
+            record.epoch += 1
+            record.coordinator_until = now + self._settings.lease_seconds
+            return record.epoch
+
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        """As `Observer.acknowledge`."""
+        with self._step() as now:
+            record = self._live.get(run)
+            if record is None or record.epoch != epoch:
+                return False
+            if outcomes:
+                record.acknowledge(int(outcomes[-1].position))
+            record.coordinator_until = now + self._settings.lease_seconds
+            return True
+
+    def acknowledged(self, run: str) -> str:
+        """As `Observer.acknowledged`."""
+        with self._step():
+            return str(self._found(run).acknowledged or "")
+
+    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+        """As `Observer.cancel`."""
+        with self._step():
+            record = self._found(run)
+            if record.state.is_final:
+                return False
+            record.cancel(now=now, error=error)
+            return True
+
+    # Attendance
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        """As `Attendance.beat`."""
+        with self._step() as now:
+            self._workers[worker.name] = (worker, now + seconds)
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """As `Attendance.workers`."""
+        with self._step():
+            return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
+
+    # Every step
+
+    @contextmanager
+    def _step(self) -> Iterator[float]:
+        """One step that nobody sees half of; what it freed is published at its end. Gives the time."""
+        with self._changed:
+            now = self._clock()
+            self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}
+            self._expire(now)
+            yield now
+            self._settle(now)
+            self._changed.notify_all()
+
+    def _expire(self, now: float) -> None:
+        """Forget the runs that finished long ago."""
+        while self._finished and self._finished[0].finished_at is not None:
+            record = self._finished[0]
+            if record.finished_at is None or record.finished_at + self._settings.retention_seconds > now:
+                return
+            self._finished.popleft()
+            del self._records[record.id]
+            if record.order.key and self._keys.get(record.order.key) == record.id:
+                del self._keys[record.order.key]
+
+    def _settle(self, now: float) -> None:
+        """End the runs that are over, and publish wherever there is room now."""
+        for record in list(self._live.values()):
+            if record.conclude(now):
+                del self._live[record.id]
+                self._finished.append(record)
+        running = [record for record in self._live.values() if record.state is RunState.RUNNING]
+        for record in running:
+            self._send(record, record.release(self._share(self._queue(record), running), now))
+
+    def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
+        """How many items of one run may be published and not claimed: twice its part of the live slots."""
+        slots = sum(worker.slots for worker, _ in self._workers.values() if queue in worker.queues)
+        runs = sum(self._queue(record) == queue for record in running)
+        return max(1, math.ceil(2 * slots / runs))
+
+    def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
+        self.broker.extend(Message(record.id, index) for index in indexes)
+
+    def _queue(self, record: RunRecord) -> str:
+        return self._queue_of(record.order.operation)
+
+    # The parts of single steps
+
+    def _open_new(self, order: Order, fate: Fate, now: float) -> Submission:
+        record = RunRecord(secrets.token_hex(8), order, now)
+        self._records[record.id] = self._live[record.id] = record
+        if order.key:
+            self._keys[order.key] = record.id
+        self._lease(record, now)
+        previous = order.parent if fate is Fate.CONTINUED else None
+        return Submission(record.id, fate, record.token, previous)
+
+    def _lease(self, record: RunRecord, now: float) -> None:
+        record.submitter_until = record.coordinator_until = now + self._settings.lease_seconds
+
+    def _found(self, run: str) -> RunRecord:
+        record = self._records.get(run)
+        if record is None:
+            raise RunNotFoundError(f"there is no run {run}, or it has expired")
+        return record
+
+    def _submitted(self, submission: Submission) -> RunRecord:
+        record = self._records.get(submission.run)
+        if record is None or record.token != submission.token:
+            raise LeaseLostError(f"run {submission.run} is not submitted by this client any more")
+        return record
+
+    def _renew(self, claim: Claim, now: float) -> Renewal:
+        record = self._live.get(claim.run)
+        if record is None or not record.holds(claim):
+            return Renewal.LOST
+        record.claimed[claim.index].until = now + self._settings.lease_seconds
+        return Renewal.CANCEL if record.stops_now else Renewal.RUN
+
+    def _republish(self, record: RunRecord, now: float) -> int:
+        queue = self._queue(record)
+        carried = (self._records.get(message.run) for message in list(self.broker))
+        is_empty = not any(other is not None and self._queue(other) == queue for other in carried)
+        lost = record.republish(now, self._settings.republish_seconds, queue_is_empty=is_empty)
+        self._send(record, lost)
+        return len(lost)
+
+    def _abandon(self, record: RunRecord, now: float) -> int:
+        """Cancel a run whose client vanished and that nobody will go on with."""
+        if record.state is RunState.SUBMITTING:
+            # Under a key the same call again completes it; nobody calls for ever.
+            patience = self._settings.retention_seconds if record.order.key else 0
+            is_lost = record.submitter_until + patience <= now
+        else:
+            is_lost = record.needs_acknowledgement and record.coordinator_until <= now
+        if is_lost:
+            lost = CoordinatorLostError("the client that started this run vanished: start it again")
+            record.cancel(now=False, error=ErrorInfo.of(lost))
+        return int(is_lost)

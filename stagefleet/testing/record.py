@@ -1,0 +1,283 @@
+"""One run in memory: what `MemoryLedger` knows of it, and the steps that its items can take.
+
+Nothing here knows of locks, clocks or brokers: the ledger hands in the time, and publishes what `release`
+returns.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stagefleet.errors import WorkerLostError
+from stagefleet.runs.model import Callback, Claim, ErrorInfo, ItemState, Order, Outcome, Run, RunState
+
+__all__ = ["RunRecord"]
+
+_SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
+
+
+@dataclass(slots=True)
+class _Publication:
+    """A message on its way: since when, and the how manyth of its run."""
+
+    at: float
+    number: int
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A claim as the ledger keeps it; times on the ledger's clock."""
+
+    fence: int
+    attempt: int
+    since: float
+    until: float
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """All that is known of one run.
+
+    Every item below `unreleased` is in exactly one of `published`, `claimed`, `waiting` and `ends`; those
+    from `unreleased` on are in none of them. `unacknowledged` outcomes keep the run from ending; those
+    `held` among them, which had a task, keep their place in the window.
+    """
+
+    id: str
+    order: Order
+    created_at: float
+    token: int = 1
+    epoch: int = 0
+    submitter_until: float = 0.0
+    coordinator_until: float = 0.0
+    state: RunState = RunState.SUBMITTING
+    items: list[str] = field(default_factory=list)
+    decided: int = 0
+    unreleased: int = 0
+    published: dict[int, _Publication] = field(default_factory=dict)
+    claimed: dict[int, _Hold] = field(default_factory=dict)
+    waiting: list[tuple[float, int]] = field(default_factory=list)
+    ends: dict[int, ItemState] = field(default_factory=dict)
+    attempts_ended: Counter[int] = field(default_factory=Counter)
+    counts: Counter[ItemState] = field(default_factory=Counter)
+    stream: list[Outcome] = field(default_factory=list)
+    acknowledged: int = 0
+    unacknowledged: int = 0
+    held: int = 0
+    fence: int = 0
+    publications: int = 0
+    last_claimed: int = 0
+    stops_now: bool = False
+    needs_acknowledgement: bool = False
+    bytes: int = 0
+    error: ErrorInfo | None = None
+    finished_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.needs_acknowledgement = self.order.callback is Callback.CLIENT
+
+    @property
+    def total(self) -> int:
+        """Items and decided outcomes."""
+        return len(self.items) + self.decided
+
+    def empty(self) -> None:
+        """Forget all items: another submitter writes them again."""
+        self.items.clear()
+        self.stream.clear()
+        self.counts.clear()
+        self.decided = self.acknowledged = self.unacknowledged = 0
+
+    def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
+        """Add items, and outcomes that need no task."""
+        self.items.extend(items)
+        self.decided += len(decided)
+        for outcome in decided:
+            self.counts[outcome.state] += 1
+            self._record(outcome.model_copy(update={"attempts": 0}))
+
+    def release(self, share: int, now: float) -> list[int]:
+        """Publish as many items as the window and the share have room for; those due for a retry first.
+
+        Args:
+            share: The most items that may be published and not claimed.
+            now: The ledger's time.
+
+        Returns:
+            The items to send messages for.
+        """
+        window = max(1, self.order.parallel) - len(self.published) - len(self.claimed) - self.held
+        released = []
+        for _ in range(min(window, share - len(self.published))):
+            if self.waiting and self.waiting[0][0] <= now:
+                index = heapq.heappop(self.waiting)[1]
+            elif self.unreleased < len(self.items):
+                index = self.unreleased
+                self.unreleased += 1
+            else:
+                break
+            self._publish(index, now)
+            released.append(index)
+        return released
+
+    def claim(self, index: int, now: float, lease_seconds: float) -> _Hold | None:
+        """Take a published item, None if it is not one."""
+        publication = self.published.pop(index, None)
+        if publication is None:
+            return None
+        self.last_claimed = max(self.last_claimed, publication.number)
+        self.fence += 1
+        hold = _Hold(self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds)
+        self.claimed[index] = hold
+        return hold
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a claim is the one that the item has now."""
+        hold = self.claimed.get(claim.index)
+        return hold is not None and hold.fence == claim.fence
+
+    def finish(self, index: int, outcome: Outcome, retry_at: float | None) -> None:
+        """End the attempt at a claimed item, and the item unless it may be tried again at `retry_at`."""
+        hold = self.claimed.pop(index)
+        self.attempts_ended[index] += 1
+        if (
+            retry_at is not None
+            and outcome.state is ItemState.FAILED
+            and hold.attempt < self.order.max_attempts
+            and self.state is RunState.RUNNING
+        ):
+            heapq.heappush(self.waiting, (retry_at, index))
+            return
+        self._end(index, outcome.state)
+        self._record(outcome.model_copy(update={"attempts": hold.attempt}))
+
+    def hand_back(self, index: int, now: float) -> None:
+        """Undo the claim of an item: it is due at once, or cancelled where the run is."""
+        del self.claimed[index]
+        self._requeue(index, now)
+
+    def expire(self, now: float) -> int:
+        """End the attempts whose lease is over; returns how many."""
+        expired = [(index, hold) for index, hold in self.claimed.items() if hold.until <= now]
+        for index, hold in expired:
+            if self.state is RunState.RUNNING and hold.attempt >= self.order.max_attempts:
+                error = WorkerLostError(f"{hold.attempt} workers vanished while they worked on this item")
+                lost = Outcome(
+                    item=self.items[index],
+                    state=ItemState.FAILED,
+                    error=ErrorInfo.of(error),
+                    seconds=now - hold.since,
+                )
+                self.finish(index, lost, retry_at=None)
+            else:
+                del self.claimed[index]
+                self.attempts_ended[index] += 1
+                self._requeue(index, now)
+        return len(expired)
+
+    def republish(self, now: float, older_than_seconds: float, *, queue_is_empty: bool) -> list[int]:
+        """Publish again what the broker seems to have lost.
+
+        Returns:
+            The items to send messages for once more.
+        """
+        lost = [
+            index
+            for index, publication in self.published.items()
+            if publication.at + older_than_seconds <= now
+            and (queue_is_empty or publication.number < self.last_claimed)
+        ]
+        for index in lost:
+            self._publish(index, now)
+        return lost
+
+    def acknowledge(self, position: int) -> None:
+        """Take the outcomes up to a position out of the window."""
+        awaited = list(filter(self._awaits, self.stream[self.acknowledged : position]))
+        self.unacknowledged -= len(awaited)
+        self.held -= sum(outcome.attempts > 0 for outcome in awaited)
+        self.acknowledged = max(self.acknowledged, position)
+
+    def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
+        """Cancel what is pending; what is claimed goes on, or stops at its next renewal with `now`."""
+        self.stops_now = self.stops_now or now
+        self.error = self.error or error
+        if error is not None:
+            self.needs_acknowledgement = False
+            self.unacknowledged = self.held = 0
+        if self.state is RunState.CANCELLING:
+            return
+        self.state = RunState.CANCELLING
+        self.published.clear()
+        self.waiting.clear()
+        self.unreleased = len(self.items)
+        for index in range(len(self.items)):
+            if index not in self.ends and index not in self.claimed:
+                self._end(index, ItemState.CANCELLED)
+
+    def conclude(self, now: float) -> bool:
+        """End the run if nothing of it is left to do; returns whether it has just ended."""
+        if self.claimed or self.unacknowledged:
+            return False
+        if self.state is RunState.CANCELLING:
+            self.state = RunState.CANCELLED
+        elif self.state is RunState.RUNNING and len(self.ends) == len(self.items):
+            self.state = RunState.FAILED if self.counts[ItemState.FAILED] else RunState.SUCCEEDED
+        else:
+            return False
+        self.finished_at = now
+        return True
+
+    def leftovers(self) -> Iterator[str]:
+        """The items that neither succeeded nor were skipped."""
+        return (item for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES)
+
+    def snapshot(self, now: float) -> Run:
+        """The run as others see it."""
+        return Run(
+            id=self.id,
+            order=self.order,
+            state=self.state,
+            total=self.total,
+            succeeded=self.counts[ItemState.SUCCEEDED],
+            failed=self.counts[ItemState.FAILED],
+            skipped=self.counts[ItemState.SKIPPED],
+            cancelled=self.counts[ItemState.CANCELLED],
+            claimed=len(self.claimed),
+            published=len(self.published),
+            waiting=len(self.waiting),
+            bytes=self.bytes,
+            error=self.error,
+            created_at=self.created_at,
+            finished_at=self.finished_at,
+            now_at=now,
+        )
+
+    def _publish(self, index: int, now: float) -> None:
+        self.publications += 1
+        self.published[index] = _Publication(now, self.publications)
+
+    def _requeue(self, index: int, now: float) -> None:
+        if self.state is RunState.RUNNING:
+            heapq.heappush(self.waiting, (now, index))
+        else:
+            self._end(index, ItemState.CANCELLED)
+
+    def _end(self, index: int, state: ItemState) -> None:
+        self.ends[index] = state
+        self.counts[state] += 1
+        self.attempts_ended.pop(index, None)
+
+    def _record(self, outcome: Outcome) -> None:
+        placed = outcome.model_copy(update={"position": str(len(self.stream) + 1)})
+        self.stream.append(placed)
+        self.bytes += placed.bytes
+        if self._awaits(placed):
+            self.unacknowledged += 1
+            self.held += placed.attempts > 0
+
+    def _awaits(self, outcome: Outcome) -> bool:
+        return self.needs_acknowledgement and outcome.state is not ItemState.CANCELLED
