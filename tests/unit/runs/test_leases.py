@@ -1,0 +1,113 @@
+import threading
+import time
+
+import pytest
+
+from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError
+from stagefleet.runs.leases import LeaseKeeper
+from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.model import Claim
+from stagefleet.settings import RunSettings
+
+
+class Bench:
+    """A workbench that answers renewals as told."""
+
+    def __init__(self, answer=Renewal.RUN):
+        self.answer = answer
+        self.asked = threading.Event()
+        self.renewals = 0
+
+    def renew(self, claims):
+        self.renewals += 1
+        self.asked.set()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [self.answer for _ in claims]
+
+
+def claim(seconds=30.0):
+    now = time.monotonic()
+    return Claim("run", 0, "item", fence=1, attempt=1, claimed_at=now, lease_until=now + seconds)
+
+
+def keeper(bench, **settings):
+    return LeaseKeeper(bench, RunSettings(**settings))
+
+
+def test_a_fresh_lease_lets_work_go_on():
+    with keeper(Bench()).hold(claim()) as lease:
+        lease.check()
+        lease.require(15)
+
+
+def test_a_lease_is_lost_before_it_ends_without_any_answer():
+    with keeper(Bench()).hold(claim(seconds=0.5)) as lease, pytest.raises(LeaseLostError):
+        lease.check()
+
+
+def test_a_write_that_the_lease_would_not_outlast_renews_it_first():
+    bench = Bench()
+
+    with keeper(bench).hold(claim(seconds=10)) as lease:
+        lease.require(15)
+
+    assert bench.renewals == 1
+
+
+def test_a_write_does_not_start_when_the_lease_cannot_be_renewed():
+    bench = Bench(RedisUnreachableError("away"))
+
+    with keeper(bench).hold(claim(seconds=10)) as lease, pytest.raises(LeaseLostError, match="away"):
+        lease.require(15)
+
+
+def test_a_write_longer_than_any_lease_is_refused_with_the_settings_to_change():
+    with keeper(Bench()).hold(claim()) as lease, pytest.raises(LeaseLostError, match=r"runs\.lease_seconds"):
+        lease.require(60)
+
+
+def test_the_answer_to_a_renewal_carries_the_cancellation():
+    bench = Bench(Renewal.CANCEL)
+
+    with keeper(bench, renewal_seconds=0.01).hold(claim()) as lease:
+        assert bench.asked.wait(5)
+        with pytest.raises(ItemCancelledError):
+            lease.require(60)  # asks anew, should the thread's answer not have arrived yet
+        assert lease.is_cancelled
+
+
+def test_a_lease_that_was_lost_stays_lost():
+    bench = Bench(Renewal.LOST)
+    keeps = keeper(bench)
+
+    with keeps.hold(claim()) as lease:
+        keeps.renew([lease])
+        bench.answer = Renewal.RUN
+        keeps.renew([lease])
+        with pytest.raises(LeaseLostError):
+            lease.check()
+
+
+def test_a_worker_that_has_to_stop_stops_every_item():
+    keeps = keeper(Bench())
+
+    with keeps.hold(claim()) as lease:
+        keeps.stop_all()
+        with pytest.raises(ItemCancelledError):
+            lease.check()
+        assert not lease.is_cancelled
+
+
+def test_an_outage_does_not_end_the_renewals():
+    bench = Bench(RedisUnreachableError("away"))
+    keeps = keeper(bench, renewal_seconds=0.01)
+
+    with keeps.hold(claim()) as lease:
+        assert bench.asked.wait(5)
+        bench.answer = Renewal.RUN
+        bench.asked.clear()
+        assert bench.asked.wait(5)
+        lease.check()
+    keeps.close()
+    assert keeps.held == 0
