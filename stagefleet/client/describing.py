@@ -1,0 +1,59 @@
+"""Describing many stages at once, in threads of this process and in the order of asking."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from stagefleet.errors import BrokenStageError, StageNotFoundError
+from stagefleet.names import StageId
+from stagefleet.stages import StageDescription
+
+__all__ = ["describe_all"]
+
+_AHEAD = 4
+"""Stages asked for ahead of the one that is waited for, a thread."""
+
+
+def describe_all(
+    describe: Callable[[StageId], StageDescription],
+    stage_ids: Iterable[StageId],
+    *,
+    parallel: int,
+    on_left_out: Callable[[StageId, Exception], None],
+) -> Iterator[StageDescription]:
+    """Describe stages as they are asked for; what is gone or broken is left out.
+
+    Args:
+        describe: Describes one; called from several threads.
+        stage_ids: Which; read only a little ahead, so that memory is bounded.
+        parallel: Threads.
+        on_left_out: Told of each stage that is gone or broken.
+
+    Raises:
+        StagefleetError: Any other error of `describe`; ends it.
+    """
+    under_way: deque[tuple[StageId, Future[StageDescription]]] = deque()
+    pool = ThreadPoolExecutor(parallel, thread_name_prefix="describe")
+
+    def settle() -> StageDescription | None:
+        stage_id, future = under_way.popleft()
+        try:
+            return future.result()
+        except (StageNotFoundError, BrokenStageError) as error:
+            on_left_out(stage_id, error)
+            return None
+
+    waiting = iter(stage_ids)
+    try:
+        while True:
+            for stage_id in islice(waiting, parallel * _AHEAD - len(under_way)):
+                under_way.append((stage_id, pool.submit(describe, stage_id)))
+            if not under_way:
+                return
+            if (description := settle()) is not None:
+                yield description
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,415 @@
+"""The fleet, as a program sees it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from stagefleet.client.describing import describe_all
+from stagefleet.client.services import EmbeddedServices, RedisServices, Services
+from stagefleet.client.submission import check_key, submit
+from stagefleet.client.vigil import Vigil
+from stagefleet.client.work import CopyWork, DeleteWork, Plan, StageIds, Work, fingerprint, parse_repository
+from stagefleet.errors import NoWorkerError, UsageError
+from stagefleet.names import Repository, StageId
+from stagefleet.runs import coordinator
+from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Order, Outcome, Run, RunState
+from stagefleet.settings import Settings, load_settings
+from stagefleet.stages import StageDescription
+
+__all__ = ["Fleet"]
+
+_INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
+_LOGGER = logging.getLogger("stagefleet")
+
+
+class Fleet:
+    """Runs of work on stages, and what is known of them; safe to use from several threads.
+
+    Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
+    use it in a `with` statement.
+
+    Args:
+        services: What the fleet stands on.
+        on_notice: Told, in one line each, what a person should know meanwhile; logged if None.
+    """
+
+    def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
+        self._services = services
+        self._notice = on_notice or _LOGGER.warning
+
+    @classmethod
+    def connect(
+        cls,
+        redis_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Self:
+        """The fleet at a Redis; connects at the first call that needs it.
+
+        Args:
+            redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
+            settings: From the environment and `stagefleet.toml` if None.
+            on_notice: As for the class.
+
+        Raises:
+            UsageError: There is no URL, or it is malformed, or the settings cannot be read.
+        """
+        settings = load_settings() if settings is None else settings
+        url = redis_url or settings.redis_url
+        if url is None:
+            raise UsageError("no Redis URL: hand one in, set STAGEFLEET_REDIS_URL, or use Fleet.embedded()")
+        return cls(RedisServices(url, settings), on_notice=on_notice)
+
+    @classmethod
+    def embedded(
+        cls, *, settings: Settings | None = None, on_notice: Callable[[str], None] | None = None
+    ) -> Self:
+        """A fleet of its own: a private Valkey and a worker, started when needed and stopped by `close`.
+
+        Args:
+            settings: As in `connect`; its Redis URL is not used.
+            on_notice: As for the class.
+        """
+        settings = load_settings() if settings is None else settings
+        return cls(EmbeddedServices(settings), on_notice=on_notice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and stop what was started."""
+        self._services.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this fleet."""
+        return self._services.settings
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._services.ledger
+
+    # Stages
+
+    def stage_ids(self, repository: str | Repository) -> Iterator[StageId]:
+        """The stages of a repository, from its tag list; none where it does not exist.
+
+        Raises:
+            UsageError: The repository is malformed, or its registry refuses the login.
+            UnreachableError: The registry does not answer.
+        """
+        return self._services.registries.stage_ids(parse_repository(repository))
+
+    def describe_stages(
+        self,
+        repository: str | Repository,
+        stage_ids: StageIds | None = None,
+        *,
+        parallel: int | None = None,
+        on_left_out: Callable[[StageId, Exception], None] | None = None,
+    ) -> Iterator[StageDescription]:
+        """Describe stages, in order, in threads of this process; no worker is needed.
+
+        Args:
+            repository: Where the stages are.
+            stage_ids: Which; all if None.
+            parallel: Stages at once; from the settings if None.
+            on_left_out: Told of each stage that is gone or broken, which is left out; logged if None.
+
+        Raises:
+            UsageError: An argument is malformed.
+            StagefleetError: A registry's error; ends the iteration.
+        """
+        where = parse_repository(repository)
+        registries = self._services.registries
+        if stage_ids is None:
+            which = registries.stage_ids(where)
+        else:
+            which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
+
+        def left_out(stage_id: StageId, error: Exception) -> None:
+            self._notice(f"{stage_id} is left out: {error}")
+
+        return describe_all(
+            lambda stage_id: registries.describe_stage(where, stage_id),
+            which,
+            parallel=self._parallel(parallel),
+            on_left_out=on_left_out or left_out,
+        )
+
+    # Runs to start
+
+    def for_each_copy_stage(
+        self,
+        source: str | Repository,
+        destination: str | Repository,
+        stage_ids: StageIds | None = None,
+        on_outcome: OnOutcome | None = None,
+        *,
+        parallel: int | None = None,
+        verify: bool = False,
+        idempotency_key: str | None = None,
+        detach: bool = False,
+    ) -> Run:
+        """Copy stages; those that the destination has are skipped.
+
+        Args:
+            source: The repository to copy from.
+            destination: The repository to copy to.
+            stage_ids: Which stages; all if None.
+            on_outcome: Called in this process once for each outcome. The run waits for it: at most
+                `parallel` stages are copied and not yet called back for. What it raises stops the run.
+            parallel: Stages at once; from the settings if None, below 1 means 1.
+            verify: Compare digests too, and copy again what differs.
+            idempotency_key: The same work under the same key is done once, see docs/python.md.
+            detach: Return at once; the fleet goes on alone. Not together with `on_outcome`.
+
+        Returns:
+            The run as it ended; with `detach`, as it started.
+
+        Raises:
+            UsageError: An argument is wrong, or the source lacks a named stage; nothing was started.
+            UnreachableError: Redis or a registry does not answer, or nobody works.
+            Exception: What `on_outcome` raised.
+        """
+        work = CopyWork.of(source, destination, stage_ids, verify=verify)
+        return self._for_each(
+            work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
+        )
+
+    def for_each_delete_stage(
+        self,
+        repository: str | Repository,
+        stage_ids: StageIds | None,
+        on_outcome: OnOutcome | None = None,
+        *,
+        parallel: int | None = None,
+        idempotency_key: str | None = None,
+        detach: bool = False,
+    ) -> Run:
+        """Delete stages; what is gone already is a success.
+
+        Args:
+            repository: The repository to delete from.
+            stage_ids: Which stages; None for all, which has to be said.
+            on_outcome: As in `for_each_copy_stage`; so are all arguments below.
+            parallel: Stages at once.
+            idempotency_key: The same work under the same key is done once.
+            detach: Return at once.
+
+        Returns:
+            As `for_each_copy_stage`.
+
+        Raises:
+            StagefleetError: As in `for_each_copy_stage`.
+        """
+        work = DeleteWork.of(repository, stage_ids)
+        return self._for_each(
+            work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
+        )
+
+    def plan_copy_stage(
+        self,
+        source: str | Repository,
+        destination: str | Repository,
+        stage_ids: StageIds | None = None,
+        *,
+        verify: bool = False,
+    ) -> Plan:
+        """What `for_each_copy_stage` would do with the same arguments; changes nothing, needs no Redis."""
+        work = CopyWork.of(source, destination, stage_ids, verify=verify)
+        return work.plan(self._services.registries)
+
+    def plan_delete_stage(self, repository: str | Repository, stage_ids: StageIds | None) -> Plan:
+        """What `for_each_delete_stage` would do; changes nothing, needs no Redis."""
+        return DeleteWork.of(repository, stage_ids).plan(self._services.registries)
+
+    # Runs that are there
+
+    def runs(self) -> Iterator[Run]:
+        """All runs that have not expired, the newest first."""
+        return self._ledger.runs()
+
+    def run(self, run: str) -> Run:
+        """How a run stands.
+
+        Raises:
+            RunNotFoundError: No such run, or it has expired.
+        """
+        return self._ledger.run(run)
+
+    def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+        """Follow a run to its end, from its first outcome on; the run does not wait for the watcher.
+
+        Args:
+            run: The run's id.
+            on_outcome: Told of each outcome; what it raises ends the watching, not the run.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+        return coordinator.watch(self._ledger, run, on_progress=on_outcome)
+
+    def attend(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+        """Follow a run as `watch` does, and cancel it when nobody works on it.
+
+        Raises:
+            NoWorkerError: No worker listened for as long as the settings say; the run was cancelled.
+        """
+        with self._giving_up(run) as idle:
+            return coordinator.watch(self._ledger, run, on_progress=on_outcome, on_idle=idle)
+
+    def cancel(self, run: str, *, now: bool = False) -> bool:
+        """Cancel a run: nothing new starts, what runs finishes (with `now`, stops within seconds).
+
+        Returns:
+            Whether the run was still under way.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+        return self._ledger.cancel(run, now=now)
+
+    def retry(
+        self,
+        run: str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        parallel: int | None = None,
+        detach: bool = False,
+    ) -> Run:
+        """Run again what failed or was cancelled in a finished run, as a new run.
+
+        Returns:
+            As `for_each_copy_stage`; the old run where nothing is left to do.
+
+        Raises:
+            UsageError: The run is still under way.
+            RunNotFoundError: No such run.
+        """
+        old = self._ledger.run(run)
+        if not old.state.is_final:
+            raise UsageError(f"run {run} is still {old.state}: watch it, or cancel it first")
+        if old.state is RunState.SUCCEEDED:
+            return old
+        order = old.order.model_copy(
+            update={
+                "parallel": old.order.parallel if parallel is None else max(1, parallel),
+                "callback": self._callback(on_outcome, detach=detach),
+                "key": None,
+                "fingerprint": "",
+                "parent": run,
+            }
+        )
+        return self._conduct(
+            order, lambda: Plan(tuple(self._ledger.leftovers(run))), on_outcome, detach=detach
+        )
+
+    # The one way of every run
+
+    def _for_each(
+        self,
+        work: Work,
+        on_outcome: OnOutcome | None,
+        *,
+        parallel: int | None,
+        idempotency_key: str | None,
+        detach: bool,
+    ) -> Run:
+        check_key(idempotency_key)
+        order = Order(
+            operation=work.operation,
+            options=work.options,
+            parallel=self._parallel(parallel),
+            callback=self._callback(on_outcome, detach=detach),
+            key=idempotency_key,
+            fingerprint=fingerprint(work),
+            max_attempts=self.settings.runs.max_attempts,
+        )
+        return self._conduct(order, lambda: work.plan(self._services.registries), on_outcome, detach=detach)
+
+    def _conduct(
+        self, order: Order, make_plan: Callable[[], Plan], on_outcome: OnOutcome | None, *, detach: bool
+    ) -> Run:
+        submission = submit(lambda: self._ledger, order, make_plan)
+        if detach:
+            return self._ledger.run(submission.run)
+        try:
+            return self._follow(submission.run, submission.fate, on_outcome)
+        except KeyboardInterrupt:
+            # The error says who stopped it, and that nobody acknowledges outcomes any more.
+            self._ledger.cancel(submission.run, error=_INTERRUPTED)
+            raise
+
+    def _follow(self, run: str, fate: Fate, on_outcome: OnOutcome | None) -> Run:
+        """Follow a run that was submitted here, calling back for each outcome."""
+        if on_outcome is None:
+            return self.attend(run)
+        if fate is Fate.SUCCEEDED or self._ledger.run(run).order.callback is not Callback.CLIENT:
+            # Found under its key: it has ended, or was started without a callback and so does not wait.
+            return self.attend(run, self._stopping(run, on_outcome))
+        with self._giving_up(run) as idle:
+            return coordinator.watch(
+                self._ledger,
+                run,
+                on_outcome=on_outcome,
+                on_idle=idle,
+                renewal_seconds=self.settings.runs.renewal_seconds,
+            )
+
+    def _stopping(self, run: str, on_outcome: OnOutcome) -> OnOutcome:
+        """A callback that only watches, but stops the run all the same when it raises."""
+
+        def call_back(outcome: Outcome) -> None:
+            if outcome.state is ItemState.CANCELLED:
+                return
+            try:
+                on_outcome(outcome)
+            except Exception as error:
+                self._ledger.cancel(run, error=ErrorInfo.of(error))
+                raise
+
+        return call_back
+
+    @contextmanager
+    def _giving_up(self, run: str) -> Iterator[Callable[[], None]]:
+        """Gives what to call while nothing happens; cancels the run when nobody works on it."""
+        vigil = Vigil(self._ledger, self._ledger.run(run).order, self.settings.runs, self._notice)
+
+        def idle() -> None:
+            self._services.check()
+            vigil.look()
+
+        try:
+            yield idle
+        except NoWorkerError as error:
+            self._ledger.cancel(run, now=True, error=ErrorInfo.of(error))
+            raise
+
+    def _parallel(self, parallel: int | None) -> int:
+        return max(1, self.settings.runs.parallel if parallel is None else parallel)
+
+    @staticmethod
+    def _callback(on_outcome: OnOutcome | None, *, detach: bool) -> Callback:
+        if on_outcome is None:
+            return Callback.NONE
+        if detach:
+            raise UsageError(
+                "a detached run cannot call back into this process: leave out on_outcome or detach"
+            )
+        return Callback.CLIENT

@@ -1,0 +1,173 @@
+"""What a fleet is made of, each part built when it is first needed: the ledger, and the storage manager."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from stagefleet.embedded import Embedded
+from stagefleet.names import Repository, StageId
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
+from stagefleet.stages import StageDescription
+
+__all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
+
+
+class Registries(Protocol):
+    """What a client asks of registries itself; the rest is the workers'."""
+
+    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
+        """The stages of a repository, none where it does not exist."""
+
+    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        """Describe one stage."""
+
+    def ping(self, repository: Repository) -> None:
+        """Raise if the registry cannot be reached or refuses the login."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class Services(Protocol):
+    """What a fleet stands on."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that all parts were built from."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger; starts what it needs when it is first asked for."""
+
+    @property
+    def registries(self) -> Registries:
+        """The registries."""
+
+    def check(self) -> None:
+        """Raise if something that this process started has ended before its time."""
+
+    def close(self) -> None:
+        """Close and stop all of it."""
+
+
+class _RegistryAccess:
+    """Registries through the storage manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Imported late: commands that ask no registry do not pay for the client.
+        from stagefleet.manager import StageManager  # noqa: PLC0415 - see above
+        from stagefleet.registry import RegistryClient  # noqa: PLC0415 - see above
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - see above
+
+        self._client = RegistryClient(settings)
+        self._manager = StageManager(self._client, MemoryBook())
+
+    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
+        return self._manager.stage_ids(repository)
+
+    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        return self._manager.describe_stage(repository, stage_id)
+
+    def ping(self, repository: Repository) -> None:
+        self._client.ping(repository.host)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Part = TypeVar("_Part", bound=_Closable)
+
+
+class _Late(Generic[_Part]):
+    """A part that is built when it is first asked for, once, by whichever thread comes first."""
+
+    def __init__(self, build: Callable[[], _Part]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._part: _Part | None = None
+
+    @property
+    def value(self) -> _Part:
+        with self._lock:
+            if self._part is None:
+                self._part = self._build()
+            return self._part
+
+    def close(self) -> None:
+        with self._lock:
+            part, self._part = self._part, None
+        if part is not None:
+            part.close()
+
+
+class RedisServices:
+    """A fleet on a Redis that is there already; connects when the ledger is first used.
+
+    Args:
+        redis_url: Where the fleet's Redis is.
+        settings: For all parts.
+
+    Raises:
+        SettingsError: The URL is malformed.
+    """
+
+    def __init__(self, redis_url: str, settings: Settings) -> None:
+        self.settings = settings
+        self._registries = _Late(lambda: _RegistryAccess(settings))
+        self._ledger = RedisLedger.connect(redis_url, settings)
+
+    @property
+    def ledger(self) -> Ledger:
+        """As in `Services`."""
+        return self._ledger
+
+    @property
+    def registries(self) -> Registries:
+        """As in `Services`."""
+        return self._registries.value
+
+    def check(self) -> None:
+        """As in `Services`: nothing was started here."""
+
+    def close(self) -> None:
+        """As in `Services`."""
+        self._ledger.close()
+        self._registries.close()
+
+
+class EmbeddedServices:
+    """A private Valkey and a worker, started when the ledger is first used, gone when this is closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._registries = _Late(lambda: _RegistryAccess(settings))
+        self._embedded = Embedded(settings)
+        self._ledger = _Late(lambda: RedisLedger.connect(self._embedded.start(), settings))
+
+    @property
+    def ledger(self) -> Ledger:
+        """As in `Services`."""
+        return self._ledger.value
+
+    @property
+    def registries(self) -> Registries:
+        """As in `Services`."""
+        return self._registries.value
+
+    def check(self) -> None:
+        """As in `Services`."""
+        self._embedded.check()
+
+    def close(self) -> None:
+        """As in `Services`."""
+        self._ledger.close()
+        self._embedded.stop()
+        self._registries.close()

@@ -1,0 +1,104 @@
+"""How work becomes a run: the key looked up, the plan made, the ledger written."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from stagefleet.client.work import Plan
+from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.model import Fate, ItemState, Order, Outcome, RunState, Submission
+
+__all__ = ["check_key", "submit"]
+
+T = TypeVar("T")
+
+_ITEMS_A_CALL = 2000
+_POLL_SECONDS = 0.5
+_MAX_KEY_CHARACTERS = 200
+
+
+def check_key(key: str | None) -> None:
+    """Refuse keys that nobody can have meant.
+
+    Raises:
+        UsageError: The key is empty, too long, or holds characters that cannot be printed.
+    """
+    if key is not None and not (0 < len(key) <= _MAX_KEY_CHARACTERS and key.isprintable()):
+        raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
+
+
+def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[[], Plan]) -> Submission:
+    """Write a run and start it, or find the one under the order's key.
+
+    The plan is made before anything is written, unless the key has a run already: a retried job gets its
+    result also where the source has changed meanwhile.
+
+    Args:
+        open_ledger: Gives the ledger; called after the plan where possible, since it may start services.
+        order: What is to be done.
+        make_plan: Gives the items; called once at most.
+
+    Returns:
+        The submission; the run under it has been started by this call or by another.
+
+    Raises:
+        UsageError: What the plan refuses, or a key used with other arguments.
+        LeaseLostError: Another submitter with the same key took the run over.
+    """
+    plan = None if order.key is not None and _is_used(open_ledger(), order.key) else make_plan()
+    ledger = open_ledger()
+    submission = _open(ledger, order)
+    if submission.fate in {Fate.ATTACHED, Fate.SUCCEEDED}:
+        return submission
+    try:
+        if submission.fate is Fate.CONTINUED and submission.previous is not None:
+            _append(ledger, submission, ledger.leftovers(submission.previous))
+        else:
+            plan = make_plan() if plan is None else plan
+            skips = (Outcome(item=item, state=ItemState.SKIPPED) for item in plan.skipped)
+            for chunk in _chunks(skips):
+                ledger.append(submission, (), chunk)
+            _append(ledger, submission, plan.items)
+        ledger.start(submission)
+    except BaseException:
+        # Under a key the run stays as it is: cancelled, the next attempt would go on with half of the items.
+        # Once the submitter's lease is over, the next attempt starts it afresh.
+        if order.key is None:
+            with contextlib.suppress(StagefleetError):
+                ledger.cancel(submission.run)
+        raise
+    return submission
+
+
+def _is_used(ledger: Ledger, key: str) -> bool:
+    return any(run.order.key == key for run in ledger.runs())
+
+
+def _open(ledger: Ledger, order: Order) -> Submission:
+    """Open the run; one that another client is submitting is waited for.
+
+    The wait ends with the other's submission, or its lease: then this client submits the run.
+    """
+    while True:
+        submission = ledger.open(order)
+        attached = submission.fate is Fate.ATTACHED
+        if not attached or ledger.run(submission.run).state is not RunState.SUBMITTING:
+            return submission
+        time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+
+
+def _append(ledger: Ledger, submission: Submission, items: Iterable[str]) -> None:
+    for chunk in _chunks(items):
+        ledger.append(submission, chunk)
+
+
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, _ITEMS_A_CALL)):
+        yield chunk

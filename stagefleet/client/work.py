@@ -1,0 +1,226 @@
+"""What a caller asks for: arguments checked once, and the plan that the registries' tag lists give."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stagefleet.errors import StagesMissingError, TooManyItemsError, UsageError
+from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
+from stagefleet.runs.model import MAX_ITEMS, ItemState, Outcome
+
+__all__ = ["Catalogue", "CopyWork", "DeleteWork", "Plan", "StageIds", "Work", "parse_repository"]
+
+StageIds = Iterable[str | StageId]
+
+_NAMED_IN_MESSAGES = 3
+
+
+class Catalogue(Protocol):
+    """What a plan needs to know of repositories; the storage manager knows it."""
+
+    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
+        """The stages of a repository, none where it does not exist."""
+
+    def ping(self, repository: Repository) -> None:
+        """Raise if the registry cannot be reached or refuses the login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        items: The stages that need a task, in order.
+        skipped: The stages that need none.
+    """
+
+    items: Sequence[str]
+    skipped: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.items) + len(self.skipped)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The plan as a dry run tells it."""
+        for item in self.skipped:
+            yield Outcome(item=item, state=ItemState.SKIPPED)
+        for item in self.items:
+            yield Outcome(item=item, state=ItemState.PLANNED)
+
+
+class Work(Protocol):
+    """One kind of run, with its arguments."""
+
+    @property
+    def operation(self) -> str:
+        """The name of the task."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the task needs besides the item."""
+
+    @property
+    def stage_ids(self) -> tuple[str, ...] | None:
+        """The stages that were named, None for all."""
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """Find out what there is to do; changes nothing."""
+
+
+def fingerprint(work: Work) -> str:
+    """A digest of what was asked for, the same for the same arguments in whatever order they were named."""
+    named = None if work.stage_ids is None else sorted(work.stage_ids)
+    document = json.dumps([work.operation, work.options, named], sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def parse_repository(address: str | Repository) -> Repository:
+    """The repository at an address.
+
+    Raises:
+        InvalidNameError: It is malformed.
+        UsageError: It is a Docker Engine, which no operation serves yet.
+    """
+    parsed = address if isinstance(address, Repository) else parse_address(address)
+    if isinstance(parsed, DockerDaemon):
+        raise UsageError(
+            f"{parsed}: stages in a Docker Engine are not served yet, name a registry's repository"
+        )
+    return parsed
+
+
+def _parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
+    """Each named stage once, in the order of naming."""
+    if stage_ids is None:
+        return None
+    if isinstance(stage_ids, str):
+        raise UsageError("stage_ids is one string: hand in a list of stage ids")
+    return tuple(dict.fromkeys(str(StageId.parse(str(stage_id))) for stage_id in stage_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class CopyWork:
+    """Copy stages from one repository to another."""
+
+    source: Repository
+    destination: Repository
+    stage_ids: tuple[str, ...] | None
+    verify: bool
+
+    operation = "copy_stage"
+
+    @classmethod
+    def of(
+        cls,
+        source: str | Repository,
+        destination: str | Repository,
+        stage_ids: StageIds | None,
+        *,
+        verify: bool,
+    ) -> CopyWork:
+        """Check the arguments.
+
+        Raises:
+            UsageError: One of them is malformed, or source and destination are the same.
+        """
+        work = cls(
+            parse_repository(source), parse_repository(destination), _parse_stage_ids(stage_ids), verify
+        )
+        if work.source == work.destination:
+            raise UsageError(f"source and destination are the same, {work.source}: name two repositories")
+        return work
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {"source": str(self.source), "destination": str(self.destination), "verify": self.verify}
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """Compare the two tag lists; with `verify`, what is in both needs a task that compares digests.
+
+        Raises:
+            StagesMissingError: Stages were named that the source does not have.
+            TooManyItemsError: There are more than a run may have.
+        """
+        wanted = self._wanted(catalogue)
+        present: set[str] = set()
+        if self.verify:
+            # The tag list is not needed, but the login to the destination is: refused early or not at all.
+            catalogue.ping(self.destination)
+        elif wanted:
+            present.update(str(stage_id) for stage_id in catalogue.stage_ids(self.destination))
+        return Plan(
+            items=[stage_id for stage_id in wanted if stage_id not in present],
+            skipped=[stage_id for stage_id in wanted if stage_id in present],
+        )
+
+    def _wanted(self, catalogue: Catalogue) -> Sequence[str]:
+        if self.stage_ids is None:
+            return _bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.source))
+        wanted = _bounded(self.stage_ids)
+        missing = dict.fromkeys(wanted)
+        for stage_id in catalogue.stage_ids(self.source):
+            missing.pop(str(stage_id), None)
+        if missing:
+            raise StagesMissingError(
+                f"{self.source} does not have {_enumerate(list(missing))}: see stagefleet list {self.source}"
+            )
+        return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteWork:
+    """Delete stages from a repository."""
+
+    repository: Repository
+    stage_ids: tuple[str, ...] | None
+
+    operation = "delete_stage"
+
+    @classmethod
+    def of(cls, repository: str | Repository, stage_ids: StageIds | None) -> DeleteWork:
+        """Check the arguments.
+
+        Raises:
+            UsageError: One of them is malformed.
+        """
+        return cls(parse_repository(repository), _parse_stage_ids(stage_ids))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {"repository": str(self.repository)}
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """All that was named, and no look at the tag list: what is gone already is a success of its task.
+
+        A stage half deleted by a crash is in no list of stages, and the task must finish it.
+
+        Raises:
+            TooManyItemsError: There are more than a run may have.
+        """
+        if self.stage_ids is None:
+            return Plan(_bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.repository)))
+        catalogue.ping(self.repository)
+        return Plan(_bounded(self.stage_ids))
+
+
+def _bounded(stage_ids: Iterable[str]) -> Sequence[str]:
+    found: list[str] = []
+    for stage_id in stage_ids:
+        if len(found) == MAX_ITEMS:
+            raise TooManyItemsError(
+                f"a run has at most {MAX_ITEMS:,} items: name fewer stages, in several runs"
+            )
+        found.append(stage_id)
+    return found
+
+
+def _enumerate(stage_ids: Sequence[str]) -> str:
+    shown = ", ".join(stage_ids[:_NAMED_IN_MESSAGES])
+    more = len(stage_ids) - _NAMED_IN_MESSAGES
+    return f"{shown} and {more:,} more" if more > 0 else shown

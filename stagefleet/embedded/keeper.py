@@ -1,0 +1,149 @@
+"""The keeper of an embedded fleet: starts Valkey and a worker, and ends both when its client is gone.
+
+Runs as a process of its own, in a session of its own, so that neither Ctrl-C nor the death of the client
+reaches what it keeps. The client holds the other end of its standard input: when that closes, in whatever
+way the client ended, the keeper stops everything and removes the directory. Only the standard library is
+imported, and this file is run by its path: the keeper has started within some 20 ms.
+
+Standard output carries at most two lines: `ready`, and why it ended if that was not asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SOCKET = "redis.sock"
+SERVER_LOG = "server.log"
+WORKER_LOG = "worker.log"
+
+_START_SECONDS = 10.0
+_STOP_SECONDS = 3.0
+_POLL_SECONDS = 0.01
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TAIL_BYTES = 2000
+
+
+def main(arguments: list[str]) -> None:
+    """Keep what is told until standard input closes.
+
+    Args:
+        arguments: The directory to keep it in, then the commands of the server and of the worker, as JSON
+            lists. What the worker's environment has more is in the keeper's own already.
+    """
+    directory = Path(arguments[0])
+    server_command, worker_command = (json.loads(argument) for argument in arguments[1:])
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        server = _spawn(server_command, directory / SERVER_LOG)
+        children.append(server)
+        problem = _await_socket(server, directory)
+        if problem is None:
+            worker = _spawn(worker_command, directory / WORKER_LOG)
+            children.append(worker)
+            _say("ready")
+            problem = _keep(server, worker, directory)
+        if problem is not None:
+            _say(problem)
+    finally:
+        _stop(children[::-1])
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    # The keeper has one thread, so running code between fork and exec is safe here.
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603 - the client's own commands, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - see above
+        )
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What makes a child die with a keeper that is killed itself; on Linux, elsewhere nothing can."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    keeper = os.getpid()
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:  # it died in between: the signal will not come
+            os._exit(1)
+
+    return arrange
+
+
+def _await_socket(server: subprocess.Popen[bytes], directory: Path) -> str | None:
+    """Wait until the server listens; returns what went wrong, None if nothing did."""
+    give_up_at = time.monotonic() + _START_SECONDS
+    while not (directory / SOCKET).exists():
+        if server.poll() is not None:
+            return f"the private Valkey ended at its start: {_tail(directory / SERVER_LOG)}"
+        if time.monotonic() > give_up_at:
+            return f"the private Valkey did not start within {_START_SECONDS:.0f} s"
+        time.sleep(_POLL_SECONDS)
+    return None
+
+
+def _keep(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes], directory: Path) -> str | None:
+    """Wait until the client is gone (None), or one of the children ended (what happened)."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(write_end)
+    while True:
+        if server.poll() is not None:
+            return f"the private Valkey ended: {_tail(directory / SERVER_LOG)}"
+        if worker.poll() is not None:
+            return f"the embedded worker ended: {_tail(directory / WORKER_LOG)}"
+        readable, _, _ = select.select([sys.stdin, read_end], [], [])
+        if sys.stdin in readable:
+            return None
+        os.read(read_end, 512)
+
+
+def _stop(children: list[subprocess.Popen[bytes]]) -> None:
+    """End the children and all that they started, at once: nothing of theirs outlives the directory.
+
+    The worker is asked first, so that it takes along what may have left its process group.
+    """
+    for child in children:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _tail(log: Path) -> str:
+    """The last line of a log, as one line."""
+    lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a client that is gone reads nothing
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    main(sys.argv[1:])
