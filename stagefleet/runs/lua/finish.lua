@@ -4,7 +4,7 @@
 local run, index, fence, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
 if not take(run, index, fence) then return 0 end
 local meta = key(run)
-if retry ~= '' then
+if retry ~= '' and state == 'failed' then
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
   local phase, limit = unpack(redis.call('HMGET', meta, 'state', 'max_attempts'))
   if phase == 'running' and tries < integer(limit) then
