@@ -31,7 +31,9 @@ __all__ = [
     "RunSettings",
     "Settings",
     "WorkerSettings",
+    "docker_config_file",
     "load_settings",
+    "settings_file",
 ]
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -145,15 +147,22 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file over defaults."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _file())
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
 
     def registry(self, host: str) -> RegistrySettings:
         """The settings of a registry, the defaults where none are given."""
         return self.registries.get(host, RegistrySettings())
 
 
-def _file() -> Path:
+def settings_file() -> Path:
+    """The file that settings are read from, whether or not it is there."""
     return Path(os.environ.get(_FILE_VARIABLE, _DEFAULT_FILE))
+
+
+def docker_config_file() -> Path:
+    """The Docker configuration file, whether or not it is there; `DOCKER_CONFIG` names its directory."""
+    directory = os.environ.get("DOCKER_CONFIG")
+    return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -165,7 +174,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: They cannot be read; names the file and the key.
     """
-    path = _file()
+    path = settings_file()
     if _FILE_VARIABLE in os.environ and not path.is_file():
         raise SettingsError(f"{_FILE_VARIABLE} names {path}, which is no file")
     try:
