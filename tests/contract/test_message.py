@@ -1,0 +1,75 @@
+"""The message that the ledger's scripts push, held against the one that Celery and kombu write."""
+
+import base64
+import json
+
+import pytest
+
+from config.celery import make_app
+from stagefleet.runs.dispatch import queue_key, queue_of, task_name
+from stagefleet.runs.model import Order
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
+
+ITEM = 'a "quoted" % item, @RUN@ and 日本'
+
+
+@pytest.fixture
+def settings(redis_server):
+    return Settings(redis_url=redis_server.url)
+
+
+@pytest.fixture
+def ours(settings, redis_server):
+    ledger = RedisLedger.connect(redis_server.url, settings)
+    submission = ledger.open(Order(operation="copy_stage"))
+    ledger.append(submission, [ITEM])
+    ledger.start(submission)
+    message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
+    ledger.close()
+    return submission.run, message
+
+
+@pytest.fixture
+def celerys(ours, settings, redis_server):
+    run, _ = ours
+    with make_app(settings) as app:
+        app.send_task(
+            task_name("copy_stage"),
+            kwargs={"run": run, "index": 0},
+            task_id=f"{run}.0.1",
+            argsrepr=f"('{ITEM}',)",
+            queue=queue_of("copy_stage"),
+        )
+    message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
+    # kombu wraps bodies in base64 and says so; a body without `body_encoding` is taken as it stands
+    assert message["properties"].pop("body_encoding") == "base64"
+    return message
+
+
+def test_the_envelope_has_exactly_what_kombu_writes(ours, celerys):
+    _, message = ours
+
+    assert celerys.keys() == message.keys()
+    assert celerys["properties"].keys() == message["properties"].keys()
+    assert celerys["properties"]["delivery_info"] == message["properties"]["delivery_info"]
+    assert celerys["content-type"] == message["content-type"]
+    assert celerys["content-encoding"] == message["content-encoding"]
+
+
+def test_the_headers_are_those_that_celery_writes(ours, celerys):
+    run, message = ours
+    theirs, mine = celerys["headers"], message["headers"]
+
+    assert theirs.keys() == mine.keys()
+    differing = {name for name in theirs if theirs[name] != mine[name]}
+    assert {"origin"} == differing
+    assert f"('{ITEM}',)" == mine["argsrepr"]
+    assert f"{{'run': '{run}', 'index': 0}}" == mine["kwargsrepr"]
+
+
+def test_the_body_is_celerys_without_the_wrapping(ours, celerys):
+
+    _, message = ours
+
+    assert json.loads(base64.b64decode(celerys["body"])) == json.loads(message["body"])
