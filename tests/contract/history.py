@@ -1,0 +1,167 @@
+"""What a ledger should say after any history: the promises as a model, without windows and messages.
+
+The model knows neither what is published nor when; of that only the bounds are checked. Everything else -
+states, counts, holders, fences, outcomes - it foretells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.model import Callback, Claim, ItemState, Order, RunState
+from tests.contract.twins import LEASE_SECONDS
+
+__all__ = ["ExpectedRun"]
+
+Entry = tuple[str, ItemState, int]
+"""Item, state and attempts of an outcome."""
+
+
+@dataclass
+class Holder:
+    fence: int
+    attempt: int
+    until: float
+
+
+@dataclass
+class ExpectedRun:
+    """One run; times are on the history's own clock, in seconds."""
+
+    id: str
+    order: Order
+    items: list[str]
+    decided: int
+    coordinator_until: float
+    epoch: int = 0
+    state: RunState = RunState.RUNNING
+    held: dict[int, Holder] = field(default_factory=dict)
+    lost_attempts: Counter[int] = field(default_factory=Counter)
+    ends: dict[int, ItemState] = field(default_factory=dict)
+    news: list[Entry] = field(default_factory=list)
+    awaited: int = 0
+    windowed: int = 0
+    awaits: bool = False
+    stops_now: bool = False
+    last_fence: int = 0
+
+    def __post_init__(self) -> None:
+        self.awaits = self.order.callback is Callback.CLIENT
+        self.awaited = self.decided if self.awaits else 0
+        self.settle()
+
+    @property
+    def pending(self) -> int:
+        return len(self.items) - len(self.ends) - len(self.held)
+
+    def count(self, state: ItemState) -> int:
+        return sum(end is state for end in self.ends.values())
+
+    def leftovers(self) -> list[str]:
+        return [
+            item for index, item in enumerate(self.items) if self.ends.get(index) is not ItemState.SUCCEEDED
+        ]
+
+    def claim(self, claim: Claim, now: float) -> None:
+        """Check a claim that was given, and note it."""
+        assert self.state is RunState.RUNNING
+        assert claim.index not in self.held
+        assert claim.index not in self.ends
+        assert self.items[claim.index] == claim.item
+        assert 1 + self.lost_attempts[claim.index] == claim.attempt
+        assert claim.attempt <= self.order.max_attempts
+        assert claim.fence > self.last_fence
+        self.last_fence = claim.fence
+        self.held[claim.index] = Holder(claim.fence, claim.attempt, now + LEASE_SECONDS)
+
+    def holds(self, claim: Claim) -> bool:
+        holder = self.held.get(claim.index)
+        return holder is not None and holder.fence == claim.fence
+
+    def renew(self, claim: Claim, now: float) -> Renewal:
+        if not self.holds(claim):
+            return Renewal.LOST
+        self.held[claim.index].until = now + LEASE_SECONDS
+        return Renewal.CANCEL if self.stops_now else Renewal.RUN
+
+    def finish(self, claim: Claim, state: ItemState, *, retries: bool) -> bool:
+        if not self.holds(claim):
+            return False
+        holder = self.held.pop(claim.index)
+        may_retry = holder.attempt < self.order.max_attempts and self.state is RunState.RUNNING
+        if state is ItemState.FAILED and retries and may_retry:
+            self.lost_attempts[claim.index] += 1
+        else:
+            self.end(claim.index, state, holder.attempt)
+        self.settle()
+        return True
+
+    def hand_back(self, claim: Claim) -> bool:
+        if not self.holds(claim):
+            return False
+        del self.held[claim.index]
+        self.drop_pending()
+        self.settle()
+        return True
+
+    def sweep(self, now: float) -> None:
+        if self.state.is_final:
+            return
+        if self.awaits and self.coordinator_until <= now:
+            self.cancel(now=False, with_error=True)
+        for index, holder in list(self.held.items()):
+            if holder.until > now:
+                continue
+            del self.held[index]
+            self.lost_attempts[index] += 1
+            if self.state is RunState.RUNNING and holder.attempt >= self.order.max_attempts:
+                self.end(index, ItemState.FAILED, holder.attempt)
+        self.drop_pending()
+        self.settle()
+
+    def cancel(self, *, now: bool, with_error: bool) -> bool:
+        if self.state.is_final:
+            return False
+        self.state = RunState.CANCELLING
+        self.stops_now = self.stops_now or now
+        if with_error:
+            self.awaits, self.awaited, self.windowed = False, 0, 0
+        self.drop_pending()
+        self.settle()
+        return True
+
+    def acknowledge(self, entries: list[Entry], epoch: int, now: float) -> bool:
+        if self.state.is_final or epoch != self.epoch:
+            return False
+        self.coordinator_until = now + LEASE_SECONDS
+        if self.awaits:
+            awaited = [entry for entry in entries if entry[1] is not ItemState.CANCELLED]
+            self.awaited -= len(awaited)
+            self.windowed -= sum(attempts > 0 for _, _, attempts in awaited)
+        self.settle()
+        return True
+
+    def end(self, index: int, state: ItemState, attempts: int) -> None:
+        assert index not in self.ends
+        self.ends[index] = state
+        self.news.append((self.items[index], state, attempts))
+        if self.awaits and state is not ItemState.CANCELLED:
+            self.awaited += 1
+            self.windowed += 1
+
+    def drop_pending(self) -> None:
+        """In a run that is being cancelled nothing pends."""
+        if self.state is RunState.CANCELLING:
+            for index in range(len(self.items)):
+                if index not in self.held:
+                    self.ends.setdefault(index, ItemState.CANCELLED)
+
+    def settle(self) -> None:
+        if self.state.is_final or self.held or self.pending or self.awaited:
+            return
+        if self.state is RunState.CANCELLING:
+            self.state = RunState.CANCELLED
+        else:
+            self.state = RunState.FAILED if self.count(ItemState.FAILED) else RunState.SUCCEEDED

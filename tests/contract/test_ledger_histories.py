@@ -1,0 +1,284 @@
+"""Random histories of crashes, doubles, losses and late-comers, against a model; `make faults` runs more."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from stagefleet.runs.model import Callback, Claim, ErrorInfo, ItemState, Order, Outcome, RunState
+from stagefleet.testing import Message
+from tests.contract.history import Entry, ExpectedRun
+from tests.contract.twins import LEASE_SECONDS, REPUBLISH_SECONDS, TwinMaker, outcome_of, skip_of
+
+MOST_RUNS = 3
+BOOM = ErrorInfo(type="ValueError", message="boom")
+# No sum of these comes near a lease or a pause: what little time a real server needs decides nothing.
+STEPS_SECONDS = st.sampled_from([4, 20, 35])
+PAUSES_SECONDS = st.sampled_from([None, 0, 15])
+
+
+class Histories(RuleBasedStateMachine):
+    """Clients, workers, a reaper and a broker that nobody can rely on."""
+
+    def __init__(self, make_twin: TwinMaker) -> None:
+        super().__init__()
+        self.twin = make_twin()
+        self.ledger = self.twin.ledger
+        self.now = 0.0
+        self.runs: dict[str, ExpectedRun] = {}
+        self.read: dict[str, list[Outcome]] = {}
+        self.acknowledged: dict[str, int] = {}
+        self.seen: list[Message] = []
+        self.claims: list[Claim] = []
+        self.most_slots = 0
+
+    @initialize(slots=st.integers(0, 3))
+    def a_fleet(self, slots: int) -> None:
+        self.staff(slots)
+
+    # Clients
+
+    @precondition(lambda self: len(self.runs) < MOST_RUNS)
+    @rule(
+        items=st.integers(0, 6),
+        decided=st.integers(0, 2),
+        parallel=st.integers(1, 4),
+        max_attempts=st.integers(1, 3),
+        callback=st.sampled_from(Callback),
+    )
+    def submit(self, items: int, decided: int, parallel: int, max_attempts: int, callback: Callback) -> None:
+        order = Order(operation="copy_stage", parallel=parallel, max_attempts=max_attempts, callback=callback)
+        submission = self.ledger.open(order)
+        names = [f"i{number}" for number in range(items)]
+        skips = [skip_of(f"s{number}") for number in range(decided)]
+        self.ledger.append(submission, names[:2], skips)
+        self.ledger.append(submission, names[2:])
+        self.ledger.start(submission)
+        run = ExpectedRun(submission.run, order, names, decided, self.now + LEASE_SECONDS)
+        run.news = [(skip.item, skip.state, 0) for skip in skips]
+        self.runs[run.id] = run
+        self.read[run.id] = []
+        self.acknowledged[run.id] = 0
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def coordinate(self, data: st.DataObject) -> None:
+        run = self.any_run(data)
+        epoch = self.ledger.coordinate(run.id)
+        assert epoch > run.epoch
+        run.epoch = epoch
+        run.coordinator_until = self.now + LEASE_SECONDS
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), limit=st.integers(0, 3))
+    def acknowledge(self, data: st.DataObject, limit: int) -> None:
+        self.acknowledge_next(self.any_run(data), limit)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), limit=st.integers(0, 3))
+    def acknowledge_as_a_coordinator_fenced_off(self, data: st.DataObject, limit: int) -> None:
+        run = self.any_run(data)
+        outcomes = self.next_outcomes(run, limit)
+        assert not self.ledger.acknowledge(run.id, run.epoch - 1, outcomes)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def acknowledge_again(self, data: st.DataObject) -> None:
+        run = self.any_run(data)
+        old = self.read[run.id][: self.acknowledged[run.id]]
+        assert run.acknowledge([], run.epoch, self.now) == self.ledger.acknowledge(run.id, run.epoch, old)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), at_once=st.booleans(), error=st.sampled_from([None, BOOM]))
+    def cancel(self, data: st.DataObject, at_once: bool, error: ErrorInfo | None) -> None:  # noqa: FBT001 - drawn
+        run = self.any_run(data)
+        expected = run.cancel(now=at_once, with_error=error is not None)
+        assert expected == self.ledger.cancel(run.id, now=at_once, error=error)
+
+    # The broker
+
+    @rule(data=st.data())
+    def double_a_message(self, data: st.DataObject) -> None:
+        known = self.seen + self.twin.messages()
+        if known:
+            self.twin.push_message(data.draw(st.sampled_from(known)))
+
+    @rule()
+    def lose_a_message(self) -> None:
+        self.twin.pop_message()
+
+    @rule()
+    def lose_all_messages(self) -> None:
+        self.twin.drop_messages()
+
+    # Workers
+
+    @rule(slots=st.integers(0, 3))
+    def staff(self, slots: int) -> None:
+        self.twin.staff(slots, seconds=1e6 if slots else 0)
+        self.most_slots = max(self.most_slots, slots)
+
+    @rule()
+    def deliver(self) -> None:
+        message = self.twin.pop_message()
+        if message is None:
+            return
+        self.seen.append(message)
+        claim = self.ledger.claim(message.run, message.index, "host:1")
+        if claim is not None:
+            assert (message.run, message.index) == (claim.run, claim.index)
+            self.runs[message.run].claim(claim, self.now)
+            self.claims.append(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(
+        data=st.data(),
+        state=st.sampled_from([ItemState.SUCCEEDED, ItemState.FAILED, ItemState.CANCELLED]),
+        pause=PAUSES_SECONDS,
+    )
+    def finish(self, data: st.DataObject, state: ItemState, pause: float | None) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        self.finish_claim(claim, state, pause)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
+        claim = data.draw(st.sampled_from(self.claims))
+        assert self.runs[claim.run].hand_back(claim) == self.ledger.hand_back(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), max_size=4, unique=True))
+        expected = [self.runs[claim.run].renew(claim, self.now) for claim in claims]
+        assert expected == self.ledger.renew(claims)
+
+    @rule(seconds=STEPS_SECONDS)
+    def pass_time(self, seconds: float) -> None:
+        self.twin.advance(seconds)
+        self.now += seconds
+
+    @rule()
+    def sweep(self) -> None:
+        self.ledger.sweep()
+        for run in self.runs.values():
+            run.sweep(self.now)
+
+    # What holds after every step
+
+    @invariant()
+    def runs_stand_as_foretold(self) -> None:
+        for run in self.runs.values():
+            found = self.ledger.run(run.id)
+            assert run.state is found.state
+            assert len(run.items) + run.decided == found.total
+            assert run.count(ItemState.SUCCEEDED) == found.succeeded
+            assert run.count(ItemState.FAILED) == found.failed
+            assert run.count(ItemState.CANCELLED) == found.cancelled
+            assert run.decided == found.skipped
+            assert len(run.held) == found.claimed
+            assert found.published + found.waiting <= run.pending
+            assert run.leftovers() == list(self.ledger.leftovers(run.id))
+            if found.state.is_final:
+                assert found.total == found.done
+
+    @invariant()
+    def no_window_and_no_share_is_exceeded(self) -> None:
+        for run in self.runs.values():
+            found = self.ledger.run(run.id)
+            assert found.published + found.claimed + run.windowed <= run.order.parallel
+            assert found.published <= max(1, 2 * self.most_slots)
+
+    @invariant()
+    def a_free_place_is_filled(self) -> None:
+        """Where nothing is published and the window has room, nothing is left that could be published."""
+        for run in self.runs.values():
+            found = self.ledger.run(run.id)
+            has_room = found.claimed + run.windowed < run.order.parallel
+            if run.state is RunState.RUNNING and not found.published and has_room:
+                assert run.pending == found.waiting
+
+    @invariant()
+    def outcomes_are_as_foretold_and_never_change(self) -> None:
+        for run in self.runs.values():
+            outcomes = self.twin.outcomes(run.id) or []
+            old = self.read[run.id]
+            assert old == outcomes[: len(old)]
+            assert sorted(run.news) == sorted(map(entry_of, outcomes[len(old) :]))
+            self.read[run.id] = outcomes
+            run.news = []
+            place = self.acknowledged[run.id]
+            assert (outcomes[place - 1].position if place else "") == self.ledger.acknowledged(run.id)
+
+    def teardown(self) -> None:
+        """Whatever happened, and all messages lost once more: every run still ends, nothing doubly."""
+        try:
+            self.twin.drop_messages()
+            rounds = 4 + sum(len(run.items) * run.order.max_attempts for run in self.runs.values())
+            for _ in range(rounds * math.ceil(LEASE_SECONDS / REPUBLISH_SECONDS)):
+                if all(run.state.is_final for run in self.runs.values()):
+                    break
+                self.go_on()
+            assert all(run.state.is_final for run in self.runs.values())
+            for run in self.runs.values():
+                items = [outcome.item for outcome in self.read[run.id]]
+                assert len(set(items)) == len(items)
+        finally:
+            self.twin.close()
+
+    # Means
+
+    def go_on(self) -> None:
+        """What an honest fleet does in some seconds."""
+        self.pass_time(REPUBLISH_SECONDS + 1)
+        self.sweep()
+        while (message := self.twin.pop_message()) is not None:
+            claim = self.ledger.claim(message.run, message.index, "host:1")
+            if claim is not None:
+                self.runs[claim.run].claim(claim, self.now)
+                self.finish_claim(claim, ItemState.SUCCEEDED, None)
+        self.outcomes_are_as_foretold_and_never_change()
+        for run in self.runs.values():
+            self.acknowledge_next(run, 1000)
+        self.runs_stand_as_foretold()
+
+    def any_run(self, data: st.DataObject) -> ExpectedRun:
+        return self.runs[data.draw(st.sampled_from(sorted(self.runs, key=list(self.runs).index)))]
+
+    def next_outcomes(self, run: ExpectedRun, limit: int) -> list[Outcome]:
+        if not limit:
+            return []
+        position = self.ledger.acknowledged(run.id)
+        return self.ledger.outcomes(run.id, position, limit=limit, block_seconds=0) or []
+
+    def acknowledge_next(self, run: ExpectedRun, limit: int) -> None:
+        outcomes = self.next_outcomes(run, limit)
+        expected = run.acknowledge([entry_of(outcome) for outcome in outcomes], run.epoch, self.now)
+        assert expected == self.ledger.acknowledge(run.id, run.epoch, outcomes)
+        if expected:
+            self.acknowledged[run.id] += len(outcomes)
+
+    def finish_claim(self, claim: Claim, state: ItemState, pause: float | None) -> None:
+        expected = self.runs[claim.run].finish(claim, state, retries=pause is not None)
+        assert expected == self.ledger.finish(claim, outcome_of(claim, state), retry_after_seconds=pause)
+
+
+def entry_of(outcome: Outcome) -> Entry:
+    return outcome.item, outcome.state, outcome.attempts
+
+
+def test_any_history_keeps_the_promises(make_twin: TwinMaker):
+    class Made(Histories):
+        def __init__(self) -> None:
+            super().__init__(make_twin)
+
+    run_state_machine_as_test(Made)
