@@ -1,0 +1,94 @@
+"""Logs: one record a line on stderr, Celery's own among them.
+
+Our records go straight to stderr; those of libraries come through the standard library's root logger and
+the same chain, so that both look alike. Run, item and worker are bound where they are known
+(`structlog.contextvars`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+from stagefleet.settings import LogSettings
+
+__all__ = ["configure_logging", "mask_passwords"]
+
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^\s/:@]*):[^\s/@]+@")
+_CHATTY = ("celery", "kombu", "amqp", "urllib3", "docker", "tornado")
+"""Libraries whose `info` tells of each task or request: ours tells it once, with run and item."""
+
+
+def configure_logging(settings: LogSettings, **bound: object) -> None:
+    """Send all logs of this process to stderr.
+
+    Args:
+        settings: Level and form.
+        **bound: What every record of this process carries, as `worker`.
+    """
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    chain, renderers = _chain(bound), _renderers(settings)
+    structlog.configure(
+        processors=[*chain, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *chain],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    logging.captureWarnings(capture=True)
+
+
+def _chain(bound: dict[str, object]) -> list[Processor]:
+    """What every record goes through, whoever wrote it."""
+
+    def bind(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for name, value in bound.items():
+            record.setdefault(name, value)
+        return record
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        bind,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _renderers(settings: LogSettings) -> list[Processor]:
+    if not settings.json_lines:
+        # the console renderer formats tracebacks itself, without the values of local variables
+        return [
+            mask_passwords,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    return [
+        structlog.processors.format_exc_info,
+        mask_passwords,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def mask_passwords(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Mask passwords in URLs: libraries log the addresses that they connect to."""
+    for name, value in record.items():
+        if isinstance(value, str) and "://" in value:
+            record[name] = _PASSWORD_IN_URL.sub(r"\1:***@", value)
+    return record

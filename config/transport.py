@@ -1,0 +1,43 @@
+"""The broker's transport, with one mend: a channel whose connection broke can be closed.
+
+kombu (5.7.0) reads the answer of the pending BRPOP when it closes a channel, and lets that read's error
+escape. After a restart of Redis the error escapes from the very code that was to clean up, and the worker
+dies (``'NoneType' object has no attribute 'hostname'``); reported in other shapes as celery #8091, #8947.
+"""
+
+from __future__ import annotations
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+
+__all__ = ["MendedChannel", "MendedTransport", "install"]
+
+_SCHEMES = ("redis", "rediss")
+
+
+class MendedChannel(kombu_redis.Channel):
+    """A channel that is closed even when its connection is broken."""
+
+    def close(self) -> None:
+        """Close; what a broken connection still had to say is put back by the broker's own restore."""
+        try:
+            super().close()  # type: ignore[no-untyped-call]  # kombu is half typed
+        except (*self.connection_errors, OSError):
+            # The failed read has cleared `_in_poll`: this time there is nothing to read, only to tidy up.
+            super().close()  # type: ignore[no-untyped-call]  # kombu is half typed
+
+
+class MendedTransport(kombu_redis.Transport):
+    """kombu's Redis transport with mended channels."""
+
+    Channel = MendedChannel
+
+
+def install() -> None:
+    """Make kombu use it for Redis URLs, `redis+socket` among them.
+
+    kombu chooses a transport by the URL's scheme, and drops one given as a class where the scheme has a `+`.
+    The name below is found in `sys.modules`: nothing is imported from the current directory.
+    """
+    for scheme in _SCHEMES:
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{MendedTransport.__name__}"

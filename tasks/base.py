@@ -1,0 +1,261 @@
+"""The one task: an execution is claim, hold, do, finish; a message is only a hint to look at an item.
+
+Doubled, late and stray messages find nothing to claim and are done. Whatever happens to an execution, the
+ledger mends it: a lease that nobody renews runs out, and the reaper publishes the item again.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from celery import Celery, Task
+
+from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError, StagefleetError
+from stagefleet.manager import Produced
+from stagefleet.registry.leash import Leash
+from stagefleet.runs.dispatch import task_name
+from stagefleet.runs.leases import HeldLease, LeaseKeeper
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.model import Claim, ErrorInfo, ItemState, Order, Outcome
+from stagefleet.settings import RunSettings
+
+__all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
+
+_OUTAGE_SECONDS = 30.0
+"""How long a claim or a finish is tried again while the ledger is out of reach, as while Redis restarts."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+_ORDERS_KEPT = 64
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at one item, as an operation sees it.
+
+    Attributes:
+        run: The run's id.
+        item: The item's id.
+        options: The run's options.
+        leash: To be asked often, and before each write.
+        asked: The items of the run that have not succeeded yet, read from the ledger at each call.
+    """
+
+    run: str
+    item: str
+    options: Mapping[str, Any]
+    leash: Leash
+    asked: Callable[[], Iterator[str]]
+
+
+Operation = Callable[[Job], Produced]
+"""What a task does for an item; it raises what went wrong."""
+
+
+class Workshop:
+    """What all tasks of a worker process share, and the way of one item through it.
+
+    Args:
+        ledger: Where items are claimed and finished.
+        keeper: Renews the leases of what is claimed.
+        settings: Attempts and pauses.
+        worker: The name under which this process claims.
+        sleep: Waits some seconds between attempts to reach the ledger.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        keeper: LeaseKeeper,
+        settings: RunSettings,
+        *,
+        worker: str,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._keeper = keeper
+        self._settings = settings
+        self._worker = worker
+        self._sleep = sleep
+        self._orders: OrderedDict[str, Order] = OrderedDict()
+        self._orders_lock = threading.Lock()
+
+    def carry_out(self, operation: Operation, run: str, index: int) -> None:
+        """Carry out what a message hints at.
+
+        Raises:
+            RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
+        """
+        claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker))
+        if claim is None:
+            _log.debug("item_not_claimed", action="claim", run=run, index=index)
+            return
+        with (
+            structlog.contextvars.bound_contextvars(run=run, item=claim.item),
+            self._keeper.hold(claim) as lease,
+        ):
+            order = self._order(run)
+            if order is None:
+                _log.warning("run_gone", action="claim")
+                return
+            self._attempt(operation, order, claim, lease)
+
+    def _attempt(self, operation: Operation, order: Order, claim: Claim, lease: HeldLease) -> None:
+        job = Job(
+            run=claim.run,
+            item=claim.item,
+            options=order.options,
+            leash=lease,
+            asked=lambda: self._ledger.leftovers(claim.run),
+        )
+        try:
+            produced = operation(job)
+        except LeaseLostError as error:
+            _log.warning("lease_lost", action="attempt", error=str(error))
+        except ItemCancelledError as error:
+            if lease.is_cancelled:
+                self._finish(claim, _outcome(claim, ItemState.CANCELLED, error))
+            else:
+                self._hand_back(claim)
+        except StagefleetError as error:
+            self._finish(claim, _outcome(claim, ItemState.FAILED, error), self._pause_seconds(error, claim))
+        except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
+            _log.error("unexpected_error", action="attempt", exc_info=error)
+            self._finish(claim, _outcome(claim, ItemState.FAILED, error))
+        else:
+            state = ItemState.SKIPPED if produced.skipped else ItemState.SUCCEEDED
+            outcome = _outcome(claim, state, result=produced.result, sent_bytes=produced.bytes)
+            self._finish(claim, outcome)
+
+    def _finish(self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None = None) -> None:
+        try:
+            recorded = self._patiently(
+                lambda: self._ledger.finish(claim, outcome, retry_after_seconds=retry_after_seconds)
+            )
+        except RedisUnreachableError as error:
+            # What was done stays done: the next attempt finds it so.
+            _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
+            return
+        facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
+        if not recorded:
+            _log.warning("finish_was_stale", action="finish", state=outcome.state, **facts)
+        elif outcome.error is None:
+            _log.info(f"item_{outcome.state}", action="finish", **facts)
+        else:
+            facts |= {"error": outcome.error.message, "error_type": outcome.error.type}
+            _log.warning(
+                f"item_{outcome.state}", action="finish", retry_after_seconds=retry_after_seconds, **facts
+            )
+
+    def _hand_back(self, claim: Claim) -> None:
+        try:
+            self._ledger.hand_back(claim)
+        except RedisUnreachableError as error:
+            _log.warning("item_not_handed_back", action="hand_back", error=str(error))
+        else:
+            _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
+
+    def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
+        """How long to wait before the next attempt, None if there is no use in one."""
+        if not error.retryable:
+            return None
+        settings = self._settings
+        pause = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2 ** (claim.attempt - 1))
+        asked_for = getattr(error, "retry_after_seconds", None) or 0.0
+        return round(max(_jittered(pause), asked_for), 3)
+
+    def _order(self, run: str) -> Order | None:
+        """The run's order; read once a process, as it never changes."""
+        with self._orders_lock:
+            order = self._orders.get(run)
+            if order is not None:
+                self._orders.move_to_end(run)
+                return order
+        order = self._patiently(lambda: self._ledger.order(run))
+        if order is not None:
+            with self._orders_lock:
+                self._orders[run] = order
+                while len(self._orders) > _ORDERS_KEPT:
+                    self._orders.popitem(last=False)
+        return order
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Call again while the ledger is out of reach, as long as an outage may last."""
+        give_up_at = time.monotonic() + _OUTAGE_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return call()
+            except RedisUnreachableError:
+                if time.monotonic() + pause > give_up_at or self._keeper.stopping:
+                    raise
+                self._sleep(_jittered(pause))
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def _outcome(
+    claim: Claim,
+    state: ItemState,
+    error: Exception | None = None,
+    *,
+    result: dict[str, Any] | None = None,
+    sent_bytes: int = 0,
+) -> Outcome:
+    return Outcome(
+        item=claim.item,
+        state=state,
+        result=result,
+        error=None if error is None or state is ItemState.CANCELLED else ErrorInfo.of(error),
+        seconds=round(claim.seconds, 3),
+        bytes=sent_bytes,
+        attempts=claim.attempt,
+    )
+
+
+def _jittered(seconds: float) -> float:
+    """Between half and the whole: workers that failed together come back one by one."""
+    return seconds * random.uniform(0.5, 1)  # noqa: S311 - nothing secret hangs on it
+
+
+class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """The Celery task of an operation; acknowledged late, whatever came of it: the outcome is the ledger's."""
+
+    ignore_result = True
+    acks_late = True
+    typing = False  # messages are our own: their arguments need no check
+
+    def __init__(self, name: str, operation: Operation, workshop: Workshop) -> None:
+        self.name = name
+        self._operation = operation
+        self._workshop = workshop
+
+    def run(self, *, run: str, index: int) -> None:
+        """Look at item `index` of a run."""
+        self._workshop.carry_out(self._operation, run, index)
+
+
+def register(app: Celery, operation: str, function: Operation, workshop: Workshop) -> None:
+    """Make a worker's application carry out an operation.
+
+    Args:
+        app: The worker's application, made with this operation among its queues.
+        operation: The operation's name, as in `Order.operation`.
+        function: What it does.
+        workshop: Shared by all tasks of the process.
+
+    Raises:
+        ValueError: The application has a task of that name already.
+    """
+    name = task_name(operation)
+    if name in app.tasks:
+        raise ValueError(f"there is a task {name} already")
+    app.register_task(ItemTask(name, function, workshop))

@@ -1,0 +1,160 @@
+"""One worker process: Celery's worker on a pool of threads, and the threads that keep it honest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from celery.app.trace import setup_worker_optimizations
+from celery.concurrency.thread import TaskPool
+from celery.worker import state
+
+from config.logging import configure_logging
+from stagefleet.errors import RedisUnreachableError, StagefleetError
+from stagefleet.manager import Produced, StageManager
+from stagefleet.runs.dispatch import queue_of
+from stagefleet.runs.model import WorkerInfo
+from stagefleet.settings import Settings, load_settings
+from tasks.base import Job
+from workers.bootstrap import OPERATIONS, Parts, build_parts
+from workers.heart import BEAT_SECONDS, Heart
+from workers.layout import check_layout
+from workers.reaper import Reaper
+from workers.stopper import STOP_SIGNALS, Stopper
+from workers.ticker import Ticker
+
+__all__ = ["main", "serve"]
+
+READY = b"r"
+"""What a process tells its supervisor once it listens."""
+_PULSE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one worker process of a supervisor; exits with the error's code where it cannot start."""
+    parser = argparse.ArgumentParser(prog="stagefleet-worker-process")
+    parser.add_argument("--concurrency", type=int)
+    parser.add_argument("--queues")
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--life-line-fd", type=int)
+    options = parser.parse_args(arguments)
+    try:
+        check_layout()
+        settings = load_settings()
+        status = serve(
+            settings,
+            queues=options.queues.split(",") if options.queues else None,
+            concurrency=options.concurrency,
+            ready_fd=options.ready_fd,
+            life_line=options.life_line_fd,
+        )
+    except StagefleetError as error:
+        sys.stderr.write(f"stagefleet: error: {error}\n")
+        sys.exit(error.exit_code)
+    sys.exit(status)
+
+
+def serve(
+    settings: Settings,
+    *,
+    queues: Sequence[str] | None = None,
+    concurrency: int | None = None,
+    operations: Mapping[str, Callable[[StageManager, Job], Produced]] = OPERATIONS,
+    ready_fd: int | None = None,
+    life_line: int | None = None,
+) -> int:
+    """Work until this process is told to stop; to be called from the main thread.
+
+    Args:
+        settings: Of the fleet and of this worker.
+        queues: The queues to listen to; all by default.
+        concurrency: Items at once; the settings' by default.
+        operations: What this worker does, by operation: a worker of one's own may do other things.
+        ready_fd: Where to write a byte once this process listens.
+        life_line: See `Stopper`.
+
+    Returns:
+        The exit status.
+    """
+    name = f"worker-{os.getpid()}@{socket.gethostname()}"
+    configure_logging(settings.log, worker=name)
+    info = WorkerInfo(
+        name=name,
+        slots=concurrency or settings.worker.concurrency,
+        queues=tuple(queues or sorted({queue_of(operation) for operation in operations})),
+    )
+    parts = build_parts(settings, name, operations)
+    try:
+        return _Process(parts, info, settings).run(ready_fd, life_line)
+    finally:
+        parts.close()
+
+
+class _Process:
+    """The threads of a worker process, and their order of birth and death."""
+
+    def __init__(self, parts: Parts, info: WorkerInfo, settings: Settings) -> None:
+        self._parts = parts
+        self._info = info
+        self._drain_seconds = settings.worker.drain_seconds
+        self._heart = Heart(parts.ledger, info, on_still=lambda: os.kill(os.getpid(), STOP_SIGNALS[0]))
+        reaper = Reaper(parts.ledger, info.name, sweep_seconds=settings.runs.sweep_seconds)
+        self._beating = Ticker("heart", self._heart.beat, seconds=BEAT_SECONDS)
+        self._reaping = Ticker("reaper", reaper.sweep, seconds=settings.runs.sweep_seconds)
+        self._ready_fd: int | None = None
+
+    def run(self, ready_fd: int | None, life_line: int | None) -> int:
+        """Work until a signal comes, and stop in order: consumer and pool, heart and reaper."""
+        self._ready_fd = ready_fd
+        Stopper(
+            drain=_stop_consuming,
+            hand_back=self._parts.keeper.stop_all,
+            drain_seconds=self._drain_seconds,
+            life_line=life_line,
+        ).install()
+        controller = self._make_controller()
+        controller.start()
+        self._reaping.stop()
+        self._beating.stop()
+        try:
+            self._heart.sign_off()
+        except RedisUnreachableError as error:
+            _log.warning("not_signed_off", action="stop", error=str(error))
+        _log.info("stopped", action="stop")
+        return int(controller.exitcode or 0)
+
+    def _make_controller(self) -> Any:
+        app, info = self._parts.app, self._info
+        setup_worker_optimizations(app, info.name)
+        return app.WorkController(
+            hostname=info.name,
+            pool_cls=TaskPool,
+            concurrency=info.slots,
+            queues=list(info.queues),
+            ready_callback=self._begin,
+            without_gossip=True,  # nothing here votes: each worker would hear each event of each other
+            without_mingle=True,  # revokes are the ledger's
+        )
+
+    def _begin(self, consumer: Any) -> None:
+        """The consumer listens: from now on this worker counts."""
+        consumer.hub.call_repeatedly(_PULSE_SECONDS, self._heart.pulse)
+        self._heart.pulse()
+        self._beating.start()
+        self._reaping.start()
+        _log.info("listening", action="start", slots=self._info.slots, queues=self._info.queues)
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, READY)
+            os.close(self._ready_fd)
+
+
+def _stop_consuming() -> None:
+    """What Celery's own signal handlers do: its loop looks at it at least each second."""
+    state.should_stop = 0

@@ -1,0 +1,80 @@
+"""Builds every object of a worker process, once, from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from celery import Celery
+
+from config.celery import make_app
+from stagefleet.errors import SettingsError
+from stagefleet.manager import Produced, StageManager
+from stagefleet.registry import RegistryClient
+from stagefleet.runs.book import RedisBook
+from stagefleet.runs.connection import connect_redis
+from stagefleet.runs.leases import LeaseKeeper
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
+from tasks.base import Job, Workshop, register
+from tasks.copy import copy_stage
+from tasks.delete import delete_stage
+from tasks.describe import describe_stage
+
+__all__ = ["OPERATIONS", "Parts", "build_parts"]
+
+OPERATIONS: Mapping[str, Callable[[StageManager, Job], Produced]] = {
+    "copy_stage": copy_stage,
+    "delete_stage": delete_stage,
+    "describe_stage": describe_stage,
+}
+"""What workers do; a worker of one's own may do other things too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The objects of a worker process."""
+
+    app: Celery
+    ledger: RedisLedger
+    keeper: LeaseKeeper
+    closing: ExitStack
+
+    def close(self) -> None:
+        """Close them, the last made first."""
+        self.closing.close()
+
+
+def build_parts(
+    settings: Settings,
+    worker: str,
+    operations: Mapping[str, Callable[[StageManager, Job], Produced]] = OPERATIONS,
+) -> Parts:
+    """Build a worker's objects; nothing connects yet.
+
+    Args:
+        settings: Of the fleet and of this worker.
+        worker: The name under which it works.
+        operations: What it does, by operation.
+
+    Raises:
+        SettingsError: There is no Redis URL, or it is malformed.
+    """
+    if settings.redis_url is None:
+        raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")
+    app = make_app(settings, operations)
+    closing = ExitStack()
+    redis = connect_redis(settings.redis_url)
+    closing.callback(redis.close)
+    ledger = RedisLedger(redis, prefix=settings.key_prefix, settings=settings.runs)
+    client = RegistryClient(settings)
+    closing.callback(client.close)
+    manager = StageManager(client, RedisBook(redis, prefix=settings.key_prefix))
+    keeper = LeaseKeeper(ledger, settings.runs)
+    closing.callback(keeper.close)
+    workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
+    for operation, function in operations.items():
+        register(app, operation, partial(function, manager), workshop)
+    return Parts(app=app, ledger=ledger, keeper=keeper, closing=closing)

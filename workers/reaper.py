@@ -1,0 +1,43 @@
+"""The reaper: one worker of the fleet mends what got lost, for all runs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+__all__ = ["ROLE", "Reaper"]
+
+ROLE = "reaper"
+_MISSED_SWEEPS = 3
+"""After so many sweeps that did not happen another worker takes over."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Ledger(Protocol):
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool: ...
+
+    def sweep(self) -> int: ...
+
+
+class Reaper:
+    """Sweeps while this worker is the one elected.
+
+    Args:
+        ledger: What to sweep, and where the election is.
+        worker: This worker's name.
+        sweep_seconds: How often `sweep` is called.
+    """
+
+    def __init__(self, ledger: _Ledger, worker: str, *, sweep_seconds: float) -> None:
+        self._ledger = ledger
+        self._worker = worker
+        self._lease_seconds = sweep_seconds * _MISSED_SWEEPS
+
+    def sweep(self) -> None:
+        """Sweep, if this worker is or becomes the reaper."""
+        if self._ledger.lead(ROLE, self._worker, seconds=self._lease_seconds):
+            mended = self._ledger.sweep()
+            if mended:
+                _log.info("swept", action="sweep", mended=mended)

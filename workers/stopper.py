@@ -1,0 +1,103 @@
+"""How a worker process stops: one signal drains it, a second ends it, and so does its supervisor's death."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import structlog
+
+__all__ = ["STOP_SIGNALS", "Stopper"]
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EXIT_AT_ONCE = 75
+"""The exit status of a process that did not wait for what it held (EX_TEMPFAIL)."""
+_LEAST_GRACE_SECONDS = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Stopper:
+    """Stops this process within a bounded time.
+
+    Python runs a signal's handler between two steps of the main thread, where any lock may be held. So the
+    handlers do nothing, and a thread reads the signals from the wake-up descriptor.
+
+    Args:
+        drain: Called at the first signal: no new work is begun.
+        hand_back: Called when `drain_seconds` are nearly over: what is still under way is to be handed back.
+        drain_seconds: From the first signal to the end of the process, whatever hangs.
+        life_line: A descriptor whose other end only the supervisor holds; its end is the supervisor's death.
+        leave: Ends the process at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        drain: Callable[[], None],
+        hand_back: Callable[[], None],
+        drain_seconds: float,
+        life_line: int | None = None,
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._drain = drain
+        self._hand_back = hand_back
+        self._drain_seconds = drain_seconds
+        self._life_line = life_line
+        self._leave = leave
+        self._wake_up, self._signalled = socket.socketpair()
+        self._signalled.setblocking(False)  # noqa: FBT003 - the signature is socket's
+
+    def install(self) -> None:
+        """Take over the signals; to be called from the main thread."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, _ignore)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self.watch, name="stopper", daemon=True).start()
+
+    def watch(self) -> None:
+        """Wait for signals, and act."""
+        self._wait(None)
+        _log.info("draining", action="stop", seconds=self._drain_seconds)
+        deadline = time.monotonic() + self._drain_seconds
+        self._drain()
+        if not self._wait(self._drain_seconds - self._grace_seconds):
+            _log.warning("handing_back", action="stop")
+            self._hand_back()
+            self._wait(max(0.0, deadline - time.monotonic()))
+        _log.warning("leaving_at_once", action="stop")
+        self._leave(EXIT_AT_ONCE)
+
+    @property
+    def _grace_seconds(self) -> float:
+        """What is left for handing back: a quarter, so that a leash asked between two chunks is heard."""
+        return max(_LEAST_GRACE_SECONDS, self._drain_seconds / 4)
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Whether a signal came within some seconds."""
+        watched: list[Any] = [self._wake_up] if self._life_line is None else [self._wake_up, self._life_line]
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            readable, _, _ = select.select(watched, [], [], left)
+            if self._life_line in readable:
+                self._leave(EXIT_AT_ONCE)
+            if self._wake_up in readable and self._is_stop(self._wake_up.recv(1)):
+                return True
+            if until is not None and time.monotonic() >= until:
+                return False
+
+    @staticmethod
+    def _is_stop(number: bytes) -> bool:
+        return number[0] in STOP_SIGNALS
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Only to be woken up: see `Stopper`."""

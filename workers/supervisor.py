@@ -1,0 +1,304 @@
+"""The supervisor: keeps a number of worker processes running, and stops them in time.
+
+    python -I -c "from workers.supervisor import main; main()" [OPTION...]
+
+It holds no connection and does no work, so nothing that kills a worker kills it. Its processes are new
+interpreters that ignore the current directory and PYTHONPATH, where a user's own `tasks/` may lie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from config.logging import configure_logging
+from stagefleet.errors import SettingsError, StagefleetError
+from stagefleet.runs.connection import masked_url
+from stagefleet.runs.dispatch import QUEUES
+from stagefleet.settings import Settings, load_settings
+
+__all__ = ["Child", "Supervisor", "main", "process_command"]
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FATAL_STATUS = 2
+"""Wrong use or configuration: starting again would not help."""
+_HEALTHY_SECONDS = 30.0
+"""A process that lived so long is started again at once."""
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_OVERTIME_SECONDS = 3.0
+"""How much longer than its own bound a process may take to stop, before it is killed."""
+
+_log = structlog.get_logger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a worker until it is told to stop; the exit status is that of `stagefleet worker`."""
+    parser = argparse.ArgumentParser(prog="stagefleet worker")
+    parser.add_argument("--processes", type=int, help="worker processes; one a CPU by default")
+    parser.add_argument("--concurrency", type=int, help="items at once in each process")
+    parser.add_argument(
+        "--queues", help=f"queues to listen to, with commas between; {_queue_names()} by default"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        settings = _with_options(load_settings(), options.processes, options.concurrency)
+        queues = _parse_queues(options.queues)
+        if settings.redis_url is None:
+            raise SettingsError(
+                "workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml"
+            )
+    except StagefleetError as error:
+        sys.stderr.write(f"stagefleet: error: {error}\n")
+        sys.exit(error.exit_code)
+    configure_logging(settings.log)
+    count = settings.worker.processes or os.cpu_count() or 1
+    supervisor = Supervisor(
+        process_command(concurrency=settings.worker.concurrency, queues=queues),
+        processes=count,
+        drain_seconds=settings.worker.drain_seconds,
+        ready_line={
+            "processes": count,
+            "concurrency": settings.worker.concurrency,
+            "queues": queues,
+            "redis": masked_url(settings.redis_url),
+        },
+    )
+    sys.exit(supervisor.run())
+
+
+def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
+    """The command of one worker process, without the descriptors that each gets of its own.
+
+    Where our packages lie is appended to the path, as `-I` leaves out the user's own site-packages.
+    """
+    home = str(Path(__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.append({home!r}); from workers.app import main; main()"
+    options = ["--concurrency", str(concurrency), "--queues", ",".join(queues)]
+    return [sys.executable, "-I", "-c", code, *options]
+
+
+def _queue_names() -> list[str]:
+    return sorted(set(QUEUES.values()))
+
+
+def _with_options(settings: Settings, processes: int | None, concurrency: int | None) -> Settings:
+    given = {"processes": processes, "concurrency": concurrency}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise SettingsError(f"--{name} {value}: a worker has at least 1")
+    changes = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update=changes)})
+
+
+def _parse_queues(text: str | None) -> list[str]:
+    if text is None:
+        return _queue_names()
+    queues = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = sorted(set(queues) - set(_queue_names()))
+    if unknown or not queues:
+        named = ", ".join(unknown) or "none named"
+        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(_queue_names())}")
+    return list(dict.fromkeys(queues))
+
+
+@dataclass(slots=True)
+class Child:
+    """A place for a worker process, and the process in it.
+
+    Attributes:
+        number: From 1, for the logs.
+        process: The process, None between two of them.
+        ready: The end of the pipe on which it says that it listens, None once it has.
+        started_at: When it was started, on the monotonic clock.
+        start_at: When to start the next one.
+        failures: How often in a row it ended early.
+    """
+
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    ready: int | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    failures: int = 0
+
+    def note_end(self, now: float) -> float:
+        """Note that the process ended; returns how many seconds to wait for the next one."""
+        self.failures = 0 if now - self.started_at > _HEALTHY_SECONDS else self.failures + 1
+        self.process = None
+        pause = 0.0
+        if self.failures:
+            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self.failures - 1))
+            pause *= random.uniform(0.5, 1)  # noqa: S311 - workers must not fall and rise in step
+        self.start_at = now + pause
+        return pause
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Keeps worker processes running.
+
+    Attributes:
+        command: The command of one process.
+        processes: How many to keep.
+        drain_seconds: How long each may take to stop.
+        ready_line: What to log once all listen.
+    """
+
+    command: Sequence[str]
+    processes: int
+    drain_seconds: float
+    ready_line: dict[str, object] = field(default_factory=dict)
+    _children: list[Child] = field(default_factory=list)
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _life_line: int = -1
+    _waiting_for: int = 0
+    _stop_count: int = 0
+    _kill_at: float | None = None
+    _status: int = 0
+
+    def run(self) -> int:
+        """Keep the processes running until a signal comes, or none can run; returns the exit status.
+
+        To be called from the main thread: it takes over the signals.
+        """
+        wake_up, signalled = socket.socketpair()
+        signalled.setblocking(False)  # noqa: FBT003 - the signature is socket's
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, _ignore)
+        signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wake_up, selectors.EVENT_READ)
+        life_line, life_line_end = os.pipe()
+        self._life_line = life_line
+        self._children = [Child(number) for number in range(1, self.processes + 1)]
+        self._waiting_for = self.processes
+        try:
+            self._keep(wake_up)
+        finally:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.kill()
+                    child.process.wait()
+            os.close(life_line_end)
+            os.close(life_line)
+            self._selector.close()
+        return self._status
+
+    def _keep(self, wake_up: socket.socket) -> None:
+        while True:
+            self._start_due()
+            if self._stop_count and not any(child.process for child in self._children):
+                return
+            for key, _ in self._selector.select(self._pause()):
+                if key.fileobj is wake_up:
+                    self._heed(wake_up.recv(64))
+                else:
+                    self._hear(key.data)
+            self._reap()
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                self._kill("processes_do_not_stop")
+
+    def _pause(self) -> float | None:
+        """How long nothing is due."""
+        due = [child.start_at for child in self._children if child.process is None and not self._stop_count]
+        if self._kill_at is not None:
+            due.append(self._kill_at)
+        return max(0.0, min(due) - time.monotonic()) + 0.01 if due else None
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None and not self._stop_count and child.start_at <= now:
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        ready, ready_end = os.pipe()
+        descriptors = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._life_line)]
+        # A session of its own: Ctrl-C is for the supervisor, which passes it on as it sees fit.
+        child.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            [*self.command, *descriptors],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(ready_end, self._life_line),
+            start_new_session=True,
+        )
+        os.close(ready_end)
+        child.started_at = time.monotonic()
+        child.ready = ready
+        self._selector.register(ready, selectors.EVENT_READ, data=child)
+
+    def _hear(self, child: Child) -> None:
+        """A process listens, or its end of the pipe is closed."""
+        assert child.ready is not None
+        is_ready = bool(os.read(child.ready, 1))
+        self._forget_pipe(child)
+        if is_ready and self._waiting_for:
+            self._waiting_for -= 1
+            if not self._waiting_for:
+                _log.info("ready", action="start", **self.ready_line)
+
+    def _forget_pipe(self, child: Child) -> None:
+        if child.ready is not None:
+            self._selector.unregister(child.ready)
+            os.close(child.ready)
+            child.ready = None
+
+    def _reap(self) -> None:
+        for child in self._children:
+            status = None if child.process is None else child.process.poll()
+            if status is None:
+                continue
+            assert child.process is not None
+            facts = {"action": "reap", "process": child.number, "pid": child.process.pid, "status": status}
+            self._forget_pipe(child)
+            pause = child.note_end(time.monotonic())
+            if self._stop_count:
+                _log.debug("process_stopped", **facts)
+            elif status == _FATAL_STATUS:
+                self._status = status
+                self._stop()
+            else:
+                _log.warning("process_died", **facts, restart_in_seconds=round(pause, 1))
+
+    def _heed(self, signals: bytes) -> None:
+        for number in signals:
+            if number in _STOP_SIGNALS:
+                self._stop()
+
+    def _stop(self) -> None:
+        self._stop_count += 1
+        if self._stop_count > 1:
+            self._kill("stopping_at_once")
+            return
+        _log.info("stopping", action="stop", drain_seconds=self.drain_seconds)
+        self._kill_at = time.monotonic() + self.drain_seconds + _OVERTIME_SECONDS
+        for child in self._children:
+            if child.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.terminate()
+
+    def _kill(self, event: str) -> None:
+        """End what is left; the reaper of the fleet returns what it held."""
+        _log.warning(event, action="stop")
+        self._kill_at = None
+        for child in self._children:
+            if child.process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Only to be woken up: the loop reads the signals from the wake-up descriptor."""

@@ -1,0 +1,67 @@
+"""A thread that does something every so often, and does not die of an error."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from stagefleet.errors import UnreachableError
+
+__all__ = ["Ticker"]
+
+_JOIN_SECONDS = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Ticker:
+    """Calls an action at once, and then every so often.
+
+    Args:
+        name: The thread's name, and the `action` of its log records.
+        action: What to do. An outage is logged when it begins and when it ends, any other error each time.
+        seconds: The longest pause between two calls; up to a tenth less, so that processes fall out of step.
+    """
+
+    def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:
+        self._name = name
+        self._action = action
+        self._seconds = seconds
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._in_outage = False
+
+    def start(self) -> None:
+        """Start the thread, unless it runs already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for a call under way."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        self.tick()
+        while not self._stopped.wait(self._seconds * random.uniform(0.9, 1)):  # noqa: S311 - no secret
+            self.tick()
+
+    def tick(self) -> None:
+        """Call the action once."""
+        try:
+            self._action()
+        except UnreachableError as error:
+            if not self._in_outage:
+                _log.warning("out_of_reach", action=self._name, error=str(error))
+            self._in_outage = True
+        except Exception as error:  # noqa: BLE001 - the next call may do better, and nobody else would call
+            _log.error("unexpected_error", action=self._name, exc_info=error)
+        else:
+            if self._in_outage:
+                _log.info("in_reach_again", action=self._name)
+            self._in_outage = False
