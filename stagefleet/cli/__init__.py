@@ -1,1 +1,84 @@
-"""The command line."""
+"""The `stagefleet` command: the border where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main", "run_command"]
+
+_INTERRUPTED = 3
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: As on the command line, without the program's name.
+
+    Returns:
+        The exit code: 0 all succeeded or skipped, 1 some items failed, 2 wrong use or configuration,
+        3 cancelled, 4 a service is out of reach.
+    """
+    # Imported here: an interrupt while modules load ends in one line too.
+    try:
+        from stagefleet.cli.app import app  # noqa: PLC0415 - see above
+
+        code = app(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        return _leave_closed_pipe()
+    except Exception as error:  # noqa: BLE001 - the last border: nobody is shown a traceback
+        return _explain(error)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    from typer import Abort, TyperException  # noqa: PLC0415 - loaded already, unless loading failed
+
+    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - as above
+
+    _show_traceback(error)
+    match error:
+        case StagefleetError():
+            return _complain(str(error), error.exit_code)
+        case TyperException():
+            return _complain(f"{error.format_message()} (see stagefleet --help)", error.exit_code)
+        case Abort():
+            return _complain("interrupted", _INTERRUPTED)
+        case _:
+            advice = "this is a bug; STAGEFLEET_LOG__LEVEL=debug shows where"
+            return _complain(f"unexpected {type(error).__name__}: {error} ({advice})", 1)
+
+
+def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    sys.stderr.write(f"stagefleet: error: {line}\n")
+    return code
+
+
+def _show_traceback(error: Exception) -> None:
+    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - see `run_command`
+    from stagefleet.settings import load_settings  # noqa: PLC0415 - see `run_command`
+
+    try:
+        level = load_settings().log.level
+    except StagefleetError:
+        return
+    if level == "debug":
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _leave_closed_pipe() -> int:
+    """End as a program does that SIGPIPE ends; Python must not flush into the closed pipe once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE

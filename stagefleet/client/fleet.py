@@ -18,7 +18,17 @@ from stagefleet.names import Repository, StageId
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Order, Outcome, Run, RunState
+from stagefleet.runs.model import (
+    Callback,
+    ErrorInfo,
+    Fate,
+    ItemState,
+    Order,
+    Outcome,
+    Run,
+    RunState,
+    WorkerInfo,
+)
 from stagefleet.settings import Settings, load_settings
 from stagefleet.stages import StageDescription
 
@@ -252,6 +262,10 @@ class Fleet:
             RunNotFoundError: No such run, or it has expired.
         """
         return self._ledger.run(run)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The worker processes that are up."""
+        return self._ledger.workers()
 
     def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
         """Follow a run to its end, from its first outcome on; the run does not wait for the watcher.

@@ -144,13 +144,24 @@ class RedisServices:
 
 
 class EmbeddedServices:
-    """A private Valkey and a worker, started when the ledger is first used, gone when this is closed."""
+    """A private Valkey and a worker, started when the ledger is first used, gone when this is closed.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: For all parts; its Redis URL is not used.
+        on_start: Called before the two are started.
+    """
+
+    def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings
         self._registries = _Late(lambda: _RegistryAccess(settings))
         self._embedded = Embedded(settings)
-        self._ledger = _Late(lambda: RedisLedger.connect(self._embedded.start(), settings))
+        self._on_start = on_start
+        self._ledger = _Late(self._start)
+
+    def _start(self) -> RedisLedger:
+        if self._on_start is not None:
+            self._on_start()
+        return RedisLedger.connect(self._embedded.start(), self.settings)
 
     @property
     def ledger(self) -> Ledger:

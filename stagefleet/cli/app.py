@@ -1,0 +1,43 @@
+"""The command line, put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli import doctor, runs, stages, worker
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Keep the build stages of container images in registries, as a fleet.",
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("list")(stages.list_stages)
+app.command("copy")(stages.copy_stages)
+app.command("delete")(stages.delete_stages)
+app.add_typer(runs.app, name="runs")
+app.command("worker")(worker.start_worker)
+app.command("doctor")(doctor.examine)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if asked:
+        typer.echo(f"stagefleet {version('stagefleet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    pass

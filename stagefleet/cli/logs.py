@@ -1,0 +1,27 @@
+"""Where the library's logs go while a command runs: to stderr, since stdout is the result's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from stagefleet.settings import LogSettings
+
+__all__ = ["configure_logs"]
+
+
+def configure_logs(settings: LogSettings) -> None:
+    """Send logs to stderr: warnings, or more when the settings ask for `debug`."""
+    level = logging.DEBUG if settings.level == "debug" else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="stagefleet: %(message)s")
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+    )

@@ -1,0 +1,119 @@
+"""The options that commands share, and what is read with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.names import StageId
+
+__all__ = [
+    "Detach",
+    "DryRun",
+    "Embedded",
+    "FromFile",
+    "IdempotencyKey",
+    "Json",
+    "Parallel",
+    "RunOptions",
+    "StageIdArguments",
+    "read_stage_ids",
+]
+
+StageIdArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="STAGE_ID",
+        help="DIGEST-CREATED_MS, or DIGEST alone for a multi-platform stage.",
+        show_default=False,
+    ),
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option(
+        "-j", "--parallel", metavar="N", help="Items at once; 1 is serial. Default: 16, or the settings'."
+    ),
+]
+FromFile = Annotated[
+    str | None,
+    typer.Option("--from-file", metavar="FILE|-", help="Read stage ids, one a line; - is standard input."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option("--idempotency-key", metavar="K", help="Do the same work under the same key only once."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Embedded = Annotated[
+    bool, typer.Option("--embedded", help="Start a private Valkey and a worker for this command alone.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of every command that starts a run.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+
+    parallel: int | None = None
+    detach: bool = False
+    key: str | None = None
+    dry_run: bool = False
+    json: bool = False
+    embedded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.parallel is not None and self.parallel < 1:
+            raise UsageError(f"--parallel {self.parallel}: write 1 or more (1 is serial)")
+        if self.detach and self.dry_run:
+            raise UsageError("--dry-run starts no run to detach from: leave out --detach")
+
+
+def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:
+    """The stages that a command names, None if it names none: an empty file names no stage, not all.
+
+    Blank lines and lines that begin with `#` are ignored.
+
+    Args:
+        named: From the command line.
+        from_file: A file, or `-`.
+
+    Raises:
+        UsageError: A stage id is malformed (says in which line), or the file cannot be read.
+    """
+    stage_ids = [str(StageId.parse(name)) for name in named or ()]
+    if from_file is None:
+        return stage_ids or None
+    shown = "standard input" if from_file == "-" else from_file
+    try:
+        if from_file == "-":
+            stage_ids += _parse_lines(sys.stdin, shown)
+        else:
+            with Path(from_file).open(encoding="utf-8") as lines:
+                stage_ids += _parse_lines(lines, shown)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UsageError(f"{shown} cannot be read: {reason}") from None
+    return stage_ids
+
+
+def _parse_lines(lines: Iterable[str], shown: str) -> list[str]:
+    stage_ids = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            stage_ids.append(str(StageId.parse(text)))
+        except InvalidNameError as error:
+            raise InvalidNameError(f"{shown}, line {number}: {error}") from None
+    return stage_ids

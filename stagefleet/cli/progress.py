@@ -1,0 +1,130 @@
+"""How far a run is: a bar on a terminal, a line now and then elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stagefleet.cli.session import say
+from stagefleet.runs.model import Outcome, Run
+
+__all__ = ["Bar", "Lines", "Meter", "choose_meter"]
+
+_LINE_SECONDS = 10.0
+
+
+class Meter(Protocol):
+    """Shows how far a run is."""
+
+    def start(self) -> None:
+        """Begin to show."""
+
+    def advance(self, outcome: Outcome) -> None:
+        """Count one outcome."""
+
+    def tell(self, message: str) -> None:
+        """Say something meanwhile, in a line of its own."""
+
+    def stop(self) -> None:
+        """Show no more."""
+
+
+def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
+    """A bar where stderr is a terminal, unless results appear on the same terminal as they come."""
+    if sys.stderr.isatty() and not (stdout_is_shared and sys.stdout.isatty()):
+        return Bar(run.total)
+    return Lines(run.total)
+
+
+class Bar:
+    """A bar with stages, bytes, rate and time left.
+
+    Args:
+        total: Stages in the run.
+        console: Where to; stderr if None.
+    """
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self._bytes = 0
+        self._started_at = time.monotonic()
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("stages  {task.fields[sent]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console or Console(stderr=True),
+            redirect_stdout=False,  # results go where they belong, not through the bar's console
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("", total=total, sent="")
+
+    def start(self) -> None:
+        """As in `Meter`."""
+        self._progress.start()
+
+    def advance(self, outcome: Outcome) -> None:
+        """As in `Meter`."""
+        self._bytes += outcome.bytes
+        rate = self._bytes / max(time.monotonic() - self._started_at, 0.001)
+        sent = f"{decimal(self._bytes)}  {decimal(int(rate))}/s" if self._bytes else ""
+        self._progress.update(self._task, advance=1, sent=sent)
+
+    def tell(self, message: str) -> None:
+        """As in `Meter`."""
+        self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """As in `Meter`."""
+        self._progress.stop()
+
+
+class Lines:
+    """A plain line each ten seconds, for logs.
+
+    Args:
+        total: Stages in the run.
+        clock: Seconds, monotonic.
+        write: Takes a line.
+    """
+
+    def __init__(
+        self, total: int, *, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] = say
+    ) -> None:
+        self._total = total
+        self._clock = clock
+        self._write = write
+        self._done = 0
+        self._bytes = 0
+        self._started_at = self._said_at = clock()
+
+    def start(self) -> None:
+        """As in `Meter`."""
+
+    def advance(self, outcome: Outcome) -> None:
+        """As in `Meter`."""
+        self._done += 1
+        self._bytes += outcome.bytes
+        now = self._clock()
+        if now - self._said_at < _LINE_SECONDS:
+            return
+        self._said_at = now
+        elapsed = now - self._started_at
+        left = elapsed / self._done * (self._total - self._done)
+        self._write(
+            f"{self._done:,} of {self._total:,} stages, {decimal(self._bytes)}, "
+            f"{decimal(int(self._bytes / elapsed))}/s, {left:.0f} s left"
+        )
+
+    def tell(self, message: str) -> None:
+        """As in `Meter`."""
+        self._write(message)
+
+    def stop(self) -> None:
+        """As in `Meter`."""

@@ -1,0 +1,111 @@
+"""What a run looks like from outside: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.filesize import decimal
+
+from stagefleet.cli.progress import Meter, choose_meter
+from stagefleet.client import Plan
+from stagefleet.runs.model import ItemState, Outcome, Run, RunState
+
+__all__ = ["RunReport", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
+
+_VERBS = {"copy_stage": "copied", "delete_stage": "deleted", "describe_stage": "described"}
+_EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
+
+
+def print_line(text: str) -> None:
+    """Print a line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print an object of the result, in one line, at once: who reads it may be waiting."""
+    sys.stdout.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def exit_code(run: Run) -> int:
+    """The exit code that a run gives its command; 0 for one that goes on."""
+    return _EXIT_CODES.get(run.state, 0)
+
+
+def describe_run(run: Run) -> str:
+    """How a run stands, in one line."""
+    counts = [
+        (run.succeeded, _VERBS.get(run.order.operation, "done")),
+        (run.skipped, "skipped"),
+        (run.failed, "failed"),
+        (run.cancelled, "cancelled"),
+    ]
+    parts = [f"{count:,} {word}" for count, word in counts if count]
+    open_items = run.total - run.done
+    if open_items and not run.state.is_final:
+        parts.append(f"{open_items:,} to do")
+    sent = f", {decimal(run.bytes)}" if run.bytes else ""
+    return (
+        f"run {run.id} {run.state}: {run.total:,} stages ({', '.join(parts) or 'nothing to do'})"
+        f"{sent} in {run.seconds:.1f} s"
+    )
+
+
+def print_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what a dry run found."""
+    if not as_json:
+        for outcome in plan.outcomes():
+            print_line(f"{outcome.item}  {outcome.state}")
+        print_line(f"dry run: {len(plan.items):,} planned, {len(plan.skipped):,} skipped; nothing was done")
+        return
+    for outcome in plan.outcomes():
+        print_json(outcome.as_json())
+    counts = dict.fromkeys(("succeeded", "failed"), 0) | {"skipped": len(plan.skipped), "cancelled": 0}
+    print_json({"run": None, "state": "planned", "total": len(plan), **counts, "seconds": 0.0})
+
+
+class RunReport:
+    """Shows a run while it is followed, and its end.
+
+    Args:
+        run: The run as it started.
+        as_json: Whether results are JSON objects.
+        meter: Shows how far it is; chosen by what stderr is if None.
+    """
+
+    def __init__(self, run: Run, *, as_json: bool, meter: Meter | None = None) -> None:
+        self._as_json = as_json
+        self._meter = meter or choose_meter(run, stdout_is_shared=as_json)
+
+    def __enter__(self) -> Self:
+        self._meter.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._meter.stop()
+
+    def show(self, outcome: Outcome) -> None:
+        """Show one outcome as it comes."""
+        self._meter.advance(outcome)
+        if self._as_json:
+            print_json(outcome.as_json())
+        if outcome.state is ItemState.FAILED and outcome.error is not None:
+            self._meter.tell(f"{outcome.item} failed: {outcome.error.message}")
+
+    def conclude(self, run: Run) -> None:
+        """Show how the run ended, once the meter has stopped."""
+        if self._as_json:
+            print_json(run.summary())
+            return
+        print_line(describe_run(run))
+        if run.error is not None:
+            print_line(f"first error: {run.error.message}")

@@ -1,0 +1,111 @@
+"""`stagefleet runs`: list, show, watch, cancel, retry."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.following import follow_run, leave_or_follow
+from stagefleet.cli.report import describe_run, print_json, print_line
+from stagefleet.cli.session import connect, say
+from stagefleet.runs.model import Run, RunState
+
+__all__ = ["app"]
+
+_PURPOSE = "stagefleet runs"
+
+app = typer.Typer(help="See and steer runs.")
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+
+
+@app.command("list")
+def list_runs(*, json: opt.Json = False) -> None:
+    """List the runs that have not expired, the newest first."""
+    with connect(_PURPOSE) as fleet:
+        for run in fleet.runs():
+            if json:
+                print_json(_details(run))
+            else:
+                print_line(f"{_time(run.created_at)}  {run.order.operation:<12}  {describe_run(run)}")
+
+
+@app.command("show")
+def show_run(run: RunId, *, json: opt.Json = False) -> None:
+    """Show how a run stands."""
+    with connect(_PURPOSE) as fleet:
+        found = fleet.run(run)
+    if json:
+        print_json(_details(found))
+        return
+    print_line(describe_run(found))
+    for name, value in _details(found).items():
+        if value not in {None, ""} if not isinstance(value, dict) else value:
+            print_line(f"  {name:<12} {_plain(value)}")
+
+
+@app.command("watch")
+def watch_run(run: RunId, *, json: opt.Json = False) -> None:
+    """Follow a run to its end; Ctrl-C cancels it."""
+    with connect(_PURPOSE) as fleet:
+        follow_run(fleet, fleet.run(run), as_json=json, follow=fleet.watch)
+
+
+@app.command("cancel")
+def cancel_run(
+    run: RunId,
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Stop what runs instead of finishing it.")] = False,
+) -> None:
+    """Cancel a run: nothing new starts."""
+    with connect(_PURPOSE) as fleet:
+        if not fleet.cancel(run, now=now):
+            say("the run had ended already")
+        print_line(describe_run(fleet.run(run)))
+
+
+@app.command("retry")
+def retry_run(
+    run: RunId,
+    *,
+    parallel: opt.Parallel = None,
+    detach: opt.Detach = False,
+    json: opt.Json = False,
+) -> None:
+    """Run again, as a new run, what failed or was cancelled in a finished one."""
+    options = opt.RunOptions(parallel=parallel, detach=detach, json=json)
+    with connect(_PURPOSE) as fleet:
+        again = fleet.retry(run, parallel=parallel, detach=True)
+        if again.state is RunState.SUCCEEDED and again.id == run:
+            say("all of the run succeeded: nothing to retry")
+        leave_or_follow(fleet, again, options)
+
+
+def _details(run: Run) -> dict[str, Any]:
+    """The summary, and what a person asks next."""
+    return run.summary() | {
+        "operation": run.order.operation,
+        "options": dict(run.order.options),
+        "parallel": run.order.parallel,
+        "key": run.order.key,
+        "parent": run.order.parent,
+        "claimed": run.claimed,
+        "published": run.published,
+        "waiting": run.waiting,
+        "bytes": run.bytes,
+        "created_at": _time(run.created_at),
+        "finished_at": None if run.finished_at is None else _time(run.finished_at),
+        "error": None if run.error is None else run.error.model_dump(),
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return str(value)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,103 @@
+"""The fleet that a command works with, and what Ctrl-C does to its run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from stagefleet.cli.logs import configure_logs
+from stagefleet.client import Fleet
+from stagefleet.client.services import EmbeddedServices
+from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.settings import Settings, load_settings
+
+__all__ = ["cancelling_on_interrupt", "connect", "open_fleet", "read_settings", "say"]
+
+
+def say(message: str) -> None:
+    """Tell a person something that is no result."""
+    sys.stderr.write(f"stagefleet: {message}\n")
+    sys.stderr.flush()
+
+
+def read_settings(parallel: int | None = None) -> Settings:
+    """The settings, with what the command line puts over them."""
+    settings = load_settings()
+    configure_logs(settings.log)
+    if parallel is None:
+        return settings
+    return settings.model_copy(update={"runs": settings.runs.model_copy(update={"parallel": parallel})})
+
+
+def connect(purpose: str) -> Fleet:
+    """The fleet at the settings' Redis.
+
+    Args:
+        purpose: What needs it, for the error.
+
+    Raises:
+        UsageError: No Redis URL is set.
+    """
+    settings = read_settings()
+    if settings.redis_url is None:
+        raise UsageError(f"{purpose} needs a fleet: set STAGEFLEET_REDIS_URL")
+    return Fleet.connect(settings=settings, on_notice=say)
+
+
+def open_fleet(
+    *, embedded: bool = False, parallel: int | None = None, needs_fleet: str | None = None
+) -> Fleet:
+    """The fleet at the settings' Redis, or an embedded one where there is none or it is asked for.
+
+    Args:
+        embedded: Asked for.
+        parallel: Items at once, from the command line.
+        needs_fleet: The option that an embedded fleet cannot serve, if one was given.
+
+    Raises:
+        UsageError: An embedded fleet cannot serve this.
+    """
+    settings = read_settings(parallel)
+    if not embedded and settings.redis_url is not None:
+        return Fleet.connect(settings=settings, on_notice=say)
+    if needs_fleet is not None:
+        reason = "does not go with --embedded" if embedded else "needs a fleet: set STAGEFLEET_REDIS_URL"
+        raise UsageError(f"{needs_fleet} {reason}")
+
+    def announce() -> None:
+        if not embedded:
+            say("no STAGEFLEET_REDIS_URL: starting a private Valkey and a worker for this command")
+
+    return Fleet(EmbeddedServices(settings, on_start=announce), on_notice=say)
+
+
+@contextlib.contextmanager
+def cancelling_on_interrupt(fleet: Fleet, run: str) -> Iterator[None]:
+    """The first SIGINT or SIGTERM cancels the run, and what runs is waited for; the second leaves at once."""
+    pressed = threading.Event()
+
+    def cancel() -> None:
+        say(f"cancelling run {run}: what runs is finished first; once more leaves at once")
+        try:
+            fleet.cancel(run)
+        except StagefleetError as error:
+            say(f"run {run} cannot be cancelled: {error}")
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        # In a thread: a signal handler interrupts anything, also a write or a request half done.
+        threading.Thread(target=cancel, name="cancel", daemon=True).start()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,55 @@
+"""`stagefleet worker`: becomes the worker's supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli.session import read_settings
+from stagefleet.errors import UsageError
+from stagefleet.runs.dispatch import QUEUES
+
+__all__ = ["start_worker"]
+
+# Not `-m`: a directory of the user's own named `workers` must not come before ours on the path.
+_ENTRY = "from workers.supervisor import main; main()"
+_MAX = 256
+
+
+def start_worker(
+    *,
+    processes: Annotated[
+        int | None, typer.Option("--processes", metavar="N", min=1, max=_MAX, help="Default: one per CPU.")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", metavar="N", min=1, max=_MAX, help="Items at once in each process."),
+    ] = None,
+    queues: Annotated[
+        str | None,
+        typer.Option("--queues", metavar="NAMES", help=f"Of {', '.join(QUEUES.values())}; default: all."),
+    ] = None,
+) -> None:
+    """Work for the fleet until told to stop."""
+    if read_settings().redis_url is None:
+        raise UsageError("stagefleet worker needs a fleet: set STAGEFLEET_REDIS_URL")
+    arguments: list[str] = []
+    if processes is not None:
+        arguments += ["--processes", str(processes)]
+    if concurrency is not None:
+        arguments += ["--concurrency", str(concurrency)]
+    if queues is not None:
+        arguments += ["--queues", _checked(queues)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-I", "-c", _ENTRY, *arguments])  # noqa: S606 - no shell is meant
+
+
+def _checked(queues: str) -> str:
+    names = [name.strip() for name in queues.split(",")]
+    unknown = [name for name in names if name not in QUEUES.values()]
+    if unknown:
+        raise UsageError(f"--queues {unknown[0]!r}: the queues are {', '.join(QUEUES.values())}")
+    return ",".join(names)
