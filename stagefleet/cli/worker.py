@@ -10,12 +10,11 @@ import typer
 
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
+from stagefleet.launch import worker_command
 from stagefleet.runs.dispatch import QUEUES
 
 __all__ = ["start_worker"]
 
-# Not `-m`: a directory of the user's own named `workers` must not come before ours on the path.
-_ENTRY = "from workers.supervisor import main; main()"
 _MAX = 256
 
 
@@ -44,7 +43,7 @@ def start_worker(
     if queues is not None:
         arguments += ["--queues", _checked(queues)]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-c", _ENTRY, *arguments])  # noqa: S606 - no shell is meant
+    os.execv(sys.executable, worker_command(*arguments))  # noqa: S606 - no shell is meant
 
 
 def _checked(queues: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stagefleet.embedded import keeper
 from stagefleet.errors import UnreachableError
+from stagefleet.launch import worker_command
 from stagefleet.settings import Settings
 
 __all__ = ["Embedded"]
@@ -27,7 +28,6 @@ _MAX_SOCKET_BYTES = 103  # sun_path is 104 bytes with its NUL on macOS, 108 on L
 _SHORT_DIRECTORY = "/tmp"  # noqa: S108 - mkdtemp makes a directory of its own in it, mode 0700
 _START_SECONDS = 15.0
 _STOP_SECONDS = 15.0
-_WORKER = "from workers.supervisor import main; main()"
 
 
 class Embedded:
@@ -112,8 +112,7 @@ class Embedded:
         worker = self._settings.worker
         processes = worker.processes or os.cpu_count() or 1
         concurrency = max(worker.concurrency, math.ceil(self._settings.runs.parallel / processes))
-        options = ["--processes", str(processes), "--concurrency", str(concurrency)]
-        return [sys.executable, "-I", "-c", _WORKER, *options]
+        return worker_command("--processes", str(processes), "--concurrency", str(concurrency))
 
     def _environment(self, directory: Path, redis_url: str) -> dict[str, str]:
         """The worker's environment: these settings and no others, whatever else there is to be read."""
