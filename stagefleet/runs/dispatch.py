@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import socket
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 __all__ = [
     "QUEUES",
@@ -57,9 +57,9 @@ def broker_url(redis_url: str) -> str:
     parts = urlsplit(redis_url)
     if parts.scheme != "unix":
         return redis_url
-    return urlunsplit(
-        ("redis+socket", parts.netloc, parts.path, parts.query.replace("db=", "virtual_host="), "")
-    )
+    # not urlunsplit: it leaves out the slashes in front of an empty host for schemes that it does not know
+    query = f"?{parts.query.replace('db=', 'virtual_host=')}" if parts.query else ""
+    return f"redis+socket://{parts.netloc}{parts.path}{query}"
 
 
 def broker_options(prefix: str) -> dict[str, Any]:
