@@ -1,0 +1,150 @@
+"""A fleet in memory: registries that are dictionaries, a ledger in memory, and a crew that works it off."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from stagefleet import Fleet
+from stagefleet.errors import StageNotFoundError
+from stagefleet.names import Repository, StageId
+from stagefleet.runs import coordinator
+from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, WorkerInfo
+from stagefleet.settings import RunSettings, Settings
+from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.testing import MemoryLedger
+
+
+def stage(number: int) -> str:
+    return f"{number:056x}-{1_700_000_000_000 + number}"
+
+
+class FakeRegistries:
+    def __init__(self, stages: dict[str, list[str]]) -> None:
+        self.stages = stages
+        self.pinged: list[str] = []
+
+    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
+        return map(StageId.parse, list(self.stages.get(str(repository), ())))
+
+    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        if str(stage_id) not in self.stages.get(str(repository), ()):
+            raise StageNotFoundError(f"{repository} has no stage {stage_id}")
+        name = f"{repository}:{stage_id}"
+        info = ImageInfo(
+            name=name,
+            repository=str(repository),
+            tag=str(stage_id),
+            repo_digest=f"{repository}@sha256:{'0' * 64}",
+            image_id="sha256:" + "1" * 64,
+            size=1234,
+        )
+        return StageDescription(stage_id=stage_id, info=info)
+
+    def ping(self, repository: Repository) -> None:
+        self.pinged.append(str(repository))
+
+    def close(self) -> None:
+        pass
+
+
+class FakeServices:
+    def __init__(self, ledger: MemoryLedger, registries: FakeRegistries, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.registries = registries
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Crew:
+    """Works off what the ledger publishes, in one thread, until it is stopped."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self.failing: set[str] = set()
+        self.done: list[str] = []
+        self.on_claim: Callable[[str], None] = lambda _: None
+        self._ledger = ledger
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def start(self) -> None:
+        self._ledger.beat(WorkerInfo("crew:1", 4, ("copy", "delete", "describe")), seconds=60)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stop.wait(0.001):
+            while self._ledger.broker:
+                message = self._ledger.broker.popleft()
+                claim = self._ledger.claim(message.run, message.index, "crew:1")
+                if claim is None:
+                    continue
+                self.on_claim(claim.item)
+                self.done.append(claim.item)
+                self._ledger.finish(claim, self._outcome(claim.item))
+
+    def _outcome(self, item: str) -> Outcome:
+        if item in self.failing:
+            error = ErrorInfo(type="ForbiddenError", message="the registry forbids it")
+            return Outcome(item=item, state=ItemState.FAILED, error=error)
+        return Outcome(item=item, state=ItemState.SUCCEEDED, bytes=10)
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr(coordinator, "_BLOCK_SECONDS", 0.01)
+
+
+@pytest.fixture
+def settings():
+    return Settings(runs=RunSettings(no_worker_notice_seconds=0.001, no_worker_limit_seconds=0.03))
+
+
+@pytest.fixture
+def ledger(settings):
+    return MemoryLedger(settings.runs)
+
+
+@pytest.fixture
+def registries():
+    return FakeRegistries({"src.test/app": [stage(n) for n in range(5)], "dst.test/app": [stage(1)]})
+
+
+@pytest.fixture
+def notices():
+    return []
+
+
+@pytest.fixture
+def services(ledger, registries, settings):
+    return FakeServices(ledger, registries, settings)
+
+
+@pytest.fixture
+def fleet(services, notices):
+    with Fleet(services, on_notice=notices.append) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def crew(ledger):
+    crew = Crew(ledger)
+    crew.start()
+    yield crew
+    crew.stop()
+
+
+@pytest.fixture
+def make_stage():
+    return stage

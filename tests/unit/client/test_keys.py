@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+
+from stagefleet import RunState
+from stagefleet.client.work import CopyWork, DeleteWork, fingerprint
+from stagefleet.errors import KeyConflictError, UsageError
+
+SOURCE, DESTINATION = "src.test/app", "dst.test/app"
+
+
+def copy(fleet, *arguments, **options):
+    return fleet.for_each_copy_stage(SOURCE, DESTINATION, *arguments, idempotency_key="job-7", **options)
+
+
+def test_the_same_key_gives_the_result_again_and_calls_back_again(fleet, crew):
+    first = copy(fleet)
+    seen = []
+    again = copy(fleet, None, seen.append)
+    assert first.id == again.id
+    assert 5 == len(seen)
+    assert 4 == len(crew.done)
+
+
+def test_the_result_under_a_key_is_given_also_where_the_source_has_changed(
+    fleet, crew, registries, make_stage
+):
+    first = copy(fleet, [make_stage(2)])
+    registries.stages.clear()
+    assert first.id == copy(fleet, [make_stage(2)]).id
+
+
+def test_other_arguments_under_a_used_key_are_refused(fleet, crew, make_stage):
+    copy(fleet)
+    with pytest.raises(KeyConflictError):
+        copy(fleet, [make_stage(2)])
+
+
+def test_a_failed_run_is_gone_on_with_under_its_key(fleet, crew, make_stage):
+    crew.failing = {make_stage(3)}
+    failed = copy(fleet)
+    crew.failing = set()
+    again = copy(fleet)
+    assert (RunState.FAILED, RunState.SUCCEEDED) == (failed.state, again.state)
+    assert (1, 1, failed.id) == (again.total, again.succeeded, again.order.parent)
+
+
+def test_a_callback_stops_also_a_run_that_it_only_found(fleet, ledger):
+    running = copy(fleet, detach=True)
+
+    def refuse(_):
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError):
+        copy(fleet, None, refuse)
+    assert (RunState.CANCELLED, "enough") == (
+        ledger.run(running.id).state,
+        ledger.run(running.id).error.message,
+    )
+
+
+def test_a_submission_that_breaks_off_is_cancelled(fleet, ledger, monkeypatch):
+    monkeypatch.setattr(ledger, "append", _break)
+    with pytest.raises(OSError, match="broken"):
+        fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    assert [RunState.CANCELLED] == [run.state for run in ledger.runs()]
+
+
+def test_a_keyed_submission_that_breaks_off_is_left_to_the_next_attempt(fleet, ledger, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "append", _break)
+        with pytest.raises(OSError, match="broken"):
+            copy(fleet)
+    assert [RunState.SUBMITTING] == [run.state for run in ledger.runs()]
+
+
+def _break(*_):
+    raise OSError("broken")
+
+
+def test_the_next_attempt_completes_a_submission_once_its_lease_is_over(settings, registries, monkeypatch):
+    from stagefleet import Fleet  # noqa: PLC0415 - as a user would
+    from stagefleet.client import submission  # noqa: PLC0415 - to shorten its waits
+    from stagefleet.testing import MemoryLedger  # noqa: PLC0415 - with a clock of its own
+
+    now = [1000.0]
+    ledger = MemoryLedger(settings.runs, clock=lambda: now[0])
+
+    class Services:
+        def __init__(self):
+            self.settings, self.ledger, self.registries = settings, ledger, registries
+
+    fleet = Fleet(Services())
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "append", _break)
+        with pytest.raises(OSError, match="broken"):
+            copy(fleet)
+
+    def wait(_):
+        now[0] += settings.runs.lease_seconds
+
+    monkeypatch.setattr(submission.time, "sleep", wait)
+    run = copy(fleet, detach=True)
+    assert (RunState.RUNNING, 5, 1) == (run.state, run.total, run.skipped)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\nb"])
+def test_keys_that_nobody_can_mean_are_refused(fleet, key):
+    with pytest.raises(UsageError, match="idempotency key"):
+        fleet.for_each_copy_stage(SOURCE, DESTINATION, idempotency_key=key)
+
+
+def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
+    one, two = make_stage(1), make_stage(2)
+
+    def of(*arguments, verify=False):
+        return fingerprint(CopyWork.of(*arguments, verify=verify))
+
+    same = {of(SOURCE, DESTINATION, [one, two]), of(SOURCE, DESTINATION, [two, one, two])}
+    others = {
+        of(SOURCE, DESTINATION, None),
+        of(SOURCE, DESTINATION, []),
+        of(SOURCE, DESTINATION, [one]),
+        of(DESTINATION, SOURCE, [one, two]),
+        of(SOURCE, DESTINATION, [one, two], verify=True),
+        fingerprint(DeleteWork.of(SOURCE, [one, two])),
+    }
+    assert 1 == len(same)
+    assert 6 == len(others - same)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from stagefleet import RunState
+from stagefleet.errors import RunNotFoundError, UsageError
+
+SOURCE, DESTINATION = "src.test/app", "dst.test/app"
+
+
+def test_deleting_gives_every_named_stage_a_task_whatever_the_tag_list_says(
+    fleet, crew, registries, make_stage
+):
+    run = fleet.for_each_delete_stage(DESTINATION, [make_stage(1), make_stage(99)])
+    assert 2 == run.succeeded
+    assert [DESTINATION] == registries.pinged
+
+
+def test_deleting_none_named_is_all(fleet, crew):
+    assert 5 == fleet.for_each_delete_stage(SOURCE, None).succeeded
+
+
+def test_a_retry_runs_what_failed_alone(fleet, crew, make_stage):
+    crew.failing = {make_stage(2), make_stage(4)}
+    failed = fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    crew.failing = set()
+    crew.done.clear()
+    again = fleet.retry(failed.id, parallel=3)
+    assert [make_stage(2), make_stage(4)] == crew.done
+    assert (failed.id, 3, RunState.SUCCEEDED) == (again.order.parent, again.order.parallel, again.state)
+
+
+def test_a_retry_of_what_succeeded_is_that_run(fleet, crew):
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    assert run.id == fleet.retry(run.id).id
+
+
+def test_a_run_under_way_cannot_be_retried(fleet):
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
+    with pytest.raises(UsageError, match="still running"):
+        fleet.retry(run.id)
+
+
+def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
+    assert fleet.cancel(run.id)
+    ended = fleet.watch(run.id)
+    assert (RunState.CANCELLED, 1, 4) == (ended.state, ended.skipped, ended.cancelled)
+    assert 4 == fleet.retry(run.id, detach=True).total
+
+
+def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, crew):
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    seen = []
+    fleet.watch(run.id, seen.append)
+    assert 5 == len(seen)
+
+
+def test_an_unknown_run_is_said(fleet):
+    for call in (fleet.run, fleet.watch, fleet.cancel, fleet.retry):
+        with pytest.raises(RunNotFoundError):
+            call("nonsense")
