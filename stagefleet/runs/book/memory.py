@@ -1,0 +1,153 @@
+"""A shared book in the memory of one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from stagefleet.names import Digest, Repository
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.runs.book.flight import Flights, Glance
+from stagefleet.runs.book.protocol import Verdict, blob_field
+
+__all__ = ["MemoryBook"]
+
+
+@dataclass(slots=True)
+class _Page:
+    known: set[bytes] = field(default_factory=set)
+    senders: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
+    values: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    builders: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+
+
+class MemoryBook:
+    """A `SharedBook` for one process: for tests, and for work that no fleet shares.
+
+    Args:
+        lease_seconds: How long a sender holds a blob without renewing.
+
+    Attributes:
+        clock_offset_ms: Added to the clock; for tests, which cannot wait for leases.
+    """
+
+    def __init__(self, *, lease_seconds: float = 30) -> None:
+        self.clock_offset_ms = 0
+        self._lease_seconds = lease_seconds
+        self._lock = Lock()
+        self._pages: dict[str, _Page] = {}
+        self._flights = Flights(self)
+
+    def _now(self) -> float:
+        return time.monotonic() + self.clock_offset_ms / 1000
+
+    def _page(self, name: str) -> _Page:
+        return self._pages.setdefault(name, _Page())
+
+    def ask_blobs(
+        self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes
+    ) -> list[Verdict]:
+        """See `SharedBook.ask_blobs`."""
+        verdicts = []
+        with self._lock:
+            page, now = self._page(run), self._now()
+            for name in _names(destination, digests):
+                sender, until = page.senders.get(name, (owner, 0.0))
+                if name in page.known:
+                    verdicts.append(Verdict.KNOWN)
+                elif sender != owner and until > now:
+                    verdicts.append(Verdict.WAIT)
+                else:
+                    page.senders[name] = (owner, now + self._lease_seconds)
+                    verdicts.append(Verdict.SEND)
+        return verdicts
+
+    def mark_sent(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
+        """See `SharedBook.mark_sent`."""
+        with self._lock:
+            for name in _names(destination, digests):
+                self._page(run).known.add(name)
+                self._page(run).senders.pop(name, None)
+
+    def renew(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
+        """See `SharedBook.renew`."""
+        with self._lock:
+            senders, until = self._page(run).senders, self._now() + self._lease_seconds
+            for name in _names(destination, digests):
+                if name in senders and senders[name][0] == owner:
+                    senders[name] = (owner, until)
+
+    def give_up(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
+        """See `SharedBook.give_up`."""
+        with self._lock:
+            senders = self._page(run).senders
+            for name in _names(destination, digests):
+                if name in senders and senders[name][0] == owner:
+                    del senders[name]
+
+    def forget(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
+        """See `SharedBook.forget`."""
+        with self._lock:
+            for name in _names(destination, digests):
+                self._page(run).known.discard(name)
+                self._page(run).senders.pop(name, None)
+
+    def once(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash = UNLEASHED,
+    ) -> Any:
+        """See `SharedBook.once`."""
+        return self._flights.once(
+            page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
+        )
+
+    def drop(self, page: str, key: str) -> None:
+        """See `SharedBook.drop`."""
+        self._flights.forget(page, key)
+        with self._lock:
+            self._page(page).values.pop(key, None)
+
+    def close_run(self, run: str) -> None:
+        """See `SharedBook.close_run`."""
+        self._flights.forget(run)
+        with self._lock:
+            self._pages.pop(run, None)
+
+    def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
+        """See `Shelf.look`."""
+        with self._lock:
+            there, now = self._page(page), self._now()
+            payload, until = there.values.get(key, (b"", 0.0))
+            if until > now:
+                return Glance(payload, until - now)
+            builder, until = there.builders.get(key, (owner, 0.0))
+            if builder != owner and until > now:
+                return Glance()
+            there.builders[key] = (owner, now + lease_seconds)
+            return Glance(is_ours=True)
+
+    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float) -> None:
+        """See `Shelf.keep`."""
+        with self._lock:
+            self._page(page).values[key] = (payload, self._now() + ttl_seconds)
+            self._page(page).builders.pop(key, None)
+
+    def release(self, page: str, key: str, owner: bytes) -> None:
+        """See `Shelf.release`."""
+        with self._lock:
+            builders = self._page(page).builders
+            if key in builders and builders[key][0] == owner:
+                del builders[key]
+
+
+def _names(destination: Repository, digests: Sequence[Digest]) -> list[bytes]:
+    return [blob_field(str(destination).encode(), digest) for digest in digests]

@@ -1,0 +1,237 @@
+"""The shared book on Redis: one hash a page, one script a question.
+
+On a page's hash (`PREFIX` + `book:` + page; it expires some time after it was last touched):
+
+- a blob: 8 bytes of the destination's fingerprint and the raw digest -> `k` (known) or `s`, the sender's
+  token and the end of its lease; some 110 bytes a blob;
+- a value: `once:` and its key -> `v`, its end, `:` and the payload, or `b`, the builder's token and the end
+  of its lease.
+
+Times are the server's, in milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import redis
+
+from stagefleet.names import Digest, Repository
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.runs.book.flight import Flights, Glance
+from stagefleet.runs.book.protocol import OWNER_BYTES, Verdict, blob_field
+from stagefleet.runs.connection import connect_redis, reaching
+from stagefleet.settings import Settings
+
+__all__ = ["RedisBook"]
+
+_DESTINATION_BYTES = 8
+_PAGE_SECONDS = 6 * 3600  # runs throw their pages away; this is for runs whose end nobody saw
+
+_CLOCK = f"""
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[1])
+local page = KEYS[1]
+local function touch() redis.call('EXPIRE', page, {_PAGE_SECONDS}) end
+local function lease(value) -- of `s` or `b`, a token, and the end
+  return string.sub(value, 2, {1 + OWNER_BYTES}), tonumber(string.sub(value, {2 + OWNER_BYTES}))
+end
+local function integer(number) return string.format('%.0f', number) end
+"""
+
+_ASK = """
+local owner, span = ARGV[2], tonumber(ARGV[3])
+local verdicts, leases, names = {}, {}, {}
+for n = 4, #ARGV do names[n - 3] = ARGV[n] end
+for n, value in ipairs(redis.call('HMGET', page, unpack(names))) do
+  local sender, ends = owner, 0
+  if value and value ~= 'k' then sender, ends = lease(value) end
+  if value == 'k' then verdicts[n] = 'known'
+  elseif sender ~= owner and ends > now then verdicts[n] = 'wait'
+  else
+    verdicts[n] = 'send'
+    leases[#leases + 1] = names[n]
+    leases[#leases + 1] = 's' .. owner .. integer(now + span)
+  end
+end
+if #leases > 0 then redis.call('HSET', page, unpack(leases)) touch() end
+return verdicts
+"""
+
+_SENT = """
+local known = {}
+for n = 2, #ARGV do known[#known + 1] = ARGV[n] known[#known + 1] = 'k' end
+redis.call('HSET', page, unpack(known))
+touch()
+"""
+
+_RENEW = """
+local owner, span = ARGV[2], tonumber(ARGV[3])
+for n = 4, #ARGV do
+  local value = redis.call('HGET', page, ARGV[n])
+  if value and value ~= 'k' and lease(value) == owner then
+    if span > 0 then redis.call('HSET', page, ARGV[n], 's' .. owner .. integer(now + span))
+    else redis.call('HDEL', page, ARGV[n]) end
+  end
+end
+touch()
+"""
+
+_LOOK = """
+local owner, span, name = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local value = redis.call('HGET', page, name)
+if value and string.sub(value, 1, 1) == 'v' then
+  local colon = string.find(value, ':', 1, true)
+  local ends = tonumber(string.sub(value, 2, colon - 1))
+  if ends > now then return { 'value', ends - now, string.sub(value, colon + 1) } end
+elseif value then
+  local builder, ends = lease(value)
+  if builder ~= owner and ends > now then return { 'wait' } end
+end
+redis.call('HSET', page, name, 'b' .. owner .. integer(now + span))
+touch()
+return { 'build' }
+"""
+
+_KEEP = """
+redis.call('HSET', page, ARGV[2], 'v' .. integer(now + tonumber(ARGV[3])) .. ':' .. ARGV[4])
+touch()
+"""
+
+_RELEASE = """
+local value = redis.call('HGET', page, ARGV[3])
+if value and string.sub(value, 1, 1) == 'b' and lease(value) == ARGV[2] then
+  redis.call('HDEL', page, ARGV[3])
+end
+"""
+
+
+class RedisBook:
+    """A `SharedBook` on Redis, for all workers of a fleet; from many threads.
+
+    Args:
+        client: Answers in bytes.
+        prefix: In front of every key.
+        lease_seconds: How long a sender holds a blob without renewing.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
+    """
+
+    def __init__(self, client: redis.Redis, *, prefix: str, lease_seconds: float = 30) -> None:
+        self.clock_offset_ms = 0
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = prefix + "book:"
+        self._lease_seconds = lease_seconds
+        self._flights = Flights(self)
+        self._ask = client.register_script(_CLOCK + _ASK)
+        self._sent = client.register_script(_CLOCK + _SENT)
+        self._renew = client.register_script(_CLOCK + _RENEW)
+        self._look = client.register_script(_CLOCK + _LOOK)
+        self._keep = client.register_script(_CLOCK + _KEEP)
+        self._release = client.register_script(_CLOCK + _RELEASE)
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisBook:
+        """A book at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(
+            connect_redis(redis_url), prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _call(self, script: Any, page: str, *arguments: Any) -> Any:
+        with reaching(self._redis):
+            return script(keys=[self._prefix + page], args=[self.clock_offset_ms, *arguments])
+
+    def ask_blobs(
+        self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes
+    ) -> list[Verdict]:
+        """See `SharedBook.ask_blobs`."""
+        if not digests:
+            return []
+        answers = self._call(self._ask, run, owner, _ms(self._lease_seconds), *_fields(destination, digests))
+        return [Verdict(answer.decode()) for answer in answers]
+
+    def mark_sent(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
+        """See `SharedBook.mark_sent`."""
+        if digests:
+            self._call(self._sent, run, *_fields(destination, digests))
+
+    def renew(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
+        """See `SharedBook.renew`."""
+        self._call(self._renew, run, owner, _ms(self._lease_seconds), *_fields(destination, digests))
+
+    def give_up(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
+        """See `SharedBook.give_up`."""
+        if digests:
+            self._call(self._renew, run, owner, 0, *_fields(destination, digests))
+
+    def forget(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
+        """See `SharedBook.forget`."""
+        if digests:
+            with reaching(self._redis):
+                self._redis.hdel(self._prefix + run, *_fields(destination, digests))
+
+    def once(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash = UNLEASHED,
+    ) -> Any:
+        """See `SharedBook.once`."""
+        return self._flights.once(
+            page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
+        )
+
+    def drop(self, page: str, key: str) -> None:
+        """See `SharedBook.drop`."""
+        self._flights.forget(page, key)
+        with reaching(self._redis):
+            self._redis.hdel(self._prefix + page, _value_field(key))
+
+    def close_run(self, run: str) -> None:
+        """See `SharedBook.close_run`."""
+        self._flights.forget(run)
+        with reaching(self._redis):
+            self._redis.unlink(self._prefix + run)
+
+    def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
+        """See `Shelf.look`."""
+        answer = self._call(self._look, page, owner, _ms(lease_seconds), _value_field(key))
+        if answer[0] == b"value":
+            return Glance(answer[2], answer[1] / 1000)
+        return Glance(is_ours=answer[0] == b"build")
+
+    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float) -> None:
+        """See `Shelf.keep`."""
+        self._call(self._keep, page, _value_field(key), _ms(ttl_seconds), payload)
+
+    def release(self, page: str, key: str, owner: bytes) -> None:
+        """See `Shelf.release`."""
+        self._call(self._release, page, owner, _value_field(key))
+
+
+def _fields(destination: Repository, digests: Sequence[Digest]) -> list[bytes]:
+    fingerprint = blake2b(str(destination).encode(), digest_size=_DESTINATION_BYTES).digest()
+    return [blob_field(fingerprint, digest) for digest in digests]
+
+
+def _value_field(key: str) -> str:
+    return "once:" + key
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
