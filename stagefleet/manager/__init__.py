@@ -1,1 +1,6 @@
 """The storage manager: one module a verb."""
+
+from stagefleet.manager.manager import StageManager
+from stagefleet.manager.produced import Produced
+
+__all__ = ["Produced", "StageManager"]

@@ -1,0 +1,191 @@
+"""The blobs of one stage on their way: each looked for and sent once in the whole fleet, if all goes well."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
+from stagefleet.names import Repository
+from stagefleet.registry import Descriptor, RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.runs.book import SharedBook, Verdict
+
+__all__ = ["Blob", "Consignment"]
+
+_OWNER_BYTES = 8
+_PATIENCE_SECONDS = 300.0
+_RENEWAL_SECONDS = 8.0
+_TELL_SECONDS = 0.25  # others may be waiting for what was sent; telling all at once is cheaper
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob to be sent.
+
+    Attributes:
+        descriptor: Which.
+        content: Its bytes where they are in hand, None if they come from the source.
+    """
+
+    descriptor: Descriptor
+    content: bytes | None = None
+
+
+class Consignment:
+    """The blobs of one attempt at one stage.
+
+    First what falls to us is sent, then what others send is waited for: who waits holds up nobody. The wait
+    is bounded, then the blob is sent all the same.
+
+    Args:
+        client: Speaks to registries.
+        book: Knows what is there and who sends what.
+        source: The repository that the blobs come from.
+        destination: The repository that they go to.
+        run: The run's id.
+        leash: Holds the work back.
+        sleep: Waits so many seconds; for tests.
+
+    Attributes:
+        sent_bytes: Content sent so far.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        source: Repository,
+        destination: Repository,
+        *,
+        run: str,
+        leash: Leash,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.sent_bytes = 0
+        self._client = client
+        self._book = book
+        self._source = source
+        self._destination = destination
+        # Mounting from the destination itself asks whether it has the blob, in the request that starts an
+        # upload if it has not (OCI distribution specification 1.1, "Mounting a blob").
+        self._mount_from = source if source.host == destination.host else destination
+        self._run = run
+        self._leash = leash
+        self._sleep = sleep
+        self._owner = secrets.token_bytes(_OWNER_BYTES)
+        self._leased: list[Blob] = []
+        self._renewed_at = 0.0
+
+    def send(self, blobs: Sequence[Blob]) -> None:
+        """See that the destination has these blobs.
+
+        Raises:
+            BrokenStageError: The source cannot give one of them.
+        """
+        distinct = list({blob.descriptor.digest: blob for blob in blobs}.values())
+        ours, others = self._ask(distinct)
+        self._send(ours, self._mount_from)
+        self._await(others)
+
+    def send_again(self, blobs: Sequence[Blob]) -> None:
+        """Send blobs that the destination said it had and has not, without asking it again.
+
+        Raises:
+            BrokenStageError: The source cannot give one of them.
+        """
+        self._book.forget(self._run, self._destination, [blob.descriptor.digest for blob in blobs])
+        self._send(list(blobs), None)
+
+    def _ask(self, blobs: list[Blob]) -> tuple[list[Blob], list[Blob]]:
+        """What is ours to send, and what others are sending."""
+        digests = [blob.descriptor.digest for blob in blobs]
+        verdicts = self._book.ask_blobs(self._run, self._destination, digests, self._owner)
+        judged = list(zip(blobs, verdicts, strict=True))
+        return (
+            [blob for blob, verdict in judged if verdict is Verdict.SEND],
+            [blob for blob, verdict in judged if verdict is Verdict.WAIT],
+        )
+
+    def _send(self, blobs: list[Blob], mount_from: Repository | None) -> None:
+        self._leased = list(blobs)
+        self._renewed_at = told_at = time.monotonic()
+        sent: list[Blob] = []
+        try:
+            for blob in blobs:
+                self._leash.check()
+                self._renew()
+                self.sent_bytes += self._send_one(blob, mount_from)
+                sent.append(blob)
+                if time.monotonic() - told_at >= _TELL_SECONDS:
+                    self._tell(sent)
+                    told_at = time.monotonic()
+            self._tell(sent)
+        except BaseException:
+            self._hand_over(sent)
+            raise
+
+    def _send_one(self, blob: Blob, mount_from: Repository | None) -> int:
+        descriptor = blob.descriptor
+        if blob.content is not None:
+            upload = self._client.begin_upload(self._destination, descriptor.digest, mount_from=mount_from)
+            if upload is None:
+                return 0
+            self._client.upload_bytes(upload, blob.content)
+            return len(blob.content)
+        try:
+            return self._client.copy_blob(
+                self._source,
+                self._destination,
+                descriptor,
+                mount_from=mount_from,
+                leash=self._leash,
+                on_bytes=self._renew,
+            )
+        except NotFoundError as error:
+            if error.method != "GET" or error.repository != str(self._source):
+                raise
+            raise BrokenStageError(
+                f"{self._source} lacks the blob {descriptor.digest} of the stage; build it again"
+            ) from error
+
+    def _tell(self, sent: list[Blob]) -> None:
+        """Say what was sent, and take it off the list."""
+        digests = [blob.descriptor.digest for blob in sent]
+        self._book.mark_sent(self._run, self._destination, digests)
+        self._leased = [blob for blob in self._leased if blob.descriptor.digest not in digests]
+        sent.clear()
+
+    def _renew(self, _count: int = 0) -> None:
+        """Extend the sender's leases now and then, while bytes flow."""
+        if time.monotonic() - self._renewed_at >= _RENEWAL_SECONDS:
+            digests = [blob.descriptor.digest for blob in self._leased]
+            self._book.renew(self._run, self._destination, digests, self._owner)
+            self._renewed_at = time.monotonic()
+
+    def _hand_over(self, sent: list[Blob]) -> None:
+        """Let others go on at once where we failed; without Redis the leases end by themselves."""
+        try:
+            self._tell(sent)
+            digests = [blob.descriptor.digest for blob in self._leased]
+            self._book.give_up(self._run, self._destination, digests, self._owner)
+        except StagefleetError:
+            return
+
+    def _await(self, blobs: list[Blob]) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while blobs:
+            self._leash.check()
+            if time.monotonic() >= deadline:
+                self._send(blobs, self._mount_from)
+                return
+            self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
+            ours, blobs = self._ask(blobs)
+            self._send(ours, self._mount_from)

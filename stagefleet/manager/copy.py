@@ -1,0 +1,140 @@
+"""Copy a stage from registry to registry.
+
+The manifest goes last and byte for byte, so that its digest never changes and nobody sees half a stage; an
+index goes whole, its members first. Every step can be repeated: what is there already is found there.
+"""
+
+from __future__ import annotations
+
+from stagefleet.errors import ManifestRefusedError, NotFoundError, StageNotFoundError
+from stagefleet.manager.blobs import Blob, Consignment
+from stagefleet.manager.produced import Produced
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.runs.book import SharedBook
+from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.storages import RegistryStorage
+from stagefleet.storages.description import describe_image, describe_index
+from stagefleet.storages.registry import check_depth
+
+__all__ = ["StageCopy"]
+
+_HEALS = 2
+"""How often a refused manifest is put again, its blobs sent anew."""
+
+_FOREIGN_LAYERS = (
+    "application/vnd.docker.image.rootfs.foreign.",
+    "application/vnd.oci.image.layer.nondistributable.",
+)
+"""Layers that must not be pushed (OCI image specification 1.1, "Non-Distributable Layers")."""
+
+
+class StageCopy:
+    """One attempt at copying one stage.
+
+    Args:
+        client: Speaks to registries.
+        book: What the workers of the run find out together.
+        source: Where the stage is.
+        destination: The repository that gets it.
+        run: The run's id.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        source: RegistryStorage,
+        destination: Repository,
+        *,
+        run: str,
+        leash: Leash,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._destination = destination
+        self._leash = leash
+        self._consignment = Consignment(client, book, source.address, destination, run=run, leash=leash)
+
+    def carry_out(self, stage_id: StageId, *, verify: bool = False) -> Produced:
+        """Copy the stage.
+
+        Raises:
+            StageNotFoundError: The source does not have it.
+            BrokenStageError: The source cannot give all of it.
+            ManifestRefusedError: The destination does not take it, also with its blobs sent again.
+        """
+        target = self._destination.tagged(str(stage_id))
+        if verify and self._is_same(stage_id, target):
+            return Produced(skipped=True)
+        manifest = self._source.fetch_manifest(stage_id)
+        info = self._copy(manifest, target)
+        description = StageDescription(stage_id=stage_id, info=info)
+        return Produced(result=description.as_json(), bytes=self._consignment.sent_bytes)
+
+    def _is_same(self, stage_id: StageId, target: Reference) -> bool:
+        """Whether the destination has what the source has; two HEADs, which count against no pull limit."""
+        try:
+            there = self._client.head_manifest(target)
+        except NotFoundError:
+            return False
+        try:
+            return (
+                self._client.head_manifest(self._source.address.tagged(str(stage_id))).digest == there.digest
+            )
+        except NotFoundError as error:
+            raise StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
+
+    def _copy(self, manifest: Manifest, target: Reference, depth: int = 1) -> ImageInfo:
+        if manifest.is_index:
+            check_depth(target, depth)
+            return self._copy_index(manifest, target, depth)
+        return self._copy_image(manifest, target)
+
+    def _copy_image(self, manifest: Manifest, target: Reference) -> ImageInfo:
+        config = self._source.fetch_config(manifest)
+        assert manifest.config is not None
+        blobs = [Blob(layer) for layer in manifest.layers if is_distributable(layer)]
+        blobs.append(Blob(manifest.config, config))
+        self._consignment.send(blobs)
+        for _ in range(_HEALS):
+            try:
+                self._client.put_manifest(target, manifest, leash=self._leash)
+                break
+            except ManifestRefusedError as error:
+                self._consignment.send_again(_named(blobs, error.missing))
+        else:
+            self._client.put_manifest(target, manifest, leash=self._leash)
+        return describe_image(target, manifest, config)
+
+    def _copy_index(self, index: Manifest, target: Reference, depth: int) -> ImageInfo:
+        members = {member.digest: member for member in index.members}
+        infos = {digest: self._copy_member(index, member, depth) for digest, member in members.items()}
+        for _ in range(_HEALS):
+            try:
+                self._client.put_manifest(target, index, leash=self._leash)
+                break
+            except ManifestRefusedError as error:
+                named = [member for digest, member in members.items() if str(digest) in error.missing]
+                for member in named or members.values():
+                    self._copy_member(index, member, depth)
+        else:
+            self._client.put_manifest(target, index, leash=self._leash)
+        return describe_index(target, index, [infos[member.digest] for member in index.members])
+
+    def _copy_member(self, index: Manifest, member: Descriptor, depth: int) -> ImageInfo:
+        manifest = self._source.fetch_member(index, Reference.of(self._source.address, member.digest))
+        return self._copy(manifest, Reference.of(self._destination, member.digest), depth + 1)
+
+
+def is_distributable(layer: Descriptor) -> bool:
+    """Whether a layer may be sent: it is not kept elsewhere, for legal reasons."""
+    return not layer.urls and not layer.media_type.startswith(_FOREIGN_LAYERS)
+
+
+def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
+    """The blobs that the registry misses; all where it names none of them."""
+    named = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
+    return named or list({blob.descriptor.digest: blob for blob in blobs}.values())

@@ -1,0 +1,120 @@
+"""Delete a stage, and no tag that nobody asked for.
+
+Where a registry deletes a tag alone, that is one request. Elsewhere a DELETE of a digest takes every tag of
+it, so it is done only if all of them are asked for and no index that stays has it as a member. Otherwise the
+tag is moved aside first; see `manager.displacement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from stagefleet.errors import NotFoundError, RegistryError, SharedDigestError
+from stagefleet.manager.deletion_way import (
+    DeletionWay,
+    delete_manifest,
+    find_way,
+    forget_way,
+    refuses_tags,
+)
+from stagefleet.manager.displacement import Displacement
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.survey import Survey
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.runs.book import SharedBook
+
+__all__ = ["StageDeletion"]
+
+_SHOWN_TAGS = 5
+_CLIENT_ERRORS = range(400, 500)
+
+
+class StageDeletion:
+    """One attempt at deleting one stage.
+
+    Args:
+        client: Speaks to registries.
+        book: What the workers of the run find out together.
+        repository: The repository that has it.
+        run: The run's id.
+        asked: Gives the stage ids that the run deletes and has not deleted yet.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        repository: Repository,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash,
+    ) -> None:
+        self._client = client
+        self._book = book
+        self._repository = repository
+        self._leash = leash
+        self._survey = Survey(client, book, repository, run=run, asked=asked, leash=leash)
+
+    def carry_out(self, stage_id: StageId) -> Produced:
+        """Delete the stage; that it is gone already is success.
+
+        Raises:
+            DeletionDisabledError: Deletion is switched off in the registry.
+            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+        """
+        reference = self._repository.tagged(str(stage_id))
+        try:
+            way = find_way(self._client, self._book, reference, leash=self._leash)
+        except NotFoundError:
+            way = DeletionWay.DIGEST  # it is gone; what a crash left of its deletion may not be
+        if way is DeletionWay.TAG:
+            self._delete_tag(reference)
+        else:
+            self._delete_digest(stage_id, reference)
+        return Produced()
+
+    def _delete_tag(self, reference: Reference) -> None:
+        try:
+            delete_manifest(self._client, reference, leash=self._leash)
+        except RegistryError as error:
+            if refuses_tags(error):  # it did delete tags when it was tried
+                forget_way(self._book, self._repository)
+            raise
+
+    def _delete_digest(self, stage_id: StageId, reference: Reference) -> None:
+        displacement = Displacement(self._client, self._repository, stage_id, leash=self._leash)
+        try:
+            there = self._client.head_manifest(reference)
+        except NotFoundError:
+            displacement.withdraw()
+            return
+        if displacement.is_under_way(there):
+            displacement.finish(there.digest)
+            return
+        staying = self._survey.staying(there.digest, str(stage_id))
+        if not staying:
+            digest = Reference.of(self._repository, there.digest)
+            delete_manifest(self._client, digest, leash=self._leash)
+            displacement.withdraw()
+            return
+        try:
+            placeholder = displacement.begin()
+        except RegistryError as error:
+            if error.status not in _CLIENT_ERRORS or error.retryable:
+                raise
+            displacement.withdraw()
+            raise _shared(reference, staying) from error
+        displacement.finish(placeholder)
+
+
+def _shared(reference: Reference, staying: list[str]) -> SharedDigestError:
+    shown = ", ".join(staying[:_SHOWN_TAGS])
+    more = f" and {len(staying) - _SHOWN_TAGS} more" if len(staying) > _SHOWN_TAGS else ""
+    return SharedDigestError(
+        f"{reference} shares its digest with {shown}{more}, and the registry lets it neither be deleted "
+        "alone nor be moved aside: delete those too, or let this login push"
+    )

@@ -1,0 +1,85 @@
+"""Take a tag away from a digest that stays: move it to a placeholder, and delete that.
+
+The order matters. While the tag leads to the placeholder, a rejection keeps builders from taking it for the
+stage; so the rejection comes first and goes last. Each step can be repeated, and what a crash leaves is
+finished by the next attempt, which sees how far the last one came.
+"""
+
+from __future__ import annotations
+
+import json
+
+from stagefleet.errors import ContentError, NotFoundError
+from stagefleet.manager.deletion_way import delete_manifest
+from stagefleet.manager.record_writer import put_record
+from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.leash import Leash
+
+__all__ = ["Displacement"]
+
+_INDEX_SUFFIX = "image.index.v1+json"
+
+
+class Displacement:
+    """The displacement of one stage's tag.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where.
+        stage_id: The stage whose tag goes.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self, client: RegistryClient, repository: Repository, stage_id: StageId, *, leash: Leash
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._tag = repository.tagged(str(stage_id))
+        self._rejection = repository.tagged(stage_id.rejected_tag)
+        self._leash = leash
+
+    def is_under_way(self, there: Descriptor) -> bool:
+        """Whether what the tag leads to is a placeholder: an attempt before this one came so far."""
+        if not there.media_type.endswith(_INDEX_SUFFIX):
+            return False
+        try:
+            manifest = self._client.fetch_manifest(Reference.of(self._repository, there.digest))
+        except (NotFoundError, ContentError):
+            return False
+        return is_placeholder(manifest.annotations)
+
+    def begin(self) -> Digest:
+        """Reject the stage, then move its tag to a new placeholder.
+
+        Returns:
+            The placeholder's digest.
+        """
+        try:
+            self._client.head_manifest(self._rejection)
+        except NotFoundError:
+            record = make_rejection(self._repository.name, while_deleting=True)
+            put_record(self._client, self._rejection, record, leash=self._leash)
+        placeholder = Manifest.of(make_placeholder())
+        self._client.put_manifest(self._tag, placeholder, leash=self._leash)
+        return placeholder.digest
+
+    def finish(self, placeholder: Digest) -> None:
+        """Delete the placeholder, and with it the tag; then withdraw the rejection."""
+        delete_manifest(self._client, Reference.of(self._repository, placeholder), leash=self._leash)
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Remove the rejection if it was made for the deletion alone; others' stay."""
+        try:
+            record = self._client.fetch_manifest(self._rejection)
+            if record.config is None or record.is_index:
+                return
+            document = json.loads(self._client.fetch_blob(self._repository, record.config))
+            labels = document["config"]["Labels"]
+        except (NotFoundError, ContentError, ValueError, KeyError, TypeError):
+            return  # none, or none of ours
+        if isinstance(labels, dict) and DELETION_LABEL in labels:
+            delete_manifest(self._client, Reference.of(self._repository, record.digest), leash=self._leash)

@@ -1,0 +1,129 @@
+"""The storage manager: what can be done with the stages of repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from stagefleet.errors import StageNotFoundError
+from stagefleet.manager.copy import StageCopy
+from stagefleet.manager.delete import StageDeletion
+from stagefleet.manager.listing import Comparison, compare
+from stagefleet.manager.produced import Produced
+from stagefleet.names import Repository, StageId
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.runs.book import FLEET, SharedBook
+from stagefleet.stages import StageDescription
+from stagefleet.storages import RegistryStorage
+
+__all__ = ["StageManager"]
+
+_REJECTIONS_SECONDS = 30
+_REJECTIONS_WAIT_SECONDS = 60
+
+
+class StageManager:
+    """Lists, describes, copies and deletes stages; from many threads.
+
+    Args:
+        client: Speaks to registries.
+        book: What the workers of a run find out together.
+    """
+
+    def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+        self._client = client
+        self._book = book
+
+    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
+        """The stages of a repository, without rejected ones; none where it does not exist."""
+        return iter(RegistryStorage(self._client, repository).stage_ids())
+
+    def compare_stages(self, source: Repository, destination: Repository) -> Comparison:
+        """What a destination lacks and what it has, from the two tag lists.
+
+        Raises:
+            TooManyItemsError: The source has more stages than a run may have items.
+        """
+        return compare(RegistryStorage(self._client, source), RegistryStorage(self._client, destination))
+
+    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        """Describe one stage.
+
+        Raises:
+            StageNotFoundError: It is not there, or rejected.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        storage = RegistryStorage(self._client, repository)
+        self._refuse_rejected(storage, stage_id, UNLEASHED)
+        return storage.describe(stage_id)
+
+    def copy_stage(
+        self,
+        source: Repository,
+        destination: Repository,
+        stage_id: StageId,
+        *,
+        run: str,
+        verify: bool = False,
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Copy one stage from registry to registry; see `manager.copy`.
+
+        Args:
+            source: The repository that has it.
+            destination: The repository that gets it.
+            stage_id: Which.
+            run: The run that this belongs to; stages of one run share what they find out.
+            verify: Skip it if the destination has it with the same digest.
+            leash: Holds the work back.
+
+        Raises:
+            StageNotFoundError: The source does not have it, or it is rejected there.
+            BrokenStageError: The source knows of it, but cannot give it.
+        """
+        storage = RegistryStorage(self._client, source)
+        self._refuse_rejected(storage, stage_id, leash)
+        copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=leash)
+        return copy.carry_out(stage_id, verify=verify)
+
+    def delete_stage(
+        self,
+        repository: Repository,
+        stage_id: StageId,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Delete one stage and no tag that nobody asked for; see `manager.delete`.
+
+        Args:
+            repository: The repository that has it.
+            stage_id: Which.
+            run: The run that this belongs to.
+            asked: Gives the stage ids that the run deletes and has not deleted yet; called rarely.
+            leash: Holds the work back.
+
+        Raises:
+            DeletionDisabledError: Deletion is switched off in the registry.
+            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+        """
+        deletion = StageDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
+        return deletion.carry_out(stage_id)
+
+    def _refuse_rejected(self, storage: RegistryStorage, stage_id: StageId, leash: Leash) -> None:
+        """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.
+
+        Raises:
+            StageNotFoundError: The stage is rejected.
+        """
+        rejected = self._book.once(
+            FLEET,
+            f"rejected {storage.address}",
+            lambda: sorted(map(str, storage.rejected_ids())),
+            ttl_seconds=_REJECTIONS_SECONDS,
+            wait_seconds=_REJECTIONS_WAIT_SECONDS,
+            leash=leash,
+        )
+        if str(stage_id) in rejected:
+            raise StageNotFoundError(f"{storage.address} has no stage {stage_id}: it was rejected as broken")

@@ -1,0 +1,23 @@
+"""What a verb hands back for one item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Produced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What became of one item that did not fail.
+
+    Attributes:
+        result: The description or metadata that it produced.
+        bytes: Content sent to the destination.
+        skipped: Whether there was nothing to do.
+    """
+
+    result: dict[str, Any] | None = None
+    bytes: int = 0
+    skipped: bool = False

@@ -1,0 +1,97 @@
+"""From manifests and configurations to what is told of an image.
+
+OCI image specification 1.1, "OCI Image Configuration"; Docker's configurations have the same fields, and
+`Image` and `OnBuild` besides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from stagefleet.errors import BrokenStageError
+from stagefleet.names import Reference
+from stagefleet.registry import Manifest
+from stagefleet.stages import ImageInfo
+
+__all__ = ["describe_image", "describe_index"]
+
+_PARENT_LABEL = "werf.io/base-image-id"
+_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+def describe_image(reference: Reference, manifest: Manifest, config: bytes) -> ImageInfo:
+    """What is known of an image.
+
+    Args:
+        reference: The image's name.
+        manifest: Its manifest.
+        config: Its configuration, as the manifest names it.
+
+    Raises:
+        BrokenStageError: The configuration is no JSON object.
+    """
+    try:
+        document = json.loads(config)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise BrokenStageError(f"{reference}: the image's configuration is no JSON object; build it again")
+    settings = _mapping(document.get("config"))
+    labels = {key: value for key, value in _mapping(settings.get("Labels")).items() if isinstance(value, str)}
+    return ImageInfo(
+        **_names(reference, manifest),
+        image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
+        parent_id=_text(settings.get("Image")) or labels.get(_PARENT_LABEL, ""),
+        labels=labels,
+        env=_texts(settings.get("Env")),
+        on_build=_texts(settings.get("OnBuild")),
+        volumes=tuple(sorted(_mapping(settings.get("Volumes")))),
+        size=sum(layer.size for layer in manifest.layers),
+        created_at=_moment(document.get("created")),
+    )
+
+
+def describe_index(reference: Reference, manifest: Manifest, members: Sequence[ImageInfo]) -> ImageInfo:
+    """What is known of an index: its size is that of its members together."""
+    return ImageInfo(
+        **_names(reference, manifest),
+        image_id=str(manifest.digest),
+        size=sum(member.size for member in members),
+        created_at=max((member.created_at for member in members if member.created_at), default=None),
+        members=tuple(members),
+    )
+
+
+def _names(reference: Reference, manifest: Manifest) -> dict[str, str]:
+    repository = reference.repository
+    return {
+        "name": str(reference),
+        "repository": str(repository),
+        "tag": reference.tag or "",
+        "repo_digest": str(Reference.of(repository, manifest.digest)),
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _moment(value: Any) -> datetime | None:
+    """An RFC 3339 time; what Go writes has up to nine digits of a second."""
+    try:
+        moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", _text(value)))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None  # RFC 3339 requires an offset
