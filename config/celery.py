@@ -38,6 +38,7 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
         raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")
     transport.install()
     app = Celery("stagefleet", set_as_current=False, autofinalize=True)
+    app.amqp.Connection = transport.BriskConnection
     app.conf.update(_configuration(settings, settings.redis_url, list(operations)))
     return app
 

@@ -1,4 +1,4 @@
-"""The broker's transport, with one mend: a channel whose connection broke can be closed.
+"""The broker's transport, mended: a channel whose connection broke can be closed, and comes back soon.
 
 kombu (5.7.0) reads the answer of the pending BRPOP when it closes a channel, and lets that read's error
 escape. After a restart of Redis the error escapes from the very code that was to clean up, and the worker
@@ -7,12 +7,16 @@ dies (``'NoneType' object has no attribute 'hostname'``); reported in other shap
 
 from __future__ import annotations
 
+from typing import Any
+
+from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
-__all__ = ["MendedChannel", "MendedTransport", "install"]
+__all__ = ["BriskConnection", "MendedChannel", "MendedTransport", "install"]
 
 _SCHEMES = ("redis", "rediss")
+_PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 5}  # seconds
 
 
 class MendedChannel(kombu_redis.Channel):
@@ -31,6 +35,14 @@ class MendedTransport(kombu_redis.Transport):
     """kombu's Redis transport with mended channels."""
 
     Channel = MendedChannel
+
+
+class BriskConnection(Connection):
+    """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s."""
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """Connect, with pauses of 1 to 5 s between attempts."""
+        return super().ensure_connection(*args, **(_PAUSES | kwargs))  # type: ignore[no-untyped-call]  # as above
 
 
 def install() -> None:

@@ -227,7 +227,7 @@ def _jittered(seconds: float) -> float:
 
 
 class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """The Celery task of an operation; acknowledged late, whatever came of it: the outcome is the ledger's."""
+    """The Celery task of an operation; acknowledged late whatever came of it: the outcome is the ledger's."""
 
     ignore_result = True
     acks_late = True
