@@ -86,6 +86,8 @@ class Repository:
             InvalidNameError: It is malformed, holds a scheme, a tag or a digest, or names no registry.
         """
         shown = _shown(text)
+        if len(text) > _MAX_PATH_CHARACTERS:  # first, so that no pattern meets a huge text
+            raise InvalidNameError(f"{shown} is no repository: longer than {_MAX_PATH_CHARACTERS} characters")
         if "://" in text:
             raise InvalidNameError(f"{shown} is no repository: leave out the scheme, write HOST[:PORT]/PATH")
         host, slash, path = text.partition("/")
@@ -101,8 +103,6 @@ class Repository:
             raise InvalidNameError(
                 f"{shown} is no repository: a path has lower-case letters, digits and . _ - between them"
             )
-        if len(text) > _MAX_PATH_CHARACTERS:
-            raise InvalidNameError(f"{shown} is no repository: longer than {_MAX_PATH_CHARACTERS} characters")
         return cls(host, path)
 
     @property
@@ -236,6 +236,6 @@ def parse_address(text: str) -> Repository | DockerDaemon:
     if not text.startswith(_DAEMON_PREFIX):
         return Repository.parse(text)
     project = text.removeprefix(_DAEMON_PREFIX)
-    if _PROJECT.fullmatch(project) is None:
+    if len(project) > _MAX_PATH_CHARACTERS or _PROJECT.fullmatch(project) is None:
         raise InvalidNameError(f"{_shown(text)} names no project: write docker-daemon:PROJECT")
     return DockerDaemon(project)
