@@ -9,16 +9,16 @@
     |   +-- RunNotFoundError          no such run, or it has expired
     |   +-- StagesMissingError        stages were named that the source does not have
     |   +-- CredentialsError          a login refused, or a credential helper that fails
-    +-- UnreachableError              a service does not answer: exit code 4
+    +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError
     |   +-- RegistryUnreachableError
-    |   +-- NoWorkerError             nobody listens to the run's queue
+    |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
     +-- RegistryError                 what a registry answered
     |   +-- ForbiddenError            403
     |   +-- NotFoundError             404
     |   +-- RateLimitedError          429 (retryable)
     |   +-- RegistryUnavailableError  5xx (retryable)
-    |   +-- ManifestRefusedError      a manifest was not accepted; names the blobs that it lacked
+    |   +-- ManifestRefusedError      a manifest was not accepted; names the blobs that it lacked (retryable)
     |   +-- DeletionDisabledError     deletion is switched off
     +-- ContentError                  what arrived is not what was asked for
     |   +-- DigestMismatchError       (retryable)
