@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -16,8 +19,17 @@ from hypothesis.stateful import (
 
 from stagefleet.runs.model import Callback, Claim, ErrorInfo, ItemState, Order, Outcome, RunState
 from stagefleet.testing import Message
+from stagefleet.testing.record import RunRecord
 from tests.contract.history import Entry, ExpectedRun
-from tests.contract.twins import LEASE_SECONDS, REPUBLISH_SECONDS, TwinMaker, outcome_of, skip_of
+from tests.contract.twins import (
+    LEASE_SECONDS,
+    REPUBLISH_SECONDS,
+    MemoryBroker,
+    Twin,
+    TwinMaker,
+    outcome_of,
+    skip_of,
+)
 
 MOST_RUNS = 3
 BOOM = ErrorInfo(type="ValueError", message="boom")
@@ -276,9 +288,78 @@ def entry_of(outcome: Outcome) -> Entry:
     return outcome.item, outcome.state, outcome.attempts
 
 
-def test_any_history_keeps_the_promises(make_twin: TwinMaker):
+def machine_over(make_twin: TwinMaker) -> type[Histories]:
     class Made(Histories):
         def __init__(self) -> None:
             super().__init__(make_twin)
 
-    run_state_machine_as_test(Made)
+    return Made
+
+
+def test_any_history_keeps_the_promises(make_twin: TwinMaker):
+    run_state_machine_as_test(machine_over(make_twin))
+
+
+class BrokenRecord:
+    """What could go wrong in a ledger, one at a time: each is to be found out."""
+
+    @staticmethod
+    def holds(record: RunRecord, claim: Claim) -> bool:
+        """A stale finish counts."""
+        return claim.index in record.claimed
+
+    @staticmethod
+    def republish(record: RunRecord, now: float, age: float, *, queue_is_empty: bool) -> list[int]:
+        """A lost message stays lost."""
+        return []
+
+    @staticmethod
+    def claim(record: RunRecord, index: int, now: float, lease_seconds: float) -> Any:
+        """A doubled message is claimed twice."""
+        hold = _CLAIM(record, index, now, lease_seconds)
+        if hold is not None:
+            record._publish(index, now)
+        return hold
+
+    @staticmethod
+    def release(record: RunRecord, share: int, now: float) -> list[int]:
+        """A run publishes all that it has."""
+        return _RELEASE(record, 1_000, now)
+
+    @staticmethod
+    def acknowledge(record: RunRecord, position: int) -> None:
+        """A repeated acknowledgement counts twice."""
+        record.acknowledged = 0
+        _ACKNOWLEDGE(record, position)
+
+    @staticmethod
+    def hand_back(record: RunRecord, index: int, now: float) -> None:
+        """An item handed back has lost an attempt."""
+        record.attempts_ended[index] += 1
+        _HAND_BACK(record, index, now)
+
+    @staticmethod
+    def expire(record: RunRecord, now: float) -> int:
+        """An item whose worker vanished stays with it."""
+        return 0
+
+    @staticmethod
+    def conclude(record: RunRecord, now: float) -> bool:
+        """A run ends before its callbacks have returned."""
+        record.unacknowledged = 0
+        return _CONCLUDE(record, now)
+
+
+_CLAIM, _RELEASE, _ACKNOWLEDGE = RunRecord.claim, RunRecord.release, RunRecord.acknowledge
+_HAND_BACK, _CONCLUDE = RunRecord.hand_back, RunRecord.conclude
+_FAULTS = [name for name in vars(BrokenRecord) if not name.startswith("_")]
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_a_ledger_that_breaks_a_promise_is_found_out(fault: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(RunRecord, fault, getattr(BrokenRecord, fault))
+    search = settings(
+        derandomize=True, database=None, max_examples=300, phases=[Phase.generate], deadline=None
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine_over(lambda: Twin(MemoryBroker())), settings=search)

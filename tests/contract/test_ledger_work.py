@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Callback, ItemState, Order, Outcome, RunState
+from stagefleet.runs.model import Callback, Claim, ItemState, Order, Outcome, RunState
 from tests.contract.twins import LEASE_SECONDS, REPUBLISH_SECONDS, Twin, outcome_of
 
 
@@ -68,6 +70,19 @@ class TestClaim:
         twin.ledger.append(submission, ["a"])
 
         assert None is twin.ledger.claim(submission.run, 0, "host:1")
+
+    def test_of_many_who_ask_at_once_one_gets_it(self, twin: Twin):
+        run = twin.submit(["a"])
+        barrier = threading.Barrier(8)
+
+        def ask(number: int) -> Claim | None:
+            barrier.wait(timeout=30)
+            return twin.ledger.claim(run, 0, f"host:{number}")
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+
+        assert 1 == sum(answer is not None for answer in answers)
 
     def test_fences_of_a_run_only_grow(self, twin: Twin):
         twin.staff(4)
