@@ -10,6 +10,8 @@ from collections.abc import Sequence
 __all__ = ["main", "run_command"]
 
 _INTERRUPTED = 3
+_TYPER_INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt inside a command."""
 
 
 def main() -> None:
@@ -35,10 +37,12 @@ def run_command(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer makes the one the other
         return _leave_closed_pipe()
     except Exception as error:  # noqa: BLE001 - the last border: nobody is shown a traceback
         return _explain(error)
+    if code == _TYPER_INTERRUPTED:
+        return _complain("interrupted", _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
@@ -80,5 +84,5 @@ def _show_traceback(error: Exception) -> None:
 
 def _leave_closed_pipe() -> int:
     """End as a program does that SIGPIPE ends; Python must not flush into the closed pipe once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 128 + signal.SIGPIPE

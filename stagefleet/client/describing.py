@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 from stagefleet.errors import BrokenStageError, StageNotFoundError
 from stagefleet.names import StageId
-from stagefleet.stages import StageDescription
 
 __all__ = ["describe_all"]
+
+Description = TypeVar("Description")
 
 _AHEAD = 4
 """Stages asked for ahead of the one that is waited for, a thread."""
 
 
 def describe_all(
-    describe: Callable[[StageId], StageDescription],
+    describe: Callable[[StageId], Description],
     stage_ids: Iterable[StageId],
     *,
     parallel: int,
     on_left_out: Callable[[StageId, Exception], None],
-) -> Iterator[StageDescription]:
+) -> Generator[Description, None, None]:
     """Describe stages as they are asked for; what is gone or broken is left out.
 
     Args:
@@ -35,10 +37,10 @@ def describe_all(
     Raises:
         StagefleetError: Any other error of `describe`; ends it.
     """
-    under_way: deque[tuple[StageId, Future[StageDescription]]] = deque()
+    under_way: deque[tuple[StageId, Future[Description]]] = deque()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="describe")
 
-    def settle() -> StageDescription | None:
+    def settle() -> Description | None:
         stage_id, future = under_way.popleft()
         try:
             return future.result()

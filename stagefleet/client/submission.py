@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from time import sleep
 from typing import TypeVar
 
 from stagefleet.client.work import Plan
@@ -90,7 +90,7 @@ def _open(ledger: Ledger, order: Order) -> Submission:
         attached = submission.fate is Fate.ATTACHED
         if not attached or ledger.run(submission.run).state is not RunState.SUBMITTING:
             return submission
-        time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
 
 def _append(ledger: Ledger, submission: Submission, items: Iterable[str]) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet import RunState
+from stagefleet import Fleet, Outcome, RunState
+from stagefleet.client import submission
 from stagefleet.client.work import CopyWork, DeleteWork, fingerprint
 from stagefleet.errors import KeyConflictError, UsageError
+from stagefleet.testing import MemoryLedger
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 
@@ -15,7 +17,7 @@ def copy(fleet, *arguments, **options):
 
 def test_the_same_key_gives_the_result_again_and_calls_back_again(fleet, crew):
     first = copy(fleet)
-    seen = []
+    seen: list[Outcome] = []
     again = copy(fleet, None, seen.append)
     assert first.id == again.id
     assert 5 == len(seen)
@@ -78,28 +80,19 @@ def _break(*_):
     raise OSError("broken")
 
 
-def test_the_next_attempt_completes_a_submission_once_its_lease_is_over(settings, registries, monkeypatch):
-    from stagefleet import Fleet  # noqa: PLC0415 - as a user would
-    from stagefleet.client import submission  # noqa: PLC0415 - to shorten its waits
-    from stagefleet.testing import MemoryLedger  # noqa: PLC0415 - with a clock of its own
-
+def test_the_next_attempt_completes_a_submission_once_its_lease_is_over(services, settings, monkeypatch):
     now = [1000.0]
-    ledger = MemoryLedger(settings.runs, clock=lambda: now[0])
-
-    class Services:
-        def __init__(self):
-            self.settings, self.ledger, self.registries = settings, ledger, registries
-
-    fleet = Fleet(Services())
+    services.ledger = MemoryLedger(settings.runs, clock=lambda: now[0])
+    fleet = Fleet(services)
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "append", _break)
+        patch.setattr(services.ledger, "append", _break)
         with pytest.raises(OSError, match="broken"):
             copy(fleet)
 
     def wait(_):
         now[0] += settings.runs.lease_seconds
 
-    monkeypatch.setattr(submission.time, "sleep", wait)
+    monkeypatch.setattr(submission, "sleep", wait)
     run = copy(fleet, detach=True)
     assert (RunState.RUNNING, 5, 1) == (run.state, run.total, run.skipped)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet import RunState
+from stagefleet import Outcome, RunState
 from stagefleet.errors import RunNotFoundError, UsageError
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -51,7 +51,7 @@ def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
 
 def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, crew):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
-    seen = []
+    seen: list[Outcome] = []
     fleet.watch(run.id, seen.append)
     assert 5 == len(seen)
 

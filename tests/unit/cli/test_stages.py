@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+SOURCE, DESTINATION = "src.test/app", "dst.test/app"
+SUMMARY = {"run", "state", "total", "succeeded", "failed", "skipped", "cancelled", "seconds"}
+OUTCOME = {"item", "host", "state", "result", "error", "seconds", "bytes", "attempts"}
+DESCRIPTION = {
+    *("stage_id", "digest", "created_ms", "name", "repo_digest", "image_id"),
+    *("parent_id", "labels", "env", "size", "created_at"),
+}
+
+pytestmark = pytest.mark.usefixtures("in_fleet")
+
+
+def test_list_prints_stage_ids_one_a_line(command, make_stage):
+    result = command("list", SOURCE)
+    assert (0, "") == (result.code, result.err)
+    assert [make_stage(n) for n in range(5)] == result.out.splitlines()
+
+
+def test_a_long_list_describes_each_stage(command):
+    result = command("list", "-l", SOURCE)
+    assert 0 == result.code
+    assert 5 == result.out.count("1.2 kB")
+
+
+def test_list_as_json_is_one_description_a_line(command):
+    result = command("list", "--json", SOURCE)
+    assert [DESCRIPTION] * 5 == [set(found) for found in result.objects]
+
+
+def test_copy_prints_outcomes_as_they_come_and_the_summary_last(command, crew):
+    result = command("copy", SOURCE, DESTINATION, "--json")
+    *outcomes, summary = result.objects
+    assert 0 == result.code
+    assert [OUTCOME] * 5 == [set(outcome) for outcome in outcomes]
+    assert set(summary) == SUMMARY
+    assert ("succeeded", 5, 4, 1) == tuple(
+        summary[name] for name in ("state", "total", "succeeded", "skipped")
+    )
+
+
+def test_copy_tells_people_the_result_in_one_line(command, crew):
+    result = command("copy", SOURCE, DESTINATION)
+    assert (0, 1) == (result.code, len(result.out.splitlines()))
+    assert "succeeded: 5 stages (4 copied, 1 skipped), 40 bytes" in result.out
+
+
+def test_a_failed_item_is_told_on_stderr_and_gives_exit_code_1(command, crew, make_stage):
+    crew.failing = {make_stage(3)}
+    result = command("copy", SOURCE, DESTINATION)
+    assert 1 == result.code
+    assert f"stagefleet: {make_stage(3)} failed: the registry forbids it\n" in result.err
+
+
+def test_a_cancelled_run_gives_exit_code_3(command, crew, ledger):
+    crew.on_claim = lambda _: [ledger.cancel(run.id) for run in ledger.runs()]
+    result = command("copy", SOURCE, DESTINATION, "-j", 1, "--json")
+    assert (3, "cancelled") == (result.code, result.objects[-1]["state"])
+
+
+def test_without_a_worker_the_command_ends_with_4_and_its_summary(command):
+    result = command("copy", SOURCE, DESTINATION, "--json")
+    assert (4, "cancelled") == (result.code, result.objects[-1]["state"])
+    first, last = result.err.splitlines()
+    assert first.startswith("stagefleet: no worker listens")
+    assert last.startswith("stagefleet: error: no worker")
+
+
+def test_parallel_is_the_runs(command, ledger):
+    command("copy", SOURCE, DESTINATION, "-j", 3, "--detach")
+    assert [3] == [run.order.parallel for run in ledger.runs()]
+
+
+def test_detach_prints_the_runs_id_and_leaves(command, ledger):
+    result = command("copy", SOURCE, DESTINATION, "--detach")
+    assert (0, [run.id for run in ledger.runs()]) == (result.code, result.out.split())
+
+
+def test_a_dry_run_says_what_would_be_done_and_starts_nothing(command, ledger):
+    result = command("copy", SOURCE, DESTINATION, "--dry-run", "--json")
+    *outcomes, summary = result.objects
+    assert ["skipped"] + ["planned"] * 4 == [outcome["state"] for outcome in outcomes]
+    assert (set(summary), None, 5, 1) == (SUMMARY, summary["run"], summary["total"], summary["skipped"])
+    assert [] == list(ledger.runs())
+
+
+def test_the_same_idempotency_key_gives_the_same_run(command, crew):
+    first, again = (
+        command("copy", SOURCE, DESTINATION, "--idempotency-key", "job-1", "--json") for _ in range(2)
+    )
+    assert first.objects[-1]["run"] == again.objects[-1]["run"]
+    assert 4 == len(crew.done)
+
+
+class TestFromFile:
+    def test_ids_are_read_one_a_line_and_comments_ignored(self, command, crew, make_stage, tmp_path):
+        file = tmp_path / "ids"
+        file.write_text(f"# ours\n\n  {make_stage(2)}\n{make_stage(3)}\n")
+        command("copy", SOURCE, DESTINATION, make_stage(4), "--from-file", file)
+        assert [make_stage(4), make_stage(2), make_stage(3)] == crew.done
+
+    def test_standard_input_is_a_dash(self, command, crew, make_stage, monkeypatch):
+        monkeypatch.setattr("sys.stdin", io.StringIO(make_stage(2)))
+        command("copy", SOURCE, DESTINATION, "--from-file", "-")
+        assert [make_stage(2)] == crew.done
+
+    def test_an_empty_file_names_no_stage_and_not_all(self, command, crew, tmp_path):
+        (tmp_path / "ids").touch()
+        result = command("delete", SOURCE, "--from-file", tmp_path / "ids", "--json")
+        assert (0, 0, []) == (result.code, result.objects[-1]["total"], crew.done)
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [(b"# x\n\nnonsense\n", "ids, line 3: 'nonsense' is no stage id"), (b"\xff\n", "no UTF-8 text")],
+    )
+    def test_what_is_wrong_is_said_with_its_line(self, command, tmp_path, content, words):
+        (tmp_path / "ids").write_bytes(content)
+        result = command("copy", SOURCE, DESTINATION, "--from-file", "ids")
+        assert 2 == result.code
+        assert words in result.err
+
+    def test_a_missing_file_is_said(self, command):
+        result = command("copy", SOURCE, DESTINATION, "--from-file", "nowhere")
+        assert (2, "stagefleet: error: nowhere cannot be read: No such file or directory\n") == (
+            result.code,
+            result.err,
+        )
+
+
+class TestDelete:
+    def test_named_stages_are_deleted(self, command, crew, make_stage):
+        assert 0 == command("delete", SOURCE, make_stage(1), make_stage(2)).code
+        assert [make_stage(1), make_stage(2)] == crew.done
+
+    def test_all_with_yes_deletes_all(self, command, crew):
+        assert 0 == command("delete", SOURCE, "--all", "--yes").code
+        assert 5 == len(crew.done)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            ((), "no stage is named"),
+            (("--all",), "add --yes"),
+            (("--all", "--yes", "f" * 56), "leave out --all"),
+            (("--dry-run", "--detach", "--all"), "leave out --detach"),
+        ],
+    )
+    def test_it_is_refused_where_it_is_unclear(self, command, ledger, monkeypatch, arguments, words):
+        monkeypatch.setattr("sys.stdin", io.StringIO(""))
+        result = command("delete", SOURCE, *arguments)
+        assert 2 == result.code
+        assert words in result.err
+        assert [] == list(ledger.runs())
+
+    @pytest.mark.parametrize(("answer", "deleted"), [("y\n", 5), ("n\n", 0), ("\n", 0)])
+    def test_all_asks_on_a_terminal(self, command, crew, monkeypatch, answer, deleted):
+        terminal = io.StringIO(answer)
+        monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+        monkeypatch.setattr("sys.stdin", terminal)
+        result = command("delete", SOURCE, "--all")
+        assert (0 if deleted else 2, deleted) == (result.code, len(crew.done))
+        assert "Delete all 5 stages of src.test/app?" in result.err
+
+    def test_a_dry_run_of_all_does_not_ask(self, command):
+        assert 6 == len(command("delete", SOURCE, "--all", "--dry-run", "--json").objects)
+
+
+def test_json_is_one_object_a_line_whatever_labels_hold(command, registries, make_stage, monkeypatch):
+    describe = registries.describe_stage
+
+    def with_label(repository, stage_id):
+        found = describe(repository, stage_id)
+        info = found.info.model_copy(update={"labels": {"note": "a\nb\u2028ü"}})
+        return found.model_copy(update={"info": info})
+
+    monkeypatch.setattr(registries, "describe_stage", with_label)
+    lines = command("list", "--json", SOURCE).out.strip().split("\n")
+    assert ["a\nb\u2028ü"] * 5 == [json.loads(line)["labels"]["note"] for line in lines]
