@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -185,7 +186,16 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        variable = "STAGEFLEET_" + "__".join(str(part) for part in first["loc"]).upper()
-        where = f"environment, {variable}" if variable in os.environ else f"{path}, key {key}"
+        where = _place(path, [str(part) for part in first["loc"]])
         raise SettingsError(f"settings ({where}): {first['msg']}") from None
+
+
+def _place(path: Path, key: Sequence[str]) -> str:
+    """Where a value came from: its variable, one that holds a whole section as JSON, or the file."""
+    variables = {variable.upper(): variable for variable in os.environ}
+    for length in range(len(key), 0, -1):
+        variable = variables.get(f"STAGEFLEET_{'__'.join(key[:length])}".upper())
+        if variable is not None:
+            return f"environment, {variable}"
+    name = ".".join(key)
+    return f"{path}, key {name if name.isprintable() else repr(name)}"
