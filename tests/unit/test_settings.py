@@ -1,0 +1,194 @@
+"""Settings are read in one place, from three, and what is wrong is named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from stagefleet.errors import SettingsError
+from stagefleet.settings import RegistrySettings, RunSettings, Settings, load_settings
+
+Writer = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's own settings gets in."""
+    for variable in list(os.environ):
+        if variable.upper().startswith("STAGEFLEET_"):
+            monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """Writes the settings file of the current directory."""
+
+    def write_file(text: str) -> Path:
+        path = tmp_path / "stagefleet.toml"
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+class TestSources:
+    def test_without_any_the_defaults_stand(self):
+        settings = load_settings()
+
+        assert None is settings.redis_url
+        assert "stagefleet:" == settings.key_prefix
+        assert RunSettings() == settings.runs
+
+    def test_the_file_stands_over_the_defaults(self, write: Writer):
+        write("[runs]\nparallel = 3\n")
+
+        assert 3 == load_settings().runs.parallel
+        assert RunSettings().lease_seconds == load_settings().runs.lease_seconds
+
+    def test_the_environment_stands_over_the_file(self, write: Writer, monkeypatch: pytest.MonkeyPatch):
+        write('redis_url = "redis://file:1"\n[runs]\nparallel = 3\nmax_attempts = 4\n')
+        monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://environment:1")
+        monkeypatch.setenv("STAGEFLEET_RUNS__PARALLEL", "5")
+        settings = load_settings()
+
+        assert "redis://environment:1" == settings.redis_url
+        assert (5, 4) == (settings.runs.parallel, settings.runs.max_attempts)
+
+    def test_a_commands_option_stands_over_all(self, write: Writer, monkeypatch: pytest.MonkeyPatch):
+        write('redis_url = "redis://file:1"\n')
+        monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://environment:1")
+
+        assert "redis://option:1" == load_settings(redis_url="redis://option:1").redis_url
+
+    def test_the_file_can_be_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = tmp_path / "elsewhere.toml"
+        path.write_text("[worker]\nconcurrency = 2\n")
+        monkeypatch.setenv("STAGEFLEET_CONFIG", str(path))
+
+        assert 2 == load_settings().worker.concurrency
+
+    def test_the_environment_is_read_when_asked_not_at_import(self, monkeypatch: pytest.MonkeyPatch):
+        assert None is load_settings().redis_url
+        monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://later:1")
+        assert "redis://later:1" == load_settings().redis_url
+
+
+class TestRegistries:
+    def test_each_host_has_its_own(self, write: Writer):
+        write('[registries."registry.example:5000"]\nplain_http = true\n')
+        settings = load_settings()
+
+        assert settings.registry("registry.example:5000").plain_http
+        assert RegistrySettings() == settings.registry("another.example")
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("text", "key"),
+        [
+            ("colour = 1\n", "colour"),
+            ("[runs]\nparalel = 3\n", "runs.paralel"),
+            ("[runs]\nparallel = 0\n", "runs.parallel"),
+            ("[runs]\nparallel = -1\n", "runs.parallel"),
+            ('[runs]\nparallel = "many"\n', "runs.parallel"),
+            ("[runs]\nlease_seconds = 0\n", "runs.lease_seconds"),
+            ("[http]\nretries = 21\n", "http.retries"),
+            ("[worker]\nconcurrency = 0\n", "worker.concurrency"),
+            ('[log]\nlevel = "loud"\n', "log.level"),
+            ('[log]\nlevel = "info\\n"\n', "log.level"),
+            ('key_prefix = "a b"\n', "key_prefix"),
+            ('[registries."r.example"]\nplain = true\n', "registries.r.example.plain"),
+            ("runs = 3\n", "runs"),
+        ],
+    )
+    def test_one_in_the_file_names_file_and_key(self, write: Writer, text: str, key: str):
+        path = write(text)
+
+        with pytest.raises(SettingsError) as refused:
+            load_settings()
+        assert path.name in str(refused.value)
+        assert f"key {key}" in str(refused.value)
+        assert 2 == refused.value.exit_code
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("STAGEFLEET_RUNS__PARALLEL", "0"),
+            ("STAGEFLEET_LOG__LEVEL", "loud"),
+            ("STAGEFLEET_KEY_PREFIX", ""),
+            ("STAGEFLEET_RUNS__PARALEL", "3"),
+            ("STAGEFLEET_RUNS", '{"parallel": 0}'),
+            ("stagefleet_log__level", "loud"),
+        ],
+    )
+    def test_one_in_the_environment_names_the_variable(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ):
+        monkeypatch.setenv(variable, value)
+
+        with pytest.raises(SettingsError, match=variable):
+            load_settings()
+
+    def test_a_value_that_is_no_json_where_one_is_needed(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("STAGEFLEET_REGISTRIES", "{")
+
+        with pytest.raises(SettingsError, match="environment"):
+            load_settings()
+
+    def test_a_file_that_is_no_toml_is_named(self, write: Writer):
+        path = write("[runs\n")
+
+        with pytest.raises(SettingsError, match=path.name):
+            load_settings()
+
+    def test_a_file_that_is_no_text_is_named(self, write: Writer):
+        path = write("")
+        path.write_bytes(b"\xff\xfe")
+
+        with pytest.raises(SettingsError, match=path.name):
+            load_settings()
+
+    def test_a_named_file_that_is_not_there_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        monkeypatch.setenv("STAGEFLEET_CONFIG", str(tmp_path / "absent.toml"))
+
+        with pytest.raises(SettingsError, match=r"absent\.toml"):
+            load_settings()
+
+    @pytest.mark.parametrize("place", ["file", "environment"])
+    def test_no_message_holds_the_value(self, write: Writer, monkeypatch: pytest.MonkeyPatch, place: str):
+        if place == "file":
+            write('redis_url = ["redis://:hunter2@redis:1"]\n')
+        else:
+            monkeypatch.setenv("STAGEFLEET_RUNS", '{"parallel": "hunter2"}')
+
+        with pytest.raises(SettingsError) as refused:
+            load_settings()
+        assert "hunter2" not in str(refused.value)
+        assert None is refused.value.__cause__
+
+    def test_every_message_is_one_line(self, write: Writer):
+        write('[runs]\n"a\\nb" = 1\n')
+
+        with pytest.raises(SettingsError) as refused:
+            load_settings()
+        assert "\n" not in str(refused.value)
+
+
+def test_settings_are_immutable():
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.redis_url = "redis://elsewhere"
+    with pytest.raises(ValidationError):
+        settings.runs.parallel = 3
+
+
+def test_a_write_takes_less_time_than_a_lease_lasts():
+    settings = Settings()
+
+    assert settings.http.write_timeout_seconds < settings.runs.lease_seconds
+    assert 2 * settings.runs.renewal_seconds < settings.runs.lease_seconds
