@@ -10,9 +10,9 @@ import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,6 +26,7 @@ from pydantic_settings import (
 from stagefleet.errors import SettingsError
 
 __all__ = [
+    "FlowerSettings",
     "HttpSettings",
     "LogSettings",
     "RegistrySettings",
@@ -120,6 +121,25 @@ class LogSettings(_Section):
     """One JSON object a line; otherwise coloured text, for people."""
 
 
+class FlowerSettings(_Section):
+    """Flower, which shows the fleet; its API answers 401 unless there is a login."""
+
+    address: str = "127.0.0.1"
+    """Where it listens; everybody who reaches it sees the fleet, unless there is a login."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    """0 takes a free one, and says which."""
+    user: Annotated[str, Field(pattern="^[^:]*$")] = ""
+    password: SecretStr = SecretStr("")
+    max_tasks: Annotated[int, Field(ge=100)] = 10_000
+    """Tasks kept in memory, some 5 KiB each."""
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("a login has both user and password")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
 
@@ -135,6 +155,7 @@ class Settings(BaseSettings):
     runs: RunSettings = RunSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    flower: FlowerSettings = FlowerSettings()
     registries: dict[str, RegistrySettings] = {}
     """By `host[:port]`, as it stands in repository names."""
 

@@ -1,7 +1,5 @@
 """The supervisor: keeps a number of worker processes running, and stops them in time.
 
-    python -I -c "from workers.supervisor import main; main()" [OPTION...]
-
 It holds no connection and does no work, so nothing that kills a worker kills it. Its processes are new
 interpreters that ignore the current directory and PYTHONPATH, where a user's own `tasks/` may lie.
 """
@@ -20,13 +18,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 import structlog
 
 from config.logging import configure_logging
 from stagefleet.errors import SettingsError, StagefleetError
+from stagefleet.launch import isolated_command
 from stagefleet.runs.connection import masked_url
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
@@ -82,14 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
-    """The command of one worker process, without the descriptors that each gets of its own.
-
-    Where our packages lie is appended to the path, as `-I` leaves out the user's own site-packages.
-    """
-    home = str(Path(__file__).resolve().parent.parent)
-    code = f"import sys; sys.path.append({home!r}); from workers.app import main; main()"
-    options = ["--concurrency", str(concurrency), "--queues", ",".join(queues)]
-    return [sys.executable, "-I", "-c", code, *options]
+    """The command of one worker process, without the descriptors that each gets of its own."""
+    return isolated_command("workers.app", "--concurrency", str(concurrency), "--queues", ",".join(queues))
 
 
 def _queue_names() -> list[str]:
