@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stagefleet.cli.session import say
 from stagefleet.runs.model import Outcome, Run
 
-__all__ = ["Bar", "Lines", "Meter", "choose_meter"]
+__all__ = ["Lines", "Meter", "choose_meter"]
 
 _LINE_SECONDS = 10.0
 
@@ -38,51 +36,10 @@ class Meter(Protocol):
 def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
     """A bar where stderr is a terminal, unless results appear on the same terminal as they come."""
     if sys.stderr.isatty() and not (stdout_is_shared and sys.stdout.isatty()):
+        from stagefleet.cli.bar import Bar  # noqa: PLC0415 - where no bar is shown, loading it is a tenth of the start
+
         return Bar(run.total)
     return Lines(run.total)
-
-
-class Bar:
-    """A bar with stages, bytes, rate and time left.
-
-    Args:
-        total: Stages in the run.
-        console: Where to; stderr if None.
-    """
-
-    def __init__(self, total: int, console: Console | None = None) -> None:
-        self._bytes = 0
-        self._started_at = time.monotonic()
-        self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("stages  {task.fields[sent]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console or Console(stderr=True),
-            redirect_stdout=False,  # results go where they belong, not through the bar's console
-            redirect_stderr=False,
-        )
-        self._task = self._progress.add_task("", total=total, sent="")
-
-    def start(self) -> None:
-        """As in `Meter`."""
-        self._progress.start()
-
-    def advance(self, outcome: Outcome) -> None:
-        """As in `Meter`."""
-        self._bytes += outcome.bytes
-        rate = self._bytes / max(time.monotonic() - self._started_at, 0.001)
-        sent = f"{decimal(self._bytes)}  {decimal(int(rate))}/s" if self._bytes else ""
-        self._progress.update(self._task, advance=1, sent=sent)
-
-    def tell(self, message: str) -> None:
-        """As in `Meter`."""
-        self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
-
-    def stop(self) -> None:
-        """As in `Meter`."""
-        self._progress.stop()
 
 
 class Lines:

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from stagefleet.cli.progress import Bar, Lines
+from stagefleet.cli.bar import Bar
+from stagefleet.cli.progress import Lines
 from stagefleet.runs.model import ItemState, Outcome
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import threading
 
 import pytest
 
@@ -95,6 +98,43 @@ def test_the_same_idempotency_key_gives_the_same_run(command, crew):
     )
     assert first.objects[-1]["run"] == again.objects[-1]["run"]
     assert 4 == len(crew.done)
+
+
+class TestInterrupt:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_first_cancels_and_waits_for_what_runs(self, command, crew, ledger, monkeypatch, number):
+        cancelled = threading.Event()
+        cancel = ledger.cancel
+
+        def cancel_and_tell(*arguments, **options):
+            answer = cancel(*arguments, **options)
+            cancelled.set()
+            return answer
+
+        def interrupt(_):
+            os.kill(os.getpid(), number)
+            assert cancelled.wait(5)
+
+        monkeypatch.setattr(ledger, "cancel", cancel_and_tell)
+        crew.on_claim = interrupt
+        result = command("copy", SOURCE, DESTINATION, "-j", 1, "--json")
+        summary = result.objects[-1]
+        assert (3, "cancelled", 1) == (result.code, summary["state"], summary["succeeded"])
+        assert "once more leaves at once" in result.err
+
+    def test_the_second_leaves_at_once(self, command, crew, ledger):
+        left = threading.Event()
+
+        def interrupt_twice(_):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert left.wait(5)
+
+        crew.on_claim = interrupt_twice
+        result = command("copy", SOURCE, DESTINATION, "-j", 1)
+        left.set()
+        assert (3, "") == (result.code, result.out)
+        assert "stagefleet: error: interrupted" in result.err
 
 
 class TestFromFile:
