@@ -1,0 +1,229 @@
+"""A registry in memory, with the client's methods: every branch and every crash point in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from stagefleet.errors import (
+    ForbiddenError,
+    ManifestRefusedError,
+    NotFoundError,
+    RegistryError,
+)
+from stagefleet.manager import StageManager
+from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.registry import Descriptor, Manifest
+from stagefleet.registry.leash import UNLEASHED
+from stagefleet.runs.book import MemoryBook
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class Crash(BaseException):
+    """The worker's end, as no code of the worker can catch it."""
+
+
+def digest_of(content):
+    return Digest("sha256", hashlib.sha256(content).hexdigest())
+
+
+def entry(content, media_type, **more):
+    return {"mediaType": media_type, "size": len(content), "digest": str(digest_of(content)), **more}
+
+
+@dataclass
+class Shelf:
+    """One repository."""
+
+    tags: dict[str, Digest] = field(default_factory=dict)
+    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    blobs: dict[Digest, bytes] = field(default_factory=dict)
+
+
+class FakeRegistries:
+    """All registries of the world, and the client to them.
+
+    Attributes:
+        deletes: "digest" as distribution 2, "tag" as distribution 3, "siblings" for a registry that takes all
+            tags of a tag's digest along, "off".
+        writes: What was written or deleted, in order.
+        reads: What was read.
+        crash_at: The number of the write after whose effect the worker dies.
+        stale: Blobs that are said to be there and are not.
+        forbidden: Tags that nobody may push.
+    """
+
+    crash = Crash
+
+    def __init__(self):
+        self.shelves = {}
+        self.deletes = "digest"
+        self.writes = []
+        self.reads = []
+        self.crash_at = None
+        self.stale = set()
+        self.forbidden = set()
+
+    def shelf(self, repository):
+        return self.shelves.setdefault(repository, Shelf())
+
+    def _written(self, verb, what):
+        self.writes.append((verb, what))
+        if self.crash_at is not None and len(self.writes) == self.crash_at:
+            raise Crash
+
+    def push(self, repository, tag, *, layers=(b"base",), labels=(), config=None, **layer_fields):
+        """An image, as any tool pushes it."""
+        content = json.dumps({"config": {"Labels": dict(labels)}} if config is None else config).encode()
+        shelf = self.shelf(repository)
+        shelf.blobs.update({digest_of(blob): blob for blob in (content, *layers)})
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": entry(content, OCI_CONFIG),
+            "layers": [entry(layer, OCI_LAYER, **layer_fields) for layer in layers],
+        }
+        return self._shelve(shelf, tag, Manifest.of(document))
+
+    def push_index(self, repository, tag, members):
+        shelf = self.shelf(repository)
+        entries = [
+            {"mediaType": m.media_type, "size": m.size, "digest": str(m.digest)}
+            for m in (shelf.manifests[digest] for digest in members)
+        ]
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+        return self._shelve(shelf, tag, Manifest.of(document))
+
+    @staticmethod
+    def _shelve(shelf, tag, manifest):
+        shelf.manifests[manifest.digest] = manifest
+        if tag is not None:
+            shelf.tags[tag] = manifest.digest
+        return manifest.digest
+
+    # The client's methods
+
+    def tags(self, repository):
+        self.reads.append(("tags", str(repository)))
+        if repository not in self.shelves:
+            raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
+        return iter(sorted(self.shelves[repository].tags))
+
+    def _found(self, reference):
+        shelf = self.shelf(reference.repository)
+        digest = shelf.tags.get(reference.tag) if reference.tag else reference.digest
+        if digest not in shelf.manifests:
+            raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
+        return shelf.manifests[digest]
+
+    def head_manifest(self, reference):
+        self.reads.append(("head", reference.identifier))
+        found = self._found(reference)
+        return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
+
+    def fetch_manifest(self, reference):
+        self.reads.append(("get", reference.identifier))
+        return self._found(reference)
+
+    def put_manifest(self, reference, manifest, *, leash=UNLEASHED):
+        leash.require(15)
+        shelf = self.shelf(reference.repository)
+        if reference.tag in self.forbidden or "*" in self.forbidden:
+            raise ForbiddenError("denied", method="PUT", repository=str(reference.repository), status=403)
+        needed = [] if manifest.is_index else [manifest.config, *manifest.layers]
+        missing = [d.digest for d in needed if d.digest not in shelf.blobs and not d.urls]
+        missing += [m.digest for m in manifest.members if m.digest not in shelf.manifests]
+        if missing:
+            raise ManifestRefusedError("unknown", missing=tuple(map(str, missing)), status=400)
+        self._shelve(shelf, reference.tag, manifest)
+        self._written("put", reference.identifier)
+
+    def delete_manifest(self, reference, *, leash=UNLEASHED):
+        leash.require(15)
+        shelf = self.shelf(reference.repository)
+        if self.deletes == "off":
+            raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))
+        if reference.tag is not None and self.deletes == "digest":
+            raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
+        manifest = self._found(reference)
+        if reference.tag is not None and self.deletes == "tag":
+            del shelf.tags[reference.tag]
+        else:
+            del shelf.manifests[manifest.digest]
+            shelf.tags = {tag: digest for tag, digest in shelf.tags.items() if digest != manifest.digest}
+        self._written("delete", reference.identifier)
+
+    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20):
+        self.reads.append(("blob", str(descriptor.digest)))
+        try:
+            return self.shelf(repository).blobs[descriptor.digest]
+        except KeyError:
+            raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
+
+    def begin_upload(self, repository, digest, *, mount_from):
+        shelf = self.shelf(repository)
+        if mount_from is not None and digest in self.stale:
+            return None
+        if mount_from is not None and digest in self.shelf(mount_from).blobs:
+            shelf.blobs[digest] = self.shelf(mount_from).blobs[digest]
+            return None
+        return shelf, digest
+
+    def upload_bytes(self, upload, content):
+        shelf, digest = upload
+        shelf.blobs[digest] = content
+        self._written("upload", str(digest))
+
+    def copy_blob(self, source, destination, descriptor, *, mount_from, leash=UNLEASHED, on_bytes=None):
+        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
+        if upload is None:
+            return 0
+        leash.check()
+        content = self.fetch_blob(source, descriptor)
+        if on_bytes is not None:
+            on_bytes(len(content))
+        self.upload_bytes(upload, content)
+        return len(content)
+
+
+@dataclass
+class World:
+    """What a test works with."""
+
+    registries: FakeRegistries
+    book: MemoryBook
+    manager: StageManager
+    source: Repository
+    destination: Repository
+
+    def stage(self, number):
+        return StageId(f"{number:056x}", 1700000000000 + number)
+
+    def tags(self, repository):
+        return set(self.registries.shelf(repository).tags)
+
+    def copy(self, stage_id, *, run="r", **options):
+        return self.manager.copy_stage(self.source, self.destination, stage_id, run=run, **options)
+
+    def delete(self, stage_id, asked=None, *, run="r", **options):
+        tags = [str(stage_id) for stage_id in ([stage_id] if asked is None else asked)]
+        return self.manager.delete_stage(self.source, stage_id, run=run, asked=lambda: tags, **options)
+
+    def manifest(self, repository, tag):
+        return self.registries.fetch_manifest(Reference.of(repository, tag))
+
+
+@pytest.fixture
+def world():
+    registries, book = FakeRegistries(), MemoryBook()
+    manager = StageManager(registries, book)
+    return World(
+        registries, book, manager, Repository("a.example", "team/app"), Repository("b.example", "team/app")
+    )
