@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from stagefleet.cli import checks
+from stagefleet.errors import CredentialsError, RegistryUnreachableError
+from stagefleet.runs.model import WorkerInfo
+
+
+@pytest.fixture
+def in_registries(monkeypatch, services):
+    monkeypatch.setattr("stagefleet.client.fleet.EmbeddedServices", lambda _settings: services)
+
+
+def findings(result):
+    return {found["check"]: found for found in result.objects}
+
+
+def test_without_a_redis_url_it_warns_and_says_what_to_set(command):
+    result = command("doctor", "--json")
+    found = findings(result)
+    assert 0 == result.code
+    assert ("ok", "warning", "ok") == tuple(
+        found[check]["state"] for check in ("settings", "redis", "logins")
+    )
+    assert "STAGEFLEET_REDIS_URL" in found["redis"]["advice"]
+
+
+def test_unreadable_settings_are_a_finding(command, tmp_path):
+    (tmp_path / "stagefleet.toml").write_text("no toml")
+    result = command("doctor")
+    assert 2 == result.code
+    assert result.out.startswith("failed   settings: stagefleet.toml")
+
+
+def test_it_says_which_files_were_read(command, tmp_path):
+    (tmp_path / "stagefleet.toml").touch()
+    (tmp_path / "config.json").write_text("{}")
+    found = findings(command("doctor", "--json"))
+    assert "read from stagefleet.toml and the environment" == found["settings"]["message"]
+    assert f"read from {tmp_path}/config.json" == found["logins"]["message"]
+
+
+def test_no_redis_at_the_url_fails_with_4(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAGEFLEET_REDIS_URL", f"unix://{tmp_path}/nobody.sock")
+    result = command("doctor", "--json")
+    assert (4, "failed") == (result.code, findings(result)["redis"]["state"])
+
+
+@pytest.mark.usefixtures("in_registries")
+def test_each_named_repositorys_registry_is_tried(command, registries, monkeypatch):
+    list_stages = registries.stage_ids
+    errors = {
+        "locked.test": CredentialsError("locked.test refuses the login from ~/.docker/config.json"),
+        "away.test": RegistryUnreachableError("away.test does not answer"),
+    }
+
+    def ask(repository):
+        if repository.host in errors:
+            raise errors[repository.host]
+        return list_stages(repository)
+
+    monkeypatch.setattr(registries, "stage_ids", ask)
+    result = command("doctor", "src.test/app", "src.test/new", "locked.test/app", "away.test/app", "--json")
+    found = findings(result)
+    assert 2 == result.code
+    assert ("ok", "the registry answers, and there are stages") == (
+        found["src.test/app"]["state"],
+        found["src.test/app"]["message"],
+    )
+    assert "no stages yet" in found["src.test/new"]["message"]
+    assert ["failed", "failed"] == [found[f"{host}/app"]["state"] for host in errors]
+
+
+@pytest.mark.parametrize(
+    ("info", "states"),
+    [
+        ({"maxmemory_policy": "noeviction", "aof_enabled": 1}, ["ok", "ok"]),
+        ({"maxmemory_policy": "allkeys-lru", "aof_enabled": 0}, ["warning", "warning"]),
+    ],
+)
+def test_a_redis_that_forgets_is_warned_of(info, states):
+    assert states == [found.state for found in checks._examine_memory(info)]
+
+
+def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, services):
+    ledger.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
+    ledger.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)
+    settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
+    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    assert "2 processes, 12 items at once" == found["workers of copy"].message
+    assert ("failed", "run stagefleet worker", 4) == (
+        found["workers of describe"].state,
+        found["workers of describe"].advice,
+        found["workers of describe"].code,
+    )
+
+
+class TestWorker:
+    @pytest.fixture
+    def executed(self, monkeypatch):
+        commands: list[tuple[str, list[str]]] = []
+        monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://redis.test:6379/0")
+        monkeypatch.setattr(os, "execv", lambda path, arguments: commands.append((path, arguments)))
+        return commands
+
+    def test_it_becomes_the_supervisor_isolated_from_the_current_directory(self, command, executed):
+        result = command("worker", "--processes", 2, "--concurrency", 8, "--queues", "copy, delete")
+        assert 0 == result.code
+        ((path, arguments),) = executed
+        assert (sys.executable, "-I") == (path, arguments[1])
+        options = ["--processes", "2", "--concurrency", "8", "--queues", "copy,delete"]
+        assert options == arguments[4:]
+
+    @pytest.mark.parametrize(
+        "options", [("--queues", "frob"), ("--queues", ""), ("--processes", "0"), ("--concurrency", "x")]
+    )
+    def test_wrong_options_are_refused(self, command, executed, options):
+        assert (2, []) == (command("worker", *options).code, executed)
