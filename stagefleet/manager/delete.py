@@ -92,11 +92,8 @@ class StageDeletion:
         except NotFoundError:
             displacement.withdraw()
             return
-        if displacement.is_under_way(there):
-            displacement.finish(there.digest)
-            return
         staying = self._survey.staying(there.digest, str(stage_id))
-        if not staying:
+        if not staying:  # as it is with the placeholder that an attempt before this one left: it is unique
             digest = Reference.of(self._repository, there.digest)
             delete_manifest(self._client, digest, leash=self._leash)
             displacement.withdraw()

@@ -13,13 +13,11 @@ from stagefleet.errors import ContentError, NotFoundError
 from stagefleet.manager.deletion_way import delete_manifest
 from stagefleet.manager.record_writer import put_record
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.records import DELETION_LABEL, make_placeholder, make_rejection
+from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 
 __all__ = ["Displacement"]
-
-_INDEX_SUFFIX = "image.index.v1+json"
 
 
 class Displacement:
@@ -40,16 +38,6 @@ class Displacement:
         self._tag = repository.tagged(str(stage_id))
         self._rejection = repository.tagged(stage_id.rejected_tag)
         self._leash = leash
-
-    def is_under_way(self, there: Descriptor) -> bool:
-        """Whether what the tag leads to is a placeholder: an attempt before this one came so far."""
-        if not there.media_type.endswith(_INDEX_SUFFIX):
-            return False
-        try:
-            manifest = self._client.fetch_manifest(Reference.of(self._repository, there.digest))
-        except (NotFoundError, ContentError):
-            return False
-        return is_placeholder(manifest.annotations)
 
     def begin(self) -> Digest:
         """Reject the stage, then move its tag to a new placeholder.

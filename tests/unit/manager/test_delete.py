@@ -128,6 +128,26 @@ def test_a_worker_that_dies_after_any_step_is_finished_by_the_next(world, reposi
     assert {"release"} == {tag for tag in world.tags(repository) if "probe" not in tag}
 
 
+def test_a_rejection_left_by_a_crash_goes_also_when_the_other_tag_has_gone_meanwhile(world, repository):
+    stage_id = push(world, 1, **SHARED)
+    world.registries.push(repository, "release", **SHARED)
+    put = world.registries.put_manifest
+
+    def die_before_the_placeholder(reference, manifest, **options):
+        if reference.tag == str(stage_id):
+            raise world.registries.crash
+        put(reference, manifest, **options)
+
+    world.registries.put_manifest = die_before_the_placeholder
+    with pytest.raises(world.registries.crash):
+        world.delete(stage_id)
+    assert {str(stage_id), stage_id.rejected_tag, "release"} == world.tags(repository)
+    del world.registries.put_manifest
+    del world.registries.shelf(repository).tags["release"]
+    reborn(world).delete(stage_id)
+    assert set() == world.tags(repository)
+
+
 def test_the_crash_points_reach_to_the_last_step(world, repository):
     stage_id = push(world, 1, **SHARED)
     world.registries.push(repository, "release", **SHARED)
