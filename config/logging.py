@@ -73,22 +73,18 @@ def _chain(bound: dict[str, object]) -> list[Processor]:
 
 
 def _renderers(settings: LogSettings) -> list[Processor]:
-    if not settings.json_lines:
-        # the console renderer formats tracebacks itself, without the values of local variables
-        return [
-            mask_passwords,
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        ]
+    """From record to line."""
+    if settings.json_lines:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), mask_passwords]
+    # plain tracebacks: rich ones show the values of local variables, logins among them
     return [
-        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         mask_passwords,
-        structlog.processors.JSONRenderer(),
     ]
 
 
-def mask_passwords(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask passwords in URLs: libraries log the addresses that they connect to."""
-    for name, value in record.items():
-        if isinstance(value, str) and "://" in value:
-            record[name] = _PASSWORD_IN_URL.sub(r"\1:***@", value)
-    return record
+def mask_passwords(_logger: Any, _method: str, line: Any) -> Any:
+    """Mask passwords in URLs of a finished line: libraries log the addresses that they connect to."""
+    if isinstance(line, str) and "://" in line:
+        return _PASSWORD_IN_URL.sub(r"\1:***@", line)
+    return line

@@ -7,6 +7,7 @@ dies (``'NoneType' object has no attribute 'hostname'``); reported in other shap
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from kombu.connection import Connection
@@ -23,12 +24,14 @@ class MendedChannel(kombu_redis.Channel):
     """A channel that is closed even when its connection is broken."""
 
     def close(self) -> None:
-        """Close; what a broken connection still had to say is put back by the broker's own restore."""
+        """Close; what was not acknowledged is put back by the broker's own restore if not by this."""
+        broken = (*self.connection_errors, OSError)
         try:
             super().close()  # type: ignore[no-untyped-call]  # kombu is half typed
-        except (*self.connection_errors, OSError):
+        except broken:
             # The failed read has cleared `_in_poll`: this time there is nothing to read, only to tidy up.
-            super().close()  # type: ignore[no-untyped-call]  # kombu is half typed
+            with suppress(*broken):
+                super().close()  # type: ignore[no-untyped-call]  # as above
 
 
 class MendedTransport(kombu_redis.Transport):

@@ -1,0 +1,103 @@
+"""The Celery application as it is configured."""
+
+import json
+
+import pytest
+from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from config.celery import make_app
+from config.transport import BriskConnection, MendedChannel, MendedTransport
+from stagefleet.errors import SettingsError
+from stagefleet.settings import Settings
+
+
+@pytest.fixture
+def app():
+    return make_app(Settings(redis_url="redis://:secret@localhost:1/0", key_prefix="mine:"))
+
+
+def test_without_a_redis_there_is_no_application():
+    with pytest.raises(SettingsError, match="STAGEFLEET_REDIS_URL"):
+        make_app(Settings())
+
+
+def test_the_queues_are_ours_and_no_others(app):
+    assert {"copy", "delete", "describe"} == set(app.amqp.queues)
+    assert not app.conf.task_create_missing_queues
+
+
+@pytest.mark.parametrize("operation", ["copy_stage", "delete_stage", "describe_stage"])
+def test_tasks_go_to_the_queue_of_their_operation_through_the_default_exchange(app, operation):
+    route = app.amqp.router.route({}, f"stagefleet.{operation}")
+    assert operation.removesuffix("_stage") == route["queue"].name
+    assert "" == route["queue"].exchange.name
+
+
+def test_an_operation_of_ones_own_has_a_queue_of_its_own():
+    app = make_app(Settings(redis_url="redis://localhost:1/0"), ["noop"])
+    assert ["noop"] == list(app.amqp.queues)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://localhost:1/0", "rediss://localhost:1/0", "unix:///run/redis.sock", "unix:///run/r.sock?db=3"],
+)
+def test_every_kind_of_url_has_the_mended_transport(url):
+    connection = make_app(Settings(redis_url=url)).connection_for_read()
+    assert isinstance(connection, BriskConnection)
+    assert MendedTransport is connection.transport_cls or isinstance(connection.transport, MendedTransport)
+    assert MendedChannel is connection.transport.Channel
+
+
+def test_certificates_of_a_redis_with_tls_are_checked():
+    app = make_app(Settings(redis_url="rediss://localhost:1/0"))
+    assert "CERT_REQUIRED" == app.conf.broker_use_ssl["ssl_cert_reqs"].name
+
+
+def test_the_wire_carries_json_only(app):
+    assert ["json"] == list(app.conf.accept_content)
+    assert "json" == app.conf.task_serializer
+    json.dumps(app.conf.broker_transport_options)
+
+
+class Broken(kombu_redis.Channel):
+    """A channel with a pop pending on a connection that broke; what a close does is noted."""
+
+    connection_errors = (RedisConnectionError,)
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+        self.closed, self._in_poll = False, True
+        self.connection = type("Connection", (), {"cycle": set(), "close_channel": self.log.append})()
+        self.auto_delete_queues, self._fanout_queues, self._consumers, self._qos = set(), {}, set(), None
+        self._cycle = None
+
+    def _brpop_read(self, **_):
+        self._in_poll = False
+        raise RedisConnectionError("Connection closed by server.")
+
+    def _disconnect_pools(self):
+        self.log.append("pools")
+
+    def _close_clients(self):
+        self.log.append("clients")
+
+    def __del__(self):
+        """Nothing to close."""
+
+
+class Mended(MendedChannel, Broken):
+    """The same channel, mended."""
+
+
+def test_a_channel_with_a_broken_connection_is_closed_all_the_same():
+    channel = Mended()
+    channel.close()
+    assert channel.closed
+    assert ["pools", "clients", channel] == channel.log
+
+
+def test_kombu_still_needs_the_mend():
+    with pytest.raises(RedisConnectionError):
+        Broken().close()

@@ -1,0 +1,257 @@
+"""The way of one item through a worker, on a ledger in memory."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from config.celery import make_app
+from stagefleet.errors import (
+    DeletionDisabledError,
+    ItemCancelledError,
+    LeaseLostError,
+    RateLimitedError,
+    RedisUnreachableError,
+    RegistryUnavailableError,
+)
+from stagefleet.manager import Produced
+from stagefleet.runs.leases import LeaseKeeper
+from stagefleet.runs.model import Order, Outcome
+from stagefleet.settings import RunSettings, Settings
+from stagefleet.testing import MemoryLedger
+from tasks.base import Job, Operation, Workshop, register
+
+SETTINGS = RunSettings(backoff_seconds=2, backoff_limit_seconds=60, max_attempts=3)
+
+
+class Fleet:
+    """A ledger in memory and one workshop; messages are delivered by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
+        self.keeper = LeaseKeeper(self.ledger, SETTINGS)
+        self.slept: list[float] = []
+        self.workshop = Workshop(
+            self.ledger, self.keeper, SETTINGS, worker="worker-1@here", sleep=self.slept.append
+        )
+
+    def submit(self, *items: str, **options: Any) -> str:
+        submission = self.ledger.open(Order(operation="noop", options=options, max_attempts=3))
+        self.ledger.append(submission, items)
+        self.ledger.start(submission)
+        return submission.run
+
+    def deliver(self, operation: Operation) -> None:
+        message = self.ledger.broker.popleft()
+        self.workshop.carry_out(operation, message.run, message.index)
+
+    def outcomes(self, run: str) -> list[Outcome]:
+        return self.ledger.outcomes(run, "", limit=100, block_seconds=0) or []
+
+
+@pytest.fixture
+def fleet():
+    fleet = Fleet()
+    yield fleet
+    fleet.keeper.close()
+
+
+def failing(error: Exception) -> Callable[[Job], Produced]:
+    def operation(job: Job) -> Produced:
+        raise error
+
+    return operation
+
+
+def test_an_operation_sees_its_item_its_options_and_what_is_asked_for(fleet):
+    seen = []
+    run = fleet.submit("a", "b", repository="host.example/path")
+
+    def operation(job: Job) -> Produced:
+        seen.append((job.run, job.item, dict(job.options), list(job.asked())))
+        return Produced()
+
+    fleet.deliver(operation)
+    assert [(run, "a", {"repository": "host.example/path"}, ["a", "b"])] == seen
+
+
+def test_what_was_produced_is_the_outcome(fleet):
+    run = fleet.submit("a")
+    fleet.deliver(lambda _: Produced(result={"k": 1}, bytes=7))
+    (outcome,) = fleet.outcomes(run)
+    assert ("succeeded", {"k": 1}, 7, 1) == (outcome.state, outcome.result, outcome.bytes, outcome.attempts)
+
+
+def test_what_was_there_already_is_skipped(fleet):
+    run = fleet.submit("a")
+    fleet.deliver(lambda _: Produced(skipped=True))
+    assert ["skipped"] == [outcome.state for outcome in fleet.outcomes(run)]
+
+
+def test_a_doubled_message_does_nothing(fleet):
+    run = fleet.submit("a")
+    fleet.ledger.broker.append(fleet.ledger.broker[0])
+    done: list[str] = []
+
+    def operation(job: Job) -> Produced:
+        done.append(job.item)
+        return Produced()
+
+    for _ in range(2):
+        fleet.deliver(operation)
+    assert ["a"] == done
+    assert 1 == len(fleet.outcomes(run))
+
+
+def test_a_message_of_a_run_that_is_gone_does_nothing(fleet):
+    fleet.workshop.carry_out(failing(AssertionError("must not run")), "nowhere", 0)
+
+
+def test_an_error_that_may_pass_waits_for_another_attempt_longer_each_time(fleet):
+    run = fleet.submit("a")
+    waits = []
+    for _ in range(2):
+        fleet.deliver(failing(RegistryUnavailableError("down")))
+        assert 1 == fleet.ledger.run(run).waiting
+        before = fleet.now
+        while not fleet.ledger.broker:
+            fleet.now += 0.1
+            fleet.ledger.sweep()
+        waits.append(fleet.now - before)
+    assert 1 <= waits[0] <= 2.1
+    assert 2 <= waits[1] <= 4.1
+    fleet.deliver(failing(RegistryUnavailableError("down for good")))
+    (outcome,) = fleet.outcomes(run)
+    assert ("failed", "down for good", 3) == (outcome.state, outcome.error.message, outcome.attempts)
+
+
+def test_a_registry_that_asks_for_a_longer_pause_gets_it(fleet):
+    fleet.submit("a")
+    fleet.deliver(failing(RateLimitedError("slow down", retry_after_seconds=300)))
+    fleet.now += 299
+    fleet.ledger.sweep()
+    assert 0 == len(fleet.ledger.broker)
+    fleet.now += 2
+    fleet.ledger.sweep()
+    assert 1 == len(fleet.ledger.broker)
+
+
+def test_an_error_that_stays_fails_at_once(fleet):
+    run = fleet.submit("a")
+    fleet.deliver(failing(DeletionDisabledError("deletion is off")))
+    (outcome,) = fleet.outcomes(run)
+    assert ("failed", "DeletionDisabledError") == (outcome.state, outcome.error.type)
+
+
+def test_a_bug_fails_its_item_with_type_and_message(fleet):
+    run = fleet.submit("a")
+    fleet.deliver(failing(ZeroDivisionError("division by zero")))
+    (outcome,) = fleet.outcomes(run)
+    assert ("ZeroDivisionError", "division by zero") == (outcome.error.type, outcome.error.message)
+
+
+def test_who_lost_the_lease_finishes_nothing(fleet):
+    run = fleet.submit("a")
+    fleet.deliver(failing(LeaseLostError("over")))
+    assert [] == fleet.outcomes(run)
+    assert 1 == fleet.ledger.run(run).claimed
+
+
+def test_an_item_of_a_run_cancelled_with_now_is_cancelled(fleet):
+    run = fleet.submit("a")
+
+    def operation(job: Job) -> Produced:
+        fleet.ledger.cancel(run, now=True)
+        fleet.keeper.renew(list(fleet.keeper._held))
+        job.leash.check()
+        raise AssertionError("the leash must have raised")
+
+    fleet.deliver(operation)
+    assert ("cancelled", 1) == (fleet.ledger.run(run).state, fleet.ledger.run(run).cancelled)
+
+
+def test_a_worker_that_must_stop_hands_its_item_back_without_counting_the_attempt(fleet):
+    run = fleet.submit("a")
+
+    def operation(job: Job) -> Produced:
+        fleet.keeper.stop_all()
+        job.leash.check()
+        raise AssertionError("the leash must have raised")
+
+    fleet.deliver(operation)
+    assert [] == fleet.outcomes(run)
+    (message,) = fleet.ledger.broker
+    claim = fleet.ledger.claim(message.run, message.index, "another")
+    assert claim is not None
+    assert 1 == claim.attempt
+
+
+def test_a_leash_that_stops_nobody_knows_why_still_leaves_the_item_to_others(fleet):
+    fleet.submit("a")
+    fleet.deliver(failing(ItemCancelledError("stop")))
+    assert 1 == len(fleet.ledger.broker)
+
+
+def test_an_outage_of_the_ledger_at_the_finish_is_waited_out(fleet, monkeypatch):
+    run = fleet.submit("a")
+    answers = iter([RedisUnreachableError("restarting")] * 3)
+    finish = fleet.ledger.finish
+
+    def restarting(*args: Any, **kwargs: Any) -> Any:
+        for error in answers:
+            raise error
+        return finish(*args, **kwargs)
+
+    monkeypatch.setattr(fleet.ledger, "finish", restarting)
+    fleet.deliver(lambda _: Produced())
+    assert ["succeeded"] == [outcome.state for outcome in fleet.outcomes(run)]
+    assert 3 == len(fleet.slept)
+    assert all(later > earlier / 2 for earlier, later in zip(fleet.slept, fleet.slept[1:], strict=False))
+
+
+def test_an_outage_without_end_is_not_waited_for_without_end(fleet, monkeypatch):
+    fleet.submit("a")
+
+    def gone(*_: Any, **__: Any) -> bool:
+        raise RedisUnreachableError("gone")
+
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("tasks.base.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(fleet.ledger, "finish", gone)
+    monkeypatch.setattr(fleet.ledger, "claim", lambda *_: None)
+    with pytest.raises(RedisUnreachableError):
+        fleet.workshop._patiently(gone)
+    assert len(fleet.slept) < 4
+
+
+def test_the_order_of_a_run_is_read_once(fleet, monkeypatch):
+    reads: list[str] = []
+    order = fleet.ledger.order
+
+    def counted(run: str) -> Any:
+        reads.append(run)
+        return order(run)
+
+    monkeypatch.setattr(fleet.ledger, "order", counted)
+    run = fleet.submit("a", "b", "c")
+    for _ in range(3):
+        fleet.deliver(lambda _: Produced())
+    assert [run] == reads
+
+
+def test_pauses_stay_within_their_limit(fleet):
+    random.seed(1)
+    run = fleet.submit("a")
+    claim = fleet.ledger.claim(run, 0, "me")
+    late = type(claim)(run, 0, "a", claim.fence, 99, claim.claimed_at, claim.lease_until)
+    assert 30 <= fleet.workshop._pause_seconds(RegistryUnavailableError("down"), late) <= 60
+
+
+def test_a_second_task_of_a_name_is_refused(fleet):
+    app = make_app(Settings(redis_url="redis://localhost:1/0"), ["noop"])
+    register(app, "noop", lambda _: Produced(), fleet.workshop)
+    assert "stagefleet.noop" in app.tasks
+    with pytest.raises(ValueError, match=r"stagefleet\.noop"):
+        register(app, "noop", lambda _: Produced(), fleet.workshop)

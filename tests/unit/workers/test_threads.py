@@ -1,0 +1,183 @@
+"""The threads that keep a worker honest: ticker, heart, reaper, stopper."""
+
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from stagefleet.errors import RedisUnreachableError, SettingsError
+from stagefleet.runs.model import WorkerInfo
+from stagefleet.testing import MemoryLedger
+from workers.health import count_workers
+from workers.heart import STILL_SECONDS, Heart
+from workers.layout import check_layout
+from workers.reaper import Reaper
+from workers.stopper import EXIT_AT_ONCE, Stopper
+from workers.ticker import Ticker
+
+INFO = WorkerInfo(name="worker-7@here", slots=8, queues=("copy",))
+
+
+def test_a_ticker_survives_what_its_action_raises():
+    called = threading.Semaphore(0)
+
+    def action() -> None:
+        called.release()
+        raise RuntimeError("a bug")
+
+    ticker = Ticker("test", action, seconds=0.001)
+    ticker.start()
+    assert all(called.acquire(timeout=5) for _ in range(3))
+    ticker.stop()
+    assert ticker._thread is not None
+    assert not ticker._thread.is_alive()
+
+
+def test_a_ticker_tells_of_an_outage_once(capsys):
+    answers = iter([RedisUnreachableError("down"), RedisUnreachableError("down"), None])
+
+    def action() -> None:
+        answer = next(answers)
+        if answer:
+            raise answer
+
+    ticker = Ticker("test", action, seconds=1)
+    for _ in range(3):
+        ticker.tick()
+    said = capsys.readouterr().out
+    assert (1, 1) == (said.count("out_of_reach"), said.count("in_reach_again"))
+
+
+def test_a_heart_makes_the_worker_visible_until_it_signs_off():
+    ledger = MemoryLedger()
+    heart = Heart(ledger, INFO, on_still=lambda: None)
+    heart.beat()
+    assert [INFO] == ledger.workers("copy")
+    assert (1, 0) == (count_workers(ledger, "here"), count_workers(ledger, "elsewhere"))
+    heart.sign_off()
+    assert [] == ledger.workers()
+
+
+def test_a_loop_that_stands_still_while_redis_answers_is_reported_once():
+    now, reports = [0.0], []
+    heart = Heart(MemoryLedger(), INFO, on_still=lambda: reports.append(now[0]), clock=lambda: now[0])
+    now[0] = STILL_SECONDS - 1
+    heart.beat()
+    assert [] == reports
+    now[0] = STILL_SECONDS + 1
+    heart.beat()
+    heart.beat()
+    assert [STILL_SECONDS + 1] == reports
+
+
+def test_a_loop_that_stands_still_in_an_outage_is_not_reported(monkeypatch):
+    now, reports = [0.0], []
+    heart = Heart(MemoryLedger(), INFO, on_still=lambda: reports.append(now[0]), clock=lambda: now[0])
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise RedisUnreachableError("down")
+
+    monkeypatch.setattr(MemoryLedger, "beat", unreachable)
+    now[0] = STILL_SECONDS * 3
+    with pytest.raises(RedisUnreachableError):
+        heart.beat()
+    monkeypatch.undo()
+    now[0] += STILL_SECONDS - 1
+    heart.beat()
+    assert [] == reports
+
+
+class Elections:
+    def __init__(self, leader: str) -> None:
+        self.leader, self.sweeps = leader, 0
+        self.asked: list[tuple[str, str, float]] = []
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        self.asked.append((role, holder, seconds))
+        return holder == self.leader
+
+    def sweep(self) -> int:
+        self.sweeps += 1
+        return 0
+
+
+def test_only_the_elected_worker_sweeps():
+    ledger = Elections("a")
+    for worker in ("a", "b", "a"):
+        Reaper(ledger, worker, sweep_seconds=2).sweep()
+    assert 2 == ledger.sweeps
+    assert ("reaper", "b", 6) in ledger.asked
+
+
+class Process:
+    """A stopper whose process cannot end."""
+
+    def __init__(self, drain_seconds: float, life_line: int | None = None) -> None:
+        self.happened: list[str] = []
+        self.draining = threading.Event()
+        self.stopper = Stopper(
+            drain=self._drain,
+            hand_back=lambda: self.happened.append("hand back"),
+            drain_seconds=drain_seconds,
+            life_line=life_line,
+            leave=self._leave,
+        )
+        self.thread = threading.Thread(target=self._watch)
+
+    def _drain(self) -> None:
+        self.happened.append("drain")
+        self.draining.set()
+
+    def _leave(self, status: int) -> None:
+        self.happened.append(f"leave {status}")
+        raise SystemExit
+
+    def _watch(self) -> None:
+        with pytest.raises(SystemExit):
+            self.stopper.watch()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stopper._wake_up.close()
+        self.stopper._signalled.close()
+
+    def signal(self, number: int) -> None:
+        self.stopper._signalled.send(bytes([number]))
+
+
+def test_a_first_signal_drains_hands_back_and_leaves_in_time():
+    with Process(drain_seconds=0.6) as process:
+        process.signal(signal.SIGTERM)
+        process._watch()
+    assert ["drain", "hand back", f"leave {EXIT_AT_ONCE}"] == process.happened
+
+
+def test_a_second_signal_leaves_at_once():
+    with Process(drain_seconds=60) as process:
+        process.thread.start()
+        process.signal(signal.SIGTERM)
+        assert process.draining.wait(5)
+        process.signal(signal.SIGINT)
+        process.thread.join(5)
+    assert ["drain", f"leave {EXIT_AT_ONCE}"] == process.happened
+
+
+def test_the_death_of_the_supervisor_ends_its_processes():
+    life_line, end = os.pipe()
+    with Process(drain_seconds=60, life_line=life_line) as process:
+        process.signal(signal.SIGCHLD)  # not one to stop for
+        os.close(end)
+        process._watch()
+    os.close(life_line)
+    assert [f"leave {EXIT_AT_ONCE}"] == process.happened
+
+
+def test_our_packages_lie_together_and_others_are_named():
+    check_layout()
+    with pytest.raises(SettingsError, match="'socket'") as caught:
+        check_layout((socket,))
+    assert 2 == caught.value.exit_code
