@@ -12,6 +12,7 @@
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError
     |   +-- RegistryUnreachableError
+    |   |   +-- CertificateError      no trusted TLS connection (not retryable)
     |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
     +-- RegistryError                 what a registry answered
     |   +-- ForbiddenError            403
@@ -43,6 +44,7 @@ from typing import Any, ClassVar, Self
 
 __all__ = [
     "BrokenStageError",
+    "CertificateError",
     "ContentError",
     "CoordinatorLostError",
     "CredentialsError",
@@ -146,6 +148,12 @@ class RedisUnreachableError(UnreachableError):
 
 class RegistryUnreachableError(UnreachableError):
     """A registry cannot be connected to, or the connection broke in the middle."""
+
+
+class CertificateError(RegistryUnreachableError):
+    """A registry's certificate is not to be trusted."""
+
+    retryable = False
 
 
 class NoWorkerError(UnreachableError):

@@ -51,8 +51,8 @@ class _Section(BaseModel):
 class RegistrySettings(_Section):
     """How one registry is reached; its login comes from the Docker configuration file."""
 
-    plain_http: bool = False
-    """Speak HTTP without TLS. Loopback hosts need no permission."""
+    plain_http: bool | None = None
+    """Speak HTTP without TLS; where it is not said, loopback hosts do and others do not."""
     insecure: bool = False
     """Accept any certificate."""
     ca_file: Path | None = None

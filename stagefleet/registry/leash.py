@@ -34,7 +34,7 @@ class _Unleashed:
     def check(self) -> None:
         return
 
-    def require(self, seconds: float) -> None:
+    def require(self, seconds: float) -> None:  # noqa: ARG002 - nothing is required here
         return
 
 

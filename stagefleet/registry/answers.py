@@ -1,0 +1,108 @@
+"""What a registry answered, as errors (OCI distribution specification 1.1, "Error Codes")."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from stagefleet.errors import (
+    ForbiddenError,
+    ManifestRefusedError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
+    UnreachableError,
+)
+from stagefleet.registry.transport import read_all
+
+__all__ = ["error_of", "retry_after_seconds"]
+
+_ERROR_BYTES = 64 * 1024
+_SHOWN_CHARACTERS = 300
+_BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the body of an error answer says."""
+
+    codes: tuple[str, ...] = ()
+    text: str = ""
+    details: tuple[Any, ...] = ()
+
+
+def error_of(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
+    """The error that an answer stands for; reads the answer's body.
+
+    Args:
+        response: The answer, with a status that was not hoped for.
+        method: The request's method.
+        repository: The repository asked, as `host/path`.
+        subject: What was asked for, for a person.
+    """
+    told = _told(response)
+    status = response.status_code
+    context: dict[str, Any] = {
+        "method": method,
+        "repository": repository,
+        "status": status,
+        "codes": told.codes,
+    }
+    said = " ".join(filter(None, [", ".join(told.codes), told.text]))
+    what = f"{subject}: {method} answered {status}" + (f" ({said})" if said else "")
+    if method == "PUT" and status in {400, 404} and _BLOB_CODES.intersection(told.codes):
+        missing = tuple(dict.fromkeys(_DIGEST.findall(json.dumps(told.details))))
+        return ManifestRefusedError(what, missing=missing, **context)
+    if status == 404:  # noqa: PLR2004 - HTTP's number
+        return NotFoundError(what, **context)
+    if status in {401, 403}:
+        return ForbiddenError(f"{what}: the login may not do this", **context)
+    if status == 429:  # noqa: PLR2004 - HTTP's number
+        seconds = retry_after_seconds(response)
+        wait = "" if seconds is None else f", and asks to wait {seconds:.0f} s"
+        return RateLimitedError(f"{what}{wait}", retry_after_seconds=seconds, **context)
+    if status >= 500:  # noqa: PLR2004 - HTTP's number
+        return RegistryUnavailableError(what, **context)
+    return RegistryError(what, **context)
+
+
+def retry_after_seconds(response: requests.Response) -> float | None:
+    """What `Retry-After` asks for, in seconds from now; it may be seconds or a date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, date.timestamp() - time.time())
+
+
+def _told(response: requests.Response) -> _Told:
+    try:
+        body = read_all(response, _ERROR_BYTES)
+    except UnreachableError:
+        return _Told()
+    try:
+        document = json.loads(body or b"")
+        errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _Told()
+    return _Told(
+        codes=tuple(str(entry["code"])[:_SHOWN_CHARACTERS] for entry in errors if entry.get("code")),
+        text=next((_plain(entry["message"]) for entry in errors if entry.get("message")), ""),
+        details=tuple(entry.get("detail") for entry in errors),
+    )
+
+
+def _plain(text: object) -> str:
+    """A registry's words on one line, of bounded length, with nothing that a terminal would obey."""
+    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]+", " ", str(text))[:_SHOWN_CHARACTERS]

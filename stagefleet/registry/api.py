@@ -1,0 +1,101 @@
+"""What all calls to a registry have in common: URLs, scopes, and answers of bounded size."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+
+from stagefleet.errors import RegistryError
+from stagefleet.names import Repository
+from stagefleet.registry.auth import Authorizer
+from stagefleet.registry.calls import Call, Caller
+from stagefleet.registry.docker_config import DockerConfig
+from stagefleet.registry.hosts import api_path, base_url
+from stagefleet.registry.transport import Transport, read_all
+from stagefleet.settings import Settings, docker_config_file
+
+__all__ = ["SMALL_BYTES", "Api", "scopes_of"]
+
+SMALL_BYTES = 64 * 1024
+"""The most that an answer may have where hardly anything is due."""
+
+
+class Api:
+    """The connection to registries; one a process, for all its threads. Close it, or use it in a `with`.
+
+    All methods raise `RegistryUnreachableError` where the registry does not answer, `CredentialsError` where
+    it refuses the login, `RateLimitedError` and `RegistryUnavailableError` where it fails after all retries,
+    and `RegistryError` for what else it answers.
+
+    Args:
+        settings: Time-outs, retries, and TLS by registry.
+        config: Where logins come from; Docker's own configuration file if None.
+    """
+
+    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
+        config = DockerConfig(docker_config_file()) if config is None else config
+        self._settings = settings
+        self._transport = Transport(settings)
+        self._caller = Caller(
+            self._transport, Authorizer(config, self._transport.send), config.origin, settings
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def _url(self, repository: Repository, path: str) -> str:
+        return f"{base_url(repository.host, self._settings)}/v2/{api_path(repository)}/{path}"
+
+    def _call(
+        self,
+        method: str,
+        repository: Repository,
+        url: str,
+        subject: str,
+        *,
+        scopes: tuple[str, ...] | None = None,
+        hoped: frozenset[int] = frozenset({200}),
+        **more: Any,
+    ) -> requests.Response:
+        scopes = scopes_of(repository, "pull") if scopes is None else scopes
+        return self._caller.call(
+            Call(method, repository.host, url, str(repository), subject, hoped, scopes=scopes, **more)
+        )
+
+    @staticmethod
+    def _read(response: requests.Response, limit_bytes: int = SMALL_BYTES) -> bytes:
+        content = read_all(response, limit_bytes)
+        if content is None:
+            raise RegistryError(
+                f"{urlsplit(response.url).netloc} answered with more than {limit_bytes} bytes"
+            )
+        return content
+
+    def _same_registry(self, repository: Repository, url: str) -> str:
+        """A URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
+        ours, given = urlsplit(base_url(repository.host, self._settings)), urlsplit(url)
+        if given.netloc == ours.netloc:
+            return urlunsplit(given._replace(scheme=ours.scheme))
+        if given.scheme in {"https", ours.scheme}:
+            return url  # uploads may have a host of their own; it is not sent our login
+        raise RegistryError(
+            f"{repository.host} points to {given.scheme}://{given.netloc}, which is not safe",
+            repository=str(repository),
+        )
+
+
+def scopes_of(repository: Repository, actions: str) -> tuple[str, ...]:
+    """What a token has to allow (https://distribution.github.io/distribution/spec/auth/scope/)."""
+    return (f"repository:{api_path(repository)}:{actions}",)

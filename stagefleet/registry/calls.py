@@ -1,0 +1,238 @@
+"""A call to a registry: one request with its login, its retries and its redirects."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from stagefleet.errors import (
+    CertificateError,
+    ForbiddenError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnreachableError,
+)
+from stagefleet.registry.answers import error_of, retry_after_seconds
+from stagefleet.registry.auth import Authorizer
+from stagefleet.registry.hosts import is_loopback
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.transport import Body, Transport, read_all
+from stagefleet.settings import HttpSettings, Settings
+
+__all__ = ["Call", "Caller"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+_UNAUTHORIZED = 401
+_MOST_LOGINS = 2
+_NAP_SECONDS = 1.0  # how soon a wait notices that the item was cancelled
+_ERROR_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is to be asked of a registry.
+
+    Attributes:
+        method: The HTTP method.
+        host: The registry, as in names: what its login and settings go by.
+        url: The whole URL.
+        repository: For messages and errors, `host/path`.
+        subject: What it is about, for a person.
+        hoped: The statuses that are no error.
+        scopes: What a token has to allow (https://distribution.github.io/distribution/spec/auth/scope/).
+        headers: More headers.
+        body: The body, or what opens it anew each time that it is sent.
+        is_write: Takes effect: starts only while the lease outlasts the time-out.
+        retries: Whether it is tried again at all after failures.
+        leash: Holds it back.
+    """
+
+    method: str
+    host: str
+    url: str
+    repository: str
+    subject: str
+    hoped: frozenset[int]
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Callable[[], bytes | Body] | None = None
+    is_write: bool = False
+    retries: bool = True
+    leash: Leash = UNLEASHED
+
+
+class Caller:
+    """Makes calls; thread-safe.
+
+    Args:
+        transport: Sends single requests.
+        authorizer: Knows what to log in with.
+        origin: Says where logins come from, for messages.
+        settings: Time-outs and retries.
+        sleep: Waits so many seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        authorizer: Authorizer,
+        origin: Callable[[], str],
+        settings: Settings,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = transport
+        self._authorizer = authorizer
+        self._origin = origin
+        self._settings = settings
+        self._http = settings.http
+        self._sleep = sleep
+        self._pauses: dict[str, float] = {}
+        self._pauses_lock = threading.Lock()
+
+    def call(self, call: Call) -> requests.Response:
+        """Make a call; the answer's body is still to be read.
+
+        Raises:
+            RegistryError: The answer is none of those hoped for.
+            RegistryUnreachableError: The registry did not answer, as often as it was asked.
+            CredentialsError: It refuses the login.
+        """
+        failures = 0
+        while True:
+            self._await_host(call)
+            try:
+                response = self._authorized(call)
+            except CertificateError:
+                raise
+            except RegistryUnreachableError:
+                if not self._may_retry(call, failures):
+                    raise
+                wait = backoff_seconds(self._http, failures)
+            else:
+                if response.status_code in call.hoped:
+                    return response
+                wait = self._wait_seconds(call, response, failures)
+            failures += 1
+            self.pause(wait, call.leash)
+
+    def _may_retry(self, call: Call, failures: int) -> bool:
+        return call.retries and failures < self._http.retries
+
+    def _wait_seconds(self, call: Call, response: requests.Response, failures: int) -> float:
+        """How long to wait before the next attempt; raises where there is none."""
+        status, asked = response.status_code, retry_after_seconds(response)
+        error = error_of(response, call.method, call.repository, call.subject)
+        if status not in _RETRIED or not self._may_retry(call, failures):
+            raise error
+        wait = backoff_seconds(self._http, failures)
+        if asked is None:
+            return wait
+        if asked > self._http.retry_after_limit_seconds:
+            raise error
+        if isinstance(error, RateLimitedError):
+            self._hold_up(call.host, asked)
+        return asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
+
+    def _hold_up(self, host: str, seconds: float) -> None:
+        """A registry that asks one of us to wait means all of us."""
+        with self._pauses_lock:
+            self._pauses[host] = max(self._pauses.get(host, 0.0), time.monotonic() + seconds)
+
+    def _await_host(self, call: Call) -> None:
+        if not self._pauses:
+            return
+        wait = self._pauses.get(call.host, 0.0) - time.monotonic()
+        if wait > 0:
+            self.pause(wait + random.uniform(0, 1.0), call.leash)  # noqa: S311 - jitter, no secret
+
+    def pause(self, seconds: float, leash: Leash) -> None:
+        """Wait, unless the leash ends it."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            leash.check()
+            self._sleep(min(left, _NAP_SECONDS))
+        leash.check()
+
+    def _authorized(self, call: Call) -> requests.Response:
+        """Send it, and once or twice again with the login that it turns out to need."""
+        header = self._authorizer.header(call.host, call.scopes)
+        for _ in range(_MOST_LOGINS):
+            response = self._redirected(call, header)
+            challenge = response.headers.get("WWW-Authenticate")
+            if response.status_code != _UNAUTHORIZED or challenge is None:
+                return response
+            if header is not None and 'error="insufficient_scope"' in challenge:
+                break
+            read_all(response, _ERROR_BYTES)
+            header = self._authorizer.answer(call.host, challenge, call.scopes, header)
+        else:
+            response = self._redirected(call, header)
+        if response.status_code != _UNAUTHORIZED:
+            return response
+        error = error_of(response, call.method, call.repository, call.subject)
+        raise ForbiddenError(
+            f"{error}; {self._origin()}",
+            method=call.method,
+            repository=call.repository,
+            status=error.status,
+            codes=error.codes,
+        )
+
+    def _redirected(self, call: Call, authorization: str | None) -> requests.Response:
+        url, origin = call.url, urlsplit(call.url)[:2]
+        for _ in range(_MOST_REDIRECTS):
+            headers = dict(call.headers)
+            if authorization is not None and urlsplit(url)[:2] == origin:
+                headers["Authorization"] = authorization  # never to another host
+            response = self._send(call, url, headers)
+            location = response.headers.get("Location")
+            if (
+                response.status_code not in _REDIRECTS
+                or location is None
+                or call.method not in {"GET", "HEAD"}
+            ):
+                return response
+            read_all(response, _ERROR_BYTES)
+            url = urljoin(url, location)
+            self._check_target(call, url)
+        raise RegistryError(
+            f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)",
+            method=call.method,
+            repository=call.repository,
+        )
+
+    def _send(self, call: Call, url: str, headers: Mapping[str, str]) -> requests.Response:
+        timeout = self._http.read_timeout_seconds
+        if call.is_write:
+            timeout = self._http.write_timeout_seconds
+            call.leash.require(self._http.connect_timeout_seconds + timeout)
+        body = call.body() if callable(call.body) else call.body
+        return self._transport.send(call.method, url, headers, body, read_timeout_seconds=timeout)
+
+    def _check_target(self, call: Call, url: str) -> None:
+        """Refuse a redirect that leaves TLS behind, but to where plain HTTP is allowed anyway."""
+        scheme, host = urlsplit(url)[:2]
+        allowed = (
+            is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
+        )
+        if scheme != "https" and not (scheme == "http" and allowed):
+            raise RegistryError(
+                f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe",
+                method=call.method,
+                repository=call.repository,
+            )
+
+
+def backoff_seconds(http: HttpSettings, failures: int) -> float:
+    """The pause after so many failures: it doubles, with jitter, up to a limit."""
+    longest = min(http.backoff_limit_seconds, http.backoff_seconds * 2.0**failures)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret

@@ -1,0 +1,201 @@
+"""A client of the OCI distribution API (specification 1.1, opencontainers/distribution-spec)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urljoin
+
+import requests
+from requests.utils import parse_header_links
+
+from stagefleet.errors import (
+    BrokenStageError,
+    DigestMismatchError,
+    InvalidNameError,
+    NotFoundError,
+    RegistryError,
+)
+from stagefleet.names import Digest, Reference, Repository
+from stagefleet.registry.api import scopes_of
+from stagefleet.registry.calls import Call
+from stagefleet.registry.hosts import base_url
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest
+from stagefleet.registry.uploads import BlobApi
+
+__all__ = ["RegistryClient"]
+
+_TAGS_A_PAGE = 1000  # more than that, ECR refuses
+_MOST_PAGES = 20_000
+_MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
+_TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry that knows no pages, with millions of tags
+_ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
+
+
+class RegistryClient(BlobApi):
+    """Speaks to registries: tags, manifests and blobs; see `Api` for what all its methods raise."""
+
+    def ping(self, host: str) -> None:
+        """Ask a registry whether it is one, and takes the login ("Determining Support").
+
+        Raises:
+            NotFoundError: What answers there is no registry.
+        """
+        call = Call("GET", host, f"{base_url(host, self._settings)}/v2/", host, host, frozenset({200}))
+        try:
+            self._read(self._caller.call(call))
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{host} answers, but is no registry: there is no /v2/",
+                method="GET",
+                repository=host,
+                status=404,
+            ) from error
+
+    def tags(self, repository: Repository) -> Iterator[str]:
+        """The tags of a repository, through every page ("Listing Tags").
+
+        Raises:
+            NotFoundError: The repository does not exist.
+        """
+        url = self._url(repository, f"tags/list?n={_TAGS_A_PAGE}")
+        seen: set[str] = set()
+        while url not in seen:
+            if len(seen) >= _MOST_PAGES:
+                break
+            seen.add(url)
+            response = self._call("GET", repository, url, f"the tags of {repository}")
+            document = self._document(response, repository)
+            tags = document.get("tags") or []
+            if not isinstance(tags, list):
+                break
+            yield from (tag for tag in tags if isinstance(tag, str))
+            following = _next_page(response)
+            if following is None:
+                return
+            url = self._same_registry(repository, urljoin(url, following))
+        raise RegistryError(
+            f"the tags of {repository} have no end: the registry's pages go in circles",
+            method="GET",
+            repository=str(repository),
+        )
+
+    def head_manifest(self, reference: Reference) -> Descriptor:
+        """What a tag or digest names, in one HEAD ("Pulling manifests").
+
+        Raises:
+            NotFoundError: There is no such manifest.
+        """
+        response = self._manifest_call("HEAD", reference)
+        self._read(response)
+        media_type, size = (
+            response.headers.get("Content-Type", ""),
+            response.headers.get("Content-Length", ""),
+        )
+        try:
+            digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
+        except InvalidNameError:
+            manifest = self.fetch_manifest(reference)  # the header is optional
+            return Descriptor(manifest.media_type, manifest.digest, manifest.size)
+        return Descriptor(media_type.partition(";")[0].strip(), digest, int(size) if size.isdecimal() else 0)
+
+    def fetch_manifest(self, reference: Reference) -> Manifest:
+        """A manifest or index, byte for byte, its digest checked.
+
+        Raises:
+            NotFoundError: There is no such manifest.
+            UnsupportedManifestError: It is of another kind.
+            DigestMismatchError: It is not what its digest says.
+            BrokenStageError: The registry knows it, but sends nothing.
+        """
+        for _ in range(2):
+            response = self._manifest_call("GET", reference)
+            raw = self._read(response, _MANIFEST_BYTES)
+            if raw:
+                break
+        else:
+            raise BrokenStageError(f"the registry knows {reference} but sends nothing of it: build it again")
+        algorithm = "sha256" if reference.digest is None else reference.digest.algorithm
+        manifest = Manifest.parse(raw, response.headers.get("Content-Type", ""), algorithm=algorithm)
+        told = response.headers.get("Docker-Content-Digest", "")
+        wanted = (
+            told if reference.digest is None and told.startswith("sha256:") else str(reference.digest or "")
+        )
+        if wanted and wanted != str(manifest.digest):
+            raise DigestMismatchError(
+                f"the registry sent another manifest for {reference}: {manifest.digest}"
+            )
+        return manifest
+
+    def put_manifest(self, reference: Reference, manifest: Manifest, *, leash: Leash = UNLEASHED) -> None:
+        """Write a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
+
+        Raises:
+            ManifestRefusedError: The registry lacks blobs or members that it names.
+            LeaseLostError: The lease would not outlast the request.
+        """
+        self._read(
+            self._manifest_call(
+                "PUT",
+                reference,
+                body=manifest.raw,
+                headers={"Content-Type": manifest.media_type},
+                leash=leash,
+            )
+        )
+
+    def delete_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> None:
+        """Delete a tag, or a digest with every tag that it has ("Content Management").
+
+        Raises:
+            NotFoundError: There is none.
+            RegistryError: With status 400 or 405, where the registry does not do this.
+            LeaseLostError: The lease would not outlast the request.
+        """
+        self._read(self._manifest_call("DELETE", reference, leash=leash))
+
+    def _manifest_call(
+        self,
+        method: str,
+        reference: Reference,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _ACCEPT,
+        leash: Leash = UNLEASHED,
+    ) -> requests.Response:
+        actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
+        return self._call(
+            method,
+            reference.repository,
+            self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),
+            str(reference),
+            scopes=scopes_of(reference.repository, actions),
+            hoped=frozenset({200, 201, 202, 204}),
+            headers=headers,
+            body=body,
+            is_write=method in {"PUT", "DELETE"},
+            leash=leash,
+        )
+
+    def _document(self, response: requests.Response, repository: Repository) -> dict[str, Any]:
+        try:
+            document = json.loads(self._read(response, _TAGS_BYTES))
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise RegistryError(
+                f"{repository.host} answered something that is no JSON object: is it a registry?",
+                method="GET",
+                repository=str(repository),
+                status=response.status_code,
+            )
+        return document
+
+
+def _next_page(response: requests.Response) -> str | None:
+    for link in parse_header_links(response.headers.get("Link", "")):
+        if link.get("rel") == "next":
+            return link.get("url")
+    return None

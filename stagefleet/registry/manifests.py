@@ -1,0 +1,193 @@
+"""Manifests and indexes of Docker and OCI: parsed once, kept byte for byte.
+
+OCI image specification 1.1, "Image Manifest" and "Image Index"; Docker's "Image Manifest V 2, Schema 2".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from stagefleet.errors import InvalidNameError, UnsupportedManifestError
+from stagefleet.names import Digest
+
+__all__ = [
+    "DOCKER_INDEX",
+    "DOCKER_MANIFEST",
+    "INDEXES",
+    "MANIFESTS",
+    "OCI_INDEX",
+    "OCI_MANIFEST",
+    "Descriptor",
+    "Manifest",
+    "digest_of",
+]
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
+MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+
+_MOST_DESCRIPTORS = 10_000
+
+
+def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
+    """The digest of some content."""
+    return Digest(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What names a piece of content (OCI image specification 1.1, "Content Descriptors").
+
+    Attributes:
+        media_type: What kind of content it is.
+        digest: Of the content.
+        size: Of the content, in bytes.
+        urls: Where else it can be had; layers that have some are not for registries.
+        platform: Of an index's member: `os`, `architecture` and so on.
+        annotations: Free facts about the content.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    platform: Mapping[str, Any] | None = field(default=None, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def parse(cls, document: object) -> Self:
+        """Read a descriptor.
+
+        Raises:
+            UnsupportedManifestError: It is none.
+        """
+        if not isinstance(document, Mapping):
+            raise UnsupportedManifestError("the manifest has a descriptor that is no object")
+        size, urls, platform = document.get("size"), document.get("urls") or [], document.get("platform")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise UnsupportedManifestError("the manifest has a descriptor without a size")
+        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+            raise UnsupportedManifestError("the manifest has a descriptor with malformed urls")
+        try:
+            digest = Digest.parse(str(document.get("digest")))
+        except InvalidNameError as error:
+            raise UnsupportedManifestError(f"the manifest has a malformed descriptor: {error}") from error
+        annotations = document.get("annotations")
+        return cls(
+            media_type=str(document.get("mediaType") or ""),
+            digest=digest,
+            size=size,
+            urls=tuple(urls),
+            platform=platform if isinstance(platform, Mapping) else None,
+            annotations=annotations if isinstance(annotations, Mapping) else {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or an index, with the very bytes that its digest is of.
+
+    Attributes:
+        raw: The bytes.
+        media_type: One of `MANIFESTS` or `INDEXES`.
+        digest: Of the bytes.
+        config: Of a manifest.
+        layers: Of a manifest, the lowest first.
+        members: Of an index, in its order.
+        annotations: Free facts.
+        subject: The manifest that this one refers to.
+    """
+
+    raw: bytes = field(repr=False)
+    media_type: str
+    digest: Digest
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    members: tuple[Descriptor, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    subject: Descriptor | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(self.raw)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index."""
+        return self.media_type in INDEXES
+
+    @classmethod
+    def parse(cls, raw: bytes, media_type: str = "", *, algorithm: str = "sha256") -> Self:
+        """Read a manifest or index.
+
+        Args:
+            raw: As the registry sent it.
+            media_type: From the Content-Type header; the document's own stands where that says nothing.
+            algorithm: Of the digest to name it by.
+
+        Raises:
+            UnsupportedManifestError: It is of another kind, or malformed.
+        """
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError):
+            raise UnsupportedManifestError("the manifest is no JSON") from None
+        if not isinstance(document, dict):
+            raise UnsupportedManifestError("the manifest is no JSON object")
+        kind = _kind(document, media_type)
+        is_index = kind in INDEXES
+        config, subject = document.get("config"), document.get("subject")
+        if not is_index and config is None:
+            raise UnsupportedManifestError(f"the manifest of type {kind} has no config")
+        annotations = document.get("annotations")
+        return cls(
+            raw=raw,
+            media_type=kind,
+            digest=digest_of(raw, algorithm),
+            config=None if is_index else Descriptor.parse(config),
+            layers=() if is_index else _descriptors(document, "layers"),
+            members=_descriptors(document, "manifests") if is_index else (),
+            annotations=annotations if isinstance(annotations, dict) else {},
+            subject=None if subject is None else Descriptor.parse(subject),
+        )
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """The manifest of a document of our own; it must name its `mediaType`."""
+        return cls.parse(json.dumps(document, separators=(",", ":")).encode())
+
+
+def _kind(document: Mapping[str, Any], header: str) -> str:
+    """The media type, from the header first (OCI distribution specification 1.1, "Pulling manifests")."""
+    known = MANIFESTS | INDEXES
+    named = [header.partition(";")[0].strip().lower(), str(document.get("mediaType") or "")]
+    for kind in named:
+        if kind in known:
+            return kind
+    told = next((kind for kind in reversed(named) if kind), "")
+    if document.get("schemaVersion") == 2 and told in {"", "application/json", "text/plain"}:  # noqa: PLR2004 - schema 2
+        # OCI makes `mediaType` optional: what stands inside tells the kind.
+        if "manifests" in document:
+            return OCI_INDEX
+        if "layers" in document and "config" in document:
+            return OCI_MANIFEST
+    what = told or f"schema version {document.get('schemaVersion')!r}"
+    raise UnsupportedManifestError(
+        f"the manifest is of type {what[:100]}, which is neither Docker's (schema 2) nor OCI's: "
+        "push it again with a current tool"
+    )
+
+
+def _descriptors(document: Mapping[str, Any], name: str) -> tuple[Descriptor, ...]:
+    listed = document.get(name) or []
+    if not isinstance(listed, list) or len(listed) > _MOST_DESCRIPTORS:
+        raise UnsupportedManifestError(f"the manifest's {name} are no list, or too long a one")
+    return tuple(Descriptor.parse(entry) for entry in listed)

@@ -1,0 +1,235 @@
+"""Blobs: fetched, uploaded, mounted, and copied ("Pulling blobs" and "Pushing blobs" of the specification)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import requests
+
+from stagefleet.errors import (
+    BrokenStageError,
+    CredentialsError,
+    ForbiddenError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+)
+from stagefleet.names import Digest, Repository
+from stagefleet.registry.api import Api, scopes_of
+from stagefleet.registry.blobs import BlobReader
+from stagefleet.registry.calls import backoff_seconds
+from stagefleet.registry.hosts import api_path
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.manifests import Descriptor
+from stagefleet.registry.transport import Body
+
+__all__ = ["BlobApi", "Upload"]
+
+_BLOB_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that a registry has begun.
+
+    Attributes:
+        repository: Where it goes.
+        digest: What it will be.
+        url: Where its content is to be sent.
+    """
+
+    repository: Repository
+    digest: Digest
+    url: str
+
+
+class BlobApi(Api):
+    """The part of the API that is about blobs."""
+
+    def fetch_blob(
+        self, repository: Repository, descriptor: Descriptor, *, limit_bytes: int = _BLOB_BYTES
+    ) -> bytes:
+        """A small blob, its size and digest checked.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            BrokenStageError: It is larger than the limit, or the registry has it in name only.
+            DigestMismatchError: It is not what its descriptor says.
+            TruncatedError: The registry broke off, as often as it was asked.
+        """
+        if descriptor.size > limit_bytes:
+            raise BrokenStageError(
+                f"{descriptor.digest} of {repository} has {descriptor.size} bytes, "
+                f"and at most {limit_bytes} are read at once"
+            )
+        with self._reader(repository, descriptor, UNLEASHED) as reader:
+            return b"".join(iter(reader.read, b""))
+
+    def begin_upload(
+        self, repository: Repository, digest: Digest, *, mount_from: Repository | None
+    ) -> Upload | None:
+        """Begin the upload of a blob, or mount it ("Mounting a blob from another repository").
+
+        Args:
+            repository: Where it goes.
+            digest: Which.
+            mount_from: A repository of the same registry that may have it; `repository` itself asks whether
+                it is there, in the same request.
+
+        Returns:
+            The upload, or None if the repository has the blob now.
+        """
+        query, scopes = "", scopes_of(repository, "pull,push")
+        if mount_from is not None:
+            query = "?" + urlencode({"mount": str(digest), "from": api_path(mount_from)}, safe=":/")
+            if mount_from != repository:
+                scopes = tuple(sorted({*scopes, *scopes_of(mount_from, "pull")}))
+        url = self._url(repository, "blobs/uploads/") + query
+        subject = f"blob {digest} of {repository}"
+        try:
+            response = self._call(
+                "POST", repository, url, subject, scopes=scopes, hoped=frozenset({201, 202})
+            )
+        except (CredentialsError, ForbiddenError):
+            if mount_from is None or mount_from == repository:
+                raise
+            # No pull on the other repository: some registries refuse instead of starting an upload.
+            return self.begin_upload(repository, digest, mount_from=None)
+        self._read(response)
+        if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
+            return None
+        return Upload(repository, digest, self._location(response, repository, url))
+
+    def upload_bytes(self, upload: Upload, content: bytes) -> None:
+        """Send the content of a small blob."""
+        self._send_blob(upload, lambda: content)
+
+    def copy_blob(
+        self,
+        source: Repository,
+        destination: Repository,
+        descriptor: Descriptor,
+        *,
+        mount_from: Repository | None,
+        leash: Leash = UNLEASHED,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int:
+        """Bring a blob from one repository to another, if it is not there.
+
+        Args:
+            source: Where it is.
+            destination: Where it goes.
+            descriptor: Which.
+            mount_from: As in `begin_upload`; None sends it without asking.
+            leash: Asked between its pieces.
+            on_bytes: Told how many bytes each piece has.
+
+        Returns:
+            The bytes sent; 0 if it was there or could be mounted.
+
+        Raises:
+            NotFoundError: The source does not have it.
+            BrokenStageError: The source has it in name only.
+            DigestMismatchError: It is not what its descriptor says.
+            TruncatedError: The source broke off, as often as it was asked.
+        """
+        http = self._settings.http
+        failures = 0
+        while True:
+            upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
+            if upload is None:
+                return 0
+            try:
+                self._stream(source, upload, descriptor, leash, on_bytes)
+            except (RegistryUnreachableError, RegistryUnavailableError, NotFoundError) as error:
+                if failures >= http.retries or not _is_worth_a_fresh_upload(error):
+                    raise
+            else:
+                return descriptor.size
+            self._caller.pause(backoff_seconds(http, failures), leash)
+            failures += 1
+            mount_from = None
+
+    def _stream(
+        self,
+        source: Repository,
+        upload: Upload,
+        descriptor: Descriptor,
+        leash: Leash,
+        on_bytes: Callable[[int], None] | None,
+    ) -> None:
+        """Send one blob once; its source is opened anew should the upload want another login."""
+        readers: list[BlobReader] = []
+
+        def opened() -> BlobReader:
+            readers.append(self._reader(source, descriptor, leash, on_bytes))
+            return readers[-1]
+
+        try:
+            self._send_blob(upload, opened)
+        finally:
+            for reader in readers:
+                reader.close()
+
+    def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body]) -> None:
+        separator = "&" if urlsplit(upload.url).query else "?"
+        url = f"{upload.url}{separator}{urlencode({'digest': str(upload.digest)}, safe=':')}"
+        response = self._call(
+            "PUT",
+            upload.repository,
+            url,
+            f"blob {upload.digest} of {upload.repository}",
+            scopes=scopes_of(upload.repository, "pull,push"),
+            hoped=frozenset({201, 204}),
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            retries=False,
+        )
+        self._read(response)
+
+    def _reader(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        leash: Leash,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> BlobReader:
+        url = self._url(repository, f"blobs/{descriptor.digest}")
+
+        def open_blob(offset: int) -> requests.Response:
+            return self._call(
+                "GET",
+                repository,
+                url,
+                f"blob {descriptor.digest} of {repository}",
+                hoped=frozenset({200, 206}),
+                headers={"Range": f"bytes={offset}-"} if offset else {},
+                leash=leash,
+            )
+
+        return BlobReader(open_blob, descriptor, leash=leash, on_bytes=on_bytes)
+
+    def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryError(
+                f"{repository.host} began an upload without saying where: no Location",
+                method="POST",
+                repository=str(repository),
+                status=response.status_code,
+            )
+        return self._same_registry(repository, urljoin(url, location))
+
+
+def _is_worth_a_fresh_upload(
+    error: RegistryUnreachableError | RegistryUnavailableError | NotFoundError,
+) -> bool:
+    """Whether a failed upload may do better from its start.
+
+    One that was cut off cannot be gone on with everywhere (distribution 2.8 knows it no more), and one that
+    the destination has forgotten (404) has to begin anew; a blob that the source lacks stays lacking.
+    """
+    return error.retryable or (isinstance(error, NotFoundError) and error.method != "GET")
