@@ -1,4 +1,4 @@
-"""Blobs: fetched, uploaded, mounted, and copied ("Pulling blobs" and "Pushing blobs" of the specification)."""
+"""Blobs: fetched, uploaded, mounted and copied ("Pulling blobs", "Pushing blobs" in the specification)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,39 @@
+# Every target sets up what it needs; all of it stays inside the checkout, but for Debian packages that lack.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## Python packages in .venv, and the services that demo and tests start
+	@scripts/setup.sh services
+
+demo: setup ## the main job, on real parts; KEEP=1 leaves everything up
+	@$(BIN)/python -m scripts.demo
+
+test: setup ## unit, contract and integration tests
+	@$(PYTEST) tests/unit tests/contract tests/integration -n 2 --dist worksteal --timeout 300
+
+faults: setup ## what kills, pauses and cuts, for longer
+	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract --timeout 1200
+
+bench: setup ## figures, beside crane and skopeo where they are installed
+	@$(BIN)/python -m scripts.bench
+
+check: ## style, types, and the direction of imports
+	@scripts/setup.sh
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
+
+lock: ## write requirements.lock anew
+	@scripts/setup.sh
+	@.tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean: ## remove what set-up made
+	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: help setup demo test faults bench check lock clean

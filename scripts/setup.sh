@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Sets up the checkout: uv in .tools, Python packages in .venv, and the system packages that lack.
+# May run at any time: what is there already is left alone.
+#
+#   scripts/setup.sh            the packages of the product and of its tests, in .venv
+#   scripts/setup.sh services   the same, and the services that the demo and the tests start
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# install PROGRAM=PACKAGE...: the packages whose programs are not on the PATH.
+install() {
+    local lacking=() pair
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%=*}" ] || lacking+=("${pair#*=}")
+    done
+    [ ${#lacking[@]} -gt 0 ] || return 0
+    local root=()
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || die "lacking, and no right to install: run  apt-get install ${lacking[*]}"
+        root=(sudo -n)
+    fi
+    command -v apt-get >/dev/null 2>&1 || die "lacking, and no apt-get here: install ${lacking[*]}"
+    say "installing ${lacking[*]}"
+    # RUNLEVEL=1 keeps the packages from starting services of their own: ours are started where they are needed.
+    "${root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive sh -c \
+        'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null' sh "${lacking[@]}" \
+        || die "apt-get failed: run  apt-get install ${lacking[*]}"
+}
+
+python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+if ! interpreter=$(python); then
+    install no-python3-with-venv=python3 no-python3-with-venv=python3-venv
+    interpreter=$(python) || die "Python 3.11 or newer with venv is needed: install python3 and python3-venv"
+fi
+
+if [ ! -x .tools/bin/uv ]; then
+    say "installing uv into .tools"
+    "$interpreter" -m venv .tools
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+fi
+
+stamp=.venv/.installed
+wanted=$(cat requirements.lock pyproject.toml | sha256sum)
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+    say "installing the locked packages into .venv"
+    [ -x .venv/bin/python ] || .tools/bin/uv venv --quiet --python "$interpreter" .venv
+    .tools/bin/uv pip sync --quiet --require-hashes --python .venv requirements.lock
+    .tools/bin/uv pip install --quiet --no-deps --python .venv --editable .
+    printf '%s' "$wanted" > "$stamp"
+fi
+
+if [ "${1:-}" = services ]; then
+    install docker-registry=docker-registry
+fi
