@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.commands.core import Script
@@ -77,7 +77,8 @@ class RedisLedger:
         self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
         self._prefix = prefix
         self._settings = settings
-        self._nonces = (f"{secrets.token_hex(6)}.{number}" for number in itertools.count())
+        self._client = secrets.token_hex(6)
+        self._calls = itertools.count()
         source = resources.files("stagefleet.runs") / "lua"
         common = (source / "common.lua").read_text()
         self._scripts: dict[str, Script] = {
@@ -85,7 +86,7 @@ class RedisLedger:
         }
 
     @classmethod
-    def connect(cls, redis_url: str, settings: Settings) -> RedisLedger:
+    def connect(cls, redis_url: str, settings: Settings) -> Self:
         """A ledger at a URL; connects at the first call.
 
         Raises:
@@ -100,6 +101,10 @@ class RedisLedger:
     def _call(self, script: str, *arguments: Any) -> Any:
         with reaching(self._redis):
             return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
+
+    def _nonce(self) -> str:
+        """What makes a call known when it comes again; threads may share a count, but no generator."""
+        return f"{self._client}.{next(self._calls)}"
 
     def _key(self, run: str, part: str = "") -> str:
         return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
@@ -142,7 +147,7 @@ class RedisLedger:
             "append",
             submission.run,
             submission.token,
-            next(self._nonces),
+            self._nonce(),
             MAX_ITEMS,
             len(items),
             *items,
@@ -187,7 +192,7 @@ class RedisLedger:
     def claim(self, run: str, index: int, worker: str) -> Claim | None:
         """See `Workbench.claim`."""
         before = time.monotonic()
-        answer = self._call("claim", run, index, f"{next(self._nonces)} {worker}")
+        answer = self._call("claim", run, index, f"{self._nonce()} {worker}")
         if answer is None:
             return None
         item, fence, attempt, lease_ms = answer
