@@ -17,6 +17,8 @@ from stagefleet.runs.model import ItemState, Outcome, Run, RunState
 __all__ = ["RunReport", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
 
 _VERBS = {"copy_stage": "copied", "delete_stage": "deleted", "describe_stage": "described"}
+_FAILURES_TOLD = 20
+"""Whatever fails thousands of items says the same thousands of times."""
 _EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
 
 
@@ -79,6 +81,7 @@ class RunReport:
 
     def __init__(self, run: Run, *, as_json: bool, meter: Meter | None = None) -> None:
         self._as_json = as_json
+        self._failures = 0
         self._meter = meter or choose_meter(run, stdout_is_shared=as_json)
 
     def __enter__(self) -> Self:
@@ -99,7 +102,11 @@ class RunReport:
         if self._as_json:
             print_json(outcome.as_json())
         if outcome.state is ItemState.FAILED and outcome.error is not None:
-            self._meter.tell(f"{outcome.item} failed: {outcome.error.message}")
+            self._failures += 1
+            if self._failures <= _FAILURES_TOLD:
+                self._meter.tell(f"{outcome.item} failed: {outcome.error.message}")
+            elif self._failures == _FAILURES_TOLD + 1:
+                self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
 
     def conclude(self, run: Run) -> None:
         """Show how the run ended, once the meter has stopped."""

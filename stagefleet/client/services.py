@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from stagefleet.embedded import Embedded
+from stagefleet.errors import RedisUnreachableError
 from stagefleet.names import Repository, StageId
 from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.model import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
@@ -143,6 +145,19 @@ class RedisServices:
         self._registries.close()
 
 
+class _PrivateLedger(RedisLedger):
+    """The ledger on the private Valkey: if that has ended, nobody waits for it to come back."""
+
+    check: Callable[[], None]
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        try:
+            return super().outcomes(run, after, limit=limit, block_seconds=block_seconds)
+        except RedisUnreachableError:
+            self.check()
+            raise
+
+
 class EmbeddedServices:
     """A private Valkey and a worker, started when the ledger is first used, gone when this is closed.
 
@@ -161,7 +176,9 @@ class EmbeddedServices:
     def _start(self) -> RedisLedger:
         if self._on_start is not None:
             self._on_start()
-        return RedisLedger.connect(self._embedded.start(), self.settings)
+        ledger = _PrivateLedger.connect(self._embedded.start(), self.settings)
+        ledger.check = self._embedded.check
+        return ledger
 
     @property
     def ledger(self) -> Ledger:
