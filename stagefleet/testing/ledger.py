@@ -79,6 +79,7 @@ class MemoryLedger:
         self._finished: deque[RunRecord] = deque()
         self._keys: dict[str, str] = {}
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._leaders: dict[str, tuple[str, float]] = {}
 
     # Submitter
 
@@ -260,6 +261,15 @@ class MemoryLedger:
         """As `Attendance.workers`."""
         with self._step():
             return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        """As `Attendance.lead`."""
+        with self._step() as now:
+            leader, until = self._leaders.get(role, (holder, now))
+            if leader != holder and until > now:
+                return False
+            self._leaders[role] = (holder, now + seconds)
+            return True
 
     # Every step
 

@@ -35,6 +35,17 @@ class TestWorkers:
         assert [] == twin.ledger.workers()
 
 
+class TestRoles:
+    def test_one_holder_has_a_role_and_may_keep_it(self, twin: Twin):
+        assert twin.ledger.lead("reaper", "host:1", seconds=1000)
+        assert not twin.ledger.lead("reaper", "host:2", seconds=1000)
+        assert twin.ledger.lead("reaper", "host:1", seconds=1000)
+
+    def test_roles_do_not_know_of_each_other(self, twin: Twin):
+        assert twin.ledger.lead("reaper", "host:1", seconds=1000)
+        assert twin.ledger.lead("librarian", "host:2", seconds=1000)
+
+
 class TestShares:
     ITEMS = tuple(f"i{number}" for number in range(20))
 

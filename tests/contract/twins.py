@@ -51,7 +51,10 @@ class MemoryBroker:
         return list(self._queue)
 
     def pop(self) -> Message | None:
-        return self._queue.popleft() if self._queue else None
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
 
     def push(self, message: Message) -> None:
         self._queue.append(message)
