@@ -168,6 +168,13 @@ class Attendance(Protocol):
     def workers(self, queue: str | None = None) -> list[WorkerInfo]:
         """The live workers (of a queue)."""
 
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        """Be the one who has a role in the fleet for some seconds, or go on being it.
+
+        Returns:
+            Whether `holder` has it now.
+        """
+
 
 class Ledger(Submitter, Workbench, Observer, Attendance, Protocol):
     """All sides of the ledger."""
