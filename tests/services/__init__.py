@@ -1,0 +1,35 @@
+"""The services that tests, demo and bench start: registries, Redis, tokens, TLS, a proxy, workers.
+
+Each is a real program, or a small server of the tests' own, on a free loopback port, in a folder of its own,
+and each ends with the process that started it, however that one ends.
+"""
+
+from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
+from tests.services.processes import Program, ServiceMissingError, ServiceStartError, free_port
+from tests.services.proxy import TcpProxy
+from tests.services.redis import RedisServer
+from tests.services.registry import RegistryServer, Request
+from tests.services.tls import Tls
+from tests.services.tokens import TokenServer
+from tests.services.workers import Workers
+from tests.services.workspace import make_workspace
+
+__all__ = [
+    "ImageMaker",
+    "Program",
+    "Pushed",
+    "RedisServer",
+    "RegistryServer",
+    "Request",
+    "ServiceMissingError",
+    "ServiceStartError",
+    "TcpProxy",
+    "Tls",
+    "TokenServer",
+    "Workers",
+    "free_port",
+    "make_workspace",
+    "push_image",
+    "push_index",
+    "stage_id_of",
+]

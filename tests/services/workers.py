@@ -1,0 +1,145 @@
+"""Real workers: `stagefleet worker` as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import load_settings
+from tests.services.processes import Program, ServiceStartError, wait_until
+
+_ARGUMENTS = ("-I", "-c", "from stagefleet.cli import main; main()", "worker")
+
+
+class Workers:
+    """One or more `stagefleet worker` commands, each with processes of its own."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        folder: Path,
+        *,
+        commands: int = 1,
+        processes: int = 1,
+        concurrency: int = 4,
+        queues: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare the workers; `start` starts them.
+
+        Args:
+            redis_url: The fleet's Redis.
+            folder: For their output, made if need be; their working directory is not changed.
+            commands: How many `stagefleet worker` there are.
+            processes: The processes of each.
+            concurrency: The threads of each process.
+            queues: The queues that they listen to, all by default.
+            environment: Variables besides those of this process, as `STAGEFLEET_RUNS__LEASE_SECONDS`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._redis_url, self._folder = redis_url, folder
+        self._commands, self._processes = commands, processes
+        self._options = ["--processes", str(processes), "--concurrency", str(concurrency)]
+        if queues:
+            self._options += ["--queues", ",".join(queues)]
+        self._environment = {**os.environ, **(environment or {}), "STAGEFLEET_REDIS_URL": redis_url}
+        self.programs: list[Program] = []
+
+    def start(self) -> Self:
+        """Start them and wait until all listen; returns itself."""
+        for number in range(self._commands):
+            self.programs.append(
+                Program(
+                    [sys.executable, *_ARGUMENTS, *self._options],
+                    folder=self._folder,
+                    name=f"worker-{len(self.programs)}-{number}",
+                    environment=self._environment,
+                )
+            )
+        self.wait_until_listening()
+        return self
+
+    def wait_until_listening(self, count: int | None = None, *, seconds: float = 60) -> None:
+        """Wait until that many processes have signed on in the ledger, all of them by default."""
+        expected = self._commands * self._processes if count is None else count
+        prefix = self._environment.get("STAGEFLEET_KEY_PREFIX")
+        settings = load_settings(
+            redis_url=self._redis_url, **({} if prefix is None else {"key_prefix": prefix})
+        )
+        ledger = RedisLedger.connect(self._redis_url, settings)
+
+        def listening() -> bool:
+            for program in self.programs:
+                if not program.alive:
+                    raise ServiceStartError(
+                        f"a worker ended with {program.returncode}: {program.logged()[-2000:]}"
+                    )
+            return len(ledger.workers()) >= expected
+
+        try:
+            wait_until(listening, f"{expected} worker processes listen", seconds=seconds)
+        finally:
+            ledger.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """The worker processes, those under the supervisors."""
+        return [child for program in self.programs if program.alive for child in _children(program.pid)]
+
+    def kill_one(self) -> int:
+        """Kill one worker process (SIGKILL); its supervisor may start another. Returns its pid."""
+        pid = self.pids[0]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def kill_command(self) -> Program:
+        """Kill a whole `stagefleet worker` with its processes, as a lost machine does."""
+        program = next(program for program in self.programs if program.alive)
+        for pid in _children(program.pid):
+            os.kill(pid, signal.SIGSTOP)  # none may notice that the others go
+        children = _children(program.pid)
+        program.kill()
+        for pid in children:
+            _kill(pid)
+        return program
+
+    def logged(self) -> str:
+        """What all of them wrote on stderr."""
+        return "".join(program.logged() for program in self.programs)
+
+    def stop(self, *, seconds: float = 30) -> None:
+        """Ask all to end, and end what is left."""
+        children = self.pids
+        for program in self.programs:
+            if program.alive:
+                program.signal(signal.SIGTERM)
+        for program in self.programs:
+            program.stop(seconds=seconds)
+        for pid in children:
+            _kill(pid)
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process started and that still run (proc(5))."""
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    except OSError:  # it ended meanwhile
+        pass
+    return found
+
+
+def _kill(pid: int) -> None:
+    """End a worker process that its supervisor left, unless the number is a stranger's by now."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"workers" in command or b"stagefleet" in command:
+            os.kill(pid, signal.SIGKILL)
+    except OSError:  # it ended meanwhile
+        pass

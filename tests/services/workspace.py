@@ -1,0 +1,50 @@
+"""Folders of services: in memory where the machine has that, gone with their owner.
+
+An owner holds a lock on its folder. The kernel frees the lock however the owner ends, so that the next one
+can tell what a killed owner left, and removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "stagefleet-services-"
+_LOCK = ".owner"
+
+
+def _parent() -> Path:
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of unguessable name is made in it
+    return memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+
+
+@contextmanager
+def make_workspace() -> Iterator[Path]:
+    """A fresh private folder, removed at the end; also removes those of owners that were killed."""
+    parent = _parent()
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        # One without a lock file is just being made; one of another user is not ours to remove.
+        with suppress(OSError):
+            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
