@@ -1,0 +1,234 @@
+import pytest
+
+from stagefleet.errors import (
+    BrokenStageError,
+    DigestMismatchError,
+    ItemCancelledError,
+    NotFoundError,
+    RegistryError,
+    TruncatedError,
+)
+from stagefleet.registry.manifests import Descriptor, digest_of
+from tests.unit.registry.scripted import Answer
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
+
+
+class Source:
+    """Gives a blob, breaking off after so many bytes each time."""
+
+    def __init__(self, pieces=(), *, ranges=True, content=CONTENT):
+        self.pieces = list(pieces)
+        self.ranges = ranges
+        self.content = content
+
+    def __call__(self, asked):
+        start = 0
+        if self.ranges and "Range" in asked.headers:
+            start = int(asked.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        cut_at = self.pieces.pop(0) if self.pieces else None
+        body = self.content[start:]
+        if start:
+            headers = {"Content-Range": f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"}
+            return Answer(206, body, headers, cut_at)
+        return Answer(200, body, cut_at=cut_at)
+
+
+class Destination:
+    """Takes uploads, failing the first PUTs as told."""
+
+    def __init__(self, failures=(), *, has_it=False):
+        self.failures = list(failures)
+        self.has_it = has_it
+        self.posts = 0
+        self.content = None
+
+    def __call__(self, asked):
+        if asked.method == "POST":
+            if self.has_it and "mount=" in asked.path:
+                return Answer(201)
+            self.posts += 1
+            return Answer(202, headers={"Location": f"/v2/group/app/blobs/uploads/{self.posts}"})
+        if self.failures:
+            return Answer(self.failures.pop(0))
+        self.content = asked.body
+        return Answer(201)
+
+
+@pytest.fixture
+def copy(serve, client, repository_at):
+    """Copies BLOB from a source to a destination."""
+
+    def copy(source, destination, descriptor=BLOB, **more):
+        into = repository_at(serve(destination))
+        return client.copy_blob(
+            repository_at(serve(source)), into, descriptor, **{"mount_from": into, **more}
+        )
+
+    return copy
+
+
+def test_a_blob_streams_from_one_registry_to_the_other(copy):
+    destination, pieces = Destination(), []
+
+    assert len(CONTENT) == copy(Source(), destination, on_bytes=pieces.append)
+    assert CONTENT == destination.content
+    assert len(CONTENT) == sum(pieces)
+    assert len(pieces) >= 2
+
+
+def test_a_blob_that_is_there_is_not_asked_of_the_source(copy):
+    def source(_):
+        raise AssertionError
+
+    assert 0 == copy(source, Destination(has_it=True))
+
+
+def test_an_existence_answer_that_was_stale_is_not_asked_for_again(copy):
+    destination = Destination(has_it=True)
+
+    copy(Source(), destination, mount_from=None)
+
+    assert CONTENT == destination.content
+
+
+def test_a_source_that_breaks_off_is_resumed_where_it_did(copy, serve):
+    destination = Destination()
+
+    copy(Source([1000, 5000, 300_000]), destination)
+
+    assert CONTENT == destination.content
+
+
+def test_a_source_that_knows_no_ranges_is_read_over_again(copy):
+    destination = Destination()
+
+    copy(Source([1000, 700_000], ranges=False), destination)
+
+    assert CONTENT == destination.content
+
+
+def test_a_source_that_breaks_off_without_end_is_given_up(copy):
+    destination = Destination()
+
+    with pytest.raises(TruncatedError, match="at byte 1000"):
+        copy(Source([1000] + [0] * 50), destination)
+    assert destination.content is None
+
+
+def test_a_source_that_sends_nothing_twice_has_the_blob_in_name_only(copy):
+    with pytest.raises(BrokenStageError, match="sends nothing"):
+        copy(lambda _: Answer(200), Destination())
+
+
+def test_other_content_than_the_digest_names_never_becomes_a_whole_upload(copy):
+    destination = Destination()
+    wrong = b"!" + CONTENT[1:]
+
+    with pytest.raises(DigestMismatchError, match="other content"):
+        copy(Source(content=wrong), destination)
+    assert destination.content is None
+
+
+def test_another_size_than_the_manifest_names_is_refused(copy):
+    with pytest.raises(DigestMismatchError, match="its manifest"):
+        copy(Source(content=CONTENT + b"more"), Destination())
+
+
+def test_a_blob_that_the_source_lacks_is_not_asked_for_again(copy):
+    asked = []
+
+    def source(request):
+        asked.append(request)
+        return Answer(404)
+
+    with pytest.raises(NotFoundError) as caught:
+        copy(source, Destination())
+    assert "GET" == caught.value.method
+    assert 1 == len(asked)
+
+
+def test_an_upload_that_failed_begins_anew(copy):
+    destination = Destination([500, 404])
+
+    copy(Source(), destination)
+
+    assert CONTENT == destination.content
+    assert 3 == destination.posts
+
+
+def test_an_upload_that_keeps_failing_is_given_up(copy):
+    destination = Destination([500] * 50)
+
+    with pytest.raises(RegistryError, match="500"):
+        copy(Source(), destination)
+    assert 4 == destination.posts
+
+
+def test_an_upload_that_is_refused_is_not_tried_again(copy):
+    destination = Destination([400] * 50)
+
+    with pytest.raises(RegistryError, match="400"):
+        copy(Source(), destination)
+    assert 1 == destination.posts
+
+
+def test_an_empty_blob_can_be_copied(copy):
+    destination = Destination()
+
+    assert 0 == copy(Source(content=b""), destination, Descriptor("application/x", digest_of(b""), 0))
+    assert b"" == destination.content
+
+
+def test_a_copy_stops_between_pieces_when_its_item_is_cancelled(copy):
+    class Cancelled:
+        checks = 0
+
+        def check(self):
+            self.checks += 1
+            if self.checks > 1:
+                raise ItemCancelledError("cancelled")
+
+        def require(self, seconds):
+            raise AssertionError
+
+    destination = Destination()
+
+    with pytest.raises(ItemCancelledError):
+        copy(Source(), destination, leash=Cancelled())
+    assert destination.content is None
+
+
+def test_a_small_blob_is_read_at_once(serve, client, repository_at):
+    server = serve(Source([100]))
+
+    assert CONTENT == client.fetch_blob(repository_at(server), BLOB)
+
+
+def test_a_blob_larger_than_the_limit_is_not_read(serve, client, repository_at):
+    server = serve(Source())
+
+    with pytest.raises(BrokenStageError, match="at most 1000"):
+        client.fetch_blob(repository_at(server), BLOB, limit_bytes=1000)
+    assert [] == server.asked
+
+
+def test_a_redirect_to_object_storage_is_followed_without_the_login(
+    serve, client, repository_at, monkeypatch
+):
+    monkeypatch.setattr(client._caller._authorizer, "header", lambda host, scopes: "Basic c2VjcmV0")
+    storage = serve(Source())
+    server = serve(lambda _: Answer(307, headers={"Location": f"http://{storage.host}/bucket?signature=x"}))
+
+    assert CONTENT == client.fetch_blob(repository_at(server), BLOB)
+    assert "Basic c2VjcmV0" == server.asked[0].headers["Authorization"]
+    assert "Authorization" not in storage.asked[0].headers
+
+
+def test_redirects_in_circles_are_refused(serve, client, repository_at):
+    server = serve(lambda asked: Answer(307, headers={"Location": asked.path}))
+
+    with pytest.raises(RegistryError, match="in circles"):
+        client.fetch_blob(repository_at(server), BLOB)
+    assert 5 == len(server.asked)
