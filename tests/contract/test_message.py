@@ -40,10 +40,13 @@ def celerys(ours, settings, redis_server):
             task_id=f"{run}.0.1",
             argsrepr=f"('{ITEM}',)",
             queue=queue_of("copy_stage"),
+            ignore_result=True,
         )
     message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
     # kombu wraps bodies in base64 and says so; a body without `body_encoding` is taken as it stands
     assert message["properties"].pop("body_encoding") == "base64"
+    # send_task hands all its options on as properties, this one of the headers included
+    message["properties"].pop("argsrepr")
     return message
 
 
