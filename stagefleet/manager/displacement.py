@@ -7,15 +7,14 @@ finished by the next attempt, which sees how far the last one came.
 
 from __future__ import annotations
 
-import json
-
-from stagefleet.errors import ContentError, NotFoundError
+from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
 from stagefleet.manager.deletion_way import delete_manifest
 from stagefleet.manager.record_writer import put_record
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import DELETION_LABEL, make_placeholder, make_rejection
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
+from stagefleet.storages.description import describe_image
 
 __all__ = ["Displacement"]
 
@@ -65,9 +64,9 @@ class Displacement:
             record = self._client.fetch_manifest(self._rejection)
             if record.config is None or record.is_index:
                 return
-            document = json.loads(self._client.fetch_blob(self._repository, record.config))
-            labels = document["config"]["Labels"]
-        except (NotFoundError, ContentError, ValueError, KeyError, TypeError):
+            config = self._client.fetch_blob(self._repository, record.config)
+            labels = describe_image(self._rejection, record, config).labels
+        except (NotFoundError, BrokenStageError, UnsupportedManifestError):
             return  # none, or none of ours
-        if isinstance(labels, dict) and DELETION_LABEL in labels:
+        if DELETION_LABEL in labels:
             delete_manifest(self._client, Reference.of(self._repository, record.digest), leash=self._leash)

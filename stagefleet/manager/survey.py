@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from stagefleet.errors import ContentError, NotFoundError
+from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_record_tag
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
@@ -167,7 +167,7 @@ class Survey:
     def _fetch(self, digest: Digest) -> Manifest | None:
         try:
             return self._client.fetch_manifest(Reference.of(self._repository, digest))
-        except (NotFoundError, ContentError):
+        except (NotFoundError, BrokenStageError, UnsupportedManifestError):
             return None  # gone, or broken: nobody can read it, so nothing is taken from under it
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from stagefleet.errors import BrokenStageError
 from stagefleet.names import Reference
@@ -21,6 +21,13 @@ __all__ = ["describe_image", "describe_index"]
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+class _Names(TypedDict):
+    name: str
+    repository: str
+    tag: str
+    repo_digest: str
 
 
 def describe_image(reference: Reference, manifest: Manifest, config: bytes) -> ImageInfo:
@@ -66,7 +73,7 @@ def describe_index(reference: Reference, manifest: Manifest, members: Sequence[I
     )
 
 
-def _names(reference: Reference, manifest: Manifest) -> dict[str, str]:
+def _names(reference: Reference, manifest: Manifest) -> _Names:
     repository = reference.repository
     return {
         "name": str(reference),

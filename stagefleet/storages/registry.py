@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stagefleet.errors import (
-    BrokenStageError,
-    DigestMismatchError,
-    NotFoundError,
-    StageNotFoundError,
-    TruncatedError,
-    UnsupportedManifestError,
-)
+from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError, UnsupportedManifestError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
@@ -71,8 +64,6 @@ class RegistryStorage:
             manifest = self._client.fetch_manifest(reference)
         except NotFoundError as error:
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
-        except (TruncatedError, DigestMismatchError) as error:
-            raise broken(reference, error) from error
         if is_placeholder(manifest.annotations):
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it is being deleted")
         return manifest
@@ -91,8 +82,8 @@ class RegistryStorage:
         """
         try:
             return self._client.fetch_manifest(member)
-        except (NotFoundError, TruncatedError, DigestMismatchError) as error:
-            raise broken(Reference.of(self.address, index.digest), error) from error
+        except NotFoundError as error:
+            raise _broken(Reference.of(self.address, index.digest), error) from error
 
     def fetch_config(self, manifest: Manifest) -> bytes:
         """The configuration of an image.
@@ -106,8 +97,8 @@ class RegistryStorage:
             raise UnsupportedManifestError(f"{reference}: the manifest names no configuration")
         try:
             return self._client.fetch_blob(self.address, manifest.config)
-        except (NotFoundError, TruncatedError, DigestMismatchError) as error:
-            raise broken(reference, error) from error
+        except NotFoundError as error:
+            raise _broken(reference, error) from error
 
     def _describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
         if not manifest.is_index:
@@ -130,6 +121,5 @@ def check_depth(reference: Reference, depth: int) -> None:
         raise UnsupportedManifestError(f"{reference}: indexes nested more than {_MAX_DEPTH} deep")
 
 
-def broken(reference: Reference, error: Exception) -> BrokenStageError:
-    """The error for an image that the registry knows of but cannot give."""
+def _broken(reference: Reference, error: Exception) -> BrokenStageError:
     return BrokenStageError(f"{reference}: the registry cannot give all of it ({error}); build it again")

@@ -16,7 +16,7 @@ from stagefleet.errors import (
 )
 from stagefleet.manager import StageManager
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry import Descriptor, Manifest
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
 
@@ -47,7 +47,7 @@ class Shelf:
     blobs: dict[Digest, bytes] = field(default_factory=dict)
 
 
-class FakeRegistries:
+class FakeRegistries(RegistryClient):
     """All registries of the world, and the client to them.
 
     Attributes:

@@ -35,4 +35,5 @@ def test_without_leaves_out_what_is_named(stage_ids, others):
 
 
 def test_other_things_are_not_in_it():
-    assert "ab" * 28 not in StageIdList([StageId("ab" * 28)])
+    other: object = "ab" * 28
+    assert other not in StageIdList([StageId("ab" * 28)])

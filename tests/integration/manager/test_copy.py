@@ -1,0 +1,201 @@
+"""Copies between real registries."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from stagefleet.errors import BrokenStageError, StageNotFoundError, TooManyItemsError
+from stagefleet.manager import StageManager
+from stagefleet.names import Repository, StageId
+from stagefleet.runs.book import MemoryBook
+from tests.services.images import push_image, push_index
+
+BASES = [bytes([number]) * 20_000 for number in range(3)]
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def stage(number):
+    return StageId(f"{number:056x}", 1700000000000 + number)
+
+
+def push_stage(host, number, *, path="team/app"):
+    own = f"own {number} ".encode() * 1000
+    return push_image(host, path, str(stage(number)), layers=[*BASES, own], labels={"n": str(number)})
+
+
+@pytest.fixture
+def source(make_registry):
+    return make_registry()
+
+
+@pytest.fixture
+def destination(make_registry):
+    return make_registry()
+
+
+def repositories(*servers, path="team/app"):
+    return [Repository(server.host, path) for server in servers]
+
+
+def stored(repository, name):
+    answer = requests.get(
+        f"http://{repository.host}/v2/{repository.path}/manifests/{name}",
+        headers={"Accept": MANIFEST},
+        timeout=10,
+    )
+    answer.raise_for_status()
+    return answer.content
+
+
+def test_a_stage_takes_eight_requests_and_the_shared_layers_theirs_once(manager, source, destination):
+    """Eight of its own; three for each shared layer and one list of tags for all of them together."""
+    stages = 40
+    for number in range(stages):
+        push_stage(source.host, number)
+    here, there = repositories(source, destination)
+    before = len(source.requests()), len(destination.requests())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: manager.copy_stage(here, there, stage(n), run="r"), range(stages)))
+    requests_made = len(source.requests()) - before[0] + len(destination.requests()) - before[1]
+    assert stages == len(list(manager.stage_ids(there)))
+    assert 8 * stages + 3 * len(BASES) + 1 == requests_made
+    assert all(stored(here, str(stage(n))) == stored(there, str(stage(n))) for n in range(stages))
+
+
+def test_copying_again_sends_nothing_and_verifying_pulls_nothing(manager, source, destination):
+    push_stage(source.host, 1)
+    here, there = repositories(source, destination)
+    assert manager.copy_stage(here, there, stage(1), run="r").bytes > 60_000
+    assert 0 == manager.copy_stage(here, there, stage(1), run="s").bytes
+    before = len(source.requests())
+    assert manager.copy_stage(here, there, stage(1), run="t", verify=True).skipped
+    assert ["HEAD"] == [method for method, path, _ in source.requests()[before:] if "manifests" in path]
+
+
+def test_a_copy_within_one_registry_mounts(manager, source):
+    push_stage(source.host, 1)
+    here, there = Repository(source.host, "team/app"), Repository(source.host, "elsewhere")
+    before = len(source.requests())
+    assert 0 == manager.copy_stage(here, there, stage(1), run="r").bytes
+    assert {201} == {status for method, _, status in source.requests()[before:] if method == "POST"}
+    assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
+
+
+def test_an_index_arrives_whole(manager, source, destination):
+    members = [push_image(source.host, "team/app", None, layers=[BASES[0], own]) for own in (b"arm", b"amd")]
+    stage_id = StageId(stage(1).digest)
+    index = push_index(source.host, "team/app", str(stage_id), members)
+    here, there = repositories(source, destination)
+    produced = manager.copy_stage(here, there, stage_id, run="r")
+    description = manager.describe_stage(there, stage_id)
+    assert index.digest == description.info.image_id
+    assert [member.digest for member in members] == [
+        m.repo_digest.partition("@")[2] for m in description.info.members
+    ]
+    assert description.as_json() == produced.result
+
+
+def test_a_description_says_what_the_image_says(manager, source):
+    pushed = push_image(
+        source.host, "team/app", str(stage(1)), layers=[b"12345"], labels={"a": "b"}, env=["PATH=/bin"]
+    )
+    described = manager.describe_stage(Repository(source.host, "team/app"), stage(1))
+    assert {"a": "b"} == described.info.labels
+    assert ("PATH=/bin",) == described.info.env
+    assert 5 == described.info.size
+    assert f"{source.host}/team/app@{pushed.digest}" == described.info.repo_digest
+
+
+def test_what_is_listed_are_stages_and_nothing_else(manager, source):
+    repository = Repository(source.host, "team/app")
+    assert [] == list(manager.stage_ids(repository))
+    for tag in (
+        str(stage(1)),
+        str(stage(2)),
+        stage(2).rejected_tag,
+        stage(3).digest,
+        "latest",
+        "managed-image-x",
+    ):
+        push_image(source.host, "team/app", tag)
+    assert [stage(1), StageId(stage(3).digest)] == sorted(manager.stage_ids(repository))
+
+
+def test_two_lists_are_compared(manager, source, destination, monkeypatch):
+    here, there = repositories(source, destination)
+    for number in (1, 2, 3):
+        push_image(source.host, "team/app", str(stage(number)))
+    push_image(destination.host, "team/app", str(stage(2)))
+    comparison = manager.compare_stages(here, there)
+    assert [stage(1), stage(3)] == list(comparison.missing)
+    assert [stage(2)] == list(comparison.present)
+    monkeypatch.setattr("stagefleet.manager.listing.MAX_ITEMS", 2)
+    with pytest.raises(TooManyItemsError, match="has 3 stages"):
+        manager.compare_stages(here, there)
+
+
+def test_what_is_not_there_is_not_found(manager, source, destination):
+    here, there = repositories(source, destination)
+    with pytest.raises(StageNotFoundError):
+        manager.describe_stage(here, stage(1))
+    with pytest.raises(StageNotFoundError):
+        manager.copy_stage(here, there, stage(1), run="r")
+
+
+def lose_everything(registry, pushed, *, path="team/app"):
+    """Delete an image and collect its blobs beside the running registry, whose cache goes on lying."""
+    for method, name in (("HEAD", pushed.digest), ("DELETE", pushed.digest)):
+        requests.request(
+            method,
+            f"http://{registry.host}/v2/{path}/manifests/{name}",
+            headers={"Accept": MANIFEST},
+            timeout=10,
+        ).raise_for_status()
+    registry.collect_garbage()
+
+
+def test_a_stage_whose_layer_was_collected_is_broken(manager, client, source, destination):
+    layer = b"precious" * 1000
+    push_image(source.host, "team/app", str(stage(1)), layers=[layer])
+    here, there = repositories(source, destination)
+    manifest = client.fetch_manifest(here.tagged(str(stage(1))))
+    url = f"http://{source.host}/v2/team/app/blobs/{manifest.layers[0].digest}"
+    requests.delete(url, timeout=10).raise_for_status()
+    with pytest.raises(BrokenStageError, match=str(manifest.layers[0].digest)[:15]):
+        manager.copy_stage(here, there, stage(1), run="r")
+    assert [] == list(manager.stage_ids(there))
+
+
+def test_a_stage_whose_configuration_was_collected_is_broken(manager, client, source):
+    push_image(source.host, "team/app", str(stage(1)))
+    repository = Repository(source.host, "team/app")
+    manifest = client.fetch_manifest(repository.tagged(str(stage(1))))
+    url = f"http://{source.host}/v2/team/app/blobs/{manifest.config.digest}"
+    requests.delete(url, timeout=10).raise_for_status()
+    with pytest.raises(BrokenStageError, match="build it again"):
+        manager.describe_stage(repository, stage(1))
+
+
+def test_a_destination_that_lies_about_its_blobs_after_a_collection_is_healed(
+    client, manager, source, make_registry
+):
+    destination = make_registry(cache=True)
+    push_stage(source.host, 1)
+    here, there = repositories(source, destination)
+    manager.copy_stage(here, there, stage(1), run="r")
+    lose_everything(destination, client.fetch_manifest(there.tagged(str(stage(1)))))
+    before = len(destination.requests())
+    produced = StageManager(client, MemoryBook()).copy_stage(here, there, stage(1), run="s")
+    assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
+    assert produced.bytes > 60_000
+    statuses = [
+        status for method, path, status in destination.requests()[before:] if method in {"POST", "PUT"}
+    ]
+    assert {201, 400} <= set(statuses), "it did not lie, so nothing was healed"
+    manifest = client.fetch_manifest(there.tagged(str(stage(1))))
+    for layer in manifest.layers:
+        blob = requests.get(f"http://{there.host}/v2/{there.path}/blobs/{layer.digest}", timeout=10)
+        assert layer.size == len(blob.content)
