@@ -140,6 +140,17 @@ class Program:
         """Send a signal to the program alone."""
         self._process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Freeze it (SIGSTOP), and return when none of its threads runs any more."""
+        self._process.send_signal(signal.SIGSTOP)
+        # The kernel tells the parent once all threads have stopped (wait(2), WSTOPPED).
+        options = os.WSTOPPED | os.WNOHANG
+        wait_until(lambda: os.waitid(os.P_PID, self.pid, options) is not None, "the program freezes")
+
+    def thaw(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._process.send_signal(signal.SIGCONT)
+
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for its end.
 
@@ -160,7 +171,7 @@ class Program:
         """Ask it to end (SIGTERM), end it after `seconds`; nothing when it has ended."""
         if self.alive:
             self._process.terminate()
-            self._process.send_signal(signal.SIGCONT)
+            self.thaw()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
         self.kill()

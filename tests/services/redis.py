@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -98,11 +97,11 @@ class RedisServer:
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): its connections stay open, nothing is answered."""
-        self._running.signal(signal.SIGSTOP)
+        self._running.freeze()
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        self._running.signal(signal.SIGCONT)
+        self._running.thaw()
 
     def stop(self) -> None:
         """End it, and its clients' connections; nothing when it has ended."""

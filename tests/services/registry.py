@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,12 +128,12 @@ class RegistryServer:
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): connections are accepted, nothing is answered."""
-        self._running.signal(signal.SIGSTOP)
+        self._running.freeze()
         self._is_paused = True
 
     def resume(self) -> None:
         """Let it go on (SIGCONT)."""
-        self._running.signal(signal.SIGCONT)
+        self._running.thaw()
         self._is_paused = False
 
     def stop(self) -> None:
