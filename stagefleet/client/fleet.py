@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from stagefleet.client.describing import describe_all
+from stagefleet.client.following import Follower
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
-from stagefleet.client.vigil import Vigil
 from stagefleet.client.work import CopyWork, DeleteWork, Plan, StageIds, Work, fingerprint, parse_repository
-from stagefleet.errors import NoWorkerError, UsageError
+from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId
-from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import (
-    Callback,
-    ErrorInfo,
-    Fate,
-    ItemState,
-    Order,
-    Outcome,
-    Run,
-    RunState,
-    WorkerInfo,
-)
+from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from stagefleet.stages import StageDescription
 
 __all__ = ["Fleet"]
 
-_INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 _LOGGER = logging.getLogger("stagefleet")
 
 
@@ -52,6 +39,7 @@ class Fleet:
     def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
         self._services = services
         self._notice = on_notice or _LOGGER.warning
+        self._follower = Follower(services, self._notice)
 
     @classmethod
     def connect(
@@ -277,7 +265,7 @@ class Fleet:
         Raises:
             RunNotFoundError: No such run.
         """
-        return coordinator.watch(self._ledger, run, on_progress=on_outcome)
+        return self._follower.watch(run, on_outcome)
 
     def attend(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
         """Follow a run as `watch` does, and cancel it when nobody works on it.
@@ -285,8 +273,7 @@ class Fleet:
         Raises:
             NoWorkerError: No worker listened for as long as the settings say; the run was cancelled.
         """
-        with self._giving_up(run) as idle:
-            return coordinator.watch(self._ledger, run, on_progress=on_outcome, on_idle=idle)
+        return self._follower.attend(run, on_outcome)
 
     def cancel(self, run: str, *, now: bool = False) -> bool:
         """Cancel a run: nothing new starts, what runs finishes (with `now`, stops within seconds).
@@ -363,57 +350,7 @@ class Fleet:
         submission = submit(lambda: self._ledger, order, make_plan)
         if detach:
             return self._ledger.run(submission.run)
-        try:
-            return self._follow(submission.run, submission.fate, on_outcome)
-        except KeyboardInterrupt:
-            # The error says who stopped it, and that nobody acknowledges outcomes any more.
-            self._ledger.cancel(submission.run, error=_INTERRUPTED)
-            raise
-
-    def _follow(self, run: str, fate: Fate, on_outcome: OnOutcome | None) -> Run:
-        """Follow a run that was submitted here, calling back for each outcome."""
-        if on_outcome is None:
-            return self.attend(run)
-        if fate is Fate.SUCCEEDED or self._ledger.run(run).order.callback is not Callback.CLIENT:
-            # Found under its key: it has ended, or was started without a callback and so does not wait.
-            return self.attend(run, self._stopping(run, on_outcome))
-        with self._giving_up(run) as idle:
-            return coordinator.watch(
-                self._ledger,
-                run,
-                on_outcome=on_outcome,
-                on_idle=idle,
-                renewal_seconds=self.settings.runs.renewal_seconds,
-            )
-
-    def _stopping(self, run: str, on_outcome: OnOutcome) -> OnOutcome:
-        """A callback that only watches, but stops the run all the same when it raises."""
-
-        def call_back(outcome: Outcome) -> None:
-            if outcome.state is ItemState.CANCELLED:
-                return
-            try:
-                on_outcome(outcome)
-            except Exception as error:
-                self._ledger.cancel(run, error=ErrorInfo.of(error))
-                raise
-
-        return call_back
-
-    @contextmanager
-    def _giving_up(self, run: str) -> Iterator[Callable[[], None]]:
-        """Gives what to call while nothing happens; cancels the run when nobody works on it."""
-        vigil = Vigil(self._ledger, self._ledger.run(run).order, self.settings.runs, self._notice)
-
-        def idle() -> None:
-            self._services.check()
-            vigil.look()
-
-        try:
-            yield idle
-        except NoWorkerError as error:
-            self._ledger.cancel(run, now=True, error=ErrorInfo.of(error))
-            raise
+        return self._follower.conduct(submission.run, submission.fate, on_outcome)
 
     def _parallel(self, parallel: int | None) -> int:
         return max(1, self.settings.runs.parallel if parallel is None else parallel)
