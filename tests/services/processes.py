@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ START_SECONDS = 30
 """The longest wait for a service to be ready; they take a fraction of a second."""
 STOP_SECONDS = 10
 _POLL_SECONDS = 0.01
+_PORTS = range(18000, 32000)
 
 
 class ServiceMissingError(RuntimeError):
@@ -45,11 +47,16 @@ def find_program(*names: str, install: str) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago: whoever takes it must be ready to try another."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that was free a moment ago: whoever takes it must be ready to try another.
+
+    Below those that Linux gives to outgoing connections (32768 and up): a server that is stopped for a while
+    finds its port free again.
+    """
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServiceStartError("no port is free on 127.0.0.1")
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = START_SECONDS) -> None:

@@ -110,7 +110,7 @@ class RedisServer:
             self._program.stop()
 
     def renew(self) -> None:
-        """Make it running and empty, with its first settings, whatever a test did to it."""
+        """Make it running and empty; a test that changes its configuration makes one of its own."""
         self._close_clients()
         if self._running.alive:
             self.resume()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.settings import load_settings
+from stagefleet.settings import Settings
 from tests.services.processes import Program, ServiceStartError, wait_until
 
 _ARGUMENTS = ("-I", "-c", "from stagefleet.cli import main; main()", "worker")
@@ -39,7 +42,8 @@ class Workers:
             processes: The processes of each.
             concurrency: The threads of each process.
             queues: The queues that they listen to, all by default.
-            environment: Variables besides those of this process, as `STAGEFLEET_RUNS__LEASE_SECONDS`.
+            environment: More variables, as `STAGEFLEET_RUNS__LEASE_SECONDS`; settings that this process has
+                in its own environment or directory do not reach the workers.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._redis_url, self._folder = redis_url, folder
@@ -47,7 +51,10 @@ class Workers:
         self._options = ["--processes", str(processes), "--concurrency", str(concurrency)]
         if queues:
             self._options += ["--queues", ",".join(queues)]
-        self._environment = {**os.environ, **(environment or {}), "STAGEFLEET_REDIS_URL": redis_url}
+        (folder / "stagefleet.toml").touch()
+        inherited = {name: text for name, text in os.environ.items() if not name.startswith("STAGEFLEET_")}
+        own = {"STAGEFLEET_CONFIG": str(folder / "stagefleet.toml"), "STAGEFLEET_REDIS_URL": redis_url}
+        self._environment = {**inherited, **own, **(environment or {})}
         self.programs: list[Program] = []
 
     def start(self) -> Self:
@@ -65,12 +72,12 @@ class Workers:
         return self
 
     def wait_until_listening(self, count: int | None = None, *, seconds: float = 60) -> None:
-        """Wait until that many processes have signed on in the ledger, all of them by default."""
+        """Wait until that many of the processes have signed on in the ledger, all of them by default."""
         expected = self._commands * self._processes if count is None else count
         prefix = self._environment.get("STAGEFLEET_KEY_PREFIX")
-        settings = load_settings(
-            redis_url=self._redis_url, **({} if prefix is None else {"key_prefix": prefix})
-        )
+        settings = Settings(redis_url=self._redis_url)
+        if prefix is not None:
+            settings = settings.model_copy(update={"key_prefix": prefix})
         ledger = RedisLedger.connect(self._redis_url, settings)
 
         def listening() -> bool:
@@ -79,7 +86,9 @@ class Workers:
                     raise ServiceStartError(
                         f"a worker ended with {program.returncode}: {program.logged()[-2000:]}"
                     )
-            return len(ledger.workers()) >= expected
+            # Names, not numbers: one that was killed is in the ledger until its time is over.
+            signed_on = {worker.name.partition("@")[0] for worker in ledger.workers()}
+            return len(signed_on & {f"worker-{pid}" for pid in self.pids}) >= expected
 
         try:
             wait_until(listening, f"{expected} worker processes listen", seconds=seconds)
@@ -118,8 +127,11 @@ class Workers:
         for program in self.programs:
             if program.alive:
                 program.signal(signal.SIGTERM)
+        give_up_at = time.monotonic() + seconds
         for program in self.programs:
-            program.stop(seconds=seconds)
+            with suppress(subprocess.TimeoutExpired):  # no second SIGTERM: it would stop them at once
+                program.wait(max(0.0, give_up_at - time.monotonic()))
+            program.kill()
         for pid in children:
             _kill(pid)
 
@@ -127,19 +139,15 @@ class Workers:
 def _children(pid: int) -> list[int]:
     """The processes that a process started and that still run (proc(5))."""
     found: list[int] = []
-    try:
+    with suppress(OSError):  # it ended meanwhile
         for task in Path(f"/proc/{pid}/task").iterdir():
             found += [int(child) for child in (task / "children").read_text().split()]
-    except OSError:  # it ended meanwhile
-        pass
     return found
 
 
 def _kill(pid: int) -> None:
     """End a worker process that its supervisor left, unless the number is a stranger's by now."""
-    try:
+    with suppress(OSError):  # it ended meanwhile
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         if b"workers" in command or b"stagefleet" in command:
             os.kill(pid, signal.SIGKILL)
-    except OSError:  # it ended meanwhile
-        pass

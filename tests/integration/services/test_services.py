@@ -6,7 +6,15 @@ import socket
 import pytest
 import requests
 
-from tests.services import ImageMaker, TcpProxy, push_image, push_index, stage_id_of
+from tests.services import (
+    ImageMaker,
+    RedisServer,
+    RegistryServer,
+    TcpProxy,
+    push_image,
+    push_index,
+    stage_id_of,
+)
 
 
 def test_registry_takes_an_image_and_gives_it_back_byte_for_byte(registry):
@@ -164,6 +172,18 @@ def test_redis_answers_on_its_unix_socket(redis_server):
         connection.connect(redis_server.socket_url.removeprefix("unix://").partition("?")[0])
         connection.sendall(b"PING\r\n")
         assert b"+PONG\r\n" == connection.recv(16)
+
+
+@pytest.mark.parametrize("kind", [RedisServer, RegistryServer])
+def test_server_whose_port_is_taken_meanwhile_takes_another(tmp_path, cleanup, kind):
+    server = kind(tmp_path)
+    taken = server.host
+    with socket.create_server(("127.0.0.1", int(taken.rpartition(":")[2]))):
+        cleanup.callback(server.stop)
+        server.start()
+        assert taken != server.host
+        with socket.create_connection(("127.0.0.1", int(server.host.rpartition(":")[2])), timeout=10):
+            pass
 
 
 def test_proxy_adds_half_of_its_latency_to_each_direction(registry):
