@@ -1,0 +1,138 @@
+"""What set-up decides, with stand-ins for what it calls: nothing is downloaded or installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+TOOLS = ("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "sha256sum", "touch", "chmod", "true")
+
+
+class Machine:
+    """A checkout beside a PATH of its own, on which each stand-in notes how it was called."""
+
+    def __init__(self, folder):
+        self.checkout, self._bin, self._calls = folder / "checkout", folder / "bin", folder / "calls"
+        (self.checkout / "scripts").mkdir(parents=True)
+        self._bin.mkdir()
+        self._calls.touch()
+        shutil.copy(ROOT / "scripts" / "setup.sh", self.checkout / "scripts")
+        for name in ("requirements.lock", "pyproject.toml"):
+            (self.checkout / name).write_text(f"{name}\n")
+        for tool in TOOLS:
+            path = shutil.which(tool)
+            assert path is not None, tool
+            (self._bin / tool).symlink_to(path)
+        self.add("python3", 'case "$2" in venv) mkdir -p "$3/bin"; cp_self "$3/bin/python" ;; esac')
+        self.add("id", "echo 1000")
+
+    def add(self, name, body="", folder=None):
+        """Put a stand-in on the PATH."""
+        path = (folder or self._bin) / name
+        path.unlink(missing_ok=True)
+        path.write_text(
+            f'#!{shutil.which("bash")}\necho "{name} $*" >> "{self._calls}"\n'
+            f'cp_self() {{ cat "$0" > "$1"; chmod +x "$1"; }}\n{body}\n'
+        )
+        path.chmod(0o755)
+
+    def add_uv(self):
+        """Put uv where set-up puts it."""
+        folder = self.checkout / ".tools" / "bin"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.add("uv", f'[ "$1" = venv ] && mkdir -p {self.checkout}/.venv/bin; true', folder)
+
+    def set_up(self, *arguments):
+        """Run set-up; returns its exit status, what it said, and the calls that it made."""
+        self._calls.write_text("")
+        done = subprocess.run(
+            ["bash", "scripts/setup.sh", *arguments],
+            cwd=self.checkout,
+            env={"PATH": str(self._bin), "HOME": os.devnull},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.returncode, done.stderr, self._calls.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path):
+    made = Machine(tmp_path)
+    made.add_uv()
+    return made
+
+
+def uv_calls(calls):
+    return [call for call in calls if call.startswith("uv ")]
+
+
+def test_packages_are_installed_from_the_lock_with_hashes_checked(machine):
+    status, _, calls = machine.set_up()
+    assert 0 == status
+    (sync,) = [call for call in calls if call.startswith("uv pip sync")]
+    assert "--require-hashes" in sync
+    assert sync.endswith("requirements.lock")
+    (own,) = [call for call in calls if call.startswith("uv pip install")]
+    assert "--no-deps" in own
+
+
+def test_a_second_set_up_installs_nothing(machine):
+    machine.set_up()
+    status, said, calls = machine.set_up()
+    assert (0, "", []) == (status, said, uv_calls(calls))
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+def test_a_changed_lock_or_project_is_installed(machine, name):
+    machine.set_up()
+    (machine.checkout / name).write_text("changed\n")
+    _, _, calls = machine.set_up()
+    assert 2 <= len(uv_calls(calls))
+
+
+def test_an_install_that_fails_is_tried_again_next_time(machine):
+    machine.add(
+        "uv", '[ "$1" = venv ] && mkdir -p .venv/bin; [ "$2" != sync ]', machine.checkout / ".tools/bin"
+    )
+    assert 0 != machine.set_up()[0]
+    machine.add_uv()
+    status, _, calls = machine.set_up()
+    assert 0 == status
+    assert uv_calls(calls)
+
+
+def test_without_the_right_to_install_set_up_says_what_to_install(machine):
+    if Path("/usr/sbin/docker-registry").exists():
+        pytest.skip("docker-registry is where every PATH finds it")
+    machine.add("sudo", "exit 1")
+    status, said, calls = machine.set_up("services")
+    assert 1 == status
+    assert "apt-get install docker-registry" in said.splitlines()[-1]
+    assert [] == [call for call in calls if call.startswith("apt-get")]
+
+
+def test_what_is_there_is_not_installed(machine):
+    machine.add("docker-registry")
+    machine.add("apt-get")
+    status, _, calls = machine.set_up("services")
+    assert (0, []) == (status, [call for call in calls if call.startswith("apt-get")])
+
+
+def test_lacking_services_are_installed_without_starting_any(machine):
+    if Path("/usr/sbin/docker-registry").exists():
+        pytest.skip("docker-registry is where every PATH finds it")
+    machine.add("sudo", 'shift; if [ $# -gt 0 ]; then exec "$@"; fi')
+    machine.add("apt-get", 'echo "runlevel $RUNLEVEL" >> "${0%/bin/*}/calls"')
+    status, _, calls = machine.set_up("services")
+    assert 0 == status
+    installs = [call for call in calls if call.startswith("apt-get")]
+    assert ["update", "install"] == [call.split()[1] for call in installs]
+    assert "--no-install-recommends docker-registry" in installs[1]
+    assert {"runlevel 1"} == {call for call in calls if call.startswith("runlevel")}

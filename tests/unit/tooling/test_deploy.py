@@ -1,0 +1,233 @@
+"""What is deployed cannot run here, so it is held against the code that it names."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from flower.events import get_prometheus_metrics
+from flower.urls import handlers
+from typer.core import TyperGroup
+
+import workers.supervisor
+from stagefleet.cli.app import app
+from stagefleet.settings import Settings, WorkerSettings
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+DASHBOARDS = sorted((DEPLOY / "dashboards").glob("*.json"))
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+OURS = "stagefleet"  # the image
+
+
+def objects():
+    return [
+        one
+        for path in MANIFESTS
+        if path.name != "kustomization.yaml"
+        for one in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def workloads():
+    """Name, specification, and the specification of the pods, of each object that has pods."""
+    for one in objects():
+        spec = one["spec"].get("jobTemplate", one)["spec"]
+        if "template" in spec:
+            yield one["metadata"]["name"], spec, spec["template"]["spec"]
+
+
+def containers():
+    return [(name, spec, container) for name, _, spec in workloads() for container in spec["containers"]]
+
+
+def instructions(pattern):
+    """What the lines of the Dockerfile that match hold, in order."""
+    return re.findall(rf"^{pattern}$", DOCKERFILE, re.MULTILINE)
+
+
+def check_command_line(arguments):
+    """Parse as `stagefleet` would, up to the point of doing it."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    with group.make_context("stagefleet", list(arguments)) as context:
+        name, command, rest = group.resolve_command(context, [*context._protected_args, *context.args])
+        assert command is not None
+        with command.make_context(name, rest, parent=context):
+            pass
+
+
+def check_module(arguments):
+    """Whether `python -I -m MODULE` names a module that can be run."""
+    interpreter, isolated, option, module, *_ = arguments
+    assert ("python", "-I", "-m") == (interpreter, isolated, option)
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    assert '__name__ == "__main__"' in Path(spec.origin).read_text()
+
+
+def check_variable(variable):
+    section, *keys = variable.removeprefix("STAGEFLEET_").lower().split("__")
+    field = Settings.model_fields[section]
+    for key in keys:
+        assert isinstance(field.annotation, type)
+        field = field.annotation.model_fields[key]
+
+
+def test_a_wrong_command_line_would_be_seen():
+    with pytest.raises(Exception, match="no-such-option"):
+        check_command_line(["worker", "--no-such-option"])
+    with pytest.raises(KeyError):
+        check_variable("STAGEFLEET_WORKER__NO_SUCH_KEY")
+
+
+def test_the_image_starts_a_worker_and_checks_its_health():
+    entry, command = (json.loads(found) for found in instructions(r"(?:ENTRYPOINT|CMD) (\[.*\])"))
+    assert ["stagefleet"] == entry
+    check_command_line(command)
+    check_module(json.loads(instructions(r"\s+CMD (\[.*\])")[0]))
+
+
+def test_the_image_copies_what_exists_and_what_is_not_kept_from_it():
+    copied = {name for line in instructions(r"COPY (?!--from)(.*)") for name in shlex.split(line)[:-1]}
+    admitted = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+    }
+    assert admitted == copied
+    assert set() == {name for name in copied if not (ROOT / name).exists()}
+
+
+def test_the_image_holds_every_package_of_the_wheel():
+    packages = re.search(r"^packages = (\[.*\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert packages is not None
+    assert set() == set(json.loads(packages[1])) - set(instructions(r"COPY (\w+) \w+"))
+
+
+def test_the_image_does_not_run_as_root():
+    assert ["10001:10001"] == instructions(r"USER (.*)")
+
+
+@pytest.mark.parametrize("name", [name for name, one in COMPOSE["services"].items() if one["image"] == OURS])
+def test_each_service_of_the_compose_file_starts_a_real_command(name):
+    service = COMPOSE["services"][name]
+    if "entrypoint" in service:
+        check_module([*service["entrypoint"], *service["command"]])
+    else:
+        check_command_line(service["command"])
+    for variable in service["environment"]:
+        if variable.startswith("STAGEFLEET_"):
+            check_variable(variable)
+
+
+@pytest.mark.parametrize("arguments", [
+    COMPOSE["services"]["redis"]["command"],
+    *(container["args"] for _, _, container in containers() if container["name"] == "redis"),
+], ids=["compose", "kubernetes"])  # fmt: skip
+def test_redis_survives_a_restart_and_evicts_nothing(arguments):
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    assert ("yes", "noeviction") == (options["--appendonly"], options["--maxmemory-policy"])
+
+
+@pytest.mark.parametrize(("name", "container"), [
+    (name, container) for name, _, container in containers() if container["image"] == OURS
+])  # fmt: skip
+def test_each_container_starts_a_real_command_under_real_settings(name, container):
+    if "command" in container:
+        check_module(container["command"])
+    else:
+        check_command_line(container["args"])
+    for variable in container.get("env", []):
+        if variable["name"].startswith("STAGEFLEET_"):
+            check_variable(variable["name"])
+
+
+def test_the_probes_name_real_commands_pages_and_ports():
+    paths = {re.sub(r"[\\$]", "", handler[0]) for handler in handlers if isinstance(handler, tuple)}
+    probed = 0
+    for _, _, container in containers():
+        for probe in (container.get("livenessProbe"), container.get("readinessProbe")):
+            if probe is None:
+                continue
+            probed += 1
+            if "exec" in probe and container["image"] == OURS:
+                check_module(probe["exec"]["command"])
+            if "httpGet" in probe:
+                assert probe["httpGet"]["path"] in paths
+                assert probe["httpGet"]["port"] in {port["name"] for port in container["ports"]}
+    assert probed == 5
+
+
+def test_a_worker_is_not_killed_before_it_has_handed_back_what_it_holds():
+    needed = WorkerSettings().drain_seconds + workers.supervisor._OVERTIME_SECONDS
+    compose = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+    kubernetes = {name: pod for name, _, pod in workloads()}["worker"]["terminationGracePeriodSeconds"]
+    assert [] == [seconds for seconds in (compose, kubernetes) if seconds < needed + 10]
+
+
+@pytest.mark.parametrize(("name", "spec", "container"), containers())
+def test_no_container_has_more_rights_than_it_needs(name, spec, container):
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert not spec["automountServiceAccountToken"]
+    assert {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    } == container["securityContext"]
+    assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize(("name", "workload", "spec"), list(workloads()))
+def test_each_mount_has_its_volume(name, workload, spec):
+    claims = {claim["metadata"]["name"] for claim in workload.get("volumeClaimTemplates", [])}
+    volumes = {volume["name"] for volume in spec.get("volumes", [])} | claims
+    mounts = {
+        mount["name"] for container in spec["containers"] for mount in container.get("volumeMounts", [])
+    }
+    assert volumes == mounts
+
+
+def test_every_selector_has_its_pods():
+    labels = [workload["template"]["metadata"]["labels"] for _, workload, _ in workloads()]
+    for one in objects():
+        selector = one["spec"].get("selector")
+        if selector is not None:
+            assert selector.get("matchLabels", selector) in labels, one["metadata"]["name"]
+
+
+def test_the_kustomization_takes_every_manifest_and_sets_real_variables():
+    kustomization = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
+    assert sorted({path.name for path in MANIFESTS} - {"kustomization.yaml"}) == sorted(
+        kustomization["resources"]
+    )
+    for literal in kustomization["configMapGenerator"][0]["literals"]:
+        name = literal.partition("=")[0]
+        if name.startswith("STAGEFLEET_"):
+            check_variable(name)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_a_dashboard_asks_for_metrics_and_labels_that_flower_has(path):
+    metrics = get_prometheus_metrics()
+    known: dict[str, set[str]] = {}
+    for metric in vars(metrics).values():
+        for family in metric.describe():
+            suffix = {"counter": "_total", "histogram": "_bucket"}.get(family.type, "")
+            known[family.name.removesuffix("_total") + suffix] = {*metric._labelnames, "le"}
+    dashboard = json.loads(path.read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for expression in expressions:
+        (name,) = set(re.findall(r"\bflower_\w+", expression))
+        assert name in known
+        asked = re.findall(r"(\w+)=~?\"", expression)
+        grouped = [label for by in re.findall(r"by \(([^)]*)\)", expression) for label in by.split(", ")]
+        assert set() == {*asked, *grouped} - known[name]
