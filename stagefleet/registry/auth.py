@@ -182,7 +182,7 @@ class Authorizer:
         if was_refused is not None and was_refused.login == login:
             is_second = was_refused.replaces_refused and asked_at < was_refused.fresh_until
             if lacks_rights or is_second:
-                raise self._refusal(server.registry, login, f"it may not {' '.join(scopes) or 'log in'}")
+                raise self._refusal(server.registry, login, f"for {' '.join(scopes) or 'anything'}")
         try:
             token = server.fetch(self._send, login, scopes)
         except RefusedLoginError as error:

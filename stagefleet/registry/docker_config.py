@@ -131,9 +131,9 @@ class DockerConfig:
         """The name of the helper for a registry, "" if the file names none."""
         helpers = self._section(document, "credHelpers")
         key = _find_key(helpers, host)
-        where, name = ("credsStore", document.get("credsStore")) if key is None else (key, helpers[key])
+        name = document.get("credsStore") if key is None else helpers[key]
         if name is not None and not isinstance(name, str):
-            raise self._malformed(where)
+            raise self._malformed("credsStore" if key is None else f"credHelpers, {key}")
         return name or ""
 
     def _stored(self, key: str, entry: object) -> Login | None:
