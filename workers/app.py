@@ -22,6 +22,7 @@ from stagefleet.runs.model import WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from tasks.base import Job
 from workers.bootstrap import OPERATIONS, Parts, build_parts
+from workers.consumer import FLUSH_SECONDS, FrugalConsumer
 from workers.heart import BEAT_SECONDS, Heart
 from workers.layout import check_layout
 from workers.reaper import Reaper
@@ -138,6 +139,7 @@ class _Process:
             pool_cls=TaskPool,
             concurrency=info.slots,
             queues=list(info.queues),
+            consumer_cls=FrugalConsumer,
             ready_callback=self._begin,
             without_gossip=True,  # nothing here votes: each worker would hear each event of each other
             without_mingle=True,  # revokes are the ledger's
@@ -146,6 +148,7 @@ class _Process:
     def _begin(self, consumer: Any) -> None:
         """The consumer listens: from now on this worker counts."""
         consumer.hub.call_repeatedly(_PULSE_SECONDS, self._heart.pulse)
+        consumer.hub.call_repeatedly(FLUSH_SECONDS, consumer.flush_events)
         self._heart.pulse()
         self._beating.start()
         self._reaping.start()

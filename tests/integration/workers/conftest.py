@@ -54,14 +54,14 @@ class Workers:
 
     def start(self, command: list[str] | None = None, cwd: Path | None = None, processes: int = 2) -> None:
         with self.log.open("ab") as stderr:
-            self.process = subprocess.Popen(
+            process = self.process = subprocess.Popen(
                 command or [sys.executable, str(SCRIPT), "supervise", str(processes)],
                 env=self.environment,
                 stderr=stderr,
                 cwd=cwd,
             )
-        eventually(lambda: self.said("ready") or self.process.poll() is not None, "the workers listen")
-        assert self.process.poll() is None, self.log.read_text()
+        eventually(lambda: self.said("ready") or process.poll() is not None, "the workers listen")
+        assert process.poll() is None, self.log.read_text()
 
     def records(self) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
