@@ -2,6 +2,11 @@
 
 The manifest goes last and byte for byte, so that its digest never changes and nobody sees half a stage; an
 index goes whole, its members first. Every step can be repeated: what is there already is found there.
+
+What the destination says it has is believed, for a look at each blob would double the requests. A registry
+that is wrong about it refuses the manifest, and gets the blobs again. The one that is wrong about both is
+distribution whose garbage is collected while it runs and remembers blobs in memory: collect it read-only and
+restart it, as its documentation says.
 """
 
 from __future__ import annotations

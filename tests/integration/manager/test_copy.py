@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
-from stagefleet.errors import BrokenStageError, StageNotFoundError, TooManyItemsError
+from stagefleet.errors import BrokenStageError, ContentError, StageNotFoundError, TooManyItemsError
 from stagefleet.manager import StageManager
-from stagefleet.names import Repository, StageId
-from stagefleet.runs.book import MemoryBook
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.runs.book import RedisBook
+from stagefleet.settings import Settings
 from tests.services.images import push_image, push_index
 
 BASES = [bytes([number]) * 20_000 for number in range(3)]
@@ -145,16 +147,9 @@ def test_what_is_not_there_is_not_found(manager, source, destination):
         manager.copy_stage(here, there, stage(1), run="r")
 
 
-def lose_everything(registry, pushed, *, path="team/app"):
-    """Delete an image and collect its blobs beside the running registry, whose cache goes on lying."""
-    for method, name in (("HEAD", pushed.digest), ("DELETE", pushed.digest)):
-        requests.request(
-            method,
-            f"http://{registry.host}/v2/{path}/manifests/{name}",
-            headers={"Accept": MANIFEST},
-            timeout=10,
-        ).raise_for_status()
-    registry.collect_garbage()
+def collect(registry, digest):
+    """Take a blob out of the registry's storage, as a collection of garbage does."""
+    shutil.rmtree(registry.root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex)
 
 
 def test_a_stage_whose_layer_was_collected_is_broken(manager, client, source, destination):
@@ -162,8 +157,7 @@ def test_a_stage_whose_layer_was_collected_is_broken(manager, client, source, de
     push_image(source.host, "team/app", str(stage(1)), layers=[layer])
     here, there = repositories(source, destination)
     manifest = client.fetch_manifest(here.tagged(str(stage(1))))
-    url = f"http://{source.host}/v2/team/app/blobs/{manifest.layers[0].digest}"
-    requests.delete(url, timeout=10).raise_for_status()
+    collect(source, manifest.layers[0].digest)
     with pytest.raises(BrokenStageError, match=str(manifest.layers[0].digest)[:15]):
         manager.copy_stage(here, there, stage(1), run="r")
     assert [] == list(manager.stage_ids(there))
@@ -173,29 +167,68 @@ def test_a_stage_whose_configuration_was_collected_is_broken(manager, client, so
     push_image(source.host, "team/app", str(stage(1)))
     repository = Repository(source.host, "team/app")
     manifest = client.fetch_manifest(repository.tagged(str(stage(1))))
-    url = f"http://{source.host}/v2/team/app/blobs/{manifest.config.digest}"
-    requests.delete(url, timeout=10).raise_for_status()
+    collect(source, manifest.config.digest)
     with pytest.raises(BrokenStageError, match="build it again"):
         manager.describe_stage(repository, stage(1))
 
 
-def test_a_destination_that_lies_about_its_blobs_after_a_collection_is_healed(
-    client, manager, source, make_registry
+def test_a_layer_that_the_source_has_in_name_only_leaves_nothing_in_the_destination(
+    manager, client, make_registry, destination
 ):
-    destination = make_registry(cache=True)
+    source = make_registry(cache=True)
+    push_image(source.host, "team/app", str(stage(1)), layers=[b"precious" * 1000])
+    here, there = repositories(source, destination)
+    layer = client.fetch_manifest(here.tagged(str(stage(1)))).layers[0]
+    collect(source, layer.digest)
+    with pytest.raises(ContentError):
+        manager.copy_stage(here, there, stage(1), run="r")
+    assert [] == list(manager.stage_ids(there))
+
+
+def test_a_fleet_asks_redis_twice_a_stage_and_sends_shared_layers_once(
+    client, source, destination, redis_server
+):
+    for number in range(20):
+        push_stage(source.host, number)
+    here, there = repositories(source, destination)
+    books = [RedisBook.connect(redis_server.url, Settings()) for _ in range(2)]
+    managers = [StageManager(client, book) for book in books]
+    managers[0].copy_stage(here, there, stage(0), run="r")
+    before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
+    uploaded = len(destination.requests())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: managers[n % 2].copy_stage(here, there, stage(n), run="r"), range(1, 20)))
+    asked = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert 2 * 19 + 1 == asked, "two for each, and one look at the rejected stages by the other process"
+    assert 5 * 19 == len(destination.requests()) - uploaded
+    for book in books:
+        book.close()
+
+
+def test_a_blob_that_vanished_in_the_middle_of_a_run_is_sent_again(manager, client, source, destination):
+    for number in (1, 2):
+        push_stage(source.host, number)
+    here, there = repositories(source, destination)
+    manager.copy_stage(here, there, stage(1), run="r")
+    shared = client.fetch_manifest(here.tagged(str(stage(1)))).layers[0]
+    url = f"http://{there.host}/v2/{there.path}/blobs/{shared.digest}"
+    requests.delete(url, timeout=10).raise_for_status()
+    destination.forget_requests()
+    manager.copy_stage(here, there, stage(2), run="r")
+    answers = [status for method, path, status in destination.requests() if "/manifests/" in path]
+    assert [400, 201] == answers, "the registry missed nothing, so nothing was healed"
+    assert stored(here, str(stage(2))) == stored(there, str(stage(2)))
+    assert shared.size == len(requests.get(url, timeout=10).content)
+
+
+def test_a_stage_is_copied_anew_after_the_destinations_garbage_was_collected(
+    manager, client, source, destination
+):
     push_stage(source.host, 1)
     here, there = repositories(source, destination)
     manager.copy_stage(here, there, stage(1), run="r")
-    lose_everything(destination, client.fetch_manifest(there.tagged(str(stage(1)))))
-    before = len(destination.requests())
-    produced = StageManager(client, MemoryBook()).copy_stage(here, there, stage(1), run="s")
+    digest = client.head_manifest(there.tagged(str(stage(1)))).digest
+    client.delete_manifest(Reference.of(there, digest))
+    destination.collect_garbage()
+    assert manager.copy_stage(here, there, stage(1), run="s", verify=True).bytes > 60_000
     assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
-    assert produced.bytes > 60_000
-    statuses = [
-        status for method, path, status in destination.requests()[before:] if method in {"POST", "PUT"}
-    ]
-    assert {201, 400} <= set(statuses), "it did not lie, so nothing was healed"
-    manifest = client.fetch_manifest(there.tagged(str(stage(1))))
-    for layer in manifest.layers:
-        blob = requests.get(f"http://{there.host}/v2/{there.path}/blobs/{layer.digest}", timeout=10)
-        assert layer.size == len(blob.content)
