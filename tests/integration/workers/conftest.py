@@ -118,6 +118,12 @@ def settings():
 
 
 @pytest.fixture
+def redis_server(make_redis):
+    """One of the test's own, which survives its restart."""
+    return make_redis(append_only=True)
+
+
+@pytest.fixture
 def fleet(redis_server, settings):
     fleet = Fleet(redis_server.url, settings)
     yield fleet
