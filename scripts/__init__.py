@@ -1,0 +1,1 @@
+"""What `make` calls: set-up, the demo and the measurements."""

@@ -1,0 +1,41 @@
+"""Measure: `python -m scripts.bench [--rounds N] [PART...]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.bench.again import measure_again
+from scripts.bench.bookkeeping import measure_bookkeeping
+from scripts.bench.copying import measure_copies
+from scripts.bench.figures import Figures
+from scripts.bench.memory import measure_memory
+from tests.services import make_workspace
+
+PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
+    "copy": measure_copies,
+    "again": measure_again,
+    "bookkeeping": measure_bookkeeping,
+    "memory": lambda figures, folder, _: measure_memory(figures, folder),
+}
+
+
+def main() -> None:
+    """Measure what is named, all by default, and print a table."""
+    parser = argparse.ArgumentParser(prog="scripts.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="how often, for the medians; 5 by default")
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    figures = Figures()
+    for name in options.parts or PARTS:
+        with make_workspace() as folder:
+            PARTS[name](figures, folder, options.rounds)
+    figures.show()
+
+
+if __name__ == "__main__":
+    main()

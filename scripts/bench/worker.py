@@ -1,0 +1,46 @@
+"""A worker for measurements: `python -m scripts.bench.worker noop | bare`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from celery.app.trace import setup_worker_optimizations
+from celery.concurrency.thread import TaskPool
+from celery.worker import state
+
+from config.celery import make_app
+from config.logging import configure_logging
+from stagefleet.manager import Produced
+from stagefleet.settings import load_settings
+from workers.app import serve
+
+__all__ = ["BARE", "CONCURRENCY", "NOOP"]
+
+NOOP, BARE = "noop", "bare"
+CONCURRENCY = 8
+
+
+def main(kind: str) -> int:
+    """Work until told to stop."""
+    settings = load_settings()
+    if kind == NOOP:
+        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda manager, job: Produced()})  # noqa: ARG005 - nothing is what it does
+    configure_logging(settings.log, worker=BARE)
+    app = make_app(settings, [BARE])
+
+    @app.task(name=f"stagefleet.{BARE}")  # type: ignore[untyped-decorator]  # Celery ships no types
+    def bare(**_: Any) -> None:
+        return
+
+    signal.signal(signal.SIGTERM, lambda *_: setattr(state, "should_stop", 0))
+    name = f"bare-{id(app)}@localhost"
+    setup_worker_optimizations(app, name)
+    controller = app.WorkController(hostname=name, pool_cls=TaskPool, concurrency=CONCURRENCY, queues=[BARE])
+    controller.start()
+    return int(controller.exitcode or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
