@@ -96,7 +96,7 @@ def _memory(figures: Figures, redis: RedisServer, ledger: RedisLedger) -> None:
         most = max(most, client.info("memory")["used_memory"])
         time.sleep(0.05)
     calls = sum(entry["calls"] for entry in client.info("commandstats").values())
-    keys = sorted(key.decode().rpartition(":")[2] for key in client.keys(f"*run:{run}:*"))
+    keys = sorted(str(key).rpartition(":")[2].rstrip("'") for key in client.keys(f"*run:{run}:*"))
     figures.add("bytes in Redis an item, at most", f"{(most - before) / ITEMS:.0f}", "< 1024")
     figures.add("  keys of the run afterwards", ", ".join(keys), "outcomes")
     figures.add("Redis commands an item, those inside scripts included", f"{calls / ITEMS:.1f}")

@@ -51,7 +51,7 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
         UsageError: What the plan refuses, or a key used with other arguments.
         LeaseLostError: Another submitter with the same key took the run over.
     """
-    plan = None if order.key is not None and _is_used(open_ledger(), order.key) else make_plan()
+    plan = None if order.key is not None and open_ledger().has_key(order.key) else make_plan()
     ledger = open_ledger()
     submission = _open(ledger, order)
     if submission.fate in {Fate.ATTACHED, Fate.SUCCEEDED}:
@@ -74,10 +74,6 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
                 ledger.cancel(submission.run)
         raise
     return submission
-
-
-def _is_used(ledger: Ledger, key: str) -> bool:
-    return any(run.order.key == key for run in ledger.runs())
 
 
 def _open(ledger: Ledger, order: Order) -> Submission:

@@ -36,6 +36,9 @@ class Renewal(StrEnum):
 class Submitter(Protocol):
     """The side of the ledger that writes runs."""
 
+    def has_key(self, key: str) -> bool:
+        """Whether a run stands under an idempotency key; `open` says what it means."""
+
     def open(self, order: Order) -> Submission:
         """Open a run, or find the one under the order's key.
 

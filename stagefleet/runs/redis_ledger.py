@@ -33,10 +33,10 @@ from stagefleet.runs.model import (
     Order,
     Outcome,
     Run,
-    RunState,
     Submission,
     WorkerInfo,
 )
+from stagefleet.runs.snapshots import order_of, run_of
 from stagefleet.runs.wire import decode_outcome, encode_outcome
 from stagefleet.settings import RunSettings, Settings
 
@@ -110,6 +110,11 @@ class RedisLedger:
         return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
 
     # Submitter
+
+    def has_key(self, key: str) -> bool:
+        """See `Submitter.has_key`."""
+        with reaching(self._redis):
+            return bool(self._redis.exists(f"{self._prefix}key:{key}"))
 
     def open(self, order: Order) -> Submission:
         """See `Submitter.open`."""
@@ -187,7 +192,7 @@ class RedisLedger:
         """See `Workbench.order`."""
         with reaching(self._redis):
             order, parent = self._redis.hmget(self._key(run), ["order", "parent"])
-        return None if order is None else _order(order, parent)
+        return None if order is None else order_of(order, parent)
 
     def claim(self, run: str, index: int, worker: str) -> Claim | None:
         """See `Workbench.claim`."""
@@ -289,7 +294,7 @@ class RedisLedger:
         now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
         rows = [answers[n : n + 4] for n in range(0, len(answers), 4)]
         return [
-            _run(run, fields, now_at, claimed=claimed, published=published, waiting=waiting)
+            run_of(run, fields, now_at, claimed=claimed, published=published, waiting=waiting)
             for run, (fields, claimed, published, waiting) in zip(runs, rows, strict=True)
             if fields
         ]
@@ -367,35 +372,3 @@ def _ms(seconds: float) -> int:
 
 def _no_run(run: str) -> RunNotFoundError:
     return RunNotFoundError(f"there is no run {run!r}, or it has expired: see stagefleet runs list")
-
-
-def _order(order: bytes, parent: bytes | None) -> Order:
-    parsed = Order.model_validate_json(order)
-    return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
-
-
-def _run(
-    run: str, fields: dict[bytes, bytes], now_at: float, *, claimed: int, published: int, waiting: int
-) -> Run:
-    def number(name: bytes) -> int:
-        return int(fields.get(name, 0))
-
-    finished_ms, error = fields.get(b"finished_ms"), fields.get(b"error")
-    return Run(
-        id=run,
-        order=_order(fields[b"order"], fields.get(b"parent")),
-        state=RunState(fields[b"state"].decode()),
-        total=number(b"total"),
-        succeeded=number(b"succeeded"),
-        failed=number(b"failed"),
-        skipped=number(b"skipped"),
-        cancelled=number(b"cancelled"),
-        claimed=claimed,
-        published=published,
-        waiting=waiting,
-        bytes=number(b"bytes"),
-        error=None if error is None else ErrorInfo.model_validate_json(error),
-        created_at=number(b"created_ms") / 1000,
-        finished_at=None if finished_ms is None else int(finished_ms) / 1000,
-        now_at=now_at,
-    )

@@ -83,6 +83,11 @@ class MemoryLedger:
 
     # Submitter
 
+    def has_key(self, key: str) -> bool:
+        """As `Submitter.has_key`."""
+        with self._step():
+            return self._keys.get(key) in self._records
+
     def open(self, order: Order) -> Submission:
         """As `Submitter.open`."""
         with self._step() as now:
@@ -103,6 +108,8 @@ class MemoryLedger:
                 return Submission(old.id, Fate.ATTACHED)
             if old.state is RunState.SUCCEEDED:
                 return Submission(old.id, Fate.SUCCEEDED)
+            if not old.started:  # cancelled half submitted: it does not know all of its items
+                return self._open_new(order, Fate.NEW, now)
             return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
 
     def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
@@ -121,7 +128,7 @@ class MemoryLedger:
         with self._step() as now:
             record = self._submitted(submission)
             if record.state is RunState.SUBMITTING:
-                record.state = RunState.RUNNING
+                record.state, record.started = RunState.RUNNING, True
                 self._lease(record, now)
 
     def leftovers(self, run: str) -> Iterator[str]:

@@ -54,6 +54,7 @@ class RunRecord:
     submitter_until: float = 0.0
     coordinator_until: float = 0.0
     state: RunState = RunState.SUBMITTING
+    started: bool = False
     items: list[str] = field(default_factory=list)
     decided: int = 0
     unreleased: int = 0

@@ -258,3 +258,22 @@ class TestAbandonment:
         twin.ledger.sweep()
 
         assert RunState.CANCELLED is twin.ledger.run(submission.run).state
+
+
+def test_a_key_is_known_once_a_run_stands_under_it(twin: Twin):
+    assert not twin.ledger.has_key("nightly")
+
+    twin.open(key="nightly", fingerprint="f")
+
+    assert twin.ledger.has_key("nightly")
+
+
+def test_a_run_cancelled_half_submitted_is_not_gone_on_with(twin: Twin):
+    half = twin.open(key="nightly", fingerprint="f")
+    twin.ledger.append(half, ["a"])
+    twin.ledger.cancel(half.run)
+
+    again = twin.open(key="nightly", fingerprint="f")
+
+    assert (Fate.NEW, None) == (again.fate, again.previous)
+    assert half.run != again.run

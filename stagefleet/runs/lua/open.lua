@@ -17,12 +17,14 @@ end
 if idempotency_key ~= '' then
   local old = redis.call('GET', P .. 'key:' .. idempotency_key)
   if old and redis.call('EXISTS', key(old)) == 1 then
-    local state, used, until_ms = unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until'))
+    local state, used, until_ms, started =
+      unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started'))
     if used ~= fingerprint then return { 'conflict', old, 0, '' } end
     if state == 'submitting' and integer(until_ms) <= now then return take_over(old) end
     if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
     if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
-    fate, previous = 'continued', old
+    -- One that was cancelled half submitted does not know all of its items: it is no run to go on with.
+    if started then fate, previous = 'continued', old end
   end
   redis.call('SET', P .. 'key:' .. idempotency_key, run)
 end

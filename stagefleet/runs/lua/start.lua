@@ -4,7 +4,7 @@ local run, token = ARGV[3], ARGV[4]
 local state, holder, queue, lease = unpack(redis.call('HMGET', key(run), 'state', 'token', 'queue', 'lease_ms'))
 if holder ~= token then return 'lost' end
 if state ~= 'submitting' then return 'ok' end
-redis.call('HSET', key(run), 'state', 'running', 'coordinator_until', now + integer(lease))
+redis.call('HSET', key(run), 'state', 'running', 'started', 1, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)
 settle(run)

@@ -70,7 +70,8 @@ def copy(serve, client, repository_at):
 
 
 def test_a_blob_streams_from_one_registry_to_the_other(copy):
-    destination, pieces = Destination(), []
+    destination = Destination()
+    pieces: list[int] = []
 
     assert len(CONTENT) == copy(Source(), destination, on_bytes=pieces.append)
     assert CONTENT == destination.content

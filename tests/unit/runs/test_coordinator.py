@@ -88,7 +88,7 @@ def test_a_slow_callback_holds_the_window_open_no_wider_than_parallel(ledger, wo
 
 def test_watching_without_a_callback_acknowledges_nothing(ledger, worker):
     run = submitted(ledger, 20, callback=Callback.NONE)
-    seen = []
+    seen: list[Outcome] = []
 
     ended = watch(ledger, run, on_progress=seen.append)
 

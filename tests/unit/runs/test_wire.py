@@ -1,3 +1,5 @@
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +33,7 @@ def test_a_stage_description_takes_less_than_half_a_kilobyte_in_the_stream():
     digest = "3f1c9a77e02b"
     hexadecimal = (digest * 6)[:64]
     repository = "registry.example.com:5000/group/project/stages"
-    result = {
+    result: dict[str, Any] = {
         "stage_id": f"{hexadecimal[:56]}-1764028800000",
         "digest": hexadecimal[:56],
         "created_ms": 1764028800000,
