@@ -52,7 +52,7 @@ def in_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that name
         )
         return services
 
-    monkeypatch.setattr("stagefleet.client.fleet.RedisServices", connect)
+    monkeypatch.setattr("stagefleet.client.desk.RedisServices", connect)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from stagefleet.runs.model import WorkerInfo
 
 @pytest.fixture
 def in_registries(monkeypatch, services):
-    monkeypatch.setattr("stagefleet.client.fleet.EmbeddedServices", lambda _settings: services)
+    monkeypatch.setattr("stagefleet.client.desk.EmbeddedServices", lambda _settings: services)
 
 
 def findings(result):

@@ -1,0 +1,228 @@
+"""The desk of a fleet: its services, the runs that are there, and the one way of every new run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from stagefleet.client.following import Follower
+from stagefleet.client.services import EmbeddedServices, RedisServices, Services
+from stagefleet.client.submission import check_key, submit
+from stagefleet.client.work import Plan, Work, fingerprint
+from stagefleet.errors import UsageError
+from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
+from stagefleet.settings import Settings, load_settings
+
+__all__ = ["Desk"]
+
+_LOGGER = logging.getLogger("stagefleet")
+
+
+class Desk:
+    """Runs of work on stages, and what is known of them; safe to use from several threads.
+
+    Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
+    use it in a `with` statement.
+
+    Args:
+        services: What the fleet stands on.
+        on_notice: Told, in one line each, what a person should know meanwhile; logged if None.
+    """
+
+    def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
+        self._services = services
+        self._notice = on_notice or _LOGGER.warning
+        self._follower = Follower(services, self._notice)
+
+    @classmethod
+    def connect(
+        cls,
+        redis_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Self:
+        """The fleet at a Redis; connects at the first call that needs it.
+
+        Args:
+            redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
+            settings: From the environment and `stagefleet.toml` if None.
+            on_notice: As for the class.
+
+        Raises:
+            UsageError: There is no URL, or it is malformed, or the settings cannot be read.
+        """
+        settings = load_settings() if settings is None else settings
+        url = redis_url or settings.redis_url
+        if url is None:
+            raise UsageError("no Redis URL: hand one in, set STAGEFLEET_REDIS_URL, or use Fleet.embedded()")
+        return cls(RedisServices(url, settings), on_notice=on_notice)
+
+    @classmethod
+    def embedded(
+        cls, *, settings: Settings | None = None, on_notice: Callable[[str], None] | None = None
+    ) -> Self:
+        """A fleet of its own: a private Valkey and a worker, started when needed and stopped by `close`.
+
+        Args:
+            settings: As in `connect`; its Redis URL is not used.
+            on_notice: As for the class.
+        """
+        settings = load_settings() if settings is None else settings
+        return cls(EmbeddedServices(settings), on_notice=on_notice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and stop what was started."""
+        self._services.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this fleet."""
+        return self._services.settings
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._services.ledger
+
+    # Runs that are there
+
+    def runs(self) -> Iterator[Run]:
+        """All runs that have not expired, the newest first."""
+        return self._ledger.runs()
+
+    def run(self, run: str) -> Run:
+        """How a run stands.
+
+        Raises:
+            RunNotFoundError: No such run, or it has expired.
+        """
+        return self._ledger.run(run)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The worker processes that are up."""
+        return self._ledger.workers()
+
+    def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+        """Follow a run to its end, from its first outcome on; the run does not wait for the watcher.
+
+        Args:
+            run: The run's id.
+            on_outcome: Told of each outcome; what it raises ends the watching, not the run.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+        return self._follower.watch(run, on_outcome)
+
+    def attend(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+        """Follow a run as `watch` does, and cancel it when nobody works on it.
+
+        Raises:
+            NoWorkerError: No worker listened for as long as the settings say; the run was cancelled.
+        """
+        return self._follower.attend(run, on_outcome)
+
+    def cancel(self, run: str, *, now: bool = False) -> bool:
+        """Cancel a run: nothing new starts, what runs finishes (with `now`, stops within seconds).
+
+        Returns:
+            Whether the run was still under way.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
+        return self._ledger.cancel(run, now=now)
+
+    def retry(
+        self,
+        run: str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        parallel: int | None = None,
+        detach: bool = False,
+    ) -> Run:
+        """Run again what failed or was cancelled in a finished run, as a new run.
+
+        Returns:
+            As `for_each_copy_stage`; the old run where nothing is left to do.
+
+        Raises:
+            UsageError: The run is still under way.
+            RunNotFoundError: No such run.
+        """
+        old = self._ledger.run(run)
+        if not old.state.is_final:
+            raise UsageError(f"run {run} is still {old.state}: watch it, or cancel it first")
+        if old.state is RunState.SUCCEEDED:
+            return old
+        order = old.order.model_copy(
+            update={
+                "parallel": old.order.parallel if parallel is None else max(1, parallel),
+                "callback": self._callback(on_outcome, detach=detach),
+                "key": None,
+                "fingerprint": "",
+                "parent": run,
+            }
+        )
+        return self._conduct(
+            order, lambda: Plan(tuple(self._ledger.leftovers(run))), on_outcome, detach=detach
+        )
+
+    # The one way of every run
+
+    def _for_each(
+        self,
+        work: Work,
+        on_outcome: OnOutcome | None,
+        *,
+        parallel: int | None,
+        idempotency_key: str | None,
+        detach: bool,
+    ) -> Run:
+        check_key(idempotency_key)
+        order = Order(
+            operation=work.operation,
+            options=work.options,
+            parallel=self._parallel(parallel),
+            callback=self._callback(on_outcome, detach=detach),
+            key=idempotency_key,
+            fingerprint=fingerprint(work),
+            max_attempts=self.settings.runs.max_attempts,
+        )
+        return self._conduct(order, lambda: work.plan(self._services.registries), on_outcome, detach=detach)
+
+    def _conduct(
+        self, order: Order, make_plan: Callable[[], Plan], on_outcome: OnOutcome | None, *, detach: bool
+    ) -> Run:
+        submission = submit(lambda: self._ledger, order, make_plan)
+        if detach:
+            return self._ledger.run(submission.run)
+        return self._follower.conduct(submission.run, submission.fate, on_outcome)
+
+    def _parallel(self, parallel: int | None) -> int:
+        return max(1, self.settings.runs.parallel if parallel is None else parallel)
+
+    @staticmethod
+    def _callback(on_outcome: OnOutcome | None, *, detach: bool) -> Callback:
+        if on_outcome is None:
+            return Callback.NONE
+        if detach:
+            raise UsageError(
+                "a detached run cannot call back into this process: leave out on_outcome or detach"
+            )
+        return Callback.CLIENT
