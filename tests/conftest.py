@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.allow_unix_socket = True
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> Iterator[None]:
+@contextmanager
+def _missing_services_skip() -> Iterator[None]:
     """A service that is missing skips its tests with one line; where CI is set it fails them."""
     try:
-        return (yield)
+        yield
     except ServiceMissingError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+# Around the test, not around fixtures: those of the session do not pass through the hooks of this file.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    with _missing_services_skip():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with _missing_services_skip():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -66,3 +66,19 @@ def test_stop_ends_a_program_that_is_frozen_or_deaf_with_its_children(tmp_path):
 def test_missing_program_says_what_to_install():
     with pytest.raises(ServiceMissingError, match="no-such-program is missing: install it"):
         find_program("no-such-program", install="install it")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [({}, "1 skipped"), ({"CI": "1"}, "1 error")])
+def test_missing_service_skips_its_tests_but_fails_them_in_ci(ci, outcome):
+    wanted = f"{Path(__file__).with_name('test_services.py')}::test_registry_is_empty_for_each_test"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", wanted],
+        env={"PATH": "/nowhere", **ci},
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert outcome in done.stdout
+    assert "apt-get install docker-registry" in done.stdout

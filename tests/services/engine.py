@@ -1,0 +1,213 @@
+"""A real Docker Engine: `dockerd` with a data root, an exec root and a socket of its own.
+
+It needs root, and no network: images come from registries on loopback addresses, containers get none.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import docker
+
+from tests.services.processes import Program, ServiceMissingError, find_program, wait_until
+
+_TIMEOUT_SECONDS = 60
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+class DockerEngine:
+    """An engine on a Unix socket, the same one over its restarts; several live side by side.
+
+    Attributes:
+        folder: Where it keeps everything.
+        url: Its address, `unix://...`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Prepare an engine; `start` starts it.
+
+        Args:
+            folder: For everything of it, made if need be.
+
+        Raises:
+            ServiceMissingError: A program lacks, or this user is not root.
+        """
+        self._binary = find_program("dockerd", install="apt-get install docker.io")
+        if os.geteuid() != 0:
+            raise ServiceMissingError("dockerd needs root: run these tests as root")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.url = f"unix://{folder / 'docker.sock'}"
+        self._program: Program | None = None
+        self._clients: list[docker.DockerClient] = []
+
+    def start(self) -> Self:
+        """Start it and wait until it answers; returns itself."""
+        self._program = Program(
+            [self._binary, *self._options()],
+            folder=self.folder,
+            name="dockerd",
+            # Its containerd and runc are found by name; a proxy of the machine's must not come between.
+            environment={"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
+        )
+        self._program.wait_for("API listen on ")
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._running.pid
+
+    def client(self) -> docker.DockerClient:
+        """A client, closed when the engine is stopped or renewed."""
+        client = docker.DockerClient(base_url=self.url, version="auto", timeout=_TIMEOUT_SECONDS)
+        self._clients.append(client)
+        return client
+
+    def import_image(
+        self, name: str, *, labels: Mapping[str, str] | None = None, content: bytes = b"content"
+    ) -> str:
+        """Make an image whose containers stay running; returns its id.
+
+        Args:
+            name: `REPOSITORY:TAG`.
+            labels: Its labels.
+            content: Something in it, so that images differ.
+        """
+        repository, _, tag = name.rpartition(":")
+        changes = ['CMD ["/busybox", "sleep", "1000000"]']
+        changes += [f'LABEL "{key}"="{value}"' for key, value in (labels or {}).items()]
+        archive = archive_of({"busybox": _find_busybox().read_bytes(), "content": content})
+        api = self.client().api
+        api.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
+        return str(api.inspect_image(name)["Id"])
+
+    def run_container(self, image: str, name: str) -> str:
+        """Start a container that stays running, without network; returns its id."""
+        container = self.client().containers.run(image, name=name, network_mode="none", detach=True)
+        return str(container.id)
+
+    def tags(self) -> list[str]:
+        """The names of all its images, sorted."""
+        images: list[dict[str, Any]] = self.client().api.images()
+        return sorted(tag for image in images for tag in image["RepoTags"] or () if tag != "<none>:<none>")
+
+    def image_id(self, name: str) -> str:
+        """The id of an image."""
+        return str(self.client().api.inspect_image(name)["Id"])
+
+    def renew(self) -> None:
+        """Make it running and empty."""
+        self._close_clients()
+        if not self._running.alive:
+            self._clean_up()
+            self.start()
+        self._running.thaw()
+        api = self.client().api
+        for container in api.containers(all=True):
+            api.remove_container(container["Id"], force=True, v=True)
+        for tag in self.tags():
+            api.remove_image(tag, force=True)
+        api.prune_images({"dangling": False})
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP): connections are accepted, nothing is answered."""
+        self._running.freeze()
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._running.thaw()
+
+    def kill(self) -> None:
+        """End it and its containers at once, as a lost machine does; `start` brings it back."""
+        self._close_clients()
+        self._running.kill()
+        self._clean_up()
+
+    def stop(self) -> None:
+        """End it and its containers, its images stay; nothing when it has ended."""
+        self._close_clients()
+        if self._program is not None:
+            self._program.stop()
+        self._clean_up()
+
+    @property
+    def _running(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
+
+    def _options(self) -> list[str]:
+        options = {
+            "data-root": self.folder / "data",
+            "exec-root": self.folder / "exec",
+            "pidfile": self.folder / "docker.pid",
+            "host": self.url,
+            "bridge": "none",
+            "iptables": "false",
+            "ip-forward": "false",
+            "ip-masq": "false",
+            "log-level": "warn",
+            "max-download-attempts": "1",
+        }
+        return [f"--{name}={value}" for name, value in options.items()]
+
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
+    def _clean_up(self) -> None:
+        """Remove what a killed engine leaves: shims with their containers, mounts, pid files."""
+        for pid in _processes_of(self.folder):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not list(_processes_of(self.folder)), "the engine's processes end")
+        unmount_under(self.folder)
+        for file in (self.folder / "docker.pid", self.folder / "exec" / "containerd" / "containerd.pid"):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "exec", ignore_errors=True)
+
+
+def archive_of(files: Mapping[str, bytes]) -> bytes:
+    """An archive of some programs or files, the same for the same ones: as a layer it has its diff id."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def unmount_under(folder: Path) -> None:
+    """Unmount everything under a folder, the deepest first."""
+    mounts = [Path(line.split()[4]) for line in _MOUNTS.read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if folder in mount.parents), reverse=True):
+        subprocess.run(["umount", "--lazy", str(mount)], check=False, capture_output=True, timeout=10)
+
+
+def _find_busybox() -> Path:
+    path = Path("/bin/busybox")
+    if not path.is_file():
+        raise ServiceMissingError("busybox is missing: apt-get install busybox-static")
+    return path
+
+
+def _processes_of(folder: Path) -> Iterator[int]:
+    """The shims of an engine, and what runs in its containers: they outlive the engine."""
+    mark = str(folder / "exec").encode()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            if mark in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
+                for task in (entry / "task").iterdir():
+                    yield from map(int, (task / "children").read_text().split())
+                yield int(entry.name)
