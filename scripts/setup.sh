@@ -63,5 +63,5 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
 fi
 
 if [ "${1:-}" = services ]; then
-    install docker-registry=docker-registry
+    install docker-registry=docker-registry dockerd=docker.io busybox=busybox-static
 fi

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from tests.services import (
+    DockerEngine,
     RedisServer,
     RegistryServer,
     ServiceMissingError,
+    ServiceRefusedError,
     TcpProxy,
     Tls,
     TokenServer,
@@ -36,7 +38,7 @@ def _missing_services_skip() -> Iterator[None]:
     try:
         yield
     except ServiceMissingError as error:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and not isinstance(error, ServiceRefusedError):
             raise
         pytest.skip(str(error))
 
@@ -173,3 +175,29 @@ def make_workers(service_folder: Callable[[str], Path], cleanup: ExitStack) -> C
         return workers.start()
 
     return make
+
+
+@pytest.fixture
+def make_engine(service_folder: Callable[[str], Path], cleanup: ExitStack) -> Callable[[], DockerEngine]:
+    """Starts Docker Engines of this test's own."""
+
+    def make() -> DockerEngine:
+        engine = DockerEngine(service_folder("engine"))
+        cleanup.callback(engine.stop)
+        return engine.start()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _session_engine(service_folder: Callable[[str], Path]) -> Iterator[DockerEngine]:
+    engine = DockerEngine(service_folder("engine")).start()
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture
+def engine(_session_engine: DockerEngine) -> DockerEngine:
+    """A Docker Engine, empty: one process for the session."""
+    _session_engine.renew()
+    return _session_engine

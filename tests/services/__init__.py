@@ -1,11 +1,18 @@
-"""The services that tests, demo and bench start: registries, Redis, tokens, TLS, a proxy, workers.
+"""The services that tests, demo and bench start: registries, Redis, tokens, TLS, a proxy, workers, engines.
 
 Each is a real program, or a small server of the tests' own, on a free loopback port, in a folder of its own,
 and each ends with the process that started it, however that one ends.
 """
 
+from tests.services.engine import DockerEngine, archive_of
 from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
-from tests.services.processes import Program, ServiceMissingError, ServiceStartError, free_port
+from tests.services.processes import (
+    Program,
+    ServiceMissingError,
+    ServiceRefusedError,
+    ServiceStartError,
+    free_port,
+)
 from tests.services.proxy import TcpProxy
 from tests.services.redis import RedisServer
 from tests.services.registry import RegistryServer, Request
@@ -15,6 +22,7 @@ from tests.services.workers import Workers
 from tests.services.workspace import make_workspace
 
 __all__ = [
+    "DockerEngine",
     "ImageMaker",
     "Program",
     "Pushed",
@@ -22,11 +30,13 @@ __all__ = [
     "RegistryServer",
     "Request",
     "ServiceMissingError",
+    "ServiceRefusedError",
     "ServiceStartError",
     "TcpProxy",
     "Tls",
     "TokenServer",
     "Workers",
+    "archive_of",
     "free_port",
     "make_workspace",
     "push_image",

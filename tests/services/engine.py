@@ -8,20 +8,17 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
-import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import docker
 
-from tests.services.processes import Program, ServiceMissingError, find_program, wait_until
+from tests.services.processes import Program, ServiceMissingError, ServiceRefusedError, find_program
+from tests.services.workspace import release
 
 _TIMEOUT_SECONDS = 60
-_MOUNTS = Path("/proc/self/mountinfo")
 
 
 class DockerEngine:
@@ -39,11 +36,12 @@ class DockerEngine:
             folder: For everything of it, made if need be.
 
         Raises:
-            ServiceMissingError: A program lacks, or this user is not root.
+            ServiceMissingError: A program lacks.
+            ServiceRefusedError: This user is not root.
         """
         self._binary = find_program("dockerd", install="apt-get install docker.io")
         if os.geteuid() != 0:
-            raise ServiceMissingError("dockerd needs root: run these tests as root")
+            raise ServiceRefusedError("dockerd needs root: run these tests as root")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.url = f"unix://{folder / 'docker.sock'}"
@@ -155,8 +153,9 @@ class DockerEngine:
             "iptables": "false",
             "ip-forward": "false",
             "ip-masq": "false",
-            "log-level": "warn",
+            "log-level": "info",
             "max-download-attempts": "1",
+            "shutdown-timeout": "1",
         }
         return [f"--{name}={value}" for name, value in options.items()]
 
@@ -167,11 +166,7 @@ class DockerEngine:
 
     def _clean_up(self) -> None:
         """Remove what a killed engine leaves: shims with their containers, mounts, pid files."""
-        for pid in _processes_of(self.folder):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not list(_processes_of(self.folder)), "the engine's processes end")
-        unmount_under(self.folder)
+        release(self.folder)
         for file in (self.folder / "docker.pid", self.folder / "exec" / "containerd" / "containerd.pid"):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "exec", ignore_errors=True)
@@ -188,26 +183,8 @@ def archive_of(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def unmount_under(folder: Path) -> None:
-    """Unmount everything under a folder, the deepest first."""
-    mounts = [Path(line.split()[4]) for line in _MOUNTS.read_text().splitlines()]
-    for mount in sorted((mount for mount in mounts if folder in mount.parents), reverse=True):
-        subprocess.run(["umount", "--lazy", str(mount)], check=False, capture_output=True, timeout=10)
-
-
 def _find_busybox() -> Path:
     path = Path("/bin/busybox")
     if not path.is_file():
         raise ServiceMissingError("busybox is missing: apt-get install busybox-static")
     return path
-
-
-def _processes_of(folder: Path) -> Iterator[int]:
-    """The shims of an engine, and what runs in its containers: they outlive the engine."""
-    mark = str(folder / "exec").encode()
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended meanwhile
-            if mark in (entry / "cmdline").read_bytes() and int(entry.name) != os.getpid():
-                for task in (entry / "task").iterdir():
-                    yield from map(int, (task / "children").read_text().split())
-                yield int(entry.name)

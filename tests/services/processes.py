@@ -25,6 +25,10 @@ class ServiceMissingError(RuntimeError):
     """A program that a service needs is not installed; the message says what to install."""
 
 
+class ServiceRefusedError(ServiceMissingError):
+    """This user may not start the service, and no installation helps."""
+
+
 class ServiceStartError(RuntimeError):
     """A service did not get ready; the message ends with what it logged last."""
 

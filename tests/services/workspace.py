@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from pathlib import Path
 
 _PREFIX = "stagefleet-services-"
 _LOCK = ".owner"
+_UNMOUNT_SECONDS = 10
 
 
 def _parent() -> Path:
@@ -45,6 +48,31 @@ def _sweep(parent: Path) -> None:
             descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                release(folder)
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(descriptor)
+
+
+def release(folder: Path) -> None:
+    """End what a killed container engine leaves under a folder: its containers, and what is mounted there."""
+    for pid in _container_processes(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    mounts = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if folder in mount.parents), reverse=True):
+        command = ["umount", "--lazy", str(mount)]
+        subprocess.run(command, check=False, capture_output=True, timeout=_UNMOUNT_SECONDS)
+
+
+def _container_processes(folder: Path) -> list[int]:
+    """The shims that watch an engine's containers, and their children: they outlive the engine."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"containerd-shim-runc-v2") and os.fsencode(folder) in b" ".join(words):
+                for task in (entry / "task").iterdir():
+                    found += map(int, (task / "children").read_text().split())
+                found.append(int(entry.name))
+    return found

@@ -119,7 +119,8 @@ def test_without_the_right_to_install_set_up_says_what_to_install(machine):
 
 
 def test_what_is_there_is_not_installed(machine):
-    machine.add("docker-registry")
+    for program in ("docker-registry", "dockerd", "busybox"):
+        machine.add(program)
     machine.add("apt-get")
     status, _, calls = machine.set_up("services")
     assert (0, []) == (status, [call for call in calls if call.startswith("apt-get")])
