@@ -31,6 +31,7 @@
     +-- LeaseLostError                somebody else may hold the item by now
     +-- ItemCancelledError            the run was cancelled while the item was under way
     +-- WorkerLostError               the worker of an item vanished
+    +-- HostGoneError                 the host that an item was for has no worker any more
     +-- CoordinatorLostError          the client that held a run's callback vanished
     +-- RemoteError                   an error of a worker, as its outcome carries it
 
@@ -51,6 +52,7 @@ __all__ = [
     "DeletionDisabledError",
     "DigestMismatchError",
     "ForbiddenError",
+    "HostGoneError",
     "InvalidNameError",
     "ItemCancelledError",
     "KeyConflictError",
@@ -281,6 +283,10 @@ class ItemCancelledError(StagefleetError):
 
 class WorkerLostError(StagefleetError):
     """The worker of an item vanished, as often as an item may be tried."""
+
+
+class HostGoneError(StagefleetError):
+    """The host that an item was for has no worker any more."""
 
 
 class CoordinatorLostError(StagefleetError):

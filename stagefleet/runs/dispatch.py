@@ -17,6 +17,7 @@ __all__ = [
     "QUEUES",
     "broker_options",
     "broker_url",
+    "host_queue",
     "message_template",
     "queue_key",
     "queue_of",
@@ -36,6 +37,11 @@ _VISIBILITY_TIMEOUT_SECONDS = 3600
 def queue_of(operation: str) -> str:
     """The queue of an operation; one that is not ours (a user's, a test's) has a queue of its own name."""
     return QUEUES.get(operation, operation)
+
+
+def host_queue(host: str) -> str:
+    """The queue of what only one host can do."""
+    return f"host.{host}"
 
 
 def task_name(operation: str) -> str:
@@ -83,13 +89,12 @@ def broker_options(prefix: str) -> dict[str, Any]:
 
 
 def message_template(operation: str) -> str:
-    """The message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@` and `@ITEM@` to be filled in.
+    """The message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@` and `@QUEUE@` to fill in.
 
     The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger.
     """
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     body = json.dumps([[], {"run": "@RUN@", "index": "@INDEX@"}, embed]).replace('"@INDEX@"', "@INDEX@")
-    queue = queue_of(operation)
     message = {
         "body": body,
         "content-encoding": "utf-8",
@@ -119,7 +124,7 @@ def message_template(operation: str) -> str:
             "correlation_id": "@TASK@",
             "reply_to": "",
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_info": {"exchange": "", "routing_key": "@QUEUE@"},
             "priority": 0,
             "delivery_tag": "@TASK@",
         },

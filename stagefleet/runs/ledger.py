@@ -1,4 +1,4 @@
-"""What the ledger promises, in four Protocols; `RedisLedger` and `testing.MemoryLedger` keep the promises.
+r"""What the ledger promises, in four Protocols; `RedisLedger` and `testing.MemoryLedger` keep the promises.
 
 The ledger is the truth about runs. Celery carries messages, but whatever the broker loses, doubles or
 delivers late, an item has exactly one outcome:
@@ -10,6 +10,8 @@ delivers late, an item has exactly one outcome:
   `acknowledge` where the run has a callback, by the finish itself where it has none. Items that wait for a
   retry do not count.
 - Everything that frees a place publishes the next messages in the same step.
+- An item `ITEM\x1fHOST` is published to the queue of that host; the claim tells the two apart. Shares do not
+  bound such a run: a host that is slow must not hold up the others.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ class Workbench(Protocol):
         """Record how an attempt ended.
 
         With `retry_after_seconds` a failure waits that long and is then tried again, unless the item's
-        attempts are used up or the run is being cancelled. `outcome.attempts` is set by the ledger.
+        attempts are used up or the run is being cancelled. `outcome.attempts` and `host` are set by the
+        ledger.
         An outcome with state `cancelled` is recorded, counted and needs no acknowledgement.
 
         Returns:
@@ -103,6 +106,7 @@ class Workbench(Protocol):
         - waiting and due: published;
         - published, older than `republish_seconds`, and overtaken by a later message's claim or with the
           queue empty: published again;
+        - published for a host that no worker has listened for in a while: failed with `HostGoneError`;
         - a run whose callback lived in a client whose lease is over: cancelled with `CoordinatorLostError`,
           needing no acknowledgements any more;
         - submitting, without a key, with the submitter's lease over: cancelled with `CoordinatorLostError`.

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from stagefleet import errors
 
 __all__ = [
+    "HOST_SEPARATOR",
     "MAX_ITEMS",
     "Callback",
     "Claim",
@@ -29,10 +30,21 @@ __all__ = [
     "RunState",
     "Submission",
     "WorkerInfo",
+    "split_host",
 ]
 
 MAX_ITEMS = 1_000_000
 """The most items that a run may have."""
+
+
+HOST_SEPARATOR = "\x1f"
+"""Between an item and the host that it is for, in what is appended to a run."""
+
+
+def split_host(item: str) -> tuple[str, str | None]:
+    """An item as it was appended, as its id and its host."""
+    name, separator, host = item.partition(HOST_SEPARATOR)
+    return name, host if separator else None
 
 
 class RunState(StrEnum):
@@ -234,6 +246,7 @@ class Claim:
         run: The run's id.
         index: The item's number in the run, from 0.
         item: The item's id.
+        host: The host that it is for, None where hosts do not matter.
         fence: The fencing token: a finish with an older one changes nothing.
         attempt: 1 for the first.
         claimed_at: On this process's monotonic clock, before the claim was asked for.
@@ -247,6 +260,7 @@ class Claim:
     attempt: int
     claimed_at: float
     lease_until: float
+    host: str | None = None
 
     @property
     def seconds(self) -> float:

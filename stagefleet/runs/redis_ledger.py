@@ -35,6 +35,7 @@ from stagefleet.runs.model import (
     Run,
     Submission,
     WorkerInfo,
+    split_host,
 )
 from stagefleet.runs.snapshots import order_of, run_of
 from stagefleet.runs.wire import decode_outcome, encode_outcome
@@ -200,11 +201,13 @@ class RedisLedger:
         answer = self._call("claim", run, index, f"{self._nonce()} {worker}")
         if answer is None:
             return None
-        item, fence, attempt, lease_ms = answer
+        appended, fence, attempt, lease_ms = answer
+        item, host = split_host(appended.decode())
         return Claim(
             run=run,
             index=index,
-            item=item.decode(),
+            item=item,
+            host=host,
             fence=int(fence),
             attempt=attempt,
             claimed_at=before,
@@ -226,7 +229,7 @@ class RedisLedger:
             claim.index,
             claim.fence,
             outcome.state,
-            encode_outcome(outcome.model_copy(update={"attempts": claim.attempt})),
+            encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
             "" if retry_after_seconds is None else _ms(retry_after_seconds),
         )

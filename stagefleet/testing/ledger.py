@@ -35,11 +35,14 @@ from stagefleet.runs.model import (
     RunState,
     Submission,
     WorkerInfo,
+    split_host,
 )
 from stagefleet.settings import RunSettings
 from stagefleet.testing.record import RunRecord
 
 __all__ = ["MemoryLedger", "Message"]
+
+_HOST_PATIENCE = 3  # times the age from which a message may count as lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +158,12 @@ class MemoryLedger:
             hold = record.claim(index, now, self._settings.lease_seconds)
             if hold is None:
                 return None
+            item, host = split_host(record.items[index])
             return Claim(
                 run=run,
                 index=index,
-                item=record.items[index],
+                item=item,
+                host=host,
                 fence=hold.fence,
                 attempt=hold.attempt,
                 claimed_at=claimed_at,
@@ -177,7 +182,7 @@ class MemoryLedger:
             if record is None or not record.holds(claim):
                 return False
             retry_at = None if retry_after_seconds is None else now + retry_after_seconds
-            record.finish(claim.index, outcome, retry_at)
+            record.finish(claim.index, outcome.model_copy(update={"host": claim.host}), retry_at)
             return True
 
     def hand_back(self, claim: Claim) -> bool:
@@ -358,12 +363,28 @@ class MemoryLedger:
         return Renewal.CANCEL if record.stops_now else Renewal.RUN
 
     def _republish(self, record: RunRecord, now: float) -> int:
-        queue = self._queue(record)
-        carried = (self._records.get(message.run) for message in list(self.broker))
-        is_empty = not any(other is not None and self._queue(other) == queue for other in carried)
-        lost = record.republish(now, self._settings.republish_seconds, queue_is_empty=is_empty)
+        def is_gone(host: str) -> bool:
+            queue = dispatch.host_queue(host)
+            return not any(queue in worker.queues for worker, _ in self._workers.values())
+
+        def is_empty(host: str | None) -> bool:
+            if host is not None and is_gone(host):
+                return False
+            wanted = self._queue(record) if host is None else dispatch.host_queue(host)
+            return all(self._queue_of_message(message) != wanted for message in list(self.broker))
+
+        age = self._settings.republish_seconds
+        gone = record.forsake(now, _HOST_PATIENCE * age, is_gone)
+        lost = record.republish(now, age, is_empty)
         self._send(record, lost)
-        return len(lost)
+        return gone + len(lost)
+
+    def _queue_of_message(self, message: Message) -> str | None:
+        record = self._records.get(message.run)
+        if record is None or message.index >= len(record.items):
+            return None
+        host = split_host(record.items[message.index])[1]
+        return self._queue(record) if host is None else dispatch.host_queue(host)
 
     def _abandon(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client vanished and that nobody will go on with."""

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from stagefleet.errors import WorkerLostError
-from stagefleet.runs.model import Callback, Claim, ErrorInfo, ItemState, Order, Outcome, Run, RunState
+from stagefleet.errors import HostGoneError, StagefleetError, WorkerLostError
+from stagefleet.runs.model import (
+    HOST_SEPARATOR,
+    Callback,
+    Claim,
+    ErrorInfo,
+    ItemState,
+    Order,
+    Outcome,
+    Run,
+    RunState,
+    split_host,
+)
 
 __all__ = ["RunRecord"]
 
@@ -55,6 +66,7 @@ class RunRecord:
     coordinator_until: float = 0.0
     state: RunState = RunState.SUBMITTING
     started: bool = False
+    hosted: bool = False
     items: list[str] = field(default_factory=list)
     decided: int = 0
     unreleased: int = 0
@@ -94,6 +106,7 @@ class RunRecord:
 
     def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
         """Add items, and outcomes that need no task."""
+        self.hosted = self.hosted or any(HOST_SEPARATOR in item for item in items)
         self.items.extend(items)
         self.decided += len(decided)
         for outcome in decided:
@@ -111,6 +124,8 @@ class RunRecord:
             The items to send messages for.
         """
         window = max(1, self.order.parallel) - len(self.published) - len(self.claimed) - self.held
+        if self.hosted:
+            share = window + len(self.published)  # a host that is slow must not hold up the others
         released = []
         for _ in range(min(window, share - len(self.published))):
             if self.waiting and self.waiting[0][0] <= now:
@@ -166,34 +181,53 @@ class RunRecord:
         for index, hold in expired:
             if self.state is RunState.RUNNING and hold.attempt >= self.order.max_attempts:
                 error = WorkerLostError(f"{hold.attempt} workers vanished while they worked on this item")
-                lost = Outcome(
-                    item=self.items[index],
-                    state=ItemState.FAILED,
-                    error=ErrorInfo.of(error),
-                    seconds=now - hold.since,
-                )
-                self.finish(index, lost, retry_at=None)
+                self.finish(index, self._failure(index, error), retry_at=None)
             else:
                 del self.claimed[index]
                 self.attempts_ended[index] += 1
                 self._requeue(index, now)
         return len(expired)
 
-    def republish(self, now: float, older_than_seconds: float, *, queue_is_empty: bool) -> list[int]:
+    def republish(
+        self, now: float, older_than_seconds: float, is_empty: Callable[[str | None], bool]
+    ) -> list[int]:
         """Publish again what the broker seems to have lost.
+
+        Args:
+            now: The ledger's time.
+            older_than_seconds: The age from which a message may be lost.
+            is_empty: Whether the queue of a host is empty; of None, the run's own.
 
         Returns:
             The items to send messages for once more.
         """
-        lost = [
-            index
-            for index, publication in self.published.items()
-            if publication.at + older_than_seconds <= now
-            and (queue_is_empty or publication.number < self.last_claimed)
-        ]
+        lost = []
+        for index, publication in self.published.items():
+            host = split_host(self.items[index])[1]
+            overtaken = host is None and publication.number < self.last_claimed
+            if publication.at + older_than_seconds <= now and (overtaken or is_empty(host)):
+                lost.append(index)
         for index in lost:
             self._publish(index, now)
         return lost
+
+    def forsake(self, now: float, older_than_seconds: float, is_gone: Callable[[str], bool]) -> int:
+        """Fail what waits for a host without workers; returns how much."""
+        waiting = [
+            (index, split_host(self.items[index])[1])
+            for index, publication in self.published.items()
+            if publication.at + older_than_seconds <= now
+        ]
+        gone = [(index, host) for index, host in waiting if host is not None and is_gone(host)]
+        for index, host in gone:
+            del self.published[index]
+            error = HostGoneError(f"no worker of host {host} is there any more")
+            failure = self._failure(index, error).model_copy(
+                update={"attempts": max(1, self.attempts_ended[index])}
+            )
+            self._end(index, ItemState.FAILED)
+            self._record(failure)
+        return len(gone)
 
     def acknowledge(self, position: int) -> None:
         """Take the outcomes up to a position out of the window."""
@@ -256,6 +290,10 @@ class RunRecord:
             finished_at=self.finished_at,
             now_at=now,
         )
+
+    def _failure(self, index: int, error: StagefleetError) -> Outcome:
+        item, host = split_host(self.items[index])
+        return Outcome(item=item, host=host, state=ItemState.FAILED, error=ErrorInfo.of(error))
 
     def _publish(self, index: int, now: float) -> None:
         self.publications += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -309,7 +310,9 @@ class BrokenRecord:
         return claim.index in record.claimed
 
     @staticmethod
-    def republish(record: RunRecord, now: float, age: float, *, queue_is_empty: bool) -> list[int]:
+    def republish(
+        record: RunRecord, now: float, age: float, is_empty: Callable[[str | None], bool]
+    ) -> list[int]:
         """A lost message stays lost."""
         return []
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stagefleet.runs.connection import connect_redis
-from stagefleet.runs.dispatch import QUEUES, queue_key, queue_of
+from stagefleet.runs.dispatch import QUEUES, host_queue, queue_key, queue_of
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, Claim, ItemState, Order, Outcome, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
@@ -35,6 +35,9 @@ class Broker(Protocol):
     def push(self, message: Message) -> None: ...
     def drop(self) -> None: ...
     def close(self) -> None: ...
+
+
+HOST_QUEUES = (host_queue("one"), host_queue("two"))
 
 
 class MemoryBroker:
@@ -74,7 +77,7 @@ class RedisBroker:
         self.client: Any = connect_redis(url)
         self._redis_ledger = RedisLedger(self.client, prefix=self.prefix, settings=SETTINGS)
         self.ledger: Ledger = self._redis_ledger
-        self._queues = [queue_key(self.prefix, queue) for queue in QUEUES.values()]
+        self._queues = [queue_key(self.prefix, queue) for queue in (*QUEUES.values(), *HOST_QUEUES)]
 
     def advance(self, seconds: float) -> None:
         self._redis_ledger.clock_offset_ms += round(seconds * 1000)

@@ -10,10 +10,11 @@ if last == nonce then return 'ok' end
 local count = integer(ARGV[7])
 local decided = (#ARGV - 7 - count) / 2
 if integer(total) + count + decided > integer(ARGV[6]) then return 'many' end
-local pairs_ = {}
+local pairs_, hosted = {}, false
 for n = 1, count do
   pairs_[#pairs_ + 1] = integer(queued) + n - 1
   pairs_[#pairs_ + 1] = ARGV[7 + n]
+  hosted = hosted or string.find(ARGV[7 + n], '\31', 1, true)
   if #pairs_ >= 2000 or n == count then
     redis.call('HSET', key(run, 'items'), unpack(pairs_))
     pairs_ = {}
@@ -22,6 +23,7 @@ end
 for n = 1, decided do
   record(run, ARGV[7 + count + 2 * n], ARGV[6 + count + 2 * n], false)
 end
+if hosted then redis.call('HSET', meta, 'hosted', 1) end
 redis.call('HSET', meta, 'queued', integer(queued) + count, 'total', integer(total) + count + decided,
   'append', nonce, 'submitter_until', now + integer(lease), 'coordinator_until', now + integer(lease))
 return 'ok'

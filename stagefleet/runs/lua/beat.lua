@@ -21,7 +21,11 @@ for n = 1, #entries, 2 do
   end
 end
 for queue, count in pairs(slots) do
-  redis.call('SET', P .. 'slots:' .. queue, count, 'PX', longest)
+  if count > 0 then
+    redis.call('SET', P .. 'slots:' .. queue, count, 'PX', longest)
+  else
+    redis.call('DEL', P .. 'slots:' .. queue)
+  end
   for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do release(run) end
 end
 return 1

@@ -10,6 +10,7 @@
 --   run:R:waiting    zset    index -> when it may be tried again
 --   run:R:tries      hash    index -> attempts that ended
 --   run:R:outcomes   stream  `o` an outcome, `end` the run's final state
+--   book:R           hash    what its workers found out together (stagefleet/runs/book)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
 --   live:Q           zset    the running ones of queue Q
@@ -31,6 +32,13 @@ local function integer(value)
   return tonumber(value or 0) or 0
 end
 
+-- An item for a host is "ITEM\31HOST", and goes to the host's own queue.
+local function address(item, queue)
+  local id, host = string.match(item, '^(.-)\31(.*)$')
+  if host then return id, host, 'host.' .. host end
+  return item, nil, queue
+end
+
 -- Push one message for each index, and note when.
 local function publish(run, queue, indexes)
   if #indexes == 0 then return end
@@ -40,15 +48,19 @@ local function publish(run, queue, indexes)
   local items = redis.call('HMGET', key(run, 'items'), unpack(indexes))
   local messages, scores = {}, {}
   for n, index in ipairs(indexes) do
-    messages[n] = string.gsub(template, '@(%u+)@', {
+    local id, host, target = address(items[n] or '', queue)
+    local message = string.gsub(template, '@(%u+)@', {
       RUN = run,
       INDEX = index,
       TASK = run .. '.' .. index .. '.' .. (sent + n),
-      ITEM = string.sub(cjson.encode(items[n] or ''), 2, -2),
+      ITEM = string.sub(cjson.encode(host and id .. ' on ' .. host or id), 2, -2),
+      QUEUE = target,
     })
+    messages[target] = messages[target] or {}
+    table.insert(messages[target], message)
     scores[2 * n - 1], scores[2 * n] = now, index
   end
-  redis.call('LPUSH', P .. 'mq:' .. queue, unpack(messages))
+  for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
 end
 
@@ -56,14 +68,15 @@ end
 -- window must not fill the queue in front of a later, small one.
 local function release(run)
   local meta = key(run)
-  local state, queue, parallel, next_index, queued, held =
-    unpack(redis.call('HMGET', meta, 'state', 'queue', 'parallel', 'next', 'queued', 'held'))
+  local state, queue, parallel, next_index, queued, held, hosted =
+    unpack(redis.call('HMGET', meta, 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted'))
   if state ~= 'running' then return end
   local published = redis.call('ZCARD', key(run, 'published'))
   local claimed = redis.call('ZCARD', key(run, 'leases'))
   local slots = integer(redis.call('GET', P .. 'slots:' .. queue))
   local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. queue))
   local share = math.max(1, math.ceil(2 * slots / runs))
+  if hosted then share = integer(parallel) end -- a host that is slow must not hold up the others
   local room = math.min(share - published, integer(parallel) - published - claimed - integer(held), 1000)
   if room <= 0 then return end
   local indexes = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
@@ -102,7 +115,7 @@ local function settle(run)
   redis.call('HSET', meta, 'state', final, 'finished_ms', now)
   redis.call('HDEL', meta, 'message')
   redis.call('XADD', key(run, 'outcomes'), '*', 'end', final)
-  redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'))
+  redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'), P .. 'book:' .. run)
   redis.call('ZREM', P .. 'live', run)
   redis.call('ZREM', P .. 'live:' .. queue, run)
   for _, part in ipairs({ false, 'items', 'outcomes' }) do

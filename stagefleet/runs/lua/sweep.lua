@@ -3,6 +3,7 @@
 local run, lost_error = ARGV[3], ARGV[4]
 local meta = key(run)
 local BATCH = 500
+local HOST_PATIENCE = 3 -- times the age from which a message may count as lost
 local state, queue, callback, awaits, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
 local idempotency_key, limit, republish, overtaking, retention =
@@ -12,6 +13,14 @@ if not state then
   return 0
 end
 local touched = 0
+
+local function fail(index, kind, message)
+  local id, host = address(redis.call('HGET', key(run, 'items'), index), queue)
+  local tries = integer(redis.call('HGET', key(run, 'tries'), index))
+  redis.call('HDEL', key(run, 'tries'), index)
+  record(run, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
+    error = { type = kind, message = message } }), 'failed', true)
+end
 
 if state == 'submitting' then
   -- Under a key the same call again completes it; nobody calls for ever.
@@ -38,30 +47,30 @@ for _, index in ipairs(redis.call('ZRANGEBYSCORE', key(run, 'leases'), '-inf', n
     if tries < integer(limit) then
       redis.call('ZADD', key(run, 'waiting'), now, index)
     else
-      redis.call('HDEL', key(run, 'tries'), index)
-      local item = redis.call('HGET', key(run, 'items'), index)
-      local message = 'the worker vanished, ' .. tries .. ' times in a row; see the logs of the workers'
-      record(run, cjson.encode({ item = item, state = 'failed', attempts = tries,
-        error = { type = 'WorkerLostError', message = message } }), 'failed', true)
+      fail(index, 'WorkerLostError',
+        'the worker vanished, ' .. tries .. ' times in a row; see the logs of the workers')
     end
   end
 end
 
 if state == 'running' then
   local old = redis.call('ZRANGEBYSCORE', key(run, 'published'), '-inf', now - integer(republish), 'LIMIT', 0, BATCH)
-  if #old > 0 then
-    local lost = old
-    if redis.call('LLEN', P .. 'mq:' .. queue) > 0 then
-      lost = {}
-      for _, index in ipairs(old) do
-        if integer(redis.call('ZSCORE', key(run, 'published'), index)) < integer(overtaking) then
-          lost[#lost + 1] = index
-        end
+  local lost = {}
+  for _, index in ipairs(old) do
+    local since = integer(redis.call('ZSCORE', key(run, 'published'), index))
+    local _, host, target = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
+    if host and redis.call('EXISTS', P .. 'slots:' .. target) == 0 then
+      if since <= now - HOST_PATIENCE * integer(republish) then
+        redis.call('ZREM', key(run, 'published'), index)
+        fail(index, 'HostGoneError', 'no worker of host ' .. host .. ' is there any more')
+        touched = touched + 1
       end
+    elseif redis.call('LLEN', P .. 'mq:' .. target) == 0 or (not host and since < integer(overtaking)) then
+      lost[#lost + 1] = index
     end
-    touched = touched + #lost
-    publish(run, queue, lost)
   end
+  touched = touched + #lost
+  publish(run, queue, lost)
   release(run)
 end
 settle(run)
