@@ -91,7 +91,10 @@ class DockerEngine:
 
     def run_container(self, image: str, name: str) -> str:
         """Start a container that stays running, without network; returns its id."""
-        container = self.client().containers.run(image, name=name, network_mode="none", detach=True)
+        # The first process of a container ignores SIGTERM: stopping the engine would wait for it in vain.
+        container = self.client().containers.run(
+            image, name=name, network_mode="none", stop_signal="SIGKILL", detach=True
+        )
         return str(container.id)
 
     def tags(self) -> list[str]:
