@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import requests
+import urllib3
 
 from stagefleet.errors import (
     BrokenStageError,
@@ -118,7 +120,7 @@ class BlobReader:
             with reaching_host(self._response.url):
                 piece: bytes = self._response.raw.read(size)
         except RegistryUnreachableError as error:
-            self._broke_off(error)
+            self._broke_off(None if _ended_early(error) else error)
             return b""
         if not piece:
             self._broke_off(None)
@@ -193,3 +195,11 @@ class BlobReader:
         with reaching_host(response.url):
             if response.raw.read(1):
                 response.close()
+
+
+def _ended_early(error: RegistryUnreachableError) -> bool:
+    """Whether the source ended its answer before the length that it had told, in good order otherwise."""
+    broken = error.__cause__
+    return isinstance(broken, urllib3.exceptions.ProtocolError) and isinstance(
+        broken.__cause__, http.client.IncompleteRead
+    )

@@ -123,6 +123,11 @@ def test_a_source_that_sends_nothing_twice_has_the_blob_in_name_only(copy):
         copy(lambda _: Answer(200), Destination())
 
 
+def test_a_source_that_tells_a_length_and_sends_nothing_twice_has_the_blob_in_name_only(copy):
+    with pytest.raises(BrokenStageError, match="sends nothing"):
+        copy(Source([0] * 50), Destination())
+
+
 def test_other_content_than_the_digest_names_never_becomes_a_whole_upload(copy):
     destination = Destination()
     wrong = b"!" + CONTENT[1:]
