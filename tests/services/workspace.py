@@ -32,9 +32,11 @@ def make_workspace() -> Iterator[Path]:
     parent = _parent()
     _sweep(parent)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fresh = folder / "fresh"
+    descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fresh.rename(folder / _LOCK)  # nobody finds the lock before it is held
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
