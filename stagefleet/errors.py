@@ -9,10 +9,13 @@
     |   +-- RunNotFoundError          no such run, or it has expired
     |   +-- StagesMissingError        stages were named that the source does not have
     |   +-- CredentialsError          a login refused, or a credential helper that fails
+    |   +-- EngineMissingError        there is no Docker Engine here
+    |   +-- HostMissingError          no live worker has the Docker Engine of that host
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
+    |   +-- EngineUnreachableError    a Docker Engine
     |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
     +-- RegistryError                 what a registry answered
     |   +-- ForbiddenError            403
@@ -21,12 +24,15 @@
     |   +-- RegistryUnavailableError  5xx (retryable)
     |   +-- ManifestRefusedError      a manifest was not accepted; names the blobs that it lacked (retryable)
     |   +-- DeletionDisabledError     deletion is switched off
+    +-- EngineError                   what a Docker Engine answered
     +-- ContentError                  what arrived is not what was asked for
     |   +-- DigestMismatchError       (retryable)
     |   +-- TruncatedError            (retryable)
     |   +-- UnsupportedManifestError  neither a manifest nor an index that we know
     |   +-- BrokenStageError          the registry knows of the stage but cannot give it
     +-- StageNotFoundError            the stage does not exist, or not any more
+    +-- StorageStateChangedError      what was found a moment ago is there no more: look again (retryable)
+    +-- ImageInUseError               a job or a container on the host uses the image
     +-- SharedDigestError             deleting would take tags that nobody asked for
     +-- LeaseLostError                somebody else may hold the item by now
     +-- ItemCancelledError            the run was cancelled while the item was under way
@@ -51,8 +57,13 @@ __all__ = [
     "CredentialsError",
     "DeletionDisabledError",
     "DigestMismatchError",
+    "EngineError",
+    "EngineMissingError",
+    "EngineUnreachableError",
     "ForbiddenError",
     "HostGoneError",
+    "HostMissingError",
+    "ImageInUseError",
     "InvalidNameError",
     "ItemCancelledError",
     "KeyConflictError",
@@ -72,6 +83,7 @@ __all__ = [
     "StageNotFoundError",
     "StagefleetError",
     "StagesMissingError",
+    "StorageStateChangedError",
     "TooManyItemsError",
     "TruncatedError",
     "UnreachableError",
@@ -137,6 +149,14 @@ class CredentialsError(UsageError):
     """A registry refused the login, or a credential helper failed; says which file was read."""
 
 
+class EngineMissingError(UsageError):
+    """There is no Docker Engine here."""
+
+
+class HostMissingError(UsageError):
+    """No live worker has the Docker Engine of a host that was named; says which hosts there are."""
+
+
 class UnreachableError(StagefleetError):
     """A service does not answer."""
 
@@ -156,6 +176,10 @@ class CertificateError(RegistryUnreachableError):
     """A registry's certificate is not to be trusted."""
 
     retryable = False
+
+
+class EngineUnreachableError(UnreachableError):
+    """A Docker Engine does not answer, or broke off in the middle."""
 
 
 class NoWorkerError(UnreachableError):
@@ -241,6 +265,19 @@ class DeletionDisabledError(RegistryError):
     """Deletion is switched off in the registry; says which setting turns it on."""
 
 
+class EngineError(StagefleetError):
+    """A Docker Engine answered with an error.
+
+    Args:
+        message: What went wrong, in the engine's words, and what to do.
+        status: The HTTP status of the answer; 0 for an error in the middle of a pull or push.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ContentError(StagefleetError):
     """What arrived is not what was asked for."""
 
@@ -267,6 +304,18 @@ class BrokenStageError(ContentError):
 
 class StageNotFoundError(StagefleetError):
     """The stage does not exist, or not any more."""
+
+
+class StorageStateChangedError(StagefleetError):
+    """A storage is not any more what it was found to be a moment ago: look again, and go on from there."""
+
+    retryable = True
+    retry_after_seconds = 2.0
+    """The shortest pause before the next look."""
+
+
+class ImageInUseError(StagefleetError):
+    """A job or a container on the host uses the image; says which, and what to do."""
 
 
 class SharedDigestError(StagefleetError):

@@ -7,6 +7,7 @@ The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONF
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from pydantic_settings import (
 from stagefleet.errors import SettingsError
 
 __all__ = [
+    "EngineSettings",
     "FlowerSettings",
     "HttpSettings",
     "LogSettings",
@@ -34,6 +36,7 @@ __all__ = [
     "Settings",
     "WorkerSettings",
     "docker_config_file",
+    "docker_tls_environment",
     "load_settings",
     "settings_file",
 ]
@@ -42,6 +45,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 _FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
+_ENGINE_SOCKET = Path("/var/run/docker.sock")
 
 
 class _Section(BaseModel):
@@ -113,6 +117,32 @@ class WorkerSettings(_Section):
     """How long a worker that is told to stop may finish what it holds."""
 
 
+class EngineSettings(_Section):
+    """The Docker Engine of this host, where it has one."""
+
+    url: Annotated[str, Field(pattern=r"^((unix|tcp|http|https)://.+)?$")] = ""
+    """Where it listens, `unix://` or `tcp://`; where empty, as DOCKER_HOST says, else on Docker's own socket."""
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
+    """This host's name in the fleet; where empty, the machine's."""
+    platform: Annotated[str, Field(pattern=r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$")] = ""
+    """Which platform of a multi-platform stage to pull, as linux/arm64; where empty, the engine's own."""
+    timeout_seconds: Seconds = 60
+    """The longest silence of the engine."""
+
+    @property
+    def host_name(self) -> str:
+        """This host's name in the fleet."""
+        return self.host or socket.gethostname()
+
+    @property
+    def address(self) -> str | None:
+        """Where the engine listens, None where there is none."""
+        address = self.url or os.environ.get("DOCKER_HOST", "")
+        if address:
+            return address
+        return f"unix://{_ENGINE_SOCKET}" if _ENGINE_SOCKET.is_socket() else None
+
+
 class LogSettings(_Section):
     """Logs, always on stderr."""
 
@@ -154,6 +184,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     runs: RunSettings = RunSettings()
     worker: WorkerSettings = WorkerSettings()
+    engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()
     flower: FlowerSettings = FlowerSettings()
     registries: dict[str, RegistrySettings] = {}
@@ -185,6 +216,12 @@ def docker_config_file() -> Path:
     """The Docker configuration file, whether or not it is there; `DOCKER_CONFIG` names its directory."""
     directory = os.environ.get("DOCKER_CONFIG")
     return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+
+
+def docker_tls_environment() -> dict[str, str]:
+    """The variables by which Docker's clients find the certificates of an engine behind TCP."""
+    names = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def load_settings(**overrides: object) -> Settings:
