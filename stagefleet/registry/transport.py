@@ -6,10 +6,12 @@ once a host instead of at each request, which halves the CPU time of a request.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,17 +20,19 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_environ_proxies
+from requests.utils import get_environ_proxies, select_proxy
 
 from stagefleet.errors import CertificateError, RegistryUnreachableError
-from stagefleet.settings import RegistrySettings, Settings
+from stagefleet.registry.hosts import is_loopback
+from stagefleet.registry.tls import make_context
+from stagefleet.settings import Settings
 
 __all__ = ["CHUNK_BYTES", "Body", "Transport", "reaching_host", "read_all"]
 
 CHUNK_BYTES = 512 * 1024
 """How much of a blob is in hand at once: larger saves system calls, smaller saves memory."""
 _CONNECTIONS_A_HOST = 128
-_HOSTS = 32
+_MOST_HOSTS = 256
 _USER_AGENT = "stagefleet"
 
 
@@ -43,16 +47,30 @@ class Body(Protocol):
 
 
 class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, blocksize=CHUNK_BYTES, **kwargs)
+    """Connections to one host, with the TLS context made for it."""
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._pool_options: dict[str, Any] = {"blocksize": CHUNK_BYTES}
+        if context is not None:
+            self._pool_options["ssl_context"] = context
+        super().__init__(pool_connections=1, pool_maxsize=_CONNECTIONS_A_HOST, max_retries=0)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        """The pool of the host; also asked for where a proxy stands in between."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, self._pool_options
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Nothing: all that could be said stands in the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
     """How a host is reached: what requests would work out anew at each request."""
 
-    verify: bool | str
-    certificate: tuple[str, str] | str | None
+    adapter: _Adapter
     proxies: Mapping[str, str]
 
 
@@ -65,15 +83,14 @@ class Transport:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._adapter = _Adapter(
-            pool_connections=_HOSTS, pool_maxsize=_CONNECTIONS_A_HOST, max_retries=0, pool_block=False
-        )
         self._routes: dict[str, _Route] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close all connections."""
-        self._adapter.close()
+        with self._lock:
+            for route in self._routes.values():
+                route.adapter.close()
 
     def send(
         self,
@@ -99,13 +116,11 @@ class Transport:
             request.headers["Content-Length"] = str(len(body or b""))
         request.hooks = default_hooks()
         route = self._route(url)
-        with reaching_host(url):
-            return self._adapter.send(
+        with reaching_host(url, route.proxies):
+            return route.adapter.send(
                 request,
                 stream=True,
                 timeout=(http.connect_timeout_seconds, read_timeout_seconds or http.read_timeout_seconds),
-                verify=route.verify,
-                cert=route.certificate,
                 proxies=route.proxies,
             )
 
@@ -115,47 +130,68 @@ class Transport:
         route = self._routes.get(origin)
         if route is None:
             with self._lock:
-                route = self._routes.setdefault(origin, _make_route(origin, self._settings.registry(host)))
+                route = self._routes.get(origin) or self._make_route(origin, scheme, host)
+        return route
+
+    def _make_route(self, origin: str, scheme: str, host: str) -> _Route:
+        """Work out how to reach a host; the oldest is forgotten where redirects lead to ever new ones."""
+        registry = self._settings.registry(host)
+        context = make_context(host, registry) if scheme == "https" else None
+        if context is not None and registry.insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings asked for it
+        if len(self._routes) >= _MOST_HOSTS:
+            self._routes.pop(next(iter(self._routes))).adapter.close()
+        # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
+        proxies = {} if is_loopback(host) else get_environ_proxies(origin)
+        route = self._routes[origin] = _Route(_Adapter(context), proxies)
         return route
 
 
-def _make_route(origin: str, registry: RegistrySettings) -> _Route:
-    certificate: tuple[str, str] | str | None = None
-    if registry.client_certificate is not None:
-        certificate = str(registry.client_certificate)
-        if registry.client_key is not None:
-            certificate = (certificate, str(registry.client_key))
-    verify: bool | str = str(registry.ca_file) if registry.ca_file is not None else True
-    if registry.insecure:
-        verify = False
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings asked for it
-    return _Route(verify, certificate, get_environ_proxies(origin))
-
-
 @contextmanager
-def reaching_host(url: str) -> Iterator[None]:
-    """The border: whatever requests, urllib3 and the socket raise becomes one of our errors."""
+def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """The border: whatever requests, urllib3 and the socket raise becomes one of our errors.
+
+    Args:
+        url: Where to.
+        proxies: Through which of them, by scheme.
+    """
+    host = urlsplit(url).netloc
     try:
         yield
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
-        host = urlsplit(url).netloc
+        reason = _reason(error)
         raise CertificateError(
-            f"{host}: no trusted TLS connection ({_reason(error)}): name its certificate authority in the "
-            f'settings, registries."{host}".ca_file, or say plain_http or insecure there'
+            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}"
+        ) from error
+    except requests.exceptions.ProxyError as error:
+        proxy = urlsplit(select_proxy(url, dict(proxies)) or "").netloc.rpartition("@")[2]  # no password
+        raise RegistryUnreachableError(
+            f"{host} cannot be reached through the proxy {proxy} ({_reason(error)})"
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and "TLS" in str(error) and "invalid path" in str(error):
-            raise CertificateError(f"{urlsplit(url).netloc}: {_reason(error)}") from error
-        raise RegistryUnreachableError(
-            f"{urlsplit(url).netloc} does not answer ({_reason(error)})"
-        ) from error
+        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})") from error
+
+
+def _tls_advice(reason: str, host: str) -> str:
+    """What to do: OpenSSL's names for what went wrong say which side is not content."""
+    settings = f'registries."{host}"'
+    if "_ALERT_" in reason:
+        return f"the registry refuses us: does it want a certificate, {settings}.client_certificate?"
+    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
+        return f"if it speaks plain HTTP, set {settings}.plain_http"
+    return f"name its certificate authority in {settings}.ca_file"
 
 
 def _reason(error: BaseException) -> str:
     """The innermost cause, in a few words; never the URL, which may hold a signature."""
     seen: BaseException = error
     for _ in range(10):
-        inner = getattr(seen, "reason", None) or (seen.args[0] if seen.args else None) or seen.__cause__
+        inner = (
+            getattr(seen, "reason", None)
+            or getattr(seen, "original_error", None)  # of a ProxyError
+            or (seen.args[0] if seen.args else None)
+            or seen.__cause__
+        )
         if not isinstance(inner, BaseException):
             break
         seen = inner
