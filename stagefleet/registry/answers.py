@@ -95,7 +95,9 @@ def _told(response: requests.Response) -> _Told:
         document = json.loads(body or b"")
         errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return _Told()
+        # Proxies and Go's server answer in plain words, as one that speaks TLS does to plain HTTP.
+        is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
+        return _Told(text=_plain((body or b"").decode(errors="replace")).strip() if is_plain else "")
     return _Told(
         codes=tuple(str(entry["code"])[:_SHOWN_CHARACTERS] for entry in errors if entry.get("code")),
         text=next((_plain(entry["message"]) for entry in errors if entry.get("message")), ""),

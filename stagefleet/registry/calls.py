@@ -179,8 +179,11 @@ class Caller:
         if response.status_code != _UNAUTHORIZED:
             return response
         error = error_of(response, call.method, call.repository, call.subject)
+        message = f"{error}; {self._origin()}"
+        if 'error="invalid_token"' in response.headers.get("WWW-Authenticate", ""):
+            message = f"{error}; not even a new token of its own token server: compare their clocks and keys"
         raise ForbiddenError(
-            f"{error}; {self._origin()}",
+            message,
             method=call.method,
             repository=call.repository,
             status=error.status,
