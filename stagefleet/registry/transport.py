@@ -197,9 +197,12 @@ def _reason(error: BaseException) -> str:
         seen = inner
     if isinstance(seen, urllib3.exceptions.ReadTimeoutError | TimeoutError):
         return "time-out"
-    if isinstance(seen, urllib3.exceptions.ConnectTimeoutError):
+    refused = isinstance(seen, urllib3.exceptions.NewConnectionError)  # which urllib3 counts as a time-out
+    if isinstance(seen, urllib3.exceptions.ConnectTimeoutError) and not refused:
         return "time-out while connecting"
     text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
+    if refused:
+        return text.rpartition("] ")[2].lower()
     return f"{type(seen).__name__}: {text[:200]}"
 
 

@@ -115,7 +115,9 @@ def test_a_wait_ends_when_the_item_is_cancelled(serve, client, repository_at):
 
 
 def test_a_registry_out_of_reach_is_named(client):
-    with pytest.raises(RegistryUnreachableError, match=r"127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(
+        RegistryUnreachableError, match=r"127\.0\.0\.1:1 does not answer \(connection refused\)"
+    ):
         list(client.tags(Repository.parse("127.0.0.1:1/app")))
 
 
