@@ -121,7 +121,7 @@ class EngineSettings(_Section):
     """The Docker Engine of this host, where it has one."""
 
     url: Annotated[str, Field(pattern=r"^((unix|tcp|http|https)://.+)?$")] = ""
-    """Where it listens, `unix://` or `tcp://`; where empty, as DOCKER_HOST says, else on Docker's own socket."""
+    """Where it listens, `unix://` or `tcp://`; where empty, DOCKER_HOST says it, else Docker's own socket."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
     """This host's name in the fleet; where empty, the machine's."""
     platform: Annotated[str, Field(pattern=r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$")] = ""

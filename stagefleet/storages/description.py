@@ -17,10 +17,18 @@ from stagefleet.names import Reference
 from stagefleet.registry import Manifest
 from stagefleet.stages import ImageInfo
 
-__all__ = ["describe_image", "describe_index"]
+__all__ = ["describe_image", "describe_index", "moment_of", "read_settings"]
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+
+
+class _Settings(TypedDict):
+    parent_id: str
+    labels: dict[str, str]
+    env: tuple[str, ...]
+    on_build: tuple[str, ...]
+    volumes: tuple[str, ...]
 
 
 class _Names(TypedDict):
@@ -47,19 +55,26 @@ def describe_image(reference: Reference, manifest: Manifest, config: bytes) -> I
         document = None
     if not isinstance(document, dict):
         raise BrokenStageError(f"{reference}: the image's configuration is no JSON object; build it again")
-    settings = _mapping(document.get("config"))
-    labels = {key: value for key, value in _mapping(settings.get("Labels")).items() if isinstance(value, str)}
     return ImageInfo(
         **_names(reference, manifest),
+        **read_settings(document.get("config")),
         image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
-        parent_id=_text(settings.get("Image")) or labels.get(_PARENT_LABEL, ""),
-        labels=labels,
-        env=_texts(settings.get("Env")),
-        on_build=_texts(settings.get("OnBuild")),
-        volumes=tuple(sorted(_mapping(settings.get("Volumes")))),
         size=sum(layer.size for layer in manifest.layers),
-        created_at=_moment(document.get("created")),
+        created_at=moment_of(document.get("created")),
     )
+
+
+def read_settings(section: Any) -> _Settings:
+    """What a configuration's section `config` tells; an engine shows the same section of its images."""
+    settings = _mapping(section)
+    labels = {key: value for key, value in _mapping(settings.get("Labels")).items() if isinstance(value, str)}
+    return {
+        "parent_id": _text(settings.get("Image")) or labels.get(_PARENT_LABEL, ""),
+        "labels": labels,
+        "env": _texts(settings.get("Env")),
+        "on_build": _texts(settings.get("OnBuild")),
+        "volumes": tuple(sorted(_mapping(settings.get("Volumes")))),
+    }
 
 
 def describe_index(reference: Reference, manifest: Manifest, members: Sequence[ImageInfo]) -> ImageInfo:
@@ -95,7 +110,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
-def _moment(value: Any) -> datetime | None:
+def moment_of(value: Any) -> datetime | None:
     """An RFC 3339 time; what Go writes has up to nine digits of a second."""
     try:
         moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", _text(value)))

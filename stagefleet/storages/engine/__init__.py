@@ -1,0 +1,6 @@
+"""A Docker Engine as a storage of stages, and as the host that stages are fetched to."""
+
+from stagefleet.storages.engine.connection import Engine
+from stagefleet.storages.engine.storage import EngineStorage
+
+__all__ = ["Engine", "EngineStorage"]

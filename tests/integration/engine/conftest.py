@@ -1,0 +1,92 @@
+"""An engine, a registry and what speaks to both."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.settings import EngineSettings, HttpSettings, Settings
+from stagefleet.storages.engine import Engine, EngineStorage
+from tests.services import ImageMaker, archive_of, stage_id_of
+
+PROJECT = "app"
+LABELS = {"werf": PROJECT}
+BASE = archive_of({"base": b"what all stages share" * 100})
+
+
+@pytest.fixture
+def docker_config(tmp_path):
+    """Writes logins, by host; none where none are given."""
+    numbers = itertools.count()
+
+    def write(**auths):
+        file = tmp_path / f"config-{next(numbers)}.json"
+        entries = {host: {"username": user, "password": password} for host, (user, password) in auths.items()}
+        file.write_text(json.dumps({"auths": entries}))
+        return DockerConfig(file)
+
+    return write
+
+
+@pytest.fixture
+def connect(docker_config, cleanup):
+    """Connects to an engine; options as `EngineSettings`."""
+
+    def make(server, config=None, **options):
+        connection = Engine(server.url, EngineSettings(**options), config=config or docker_config())
+        cleanup.callback(connection.close)
+        return connection
+
+    return make
+
+
+@pytest.fixture
+def connection(engine, connect):
+    return connect(engine, timeout_seconds=10)
+
+
+@pytest.fixture
+def storage(connection):
+    return EngineStorage(connection, DockerDaemon(PROJECT))
+
+
+@pytest.fixture
+def client(docker_config, cleanup):
+    settings = Settings(http=HttpSettings(backoff_seconds=0.01, retries=1))
+    client = RegistryClient(settings, config=docker_config())
+    cleanup.callback(client.close)
+    return client
+
+
+@pytest.fixture
+def repository(registry):
+    return Repository.parse(f"{registry.host}/stages/app")
+
+
+@pytest.fixture
+def push(registry):
+    """Pushes a stage that an engine can unpack; returns it with its id."""
+
+    def push_one(seed, *, into=None, path="stages/app", **options):
+        stage_id = StageId.parse(stage_id_of(seed))
+        options.setdefault("layers", [BASE, archive_of({"own": seed.encode() * 1000})])
+        with ImageMaker(into or registry) as maker:
+            pushed = maker.push_image(path, str(stage_id), **{"labels": LABELS, **options})
+        return stage_id, pushed
+
+    return push_one
+
+
+@pytest.fixture
+def lose_blob():
+    """Takes a blob out of a registry that goes on believing in it."""
+
+    def lose(server, digest):
+        name = digest.partition(":")[2]
+        (server.root / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data").unlink()
+
+    return lose
