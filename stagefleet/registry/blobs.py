@@ -114,9 +114,11 @@ class BlobReader:
 
     def _piece(self, size: int) -> bytes:
         """Some bytes; b"" if the source broke off and is to be asked again."""
+        answer = self._asked() if self._response is None else None
         try:
-            if self._response is None:
-                self._response = self._opened()
+            if answer is not None:
+                self._response = self._opened(answer)
+            assert self._response is not None
             with reaching_host(self._response.url):
                 piece: bytes = self._response.raw.read(size)
         except RegistryUnreachableError as error:
@@ -126,8 +128,19 @@ class BlobReader:
             self._broke_off(None)
         return piece
 
-    def _opened(self) -> requests.Response:
-        response = self._open_blob(self._offset)
+    def _asked(self) -> requests.Response:
+        """The source's answer. One that gives none has been asked as often as the settings say."""
+        try:
+            return self._open_blob(self._offset)
+        except RegistryUnreachableError as error:
+            if self._offset == 0:
+                raise
+            raise TruncatedError(
+                f"the source of {self._descriptor.digest} broke off at byte {self._offset} of "
+                f"{self._descriptor.size}, and could not be asked for the rest: {error}"
+            ) from error
+
+    def _opened(self, response: requests.Response) -> requests.Response:
         try:
             self._check_length(response)
             if self._offset and response.status_code != _PARTIAL:
