@@ -10,7 +10,7 @@ import pytest
 from stagefleet.errors import CredentialsError, ForbiddenError
 from stagefleet.manager import StageManager
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry import Descriptor, Manifest
+from stagefleet.registry import UNLEASHED, Descriptor, Manifest
 from stagefleet.registry.manifests import digest_of
 from stagefleet.runs.book import MemoryBook
 from tests.services import ImageMaker, push_image
@@ -135,17 +135,9 @@ def test_a_token_that_is_refused_in_the_middle_sends_the_blob_again_from_its_sta
     upload = client.begin_upload(target, descriptor.digest, mount_from=None)
     assert upload is not None
     slot.grant = type(grant)(f"Bearer {stale}", grant.login, grant.fresh_until)
-    client._stream(at(source), upload, descriptor, _Free(), None)
+    client._stream(at(source), upload, descriptor, UNLEASHED, None)
     assert content == client.fetch_blob(target, descriptor)
     assert 401 in [request.status for request in guarded.requests() if request.method == "PUT"]
-
-
-class _Free:
-    def check(self):
-        return
-
-    def require(self, seconds):
-        return
 
 
 def test_who_may_only_pull_gets_a_typed_error_on_a_push(guarded, token_server, client, at, config_file):
