@@ -1,0 +1,1 @@
+"""The main job, told on real parts that the demo starts and ends itself."""

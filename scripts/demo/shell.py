@@ -1,0 +1,120 @@
+"""Commands as a user types them: shown, run as they are shown, and their output shown under them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.services import Program
+
+__all__ = ["ClaimError", "Shell", "claim", "tell"]
+
+_COMMAND_SECONDS = 90
+"""The longest that one command may take; a run waits 60 s for a worker before it gives up."""
+
+
+class ClaimError(Exception):
+    """What the demo says is not so."""
+
+
+def tell(text: str = "") -> None:
+    """Say a line of the story."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def claim(text: str, *problems: str) -> None:
+    """Say what was checked.
+
+    Args:
+        text: What holds.
+        *problems: What speaks against it.
+
+    Raises:
+        ClaimError: Something does.
+    """
+    if problems:
+        raise ClaimError(f"not so: {text}: {'; '.join(problems[:3])}")
+    tell(f"  checked: {text}")
+
+
+class Shell:
+    """A shell in a folder of its own, with nothing of the user's: neither settings nor logins.
+
+    Args:
+        folder: Working directory and all that is written; made.
+        stack: Ends what still runs.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        folder.mkdir()
+        self._folder, self._stack = folder, stack
+        self._numbers = itertools.count()
+        self.write("stagefleet.toml", "")
+        (folder / "tmp").mkdir()
+        programs = Path(sys.executable).parent  # `stagefleet` and `python` are those of the checkout
+        inherited = {name: text for name, text in os.environ.items() if not name.startswith("STAGEFLEET_")}
+        self.environment = inherited | {
+            "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
+            "TMPDIR": str(folder / "tmp"),
+            "DOCKER_CONFIG": str(folder),
+            "STAGEFLEET_CONFIG": str(folder / "stagefleet.toml"),
+        }
+
+    def export(self, **variables: str) -> None:
+        """Set variables for the commands that follow."""
+        pairs = " ".join(f"{name}={text}" for name, text in variables.items())
+        tell(f"$ export {pairs}")
+        self.environment |= variables
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file in the working directory."""
+        (self._folder / name).write_text(text)
+
+    def read(self, name: str) -> str:
+        """What a command wrote to a file in the working directory."""
+        return (self._folder / name).read_text()
+
+    def run(self, line: str) -> str:
+        """Run a command to its end; returns what it printed.
+
+        Raises:
+            ClaimError: It failed, or took too long.
+        """
+        tell(f"$ {line}")
+        return self.finish(self._start(line))
+
+    def start(self, line: str) -> Program:
+        """Start a command in the background; it is ended with the demo."""
+        tell(f"$ {line} &")
+        return self._start(line)
+
+    def finish(self, program: Program) -> str:
+        """Wait for the end of a command; returns what it printed.
+
+        Raises:
+            ClaimError: It failed, or took too long.
+        """
+        try:
+            status = program.wait(_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ClaimError(f"the command takes longer than {_COMMAND_SECONDS} s") from None
+        for line in (program.logged() + program.printed()).splitlines():
+            tell(f"  {line}")
+        if status:
+            raise ClaimError(f"the command ended with exit code {status}")
+        return program.printed()
+
+    def _start(self, line: str) -> Program:
+        program = Program(
+            ["env", "-C", str(self._folder), "sh", "-c", line],
+            folder=self._folder,
+            name=f"command-{next(self._numbers)}",
+            environment=self.environment,
+        )
+        self._stack.callback(program.stop)
+        return program
