@@ -14,7 +14,13 @@ from contextlib import contextmanager
 
 import structlog
 
-from stagefleet.errors import ItemCancelledError, LeaseLostError, StagefleetError, UnreachableError
+from stagefleet.errors import (
+    ItemCancelledError,
+    LeaseLostError,
+    SettingsError,
+    StagefleetError,
+    UnreachableError,
+)
 from stagefleet.runs.ledger import Renewal, Workbench
 from stagefleet.runs.model import Claim
 from stagefleet.settings import RunSettings
@@ -33,6 +39,7 @@ class HeldLease:
     def __init__(self, keeper: LeaseKeeper, claim: Claim) -> None:
         self.claim = claim
         self._keeper = keeper
+        self._seconds = claim.lease_until - claim.claimed_at  # the run's: its submitter's settings, not ours
         self._until = claim.lease_until
         self._standing = Renewal.RUN
 
@@ -57,21 +64,23 @@ class HeldLease:
         except UnreachableError as error:
             raise LeaseLostError(f"the lease on item {self.claim.item} cannot be renewed: {error}") from error
         self.check()
-        if not self._outlasts(seconds):
-            raise LeaseLostError(
-                f"the lease on item {self.claim.item} is shorter than a request's time-out of {seconds:g} s: "
-                "raise runs.lease_seconds or lower http.write_timeout_seconds"
+        if seconds + _MARGIN_SECONDS > self._seconds:
+            raise SettingsError(
+                f"a lease of {self._seconds:g} s is too short for a write that may take {seconds:g} s: raise "
+                "runs.lease_seconds, or lower http.connect_timeout_seconds and http.write_timeout_seconds"
             )
+        if not self._outlasts(seconds):
+            raise LeaseLostError(f"the lease on item {self.claim.item} was renewed too slowly")
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the run was cancelled with `now`."""
         return self._standing is Renewal.CANCEL
 
-    def settle(self, standing: Renewal, until: float) -> None:
-        """Take the answer to a renewal; for the keeper. A lost lease stays lost."""
+    def settle(self, standing: Renewal, asked_at: float) -> None:
+        """Take the answer to a renewal that was asked for then; for the keeper. A lost lease stays lost."""
         if self._standing is not Renewal.LOST:
-            self._standing, self._until = standing, until
+            self._standing, self._until = standing, asked_at + self._seconds
 
     def _outlasts(self, seconds: float) -> bool:
         return time.monotonic() + seconds <= self._until - _MARGIN_SECONDS
@@ -120,10 +129,10 @@ class LeaseKeeper:
         Raises:
             RedisUnreachableError: The ledger does not answer; the leases run on.
         """
-        until = time.monotonic() + self._settings.lease_seconds
+        asked_at = time.monotonic()
         answers = self._workbench.renew([lease.claim for lease in leases])
         for lease, standing in zip(leases, answers, strict=True):
-            lease.settle(standing, until)
+            lease.settle(standing, asked_at)
 
     def stop_all(self) -> None:
         """Make every leash say that the worker has to stop."""

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError
+from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError, SettingsError
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import Claim
@@ -26,9 +26,10 @@ class Bench:
         return [self.answer for _ in claims]
 
 
-def claim(seconds=30.0):
-    now = time.monotonic()
-    return Claim("run", 0, "item", fence=1, attempt=1, claimed_at=now, lease_until=now + seconds)
+def claim(seconds=30.0, lease_seconds=30.0):
+    """A claim with some seconds left of its lease."""
+    until = time.monotonic() + seconds
+    return Claim("run", 0, "item", fence=1, attempt=1, claimed_at=until - lease_seconds, lease_until=until)
 
 
 def keeper(bench, **settings):
@@ -62,9 +63,18 @@ def test_a_write_does_not_start_when_the_lease_cannot_be_renewed():
         lease.require(15)
 
 
-def test_a_write_longer_than_any_lease_is_refused_with_the_settings_to_change():
-    with keeper(Bench()).hold(claim()) as lease, pytest.raises(LeaseLostError, match=r"runs\.lease_seconds"):
+def test_a_write_longer_than_any_lease_fails_for_good_with_the_settings_to_change():
+    with keeper(Bench()).hold(claim()) as lease, pytest.raises(SettingsError, match=r"runs\.lease_seconds"):
         lease.require(60)
+
+
+def test_a_renewed_lease_is_as_long_as_its_run_says_not_as_this_worker_would_make_it():
+    keeps = keeper(Bench(), lease_seconds=30)
+
+    with keeps.hold(claim(seconds=5, lease_seconds=5)) as lease:
+        keeps.renew([lease])
+        with pytest.raises(SettingsError, match="a lease of 5 s"):
+            lease.require(10)
 
 
 def test_the_answer_to_a_renewal_carries_the_cancellation():
