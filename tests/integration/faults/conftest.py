@@ -1,0 +1,154 @@
+"""A fleet under fire: real registries, a Redis that keeps what it holds, real workers, the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import HttpSettings, RunSettings, Settings
+from tests.services import ImageMaker, RegistryServer, stage_id_of
+
+LIMIT_SECONDS = 40.0
+STAGES = 200
+SETTINGS = Settings(
+    # A manifest is put only while its lease outlasts the time-outs of a write.
+    http=HttpSettings(connect_timeout_seconds=1, write_timeout_seconds=1),
+    runs=RunSettings(lease_seconds=4, renewal_seconds=1, sweep_seconds=0.5, republish_seconds=2),
+)
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    """Wait until something holds; the wait has an end, and says what it waited for."""
+    give_up_at = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at, f"not within {LIMIT_SECONDS:.0f} s: {what}"
+        time.sleep(0.02)
+
+
+class Command:
+    """A `stagefleet` command under way, with JSON on stdout."""
+
+    def __init__(self, environment: dict[str, str], cwd: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *arguments],
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.objects: list[dict[str, object]] = []
+        self.errors = ""
+
+    def read(self, count: int) -> None:
+        """Wait for that many more objects."""
+        assert self._process.stdout is not None
+        for _ in range(count):
+            line = self._process.stdout.readline()
+            assert line, f"it ended early: {self._process.communicate()[1]}"
+            self.objects.append(json.loads(line))
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code."""
+        out, self.errors = self._process.communicate(timeout=LIMIT_SECONDS)
+        self.objects += map(json.loads, out.splitlines())
+        return self._process.returncode
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def source(service_folder):
+    """A repository with 200 stages, and the digest of each by its stage id; nobody writes to it."""
+    server = RegistryServer(service_folder("registry")).start()
+    with ImageMaker(server) as maker:
+        pushed = [
+            maker.push_image(
+                "source/app",
+                stage_id_of(f"stage {number}", 1_700_000_000_000 + number),
+                layers=[b"shared", f"own {number}".encode() * 1000],
+            )
+            for number in range(STAGES)
+        ]
+    yield f"{server.host}/source/app", {image.tag: image.digest for image in pushed}
+    server.stop()
+
+
+@pytest.fixture
+def destination(registry):
+    """An empty repository, and a look at the digest of each of its tags."""
+
+    def digests():
+        with ImageMaker(registry) as maker:
+            return {tag: maker.digest("destination/app", tag) for tag in maker.tags("destination/app")}
+
+    return f"{registry.host}/destination/app", digests
+
+
+@pytest.fixture
+def redis_server(make_redis):
+    """One of the test's own, which survives its restart."""
+    return make_redis(append_only=True)
+
+
+@pytest.fixture
+def environment(redis_server, tmp_path):
+    """Nothing of the user's; short leases, so that what is lost comes back within seconds."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
+    sections = SETTINGS.model_dump(mode="json", include={"http", "runs"})
+    return inherited | {
+        "HOME": str(tmp_path),
+        "DOCKER_CONFIG": str(tmp_path),
+        "STAGEFLEET_REDIS_URL": redis_server.url,
+        **{f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in sections.items()},
+    }
+
+
+@pytest.fixture
+def workers(make_workers, redis_server, environment):
+    """Two `stagefleet worker`, as on two machines."""
+    return make_workers(redis_server.url, commands=2, environment=environment)
+
+
+@pytest.fixture
+def start(environment, tmp_path, cleanup):
+    """Starts a command; what a test leaves running is killed."""
+
+    def start(*arguments):
+        command = Command(environment, str(tmp_path), *arguments, "--json")
+        cleanup.callback(command.close)
+        return command
+
+    return start
+
+
+@pytest.fixture
+def show(start):
+    """What `stagefleet runs show` says of a run."""
+
+    def show(run):
+        command = start("runs", "show", run)
+        assert 0 == command.wait(), command.errors
+        return command.objects[0]
+
+    return show
+
+
+@pytest.fixture
+def ledger(redis_server, cleanup):
+    ledger = RedisLedger.connect(redis_server.url, SETTINGS)
+    cleanup.callback(ledger.close)
+    return ledger
