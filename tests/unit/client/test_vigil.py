@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.client.vigil import Vigil
-from stagefleet.errors import NoWorkerError
+from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.model import Order, WorkerInfo
 from stagefleet.settings import RunSettings
 
@@ -11,8 +11,11 @@ from stagefleet.settings import RunSettings
 class Attendance:
     def __init__(self):
         self.present = []
+        self.outage = None
 
     def workers(self, queue=None):
+        if self.outage is not None:
+            raise self.outage
         return [worker for worker in self.present if queue in worker.queues]
 
     def beat(self, worker, *, seconds):
@@ -67,3 +70,13 @@ def test_a_worker_of_another_queue_is_no_help(vigil, now, attendance):
     attendance.present = [WorkerInfo("host:1", 8, ("delete",))]
     with pytest.raises(NoWorkerError, match="'copy'"):
         look_at(vigil, now, 60)
+
+
+def test_an_outage_is_no_absence(vigil, attendance, now, said):
+    attendance.outage = RedisUnreachableError("away")
+    now[0] = 600.0
+    vigil.look()
+    attendance.outage = None
+    now[0] = 609.0
+    vigil.look()
+    assert [] == said
