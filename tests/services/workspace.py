@@ -12,12 +12,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "stagefleet-services-"
 _LOCK = ".owner"
+_MAKING_SECONDS = 60
 _UNMOUNT_SECONDS = 10
 
 
@@ -45,9 +47,14 @@ def make_workspace() -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
-        # One without a lock file is just being made; one of another user is not ours to remove.
-        with suppress(OSError):
-            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        with suppress(OSError):  # held, another user's, or gone meanwhile
+            try:
+                descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:  # just being made, or what could not be removed all at once
+                if time.time() - folder.stat().st_mtime > _MAKING_SECONDS:
+                    release(folder)
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 release(folder)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_folder_of_a_living_owner_is_left_alone():
         assert first != second
         assert (True, True) == (first.is_dir(), second.is_dir())
     assert (False, False) == (first.exists(), second.exists())
+
+
+def test_folder_that_could_not_be_removed_at_once_is_removed_later():
+    with make_workspace() as folder:
+        half = Path(tempfile.mkdtemp(prefix="stagefleet-services-", dir=folder.parent))
+        with make_workspace():
+            assert half.exists(), "it may be just being made"
+        os.utime(half, (0, 0))
+        with make_workspace():
+            assert not half.exists()
 
 
 def test_stop_ends_a_program_that_is_frozen_or_deaf_with_its_children(tmp_path):
