@@ -79,6 +79,7 @@ class ImageMaker:
             self.host, url = registry, f"http://{registry}"
             self._session = session or requests.Session()
         self._base = f"{url}/v2"
+        self._pushed: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -91,8 +92,10 @@ class ImageMaker:
         self._session.close()
 
     def push_blob(self, repository: str, content: bytes) -> str:
-        """Push a blob; returns its digest."""
+        """Push a blob, unless this maker has pushed it there before; returns its digest."""
         digest = digest_of(content)
+        if (repository, digest) in self._pushed:
+            return digest
         begun = self._session.post(f"{self._base}/{repository}/blobs/uploads/", timeout=_TIMEOUT_SECONDS)
         begun.raise_for_status()
         location = urljoin(f"{self._base}/", begun.headers["Location"])
@@ -100,6 +103,7 @@ class ImageMaker:
         self._session.put(
             f"{location}{separator}digest={digest}", data=content, timeout=_TIMEOUT_SECONDS
         ).raise_for_status()
+        self._pushed.add((repository, digest))
         return digest
 
     def push_manifest(self, repository: str, name: str, manifest: bytes, media_type: str) -> str:

@@ -40,6 +40,13 @@ def test_registry_tells_each_request_with_method_path_and_status(registry):
     assert [] == registry.requests()
 
 
+def test_maker_sends_a_blob_once_to_a_repository(registry):
+    with ImageMaker(registry) as maker:
+        for repository in ("one", "one", "two"):
+            maker.push_blob(repository, b"content")
+    assert ["POST", "PUT", "POST", "PUT"] == [request.method for request in registry.requests()]
+
+
 def test_registry_keeps_port_and_content_over_a_stop(registry):
     host, pushed = registry.host, push_image(registry, "app", "one")
     registry.stop()
