@@ -1,4 +1,4 @@
-"""Delete a stage, and no tag that nobody asked for.
+"""Delete a stage or another tag of ours, and no tag that nobody asked for.
 
 Where a registry deletes a tag alone, that is one request. Elsewhere a DELETE of a digest takes every tag of
 it, so it is done only if all of them are asked for and no index that stays has it as a member. Otherwise the
@@ -20,26 +20,26 @@ from stagefleet.manager.deletion_way import (
 from stagefleet.manager.displacement import Displacement
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.survey import Survey
-from stagefleet.names import Reference, Repository, StageId
+from stagefleet.names import Reference, Repository
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
 
-__all__ = ["StageDeletion"]
+__all__ = ["TagDeletion"]
 
 _SHOWN_TAGS = 5
 _CLIENT_ERRORS = range(400, 500)
 
 
-class StageDeletion:
-    """One attempt at deleting one stage.
+class TagDeletion:
+    """One attempt at deleting one tag: that of a stage, of a record, or a custom one.
 
     Args:
         client: Speaks to registries.
         book: What the workers of the run find out together.
         repository: The repository that has it.
         run: The run's id.
-        asked: Gives the stage ids that the run deletes and has not deleted yet.
+        asked: Gives the tags that the run deletes and has not deleted yet.
         leash: Holds the work back.
     """
 
@@ -59,14 +59,14 @@ class StageDeletion:
         self._leash = leash
         self._survey = Survey(client, book, repository, run=run, asked=asked, leash=leash)
 
-    def carry_out(self, stage_id: StageId) -> Produced:
-        """Delete the stage; that it is gone already is success.
+    def carry_out(self, tag: str) -> Produced:
+        """Delete the tag; that it is gone already is success.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
         """
-        reference = self._repository.tagged(str(stage_id))
+        reference = self._repository.tagged(tag)
         try:
             way = find_way(self._client, self._book, reference, leash=self._leash)
         except NotFoundError:
@@ -74,7 +74,7 @@ class StageDeletion:
         if way is DeletionWay.TAG:
             self._delete_tag(reference)
         else:
-            self._delete_digest(stage_id, reference)
+            self._delete_digest(tag, reference)
         return Produced()
 
     def _delete_tag(self, reference: Reference) -> None:
@@ -85,14 +85,14 @@ class StageDeletion:
                 forget_way(self._book, self._repository)
             raise
 
-    def _delete_digest(self, stage_id: StageId, reference: Reference) -> None:
-        displacement = Displacement(self._client, self._repository, stage_id, leash=self._leash)
+    def _delete_digest(self, tag: str, reference: Reference) -> None:
+        displacement = Displacement(self._client, self._repository, tag, leash=self._leash)
         try:
             there = self._client.head_manifest(reference)
         except NotFoundError:
             displacement.withdraw()
             return
-        staying = self._survey.staying(there.digest, str(stage_id))
+        staying = self._survey.staying(there.digest, tag)
         if not staying:  # as it is with the placeholder that an attempt before this one left: it is unique
             digest = Reference.of(self._repository, there.digest)
             delete_manifest(self._client, digest, leash=self._leash)

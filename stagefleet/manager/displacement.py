@@ -1,7 +1,7 @@
 """Take a tag away from a digest that stays: move it to a placeholder, and delete that.
 
-The order matters. While the tag leads to the placeholder, a rejection keeps builders from taking it for the
-stage; so the rejection comes first and goes last. Each step can be repeated, and what a crash leaves is
+The order matters. While a stage's tag leads to the placeholder, a rejection keeps builders from taking it for
+the stage; so the rejection comes first and goes last. Each step can be repeated, and what a crash leaves is
 finished by the next attempt, which sees how far the last one came.
 """
 
@@ -20,35 +20,31 @@ __all__ = ["Displacement"]
 
 
 class Displacement:
-    """The displacement of one stage's tag.
+    """The displacement of one tag.
 
     Args:
         client: Speaks to registries.
         repository: Where.
-        stage_id: The stage whose tag goes.
+        tag: The tag that goes.
         leash: Holds the work back.
     """
 
-    def __init__(
-        self, client: RegistryClient, repository: Repository, stage_id: StageId, *, leash: Leash
-    ) -> None:
+    def __init__(self, client: RegistryClient, repository: Repository, tag: str, *, leash: Leash) -> None:
         self._client = client
         self._repository = repository
-        self._tag = repository.tagged(str(stage_id))
-        self._rejection = repository.tagged(stage_id.rejected_tag)
+        self._tag = repository.tagged(tag)
+        stage_id = StageId.from_tag(tag)
+        self._rejection = None if stage_id is None else repository.tagged(stage_id.rejected_tag)
         self._leash = leash
 
     def begin(self) -> Digest:
-        """Reject the stage, then move its tag to a new placeholder.
+        """Reject the stage if the tag is that of one, then move the tag to a new placeholder.
 
         Returns:
             The placeholder's digest.
         """
-        try:
-            self._client.head_manifest(self._rejection)
-        except NotFoundError:
-            record = make_rejection(self._repository.name, while_deleting=True)
-            put_record(self._client, self._rejection, record, leash=self._leash)
+        if self._rejection is not None:
+            self._reject(self._rejection)
         placeholder = Manifest.of(make_placeholder())
         self._client.put_manifest(self._tag, placeholder, leash=self._leash)
         return placeholder.digest
@@ -58,8 +54,17 @@ class Displacement:
         delete_manifest(self._client, Reference.of(self._repository, placeholder), leash=self._leash)
         self.withdraw()
 
+    def _reject(self, rejection: Reference) -> None:
+        try:
+            self._client.head_manifest(rejection)
+        except NotFoundError:
+            record = make_rejection(self._repository.name, while_deleting=True)
+            put_record(self._client, rejection, record, leash=self._leash)
+
     def withdraw(self) -> None:
         """Remove the rejection if it was made for the deletion alone; others' stay."""
+        if self._rejection is None:
+            return
         try:
             record = self._client.fetch_manifest(self._rejection)
             if record.config is None or record.is_index:

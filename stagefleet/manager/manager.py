@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from stagefleet.errors import StageNotFoundError
 from stagefleet.manager.copy import StageCopy
-from stagefleet.manager.delete import StageDeletion
+from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.listing import Comparison, compare
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Repository, StageId
@@ -108,8 +108,8 @@ class StageManager:
             DeletionDisabledError: Deletion is switched off in the registry.
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
         """
-        deletion = StageDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
-        return deletion.carry_out(stage_id)
+        deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
+        return deletion.carry_out(str(stage_id))
 
     def _refuse_rejected(self, storage: RegistryStorage, stage_id: StageId, leash: Leash) -> None:
         """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.
