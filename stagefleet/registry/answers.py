@@ -20,12 +20,14 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     UnreachableError,
 )
-from stagefleet.registry.transport import read_all
+from stagefleet.registry.incoming import read_all
 
 __all__ = ["error_of", "retry_after_seconds"]
 
 _ERROR_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_CODES = 10
 _BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
@@ -77,11 +79,11 @@ def error_of(response: requests.Response, method: str, repository: str, subject:
 def retry_after_seconds(response: requests.Response) -> float | None:
     """What `Retry-After` asks for, in seconds from now; it may be seconds or a date (RFC 9110, 10.2.3)."""
     value = response.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
+    if re.fullmatch(r"[0-9]{1,300}", value):
         return float(value)
     try:
         date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(0.0, date.timestamp() - time.time())
 
@@ -99,7 +101,9 @@ def _told(response: requests.Response) -> _Told:
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
         return _Told(text=_plain((body or b"").decode(errors="replace")).strip() if is_plain else "")
     return _Told(
-        codes=tuple(str(entry["code"])[:_SHOWN_CHARACTERS] for entry in errors if entry.get("code")),
+        codes=tuple(code for entry in errors if _CODE.fullmatch(code := str(entry.get("code") or "")))[
+            :_MOST_CODES
+        ],
         text=next((_plain(entry["message"]) for entry in errors if entry.get("message")), ""),
         details=tuple(entry.get("detail") for entry in errors),
     )

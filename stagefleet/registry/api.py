@@ -13,8 +13,8 @@ from stagefleet.names import Repository
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.calls import Call, Caller
 from stagefleet.registry.docker_config import DockerConfig
-from stagefleet.registry.hosts import api_path, base_url
-from stagefleet.registry.transport import Transport, read_all
+from stagefleet.registry.hosts import api_path, base_url, join_url
+from stagefleet.registry.transport import Transport
 from stagefleet.settings import Settings, docker_config_file
 
 __all__ = ["SMALL_BYTES", "Api", "scopes_of"]
@@ -58,33 +58,28 @@ class Api:
     def _url(self, repository: Repository, path: str) -> str:
         return f"{base_url(repository.host, self._settings)}/v2/{api_path(repository)}/{path}"
 
-    def _call(
+    def _ask(
         self,
         method: str,
         repository: Repository,
         url: str,
         subject: str,
         *,
-        scopes: tuple[str, ...] | None = None,
-        hoped: frozenset[int] = frozenset({200}),
+        limit_bytes: int = SMALL_BYTES,
         **more: Any,
+    ) -> tuple[requests.Response, bytes]:
+        """Make a call and read its answer; arguments as in `Call`."""
+        return self._caller.read(_make_call(method, repository, url, subject, **more), limit_bytes)
+
+    def _open(
+        self, method: str, repository: Repository, url: str, subject: str, **more: Any
     ) -> requests.Response:
-        scopes = scopes_of(repository, "pull") if scopes is None else scopes
-        return self._caller.call(
-            Call(method, repository.host, url, str(repository), subject, hoped, scopes=scopes, **more)
-        )
+        """Make a call whose answer is read as it comes; arguments as in `Call`."""
+        return self._caller.call(_make_call(method, repository, url, subject, **more))
 
-    @staticmethod
-    def _read(response: requests.Response, limit_bytes: int = SMALL_BYTES) -> bytes:
-        content = read_all(response, limit_bytes)
-        if content is None:
-            raise RegistryError(
-                f"{urlsplit(response.url).netloc} answered with more than {limit_bytes} bytes"
-            )
-        return content
-
-    def _same_registry(self, repository: Repository, url: str) -> str:
+    def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """A URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
+        url = join_url(asked, location)
         ours, given = urlsplit(base_url(repository.host, self._settings)), urlsplit(url)
         if given.netloc == ours.netloc:
             return urlunsplit(given._replace(scheme=ours.scheme))
@@ -94,6 +89,20 @@ class Api:
             f"{repository.host} points to {given.scheme}://{given.netloc}, which is not safe",
             repository=str(repository),
         )
+
+
+def _make_call(
+    method: str,
+    repository: Repository,
+    url: str,
+    subject: str,
+    *,
+    scopes: tuple[str, ...] | None = None,
+    hoped: frozenset[int] = frozenset({200}),
+    **more: Any,
+) -> Call:
+    scopes = scopes_of(repository, "pull") if scopes is None else scopes
+    return Call(method, repository.host, url, str(repository), subject, hoped, scopes=scopes, **more)
 
 
 def scopes_of(repository: Repository, actions: str) -> tuple[str, ...]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import requests
-import urllib3
 
 from stagefleet.errors import (
     BrokenStageError,
@@ -18,22 +16,25 @@ from stagefleet.errors import (
     StagefleetError,
     TruncatedError,
 )
+from stagefleet.registry.incoming import Incoming
 from stagefleet.registry.leash import Leash
 from stagefleet.registry.manifests import Descriptor
-from stagefleet.registry.transport import CHUNK_BYTES, reaching_host
+from stagefleet.registry.transport import CHUNK_BYTES
 
 __all__ = ["BlobReader", "OpenBlob"]
 
 _PARTIAL = 206
-_MOST_RESUMES = 5
-"""Times that a source may break off without having sent anything in between."""
+_UNSATISFIABLE = 416
+_MOST_BREAKS = 6
+_STEADY_BYTES = 1024 * 1024
+"""What a source has to send between two breaks for the first to be forgotten."""
 
 
 class OpenBlob(Protocol):
     """Asks a registry for a blob, from an offset on; see `RegistryClient`."""
 
     def __call__(self, offset: int) -> requests.Response:
-        """The answer to the GET, 200 or 206."""
+        """The answer to the GET: 200, 206, or 416 where the registry has no such bytes."""
 
 
 class BlobReader:
@@ -46,7 +47,11 @@ class BlobReader:
         open_blob: Asks the source.
         descriptor: What is to come.
         leash: Asked at each piece.
+        pause: Waits before the source is asked again; told how many times it broke off, from 1.
         on_bytes: Told how many bytes each piece had.
+
+    Attributes:
+        error: What `read` raised: so that who sends the body knows which of the two registries failed.
     """
 
     def __init__(
@@ -55,16 +60,22 @@ class BlobReader:
         descriptor: Descriptor,
         *,
         leash: Leash,
+        pause: Callable[[int], None],
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         self._open_blob = open_blob
         self._descriptor = descriptor
         self._leash = leash
+        self._pause = pause
         self._on_bytes = on_bytes
         self._hash: Any = hashlib.new(descriptor.digest.algorithm)
         self._offset = 0
-        self._stalls = 0
+        self._breaks = self._ends = 0
+        self._broke_at = 0
+        self._known_bytes = 0
         self._response: requests.Response | None = None
+        self._incoming: Incoming | None = None
+        self.error: StagefleetError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -84,26 +95,30 @@ class BlobReader:
         """Close the connection to the source, unless the body was read to its end."""
         if self._response is not None:
             self._response.close()
-            self._response = None
+        self._response = self._incoming = None
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes, at most `size` of them, b"" at the end.
 
         Raises:
             DigestMismatchError: The content is not the descriptor's.
-            TruncatedError: The source broke off, as often as it was asked.
-            BrokenStageError: The source has the blob in name only: its body ends where it begins.
+            TruncatedError: The connection to the source broke, as often as it was asked.
+            BrokenStageError: The source has the blob in name only: it ends before its size, each time.
         """
-        size = CHUNK_BYTES if size < 0 else size
+        try:
+            return self._read(CHUNK_BYTES if size < 0 else size)
+        except StagefleetError as error:
+            self.error = error
+            raise
+
+    def _read(self, size: int) -> bytes:
         left = self._descriptor.size - self._offset
-        if left == 0 or size == 0:
-            return self._finished() if left == 0 else b""
-        while True:
+        if left == 0:
+            return self._finished()
+        piece = b""
+        while size and not piece:
             self._leash.check()
             piece = self._piece(min(size, left))
-            if piece:
-                break
-        self._stalls = 0
         self._offset += len(piece)
         self._hash.update(piece)
         if self._offset == self._descriptor.size:
@@ -114,24 +129,23 @@ class BlobReader:
 
     def _piece(self, size: int) -> bytes:
         """Some bytes; b"" if the source broke off and is to be asked again."""
-        answer = self._asked() if self._response is None else None
+        incoming = self._open() if self._incoming is None else self._incoming
+        piece, error = b"", None
         try:
-            if answer is not None:
-                self._response = self._opened(answer)
-            assert self._response is not None
-            with reaching_host(self._response.url):
-                piece: bytes = self._response.raw.read(size)
-        except RegistryUnreachableError as error:
-            self._broke_off(None if _ended_early(error) else error)
-            return b""
+            while self._known_bytes and self._skip(incoming):
+                self._leash.check()
+            if not self._known_bytes:
+                piece = incoming.read(size)
+        except RegistryUnreachableError as caught:
+            error = None if incoming.was_cut_short else caught
         if not piece:
-            self._broke_off(None)
+            self._broke_off(error)
         return piece
 
-    def _asked(self) -> requests.Response:
-        """The source's answer. One that gives none has been asked as often as the settings say."""
+    def _open(self) -> Incoming:
+        """Ask the source for what is still to come. One that gives no answer was asked often enough."""
         try:
-            return self._open_blob(self._offset)
+            self._response = response = self._open_blob(self._offset)
         except RegistryUnreachableError as error:
             if self._offset == 0:
                 raise
@@ -139,16 +153,21 @@ class BlobReader:
                 f"the source of {self._descriptor.digest} broke off at byte {self._offset} of "
                 f"{self._descriptor.size}, and could not be asked for the rest: {error}"
             ) from error
-
-    def _opened(self, response: requests.Response) -> requests.Response:
-        try:
+        self._known_bytes = 0
+        if response.status_code == requests.codes.ok:
+            self._known_bytes = self._offset  # all of it: the source knows no ranges, or nothing came yet
+        if response.status_code == _UNSATISFIABLE:
+            self._known_bytes = self._descriptor.size  # its body is an error's, and none of the blob
+        else:
             self._check_length(response)
-            if self._offset and response.status_code != _PARTIAL:
-                self._skip(response, self._offset)  # the source knows no ranges: read over what we have
-        except BaseException:
-            response.close()
-            raise
-        return response
+        self._incoming = Incoming(response)
+        return self._incoming
+
+    def _skip(self, incoming: Incoming) -> bool:
+        """Read over a piece of what is here already; False if the source ends in it."""
+        piece = incoming.read(min(CHUNK_BYTES, self._known_bytes))
+        self._known_bytes -= len(piece)
+        return bool(piece)
 
     def _check_length(self, response: requests.Response) -> None:
         expected = self._descriptor.size
@@ -164,29 +183,28 @@ class BlobReader:
                 f"the source says that {self._descriptor.digest} has {told} bytes, its manifest {expected}"
             )
 
-    def _skip(self, response: requests.Response, count: int) -> None:
-        with reaching_host(response.url):
-            while count:
-                self._leash.check()
-                piece = response.raw.read(min(CHUNK_BYTES, count))
-                if not piece:
-                    raise RegistryUnreachableError("the source broke off again")
-                count -= len(piece)
-
     def _broke_off(self, error: StagefleetError | None) -> None:
+        """Note that the source broke off: by itself, or, with an error, with the connection.
+
+        A registry that lost a blob's content still knows the blob: distribution 2.8 answers 200 with all of
+        its Content-Length, and closes the connection where the content ends, each time.
+        """
         self.close()
-        self._stalls += 1
-        digest = self._descriptor.digest
-        if error is None and self._offset == 0 and self._stalls > 1:
-            # A registry beside which garbage was collected still knows the blob, and sends nothing of it.
-            raise BrokenStageError(
-                f"the source knows the blob {digest} but sends nothing of it: build it again"
-            )
-        if self._stalls > _MOST_RESUMES:
+        if self._offset - self._broke_at >= _STEADY_BYTES:
+            self._breaks = 0
+        ended_again = error is None and self._offset == self._broke_at
+        self._ends = self._ends + 1 if ended_again else 0
+        self._breaks, self._broke_at = self._breaks + 1, self._offset
+        digest, size = self._descriptor.digest, self._descriptor.size
+        if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
+            has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
+            raise BrokenStageError(f"the source knows the blob {digest} but sends {has}: build it again")
+        if self._breaks >= _MOST_BREAKS:
             raise TruncatedError(
-                f"the source of {digest} breaks off at byte {self._offset} of {self._descriptor.size}, "
-                f"{self._stalls} times in a row"
-            ) from error
+                f"the source of {digest} breaks off at byte {self._offset} of {size}, "
+                f"{self._breaks} times within a short while" + (f": {error}" if error else "")
+            )
+        self._pause(self._breaks)
 
     def _check(self) -> None:
         found = self._hash.hexdigest()
@@ -195,24 +213,17 @@ class BlobReader:
             raise DigestMismatchError(f"the source sent other content for {self._descriptor.digest}: {found}")
 
     def _finished(self) -> bytes:
-        if self._response is None and self._descriptor.size == 0:
+        if self._incoming is None and self._descriptor.size == 0:
             self._check()
-        elif self._response is not None:
-            self._release(self._response)
-            self._response = None
+        elif self._incoming is not None:
+            self._release(self._incoming)
         return b""
 
-    @staticmethod
-    def _release(response: requests.Response) -> None:
+    def _release(self, incoming: Incoming) -> None:
         """Give the connection back: the body was read to its end, but urllib3 has yet to see that."""
-        with reaching_host(response.url):
-            if response.raw.read(1):
-                response.close()
-
-
-def _ended_early(error: RegistryUnreachableError) -> bool:
-    """Whether the source ended its answer before the length that it had told, in good order otherwise."""
-    broken = error.__cause__
-    return isinstance(broken, urllib3.exceptions.ProtocolError) and isinstance(
-        broken.__cause__, http.client.IncompleteRead
-    )
+        try:
+            if incoming.read(1) == b"":
+                self._response = self._incoming = None
+        except RegistryUnreachableError:
+            pass  # the content is whole; only the connection is lost
+        self.close()

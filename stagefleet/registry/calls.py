@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urljoin, urlsplit
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -16,13 +17,15 @@ from stagefleet.errors import (
     ForbiddenError,
     RateLimitedError,
     RegistryError,
+    RegistryUnavailableError,
     RegistryUnreachableError,
 )
 from stagefleet.registry.answers import error_of, retry_after_seconds
 from stagefleet.registry.auth import Authorizer
-from stagefleet.registry.hosts import is_loopback
+from stagefleet.registry.hosts import base_url, is_loopback, join_url
+from stagefleet.registry.incoming import read_all
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.registry.transport import Body, Transport, read_all
+from stagefleet.registry.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
 
 __all__ = ["Call", "Caller"]
@@ -34,6 +37,8 @@ _UNAUTHORIZED = 401
 _MOST_LOGINS = 2
 _NAP_SECONDS = 1.0  # how soon a wait notices that the item was cancelled
 _ERROR_BYTES = 64 * 1024
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +111,35 @@ class Caller:
             RegistryUnreachableError: The registry did not answer, as often as it was asked.
             CredentialsError: It refuses the login.
         """
+        return self._attempt(call, lambda response: response)
+
+    def read(self, call: Call, limit_bytes: int) -> tuple[requests.Response, bytes]:
+        """Make a call and read the answer's body; one that breaks off is asked for again.
+
+        Raises:
+            RegistryError: As in `call`, or the body has more than `limit_bytes`.
+            RegistryUnreachableError: As in `call`.
+            CredentialsError: As in `call`.
+        """
+        return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
+
+    def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
         failures = 0
         while True:
             self._await_host(call)
             try:
                 response = self._authorized(call)
+                if response.status_code in call.hoped:
+                    return finish(response)
             except CertificateError:
                 raise
-            except RegistryUnreachableError:
-                if not self._may_retry(call, failures):
+            except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+                # A token server's refusals come as errors; its wait is not the registry's.
+                asked = getattr(error, "retry_after_seconds", None) or 0.0
+                if not self._may_retry(call, failures) or asked > self._http.retry_after_limit_seconds:
                     raise
-                wait = backoff_seconds(self._http, failures)
+                wait = asked + backoff_seconds(self._http, failures)
             else:
-                if response.status_code in call.hoped:
-                    return response
                 wait = self._wait_seconds(call, response, failures)
             failures += 1
             self.pause(wait, call.leash)
@@ -191,11 +211,11 @@ class Caller:
         )
 
     def _redirected(self, call: Call, authorization: str | None) -> requests.Response:
-        url, origin = call.url, urlsplit(call.url)[:2]
+        url, origin = call.url, urlsplit(base_url(call.host, self._settings))[:2]
         for _ in range(_MOST_REDIRECTS):
             headers = dict(call.headers)
             if authorization is not None and urlsplit(url)[:2] == origin:
-                headers["Authorization"] = authorization  # never to another host
+                headers["Authorization"] = authorization  # the registry's alone
             response = self._send(call, url, headers)
             location = response.headers.get("Location")
             if (
@@ -205,7 +225,7 @@ class Caller:
             ):
                 return response
             read_all(response, _ERROR_BYTES)
-            url = urljoin(url, location)
+            url = join_url(url, location)
             self._check_target(call, url)
         raise RegistryError(
             f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)",
@@ -233,6 +253,18 @@ class Caller:
                 method=call.method,
                 repository=call.repository,
             )
+
+
+def _content(response: requests.Response, call: Call, limit_bytes: int) -> bytes:
+    content = read_all(response, limit_bytes)
+    if content is None:
+        raise RegistryError(
+            f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes",
+            method=call.method,
+            repository=call.repository,
+            status=response.status_code,
+        )
+    return content
 
 
 def backoff_seconds(http: HttpSettings, failures: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 import requests
 from requests.utils import parse_header_links
@@ -17,8 +17,8 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryError,
 )
-from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.api import scopes_of
+from stagefleet.names import Digest, Reference, Repository, is_tag
+from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.calls import Call
 from stagefleet.registry.hosts import base_url
 from stagefleet.registry.leash import UNLEASHED, Leash
@@ -45,7 +45,7 @@ class RegistryClient(BlobApi):
         """
         call = Call("GET", host, f"{base_url(host, self._settings)}/v2/", host, host, frozenset({200}))
         try:
-            self._read(self._caller.call(call))
+            self._caller.read(call, SMALL_BYTES)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{host} answers, but is no registry: there is no /v2/",
@@ -66,16 +66,18 @@ class RegistryClient(BlobApi):
             if len(seen) >= _MOST_PAGES:
                 break
             seen.add(url)
-            response = self._call("GET", repository, url, f"the tags of {repository}")
-            document = self._document(response, repository)
+            response, content = self._ask(
+                "GET", repository, url, f"the tags of {repository}", limit_bytes=_TAGS_BYTES
+            )
+            document = _document(content, repository)
             tags = document.get("tags") or []
             if not isinstance(tags, list):
                 break
-            yield from (tag for tag in tags if isinstance(tag, str))
+            yield from (tag for tag in tags if isinstance(tag, str) and is_tag(tag))
             following = _next_page(response)
             if following is None:
                 return
-            url = self._same_registry(repository, urljoin(url, following))
+            url = self._same_registry(repository, url, following)
         raise RegistryError(
             f"the tags of {repository} have no end: the registry's pages go in circles",
             method="GET",
@@ -88,8 +90,7 @@ class RegistryClient(BlobApi):
         Raises:
             NotFoundError: There is no such manifest.
         """
-        response = self._manifest_call("HEAD", reference)
-        self._read(response)
+        response, _ = self._ask_manifest("HEAD", reference)
         media_type, size = (
             response.headers.get("Content-Type", ""),
             response.headers.get("Content-Length", ""),
@@ -111,8 +112,7 @@ class RegistryClient(BlobApi):
             BrokenStageError: The registry knows it, but sends nothing.
         """
         for _ in range(2):
-            response = self._manifest_call("GET", reference)
-            raw = self._read(response, _MANIFEST_BYTES)
+            response, raw = self._ask_manifest("GET", reference)
             if raw:
                 break
         else:
@@ -136,14 +136,12 @@ class RegistryClient(BlobApi):
             ManifestRefusedError: The registry lacks blobs or members that it names.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._read(
-            self._manifest_call(
-                "PUT",
-                reference,
-                body=manifest.raw,
-                headers={"Content-Type": manifest.media_type},
-                leash=leash,
-            )
+        self._ask_manifest(
+            "PUT",
+            reference,
+            body=manifest.raw,
+            headers={"Content-Type": manifest.media_type},
+            leash=leash,
         )
 
     def delete_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> None:
@@ -154,9 +152,9 @@ class RegistryClient(BlobApi):
             RegistryError: With status 400 or 405, where the registry does not do this.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._read(self._manifest_call("DELETE", reference, leash=leash))
+        self._ask_manifest("DELETE", reference, leash=leash)
 
-    def _manifest_call(
+    def _ask_manifest(
         self,
         method: str,
         reference: Reference,
@@ -164,9 +162,9 @@ class RegistryClient(BlobApi):
         body: bytes | None = None,
         headers: Mapping[str, str] = _ACCEPT,
         leash: Leash = UNLEASHED,
-    ) -> requests.Response:
+    ) -> tuple[requests.Response, bytes]:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
-        return self._call(
+        return self._ask(
             method,
             reference.repository,
             self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),
@@ -177,21 +175,22 @@ class RegistryClient(BlobApi):
             body=body,
             is_write=method in {"PUT", "DELETE"},
             leash=leash,
+            limit_bytes=_MANIFEST_BYTES,
         )
 
-    def _document(self, response: requests.Response, repository: Repository) -> dict[str, Any]:
-        try:
-            document = json.loads(self._read(response, _TAGS_BYTES))
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
-            raise RegistryError(
-                f"{repository.host} answered something that is no JSON object: is it a registry?",
-                method="GET",
-                repository=str(repository),
-                status=response.status_code,
-            )
-        return document
+
+def _document(content: bytes, repository: Repository) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise RegistryError(
+            f"{repository.host} answered something that is no JSON object: is it a registry?",
+            method="GET",
+            repository=str(repository),
+        )
+    return document
 
 
 def _next_page(response: requests.Response) -> str | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
 
+from stagefleet.errors import RegistryError
 from stagefleet.names import Repository
-from stagefleet.settings import Settings
+from stagefleet.settings import RegistrySettings, Settings
 
-__all__ = ["api_path", "base_url", "is_loopback"]
+__all__ = ["api_path", "base_url", "is_loopback", "join_url", "settings_of"]
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether `host[:port]` is this machine: `localhost`, 127.0.0.0/8 or [::1]."""
     try:
@@ -33,6 +36,33 @@ def base_url(host: str, settings: Settings) -> str:
     said = settings.registry(host).plain_http
     plain = is_loopback(host) if said is None else said
     return f"{'http' if plain else 'https'}://{_HUB_API if host == _HUB else host}"
+
+
+def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
+    """The settings of the registry whose API is at `api_host`: they name Docker Hub as repositories do."""
+    if api_host == _HUB_API and api_host not in settings.registries:
+        return settings.registry(_HUB)
+    return settings.registry(api_host)
+
+
+def join_url(url: str, given: str) -> str:
+    """The URL that a registry's answer to `url` points to.
+
+    Args:
+        url: What was asked.
+        given: The answer's `Location`, or the target of its `Link`; relative or not.
+
+    Raises:
+        RegistryError: It is malformed; it is not quoted, for it may hold a signature.
+    """
+    try:
+        joined = urljoin(url, given)
+        is_usable = bool(urlsplit(joined).hostname) and urlsplit(joined).port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise RegistryError(f"{urlsplit(url).netloc} points to an address that is none")
+    return joined
 
 
 def api_path(repository: Repository) -> str:

@@ -179,9 +179,9 @@ def _kind(document: Mapping[str, Any], header: str) -> str:
             return OCI_INDEX
         if "layers" in document and "config" in document:
             return OCI_MANIFEST
-    what = told or f"schema version {document.get('schemaVersion')!r}"
+    what = repr(told[:100]) if told else f"schema version {document.get('schemaVersion')!r}"[:100]
     raise UnsupportedManifestError(
-        f"the manifest is of type {what[:100]}, which is neither Docker's (schema 2) nor OCI's: "
+        f"the manifest is of type {what}, which is neither Docker's (schema 2) nor OCI's: "
         "push it again with a current tool"
     )
 

@@ -22,7 +22,7 @@ from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavai
 from stagefleet.registry.answers import retry_after_seconds
 from stagefleet.registry.docker_config import Login
 from stagefleet.registry.hosts import is_loopback
-from stagefleet.registry.transport import read_all
+from stagefleet.registry.incoming import read_all
 
 __all__ = ["RefusedLoginError", "Send", "Token", "TokenServer", "basic_header"]
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import urlencode, urljoin, urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urlsplit
 
 import requests
 
 from stagefleet.errors import (
     BrokenStageError,
     CredentialsError,
-    ForbiddenError,
     NotFoundError,
+    RateLimitedError,
     RegistryError,
     RegistryUnavailableError,
     RegistryUnreachableError,
+    StagefleetError,
 )
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blobs import BlobReader
 from stagefleet.registry.calls import backoff_seconds
+from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.registry.manifests import Descriptor
 from stagefleet.registry.transport import Body
+from stagefleet.settings import Settings
 
 __all__ = ["BlobApi", "Upload"]
 
@@ -43,11 +46,15 @@ class Upload:
 
     repository: Repository
     digest: Digest
-    url: str
+    url: str = field(repr=False)  # it may hold a signature
 
 
 class BlobApi(Api):
     """The part of the API that is about blobs."""
+
+    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
+        super().__init__(settings, config=config)
+        self._unmountable: set[tuple[Repository, Repository]] = set()
 
     def fetch_blob(
         self, repository: Repository, descriptor: Descriptor, *, limit_bytes: int = _BLOB_BYTES
@@ -83,6 +90,8 @@ class BlobApi(Api):
             The upload, or None if the repository has the blob now.
         """
         query, scopes = "", scopes_of(repository, "pull,push")
+        if mount_from is not None and (mount_from, repository) in self._unmountable:
+            mount_from = repository
         if mount_from is not None:
             query = "?" + urlencode({"mount": str(digest), "from": api_path(mount_from)}, safe=":/")
             if mount_from != repository:
@@ -90,22 +99,23 @@ class BlobApi(Api):
         url = self._url(repository, "blobs/uploads/") + query
         subject = f"blob {digest} of {repository}"
         try:
-            response = self._call(
+            response, _ = self._ask(
                 "POST", repository, url, subject, scopes=scopes, hoped=frozenset({201, 202})
             )
-        except (CredentialsError, ForbiddenError):
-            if mount_from is None or mount_from == repository:
+        except (CredentialsError, RegistryError) as error:
+            if mount_from is None or mount_from == repository or not _is_refusal(error):
                 raise
             # No pull on the other repository: some registries refuse instead of starting an upload.
-            return self.begin_upload(repository, digest, mount_from=None)
-        self._read(response)
+            upload = self.begin_upload(repository, digest, mount_from=None)
+            self._unmountable.add((mount_from, repository))
+            return upload
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
             return None
         return Upload(repository, digest, self._location(response, repository, url))
 
     def upload_bytes(self, upload: Upload, content: bytes) -> None:
-        """Send the content of a small blob."""
-        self._send_blob(upload, lambda: content)
+        """Send the content of a small blob; where that fails, by an upload begun anew."""
+        self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content), UNLEASHED)
 
     def copy_blob(
         self,
@@ -136,22 +146,48 @@ class BlobApi(Api):
             DigestMismatchError: It is not what its descriptor says.
             TruncatedError: The source broke off, as often as it was asked.
         """
+        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
+        if upload is None:
+            return 0
+        self._deliver(
+            upload,
+            lambda fresh: self._stream(source, fresh, descriptor, leash, on_bytes),
+            leash,
+        )
+        return descriptor.size
+
+    def _deliver(self, upload: Upload, send: Callable[[Upload], None], leash: Leash) -> None:
+        """Send a blob, from its start by a fresh upload where one failed.
+
+        One that was cut off cannot be gone on with everywhere (distribution 2.8 knows it no more), and one
+        that the destination has forgotten (404) has to begin anew.
+        """
         http = self._settings.http
         failures = 0
         while True:
-            upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
-            if upload is None:
-                return 0
             try:
-                self._stream(source, upload, descriptor, leash, on_bytes)
-            except (RegistryUnreachableError, RegistryUnavailableError, NotFoundError) as error:
-                if failures >= http.retries or not _is_worth_a_fresh_upload(error):
+                return send(upload)
+            except _SourceError as error:
+                raise error.cause from None  # asked often enough already
+            except (
+                RegistryUnreachableError,
+                RegistryUnavailableError,
+                RateLimitedError,
+                NotFoundError,
+            ) as error:
+                asked = getattr(error, "retry_after_seconds", None) or 0.0
+                if (
+                    failures >= http.retries
+                    or asked > http.retry_after_limit_seconds
+                    or not (error.retryable or isinstance(error, NotFoundError))
+                ):
                     raise
-            else:
-                return descriptor.size
-            self._caller.pause(backoff_seconds(http, failures), leash)
+            self._caller.pause(asked + backoff_seconds(http, failures), leash)
             failures += 1
-            mount_from = None
+            fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None)
+            if fresh is None:
+                return None
+            upload = fresh
 
     def _stream(
         self,
@@ -170,6 +206,10 @@ class BlobApi(Api):
 
         try:
             self._send_blob(upload, opened)
+        except StagefleetError as error:
+            if any(reader.error is error for reader in readers):
+                raise _SourceError(error) from None
+            raise
         finally:
             for reader in readers:
                 reader.close()
@@ -177,7 +217,7 @@ class BlobApi(Api):
     def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body]) -> None:
         separator = "&" if urlsplit(upload.url).query else "?"
         url = f"{upload.url}{separator}{urlencode({'digest': str(upload.digest)}, safe=':')}"
-        response = self._call(
+        self._ask(
             "PUT",
             upload.repository,
             url,
@@ -188,7 +228,6 @@ class BlobApi(Api):
             body=body,
             retries=False,
         )
-        self._read(response)
 
     def _reader(
         self,
@@ -200,17 +239,20 @@ class BlobApi(Api):
         url = self._url(repository, f"blobs/{descriptor.digest}")
 
         def open_blob(offset: int) -> requests.Response:
-            return self._call(
+            return self._open(
                 "GET",
                 repository,
                 url,
                 f"blob {descriptor.digest} of {repository}",
-                hoped=frozenset({200, 206}),
+                hoped=frozenset({200, 206, 416} if offset else {200}),
                 headers={"Range": f"bytes={offset}-"} if offset else {},
                 leash=leash,
             )
 
-        return BlobReader(open_blob, descriptor, leash=leash, on_bytes=on_bytes)
+        def pause(breaks: int) -> None:
+            self._caller.pause(backoff_seconds(self._settings.http, breaks - 1), leash)
+
+        return BlobReader(open_blob, descriptor, leash=leash, pause=pause, on_bytes=on_bytes)
 
     def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
         location = response.headers.get("Location")
@@ -221,15 +263,17 @@ class BlobApi(Api):
                 repository=str(repository),
                 status=response.status_code,
             )
-        return self._same_registry(repository, urljoin(url, location))
+        return self._same_registry(repository, url, location)
 
 
-def _is_worth_a_fresh_upload(
-    error: RegistryUnreachableError | RegistryUnavailableError | NotFoundError,
-) -> bool:
-    """Whether a failed upload may do better from its start.
+class _SourceError(Exception):
+    """The source failed in the middle of an upload, and not the upload."""
 
-    One that was cut off cannot be gone on with everywhere (distribution 2.8 knows it no more), and one that
-    the destination has forgotten (404) has to begin anew; a blob that the source lacks stays lacking.
-    """
-    return error.retryable or (isinstance(error, NotFoundError) and error.method != "GET")
+    def __init__(self, cause: StagefleetError) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _is_refusal(error: CredentialsError | RegistryError) -> bool:
+    """Whether a registry will not do this, rather than that it cannot do it now."""
+    return isinstance(error, CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

@@ -6,6 +6,7 @@ from stagefleet.errors import (
     ItemCancelledError,
     NotFoundError,
     RegistryError,
+    RegistryUnavailableError,
     TruncatedError,
 )
 from stagefleet.registry.manifests import Descriptor, digest_of
@@ -51,7 +52,8 @@ class Destination:
             self.posts += 1
             return Answer(202, headers={"Location": f"/v2/group/app/blobs/uploads/{self.posts}"})
         if self.failures:
-            return Answer(self.failures.pop(0))
+            failure = self.failures.pop(0)
+            return failure if isinstance(failure, Answer) else Answer(failure)
         self.content = asked.body
         return Answer(201)
 
@@ -110,12 +112,39 @@ def test_a_source_that_knows_no_ranges_is_read_over_again(copy):
     assert CONTENT == destination.content
 
 
-def test_a_source_that_breaks_off_without_end_is_given_up(copy):
+def test_a_source_that_ends_at_the_same_byte_each_time_has_lost_the_rest(copy):
+    with pytest.raises(BrokenStageError, match="sends only 1000 of its 1048576 bytes"):
+        copy(Source([1000] + [0] * 50), Destination())
+
+
+def test_a_source_that_sends_a_byte_at_a_time_is_given_up(copy):
+    source = Source([1] * 50)
+
+    with pytest.raises(TruncatedError, match="at byte 6 of 1048576"):
+        copy(source, Destination())
+    assert 44 == len(source.pieces)
+
+
+def test_a_source_that_has_no_such_bytes_has_lost_the_rest(copy):
+    def source(asked):
+        return Answer(416, b"past the end") if "Range" in asked.headers else Answer(body=CONTENT, cut_at=1000)
+
+    with pytest.raises(BrokenStageError, match="sends only 1000"):
+        copy(source, Destination())
+
+
+def test_a_source_that_fails_is_not_asked_again_for_each_upload(copy):
+    asked = []
+
+    def source(request):
+        asked.append(request)
+        return Answer(503)
+
     destination = Destination()
 
-    with pytest.raises(TruncatedError, match="at byte 1000"):
-        copy(Source([1000] + [0] * 50), destination)
-    assert destination.content is None
+    with pytest.raises(RegistryUnavailableError, match="GET answered 503"):
+        copy(source, destination)
+    assert (4, 1) == (len(asked), destination.posts)
 
 
 def test_a_source_that_sends_nothing_twice_has_the_blob_in_name_only(copy):
@@ -162,6 +191,25 @@ def test_an_upload_that_failed_begins_anew(copy):
 
     assert CONTENT == destination.content
     assert 3 == destination.posts
+
+
+def test_a_small_blob_whose_upload_failed_is_sent_anew(serve, client, repository_at):
+    destination = Destination([503])
+    repository = repository_at(serve(destination))
+
+    client.upload_bytes(client.begin_upload(repository, BLOB.digest, mount_from=None), CONTENT)
+
+    assert CONTENT == destination.content
+    assert 2 == destination.posts
+
+
+def test_an_upload_that_is_asked_to_wait_does_so(copy, naps):
+    destination = Destination([Answer(429, headers={"Retry-After": "7"})])
+
+    copy(Source(), destination)
+
+    assert CONTENT == destination.content
+    assert any(7 <= nap <= 8 for nap in naps)
 
 
 def test_an_upload_that_keeps_failing_is_given_up(copy):

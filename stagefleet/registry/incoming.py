@@ -1,0 +1,85 @@
+"""Answers' bodies: read as they come, of bounded size, and not for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http.client import IncompleteRead
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from stagefleet.errors import RegistryUnreachableError
+from stagefleet.registry.transport import CHUNK_BYTES, reaching_host
+
+__all__ = ["Incoming", "read_all"]
+
+_PATIENCE_SECONDS = 60.0
+_LEAST_BYTES = 64 * 1024
+"""What a body that goes on has to bring within `_PATIENCE_SECONDS`; less is as good as silence."""
+
+
+class Incoming:
+    """An answer's body as it comes, piece by piece.
+
+    Args:
+        response: The answer.
+        clock: A monotonic clock, in seconds.
+
+    Attributes:
+        was_cut_short: Whether the other side closed the connection in the middle of the body.
+    """
+
+    def __init__(self, response: requests.Response, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._response = response
+        self._clock = clock
+        self._waited_seconds = 0.0
+        self._came_bytes = 0
+        self.was_cut_short = False
+
+    def read(self, size: int) -> bytes:
+        """What is there, at most `size` bytes, b"" at the end; waits only while nothing is there.
+
+        So whoever reads can look at its leash however slowly the pieces come.
+
+        Raises:
+            RegistryUnreachableError: The body was cut short, or the connection broke, was silent, or drips.
+        """
+        raw: Any = self._response.raw
+        asked_at = self._clock()
+        with reaching_host(self._response.url):
+            try:
+                piece: bytes = raw.read1(size)
+            except urllib3.exceptions.ProtocolError as error:
+                self.was_cut_short = any(isinstance(inner, IncompleteRead) for inner in error.args)
+                raise
+        self._waited_seconds += self._clock() - asked_at
+        self._came_bytes += len(piece)
+        if self._waited_seconds > _PATIENCE_SECONDS:
+            if piece and self._came_bytes < _LEAST_BYTES:
+                self._response.close()
+                raise RegistryUnreachableError(
+                    f"{urlsplit(self._response.url).netloc} sends {self._came_bytes} bytes "
+                    f"in {self._waited_seconds:.0f} s, which is too slow to wait for"
+                )
+            self._waited_seconds, self._came_bytes = 0.0, 0
+        return piece
+
+
+def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
+    """Read an answer's body to its end, so that the connection can be used again.
+
+    Returns:
+        The body, or None if it is larger than the limit; the connection is closed then.
+    """
+    incoming, pieces, left = Incoming(response), [], limit_bytes
+    while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # the end of the body gives the connection back
+        left -= len(piece)
+        if left < 0:
+            response.close()
+            return None
+        pieces.append(piece)
+    response.raw.release_conn()
+    return b"".join(pieces)
