@@ -12,12 +12,12 @@ import secrets
 from enum import StrEnum
 
 from stagefleet.errors import DeletionDisabledError, ForbiddenError, NotFoundError, RegistryError
-from stagefleet.manager.record_writer import put_record
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
 from stagefleet.registry import Descriptor, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import FLEET, SharedBook
+from stagefleet.storages.record_writer import put_record
 
 __all__ = ["DeletionWay", "delete_manifest", "find_way", "forget_way", "refuses_tags"]
 

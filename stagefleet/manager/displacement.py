@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
 from stagefleet.manager.deletion_way import delete_manifest
-from stagefleet.manager.record_writer import put_record
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import DELETION_LABEL, make_placeholder, make_rejection
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.storages.description import describe_image
+from stagefleet.storages.record_writer import put_record
 
 __all__ = ["Displacement"]
 
