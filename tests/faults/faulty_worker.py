@@ -1,0 +1,75 @@
+"""A worker that dies where it is told to: `supervise N`, or what a supervisor starts.
+
+`FAULT_FOLDER` holds what was done (`effects`, a line each time) and who has died already. `FAULT_DIE_IN`
+names a step of the ledger, `claim` or `finish`: at every tenth item the process is killed in front of it,
+once an item.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from config.logging import configure_logging
+from stagefleet.manager import Produced, StageManager
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import load_settings
+from tasks.base import Job
+from workers.app import serve
+from workers.supervisor import Supervisor
+
+FOLDER = Path(os.environ["FAULT_FOLDER"])
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(index: int) -> None:
+    """Die at every tenth item, unless somebody did already."""
+    if index % 10 == 3:
+        with suppress(FileExistsError):
+            (FOLDER / f"died-{index}").touch(exist_ok=False)
+            die()
+
+
+def arm(step: str) -> None:
+    """Put a death in front of a step of the ledger."""
+    real = getattr(RedisLedger, step)
+
+    def deadly(self, *arguments, **options):
+        die_once(arguments[1] if step == "claim" else arguments[0].index)
+        return real(self, *arguments, **options)
+
+    setattr(RedisLedger, step, deadly)
+
+
+def wait(_manager: StageManager, job: Job) -> Produced:
+    """Wait for `seconds`, deaf to the leash, and leave a line; `poison` kills the process each time."""
+    if job.item == "poison":
+        die()
+    time.sleep(job.options.get("seconds", 0))
+    with (FOLDER / "effects").open("a") as effects:
+        effects.write(f"{job.item}\n")
+    return Produced(result={"item": job.item})
+
+
+def main() -> None:
+    settings = load_settings()
+    if sys.argv[1] == "supervise":
+        configure_logging(settings.log)
+        command = [sys.executable, __file__, "serve"]
+        supervisor = Supervisor(
+            command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
+        )
+        sys.exit(supervisor.run())
+    if step := os.environ.get("FAULT_DIE_IN"):
+        arm(step)
+    ready_fd, life_line = int(sys.argv[3]), int(sys.argv[5])
+    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, life_line=life_line))
+
+
+if __name__ == "__main__":
+    main()
