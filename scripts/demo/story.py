@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -34,6 +34,7 @@ write_timeout_seconds = 3
 """
 _STOP_SECONDS = 5
 _PAGE_SECONDS = 10
+_FLOWER_SECONDS = 30
 
 
 class Story:
@@ -140,7 +141,8 @@ class Story:
         tell("\n# The fleet mirrors to a second place, and a worker is killed in the middle.")
         command = self._shell.start("stagefleet copy $SRC $DST2 --json > outcomes.jsonl")
         self._await_middle(command)
-        self._shell.run(f"kill -9 {self._workers.pids[0]}")
+        killed = self._workers.pids[0]
+        self._shell.run(f"kill -9 {killed}")
         self._shell.finish(command)
         outcomes = [json.loads(line) for line in self._shell.read("outcomes.jsonl").splitlines()][:-1]
         again = sum(outcome["attempts"] > 1 for outcome in outcomes)
@@ -154,7 +156,7 @@ class Story:
             *differences(self._mirror, _SECOND, expected),
         )
         self._shell.run("stagefleet runs list")
-        self._look_at_flower(len(expected))
+        self._look_at_flower(killed)
 
     def _await_middle(self, command: Program) -> None:
         with Fleet.connect(self._redis_url) as fleet:
@@ -164,12 +166,21 @@ class Story:
 
             wait_until(is_in_the_middle, "a quarter of the stages is copied", seconds=60)
 
-    def _look_at_flower(self, stages: int) -> None:
-        def succeeded() -> int:
-            page = requests.get(f"{self._flower_url}/metrics", timeout=_PAGE_SECONDS).text
-            pattern = r'^flower_events_total\{[^}]*task="stagefleet.copy_stage"[^}]*\} ([0-9.e+]+)$'
-            lines = re.finditer(pattern, page, re.MULTILINE)
-            return sum(int(float(line[1])) for line in lines if 'type="task-succeeded"' in line[0])
+    def _look_at_flower(self, killed: int) -> None:
+        """Flower knows what workers told it; what the killed one had not sent yet went with it."""
 
-        wait_until(lambda: succeeded() >= stages, f"Flower shows {stages} tasks", seconds=_PAGE_SECONDS)
-        claim(f"Flower shows the workers and their {succeeded()} finished tasks")
+        def shown() -> list[dict[str, Any]]:
+            page = requests.get(f"{self._flower_url}/workers", {"json": 1}, timeout=_PAGE_SECONDS)
+            workers: list[dict[str, Any]] = page.json()["data"]
+            return workers
+
+        def is_true() -> bool:
+            there = {worker["pid"]: worker["status"] for worker in shown()}
+            return there == dict.fromkeys(self._workers.pids, True) | {killed: False}
+
+        wait_until(is_true, "Flower shows which workers are there", seconds=_FLOWER_SECONDS)
+        tasks = sum(worker.get("task-succeeded", 0) for worker in shown())
+        claim(
+            f"Flower shows {tasks} tasks done, worker {killed} offline, "
+            f"and {len(self._workers.pids)} online: its supervisor started another"
+        )
