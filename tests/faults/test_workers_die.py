@@ -7,7 +7,6 @@ from collections import Counter
 from stagefleet.runs.model import Order
 from tests.integration.workers.conftest import eventually
 
-
 # One item at once: so that a death takes nothing with it but the item it is about.
 
 

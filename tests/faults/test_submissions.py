@@ -1,0 +1,130 @@
+"""Producers that die in the middle, answers that they never get, and the largest run there may be."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stagefleet.client.submission import submit
+from stagefleet.client.work import Plan
+from stagefleet.runs.model import MAX_ITEMS, Order
+from stagefleet.runs.redis_ledger import RedisLedger
+
+COUNT = 10_000
+MIB = 1024 * 1024
+DIES = """
+import os, signal, sys
+from stagefleet.runs.model import Order
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
+
+settings = Settings(runs={"lease_seconds": 3})
+ledger = RedisLedger.connect(sys.argv[1], settings)
+submission = ledger.open(Order(operation="wait", key=sys.argv[2] or None, fingerprint="same"))
+ledger.append(submission, [f"item-{number}" for number in range(4000)])
+print(submission.run, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+MILLION = """
+import json, resource, sys
+from stagefleet.client.submission import submit
+from stagefleet.client.work import Plan
+from stagefleet.errors import TooManyItemsError
+from stagefleet.runs.model import MAX_ITEMS, Order
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
+
+
+class Items:
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return (f"{number:056x}-{1_700_000_000_000 + number}" for number in range(self.count))
+
+
+ledger = RedisLedger.connect(sys.argv[1], Settings())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+order = Order(operation="wait", parallel=64)
+run = submit(lambda: ledger, order, lambda: Plan(Items(MAX_ITEMS))).run
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    submit(lambda: ledger, order, lambda: Plan(Items(MAX_ITEMS + 1)))
+    refused = False
+except TooManyItemsError:
+    refused = True
+print(json.dumps({"run": run, "grown_kib": after - before, "refused": refused}))
+"""
+
+
+def run_python(script, *arguments):
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def killed(redis_server):
+    """A run whose producer was killed in the middle of its submission."""
+
+    def killed(key=""):
+        done = run_python(DIES, redis_server.url, key)
+        assert -signal.SIGKILL == done.returncode
+        return done.stdout.strip()
+
+    return killed
+
+
+def test_a_producer_killed_without_a_key_leaves_a_cancelled_run(workers, fleet, killed):
+    workers.begin(processes=1)
+    finished, outcomes = fleet.follow(killed())
+    assert ("cancelled", 4000, []) == (finished.state, finished.cancelled, outcomes)
+    assert finished.error is not None
+    assert "CoordinatorLostError" == finished.error.type
+
+
+def test_a_producer_killed_under_a_key_is_completed_by_the_next_call(workers, fleet, killed, check):
+    workers.begin()
+    run = killed("the-job")
+    order = Order(operation="wait", key="the-job", fingerprint="same")
+    plan = Plan([f"item-{number}" for number in range(600)])
+    submission = submit(lambda: fleet.ledger, order, lambda: plan)
+    assert run == submission.run
+    check(run, 600)
+
+
+def test_answers_that_a_producer_never_gets_double_nothing(redis_server, make_proxy, fleet, settings):
+    proxy = make_proxy(redis_server.host)
+    chance = random.Random(2)
+    ledger = RedisLedger.connect(f"redis://{proxy.host}/0", settings)
+    expected = [f"item-{number}" for number in range(COUNT)]
+
+    class Items:
+        def __iter__(self):
+            for item in expected:
+                if chance.random() < 0.002:
+                    proxy.cut_after(chance.randint(1, 5_000))
+                yield item
+
+    run = submit(lambda: ledger, Order(operation="wait"), lambda: Plan(Items())).run  # type: ignore[arg-type]  # only iterated
+    ledger.close()
+    assert COUNT == fleet.ledger.run(run).total
+    assert expected == list(fleet.ledger.leftovers(run))
+
+
+def test_a_million_items_are_few_bytes_each_and_one_more_is_refused(redis_server, fleet):
+    client = redis_server.client()
+    empty = client.info("memory")["used_memory"]
+    done = run_python(MILLION, redis_server.url)
+    assert 0 == done.returncode
+    answer = json.loads(done.stdout)
+    assert answer["refused"]
+    assert answer["grown_kib"] * 1024 < 64 * MIB
+    run = fleet.ledger.run(answer["run"])
+    assert (MAX_ITEMS, 1) == (run.total, run.published)
+    assert fleet.ledger.cancel(run.id)
+    assert ("cancelled", MAX_ITEMS) == (fleet.ledger.run(run.id).state, fleet.ledger.run(run.id).cancelled)
+    # Two such runs stand there: this one, and the one that was refused when it was full.
+    assert (client.info("memory")["used_memory"] - empty) / (2 * MAX_ITEMS) < 1024
