@@ -30,11 +30,15 @@
     |   +-- TruncatedError            (retryable)
     |   +-- UnsupportedManifestError  neither a manifest nor an index that we know
     |   +-- BrokenStageError          the registry knows of the stage but cannot give it
+    |   +-- BrokenRecordError         a record whose labels are missing or cannot be read
     +-- StageNotFoundError            the stage does not exist, or not any more
     +-- StorageStateChangedError      what was found a moment ago is there no more: look again (retryable)
     +-- ImageInUseError               a job or a container on the host uses the image
+    +-- CustomTagError                a custom tag is missing, or names another image than its stage
     +-- SharedDigestError             deleting would take tags that nobody asked for
     +-- LeaseLostError                somebody else may hold the item by now
+    +-- LockTimeoutError              a lock was not to be had in time (retryable)
+    +-- LockLostError                 the lease of a lock is over (retryable)
     +-- ItemCancelledError            the run was cancelled while the item was under way
     +-- WorkerLostError               the worker of an item vanished
     +-- HostGoneError                 the host that an item was for has no worker any more
@@ -50,11 +54,13 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 __all__ = [
+    "BrokenRecordError",
     "BrokenStageError",
     "CertificateError",
     "ContentError",
     "CoordinatorLostError",
     "CredentialsError",
+    "CustomTagError",
     "DeletionDisabledError",
     "DigestMismatchError",
     "EngineError",
@@ -68,6 +74,8 @@ __all__ = [
     "ItemCancelledError",
     "KeyConflictError",
     "LeaseLostError",
+    "LockLostError",
+    "LockTimeoutError",
     "ManifestRefusedError",
     "NoWorkerError",
     "NotFoundError",
@@ -302,6 +310,10 @@ class BrokenStageError(ContentError):
     """The registry knows of the stage, but cannot give its manifest or one of its blobs."""
 
 
+class BrokenRecordError(ContentError):
+    """A record whose labels are missing or say what cannot be; it is left alone."""
+
+
 class StageNotFoundError(StagefleetError):
     """The stage does not exist, or not any more."""
 
@@ -318,12 +330,28 @@ class ImageInUseError(StagefleetError):
     """A job or a container on the host uses the image; says which, and what to do."""
 
 
+class CustomTagError(StagefleetError):
+    """A custom tag is missing, or names another image than the stage that it was given to."""
+
+
 class SharedDigestError(StagefleetError):
     """Deleting would take tags that nobody asked for, and the registry leaves no other way."""
 
 
 class LeaseLostError(StagefleetError):
     """The lease on the item is over: somebody else may hold it by now."""
+
+
+class LockTimeoutError(StagefleetError):
+    """A lock was not to be had in time; says who has it."""
+
+    retryable = True
+
+
+class LockLostError(StagefleetError):
+    """The lease of a lock is over: somebody else may hold it by now."""
+
+    retryable = True
 
 
 class ItemCancelledError(StagefleetError):

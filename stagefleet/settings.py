@@ -30,6 +30,7 @@ __all__ = [
     "EngineSettings",
     "FlowerSettings",
     "HttpSettings",
+    "LockSettings",
     "LogSettings",
     "RegistrySettings",
     "RunSettings",
@@ -104,6 +105,16 @@ class RunSettings(_Section):
     """How long finished runs are kept."""
     no_worker_notice_seconds: Seconds = 10
     no_worker_limit_seconds: Seconds = 60
+
+
+class LockSettings(_Section):
+    """Locks."""
+
+    lease_seconds: Seconds = 10
+    """How long a holder that died goes on blocking others."""
+    renewal_seconds: Seconds = 3
+    wait_seconds: Seconds = 600
+    """The longest wait for a lock, where nothing else is said."""
 
 
 class WorkerSettings(_Section):
@@ -183,6 +194,7 @@ class Settings(BaseSettings):
     """In front of every key in Redis."""
     http: HttpSettings = HttpSettings()
     runs: RunSettings = RunSettings()
+    locks: LockSettings = LockSettings()
     worker: WorkerSettings = WorkerSettings()
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()

@@ -10,11 +10,11 @@ from functools import partial
 from celery import Celery
 
 from config.celery import make_app
+from stagefleet.connection import connect_redis
 from stagefleet.errors import SettingsError
 from stagefleet.manager import Produced, StageManager
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.book import RedisBook
-from stagefleet.runs.connection import connect_redis
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings

@@ -23,9 +23,9 @@ from types import FrameType
 import structlog
 
 from config.logging import configure_logging
+from stagefleet.connection import masked_url
 from stagefleet.errors import SettingsError, StagefleetError
 from stagefleet.launch import isolated_command
-from stagefleet.runs.connection import masked_url
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
 

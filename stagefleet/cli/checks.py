@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from stagefleet.client import Fleet
+from stagefleet.connection import connect_redis, masked_url, reaching
 from stagefleet.errors import StagefleetError
 from stagefleet.names import Repository
-from stagefleet.runs.connection import connect_redis, masked_url, reaching
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, docker_config_file, settings_file
 

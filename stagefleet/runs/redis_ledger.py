@@ -16,13 +16,13 @@ from typing import Any, Self
 import redis
 from redis.commands.core import Script
 
+from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
     RunNotFoundError,
     TooManyItemsError,
 )
-from stagefleet.runs.connection import connect_redis, reaching
 from stagefleet.runs.dispatch import message_template, queue_of
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import (

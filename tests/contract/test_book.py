@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from stagefleet.connection import connect_redis
 from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Digest, Repository
 from stagefleet.runs.book import FLEET, MemoryBook, RedisBook, Verdict
-from stagefleet.runs.connection import connect_redis
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
 ELSEWHERE = Repository("127.0.0.1:5000", "other")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from stagefleet.runs.connection import connect_redis
+from stagefleet.connection import connect_redis
 from stagefleet.runs.dispatch import QUEUES, host_queue, queue_key, queue_of
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, Claim, ItemState, Order, Outcome, Submission, WorkerInfo

@@ -18,11 +18,11 @@ from typing import Any
 
 import redis
 
+from stagefleet.connection import connect_redis, reaching
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.runs.book.flight import Flights, Glance
 from stagefleet.runs.book.protocol import OWNER_BYTES, Verdict, blob_field
-from stagefleet.runs.connection import connect_redis, reaching
 from stagefleet.settings import Settings
 
 __all__ = ["RedisBook"]

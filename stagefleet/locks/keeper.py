@@ -1,0 +1,135 @@
+"""Holds as their holder keeps and sees them, whatever keeps the locks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from stagefleet.errors import LockLostError, StagefleetError
+
+__all__ = ["Hold", "HoldKeeper"]
+
+_MARGIN_SHARE = 0.1
+"""The part of a lease before whose end it counts as lost."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Hold:
+    """A hold of a lock; see `HeldLock`. Times are on this process's monotonic clock."""
+
+    def __init__(self, keeper: HoldKeeper, name: str, ticket: str, fence: int, until: float) -> None:
+        self.name = name
+        self.ticket = ticket
+        self.fence = fence
+        self._keeper = keeper
+        self._until = until
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def check(self) -> None:
+        """See `HeldLock.check`."""
+        if self._is_over or time.monotonic() > self._until:
+            raise LockLostError(f"the lock {self.name} is lost: somebody else may hold it by now")
+
+    def release(self) -> None:
+        """See `HeldLock.release`."""
+        if not self._is_over:
+            self._is_over = True
+            self._keeper.release(self)
+
+    def settle(self, until: float | None) -> None:
+        """Take the answer to a renewal: the new end, None if the hold is lost; for the keeper."""
+        if until is None:
+            self._is_over = True
+        else:
+            self._until = until
+
+
+class HoldKeeper:
+    """Renews all holds of this process from one thread.
+
+    Args:
+        renew: Extends holds; tells for each whether it is still held.
+        release: Lets go of one.
+        lease_seconds: How long a hold lasts.
+        renewal_seconds: How often holds are renewed.
+    """
+
+    def __init__(
+        self,
+        renew: Callable[[Sequence[Hold]], Sequence[bool]],
+        release: Callable[[Hold], None],
+        *,
+        lease_seconds: float,
+        renewal_seconds: float,
+    ) -> None:
+        self._renew = renew
+        self._release = release
+        self._lease_seconds = lease_seconds
+        self._renewal_seconds = renewal_seconds
+        self._holds: set[Hold] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, name: str, ticket: str, fence: int, asked_at: float) -> Hold:
+        """Keep a hold that was granted to a request sent at `asked_at`."""
+        hold = Hold(self, name, ticket, fence, self._end_of(asked_at))
+        with self._lock:
+            self._holds.add(hold)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lock-keeper", daemon=True)
+                self._thread.start()
+        return hold
+
+    def release(self, hold: Hold) -> None:
+        """Let go of a hold; without an answer its lease ends by itself."""
+        with self._lock:
+            self._holds.discard(hold)
+        try:
+            self._release(hold)
+        except StagefleetError as error:
+            _log.warning("lock_not_released", action="release", lock=hold.name, error=str(error))
+
+    def close(self) -> None:
+        """End the renewals."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._renewal_seconds)
+
+    def renew_all(self) -> None:
+        """Renew every hold now.
+
+        Raises:
+            RedisUnreachableError: No answer came; the leases run on.
+        """
+        with self._lock:
+            holds = list(self._holds)
+        if not holds:
+            return
+        asked_at = time.monotonic()
+        for hold, is_held in zip(holds, self._renew(holds), strict=True):
+            hold.settle(self._end_of(asked_at) if is_held else None)
+
+    def _end_of(self, asked_at: float) -> float:
+        return asked_at + self._lease_seconds * (1 - _MARGIN_SHARE)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._renewal_seconds):
+            try:
+                self.renew_all()
+            except StagefleetError as error:
+                _log.warning("locks_not_renewed", action="renew", error=str(error))

@@ -1,0 +1,22 @@
+-- How locks stand. ARGV: a name, or none for all. Returns JSON: [[name, [holder...], [waiting...]]...].
+local names = ARGV[3] and { ARGV[3] } or redis.call('SMEMBERS', P .. 'locks')
+table.sort(names)
+local answers = {}
+local function told(name, part)
+  local list = {}
+  for n, ticket in ipairs(redis.call('ZRANGE', key(name, part), 0, -1)) do
+    local facts = ticket_of(name, ticket)
+    list[n] = { ticket, facts.label, facts.shared, facts.fence, facts['until'] - now }
+  end
+  return list
+end
+for _, name in ipairs(names) do
+  if prune(name) > 0 then stir(name) end
+  local holders, waiting = told(name, 'holders'), told(name, 'queue')
+  if #holders + #waiting > 0 then
+    answers[#answers + 1] = { name, holders, waiting }
+  else
+    redis.call('SREM', P .. 'locks', name)
+  end
+end
+return cjson.encode(answers)

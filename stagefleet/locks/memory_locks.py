@@ -1,0 +1,161 @@
+"""Locks in memory, for tests and for embedded commands that have no other process beside them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stagefleet.locks.keeper import Hold, HoldKeeper
+from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
+from stagefleet.locks.waiting import default_label, wait_for
+from stagefleet.settings import LockSettings
+
+__all__ = ["MemoryLocks"]
+
+
+@dataclass(slots=True)
+class _Ticket:
+    id: str
+    label: str
+    shared: bool
+    until: float
+    fence: int = 0
+
+
+class MemoryLocks:
+    """Locks of one process; keeps the promises of `LockManager`.
+
+    Args:
+        settings: Leases and waits; the defaults if None.
+        clock: Gives seconds; a test may hand in one that it moves.
+    """
+
+    def __init__(
+        self, settings: LockSettings | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = LockSettings() if settings is None else settings
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._tickets: dict[str, list[_Ticket]] = {}
+        self._number = 0
+        self._keeper = HoldKeeper(
+            self._renew,
+            self._release,
+            lease_seconds=self._settings.lease_seconds,
+            renewal_seconds=self._settings.renewal_seconds,
+        )
+
+    def close(self) -> None:
+        """See `LockManager.close`."""
+        self._keeper.close()
+
+    def acquire(
+        self,
+        name: str,
+        *,
+        shared: bool = False,
+        wait_seconds: float | None = None,
+        on_wait: OnWait | None = None,
+        label: str | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Hold:
+        """See `LockManager.acquire`."""
+        ticket, asked_at = secrets.token_hex(8), time.monotonic()
+
+        def attempt() -> int:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            return self._attempt(name, ticket, label or default_label(), shared=shared)
+
+        def nap(seconds: float) -> None:
+            with self._changed:
+                self._changed.wait(seconds)
+
+        try:
+            fence = wait_for(
+                attempt,
+                nap,
+                lambda: self._look(name),
+                wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
+                on_wait=on_wait,
+                check=check,
+            )
+        except BaseException:
+            self.force_release(name, ticket)
+            raise
+        return self._keeper.hold(name, ticket, fence, asked_at)
+
+    def locks(self) -> list[LockInfo]:
+        """See `LockManager.locks`."""
+        with self._changed:
+            return [info for info in map(self._look, sorted(self._tickets)) if info.holders or info.waiting]
+
+    def force_release(self, name: str, ticket: str | None = None) -> int:
+        """See `LockManager.force_release`."""
+        with self._changed:
+            before = self._live(name)
+            kept = [entry for entry in before if (entry.fence == 0 if ticket is None else entry.id != ticket)]
+            self._keep(name, kept)
+            self._changed.notify_all()
+            return len(before) - len(kept)
+
+    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        with self._changed:
+            entries = self._live(name)
+            mine = next((entry for entry in entries if entry.id == ticket), None)
+            until = self._clock() + self._settings.lease_seconds
+            if mine is None:
+                mine = _Ticket(ticket, label, shared, until)
+                entries.append(mine)
+            mine.until = until
+            self._keep(name, entries)
+            if mine.fence:
+                return mine.fence
+            ahead = [entry for entry in entries if entry.fence] + [
+                entry for entry in entries[: entries.index(mine)] if not entry.fence
+            ]
+            if any(not (shared and entry.shared) for entry in ahead):
+                return 0
+            self._number += 1
+            mine.fence = self._number
+            self._changed.notify_all()
+            return mine.fence
+
+    def _live(self, name: str) -> list[_Ticket]:
+        now = self._clock()
+        return [entry for entry in self._tickets.get(name, ()) if entry.until > now]
+
+    def _keep(self, name: str, entries: list[_Ticket]) -> None:
+        if entries:
+            self._tickets[name] = entries
+        else:
+            self._tickets.pop(name, None)
+
+    def _look(self, name: str) -> LockInfo:
+        with self._changed:
+            now, entries = self._clock(), self._live(name)
+            told = [
+                LockHolder(entry.id, entry.label, entry.shared, entry.fence, entry.until - now)
+                for entry in entries
+            ]
+        return LockInfo(
+            name,
+            tuple(entry for entry in told if entry.fence),
+            tuple(entry for entry in told if not entry.fence),
+        )
+
+    def _renew(self, holds: Sequence[Hold]) -> list[bool]:
+        with self._changed:
+            answers = []
+            for hold in holds:
+                mine = [entry for entry in self._live(hold.name) if entry.id == hold.ticket and entry.fence]
+                for entry in mine:
+                    entry.until = self._clock() + self._settings.lease_seconds
+                answers.append(bool(mine))
+            return answers
+
+    def _release(self, hold: Hold) -> None:
+        self.force_release(hold.name, hold.ticket)

@@ -1,0 +1,150 @@
+"""Locks on Redis: each step one Lua script of `lua/`; the keys are explained in `lua/common.lua`."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import redis
+
+from stagefleet.connection import connect_redis, reaching
+from stagefleet.errors import StagefleetError
+from stagefleet.locks.keeper import Hold, HoldKeeper
+from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
+from stagefleet.locks.waiting import default_label, wait_for
+from stagefleet.settings import LockSettings, Settings
+
+__all__ = ["RedisLocks"]
+
+_SCRIPTS = ("acquire", "release", "renew", "look")
+
+
+class RedisLocks:
+    """Locks of a fleet; keeps the promises of `LockManager`.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
+    """
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: LockSettings) -> None:
+        self.clock_offset_ms = 0
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = prefix
+        self._settings = settings
+        source = resources.files("stagefleet.locks") / "lua"
+        common = (source / "common.lua").read_text()
+        self._scripts = {
+            name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
+        }
+        self._keeper = HoldKeeper(
+            self._renew,
+            self._release,
+            lease_seconds=settings.lease_seconds,
+            renewal_seconds=settings.renewal_seconds,
+        )
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisLocks:
+        """Locks at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
+
+    def close(self) -> None:
+        """See `LockManager.close`."""
+        self._keeper.close()
+        self._redis.close()
+
+    def acquire(
+        self,
+        name: str,
+        *,
+        shared: bool = False,
+        wait_seconds: float | None = None,
+        on_wait: OnWait | None = None,
+        label: str | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> Hold:
+        """See `LockManager.acquire`."""
+        ticket, asked_at = secrets.token_hex(8), 0.0
+        label = label or default_label()
+        lease_ms = _ms(self._settings.lease_seconds)
+        subscription: Any = None
+
+        def attempt() -> int:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            # One who waits asks again at least each second: silent for a lease, it has left the line.
+            return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
+
+        def nap(seconds: float) -> None:
+            nonlocal subscription
+            with reaching(self._redis):
+                if subscription is None:
+                    subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+                    subscription.subscribe(f"{self._prefix}lock:{name}")
+                    return  # what changed before the subscription is seen by the next attempt
+                subscription.get_message(timeout=seconds)
+
+        try:
+            fence = wait_for(
+                attempt,
+                nap,
+                lambda: self._look(name),
+                wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
+                on_wait=on_wait,
+                check=check,
+            )
+        except BaseException:
+            with contextlib.suppress(StagefleetError):  # silent, it leaves the line by itself
+                self._call("release", name, ticket)
+            raise
+        finally:
+            if subscription is not None:
+                subscription.close()
+        return self._keeper.hold(name, ticket, fence, asked_at)
+
+    def locks(self) -> list[LockInfo]:
+        """See `LockManager.locks`."""
+        return [_info(*entry) for entry in json.loads(self._call("look"))]
+
+    def force_release(self, name: str, ticket: str | None = None) -> int:
+        """See `LockManager.force_release`."""
+        return int(self._call("release", name, ticket or ""))
+
+    def _look(self, name: str) -> LockInfo:
+        found = json.loads(self._call("look", name))
+        return _info(*found[0]) if found else LockInfo(name)
+
+    def _renew(self, holds: Sequence[Hold]) -> list[bool]:
+        pairs = itertools.chain.from_iterable((hold.name, hold.ticket) for hold in holds)
+        answers = self._call("renew", _ms(self._settings.lease_seconds), *pairs)
+        return [bool(answer) for answer in answers]
+
+    def _release(self, hold: Hold) -> None:
+        self._call("release", hold.name, hold.ticket)
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        with reaching(self._redis):
+            return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _info(name: str, holders: Sequence[Sequence[Any]], waiting: Sequence[Sequence[Any]]) -> LockInfo:
+    return LockInfo(name, tuple(map(_holder, holders)), tuple(map(_holder, waiting)))
+
+
+def _holder(entry: Sequence[Any]) -> LockHolder:
+    ticket, label, shared, fence, left_ms = entry
+    return LockHolder(ticket, label, shared=shared, fence=int(fence), seconds_left=left_ms / 1000)

@@ -1,0 +1,66 @@
+"""The wait for a lock, whatever keeps the locks."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+
+from stagefleet.errors import LockTimeoutError
+from stagefleet.locks.protocol import LockInfo, OnWait
+
+__all__ = ["default_label", "wait_for"]
+
+_LONGEST_NAP_SECONDS = 1.0
+
+
+def default_label() -> str:
+    """Who asks for a lock, where the caller does not say."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def wait_for(
+    attempt: Callable[[], int],
+    nap: Callable[[float], None],
+    look: Callable[[], LockInfo],
+    *,
+    wait_seconds: float,
+    on_wait: OnWait | None,
+    check: Callable[[], None] | None,
+) -> int:
+    """Try until a lock is granted.
+
+    Args:
+        attempt: Asks for it; gives the fence, or 0.
+        nap: Waits at most so many seconds for something to change.
+        look: Tells how the lock stands.
+        wait_seconds: The longest wait.
+        on_wait: Told once, before the first wait.
+        check: Called at each turn; what it raises ends the wait.
+
+    Returns:
+        The fence.
+
+    Raises:
+        LockTimeoutError: It was not granted in time.
+    """
+    give_up_at = time.monotonic() + wait_seconds
+    fence = attempt()
+    if not fence and wait_seconds > 0 and on_wait is not None:
+        on_wait(look())
+    while not fence:
+        left = give_up_at - time.monotonic()
+        if left <= 0:
+            raise LockTimeoutError(_refusal(look(), wait_seconds))
+        if check is not None:
+            check()
+        nap(min(left, _LONGEST_NAP_SECONDS * random.uniform(0.5, 1)))  # noqa: S311 - jitter, no secret
+        fence = attempt()
+    return fence
+
+
+def _refusal(info: LockInfo, wait_seconds: float) -> str:
+    holders = ", ".join(holder.label for holder in info.holders) or "those who wait longer"
+    return f"the lock {info.name} was not to be had in {wait_seconds:g} s: {holders} has it"
