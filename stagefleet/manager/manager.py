@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from stagefleet.errors import StageNotFoundError
+from stagefleet.errors import EngineMissingError, StageNotFoundError
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.listing import Comparison, compare
@@ -15,6 +16,9 @@ from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.runs.book import FLEET, SharedBook
 from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
+
+if TYPE_CHECKING:
+    from stagefleet.manager.host import HostManager  # brings docker-py: only where there is an engine
 
 __all__ = ["StageManager"]
 
@@ -33,6 +37,24 @@ class StageManager:
     def __init__(self, client: RegistryClient, book: SharedBook) -> None:
         self._client = client
         self._book = book
+        self._host: HostManager | None = None
+
+    def attach_host(self, host: HostManager) -> None:
+        """Take over what is to be done with the Docker Engine of this host."""
+        self._host = host
+
+    @property
+    def host(self) -> HostManager:
+        """What can be done with the Docker Engine of this host.
+
+        Raises:
+            EngineMissingError: It has none.
+        """
+        if self._host is None:
+            raise EngineMissingError(
+                "there is no Docker Engine here: name one with STAGEFLEET_ENGINE__URL, or set DOCKER_HOST"
+            )
+        return self._host
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         """The stages of a repository, without rejected ones; none where it does not exist."""
@@ -54,7 +76,7 @@ class StageManager:
             BrokenStageError: The registry knows of it, but cannot give it.
         """
         storage = RegistryStorage(self._client, repository)
-        self._refuse_rejected(storage, stage_id, UNLEASHED)
+        self.refuse_rejected(repository, stage_id, UNLEASHED)
         return storage.describe(stage_id)
 
     def copy_stage(
@@ -82,7 +104,7 @@ class StageManager:
             BrokenStageError: The source knows of it, but cannot give it.
         """
         storage = RegistryStorage(self._client, source)
-        self._refuse_rejected(storage, stage_id, leash)
+        self.refuse_rejected(source, stage_id, leash)
         copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=leash)
         return copy.carry_out(stage_id, verify=verify)
 
@@ -111,12 +133,13 @@ class StageManager:
         deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
         return deletion.carry_out(str(stage_id))
 
-    def _refuse_rejected(self, storage: RegistryStorage, stage_id: StageId, leash: Leash) -> None:
+    def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.
 
         Raises:
             StageNotFoundError: The stage is rejected.
         """
+        storage = RegistryStorage(self._client, repository)
         rejected = self._book.once(
             FLEET,
             f"rejected {storage.address}",

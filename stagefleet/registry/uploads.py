@@ -75,6 +75,12 @@ class BlobApi(Api):
         with self._reader(repository, descriptor, UNLEASHED) as reader:
             return b"".join(iter(reader.read, b""))
 
+    def check_blob(self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED) -> None:
+        """Read a blob through, however large, its size and digest checked; as `fetch_blob` otherwise."""
+        with self._reader(repository, descriptor, leash) as reader:
+            while reader.read():
+                pass
+
     def begin_upload(
         self, repository: Repository, digest: Digest, *, mount_from: Repository | None
     ) -> Upload | None:

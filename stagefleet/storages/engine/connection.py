@@ -145,7 +145,7 @@ class Engine:
             leash: Asked at each event of it; to leave stops the pull.
 
         Returns:
-            The bytes that came.
+            The bytes that came, by the engine's own count of each layer.
 
         Raises:
             NotFoundError: The registry has none such.
@@ -200,8 +200,9 @@ class Engine:
                 if "error" in event:
                     raise explain(str(event["error"]), subject=name, engine=self.address)
                 if event.get("status") in {"Downloading", "Pushing"}:
-                    current = (event.get("progressDetail") or {}).get("current", 0)
-                    moved[event["id"]] = max(moved.get(event["id"], 0), current)
+                    progress = event.get("progressDetail") or {}
+                    size = max(progress.get("total", 0), progress.get("current", 0))
+                    moved[event["id"]] = max(moved.get(event["id"], 0), size)
                 is_whole = is_whole or "Digest" in (event.get("aux") or {})
         return sum(moved.values()), is_whole
 

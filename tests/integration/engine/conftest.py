@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import warnings
 
 import pytest
 
@@ -90,3 +92,12 @@ def lose_blob():
         (server.root / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data").unlink()
 
     return lose
+
+
+@pytest.fixture
+def leaked_sockets():
+    """docker-py leaves a socket open when it cannot connect: collected here, where nobody minds."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from stagefleet.errors import EngineUnreachableError, StageNotFoundError
@@ -54,7 +52,7 @@ def test_an_image_of_another_project_under_a_stage_s_name_is_no_stage(engine, st
         storage.describe(ONE)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # docker-py's, when it cannot connect
+@pytest.mark.usefixtures("leaked_sockets")
 def test_an_engine_that_is_not_there_is_named_with_what_to_do(make_engine, connect):
     server = make_engine()
     connection = connect(server)
@@ -62,8 +60,6 @@ def test_an_engine_that_is_not_there_is_named_with_what_to_do(make_engine, conne
     with pytest.raises(EngineUnreachableError, match="STAGEFLEET_ENGINE__URL") as caught:
         connection.find("app:one")
     assert server.url in str(caught.value)
-    del caught
-    gc.collect()  # while the warning is ignored
 
 
 def test_a_silent_engine_is_not_waited_for_without_end(make_engine, connect, repository):

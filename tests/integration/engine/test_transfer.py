@@ -23,7 +23,8 @@ def test_a_pull_brings_the_image_and_counts_its_bytes(engine, connection, reposi
     stage_id, pushed = push("one")
     moved = connection.pull(repository.tagged(str(stage_id)))
     assert pushed.document["config"]["digest"] == engine.image_id(f"{repository}:{stage_id}")
-    assert sum(layer["size"] for layer in pushed.document["layers"]) == moved
+    # The engine tells how far a layer is only now and then: of a small one perhaps nothing.
+    assert 0 < moved <= sum(layer["size"] for layer in pushed.document["layers"])
     assert 0 == connection.pull(repository.tagged(str(stage_id)))
 
 

@@ -1,0 +1,47 @@
+"""Look again when a storage is not any more what it was found to be a moment ago."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from stagefleet.errors import StorageStateChangedError
+
+__all__ = ["retry_on_changed_state"]
+
+_TRIES = 5
+_FIRST_PAUSE_SECONDS = 2.0
+_LONGEST_PAUSE_SECONDS = 10.0
+
+_LOGGER = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def retry_on_changed_state(
+    look_up: Callable[[], _T], *, tries: int = _TRIES, sleep: Callable[[float], object] = time.sleep
+) -> _T:
+    """Call again from the beginning while storages change under the call.
+
+    Args:
+        look_up: The whole look-up, from the list of stages to the fetch: only so the next try finds another
+            state. It is called `tries` times at most, with pauses of 2 s that double up to 10 s, and jitter.
+        tries: At least 1.
+        sleep: Waits so many seconds.
+
+    Raises:
+        StorageStateChangedError: The state changed at the last try too.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    for left in range(max(1, tries) - 1, -1, -1):
+        try:
+            return look_up()
+        except StorageStateChangedError as error:
+            if not left:
+                raise
+            _LOGGER.warning("%s; looking again, %d tries left", error, left)
+        sleep(pause * random.uniform(0.75, 1.0))  # noqa: S311 - jitter, no secret
+        pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,90 @@
+"""Copy a stage between a registry and a Docker Engine: the engine pulls or pushes, nothing goes through us.
+
+A push changes the manifest's digest, as the engine writes a manifest and compresses layers of its own; the
+image's id stays.
+"""
+
+from __future__ import annotations
+
+from stagefleet.errors import EngineError, NotFoundError, StageNotFoundError
+from stagefleet.manager.produced import Produced
+from stagefleet.names import StageId
+from stagefleet.records.image import PROJECT_LABEL
+from stagefleet.registry.leash import Leash
+from stagefleet.storages import RegistryStorage
+from stagefleet.storages.engine import EngineStorage
+
+__all__ = ["copy_from_engine", "copy_into_engine"]
+
+_WRITE_SECONDS = 15.0
+"""What is left of the item's lease when a push starts; while it lasts the lease is renewed."""
+
+
+def copy_into_engine(
+    source: RegistryStorage, destination: EngineStorage, stage_id: StageId, *, verify: bool, leash: Leash
+) -> Produced:
+    """Pull a stage, and name it as the engine's stages are named.
+
+    Args:
+        source: The repository that has it.
+        destination: The engine.
+        stage_id: Which.
+        verify: Skip it if the engine has it with the same image id.
+        leash: Holds the work back.
+
+    Raises:
+        StageNotFoundError: The source does not have it.
+        EngineError: It is another project's, so that the engine would not list it.
+    """
+    described = source.describe(stage_id)
+    project = destination.address.project
+    theirs = described.info.labels.get(PROJECT_LABEL)
+    if theirs != project and not described.info.members:
+        raise EngineError(
+            f"stage {stage_id} of {source.address} has the label {PROJECT_LABEL}={theirs}, so "
+            f"{destination.address} would not list it: copy it to docker-daemon:{theirs or 'PROJECT'}"
+        )
+    engine, reference = destination.engine, source.address.tagged(str(stage_id))
+    there = engine.find(destination.name_of(stage_id))
+    if verify and there is not None and there["Id"] == described.info.image_id:
+        return Produced(skipped=True)
+    is_new = engine.find(str(reference)) is None
+    try:
+        moved = engine.pull(reference, leash=leash)
+    except NotFoundError as error:
+        raise StageNotFoundError(f"{source.address} has no stage {stage_id} any more") from error
+    engine.tag(str(reference), project, str(stage_id))
+    if is_new:
+        engine.remove(str(reference))
+    return Produced(destination.describe(stage_id).as_json(), bytes=moved)
+
+
+def copy_from_engine(
+    source: EngineStorage, destination: RegistryStorage, stage_id: StageId, *, verify: bool, leash: Leash
+) -> Produced:
+    """Push a stage under the destination's name; arguments as for `copy_into_engine`.
+
+    Raises:
+        StageNotFoundError: The engine does not have it.
+    """
+    described = source.describe(stage_id)
+    if verify and _image_id(destination, stage_id) == described.info.image_id:
+        return Produced(skipped=True)
+    engine, address = source.engine, destination.address
+    name = str(address.tagged(str(stage_id)))
+    is_new = engine.find(name) is None
+    engine.tag(source.name_of(stage_id), str(address), str(stage_id))
+    try:
+        leash.require(_WRITE_SECONDS)
+        moved = engine.push(address.tagged(str(stage_id)), leash=leash)
+    finally:
+        if is_new:
+            engine.remove(name)
+    return Produced(destination.describe(stage_id).as_json(), bytes=moved)
+
+
+def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
+    try:
+        return storage.describe(stage_id).info.image_id
+    except StageNotFoundError:
+        return None

@@ -1,0 +1,217 @@
+"""Fetch a stage to a host: its engine gets the image, from a cache where one has it.
+
+What is asked is each storage itself, never what was remembered of it: what is served next must be there now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from stagefleet.errors import (
+    BrokenStageError,
+    EngineError,
+    EngineUnreachableError,
+    ItemCancelledError,
+    LeaseLostError,
+    NotFoundError,
+    RedisUnreachableError,
+    StagefleetError,
+    StageNotFoundError,
+    StorageStateChangedError,
+    TruncatedError,
+)
+from stagefleet.manager.fetch_sources import FetchSources
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.rejecting import reject_stage
+from stagefleet.manager.soundness import check_stage
+from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.stages import StageDescription
+from stagefleet.storages import RegistryStorage
+from stagefleet.storages.engine import Engine, EngineStorage
+from stagefleet.storages.engine.storage import describe_image_in
+
+__all__ = ["StageFetch", "Stages"]
+
+_OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, RedisUnreachableError)
+"""Errors for which no other storage would do better."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Stages(Protocol):
+    """What a fetch needs of the storage manager."""
+
+    def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
+        """Raise `StageNotFoundError` for a stage that is rejected."""
+
+    def copy_stage(
+        self,
+        source: Repository,
+        destination: Repository,
+        stage_id: StageId,
+        *,
+        run: str,
+        verify: bool = False,
+        leash: Leash,
+    ) -> Produced:
+        """Copy a stage from registry to registry."""
+
+
+class StageFetch:
+    """One attempt at fetching one stage to this host.
+
+    Args:
+        stages: Copies into caches, and knows what is rejected.
+        client: Speaks to registries.
+        engine: The host's engine.
+        note: Told the name of each image that was used here.
+        sources: Where stages come from.
+        run: The run's id.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        client: RegistryClient,
+        engine: Engine,
+        note: Callable[[str], None],
+        sources: FetchSources,
+        *,
+        run: str,
+        leash: Leash,
+    ) -> None:
+        self._stages = stages
+        self._client = client
+        self._engine = engine
+        self._note = note
+        self._sources = sources
+        self._run = run
+        self._leash = leash
+
+    def carry_out(self, stage_id: StageId) -> Produced:
+        """Fetch the stage; skipped if its image is there already.
+
+        Raises:
+            StorageStateChangedError: The primary does not have it any more, or it is broken: look again.
+            EngineError: The engine could not take it.
+        """
+        primary = self._sources.primary
+        if isinstance(primary, DockerDaemon):
+            return self._look(primary, stage_id)
+        name = str(primary.tagged(str(stage_id)))
+        found = self._engine.find(name)
+        if found is not None:
+            self._note(name)
+            info = describe_image_in(found, primary, str(stage_id))
+            return Produced(StageDescription(stage_id=stage_id, info=info).as_json(), skipped=True)
+        lacking: list[Repository] = []
+        produced = self._from_caches(primary, stage_id, lacking) or self._from_primary(primary, stage_id)
+        self._note(name)
+        self._refill(primary, stage_id, lacking)
+        return produced
+
+    def _look(self, primary: DockerDaemon, stage_id: StageId) -> Produced:
+        """Nothing is to be brought where the engine is the primary storage; but it has to be there."""
+        storage = EngineStorage(self._engine, primary)
+        try:
+            description = storage.describe(stage_id)
+        except StageNotFoundError as error:
+            raise _changed(stage_id, error) from error
+        self._note(storage.name_of(stage_id))
+        return Produced(description.as_json(), skipped=True)
+
+    def _from_caches(
+        self, primary: Repository, stage_id: StageId, lacking: list[Repository]
+    ) -> Produced | None:
+        """Bring the stage from the first cache that gives it; those before are noted as lacking it."""
+        for cache in self._sources.caches:
+            try:
+                return self._bring(cache, primary, stage_id)
+            except _OURS:
+                raise
+            except StageNotFoundError:
+                _LOGGER.info("cache %s does not have stage %s", cache, stage_id)
+            except StagefleetError as error:
+                _LOGGER.warning("cache %s does not give stage %s: %s", cache, stage_id, error)
+            lacking.append(cache)
+        return None
+
+    def _from_primary(self, primary: Repository, stage_id: StageId) -> Produced:
+        try:
+            self._stages.refuse_rejected(primary, stage_id, self._leash)
+            return self._bring(primary, primary, stage_id)
+        except (StageNotFoundError, NotFoundError) as error:
+            _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
+            raise _changed(stage_id, error) from error
+        except BrokenStageError as error:
+            self._judge(primary, stage_id, error)
+            raise _changed(stage_id, error) from error
+
+    def _judge(self, primary: Repository, stage_id: StageId, error: BrokenStageError) -> None:
+        """Reject a stage that is broken, once we have seen it ourselves: the engine's words are only words.
+
+        Raises:
+            TruncatedError: The registry gives us all of it.
+        """
+        try:
+            check_stage(self._client, RegistryStorage(self._client, primary), stage_id, leash=self._leash)
+        except BrokenStageError as broken:
+            _LOGGER.warning("stage %s is broken and will be rejected in %s: %s", stage_id, primary, broken)
+            reject_stage(self._client, primary, stage_id, project=self._sources.project, leash=self._leash)
+        except StageNotFoundError:
+            return  # gone meanwhile
+        else:
+            raise TruncatedError(f"{error}; but here it gives all of it: try again") from error
+
+    def _bring(self, source: Repository, primary: Repository, stage_id: StageId) -> Produced:
+        """Bring the stage from one storage, under the primary's name."""
+        storage = RegistryStorage(self._client, source)
+        description = storage.describe(stage_id)
+        reference = source.tagged(str(stage_id))
+        is_new = source == primary or self._engine.find(str(reference)) is None
+        moved = self._engine.pull(reference, leash=self._leash) if is_new else 0
+        if source != primary:
+            self._rename(str(reference), primary, str(stage_id), keep=not is_new)
+            description = renamed(description, primary)
+        return Produced(description.as_json(), bytes=moved)
+
+    def _rename(self, name: str, primary: Repository, tag: str, *, keep: bool) -> None:
+        """Give the image of a cache's name the primary's; without the other nobody has two to clean up."""
+        found = self._engine.find(name)
+        if found is not None:
+            self._engine.tag(str(found["Id"]), str(primary), tag)
+            if not keep:
+                self._engine.remove(name)
+        elif self._engine.find(str(primary.tagged(tag))) is None:  # else another fetch was faster
+            raise EngineError(f"{name} vanished from the engine while it was fetched")
+
+    def _refill(self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]) -> None:
+        """Give the stage to the caches that lacked it; what fails is theirs alone."""
+        for cache in lacking:
+            try:
+                self._stages.copy_stage(primary, cache, stage_id, run=self._run, leash=self._leash)
+            except _OURS:
+                raise
+            except StagefleetError as error:
+                _LOGGER.warning("cache %s could not be given stage %s: %s", cache, stage_id, error)
+
+
+def renamed(description: StageDescription, repository: Repository) -> StageDescription:
+    """A description as if its stage were in another repository, where its digest is the same."""
+    info = description.info
+    digest = info.repo_digest.partition("@")[2]
+    changes = {
+        "name": f"{repository}:{info.tag}",
+        "repository": str(repository),
+        "repo_digest": f"{repository}@{digest}",
+    }
+    return StageDescription(stage_id=description.stage_id, info=info.model_copy(update=changes))
+
+
+def _changed(stage_id: StageId, error: StagefleetError) -> StorageStateChangedError:
+    return StorageStateChangedError(f"stage {stage_id} is not what it was when it was found: {error}")

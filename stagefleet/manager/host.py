@@ -1,0 +1,167 @@
+"""What a worker does with the Docker Engine of its host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+from stagefleet.errors import EngineError, ImageInUseError, UsageError
+from stagefleet.locks import LockManager
+from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
+from stagefleet.manager.fetch import StageFetch, Stages
+from stagefleet.manager.fetch_sources import FetchSources
+from stagefleet.manager.image_locks import ImageLocks
+from stagefleet.manager.image_use import ImageUse
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.use_policy import UsePolicy
+from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.stages import StageDescription
+from stagefleet.storages import RegistryStorage
+from stagefleet.storages.engine import Engine, EngineStorage
+
+__all__ = ["HostManager", "LastUsed", "image_of"]
+
+_CONFLICT = 409
+
+
+class LastUsed(Protocol):
+    """Knows when images were used, by host."""
+
+    def note(self, host: str, image: str) -> None:
+        """An image was used just now."""
+
+
+class HostManager:
+    """Stages in the engine of one host; from many threads.
+
+    Args:
+        stages: The storage manager, for what is between registries.
+        client: Speaks to registries.
+        engine: The host's engine.
+        host: The host's name in the fleet.
+        locks: The fleet's locks.
+        last_used: Told of each image that is used.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        client: RegistryClient,
+        engine: Engine,
+        *,
+        host: str,
+        locks: LockManager,
+        last_used: LastUsed | None = None,
+    ) -> None:
+        self._stages = stages
+        self._client = client
+        self._engine = engine
+        self._host = host
+        self._locks = ImageLocks(locks, host)
+        self._last_used = last_used
+
+    def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
+        """The stages of a project in the engine."""
+        return iter(EngineStorage(self._engine, address).stage_ids())
+
+    def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
+        """Describe a stage in the engine.
+
+        Raises:
+            StageNotFoundError: It is not there.
+        """
+        return EngineStorage(self._engine, address).describe(stage_id)
+
+    def fetch_stage(self, sources: FetchSources, stage_id: StageId, *, run: str, leash: Leash) -> Produced:
+        """Bring a stage to this host; see `manager.fetch`.
+
+        Raises:
+            StorageStateChangedError: It is not any more where it was found: look again.
+            LockTimeoutError: Its image is being removed, and that takes too long.
+        """
+        fetch = StageFetch(
+            self._stages, self._client, self._engine, self._note, sources, run=run, leash=leash
+        )
+        with self._locks.hold(image_of(sources.primary, stage_id), check=leash.check):
+            return fetch.carry_out(stage_id)
+
+    def copy_stage(
+        self,
+        source: Repository | DockerDaemon,
+        destination: Repository | DockerDaemon,
+        stage_id: StageId,
+        *,
+        verify: bool,
+        leash: Leash,
+    ) -> Produced:
+        """Copy a stage from the engine to a repository, or from a repository to the engine.
+
+        Raises:
+            StageNotFoundError: The source does not have it.
+        """
+        with ExitStack() as held:
+            for address in (source, destination):
+                if isinstance(address, DockerDaemon):
+                    held.enter_context(self._locks.hold(image_of(address, stage_id), check=leash.check))
+            match source, destination:
+                case Repository(), DockerDaemon():
+                    return copy_into_engine(
+                        RegistryStorage(self._client, source),
+                        EngineStorage(self._engine, destination),
+                        stage_id,
+                        verify=verify,
+                        leash=leash,
+                    )
+                case DockerDaemon(), Repository():
+                    return copy_from_engine(
+                        EngineStorage(self._engine, source),
+                        RegistryStorage(self._client, destination),
+                        stage_id,
+                        verify=verify,
+                        leash=leash,
+                    )
+        raise UsageError(
+            f"{source} to {destination}: one of the two has to be a repository, the other an engine"
+        )
+
+    def delete_stage(
+        self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, leash: Leash
+    ) -> Produced:
+        """Remove a stage from the engine; that it is gone is success.
+
+        Raises:
+            ImageInUseError: A job or a container uses it; names it and the option that helps.
+        """
+        storage = EngineStorage(self._engine, address)
+        name = storage.name_of(stage_id)
+        found = self._engine.find(name)
+        if found is None:
+            return Produced()
+        try:
+            with self._locks.exclude(name):
+                if not ImageUse(self._engine, policy).make_free(name, str(found["Id"])):
+                    return Produced(skipped=True)
+                leash.check()
+                self._engine.remove(name)
+        except ImageInUseError:
+            if policy.skip_used:
+                return Produced(skipped=True)
+            raise
+        except EngineError as error:
+            if error.status != _CONFLICT:
+                raise
+            # A container was started after we had looked.
+            raise ImageInUseError(f"{error}; skip it with --skip-used") from error
+        return Produced()
+
+    def _note(self, image: str) -> None:
+        if self._last_used is not None:
+            self._last_used.note(self._host, image)
+
+
+def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
+    """The name that a stage's image has in an engine."""
+    return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"

@@ -1,0 +1,66 @@
+"""Locks on the images of a host: a job that uses one keeps it from being removed.
+
+A job holds a shared lock, whoever removes the image an exclusive one. The locks are leases: what a job held
+that died is free once its lease is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from stagefleet.errors import ImageInUseError, LockTimeoutError
+from stagefleet.locks import HeldLock, LockManager, OnWait
+
+__all__ = ["ImageLocks"]
+
+
+class ImageLocks:
+    """The locks on one host's images.
+
+    Args:
+        locks: The fleet's locks.
+        host: The host's name in the fleet.
+    """
+
+    def __init__(self, locks: LockManager, host: str) -> None:
+        self._locks = locks
+        self._host = host
+
+    def hold(
+        self,
+        image: str,
+        *,
+        on_wait: OnWait | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> HeldLock:
+        """Keep an image from being removed, as long as this is held; others may hold it too.
+
+        Args:
+            image: Its name in the engine.
+            on_wait: Told when it is being removed just now.
+            check: Called while waiting; what it raises ends the wait.
+
+        Raises:
+            LockTimeoutError: The removal takes too long.
+        """
+        return self._locks.acquire(self._name(image), shared=True, on_wait=on_wait, check=check)
+
+    @contextmanager
+    def exclude(self, image: str) -> Iterator[None]:
+        """Keep jobs from starting to use an image while it is removed.
+
+        Raises:
+            ImageInUseError: A job holds it.
+        """
+        try:
+            lock = self._locks.acquire(self._name(image), wait_seconds=0)
+        except LockTimeoutError as error:
+            raise ImageInUseError(
+                f"{image} on {self._host} is in use: {error}; wait for that job, or use --skip-used"
+            ) from error
+        with lock:
+            yield
+
+    def _name(self, image: str) -> str:
+        return f"host/{self._host}/image/{image}"

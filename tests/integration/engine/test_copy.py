@@ -1,0 +1,98 @@
+"""Copies between a real engine and a real registry."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.errors import EngineError, StageNotFoundError
+from stagefleet.locks import MemoryLocks
+from stagefleet.manager import StageManager
+from stagefleet.manager.host import HostManager
+from stagefleet.names import DockerDaemon, StageId
+from stagefleet.registry.leash import UNLEASHED
+from stagefleet.runs.book import MemoryBook
+from tests.integration.engine.conftest import LABELS
+from tests.services import ImageMaker, stage_id_of
+
+APP = DockerDaemon("app")
+
+
+@pytest.fixture
+def host(client, connection, cleanup):
+    locks = MemoryLocks()
+    cleanup.callback(locks.close)
+    return HostManager(StageManager(client, MemoryBook()), client, connection, host="here", locks=locks)
+
+
+def copy(host, source, destination, stage_id, *, verify=False):
+    return host.copy_stage(source, destination, stage_id, verify=verify, leash=UNLEASHED)
+
+
+def test_a_stage_of_a_repository_becomes_one_of_the_engine(engine, host, repository, push):
+    stage_id, pushed = push("one")
+    produced = copy(host, repository, APP, stage_id)
+    assert [f"app:{stage_id}"] == engine.tags()
+    assert [stage_id] == list(host.stage_ids(APP))
+    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert f"app:{stage_id}" == produced.result["name"]
+
+
+def test_a_name_that_the_engine_had_already_stays(engine, host, repository, push):
+    stage_id, _ = push("one")
+    engine.client().api.pull(str(repository), tag=str(stage_id))
+    copy(host, repository, APP, stage_id)
+    assert sorted([f"app:{stage_id}", f"{repository}:{stage_id}"]) == engine.tags()
+
+
+def test_a_stage_of_the_engine_becomes_one_of_a_repository(engine, registry, host, repository):
+    stage_id = StageId.parse(stage_id_of("one"))
+    image_id = engine.import_image(f"app:{stage_id}", labels=LABELS)
+    produced = copy(host, APP, repository, stage_id)
+    assert [f"app:{stage_id}"] == engine.tags()
+    assert (image_id, f"{repository}:{stage_id}") == (produced.result["image_id"], produced.result["name"])
+    assert produced.bytes > 1_000_000
+    with ImageMaker(registry) as maker:
+        assert [str(stage_id)] == maker.tags("stages/app")
+
+
+def test_there_and_back_again_is_the_same_image(engine, host, repository):
+    stage_id = StageId.parse(stage_id_of("one"))
+    image_id = engine.import_image(f"app:{stage_id}", labels=LABELS)
+    copy(host, APP, repository, stage_id)
+    engine.renew()
+    copy(host, repository, APP, stage_id)
+    assert image_id == engine.image_id(f"app:{stage_id}")
+
+
+def test_verified_copies_compare_image_ids_and_skip_what_is_the_same(engine, host, repository):
+    stage_id = StageId.parse(stage_id_of("one"))
+    engine.import_image(f"app:{stage_id}", labels=LABELS)
+    assert not copy(host, APP, repository, stage_id, verify=True).skipped
+    assert copy(host, APP, repository, stage_id, verify=True).skipped
+    assert copy(host, repository, APP, stage_id, verify=True).skipped
+    engine.renew()
+    engine.import_image(f"app:{stage_id}", labels=LABELS, content=b"another")
+    assert not copy(host, APP, repository, stage_id, verify=True).skipped
+
+
+def test_another_project_s_stage_is_refused_with_where_it_belongs(engine, host, repository, push):
+    stage_id, _ = push("one", labels={"werf": "shop"})
+    with pytest.raises(EngineError, match="docker-daemon:shop"):
+        copy(host, repository, APP, stage_id)
+    assert [] == engine.tags()
+
+
+def test_a_stage_that_is_not_there_is_not_found_in_either_direction(host, repository):
+    stage_id = StageId.parse(stage_id_of("one"))
+    for source, destination in ((repository, APP), (APP, repository)):
+        with pytest.raises(StageNotFoundError, match=str(source)):
+            copy(host, source, destination, stage_id)
+
+
+def test_a_push_that_fails_leaves_no_name_behind(engine, registry, host, repository):
+    stage_id = StageId.parse(stage_id_of("one"))
+    engine.import_image(f"app:{stage_id}", labels=LABELS)
+    registry.stop()
+    with pytest.raises(Exception, match="connection refused"):
+        copy(host, APP, repository, stage_id)
+    assert [f"app:{stage_id}"] == engine.tags()

@@ -1,0 +1,245 @@
+"""Fetching stages to a real engine, from real registries."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from stagefleet.errors import (
+    EngineUnreachableError,
+    ForbiddenError,
+    StorageStateChangedError,
+    TruncatedError,
+)
+from stagefleet.locks import MemoryLocks
+from stagefleet.manager import StageManager
+from stagefleet.manager.fetch_sources import FetchSources
+from stagefleet.manager.host import HostManager
+from stagefleet.names import DockerDaemon, Repository
+from stagefleet.registry.leash import UNLEASHED
+from stagefleet.runs.book import MemoryBook
+from tests.integration.engine.conftest import LABELS
+from tests.services import ImageMaker
+
+
+class Notes:
+    """Remembers what was noted as used."""
+
+    def __init__(self):
+        self.images = []
+
+    def note(self, host, image):
+        self.images.append((host, image))
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+@pytest.fixture
+def make_host(client, connection, cleanup, notes):
+    def make(engine=connection):
+        locks = MemoryLocks()
+        cleanup.callback(locks.close)
+        stages = StageManager(client, MemoryBook())
+        return HostManager(stages, client, engine, host="here", locks=locks, last_used=notes)
+
+    return make
+
+
+@pytest.fixture
+def host(make_host):
+    return make_host()
+
+
+@pytest.fixture
+def caches(make_registry):
+    servers = [make_registry(), make_registry()]
+    return servers, tuple(Repository(server.host, f"cache/{n}") for n, server in enumerate(servers))
+
+
+def fetch(host, primary, stage_id, *caches):
+    sources = FetchSources("app", primary, caches)
+    return host.fetch_stage(sources, stage_id, run="run", leash=UNLEASHED)
+
+
+def tags_of(server, path):
+    with ImageMaker(server) as maker:
+        return maker.tags(path)
+
+
+def test_a_stage_comes_from_the_primary_under_its_name(engine, host, repository, push, notes):
+    stage_id, pushed = push("one")
+    produced = fetch(host, repository, stage_id)
+    assert [f"{repository}:{stage_id}"] == engine.tags()
+    assert f"{repository}@{pushed.digest}" == produced.result["repo_digest"]
+    assert 0 < produced.bytes <= sum(layer["size"] for layer in pushed.document["layers"])
+    assert [("here", f"{repository}:{stage_id}")] == notes.images
+
+
+def test_a_stage_that_is_there_is_skipped_without_a_request(registry, host, repository, push, notes):
+    stage_id, pushed = push("one")
+    fetch(host, repository, stage_id)
+    registry.forget_requests()
+    produced = fetch(host, repository, stage_id)
+    assert produced.skipped
+    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert [] == registry.requests()
+    assert 2 == len(notes.images)
+
+
+def test_the_first_cache_that_has_it_serves_and_those_before_are_refilled(
+    engine, registry, host, repository, push, caches
+):
+    servers, addresses = caches
+    stage_id, pushed = push("one")
+    push("one", into=servers[1], path="cache/1")
+    servers[1].forget_requests()
+    produced = fetch(host, repository, stage_id, *addresses)
+    assert [f"{repository}:{stage_id}"] == engine.tags()
+    assert f"{repository}@{pushed.digest}" == produced.result["repo_digest"]
+    assert [str(stage_id)] == tags_of(servers[0], "cache/0")
+    pulled = {request.path for request in servers[1].requests() if request.method == "GET"}
+    assert {f"/v2/cache/1/blobs/{layer}" for layer in pushed.layers} <= pulled
+
+
+def test_the_primary_is_asked_for_nothing_when_the_first_cache_serves(
+    registry, host, repository, push, caches
+):
+    servers, addresses = caches
+    stage_id, _ = push("one")
+    push("one", into=servers[0], path="cache/0")
+    registry.forget_requests()
+    fetch(host, repository, stage_id, *addresses)
+    assert [] == registry.requests()
+
+
+def test_caches_that_lack_it_get_it_from_the_primary(host, repository, push, caches):
+    servers, addresses = caches
+    stage_id, pushed = push("one")
+    fetch(host, repository, stage_id, *addresses)
+    for number, server in enumerate(servers):
+        with ImageMaker(server) as maker:
+            assert pushed.digest == maker.digest(f"cache/{number}", str(stage_id))
+
+
+def test_a_cache_that_is_down_is_a_warning(engine, host, repository, push, caches, caplog):
+    servers, addresses = caches
+    stage_id, _ = push("one")
+    servers[0].stop()
+    with caplog.at_level(logging.WARNING):
+        fetch(host, repository, stage_id, *addresses)
+    assert [f"{repository}:{stage_id}"] == engine.tags()
+    assert [str(stage_id)] == tags_of(servers[1], "cache/1")
+    assert 2 == sum(str(addresses[0]) in record.getMessage() for record in caplog.records)  # read, refilled
+
+
+def test_a_cache_that_is_broken_is_passed_over_and_healed(engine, host, repository, push, caches, lose_blob):
+    servers, addresses = caches
+    stage_id, pushed = push("one")
+    push("one", into=servers[0], path="cache/0")
+    lose_blob(servers[0], pushed.layers[1])
+    fetch(host, repository, stage_id, *addresses)
+    assert [f"{repository}:{stage_id}"] == engine.tags()
+    with ImageMaker(servers[0]) as maker:
+        assert maker.blob("cache/0", pushed.layers[1]) is not None
+
+
+def test_a_stage_that_is_gone_means_a_changed_state_that_can_be_tried_again(host, repository, push):
+    stage_id, _ = push("one")
+    other, _ = push("two")
+    with ImageMaker(repository.host) as maker:
+        maker.push_image("stages/app", other.rejected_tag)
+    for absent in (other, type(stage_id)("0" * 56, 1)):
+        with pytest.raises(StorageStateChangedError) as caught:
+            fetch(host, repository, absent)
+        assert caught.value.retryable
+
+
+@pytest.mark.parametrize("part", ["layer", "configuration"])
+def test_a_broken_stage_is_rejected_so_that_nobody_picks_it_again(
+    registry, host, repository, push, lose_blob, part
+):
+    stage_id, pushed = push("one")
+    digest = pushed.layers[1] if part == "layer" else pushed.document["config"]["digest"]
+    lose_blob(registry, digest)
+    with pytest.raises(StorageStateChangedError):
+        fetch(host, repository, stage_id)
+    assert sorted([str(stage_id), stage_id.rejected_tag]) == tags_of(registry, "stages/app")
+
+
+def test_a_stage_that_only_the_engine_calls_broken_is_not_rejected(
+    registry, host, repository, push, lose_blob, monkeypatch
+):
+    stage_id, pushed = push("one")
+    name = pushed.layers[1].partition(":")[2]
+    file = registry.root / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
+    content = file.read_bytes()
+    lose_blob(registry, pushed.layers[1])
+    monkeypatch.setattr(
+        "stagefleet.manager.fetch.check_stage",
+        lambda *arguments, **options: file.write_bytes(content),  # it is back before we look
+    )
+    with pytest.raises(TruncatedError, match="try again"):
+        fetch(host, repository, stage_id)
+    assert [str(stage_id)] == tags_of(registry, "stages/app")
+
+
+def test_a_rejection_that_may_not_be_written_is_an_error(
+    registry, host, repository, push, lose_blob, monkeypatch
+):
+    stage_id, pushed = push("one")
+    lose_blob(registry, pushed.layers[1])
+
+    def forbidden(*arguments, **options):
+        raise ForbiddenError("pushing is not allowed", status=403)
+
+    monkeypatch.setattr("stagefleet.manager.rejecting.put_record", forbidden)
+    with pytest.raises(ForbiddenError):
+        fetch(host, repository, stage_id)
+
+
+@pytest.mark.usefixtures("leaked_sockets")
+def test_an_engine_that_is_gone_is_not_blamed_on_caches(
+    make_engine, connect, make_host, repository, push, caches
+):
+    server = make_engine()
+    host = make_host(connect(server))
+    stage_id, _ = push("one")
+    assert [] == list(host.stage_ids(DockerDaemon("app")))
+    server.kill()
+    with pytest.raises(EngineUnreachableError):
+        fetch(host, repository, stage_id, *caches[1])
+
+
+def test_many_fetches_of_one_stage_at_once_all_succeed(engine, host, repository, push, caches):
+    servers, addresses = caches
+    stage_id, _ = push("one")
+    push("one", into=servers[0], path="cache/0")
+    failures = []
+
+    def run():
+        try:
+            fetch(host, repository, stage_id, *addresses[:1])
+        except Exception as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == failures
+    assert [f"{repository}:{stage_id}"] == engine.tags()
+
+
+def test_an_engine_as_primary_has_to_have_it(engine, host, push, notes):
+    stage_id, _ = push("one")
+    with pytest.raises(StorageStateChangedError):
+        fetch(host, DockerDaemon("app"), stage_id)
+    engine.import_image(f"app:{stage_id}", labels=LABELS)
+    assert fetch(host, DockerDaemon("app"), stage_id).skipped
+    assert [("here", f"app:{stage_id}")] == notes.images

@@ -1,0 +1,50 @@
+"""What an engine's words stand for; the words are those of Docker 20.10 and 28."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.errors import (
+    BrokenStageError,
+    CredentialsError,
+    EngineError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryUnreachableError,
+)
+from stagefleet.storages.engine.answers import explain
+
+WORDS = [
+    ("unknown blob", BrokenStageError),
+    ("error pulling image configuration: download failed after attempts=1: unknown blob", BrokenStageError),
+    (f"filesystem layer verification failed for digest sha256:{'a' * 64}", BrokenStageError),
+    ("manifest for h/app:x not found: manifest unknown: manifest unknown", NotFoundError),
+    ("pull access denied for app, repository does not exist or may require 'docker login'", NotFoundError),
+    ("unauthorized: authentication required", CredentialsError),
+    ('Head "http://h/v2/app/manifests/x": no basic auth credentials', CredentialsError),
+    ("denied: requested access to the resource is denied", CredentialsError),
+    ("toomanyrequests: You have reached your pull rate limit", RateLimitedError),
+    ('Get "http://h/v2/": dial tcp 127.0.0.1:1: connect: connection refused', RegistryUnreachableError),
+    ('Get "https://h/v2/": net/http: TLS handshake timeout', RegistryUnreachableError),
+    ("unexpected EOF", RegistryUnreachableError),
+    ("received unexpected HTTP status: 502 Bad Gateway", RegistryUnreachableError),
+    (
+        "failed to register layer: Error processing tar file(exit status 1): unexpected EOF",
+        EngineError,
+    ),
+    ("write /var/lib/docker/tmp/x: no space left on device", EngineError),
+    ("something new", EngineError),
+]
+
+
+@pytest.mark.parametrize(("words", "kind"), WORDS, ids=[words[:30] for words, _ in WORDS])
+def test_the_words_of_an_engine_become_the_error_that_a_registry_would_have_given(words, kind):
+    error = explain(words, subject="h/app:x", engine="unix:///run/docker.sock")
+    assert kind is type(error)
+    assert "h/app:x: the engine at unix:///run/docker.sock says: " + words in str(error)
+
+
+def test_long_answers_are_cut_and_in_one_line():
+    message = str(explain("many\nwords " * 500, subject="x", engine="y"))
+    assert len(message) < 600
+    assert "\n" not in message
