@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +35,7 @@ from pydantic_settings import (
 )
 
 from stagefleet.errors import SettingsError
+from stagefleet.names import DockerDaemon, Repository, parse_address
 
 __all__ = [
     "EngineSettings",
@@ -32,6 +43,7 @@ __all__ = [
     "HttpSettings",
     "LockSettings",
     "LogSettings",
+    "ProjectSettings",
     "RegistrySettings",
     "RunSettings",
     "Settings",
@@ -43,6 +55,18 @@ __all__ = [
 ]
 
 Seconds = Annotated[float, Field(gt=0)]
+
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
+StorageAddress = Annotated[
+    InstanceOf[Repository] | InstanceOf[DockerDaemon],
+    BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
+    PlainSerializer(str, return_type=str),
+]
+RepositoryAddress = Annotated[
+    InstanceOf[Repository],
+    BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str, return_type=str),
+]
 
 _FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
@@ -181,6 +205,30 @@ class FlowerSettings(_Section):
         return self
 
 
+class ProjectSettings(_Section):
+    """Where the stages of one project are kept; each storage in one role."""
+
+    primary: StorageAddress
+    """Where stages are built into: `HOST[:PORT]/PATH`, or `docker-daemon:PROJECT`."""
+    final: RepositoryAddress | None = None
+    """What is deployed from."""
+    caches: tuple[RepositoryAddress, ...] = ()
+    """Near the builders, the nearest first; may lack anything at any time."""
+    secondaries: tuple[RepositoryAddress, ...] = ()
+    """Read only: stages that the primary lacks are taken from there."""
+    parallel: Annotated[int, Field(ge=1)] | None = None
+    """Items of the project's runs under way at once; where it is not said, as in `runs`."""
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        finals = () if self.final is None else (self.final,)
+        storages = [str(storage) for storage in (self.primary, *finals, *self.caches, *self.secondaries)]
+        for storage in storages:
+            if storages.count(storage) > 1:
+                raise ValueError(f"{storage} stands there twice: a storage has one role")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
 
@@ -201,6 +249,8 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     registries: dict[str, RegistrySettings] = {}
     """By `host[:port]`, as it stands in repository names."""
+    projects: dict[ProjectName, ProjectSettings] = {}
+    """By name."""
 
     @classmethod
     def settings_customise_sources(
@@ -217,6 +267,20 @@ class Settings(BaseSettings):
     def registry(self, host: str) -> RegistrySettings:
         """The settings of a registry, the defaults where none are given."""
         return self.registries.get(host, RegistrySettings())
+
+    def project(self, name: str) -> ProjectSettings:
+        """The settings of a project.
+
+        Raises:
+            SettingsError: There is none of that name; says which there are.
+        """
+        if name in self.projects:
+            return self.projects[name]
+        there = ", ".join(sorted(self.projects)) or "none"
+        raise SettingsError(
+            f"there is no project {name!r} in the settings (there: {there}): add [projects.{name}] to "
+            f"{settings_file()}"
+        )
 
 
 def settings_file() -> Path:
