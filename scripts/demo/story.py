@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,21 +168,21 @@ class Story:
 
     def _look_at_flower(self, killed: int) -> None:
         """Flower knows what workers told it; what the killed one had not sent yet went with it."""
+        url = f"{self._flower_url}/workers"
+        shown: list[dict[str, Any]] = []
 
-        def shown() -> list[dict[str, Any]]:
-            page = requests.get(f"{self._flower_url}/workers", {"json": 1}, timeout=_PAGE_SECONDS)
-            workers: list[dict[str, Any]] = page.json()["data"]
-            return workers
-
-        def is_true() -> bool:
+        def problems() -> list[str]:
+            shown[:] = requests.get(url, {"json": 1}, timeout=_PAGE_SECONDS).json()["data"]
             # By name: Flower learns a pid from a heartbeat, and one killed early may have sent none.
-            there = {worker["hostname"].partition("@")[0]: worker["status"] for worker in shown()}
-            living = {f"worker-{pid}": True for pid in self._workers.pids}
-            return there == living | {f"worker-{killed}": False}
+            there = {worker["hostname"].partition("@")[0]: worker["status"] for worker in shown}
+            expected = {f"worker-{pid}": True for pid in self._workers.pids} | {f"worker-{killed}": False}
+            return [] if there == expected else [f"{there}, where it should show {expected}"]
 
-        wait_until(is_true, "Flower shows which workers are there", seconds=_FLOWER_SECONDS)
-        tasks = sum(worker.get("task-succeeded", 0) for worker in shown())
+        with suppress(TimeoutError):
+            wait_until(lambda: not problems(), "Flower shows what is there", seconds=_FLOWER_SECONDS)
+        tasks = sum(worker.get("task-succeeded", 0) for worker in shown)
         claim(
             f"Flower shows {tasks} tasks done, worker {killed} offline, "
-            f"and {len(self._workers.pids)} online: its supervisor started another"
+            f"and {len(self._workers.pids)} online: its supervisor started another",
+            *problems(),
         )
