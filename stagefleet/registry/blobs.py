@@ -16,10 +16,10 @@ from stagefleet.errors import (
     StagefleetError,
     TruncatedError,
 )
+from stagefleet.registry.adapter import CHUNK_BYTES
 from stagefleet.registry.incoming import Incoming
 from stagefleet.registry.leash import Leash
 from stagefleet.registry.manifests import Descriptor
-from stagefleet.registry.transport import CHUNK_BYTES
 
 __all__ = ["BlobReader", "OpenBlob"]
 

@@ -12,7 +12,8 @@ import requests
 import urllib3
 
 from stagefleet.errors import RegistryUnreachableError
-from stagefleet.registry.transport import CHUNK_BYTES, reaching_host
+from stagefleet.registry.adapter import CHUNK_BYTES
+from stagefleet.registry.transport import reaching_host
 
 __all__ = ["Incoming", "read_all"]
 

@@ -6,32 +6,28 @@ once a host instead of at each request, which halves the CPU time of a request.
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
 from stagefleet.errors import CertificateError, RegistryUnreachableError
-from stagefleet.registry.hosts import is_loopback
+from stagefleet.registry.adapter import Adapter
+from stagefleet.registry.hosts import is_loopback, settings_of
 from stagefleet.registry.tls import make_context
 from stagefleet.settings import Settings
 
-__all__ = ["CHUNK_BYTES", "Body", "Transport", "reaching_host", "read_all"]
+__all__ = ["Body", "Transport", "reaching_host"]
 
-CHUNK_BYTES = 512 * 1024
-"""How much of a blob is in hand at once: larger saves system calls, smaller saves memory."""
-_CONNECTIONS_A_HOST = 128
 _MOST_HOSTS = 256
 _USER_AGENT = "stagefleet"
 
@@ -46,31 +42,11 @@ class Body(Protocol):
         """How many bytes there are in all."""
 
 
-class _Adapter(HTTPAdapter):
-    """Connections to one host, with the TLS context made for it."""
-
-    def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._pool_options: dict[str, Any] = {"blocksize": CHUNK_BYTES}
-        if context is not None:
-            self._pool_options["ssl_context"] = context
-        super().__init__(pool_connections=1, pool_maxsize=_CONNECTIONS_A_HOST, max_retries=0)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        """The pool of the host; also asked for where a proxy stands in between."""
-        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, self._pool_options
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: all that could be said stands in the context."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Route:
     """How a host is reached: what requests would work out anew at each request."""
 
-    adapter: _Adapter
+    adapter: Adapter
     proxies: Mapping[str, str]
 
 
@@ -135,7 +111,7 @@ class Transport:
 
     def _make_route(self, origin: str, scheme: str, host: str) -> _Route:
         """Work out how to reach a host; the oldest is forgotten where redirects lead to ever new ones."""
-        registry = self._settings.registry(host)
+        registry = settings_of(host, self._settings)
         context = make_context(host, registry) if scheme == "https" else None
         if context is not None and registry.insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings asked for it
@@ -143,13 +119,16 @@ class Transport:
             self._routes.pop(next(iter(self._routes))).adapter.close()
         # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
         proxies = {} if is_loopback(host) else get_environ_proxies(origin)
-        route = self._routes[origin] = _Route(_Adapter(context), proxies)
+        adapter = Adapter(context, self._settings.http.read_timeout_seconds)
+        route = self._routes[origin] = _Route(adapter, proxies)
         return route
 
 
 @contextmanager
 def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
     """The border: whatever requests, urllib3 and the socket raise becomes one of our errors.
+
+    Without its cause: foreign errors hold the URL, which may hold a signature, and tracebacks show them.
 
     Args:
         url: Where to.
@@ -162,14 +141,14 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
         reason = _reason(error)
         raise CertificateError(
             f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}"
-        ) from error
+        ) from None
     except requests.exceptions.ProxyError as error:
         proxy = urlsplit(select_proxy(url, dict(proxies)) or "").netloc.rpartition("@")[2]  # no password
         raise RegistryUnreachableError(
             f"{host} cannot be reached through the proxy {proxy} ({_reason(error)})"
-        ) from error
+        ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})") from error
+        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})") from None
 
 
 def _tls_advice(reason: str, host: str) -> str:
@@ -186,13 +165,14 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, in a few words; never the URL, which may hold a signature."""
     seen: BaseException = error
     for _ in range(10):
-        inner = (
-            getattr(seen, "reason", None)
-            or getattr(seen, "original_error", None)  # of a ProxyError
-            or (seen.args[0] if seen.args else None)
-            or seen.__cause__
+        # `original_error` is a ProxyError's; of a ProtocolError the cause stands behind a text of its own.
+        inners = (
+            getattr(seen, "reason", None),
+            getattr(seen, "original_error", None),
+            *(seen.args or (seen.__cause__,)),
         )
-        if not isinstance(inner, BaseException):
+        inner = next((inner for inner in inners if isinstance(inner, BaseException)), None)
+        if inner is None:
             break
         seen = inner
     if isinstance(seen, urllib3.exceptions.ReadTimeoutError | TimeoutError):
@@ -203,23 +183,4 @@ def _reason(error: BaseException) -> str:
     text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
     if refused:
         return text.rpartition("] ")[2].lower()
-    return f"{type(seen).__name__}: {text[:200]}"
-
-
-def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
-    """Read an answer's body to its end, so that the connection can be used again.
-
-    Returns:
-        The body, or None if it is larger than the limit; the connection is closed then.
-    """
-    raw: Any = response.raw
-    with reaching_host(response.url):
-        content: bytes = raw.read(limit_bytes + 1)
-        if len(content) > limit_bytes:
-            response.close()
-            return None
-        if raw.read(1):  # the end of the body gives the connection back
-            response.close()
-            return None
-    raw.release_conn()
-    return content
+    return f"{type(seen).__name__}: {text.partition('?')[0][:200]}"

@@ -1,9 +1,12 @@
 import json
+import traceback
 
 import pytest
 
 from stagefleet.errors import (
+    ForbiddenError,
     RegistryError,
+    RegistryUnreachableError,
     StagefleetError,
     UnsupportedManifestError,
 )
@@ -59,6 +62,27 @@ def test_an_upload_to_a_malformed_location_is_refused(serve, client, repository_
 
     with pytest.raises(RegistryError, match="an address that is none"):
         client.begin_upload(repository_at(registry), BLOB.digest, mount_from=None)
+
+
+def test_a_signature_in_a_url_comes_out_in_no_traceback(serve, client, repository_at):
+    location = {"Location": "http://127.0.0.1:1/bucket?X-Amz-Signature=hidden"}
+    registry = serve(lambda _: Answer(307, headers=location))
+
+    with pytest.raises(RegistryUnreachableError) as caught:
+        client.fetch_blob(repository_at(registry), BLOB)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_error_codes_are_words_and_few(serve, client, repository_at):
+    codes = ["DENIED", "a\n\x1b[31m", 7, None, "x" * 1000] + ["AGAIN"] * 500
+    body = json.dumps({"errors": [{"code": code} for code in codes]}).encode()
+    registry = serve(lambda _: Answer(403, body))
+
+    with pytest.raises(ForbiddenError) as caught:
+        list(client.tags(repository_at(registry)))
+    assert ("DENIED", "7", "AGAIN") == caught.value.codes[:3]
+    assert 10 == len(caught.value.codes)
+    assert str(caught.value).isprintable()
 
 
 def test_a_kind_of_manifest_that_is_unknown_is_shown_on_one_line():
