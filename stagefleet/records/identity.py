@@ -1,0 +1,164 @@
+"""Which record a tag is: the grammar of the tags, strictly read.
+
+A tag that matches no grammar, or would be written in another way, is nobody's: never touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from stagefleet.errors import InvalidNameError
+from stagefleet.names import StageId, is_tag
+from stagefleet.records.image_names import decode_name, encode_name
+from stagefleet.records.rejection import rejected_stage
+from stagefleet.records.slug import limited_slug
+
+__all__ = ["CLEANUP_TAG", "LOCK_SERVER_TAG", "RecordId", "RecordKind"]
+
+CLEANUP_TAG = "cleanup"
+LOCK_SERVER_TAG = "sync-server"
+
+_CUSTOM_TAG_BYTES = 48
+_SHOWN_CHARACTERS = 100
+_IMAGE_METADATA = re.compile(r"(0|[1-9a-f][0-9a-f]{0,7})_([0-9a-f]{40}|[0-9a-f]{64})_([0-9a-f-]{56,})")
+_CLIENT_ID = re.compile(r".+-(?:0|[1-9][0-9]{0,18})")
+
+
+class RecordKind(StrEnum):
+    """What a record is about."""
+
+    MANAGED_IMAGE = "managed-image"
+    IMAGE_METADATA = "image-metadata"
+    IMPORT_METADATA = "import-metadata"
+    CUSTOM_TAG = "custom-tag"
+    REJECTED_STAGE = "rejected-stage"
+    CLIENT_ID = "client-id"
+    LAST_CLEANUP = "last-cleanup"
+    LOCK_SERVER = "lock-server"
+
+
+_PREFIXES: Mapping[RecordKind, str] = {
+    RecordKind.MANAGED_IMAGE: "managed-image-",
+    RecordKind.IMAGE_METADATA: "meta-",
+    RecordKind.IMPORT_METADATA: "import-metadata-",
+    RecordKind.CUSTOM_TAG: "custom-tag-meta-",
+    RecordKind.CLIENT_ID: "client-id-",
+}
+_SINGLES: Mapping[RecordKind, str] = {
+    RecordKind.LAST_CLEANUP: CLEANUP_TAG,
+    RecordKind.LOCK_SERVER: LOCK_SERVER_TAG,
+}
+_GRAMMARS: Mapping[RecordKind, str] = {
+    RecordKind.MANAGED_IMAGE: "the image's name, short enough for a tag",
+    RecordKind.IMAGE_METADATA: "IMAGEHASH_COMMIT_STAGEID, the commit whole and in lower case, short enough for a tag",
+    RecordKind.IMPORT_METADATA: "letters, digits, _ . and -, short enough for a tag",
+    RecordKind.CUSTOM_TAG: "a tag that is neither a stage's nor a record's",
+    RecordKind.REJECTED_STAGE: "the stage's id",
+    RecordKind.CLIENT_ID: "ID-TIMESTAMP_MS, short enough for a tag",
+    RecordKind.LAST_CLEANUP: f"nothing, or {CLEANUP_TAG}",
+    RecordKind.LOCK_SERVER: f"nothing, or {LOCK_SERVER_TAG}",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RecordId:
+    """The identity of a record in a repository.
+
+    Attributes:
+        kind: What it is about.
+        name: Which of that kind, as commands and outcomes write it; "" is the image without a name.
+    """
+
+    kind: RecordKind
+    name: str
+
+    @classmethod
+    def of(cls, kind: RecordKind, name: str) -> Self:
+        """The record of a kind and a name.
+
+        Args:
+            kind: The kind.
+            name: An image's name, the hash of an image, a commit and a stage, an import's id, a custom tag or
+                its slug, a stage id, a client's id and time; for what there is one of, "" or its tag.
+
+        Raises:
+            InvalidNameError: There can be no such record.
+        """
+        found = cls(kind, _canonical(kind, name))
+        if not is_tag(found.tag) or not _is_sound(found):
+            shown = repr(name)[:_SHOWN_CHARACTERS]
+            raise InvalidNameError(f"{shown} names no {kind} record: write {_GRAMMARS[kind]}")
+        return found
+
+    @classmethod
+    def from_tag(cls, tag: str) -> Self | None:
+        """The record that a tag is of, None if it is of none."""
+        stage_id = rejected_stage(tag)
+        if stage_id is not None:
+            return cls(RecordKind.REJECTED_STAGE, str(stage_id))
+        for kind, single in _SINGLES.items():
+            if tag == single:
+                return cls(kind, single)
+        for kind, prefix in _PREFIXES.items():
+            if tag.startswith(prefix):
+                return cls._checked(kind, tag, tag.removeprefix(prefix))
+        return None
+
+    @classmethod
+    def _checked(cls, kind: RecordKind, tag: str, name: str) -> Self | None:
+        try:
+            found = cls.of(kind, decode_name(name) if kind is RecordKind.MANAGED_IMAGE else name)
+        except InvalidNameError:
+            return None
+        return found if found.tag == tag else None
+
+    @property
+    def tag(self) -> str:
+        """The record's tag."""
+        match self.kind:
+            case RecordKind.MANAGED_IMAGE:
+                return _PREFIXES[self.kind] + encode_name(self.name)
+            case RecordKind.REJECTED_STAGE:
+                return StageId.parse(self.name).rejected_tag
+            case RecordKind.LAST_CLEANUP | RecordKind.LOCK_SERVER:
+                return _SINGLES[self.kind]
+            case _:
+                return _PREFIXES[self.kind] + self.name
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
+
+
+def _canonical(kind: RecordKind, name: str) -> str:
+    """The one way of writing a name: as it reads back from the tag."""
+    match kind:
+        case RecordKind.MANAGED_IMAGE:
+            return decode_name(encode_name(name))
+        case RecordKind.CUSTOM_TAG:
+            return limited_slug(name, _CUSTOM_TAG_BYTES)
+        case RecordKind.REJECTED_STAGE:
+            return str(StageId.parse(name))
+        case RecordKind.LAST_CLEANUP | RecordKind.LOCK_SERVER:
+            return name or _SINGLES[kind]
+        case _:
+            return name
+
+
+def _is_sound(record: RecordId) -> bool:
+    name = record.name
+    match record.kind:
+        case RecordKind.IMAGE_METADATA:
+            match = _IMAGE_METADATA.fullmatch(name)
+            return match is not None and StageId.from_tag(match[3]) is not None
+        case RecordKind.CLIENT_ID:
+            return _CLIENT_ID.fullmatch(name) is not None
+        case RecordKind.LAST_CLEANUP | RecordKind.LOCK_SERVER:
+            return name == _SINGLES[record.kind]
+        case RecordKind.MANAGED_IMAGE | RecordKind.REJECTED_STAGE:
+            return True
+        case _:
+            return bool(name)
