@@ -10,6 +10,8 @@ from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.listing import Comparison, compare
 from stagefleet.manager.produced import Produced
+from stagefleet.manager.records import RecordManager
+from stagefleet.manager.rejecting import rejections_key
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
@@ -32,9 +34,13 @@ class StageManager:
     Args:
         client: Speaks to registries.
         book: What the workers of a run find out together.
+
+    Attributes:
+        records: What can be done with records and custom tags.
     """
 
     def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+        self.records = RecordManager(client, book)
         self._client = client
         self._book = book
         self._host: HostManager | None = None
@@ -142,7 +148,7 @@ class StageManager:
         storage = RegistryStorage(self._client, repository)
         rejected = self._book.once(
             FLEET,
-            f"rejected {storage.address}",
+            rejections_key(repository),
             lambda: sorted(map(str, storage.rejected_ids())),
             ttl_seconds=_REJECTIONS_SECONDS,
             wait_seconds=_REJECTIONS_WAIT_SECONDS,

@@ -54,7 +54,7 @@ _SINGLES: Mapping[RecordKind, str] = {
 }
 _GRAMMARS: Mapping[RecordKind, str] = {
     RecordKind.MANAGED_IMAGE: "the image's name, short enough for a tag",
-    RecordKind.IMAGE_METADATA: "IMAGEHASH_COMMIT_STAGEID, the commit whole and in lower case, short enough for a tag",
+    RecordKind.IMAGE_METADATA: "IMAGEHASH_COMMIT_STAGEID, the commit in full, short enough for a tag",
     RecordKind.IMPORT_METADATA: "letters, digits, _ . and -, short enough for a tag",
     RecordKind.CUSTOM_TAG: "a tag that is neither a stage's nor a record's",
     RecordKind.REJECTED_STAGE: "the stage's id",

@@ -1,0 +1,233 @@
+"""Records and custom tags: what can be done with them, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, StageNotFoundError
+from stagefleet.manager.delete import TagDeletion
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.rejecting import forget_rejections
+from stagefleet.names import Repository, StageId
+from stagefleet.records import CustomTag, ImageMetadata, Record, RecordId, RecordKind, is_placeholder
+from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.runs.book import SharedBook
+from stagefleet.storages.records import RecordStore, StoredRecord, Written
+
+__all__ = ["RecordManager", "metadata_ids"]
+
+
+class RecordManager:
+    """Lists, reads, writes and deletes records; from many threads.
+
+    Args:
+        client: Speaks to registries.
+        book: What the workers of a run find out together.
+    """
+
+    def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+        self._client = client
+        self._book = book
+
+    def ids(
+        self,
+        repository: Repository,
+        kind: RecordKind | None = None,
+        *,
+        on_unknown: Callable[[str], None] | None = None,
+    ) -> Iterator[RecordId]:
+        """The records of a repository; see `RecordStore.ids`."""
+        return self._store(repository).ids(kind, on_unknown=on_unknown)
+
+    def read(self, repository: Repository, record_id: RecordId) -> StoredRecord | None:
+        """Read a record, None if it is not there.
+
+        Raises:
+            BrokenRecordError: It lacks a label, or is none.
+        """
+        return self._store(repository).read(record_id)
+
+    def write(self, repository: Repository, project: str, record: Record, *, force: bool = False) -> Written:
+        """Write a record; see `RecordStore.write`. Of a custom tag that is the record alone."""
+        written = RecordStore(self._client, repository, project).write(record, force=force)
+        if record.kind is RecordKind.REJECTED_STAGE:
+            forget_rejections(self._book, repository)
+        return written
+
+    def delete(
+        self,
+        repository: Repository,
+        record_id: RecordId,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Delete a record; that it is gone already is success.
+
+        Args:
+            repository: Where it is.
+            record_id: Which.
+            run: The run that this belongs to.
+            asked: Gives the tags that the run deletes and has not deleted yet; called rarely.
+            leash: Holds the work back.
+
+        Raises:
+            BrokenRecordError: What is there is no record: it is left alone.
+            DeletionDisabledError: Deletion is switched off in the registry.
+            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+        """
+        self.read(repository, record_id)
+        self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash)
+        if record_id.kind is RecordKind.REJECTED_STAGE:
+            forget_rejections(self._book, repository)
+        return Produced()
+
+    def delete_image_metadata(
+        self,
+        repository: Repository,
+        candidates: Iterable[RecordId],
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Delete the first of some records that is there; arguments else as `delete`.
+
+        Args:
+            repository: Where it is.
+            candidates: See `metadata_ids`.
+            run: The run that this belongs to.
+            asked: As in `delete`.
+            leash: Holds the work back.
+        """
+        named = list(candidates)
+        there = next((found for found in named if self.read(repository, found) is not None), named[0])
+        return self.delete(repository, there, run=run, asked=asked, leash=leash)
+
+    def delete_rejected_stage(
+        self,
+        repository: Repository,
+        stage_id: StageId,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Delete a rejected stage and then the record: so nobody takes the stage meanwhile.
+
+        Raises:
+            StageNotFoundError: The stage is not rejected, and so stays.
+            StagefleetError: As in `delete`.
+        """
+        record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
+        if self.read(repository, record_id) is None:
+            if self._manifest(repository, str(stage_id)) is None:
+                return Produced()
+            raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
+        self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=leash)
+        return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
+
+    # Custom tags
+
+    def add_custom_tag(self, repository: Repository, project: str, custom: CustomTag) -> None:
+        """Give a stage a custom tag: first the record, so that no tag is without one, then the tag.
+
+        Raises:
+            StageNotFoundError: There is no such stage.
+        """
+        stage = self._manifest(repository, str(custom.stage_id))
+        rejection = RecordId.of(RecordKind.REJECTED_STAGE, str(custom.stage_id))
+        if stage is None or self._manifest(repository, rejection.tag) is not None:
+            raise StageNotFoundError(f"{repository} has no stage {custom.stage_id} to be tagged")
+        with _saying(f"the record of the tag {custom.name} cannot be written"):
+            self.write(repository, project, custom)
+        with _saying(f"the tag {custom.name} has its record, but cannot be set"):
+            self._client.put_manifest(repository.tagged(custom.name), stage)
+
+    def check_custom_tag(self, repository: Repository, tag: str, stage_id: StageId) -> None:
+        """See that a custom tag names the image of its stage.
+
+        Raises:
+            CustomTagError: It does not.
+        """
+        there = self._manifest(repository, tag)
+        if there is None:
+            raise CustomTagError(f"{repository} has no tag {tag}: add it again")
+        stage = self._manifest(repository, str(stage_id))
+        if stage is None or stage.digest != there.digest:
+            what = "which is gone" if stage is None else "but another image"
+            raise CustomTagError(f"{repository}:{tag} is not the stage {stage_id}, {what}: add it again")
+
+    def delete_custom_tag(
+        self,
+        repository: Repository,
+        record_id: RecordId,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash = UNLEASHED,
+    ) -> Produced:
+        """Delete a custom tag, then its record; that they are gone already is success.
+
+        A tag without a record is not ours, and stays.
+
+        Raises:
+            StagefleetError: As in `delete`; says which of the two failed.
+        """
+        found = self.read(repository, record_id)
+        if found is not None:
+            assert isinstance(found.record, CustomTag)
+            tag = found.record.name
+            with _saying(f"the tag {tag} cannot be deleted"):
+                self._delete_tag(repository, tag, run=run, asked=asked, leash=leash)
+        with _saying(f"the tag is deleted, but its record {record_id.tag} cannot be"):
+            return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
+
+    def _delete_tag(
+        self,
+        repository: Repository,
+        tag: str,
+        *,
+        run: str,
+        asked: Callable[[], Iterable[str]],
+        leash: Leash,
+    ) -> None:
+        deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
+        deletion.carry_out(tag)
+
+    def _manifest(self, repository: Repository, tag: str) -> Manifest | None:
+        try:
+            manifest = self._client.fetch_manifest(repository.tagged(tag))
+        except NotFoundError:
+            return None
+        return None if is_placeholder(manifest.annotations) else manifest
+
+    def _store(self, repository: Repository) -> RecordStore:
+        return RecordStore(self._client, repository, repository.name)
+
+
+def metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> list[RecordId]:
+    """The records that can be meant: that of an image of this name, else that of this very hash.
+
+    Raises:
+        InvalidNameError: No such record can be, for the commit is no commit.
+    """
+    by_name = ImageMetadata.of_image(image_name_or_hash, commit, stage_id).id
+    try:
+        by_hash = ImageMetadata(image_name_or_hash, commit, stage_id).id
+    except ValueError:
+        return [by_name]
+    return [by_name, by_hash]
+
+
+@contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Put in front of an error's message what it kept from being done; it stays the same error otherwise."""
+    try:
+        yield
+    except StagefleetError as error:
+        error.args = (f"{what}: {error}", *error.args[1:])
+        raise

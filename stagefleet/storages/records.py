@@ -1,0 +1,177 @@
+"""The records of a repository: listed, read and written.
+
+Deleting them is the manager's: no other tag may go with one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from stagefleet.errors import (
+    BrokenRecordError,
+    BrokenStageError,
+    ForbiddenError,
+    NotFoundError,
+    UnsupportedManifestError,
+)
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.records import RECORDS, Record, RecordId, RecordImage, RecordKind, is_placeholder
+from stagefleet.records.image import PROJECT_LABEL
+from stagefleet.records.record import Labels
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.stages import ImageInfo
+from stagefleet.storages.description import describe_image
+from stagefleet.storages.record_writer import put_record
+
+__all__ = ["RecordStore", "StoredRecord", "Written"]
+
+_LOGGER = logging.getLogger(__name__)
+
+_WRITTEN_ONCE = {RecordKind.MANAGED_IMAGE, RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}
+"""What is there already says the same, or is not to be replaced."""
+
+_DISPENSABLE = {RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}
+"""A build goes on where it may not write these."""
+
+
+class Written(StrEnum):
+    """What became of a record that was to be written."""
+
+    WRITTEN = "written"
+    PRESENT = "present"
+    """It was there already."""
+    FORBIDDEN = "forbidden"
+    """The login may not write, and it is a record that can be done without."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as it is in a repository.
+
+    Attributes:
+        record: The record.
+        project: The project that it belongs to.
+        info: The image that holds it.
+    """
+
+    record: Record
+    project: str
+    info: ImageInfo
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as commands and outcomes show it (see docs/records.md)."""
+        created_at = self.info.created_at
+        return {
+            **self.record.as_json(),
+            "project": self.project,
+            "created_at": None if created_at is None else created_at.isoformat(),
+        }
+
+
+class RecordStore:
+    """The records of a project in a repository; from many threads.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where.
+        project: Whose records are written; what is read says itself whose it is.
+    """
+
+    def __init__(self, client: RegistryClient, repository: Repository, project: str) -> None:
+        self._client = client
+        self._repository = repository
+        self._project = project
+
+    def ids(
+        self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
+    ) -> Iterator[RecordId]:
+        """The records by their tags, in the order of the tag list; none where the repository does not exist.
+
+        Args:
+            kind: Only these.
+            on_unknown: Told of each tag that is neither a stage's nor a record's, while the list is read.
+        """
+        try:
+            for tag in self._client.tags(self._repository):
+                record_id = RecordId.from_tag(tag)
+                if record_id is None:
+                    if on_unknown is not None and StageId.from_tag(tag) is None:
+                        on_unknown(tag)
+                elif kind is None or record_id.kind is kind:
+                    yield record_id
+        except NotFoundError:
+            return
+
+    def read(self, record_id: RecordId) -> StoredRecord | None:
+        """Read one record, None if it is not there.
+
+        Raises:
+            BrokenRecordError: What is there under its tag is no record, or lacks a label, or cannot be read.
+        """
+        reference = self._repository.tagged(record_id.tag)
+        info = self._describe(reference)
+        if info is None:
+            return None
+        project = info.labels.get(PROJECT_LABEL)
+        if project is None:
+            raise BrokenRecordError(
+                f"{reference} is no record: it lacks the label {PROJECT_LABEL}; left alone"
+            )
+        try:
+            record = RECORDS[record_id.kind].read(record_id.name, Labels(record_id.tag, info.labels))
+        except BrokenRecordError as error:
+            raise BrokenRecordError(f"{self._repository}: {error}") from None
+        return StoredRecord(record, project, info)
+
+    def write(self, record: Record, *, force: bool = False, leash: Leash = UNLEASHED) -> Written:
+        """Write a record.
+
+        Args:
+            record: The record.
+            force: Write also what is there already.
+            leash: Holds the work back.
+
+        Raises:
+            ForbiddenError: The login may not, and it is no record that can be done without.
+            InvalidNameError: There can be no such record.
+        """
+        reference = self._repository.tagged(record.id.tag)
+        if record.kind in _WRITTEN_ONCE and not force and self._has(reference):
+            return Written.PRESENT
+        try:
+            put_record(self._client, reference, RecordImage.of(self._project, record.labels), leash=leash)
+        except ForbiddenError as error:
+            if record.kind not in _DISPENSABLE:
+                raise
+            _LOGGER.warning("%s is not written: %s", reference, error)
+            return Written.FORBIDDEN
+        return Written.WRITTEN
+
+    def _has(self, reference: Reference) -> bool:
+        try:
+            # An index is no record but a placeholder that a crash left.
+            return not self._client.head_manifest(reference).media_type.endswith("index.v1+json")
+        except NotFoundError:
+            return False
+
+    def _describe(self, reference: Reference) -> ImageInfo | None:
+        try:
+            manifest = self._client.fetch_manifest(reference)
+        except NotFoundError:
+            return None
+        except (BrokenStageError, UnsupportedManifestError) as error:
+            raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
+        if is_placeholder(manifest.annotations):
+            return None
+        if manifest.config is None:
+            raise BrokenRecordError(f"{reference} is an index and no record: left alone")
+        try:
+            config = self._client.fetch_blob(self._repository, manifest.config)
+            return describe_image(reference, manifest, config)
+        except (NotFoundError, BrokenStageError) as error:
+            raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
