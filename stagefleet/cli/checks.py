@@ -131,7 +131,7 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
         except StagefleetError as error:
             yield _failed("workers", error)
             return
-    for queue in QUEUES.values():
+    for queue in dict.fromkeys(QUEUES.values()):
         slots = [worker.slots for worker in workers if queue in worker.queues]
         check = f"workers of {queue}"
         if slots:

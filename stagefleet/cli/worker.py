@@ -29,7 +29,9 @@ def start_worker(
     ] = None,
     queues: Annotated[
         str | None,
-        typer.Option("--queues", metavar="NAMES", help=f"Of {', '.join(QUEUES.values())}; default: all."),
+        typer.Option(
+            "--queues", metavar="NAMES", help=f"Of {', '.join(dict.fromkeys(QUEUES.values()))}; default: all."
+        ),
     ] = None,
 ) -> None:
     """Work for the fleet until told to stop."""
@@ -50,5 +52,7 @@ def _checked(queues: str) -> str:
     names = [name.strip() for name in queues.split(",")]
     unknown = [name for name in names if name not in QUEUES.values()]
     if unknown:
-        raise UsageError(f"--queues {unknown[0]!r}: the queues are {', '.join(QUEUES.values())}")
+        raise UsageError(
+            f"--queues {unknown[0]!r}: the queues are {', '.join(dict.fromkeys(QUEUES.values()))}"
+        )
     return ",".join(names)
