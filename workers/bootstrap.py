@@ -18,6 +18,7 @@ from stagefleet.runs.book import RedisBook
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
+from tasks import records
 from tasks.base import Job, Workshop, register
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
@@ -29,6 +30,14 @@ OPERATIONS: Mapping[str, Callable[[StageManager, Job], Produced]] = {
     "copy_stage": copy_stage,
     "delete_stage": delete_stage,
     "describe_stage": describe_stage,
+    "rm_image_metadata": records.rm_image_metadata,
+    "rm_managed_image": records.rm_managed_image,
+    "get_import_metadata": records.get_import_metadata,
+    "rm_import_metadata": records.rm_import_metadata,
+    "get_stage_custom_tag_metadata": records.get_stage_custom_tag_metadata,
+    "delete_stage_custom_tag": records.delete_stage_custom_tag,
+    "delete_rejected_stage": records.delete_rejected_stage,
+    "rm_record": records.rm_record,
 }
 """What workers do; a worker of one's own may do other things too."""
 

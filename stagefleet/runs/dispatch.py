@@ -28,6 +28,19 @@ QUEUES: dict[str, str] = {
     "copy_stage": "copy",
     "delete_stage": "delete",
     "describe_stage": "describe",
+    **dict.fromkeys(
+        (
+            "rm_image_metadata",
+            "rm_managed_image",
+            "get_import_metadata",
+            "rm_import_metadata",
+            "get_stage_custom_tag_metadata",
+            "delete_stage_custom_tag",
+            "delete_rejected_stage",
+            "rm_record",
+        ),
+        "records",
+    ),
 }
 """The queue of each operation, so that workers can be set aside for one kind of work."""
 
