@@ -140,6 +140,12 @@ class LockSettings(_Section):
     wait_seconds: Seconds = 600
     """The longest wait for a lock, where nothing else is said."""
 
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        if self.renewal_seconds * 2 > self.lease_seconds:
+            raise ValueError("lease_seconds has to be twice renewal_seconds or more: a renewal may be lost")
+        return self
+
 
 class WorkerSettings(_Section):
     """The worker process."""

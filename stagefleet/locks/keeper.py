@@ -123,6 +123,9 @@ class HoldKeeper:
         asked_at = time.monotonic()
         for hold, is_held in zip(holds, self._renew(holds), strict=True):
             hold.settle(self._end_of(asked_at) if is_held else None)
+            if not is_held:
+                with self._lock:
+                    self._holds.discard(hold)
 
     def _end_of(self, asked_at: float) -> float:
         return asked_at + self._lease_seconds * (1 - _MARGIN_SHARE)
@@ -131,5 +134,5 @@ class HoldKeeper:
         while not self._closed.wait(self._renewal_seconds):
             try:
                 self.renew_all()
-            except StagefleetError as error:
+            except Exception as error:  # noqa: BLE001 - whatever Redis answers now, it may renew the next time
                 _log.warning("locks_not_renewed", action="renew", error=str(error))

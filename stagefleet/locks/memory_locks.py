@@ -41,6 +41,7 @@ class MemoryLocks:
         self._changed = threading.Condition()
         self._tickets: dict[str, list[_Ticket]] = {}
         self._number = 0
+        self._changes = 0
         self._keeper = HoldKeeper(
             self._renew,
             self._release,
@@ -63,16 +64,16 @@ class MemoryLocks:
         check: Callable[[], None] | None = None,
     ) -> Hold:
         """See `LockManager.acquire`."""
-        ticket, asked_at = secrets.token_hex(8), time.monotonic()
+        ticket, asked_at, seen = secrets.token_hex(8), 0.0, 0
 
         def attempt() -> int:
-            nonlocal asked_at
-            asked_at = time.monotonic()
+            nonlocal asked_at, seen
+            asked_at, seen = time.monotonic(), self._changes
             return self._attempt(name, ticket, label or default_label(), shared=shared)
 
         def nap(seconds: float) -> None:
             with self._changed:
-                self._changed.wait(seconds)
+                self._changed.wait_for(lambda: self._changes != seen, seconds)
 
         try:
             fence = wait_for(
@@ -80,6 +81,7 @@ class MemoryLocks:
                 nap,
                 lambda: self._look(name),
                 wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
+                lease_seconds=self._settings.lease_seconds,
                 on_wait=on_wait,
                 check=check,
             )
@@ -99,7 +101,7 @@ class MemoryLocks:
             before = self._live(name)
             kept = [entry for entry in before if (entry.fence == 0 if ticket is None else entry.id != ticket)]
             self._keep(name, kept)
-            self._changed.notify_all()
+            self._stir()
             return len(before) - len(kept)
 
     def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
@@ -121,8 +123,13 @@ class MemoryLocks:
                 return 0
             self._number += 1
             mine.fence = self._number
-            self._changed.notify_all()
+            if shared:
+                self._stir()  # the next in line may share it too
             return mine.fence
+
+    def _stir(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
 
     def _live(self, name: str) -> list[_Ticket]:
         now = self._clock()

@@ -82,7 +82,6 @@ class RedisLocks:
         def attempt() -> int:
             nonlocal asked_at
             asked_at = time.monotonic()
-            # One who waits asks again at least each second: silent for a lease, it has left the line.
             return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
 
         def nap(seconds: float) -> None:
@@ -100,6 +99,7 @@ class RedisLocks:
                 nap,
                 lambda: self._look(name),
                 wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
+                lease_seconds=self._settings.lease_seconds,
                 on_wait=on_wait,
                 check=check,
             )

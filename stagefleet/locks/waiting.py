@@ -14,6 +14,8 @@ from stagefleet.locks.protocol import LockInfo, OnWait
 __all__ = ["default_label", "wait_for"]
 
 _LONGEST_NAP_SECONDS = 1.0
+_NAP_SHARE = 0.25
+"""The part of a lease after which one who waits asks again: silent for a lease, it has left the line."""
 
 
 def default_label() -> str:
@@ -27,6 +29,7 @@ def wait_for(
     look: Callable[[], LockInfo],
     *,
     wait_seconds: float,
+    lease_seconds: float,
     on_wait: OnWait | None,
     check: Callable[[], None] | None,
 ) -> int:
@@ -37,6 +40,7 @@ def wait_for(
         nap: Waits at most so many seconds for something to change.
         look: Tells how the lock stands.
         wait_seconds: The longest wait.
+        lease_seconds: How long a place in the line lasts without asking again.
         on_wait: Told once, before the first wait.
         check: Called at each turn; what it raises ends the wait.
 
@@ -47,6 +51,7 @@ def wait_for(
         LockTimeoutError: It was not granted in time.
     """
     give_up_at = time.monotonic() + wait_seconds
+    longest_nap = min(_LONGEST_NAP_SECONDS, lease_seconds * _NAP_SHARE)
     fence = attempt()
     if not fence and wait_seconds > 0 and on_wait is not None:
         on_wait(look())
@@ -56,7 +61,7 @@ def wait_for(
             raise LockTimeoutError(_refusal(look(), wait_seconds))
         if check is not None:
             check()
-        nap(min(left, _LONGEST_NAP_SECONDS * random.uniform(0.5, 1)))  # noqa: S311 - jitter, no secret
+        nap(min(left, longest_nap * random.uniform(0.5, 1)))  # noqa: S311 - jitter, no secret
         fence = attempt()
     return fence
 

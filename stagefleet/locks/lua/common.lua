@@ -3,8 +3,10 @@
 --   lock:N:holders  zset  ticket -> when its lease ends
 --   lock:N:queue    zset  ticket -> its number; the least is served first
 --   lock:N:tickets  hash  ticket -> JSON {shared, label, fence, until}, of those who hold and those who wait
--- and of all: locks (set of names in use), lock:fence (counter that never expires, for fences and numbers).
--- A lock that nobody holds or waits for has no keys.
+-- and of all: locks (zset of names in use -> when to look at them next), lock:fence (counter that never
+-- expires, for fences and numbers).
+-- A lock that nobody holds or waits for has no keys; what a dead client left is swept by those who ask for
+-- other locks.
 
 local P = ARGV[1]
 local clock = redis.call('TIME')
@@ -24,10 +26,13 @@ local function keep(name, ticket, facts)
 end
 
 local function drop(name, ticket)
-  redis.call('ZREM', key(name, 'holders'), ticket)
-  redis.call('ZREM', key(name, 'queue'), ticket)
+  if redis.call('ZREM', key(name, 'holders'), ticket) == 0 then
+    redis.call('ZREM', key(name, 'queue'), ticket)
+  end
   return redis.call('HDEL', key(name, 'tickets'), ticket)
 end
+
+local function in_use(name) return redis.call('EXISTS', key(name, 'tickets')) == 1 end
 
 -- Forget whose time is over; returns how many they were.
 local function prune(name)
@@ -42,9 +47,19 @@ end
 
 -- Tell those who wait, and forget the lock if nobody is left.
 local function stir(name)
-  if redis.call('EXISTS', key(name, 'tickets')) == 0 then
-    redis.call('SREM', P .. 'locks', name)
-  else
+  if in_use(name) then
     redis.call('PUBLISH', P .. 'lock:' .. name, '1')
+  else
+    redis.call('ZREM', P .. 'locks', name)
+  end
+end
+
+-- Forget a few locks of clients that vanished, so that they do not pile up; `pause` ms until a lock that is
+-- in use is looked at again.
+local function sweep(pause)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'locks', '-inf', now, 'LIMIT', 0, 2)) do
+    redis.call('ZADD', P .. 'locks', now + pause, name)
+    prune(name)
+    stir(name)
   end
 end

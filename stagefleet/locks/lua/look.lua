@@ -1,5 +1,5 @@
 -- How locks stand. ARGV: a name, or none for all. Returns JSON: [[name, [holder...], [waiting...]]...].
-local names = ARGV[3] and { ARGV[3] } or redis.call('SMEMBERS', P .. 'locks')
+local names = ARGV[3] and { ARGV[3] } or redis.call('ZRANGE', P .. 'locks', 0, -1)
 table.sort(names)
 local answers = {}
 local function told(name, part)
@@ -16,7 +16,7 @@ for _, name in ipairs(names) do
   if #holders + #waiting > 0 then
     answers[#answers + 1] = { name, holders, waiting }
   else
-    redis.call('SREM', P .. 'locks', name)
+    redis.call('ZREM', P .. 'locks', name)
   end
 end
 return cjson.encode(answers)
