@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from stagefleet.embedded import Embedded
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.names import Repository, StageId
+from stagefleet.records import RecordId, RecordKind
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
+
+if TYPE_CHECKING:
+    from stagefleet.manager.records import RecordManager  # brings the client of registries
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
@@ -26,6 +30,13 @@ class Registries(Protocol):
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
+
+    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
+        """The records of a repository of one kind, none where it does not exist."""
+
+    @property
+    def records(self) -> RecordManager:
+        """What can be done with records and custom tags."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -73,6 +84,13 @@ class _RegistryAccess:
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         return self._manager.describe_stage(repository, stage_id)
+
+    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
+        return self.records.ids(repository, kind)
+
+    @property
+    def records(self) -> RecordManager:
+        return self._manager.records
 
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)

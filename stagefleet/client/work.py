@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from stagefleet.errors import StagesMissingError, TooManyItemsError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
+from stagefleet.records import RecordId, RecordKind
 from stagefleet.runs.model import MAX_ITEMS, ItemState, Outcome
 
 __all__ = ["Catalogue", "CopyWork", "DeleteWork", "Plan", "StageIds", "Work", "parse_repository"]
@@ -24,6 +25,9 @@ class Catalogue(Protocol):
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         """The stages of a repository, none where it does not exist."""
+
+    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
+        """The records of a repository of one kind, none where it does not exist."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""

@@ -1,0 +1,119 @@
+"""What a caller asks to be done with records: arguments checked once, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from stagefleet.client.work import Catalogue, Plan, parse_repository
+from stagefleet.errors import TooManyItemsError, UsageError
+from stagefleet.names import Repository, StageId
+from stagefleet.records import ImageMetadata, RecordId, RecordKind
+from stagefleet.records.image_names import NAMELESS
+from stagefleet.runs.model import MAX_ITEMS
+
+__all__ = ["RecordWork", "image_metadata_items"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWork:
+    """Read or delete records of one kind.
+
+    Attributes:
+        operation: The name of the task.
+        repository: Where they are.
+        kind: Their kind.
+        names: Which, None for all.
+        details: Options of the task besides the repository.
+    """
+
+    operation: str
+    repository: Repository
+    kind: RecordKind
+    names: tuple[str, ...] | None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        operation: str,
+        repository: str | Repository,
+        kind: RecordKind,
+        names: Iterable[str | StageId] | None,
+        details: Mapping[str, str] | None = None,
+    ) -> RecordWork:
+        """Check the arguments.
+
+        Raises:
+            UsageError: One of them is malformed.
+        """
+        return cls(operation, parse_repository(repository), kind, _parse_names(kind, names), details or {})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {"repository": str(self.repository), **self.details}
+
+    @property
+    def stage_ids(self) -> tuple[str, ...] | None:
+        """The names, as in `Work`: all that is asked for with these options."""
+        return self.names
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """All that was named, else what the tag list has.
+
+        Raises:
+            TooManyItemsError: There are more than a run may have.
+        """
+        if self.names is not None:
+            catalogue.ping(self.repository)
+            return Plan(_bounded(self.names))
+        found = catalogue.record_ids(self.repository, self.kind)
+        return Plan(_bounded(_item(record_id) for record_id in found))
+
+
+def image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
+    """One item for each commit of each stage, `COMMIT_STAGEID`.
+
+    Raises:
+        UsageError: A stage or a commit is malformed.
+    """
+    items: dict[str, None] = {}
+    for name, commits in stage_commits.items():
+        stage_id = StageId.parse(str(name))
+        _refuse_string(commits, "the commits of a stage are")
+        for commit in commits:
+            _ = ImageMetadata("0", commit, stage_id).id  # refuses what no record can have
+            items[f"{commit}_{stage_id}"] = None
+    return tuple(items)
+
+
+def _parse_names(kind: RecordKind, names: Iterable[str | StageId] | None) -> tuple[str, ...] | None:
+    """Each once, in the order of naming; custom tags as they were named, which may be by their slugs."""
+    if names is None:
+        return None
+    _refuse_string(names, "the records are")
+    parsed: dict[str, None] = {}
+    for name in names:
+        record_id = RecordId.of(kind, str(name))
+        parsed[str(name) if kind is RecordKind.CUSTOM_TAG else _item(record_id)] = None
+    return tuple(parsed)
+
+
+def _item(record_id: RecordId) -> str:
+    """What a run calls a record; no item is empty."""
+    return record_id.name or NAMELESS
+
+
+def _refuse_string(names: object, what: str) -> None:
+    if isinstance(names, str):
+        raise UsageError(f"{what} one string, {names[:40]!r}: hand in a list")
+
+
+def _bounded(names: Iterable[str]) -> list[str]:
+    found = list(islice(names, MAX_ITEMS + 1))
+    if len(found) > MAX_ITEMS:
+        raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: name fewer records, in several runs")
+    return found
