@@ -38,6 +38,7 @@ from stagefleet.errors import SettingsError
 from stagefleet.names import DockerDaemon, Repository, parse_address
 
 __all__ = [
+    "CacheSettings",
     "EngineSettings",
     "FlowerSettings",
     "HttpSettings",
@@ -147,6 +148,15 @@ class LockSettings(_Section):
         return self
 
 
+class CacheSettings(_Section):
+    """What the fleet remembers of stages, in Redis; losing it loses nothing."""
+
+    entries: Annotated[int, Field(ge=1)] = 100_000
+    """Descriptions kept of one storage, at about 400 bytes each."""
+    lifetime_seconds: Seconds = 30 * 24 * 3600
+    """How long a storage that nobody asks about is remembered."""
+
+
 class WorkerSettings(_Section):
     """The worker process."""
 
@@ -249,6 +259,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     runs: RunSettings = RunSettings()
     locks: LockSettings = LockSettings()
+    caches: CacheSettings = CacheSettings()
     worker: WorkerSettings = WorkerSettings()
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()

@@ -1,0 +1,156 @@
+"""The description cache: one look-up serves all workers and clients of a fleet.
+
+A stage's name never changes its content, so an entry never goes stale: it goes with the stage's deletion or
+rejection. Losing entries loses nothing but a request to the registry, so the cache is bounded by dropping
+some at random, and is silent where Redis is out of reach.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import redis
+import structlog
+from pydantic import ValidationError
+
+from stagefleet.connection import connect_redis, reaching
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.names import StageId
+from stagefleet.packing import pack, unpack
+from stagefleet.settings import CacheSettings, Settings
+from stagefleet.stages import ImageInfo, StageDescription
+
+__all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
+
+_NAMES_A_CALL = 1000
+
+_log = structlog.get_logger(__name__)
+
+
+class DescriptionCache(Protocol):
+    """Keeps descriptions by storage and stage; from many threads. None of it raises for a cache out of reach."""
+
+    def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        """What is known of some stages of a storage, None for each that is not known."""
+
+    def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
+        """Keep descriptions of stages of a storage."""
+
+    def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
+        """Drop what is known of stages that were deleted or rejected."""
+
+
+class RedisDescriptions:
+    """Descriptions in the fleet's Redis: a hash a storage, the stage's tag to its packed description."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = f"{prefix}descriptions:"
+        self._settings = settings
+        self._was_told = False
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisDescriptions:
+        """The cache at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        """See `DescriptionCache.find`; one round trip for all."""
+        chunks = [stage_ids[n : n + _NAMES_A_CALL] for n in range(0, len(stage_ids), _NAMES_A_CALL)]
+        try:
+            with reaching(self._redis):
+                pipe = self._redis.pipeline(transaction=False)
+                for chunk in chunks:
+                    pipe.hmget(self._prefix + storage, [str(stage_id) for stage_id in chunk])
+                found = [data for answer in pipe.execute() for data in answer] if chunks else []
+        except RedisUnreachableError as error:
+            self._complain(error)
+            return [None] * len(stage_ids)
+        return [_decoded(stage_id, data) for stage_id, data in zip(stage_ids, found, strict=True)]
+
+    def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
+        """See `DescriptionCache.remember`."""
+        if not descriptions:
+            return
+        entries = {str(entry.stage_id): _encoded(entry) for entry in descriptions}
+        name, settings = self._prefix + storage, self._settings
+        try:
+            with reaching(self._redis):
+                pipe = self._redis.pipeline(transaction=False)
+                pipe.hset(name, mapping=entries)
+                pipe.expire(name, round(settings.lifetime_seconds))
+                pipe.hlen(name)
+                surplus = pipe.execute()[2] - settings.entries
+                if surplus > 0:
+                    self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
+        except RedisUnreachableError as error:
+            self._complain(error)
+
+    def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
+        """See `DescriptionCache.forget`."""
+        if not stage_ids:
+            return
+        try:
+            with reaching(self._redis):
+                self._redis.hdel(self._prefix + storage, *map(str, stage_ids))
+        except RedisUnreachableError as error:
+            self._complain(error)
+
+    def _complain(self, error: RedisUnreachableError) -> None:
+        """Once: whoever asks goes on without."""
+        if not self._was_told:
+            self._was_told = True
+            _log.warning("descriptions_out_of_reach", action="cache", error=str(error))
+
+
+class MemoryDescriptions:
+    """Descriptions in this process, for embedded commands and tests."""
+
+    def __init__(self, settings: CacheSettings | None = None) -> None:
+        self._entries = (CacheSettings() if settings is None else settings).entries
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[StageId, StageDescription]] = {}
+
+    def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        """See `DescriptionCache.find`."""
+        with self._lock:
+            known: Mapping[StageId, StageDescription] = self._known.get(storage, {})
+            return [known.get(stage_id) for stage_id in stage_ids]
+
+    def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
+        """See `DescriptionCache.remember`; the oldest entries go."""
+        with self._lock:
+            known = self._known.setdefault(storage, {})
+            known.update({entry.stage_id: entry for entry in descriptions})
+            while len(known) > self._entries:
+                del known[next(iter(known))]
+
+    def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
+        """See `DescriptionCache.forget`."""
+        with self._lock:
+            for stage_id in stage_ids:
+                self._known.get(storage, {}).pop(stage_id, None)
+
+
+def _encoded(description: StageDescription) -> bytes:
+    return pack(description.info.model_dump_json(exclude_defaults=True).encode())
+
+
+def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:
+    if data is None:
+        return None
+    try:
+        info = ImageInfo.model_validate_json(unpack(data))
+    except (ValueError, ValidationError):
+        return None  # of another version: asked anew
+    return StageDescription(stage_id=stage_id, info=info)
