@@ -15,7 +15,14 @@ from kombu.entity import Exchange, Queue
 
 from config import transport
 from stagefleet.errors import SettingsError
-from stagefleet.runs.dispatch import QUEUES, broker_options, broker_url, queue_of, task_name
+from stagefleet.runs.dispatch import (
+    QUEUES,
+    broker_options,
+    broker_url,
+    host_queue,
+    queue_of,
+    task_name,
+)
 from stagefleet.settings import Settings
 
 __all__ = ["make_app", "work_queue"]
@@ -51,6 +58,7 @@ def work_queue(name: str) -> Queue:
 
 def _configuration(settings: Settings, redis_url: str, operations: list[str]) -> dict[str, Any]:
     queues = sorted({queue_of(operation) for operation in operations})
+    own = [] if settings.engine.address is None else [host_queue(settings.engine.host_name)]
     configuration: dict[str, Any] = {
         "broker_url": broker_url(redis_url),
         "broker_transport_options": broker_options(settings.key_prefix),
@@ -66,7 +74,7 @@ def _configuration(settings: Settings, redis_url: str, operations: list[str]) ->
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_create_missing_queues": False,
-        "task_queues": [work_queue(name) for name in queues],
+        "task_queues": [work_queue(name) for name in [*queues, *own]],
         "task_default_queue": queues[0],
         "task_default_exchange": "",
         "task_default_exchange_type": "direct",

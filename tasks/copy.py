@@ -1,9 +1,9 @@
-"""Copying one stage from one repository to another."""
+"""Copying one stage from one place to another."""
 
 from __future__ import annotations
 
 from stagefleet.manager import Produced, StageManager
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, StageId, parse_address
 from tasks.base import Job
 
 __all__ = ["copy_stage"]
@@ -12,14 +12,18 @@ __all__ = ["copy_stage"]
 def copy_stage(manager: StageManager, job: Job) -> Produced:
     """Copy the stage that `job.item` names.
 
-    Options: `source`, `destination` (repositories), `verify` (compare digests of what is there already).
+    Options: `source`, `destination` (one may be this host's engine), `verify` (compare what is there).
     """
     options = job.options
+    source, destination = parse_address(options["source"]), parse_address(options["destination"])
+    stage_id, verify = StageId.parse(job.item), options.get("verify", False)
+    if isinstance(source, DockerDaemon) or isinstance(destination, DockerDaemon):
+        return manager.host.copy_stage(source, destination, stage_id, verify=verify, leash=job.leash)
     return manager.copy_stage(
-        Repository.parse(options["source"]),
-        Repository.parse(options["destination"]),
-        StageId.parse(job.item),
+        source,
+        destination,
+        stage_id,
         run=job.run,
-        verify=options.get("verify", False),
+        verify=verify,
         leash=job.leash,
     )

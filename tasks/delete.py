@@ -1,22 +1,28 @@
-"""Deleting one stage from a repository."""
+"""Deleting one stage from where it is kept."""
 
 from __future__ import annotations
 
 from stagefleet.manager import Produced, StageManager
-from stagefleet.names import Repository, StageId
+from stagefleet.manager.use_policy import UsePolicy
+from stagefleet.names import DockerDaemon, StageId, parse_address
 from tasks.base import Job
 
 __all__ = ["delete_stage"]
 
 
 def delete_stage(manager: StageManager, job: Job) -> Produced:
-    """Delete the stage that `job.item` names; option `repository`.
+    """Delete the stage that `job.item` names.
 
+    Options: `repository`; where that is this host's engine, those of `UsePolicy` besides.
     What else the run is to delete decides whether a digest that stages share may go as a whole.
     """
+    address, stage_id = parse_address(job.options["repository"]), StageId.parse(job.item)
+    if isinstance(address, DockerDaemon):
+        policy = UsePolicy.of_options(job.options)
+        return manager.host.delete_stage(address, stage_id, policy, leash=job.leash)
     return manager.delete_stage(
-        Repository.parse(job.options["repository"]),
-        StageId.parse(job.item),
+        address,
+        stage_id,
         run=job.run,
         asked=job.asked,
         leash=job.leash,

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from celery import Celery
+from redis import Redis
 
 from config.celery import make_app
 from stagefleet.connection import connect_redis
 from stagefleet.errors import SettingsError
+from stagefleet.locks import RedisLocks
 from stagefleet.manager import Produced, StageManager
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.book import RedisBook
@@ -23,6 +25,7 @@ from tasks.base import Job, Workshop, register
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
 from tasks.describe import describe_stage
+from tasks.fetch import fetch_stage
 
 __all__ = ["OPERATIONS", "Parts", "build_parts"]
 
@@ -38,6 +41,7 @@ OPERATIONS: Mapping[str, Callable[[StageManager, Job], Produced]] = {
     "delete_stage_custom_tag": records.delete_stage_custom_tag,
     "delete_rejected_stage": records.delete_rejected_stage,
     "rm_record": records.rm_record,
+    "fetch_stage": fetch_stage,
 }
 """What workers do; a worker of one's own may do other things too."""
 
@@ -82,9 +86,26 @@ def build_parts(
     closing.callback(client.close)
     book = RedisBook(redis, prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds)
     manager = StageManager(client, book)
+    _attach_host(manager, client, redis, settings, closing)
     keeper = LeaseKeeper(ledger, settings.runs)
     closing.callback(keeper.close)
     workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
     for operation, function in operations.items():
         register(app, operation, partial(function, manager), workshop)
     return Parts(app=app, ledger=ledger, keeper=keeper, closing=closing)
+
+
+def _attach_host(
+    manager: StageManager, client: RegistryClient, redis: Redis, settings: Settings, closing: ExitStack
+) -> None:
+    """Let the manager work with the Docker Engine of this host, if it has one."""
+    if settings.engine.address is None:
+        return
+    from stagefleet.manager.host import make_host  # noqa: PLC0415 - brings docker-py, a tenth of a second
+
+    locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
+    closing.callback(locks.close)
+    host = make_host(settings.engine, manager, client, locks)
+    if host is not None:
+        closing.callback(host.close)
+        manager.attach_host(host)

@@ -28,6 +28,7 @@ from stagefleet.errors import SettingsError, StagefleetError
 from stagefleet.launch import isolated_command
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
+from workers.queues import choose_queues
 
 __all__ = ["Child", "Supervisor", "main", "process_command"]
 
@@ -46,16 +47,15 @@ _log = structlog.get_logger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a worker until it is told to stop; the exit status is that of `stagefleet worker`."""
+    known = ", ".join(sorted(set(QUEUES.values())))
     parser = argparse.ArgumentParser(prog="stagefleet worker")
     parser.add_argument("--processes", type=int, help="worker processes; one a CPU by default")
     parser.add_argument("--concurrency", type=int, help="items at once in each process")
-    parser.add_argument(
-        "--queues", help=f"queues to listen to, with commas between; {_queue_names()} by default"
-    )
+    parser.add_argument("--queues", help=f"queues to listen to, with commas between; {known} by default")
     options = parser.parse_args(arguments)
     try:
         settings = _with_options(load_settings(), options.processes, options.concurrency)
-        queues = _parse_queues(options.queues)
+        queues = choose_queues(_names(options.queues), settings.engine)
         if settings.redis_url is None:
             raise SettingsError(
                 "workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml"
@@ -84,10 +84,6 @@ def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
     return isolated_command("workers.app", "--concurrency", str(concurrency), "--queues", ",".join(queues))
 
 
-def _queue_names() -> list[str]:
-    return sorted(set(QUEUES.values()))
-
-
 def _with_options(settings: Settings, processes: int | None, concurrency: int | None) -> Settings:
     given = {"processes": processes, "concurrency": concurrency}
     for name, value in given.items():
@@ -97,15 +93,8 @@ def _with_options(settings: Settings, processes: int | None, concurrency: int | 
     return settings.model_copy(update={"worker": settings.worker.model_copy(update=changes)})
 
 
-def _parse_queues(text: str | None) -> list[str]:
-    if text is None:
-        return _queue_names()
-    queues = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = sorted(set(queues) - set(_queue_names()))
-    if unknown or not queues:
-        named = ", ".join(unknown) or "none named"
-        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(_queue_names())}")
-    return list(dict.fromkeys(queues))
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 @dataclass(slots=True)

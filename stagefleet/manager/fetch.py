@@ -22,7 +22,6 @@ from stagefleet.errors import (
     StorageStateChangedError,
     TruncatedError,
 )
-from stagefleet.manager.fetch_sources import FetchSources
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import reject_stage
 from stagefleet.manager.soundness import check_stage
@@ -33,6 +32,7 @@ from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
+from stagefleet.storages.roles import Roles
 
 __all__ = ["StageFetch", "Stages"]
 
@@ -69,7 +69,7 @@ class StageFetch:
         client: Speaks to registries.
         engine: The host's engine.
         note: Told the name of each image that was used here.
-        sources: Where stages come from.
+        roles: Where stages come from.
         run: The run's id.
         leash: Holds the work back.
     """
@@ -80,7 +80,7 @@ class StageFetch:
         client: RegistryClient,
         engine: Engine,
         note: Callable[[str], None],
-        sources: FetchSources,
+        roles: Roles,
         *,
         run: str,
         leash: Leash,
@@ -89,7 +89,7 @@ class StageFetch:
         self._client = client
         self._engine = engine
         self._note = note
-        self._sources = sources
+        self._roles = roles
         self._run = run
         self._leash = leash
 
@@ -100,7 +100,7 @@ class StageFetch:
             StorageStateChangedError: The primary does not have it any more, or it is broken: look again.
             EngineError: The engine could not take it.
         """
-        primary = self._sources.primary
+        primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
             return self._look(primary, stage_id)
         name = str(primary.tagged(str(stage_id)))
@@ -129,7 +129,7 @@ class StageFetch:
         self, primary: Repository, stage_id: StageId, lacking: list[Repository]
     ) -> Produced | None:
         """Bring the stage from the first cache that gives it; those before are noted as lacking it."""
-        for cache in self._sources.caches:
+        for cache in self._roles.caches:
             try:
                 return self._bring(cache, primary, stage_id)
             except _OURS:
@@ -162,7 +162,7 @@ class StageFetch:
             check_stage(self._client, RegistryStorage(self._client, primary), stage_id, leash=self._leash)
         except BrokenStageError as broken:
             _LOGGER.warning("stage %s is broken and will be rejected in %s: %s", stage_id, primary, broken)
-            reject_stage(self._client, primary, stage_id, project=self._sources.project, leash=self._leash)
+            reject_stage(self._client, primary, stage_id, project=self._roles.project, leash=self._leash)
         except StageNotFoundError:
             return  # gone meanwhile
         else:

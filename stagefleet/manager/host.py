@@ -10,19 +10,21 @@ from stagefleet.errors import EngineError, ImageInUseError, UsageError
 from stagefleet.locks import LockManager
 from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
 from stagefleet.manager.fetch import StageFetch, Stages
-from stagefleet.manager.fetch_sources import FetchSources
 from stagefleet.manager.image_locks import ImageLocks
 from stagefleet.manager.image_use import ImageUse
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.use_policy import UsePolicy
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.registry import RegistryClient
+from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
-from stagefleet.stages import StageDescription
+from stagefleet.settings import EngineSettings, docker_config_file
+from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
+from stagefleet.storages.engine.storage import describe_image_in
+from stagefleet.storages.roles import Roles
 
-__all__ = ["HostManager", "LastUsed", "image_of"]
+__all__ = ["HostManager", "LastUsed", "image_of", "make_host"]
 
 _CONFLICT = 409
 
@@ -63,6 +65,10 @@ class HostManager:
         self._locks = ImageLocks(locks, host)
         self._last_used = last_used
 
+    def close(self) -> None:
+        """Close the connections to the engine."""
+        self._engine.close()
+
     def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
         """The stages of a project in the engine."""
         return iter(EngineStorage(self._engine, address).stage_ids())
@@ -75,17 +81,20 @@ class HostManager:
         """
         return EngineStorage(self._engine, address).describe(stage_id)
 
-    def fetch_stage(self, sources: FetchSources, stage_id: StageId, *, run: str, leash: Leash) -> Produced:
+    def describe_image(self, reference: Reference) -> ImageInfo | None:
+        """Any image in the engine by its name, None if it is not there."""
+        found = self._engine.find(str(reference))
+        return None if found is None else describe_image_in(found, reference.repository, reference.tag or "")
+
+    def fetch_stage(self, roles: Roles, stage_id: StageId, *, run: str, leash: Leash) -> Produced:
         """Bring a stage to this host; see `manager.fetch`.
 
         Raises:
             StorageStateChangedError: It is not any more where it was found: look again.
             LockTimeoutError: Its image is being removed, and that takes too long.
         """
-        fetch = StageFetch(
-            self._stages, self._client, self._engine, self._note, sources, run=run, leash=leash
-        )
-        with self._locks.hold(image_of(sources.primary, stage_id), check=leash.check):
+        fetch = StageFetch(self._stages, self._client, self._engine, self._note, roles, run=run, leash=leash)
+        with self._locks.hold(image_of(roles.primary, stage_id), check=leash.check):
             return fetch.carry_out(stage_id)
 
     def copy_stage(
@@ -165,3 +174,17 @@ class HostManager:
 def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
     """The name that a stage's image has in an engine."""
     return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"
+
+
+def make_host(
+    settings: EngineSettings,
+    stages: Stages,
+    client: RegistryClient,
+    locks: LockManager,
+    last_used: LastUsed | None = None,
+) -> HostManager | None:
+    """What can be done with the engine of this host, None where there is none; connects when it is used."""
+    if settings.address is None:
+        return None
+    engine = Engine(settings.address, settings, config=DockerConfig(docker_config_file()))
+    return HostManager(stages, client, engine, host=settings.host_name, locks=locks, last_used=last_used)

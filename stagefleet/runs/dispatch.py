@@ -41,6 +41,7 @@ QUEUES: dict[str, str] = {
         ),
         "records",
     ),
+    "fetch_stage": "fetch",
 }
 """The queue of each operation, so that workers can be set aside for one kind of work."""
 

@@ -15,11 +15,11 @@ from stagefleet.errors import (
 )
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
-from stagefleet.manager.fetch_sources import FetchSources
 from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
+from stagefleet.storages.roles import Roles
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker
 
@@ -62,8 +62,8 @@ def caches(make_registry):
 
 
 def fetch(host, primary, stage_id, *caches):
-    sources = FetchSources("app", primary, caches)
-    return host.fetch_stage(sources, stage_id, run="run", leash=UNLEASHED)
+    roles = Roles("app", primary, caches=caches)
+    return host.fetch_stage(roles, stage_id, run="run", leash=UNLEASHED)
 
 
 def tags_of(server, path):

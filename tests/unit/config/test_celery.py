@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from config.celery import make_app
 from config.transport import BriskConnection, MendedChannel, MendedTransport
 from stagefleet.errors import SettingsError
+from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings
 
 
@@ -23,7 +24,7 @@ def test_without_a_redis_there_is_no_application():
 
 
 def test_the_queues_are_ours_and_no_others(app):
-    assert {"copy", "delete", "describe"} == set(app.amqp.queues)
+    assert set(QUEUES.values()) == set(app.amqp.queues)
     assert not app.conf.task_create_missing_queues
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stagefleet.errors import SettingsError
 from stagefleet.settings import Settings
-from workers.supervisor import Child, _parse_queues, _with_options
+from workers.supervisor import Child, _with_options
 
 
 def test_a_process_that_dies_early_is_started_again_after_longer_and_longer_pauses():
@@ -19,17 +19,6 @@ def test_a_process_that_lived_long_is_started_again_at_once():
     child = Child(1, failures=5, started_at=0.0)
     assert 0.0 == child.note_end(now=31.0)
     assert 0 == child.failures
-
-
-def test_queues_are_those_named_or_all():
-    assert ["copy", "delete", "describe"] == _parse_queues(None)
-    assert ["describe", "copy"] == _parse_queues("describe, copy,describe")
-
-
-@pytest.mark.parametrize("text", ["", ",", "copy,nonsense"])
-def test_queues_that_are_not_there_are_refused(text):
-    with pytest.raises(SettingsError, match="copy, delete, describe"):
-        _parse_queues(text)
 
 
 def test_options_stand_over_the_settings():

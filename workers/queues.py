@@ -1,0 +1,45 @@
+"""Which queues a worker listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stagefleet.errors import SettingsError
+from stagefleet.runs.dispatch import QUEUES, host_queue, queue_of
+from stagefleet.settings import EngineSettings
+
+__all__ = ["choose_queues", "own_queues"]
+
+_FETCH = queue_of("fetch_stage")
+
+
+def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
+    """The queues of a worker: those asked for, or all; with `fetch` comes its host's own.
+
+    Only a worker with a Docker Engine can fetch: to listen would mean to fail what others could do.
+
+    Args:
+        asked: Names, None for all.
+        engine: The engine of this host.
+
+    Raises:
+        SettingsError: A queue does not exist, or needs an engine where there is none.
+    """
+    known = sorted(set(QUEUES.values()))
+    has_engine = engine.address is not None
+    if asked is None:
+        asked = [name for name in known if has_engine or name != _FETCH]
+    unknown = sorted(set(asked) - set(known))
+    if unknown or not asked:
+        named = ", ".join(unknown) or "none named"
+        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(known)}")
+    if _FETCH in asked and not has_engine:
+        raise SettingsError(
+            f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
+        )
+    return list(dict.fromkeys([*asked, *(own_queues(engine) if _FETCH in asked else ())]))
+
+
+def own_queues(engine: EngineSettings) -> list[str]:
+    """The queues that only workers of this host listen to."""
+    return [] if engine.address is None else [host_queue(engine.host_name)]
