@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 from stagefleet.errors import EngineMissingError, StageNotFoundError
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
+from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.listing import Comparison, compare
 from stagefleet.manager.produced import Produced
+from stagefleet.manager.project import ProjectManager
+from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
 from stagefleet.manager.rejecting import rejections_key
 from stagefleet.names import Repository, StageId
@@ -18,6 +21,7 @@ from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.runs.book import FLEET, SharedBook
 from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
+from stagefleet.storages.roles import Roles
 
 if TYPE_CHECKING:
     from stagefleet.manager.host import HostManager  # brings docker-py: only where there is an engine
@@ -44,10 +48,20 @@ class StageManager:
         self._client = client
         self._book = book
         self._host: HostManager | None = None
+        self._final_lists = FinalLists(client, book)
+
+    def project(self, roles: Roles) -> ProjectManager:
+        """What can be done with the stages of a project, in all its storages."""
+        return ProjectManager(Reach(self, self._client), self._final_lists, roles)
 
     def attach_host(self, host: HostManager) -> None:
         """Take over what is to be done with the Docker Engine of this host."""
         self._host = host
+
+    @property
+    def has_host(self) -> bool:
+        """Whether there is a Docker Engine here."""
+        return self._host is not None
 
     @property
     def host(self) -> HostManager:

@@ -74,6 +74,15 @@ class RegistryStorage:
         reference = self.address.tagged(str(stage_id))
         return StageDescription(stage_id=stage_id, info=self._describe(reference, manifest))
 
+    def describe_image(self, reference: Reference) -> ImageInfo:
+        """Describe any image of the repository.
+
+        Raises:
+            NotFoundError: It is not there.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        return self._describe(reference, self._client.fetch_manifest(reference))
+
     def fetch_member(self, index: Manifest, member: Reference) -> Manifest:
         """A manifest that an index names.
 

@@ -1,0 +1,171 @@
+"""Look up the stages of a project: through its caches, under the primary's name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from threading import Lock
+from typing import Protocol
+
+from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError
+from stagefleet.manager.mishaps import warned
+from stagefleet.manager.reach import Reach
+from stagefleet.manager.renaming import renamed
+from stagefleet.manager.secondary import Select, oldest
+from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.registry.leash import UNLEASHED
+from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.storages import StageIdList
+from stagefleet.storages.roles import Roles
+
+__all__ = ["Memory", "StageLookup", "new_created_ms"]
+
+
+class Memory(Protocol):
+    """Descriptions that were remembered, by storage."""
+
+    def find(self, storage: str, names: Sequence[str]) -> list[StageDescription | None]:
+        """What is remembered of these, in their order."""
+
+
+class StageLookup:
+    """Looks up the stages of a project; from many threads.
+
+    Args:
+        reach: The way to stages.
+        roles: The project's storages.
+        memory: What was described before; nothing if None.
+    """
+
+    def __init__(self, reach: Reach, roles: Roles, *, memory: Memory | None = None) -> None:
+        self._reach = reach
+        self._roles = roles
+        self._memory = memory
+        self._lock = Lock()
+        self._last_list: StageIdList | None = None
+
+    # Stages
+
+    def stage_ids(self) -> StageIdList:
+        """The stages of the primary storage, from its tag list of now."""
+        listed = self._reach.list_stages(self._roles.primary)
+        with self._lock:
+            self._last_list = listed
+        return listed
+
+    def last_stage_ids(self) -> StageIdList:
+        """The stages of the primary as they were last listed here; listed now, if they never were."""
+        with self._lock:
+            known = self._last_list
+        return self.stage_ids() if known is None else known
+
+    def final_stage_ids(self) -> Collection[StageId]:
+        """The stages of the final storage, by itself; none where the project has none."""
+        final = self._roles.final
+        return () if final is None else self._reach.list_stages(final)
+
+    def describe(self, stage_id: StageId) -> StageDescription:
+        """Describe a stage of the primary storage.
+
+        What was remembered of it comes first, then each cache in turn; a cache that fails is warned of and
+        passed over. A Docker Engine as primary is asked directly.
+
+        Returns:
+            The description, under the primary's name wherever it came from.
+
+        Raises:
+            StageNotFoundError: It is not there, or rejected.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        primary = self._roles.primary
+        if isinstance(primary, DockerDaemon):
+            return self._reach.describe(primary, stage_id)
+        self._reach.stages.refuse_rejected(primary, stage_id, UNLEASHED)
+        return self._remembered(primary, stage_id) or self._cached(primary, stage_id) or self._own(stage_id)
+
+    def describe_final(self, stage_id: StageId) -> StageDescription:
+        """Describe a stage of the final storage, by itself: caches do not know it under that name.
+
+        Raises:
+            StageNotFoundError: It is not there, or the project has no final storage.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        if self._roles.final is None:
+            raise StageNotFoundError(f"project {self._roles.project} has no final storage")
+        return self._reach.describe(self._roles.final, stage_id)
+
+    def by_digest(self, digest: str) -> list[StageDescription]:
+        """The stages of a digest, described; what is broken or gone meanwhile is left out."""
+        return self._described(self.stage_ids(), digest)
+
+    def by_digest_as_known(self, digest: str) -> list[StageDescription]:
+        """As `by_digest`, from the tag list last seen; it is read afresh if that gives nothing."""
+        return self._described(self.last_stage_ids(), digest) or self.by_digest(digest)
+
+    def select(
+        self, descriptions: Iterable[StageDescription], rule: Select = oldest
+    ) -> StageDescription | None:
+        """Choose one of the stages of a digest: the oldest, unless there is another rule; None of none."""
+        by_id = {description.stage_id: description for description in descriptions}
+        chosen = rule(by_id)
+        return None if chosen is None else by_id[chosen]
+
+    def new_stage_id(self, digest: str, known: Iterable[StageId] | None = None) -> StageId:
+        """An id for a stage of a digest that is about to be built; no known one has it.
+
+        Args:
+            digest: Its digest.
+            known: The stages that there are; those listed last if None.
+        """
+        ids = self.last_stage_ids() if known is None else known
+        taken = {stage_id.created_ms for stage_id in ids if stage_id.digest == digest}
+        return StageId(digest, new_created_ms(taken))
+
+    # Images
+
+    def image_info(self, reference: Reference) -> ImageInfo:
+        """An image by its name: as this host's engine has it, else as its registry has it.
+
+        Raises:
+            NotFoundError: Neither has it.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        return self._reach.image(reference)
+
+    def _remembered(self, storage: Repository, stage_id: StageId) -> StageDescription | None:
+        return None if self._memory is None else self._memory.find(str(storage), [str(stage_id)])[0]
+
+    def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
+        for cache in self._roles.caches:
+            try:
+                with warned(f"cache {cache} does not describe stage {stage_id}"):
+                    return renamed(self._reach.describe(cache, stage_id), primary)
+            except StageNotFoundError:
+                continue
+        return None
+
+    def _own(self, stage_id: StageId) -> StageDescription:
+        return self._reach.describe(self._roles.primary, stage_id)
+
+    def _described(self, stage_ids: Iterable[StageId], digest: str) -> list[StageDescription]:
+        found = []
+        for stage_id in stage_ids:
+            if stage_id.digest != digest:
+                continue
+            try:
+                found.append(self.describe(stage_id))
+            except (StageNotFoundError, BrokenStageError, NotFoundError):
+                continue
+        return found
+
+
+def new_created_ms(taken: Collection[int], now_ms: int | None = None) -> int:
+    """The current time in milliseconds, moved on until none of those taken is the same.
+
+    >>> new_created_ms({7, 8}, 7)
+    9
+    """
+    created_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    while created_ms in taken:
+        created_ms += 1
+    return created_ms

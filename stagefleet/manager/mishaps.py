@@ -1,0 +1,50 @@
+"""What may go wrong with a cache without anybody but the cache minding."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stagefleet.errors import (
+    EngineUnreachableError,
+    ItemCancelledError,
+    LeaseLostError,
+    RedisUnreachableError,
+    StagefleetError,
+)
+
+__all__ = ["OURS", "Mishap", "warned"]
+
+OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, RedisUnreachableError)
+"""Errors of our own side: no storage's fault, and no other storage would do better."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Mishap:
+    """What went wrong inside `warned`.
+
+    Attributes:
+        error: The error, None if all went well.
+    """
+
+    error: StagefleetError | None = None
+
+
+@contextmanager
+def warned(what: str, *, unless: tuple[type[StagefleetError], ...] = ()) -> Iterator[Mishap]:
+    """Make a warning of a storage's error.
+
+    Args:
+        what: What was tried, for the warning.
+        unless: Errors that are raised all the same, besides those of our own side.
+    """
+    mishap = Mishap()
+    try:
+        yield mishap
+    except StagefleetError as error:
+        if isinstance(error, OURS + unless):
+            raise
+        _LOGGER.warning("%s: %s", what, error)
+        mishap.error = error

@@ -1,0 +1,117 @@
+"""Publish a stage: into the final storage, which is deployed from, and into the caches."""
+
+from __future__ import annotations
+
+import logging
+
+from stagefleet.errors import BrokenStageError, StageNotFoundError, UsageError
+from stagefleet.manager.final_list import FinalLists
+from stagefleet.manager.mishaps import warned
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.reach import Reach
+from stagefleet.names import Repository, StageId
+from stagefleet.registry.leash import Leash
+from stagefleet.stages import StageDescription
+from stagefleet.storages.roles import Roles
+
+__all__ = ["Publication"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Publication:
+    """The publications of one run, out of a project's primary storage.
+
+    Args:
+        reach: The way to stages.
+        lists: What the final storages have.
+        roles: The project's storages.
+        run: The run's id.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self,
+        reach: Reach,
+        lists: FinalLists,
+        roles: Roles,
+        *,
+        run: str,
+        leash: Leash,
+    ) -> None:
+        self._reach = reach
+        self._lists = lists
+        self._roles = roles
+        self._run = run
+        self._leash = leash
+
+    def publish(
+        self, stage_id: StageId, *, should_be_built: bool = False, image: str | None = None
+    ) -> Produced:
+        """Copy a stage into the final storage; skipped if that has it already.
+
+        Args:
+            stage_id: Which.
+            should_be_built: It has to be there already: nothing is copied.
+            image: What the stage is called in the error; the final image's name if None.
+
+        Raises:
+            UsageError: The project has no final storage.
+            StageNotFoundError: The primary does not have it; or it should be built, and is not.
+            BrokenStageError: The primary cannot give all of it.
+        """
+        final = self._roles.final
+        if final is None:
+            raise UsageError(f"project {self._roles.project} has no final storage to publish to")
+        listed = self._lists.of(self._run, final, self._leash)
+        is_listed = stage_id in listed
+        if is_listed or should_be_built:
+            there = self._built(final, stage_id)
+            if there is not None:
+                _LOGGER.info("use previously built final image %s", there.info.name)
+                return Produced(there.as_json(), skipped=True)
+            if should_be_built:
+                named = image or str(final.tagged(str(stage_id)))
+                raise StageNotFoundError(
+                    f"{named} with digest {stage_id.digest} does not exist in the final storage {final}: "
+                    "it should have been built and published before"
+                )
+            _LOGGER.warning("final storage %s lost stage %s: it gets it again", final, stage_id)
+        produced = self._copy(stage_id, final, verify=not is_listed)
+        listed.add(stage_id)
+        if produced.skipped:  # another run or worker was faster
+            return Produced(self._reach.describe(final, stage_id).as_json(), skipped=True)
+        return produced
+
+    def fill_caches(self, stage_id: StageId) -> tuple[dict[str, str], int]:
+        """Copy a stage into each cache in turn; what fails is a warning, and that cache's alone.
+
+        Returns:
+            What became of it by cache, `copied`, `present` or the error's message; and the bytes sent.
+
+        Raises:
+            StageNotFoundError: The primary does not have it.
+            BrokenStageError: The primary cannot give all of it.
+        """
+        states, sent = {}, 0
+        for cache in self._roles.caches:
+            what = f"cache {cache} could not be given stage {stage_id}"
+            with warned(what, unless=(StageNotFoundError, BrokenStageError)) as mishap:
+                produced = self._copy(stage_id, cache, verify=True)
+                states[str(cache)] = "present" if produced.skipped else "copied"
+                sent += produced.bytes
+            if mishap.error is not None:
+                states[str(cache)] = f"failed: {mishap.error}"
+        return states, sent
+
+    def _copy(self, stage_id: StageId, destination: Repository, *, verify: bool) -> Produced:
+        return self._reach.copy(
+            self._roles.primary, destination, stage_id, run=self._run, verify=verify, leash=self._leash
+        )
+
+    def _built(self, final: Repository, stage_id: StageId) -> StageDescription | None:
+        """The description of what the final storage itself has now, never what was remembered of it."""
+        try:
+            return self._reach.describe(final, stage_id) if self._reach.has(final, stage_id) else None
+        except (StageNotFoundError, BrokenStageError):
+            return None

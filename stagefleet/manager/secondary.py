@@ -1,0 +1,99 @@
+"""Take from the secondary storages what the primary lacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from stagefleet.errors import BrokenStageError, StageNotFoundError
+from stagefleet.manager.produced import Produced
+from stagefleet.manager.reach import Reach
+from stagefleet.names import Repository, StageId
+from stagefleet.registry.leash import Leash
+from stagefleet.stages import StageDescription
+from stagefleet.storages.roles import Roles
+
+__all__ = ["SecondaryCopy", "Select", "oldest"]
+
+_LOGGER = logging.getLogger(__name__)
+
+Select = Callable[[Iterable[StageId]], StageId | None]
+"""Chooses one of the stages of a digest."""
+
+
+def oldest(stage_ids: Iterable[StageId]) -> StageId | None:
+    """The stage that was built first: builders that choose it all come to the same one; None of none."""
+    return min(stage_ids, key=lambda stage_id: (stage_id.created_ms, stage_id.digest), default=None)
+
+
+class SecondaryCopy:
+    """Copies into the primary out of the secondaries, each of which is only read.
+
+    Args:
+        reach: The way to stages.
+        roles: The project's storages.
+        run: The run's id.
+        leash: Holds the work back.
+    """
+
+    def __init__(self, reach: Reach, roles: Roles, *, run: str, leash: Leash) -> None:
+        self._reach = reach
+        self._roles = roles
+        self._run = run
+        self._leash = leash
+
+    def take(self, stage_id: StageId) -> Produced:
+        """Copy a stage from the first secondary that can give it; skipped if the primary has it.
+
+        Raises:
+            StageNotFoundError: No secondary has it.
+            BrokenStageError: One has it, but none can give it.
+        """
+        primary = self._roles.primary
+        there = self._described(stage_id)
+        if there is not None:
+            return Produced(there.as_json(), skipped=True)
+        broken: BrokenStageError | None = None
+        for secondary in self._roles.secondaries:
+            try:
+                return self._reach.copy(secondary, primary, stage_id, run=self._run, leash=self._leash)
+            except StageNotFoundError:
+                continue
+            except BrokenStageError as error:
+                broken = error
+        if broken is not None:
+            raise broken
+        tried = ", ".join(map(str, self._roles.secondaries)) or "there is none"
+        raise StageNotFoundError(
+            f"no secondary storage of {self._roles.project} has stage {stage_id} ({tried})"
+        )
+
+    def take_suitable(self, digest: str, select: Select = oldest) -> Produced | None:
+        """Copy a stage of a digest; what the primary has of it already comes first.
+
+        Args:
+            digest: The content digest of the stage.
+            select: Chooses one of several; of one storage at a time.
+
+        Returns:
+            What was copied, or found in the primary; None if nobody has a stage of that digest.
+        """
+        for storage in (self._roles.primary, *self._roles.secondaries):
+            ids = self._reach.list_stages(storage)
+            chosen = select(stage_id for stage_id in ids if stage_id.digest == digest)
+            if chosen is None:
+                continue
+            try:
+                return self.take(chosen)
+            except (StageNotFoundError, BrokenStageError) as error:
+                _LOGGER.warning("%s does not give stage %s, the next is asked: %s", storage, chosen, error)
+        return None
+
+    def _described(self, stage_id: StageId) -> StageDescription | None:
+        primary = self._roles.primary
+        try:
+            if isinstance(primary, Repository) and not self._reach.has(primary, stage_id):
+                return None
+            return self._reach.describe(primary, stage_id)
+        except (StageNotFoundError, BrokenStageError):
+            return None
