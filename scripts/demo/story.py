@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,9 @@ class Story:
         flower = self._shell.start("python -I -m config.flower --port 0")
         self._flower_url = flower.wait_for('"url": ?"([^"]+)"')[1]
         tell(f"  Flower: {self._flower_url}")
+        # It listens before it hears the workers, and would not know one that is killed before that.
+        problems = self._await_flower(dict.fromkeys(self._workers.pids, True))
+        claim("Flower shows the workers", *problems)
 
     def _copy_with_fleet(self) -> None:
         tell("\n# The fleet mirrors to a second place, and a worker is killed in the middle.")
@@ -168,21 +172,26 @@ class Story:
 
     def _look_at_flower(self, killed: int) -> None:
         """Flower knows what workers told it; what the killed one had not sent yet went with it."""
-        url = f"{self._flower_url}/workers"
-        shown: list[dict[str, Any]] = []
-
-        def problems() -> list[str]:
-            shown[:] = requests.get(url, {"json": 1}, timeout=_PAGE_SECONDS).json()["data"]
-            # By name: Flower learns a pid from a heartbeat, and one killed early may have sent none.
-            there = {worker["hostname"].partition("@")[0]: worker["status"] for worker in shown}
-            expected = {f"worker-{pid}": True for pid in self._workers.pids} | {f"worker-{killed}": False}
-            return [] if there == expected else [f"{there}, where it should show {expected}"]
-
-        with suppress(TimeoutError):
-            wait_until(lambda: not problems(), "Flower shows what is there", seconds=_FLOWER_SECONDS)
-        tasks = sum(worker.get("task-succeeded", 0) for worker in shown)
+        problems = self._await_flower({killed: False} | dict.fromkeys(self._workers.pids, True))
+        tasks = sum(worker.get("task-succeeded", 0) for worker in self._workers_in_flower().values())
         claim(
             f"Flower shows {tasks} tasks done, worker {killed} offline, "
             f"and {len(self._workers.pids)} online: its supervisor started another",
-            *problems(),
+            *problems,
         )
+
+    def _await_flower(self, expected: Mapping[int, bool]) -> list[str]:
+        """Wait until Flower shows these worker processes, online or not; returns what it shows instead."""
+
+        def problems() -> list[str]:
+            shown = {name: worker["status"] for name, worker in self._workers_in_flower().items()}
+            wanted = {f"worker-{pid}": is_online for pid, is_online in expected.items()}
+            return [] if shown == wanted else [f"it shows {shown} and should show {wanted}"]
+
+        with suppress(TimeoutError):
+            wait_until(lambda: not problems(), "Flower shows what is there", seconds=_FLOWER_SECONDS)
+        return problems()
+
+    def _workers_in_flower(self) -> dict[str, dict[str, Any]]:
+        page = requests.get(f"{self._flower_url}/workers", {"json": 1}, timeout=_PAGE_SECONDS)
+        return {worker["hostname"].partition("@")[0]: worker for worker in page.json()["data"]}

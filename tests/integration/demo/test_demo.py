@@ -67,7 +67,7 @@ def test_the_demo_checks_all_it_says_in_under_forty_lines_and_leaves_nothing(sta
     assert 0 == demo.wait(WAIT_SECONDS), demo.printed() + demo.logged()
     printed = demo.printed()
     assert len(printed.splitlines()) < MOST_LINES, printed
-    assert 5 == printed.count("checked: "), printed
+    assert 6 == printed.count("checked: "), printed
     assert "" == demo.logged()
     assert [] == processes_with(mark)
     assert [False] == [folder.exists() for folder in folders]
