@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ __all__ = [
     "Parallel",
     "RunOptions",
     "StageIdArguments",
+    "read_ids",
     "read_stage_ids",
 ]
 
@@ -42,7 +43,7 @@ Parallel = Annotated[
 ]
 FromFile = Annotated[
     str | None,
-    typer.Option("--from-file", metavar="FILE|-", help="Read stage ids, one a line; - is standard input."),
+    typer.Option("--from-file", metavar="FILE|-", help="Read ids, one a line; - is standard input."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")]
 IdempotencyKey = Annotated[
@@ -79,41 +80,49 @@ class RunOptions:
 
 
 def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:
-    """The stages that a command names, None if it names none: an empty file names no stage, not all.
+    """The stages that a command names; see `read_ids`."""
+    return read_ids(named, from_file, lambda text: str(StageId.parse(text)))
+
+
+def read_ids(
+    named: Iterable[str] | None, from_file: str | None, parse: Callable[[str], str]
+) -> list[str] | None:
+    """The items that a command names, None if it names none: an empty file names no item, not all.
 
     Blank lines and lines that begin with `#` are ignored.
 
     Args:
         named: From the command line.
         from_file: A file, or `-`.
+        parse: Checks one id, and gives it as it is to be written.
 
     Raises:
-        UsageError: A stage id is malformed (says in which line), or the file cannot be read.
+        UsageError: An id is malformed (says in which line), or the file cannot be read.
     """
-    stage_ids = [str(StageId.parse(name)) for name in named or ()]
+    ids = [parse(name) for name in named or ()]
     if from_file is None:
-        return stage_ids or None
+        return ids or None
     shown = "standard input" if from_file == "-" else from_file
     try:
         if from_file == "-":
-            stage_ids += _parse_lines(sys.stdin, shown)
+            ids += _parse_lines(sys.stdin, shown, parse)
         else:
             with Path(from_file).open(encoding="utf-8") as lines:
-                stage_ids += _parse_lines(lines, shown)
+                ids += _parse_lines(lines, shown, parse)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"{shown} cannot be read: {reason}") from None
-    return stage_ids
+    return ids
 
 
-def _parse_lines(lines: Iterable[str], shown: str) -> list[str]:
-    stage_ids = []
+def _parse_lines(lines: Iterable[str], shown: str, parse: Callable[[str], str]) -> list[str]:
+    ids = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         try:
-            stage_ids.append(str(StageId.parse(text)))
+            ids.append(parse(text))
         except InvalidNameError as error:
             raise InvalidNameError(f"{shown}, line {number}: {error}") from None
-    return stage_ids
+    return ids

@@ -11,7 +11,6 @@ from stagefleet.client.work import Catalogue, Plan, parse_repository
 from stagefleet.errors import TooManyItemsError, UsageError
 from stagefleet.names import Repository, StageId
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
-from stagefleet.records.image_names import NAMELESS
 from stagefleet.runs.model import MAX_ITEMS
 
 __all__ = ["RecordWork", "image_metadata_items"]
@@ -71,7 +70,7 @@ class RecordWork:
             catalogue.ping(self.repository)
             return Plan(_bounded(self.names))
         found = catalogue.record_ids(self.repository, self.kind)
-        return Plan(_bounded(_item(record_id) for record_id in found))
+        return Plan(_bounded(record_id.item for record_id in found))
 
 
 def image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
@@ -98,13 +97,8 @@ def _parse_names(kind: RecordKind, names: Iterable[str | StageId] | None) -> tup
     parsed: dict[str, None] = {}
     for name in names:
         record_id = RecordId.of(kind, str(name))
-        parsed[str(name) if kind is RecordKind.CUSTOM_TAG else _item(record_id)] = None
+        parsed[str(name) if kind is RecordKind.CUSTOM_TAG else record_id.item] = None
     return tuple(parsed)
-
-
-def _item(record_id: RecordId) -> str:
-    """What a run calls a record; no item is empty."""
-    return record_id.name or NAMELESS
 
 
 def _refuse_string(names: object, what: str) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 
 from stagefleet.errors import InvalidNameError
 from stagefleet.names import StageId, is_tag
-from stagefleet.records.image_names import decode_name, encode_name
+from stagefleet.records.image_names import NAMELESS, decode_name, encode_name
 from stagefleet.records.rejection import rejected_stage
 from stagefleet.records.slug import limited_slug
 
@@ -129,8 +129,13 @@ class RecordId:
             case _:
                 return _PREFIXES[self.kind] + self.name
 
+    @property
+    def item(self) -> str:
+        """The name as runs and commands write it: never empty."""
+        return self.name or NAMELESS
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}".rstrip()
+        return f"{self.kind} {self.item}"
 
 
 def _canonical(kind: RecordKind, name: str) -> str:

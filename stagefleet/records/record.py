@@ -54,7 +54,7 @@ class Record(ABC):
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             "kind": str(self.kind),
-            "id": self.id.name,
+            "id": self.id.item,
             "tag": self.id.tag,
             **{name: str(fact) if isinstance(fact, StageId) else fact for name, fact in facts.items()},
         }
