@@ -74,16 +74,17 @@ class Command:
 def source(service_folder):
     """A repository with 200 stages, and the digest of each by its stage id; nobody writes to it."""
     server = RegistryServer(service_folder("registry")).start()
+    digests = {}
     with ImageMaker(server) as maker:
-        pushed = [
-            maker.push_image(
-                "source/app",
-                stage_id_of(f"stage {number}", 1_700_000_000_000 + number),
-                layers=[b"shared", f"own {number}".encode() * 1000],
-            )
-            for number in range(STAGES)
-        ]
-    yield f"{server.host}/source/app", {image.tag: image.digest for image in pushed}
+        image = maker.push_image("source/app", None, layers=[b"shared"])
+        document = json.loads(image.manifest)
+        for number in range(STAGES):
+            own = f"own {number}".encode() * 1000
+            layer = {**document["layers"][0], "size": len(own), "digest": maker.push_blob("source/app", own)}
+            manifest = json.dumps({**document, "layers": [*document["layers"], layer]}).encode()
+            stage_id = stage_id_of(f"stage {number}", 1_700_000_000_000 + number)
+            digests[stage_id] = maker.push_manifest("source/app", stage_id, manifest, image.media_type)
+    yield f"{server.host}/source/app", digests
     server.stop()
 
 
