@@ -12,11 +12,13 @@ from rich.filesize import decimal
 
 from stagefleet.cli.progress import Meter, choose_meter
 from stagefleet.client import Plan
+from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import ItemState, Outcome, Run, RunState
 
 __all__ = ["RunReport", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
 
-_VERBS = {"copy_stage": "copied", "delete_stage": "deleted", "describe_stage": "described"}
+_VERBS = {"copy": "copied", "delete": "deleted", "describe": "described", "get": "read", "rm": "deleted"}
+"""By the first word of an operation."""
 _FAILURES_TOLD = 20
 """Whatever fails thousands of items says the same thousands of times."""
 _EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
@@ -40,8 +42,10 @@ def exit_code(run: Run) -> int:
 
 def describe_run(run: Run) -> str:
     """How a run stands, in one line."""
+    operation = run.order.operation
+    noun = "records" if queue_of(operation) == "records" else "stages"
     counts = [
-        (run.succeeded, _VERBS.get(run.order.operation, "done")),
+        (run.succeeded, _VERBS.get(operation.partition("_")[0], "done")),
         (run.skipped, "skipped"),
         (run.failed, "failed"),
         (run.cancelled, "cancelled"),
@@ -52,7 +56,7 @@ def describe_run(run: Run) -> str:
         parts.append(f"{open_items:,} to do")
     sent = f", {decimal(run.bytes)}" if run.bytes else ""
     return (
-        f"run {run.id} {run.state}: {run.total:,} stages ({', '.join(parts) or 'nothing to do'})"
+        f"run {run.id} {run.state}: {run.total:,} {noun} ({', '.join(parts) or 'nothing to do'})"
         f"{sent} in {run.seconds:.1f} s"
     )
 
