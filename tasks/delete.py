@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stagefleet.manager import Produced, StageManager
+from stagefleet.manager.eviction import evict_stage
 from stagefleet.manager.use_policy import UsePolicy
-from stagefleet.names import DockerDaemon, StageId, parse_address
+from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
 from tasks.base import Job
 
 __all__ = ["delete_stage"]
@@ -13,10 +14,13 @@ __all__ = ["delete_stage"]
 def delete_stage(manager: StageManager, job: Job) -> Produced:
     """Delete the stage that `job.item` names.
 
-    Options: `repository`; where that is this host's engine, those of `UsePolicy` besides.
+    Options: `repository`; where that is this host's engine, those of `UsePolicy` besides; `caches`, out of
+    which it goes first, and which may fail.
     What else the run is to delete decides whether a digest that stages share may go as a whole.
     """
     address, stage_id = parse_address(job.options["repository"]), StageId.parse(job.item)
+    caches = [Repository.parse(cache) for cache in job.options.get("caches", ())]
+    evict_stage(manager, caches, stage_id, run=job.run, asked=job.asked, leash=job.leash)
     if isinstance(address, DockerDaemon):
         policy = UsePolicy.of_options(job.options)
         return manager.host.delete_stage(address, stage_id, policy, leash=job.leash)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stagefleet.names import DockerDaemon, StageId
-from stagefleet.storages.roles import Roles
+from stagefleet.roles import Roles
 
 __all__ = ["DeployedImage", "TagRule", "deployed_image", "deployed_repository"]
 

@@ -14,9 +14,9 @@ from stagefleet.manager.renaming import renamed
 from stagefleet.manager.secondary import Select, oldest
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry.leash import UNLEASHED
+from stagefleet.roles import Roles
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import StageIdList
-from stagefleet.storages.roles import Roles
 
 __all__ = ["Memory", "StageLookup", "new_created_ms"]
 

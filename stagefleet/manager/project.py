@@ -14,7 +14,7 @@ from stagefleet.manager.reach import Reach
 from stagefleet.manager.secondary import SecondaryCopy, Select, oldest
 from stagefleet.names import StageId
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.storages.roles import Roles
+from stagefleet.roles import Roles
 
 __all__ = ["ProjectManager"]
 

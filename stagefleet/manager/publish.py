@@ -11,8 +11,8 @@ from stagefleet.manager.produced import Produced
 from stagefleet.manager.reach import Reach
 from stagefleet.names import Repository, StageId
 from stagefleet.registry.leash import Leash
+from stagefleet.roles import Roles
 from stagefleet.stages import StageDescription
-from stagefleet.storages.roles import Roles
 
 __all__ = ["Publication"]
 

@@ -42,6 +42,9 @@ QUEUES: dict[str, str] = {
         "records",
     ),
     "fetch_stage": "fetch",
+    "publish_stage": "publish",
+    "cache_stage": "publish",
+    "take_stage": "copy",
 }
 """The queue of each operation, so that workers can be set aside for one kind of work."""
 

@@ -16,9 +16,9 @@ from stagefleet.errors import (
 from stagefleet.manager import StageManager
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.roles import Roles
 from stagefleet.runs.book import RedisBook
 from stagefleet.settings import HttpSettings, Settings
-from stagefleet.storages.roles import Roles
 from tests.services.images import push_image
 
 DIGEST = "a" * 56

@@ -9,8 +9,8 @@ import pytest
 
 from stagefleet.errors import SettingsError
 from stagefleet.names import DockerDaemon, Repository
+from stagefleet.roles import Roles
 from stagefleet.settings import Settings, load_settings
-from stagefleet.storages.roles import Roles
 
 FILE = """
 [projects.app]
