@@ -75,21 +75,19 @@ class RedisLocks:
     ) -> Hold:
         """See `LockManager.acquire`."""
         ticket, asked_at = secrets.token_hex(8), 0.0
-        label = label or default_label()
-        lease_ms = _ms(self._settings.lease_seconds)
         subscription: Any = None
 
         def attempt() -> int:
             nonlocal asked_at
             asked_at = time.monotonic()
-            return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
+            return self._attempt(name, ticket, label or default_label(), shared=shared)
 
         def nap(seconds: float) -> None:
             nonlocal subscription
             with reaching(self._redis):
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
-                    subscription.subscribe(f"{self._prefix}lock:{name}")
+                    subscription.subscribe(f"{self._prefix}lock-wake:{ticket}")
                     return  # what changed before the subscription is seen by the next attempt
                 subscription.get_message(timeout=seconds)
 
@@ -119,6 +117,10 @@ class RedisLocks:
     def force_release(self, name: str, ticket: str | None = None) -> int:
         """See `LockManager.force_release`."""
         return int(self._call("release", name, ticket or ""))
+
+    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        lease_ms = _ms(self._settings.lease_seconds)
+        return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
 
     def _look(self, name: str) -> LockInfo:
         found = json.loads(self._call("look", name))

@@ -17,21 +17,21 @@ local facts = ticket_of(name, ticket)
 if facts and facts.fence > 0 then return hold(facts.fence) end
 
 if not facts then redis.call('ZADD', key(name, 'queue'), next_number(), ticket) end
+redis.call('ZADD', key(name, 'patience'), now + patience, ticket)
 keep(name, ticket, { shared = shared, label = ARGV[6], fence = 0, ['until'] = now + patience })
 redis.call('ZADD', P .. 'locks', now + lease, name)
 
-local free = true
 for _, holder in ipairs(redis.call('ZRANGE', key(name, 'holders'), 0, -1)) do
-  free = free and shared and ticket_of(name, holder).shared
+  if not (shared and ticket_of(name, holder).shared) then return 0 end
 end
 for _, waiting in ipairs(redis.call('ZRANGE', key(name, 'queue'), 0, -1)) do
   if waiting == ticket then break end
   -- Whoever came first goes first; sharers may go together, but not past one who wants it alone.
-  free = free and shared and ticket_of(name, waiting).shared
+  if not (shared and ticket_of(name, waiting).shared) then return 0 end
 end
-if not free then return 0 end
 
 redis.call('ZREM', key(name, 'queue'), ticket)
+redis.call('ZREM', key(name, 'patience'), ticket)
 local fence = hold(next_number())
 if shared then stir(name) end -- the next in line may share it too
 return fence

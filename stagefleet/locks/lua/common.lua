@@ -2,6 +2,7 @@
 -- Keys of a lock N (with the prefix in front):
 --   lock:N:holders  zset  ticket -> when its lease ends
 --   lock:N:queue    zset  ticket -> its number; the least is served first
+--   lock:N:patience zset  ticket -> when one who waits and is silent loses its place
 --   lock:N:tickets  hash  ticket -> JSON {shared, label, fence, until}, of those who hold and those who wait
 -- and of all: locks (zset of names in use -> when to look at them next), lock:fence (counter that never
 -- expires, for fences and numbers).
@@ -28,6 +29,7 @@ end
 local function drop(name, ticket)
   if redis.call('ZREM', key(name, 'holders'), ticket) == 0 then
     redis.call('ZREM', key(name, 'queue'), ticket)
+    redis.call('ZREM', key(name, 'patience'), ticket)
   end
   return redis.call('HDEL', key(name, 'tickets'), ticket)
 end
@@ -36,19 +38,20 @@ local function in_use(name) return redis.call('EXISTS', key(name, 'tickets')) ==
 
 -- Forget whose time is over; returns how many they were.
 local function prune(name)
-  local gone = redis.call('ZRANGEBYSCORE', key(name, 'holders'), '-inf', now)
-  for _, ticket in ipairs(redis.call('ZRANGE', key(name, 'queue'), 0, -1)) do
-    local facts = ticket_of(name, ticket)
-    if not facts or facts['until'] <= now then gone[#gone + 1] = ticket end
+  local count = 0
+  for _, part in ipairs({ 'holders', 'patience' }) do
+    local gone = redis.call('ZRANGEBYSCORE', key(name, part), '-inf', now)
+    for _, ticket in ipairs(gone) do drop(name, ticket) end
+    count = count + #gone
   end
-  for _, ticket in ipairs(gone) do drop(name, ticket) end
-  return #gone
+  return count
 end
 
--- Tell those who wait, and forget the lock if nobody is left.
+-- Wake the next in line, and nobody else; forget the lock if nobody is left.
 local function stir(name)
   if in_use(name) then
-    redis.call('PUBLISH', P .. 'lock:' .. name, '1')
+    local next_one = redis.call('ZRANGE', key(name, 'queue'), 0, 0)[1]
+    if next_one then redis.call('PUBLISH', P .. 'lock-wake:' .. next_one, '1') end
   else
     redis.call('ZREM', P .. 'locks', name)
   end

@@ -1,0 +1,187 @@
+"""What concurrent clients saw of locks, and whether a lock manager that keeps its promises can have shown it.
+
+All times are of the machine's monotonic clock, which its processes share. A client notes the time *before* it
+asks whether it still holds a lock: said yes, it held it then. Only what is certain is held against a manager.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from stagefleet.errors import LockLostError, LockTimeoutError
+from stagefleet.locks import HeldLock, LockInfo, LockManager
+
+__all__ = ["Recorder", "Visit", "find_faults"]
+
+
+@dataclass
+class Visit:
+    """One client's way from asking for a lock to losing or leaving it.
+
+    Attributes:
+        asked_at: Before the first request.
+        queued_at: When it knew that it stood in line; None if it never did.
+        turns: When it asked again.
+        granted_at: When it knew that it had it; None if it never had.
+        sure: When it certainly had it: the first and the last time.
+    """
+
+    client: str
+    name: str
+    shared: bool
+    asked_at: float
+    queued_at: float | None = None
+    turns: list[float] = field(default_factory=list)
+    granted_at: float | None = None
+    fence: int = 0
+    sure: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.client} ({'shared' if self.shared else 'alone'}, fence {self.fence})"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def note_sure(self, moment: float) -> None:
+        self.sure = [self.sure[0] if self.sure else moment, moment]
+
+
+class Recorder:
+    """Takes locks and writes down what it sees.
+
+    Args:
+        locks: The manager that is watched.
+        client: Who this is.
+    """
+
+    def __init__(self, locks: LockManager, client: str) -> None:
+        self._locks = locks
+        self._client = client
+        self.visits: list[Visit] = []
+
+    @contextmanager
+    def visit(
+        self,
+        name: str,
+        *,
+        shared: bool = False,
+        wait_seconds: float = 0,
+        on_queued: Callable[[], object] = lambda: None,
+    ) -> Iterator[Callable[[], bool]]:
+        """Take a lock for a block, which is handed a function that tells whether it is still held.
+
+        Raises:
+            LockTimeoutError: It was not to be had.
+        """
+        visit = Visit(self._client, name, shared, time.monotonic())
+        self.visits.append(visit)
+
+        def note_queued(_info: LockInfo) -> None:
+            visit.queued_at = time.monotonic()
+            on_queued()
+
+        lock: HeldLock = self._locks.acquire(
+            name,
+            shared=shared,
+            wait_seconds=wait_seconds,
+            on_wait=note_queued,
+            check=lambda: visit.turns.append(time.monotonic()),
+        )
+        visit.granted_at, visit.fence = time.monotonic(), lock.fence
+
+        def is_held() -> bool:
+            moment = time.monotonic()
+            try:
+                lock.check()
+            except LockLostError:
+                return False
+            visit.note_sure(moment)
+            return True
+
+        with lock:
+            is_held()
+            yield is_held
+            is_held()
+
+
+def find_faults(visits: Iterable[Visit], *, lease_seconds: float) -> list[str]:
+    """What no manager that keeps its promises can have shown; empty if all is well.
+
+    Args:
+        visits: Of all clients.
+        lease_seconds: How long one who is silent keeps its place in the line.
+    """
+    by_name = defaultdict(list)
+    for visit in visits:
+        by_name[visit.name].append(visit)
+    faults: list[str] = []
+    for several in by_name.values():
+        granted = sorted((visit for visit in several if visit.granted_at is not None), key=_fence)
+        faults += _overlaps(granted)
+        faults += _stale_fences(granted)
+        faults += _overtakings(several, granted, lease_seconds)
+    return faults
+
+
+def _fence(visit: Visit) -> int:
+    return visit.fence
+
+
+def _overlaps(granted: list[Visit]) -> Iterator[str]:
+    held = [visit for visit in granted if visit.sure]
+    for one, other in itertools.combinations(held, 2):
+        if one.shared and other.shared:
+            continue
+        if max(one.sure[0], other.sure[0]) < min(one.sure[1], other.sure[1]):
+            yield f"held at once: {one} and {other}"
+
+
+def _stale_fences(granted: list[Visit]) -> Iterator[str]:
+    for one, other in itertools.combinations(granted, 2):
+        assert other.granted_at is not None
+        if one.fence == other.fence or other.granted_at < one.asked_at:
+            yield f"a fence that does not grow: {other}, then {one}"
+
+
+def _overtakings(several: list[Visit], granted: list[Visit], lease_seconds: float) -> Iterator[str]:
+    for first in several:
+        # Silent for a lease, a client has lost its place; half of one leaves room for the way to the server.
+        moments = [first.queued_at or first.asked_at, *first.turns]
+        patient = all(later - earlier < lease_seconds / 2 for earlier, later in itertools.pairwise(moments))
+        if first.queued_at is None or not first.turns or not patient:
+            continue
+        for later in granted:
+            if later is first or (later.shared and first.shared) or later.asked_at < first.queued_at:
+                continue
+            assert later.granted_at is not None
+            if later.granted_at < first.turns[-1]:
+                yield f"overtaken in the line: {first} by {later}"
+
+
+def run_all(*functions: Callable[[], object], seconds: float = 30) -> None:
+    """Run functions at once, each in a thread, and hand on the first error."""
+    errors: list[BaseException] = []
+
+    def run(function: Callable[[], object]) -> None:
+        try:
+            function()
+        except LockTimeoutError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised below, in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[function], daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+        assert not thread.is_alive(), "a client hangs"
+    if errors:
+        raise errors[0]

@@ -1,0 +1,182 @@
+"""Locks against the checker: it finds nothing in what the two managers show, and the fault in broken ones."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from stagefleet.errors import LockLostError, LockTimeoutError, RedisUnreachableError
+from stagefleet.locks import MemoryLocks, RedisLocks
+from stagefleet.locks.keeper import Hold
+from stagefleet.settings import LockSettings
+from tests.contract.lock_history import Recorder, Visit, find_faults, run_all
+from tests.contract.lock_twins import LEASE_SECONDS, LockTwin, MemoryTwin, RedisTwin
+from tests.services.proxy import TcpProxy
+
+NAMES = ("x", "y")
+
+
+def visit_or_leave(recorder: Recorder, name: str, **how: Any) -> None:
+    try:
+        with recorder.visit(name, **how):
+            pass
+    except LockTimeoutError:
+        pass
+
+
+def play(twin: LockTwin) -> list[Visit]:
+    """The same short story for every manager; each broken one gives itself away in it."""
+    one, two, three = (Recorder(twin.client(), client) for client in ("one", "two", "three"))
+    with one.visit("x") as is_held:
+        visit_or_leave(two, "x")
+        is_held()
+    visit_or_leave(two, "x")
+    with one.visit("y", shared=True) as is_held:
+        queued = threading.Event()
+        wait = partial(visit_or_leave, two, "y", wait_seconds=5, on_queued=queued.set)
+        writer = threading.Thread(target=wait, daemon=True)
+        writer.start()
+        is_queued = queued.wait(1)
+        while is_queued and not two.visits[-1].turns[1:]:  # once it asks again it is certainly in line
+            visit_or_leave(three, "y", shared=True)
+            threading.Event().wait(0.01)
+    writer.join(10)
+    client = twin.client()
+    slow, late = Recorder(client, "slow"), Recorder(twin.client(), "late")
+    with slow.visit("z") as is_held:
+        twin.advance(LEASE_SECONDS + 1)
+        with late.visit("z"):
+            client._keeper.renew_all()
+            is_held()
+    return [visit for recorder in (one, two, three, slow, late) for visit in recorder.visits]
+
+
+class Generous(MemoryLocks):
+    """Gives everything to everybody."""
+
+    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        return super()._attempt(f"{name} {ticket}", ticket, label, shared=shared)
+
+
+class Rude(MemoryLocks):
+    """Lets sharers past those who wait."""
+
+    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        with self._changed:
+            waiting = [entry for entry in self._tickets.get(name, ()) if not entry.fence]
+            if shared:
+                self._tickets[name] = [entry for entry in self._tickets.get(name, ()) if entry.fence]
+            fence = super()._attempt(name, ticket, label, shared=shared)
+            if shared:
+                self._tickets[name] += waiting
+            return fence
+
+
+class Forgetful(MemoryLocks):
+    """Begins its fences anew."""
+
+    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        self._number = 0
+        return super()._attempt(name, ticket, label, shared=shared)
+
+
+class Silent(MemoryLocks):
+    """Tells nobody that its lease is over."""
+
+    def _renew(self, holds: Any) -> list[bool]:
+        super()._renew(holds)
+        return [True for _ in holds]
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"),
+    [
+        (Generous, "held at once"),
+        (Rude, "overtaken in the line"),
+        (Forgetful, "a fence that does not grow"),
+        (Silent, "held at once"),
+    ],
+)
+def test_the_checker_sees_what_a_broken_manager_does(broken: Callable[..., MemoryLocks], fault: str) -> None:
+    twin = MemoryTwin(broken)
+
+    faults = find_faults(play(twin), lease_seconds=LEASE_SECONDS)
+
+    twin.close()
+    assert any(found.startswith(fault) for found in faults), faults
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_the_same_story_is_without_fault_with_ours(kind: str, request: pytest.FixtureRequest) -> None:
+    twin: LockTwin
+    twin = MemoryTwin() if kind == "memory" else RedisTwin(request.getfixturevalue("redis_server").url)
+
+    visits = play(twin)
+
+    twin.close()
+    assert [] == find_faults(visits, lease_seconds=LEASE_SECONDS)
+    assert any(visit.queued_at and visit.turns for visit in visits), "nobody waited: it proves nothing"
+
+
+def test_a_lease_is_lost_before_its_end_without_any_answer() -> None:
+    locks = MemoryLocks(LockSettings(lease_seconds=10))
+    fresh = locks.acquire("x")
+    nearly_over = Hold(locks._keeper, "y", "t", 1, until=fresh._until - 10)
+
+    fresh.check()
+    with pytest.raises(LockLostError):
+        nearly_over.check()
+    fresh.release()
+    locks.close()
+
+
+@pytest.fixture
+def links(redis_server: Any) -> Iterator[list[TcpProxy]]:
+    made = [TcpProxy(redis_server.host).start() for _ in range(3)]
+    yield made
+    for link in made:
+        link.stop()
+
+
+def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
+    redis_server: Any, links: list[TcpProxy]
+) -> None:
+    settings = LockSettings(lease_seconds=3, renewal_seconds=0.5, wait_seconds=10)
+    twins = [RedisTwin(f"redis://{link.host}/0") for link in links]
+    clients = [RedisLocks(twin.redis, prefix="chaos:", settings=settings) for twin in twins for _ in range(2)]
+    recorders = [Recorder(client, f"client {number}") for number, client in enumerate(clients)]
+
+    def wander(recorder: Recorder, seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(40):
+            try:
+                with recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.5, wait_seconds=5) as held:
+                    for _ in range(draw.randrange(4)):
+                        threading.Event().wait(0.002)
+                        held()
+            except (LockTimeoutError, RedisUnreachableError):
+                pass
+
+    def disturb() -> None:
+        draw = random.Random(7)
+        for _ in range(12):
+            threading.Event().wait(0.1)
+            draw.choice(links).cut()
+            twins[0].redis.script_flush()
+
+    wanderers = [partial(wander, recorder, seed) for seed, recorder in enumerate(recorders)]
+    run_all(*wanderers, disturb)
+    for client in clients:
+        client.close()
+    for twin in twins:
+        twin.close()
+
+    visits = [visit for recorder in recorders for visit in recorder.visits]
+    assert [] == find_faults(visits, lease_seconds=settings.lease_seconds)
+    assert sum(bool(visit.sure) for visit in visits) > 150
+    assert any(visit.queued_at for visit in visits)

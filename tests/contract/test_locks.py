@@ -1,0 +1,303 @@
+"""What both lock managers promise."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stagefleet.errors import ItemCancelledError, LockLostError, LockTimeoutError
+from stagefleet.locks import LockInfo
+from tests.contract.lock_history import run_all
+from tests.contract.lock_twins import LEASE_SECONDS, LockTwin, MemoryTwin, RedisTwin
+
+
+@pytest.fixture(params=["memory", "redis"])
+def twin(request: pytest.FixtureRequest) -> Iterator[LockTwin]:
+    made: LockTwin
+    if request.param == "memory":
+        made = MemoryTwin()
+    else:
+        made = RedisTwin(request.getfixturevalue("redis_server").url)
+    yield made
+    made.close()
+
+
+class Waiter:
+    """A client that stands in line, in a thread, from its construction on."""
+
+    def __init__(self, twin: LockTwin, name: str, *, shared: bool = False) -> None:
+        self.has_it = threading.Event()
+        self.may_go = threading.Event()
+        self.saw: list[LockInfo] = []
+        self._queued = threading.Event()
+        self._locks, self._name, self._shared = twin.client(), name, shared
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._queued.wait(10)
+
+    def _run(self) -> None:
+        with self._locks.acquire(self._name, shared=self._shared, on_wait=self._see) as hold:
+            self.fence = hold.fence
+            self.has_it.set()
+            self.may_go.wait(10)
+
+    def _see(self, info: LockInfo) -> None:
+        self.saw.append(info)
+        self._queued.set()
+
+    def finish(self) -> None:
+        assert self.has_it.wait(10)
+        self.may_go.set()
+        self._thread.join(10)
+
+
+def test_a_lock_held_alone_is_refused_to_others_and_the_refusal_names_its_holder(twin: LockTwin) -> None:
+    with (
+        twin.client().acquire("x", label="builder 7"),
+        pytest.raises(LockTimeoutError, match=r"x .* builder 7"),
+    ):
+        twin.client().acquire("x", wait_seconds=0)
+
+
+def test_locks_of_different_names_do_not_meet(twin: LockTwin) -> None:
+    with twin.client().acquire("x"), twin.client().acquire("y", wait_seconds=0) as hold:
+        hold.check()
+
+
+def test_sharers_hold_a_lock_together_and_keep_others_out(twin: LockTwin) -> None:
+    client, other = twin.client(), twin.client()
+    first = client.acquire("x", shared=True)
+    second = other.acquire("x", shared=True, wait_seconds=0)
+    first.release()
+
+    with pytest.raises(LockTimeoutError):
+        client.acquire("x", wait_seconds=0)
+    second.release()
+    client.acquire("x", wait_seconds=0).release()
+
+
+def test_a_lock_held_alone_is_refused_to_sharers(twin: LockTwin) -> None:
+    with twin.client().acquire("x"), pytest.raises(LockTimeoutError):
+        twin.client().acquire("x", shared=True, wait_seconds=0)
+
+
+def test_a_released_lock_goes_to_who_waits_longest(twin: LockTwin) -> None:
+    hold = twin.client().acquire("x")
+    waiters = [Waiter(twin, "x") for _ in range(3)]
+
+    hold.release()
+    for waiter in waiters:
+        waiter.finish()
+
+    fences = [hold.fence, *(waiter.fence for waiter in waiters)]
+    assert sorted(set(fences)) == fences
+
+
+def test_sharers_do_not_overtake_one_who_waits_to_have_it_alone(twin: LockTwin) -> None:
+    reading = twin.client().acquire("x", shared=True)
+    writer = Waiter(twin, "x")
+
+    with pytest.raises(LockTimeoutError):
+        twin.client().acquire("x", shared=True, wait_seconds=0)
+
+    reading.release()
+    writer.finish()
+    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+
+
+def test_sharers_that_wait_behind_one_another_go_together(twin: LockTwin) -> None:
+    hold = twin.client().acquire("x")
+    readers = [Waiter(twin, "x", shared=True) for _ in range(3)]
+
+    hold.release()
+    assert all(reader.has_it.wait(10) for reader in readers)
+
+    for reader in readers:
+        reader.finish()
+
+
+def test_who_waits_is_told_once_who_holds_the_lock(twin: LockTwin) -> None:
+    hold = twin.client().acquire("x", label="builder 7")
+    waiter = Waiter(twin, "x")
+    hold.release()
+    waiter.finish()
+
+    (seen,) = waiter.saw
+    assert ["builder 7"] == [holder.label for holder in seen.holders]
+
+
+def test_who_gives_up_leaves_the_line(twin: LockTwin) -> None:
+    hold = twin.client().acquire("x", shared=True)
+    with pytest.raises(LockTimeoutError):
+        twin.client().acquire("x", wait_seconds=0.01)
+
+    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+
+    hold.release()
+    assert [] == twin.client().locks()
+
+
+def test_a_wait_ends_with_what_its_check_raises(twin: LockTwin) -> None:
+    def cancel() -> None:
+        raise ItemCancelledError("no more")
+
+    with twin.client().acquire("x"):
+        with pytest.raises(ItemCancelledError):
+            twin.client().acquire("x", check=cancel)
+        (info,) = twin.client().locks()
+    assert () == info.waiting
+
+
+def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(twin: LockTwin) -> None:
+    client = twin.client()
+    hold = client.acquire("x")
+    twin.advance(LEASE_SECONDS + 1)
+
+    successor = twin.client().acquire("x", wait_seconds=0)
+    client._keeper.renew_all()
+
+    with pytest.raises(LockLostError):
+        hold.check()
+    assert successor.fence > hold.fence
+    hold.release()
+    successor.check()
+    assert [successor.fence] == [holder.fence for info in client.locks() for holder in info.holders]
+    successor.release()
+
+
+def test_a_renewed_lease_goes_on(twin: LockTwin) -> None:
+    client = twin.client()
+    with client.acquire("x") as hold:
+        for _ in range(3):
+            twin.advance(LEASE_SECONDS * 0.7)
+            client._keeper.renew_all()
+        with pytest.raises(LockTimeoutError):
+            twin.client().acquire("x", wait_seconds=0)
+        hold.check()
+
+
+def test_each_sharer_has_a_lease_of_its_own(twin: LockTwin) -> None:
+    client = twin.client()
+    dead = client._attempt("x", "dead", "dead", shared=True)
+    living = twin.client().acquire("x", shared=True)
+    twin.advance(LEASE_SECONDS * 0.7)
+    living._keeper.renew_all()
+    twin.advance(LEASE_SECONDS * 0.7)
+
+    (info,) = client.locks()
+
+    assert dead
+    assert [living.fence] == [holder.fence for holder in info.holders]
+    living.release()
+
+
+def test_who_dies_waiting_blocks_nobody_for_longer_than_a_lease(twin: LockTwin) -> None:
+    reading = twin.client().acquire("x", shared=True)
+    assert not twin.client()._attempt("x", "dead", "dead", shared=False)
+    twin.advance(LEASE_SECONDS * 0.7)
+    reading._keeper.renew_all()
+    twin.advance(LEASE_SECONDS * 0.7)
+
+    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+    reading.release()
+
+
+def test_asking_again_with_the_same_ticket_gives_the_same_hold(twin: LockTwin) -> None:
+    client = twin.client()
+    fence = client._attempt("x", "mine", "me", shared=False)
+
+    assert fence == client._attempt("x", "mine", "me", shared=False)
+    (info,) = client.locks()
+    assert 1 == len(info.holders)
+    assert () == info.waiting
+
+
+def test_asking_again_keeps_the_place_in_the_line(twin: LockTwin) -> None:
+    client = twin.client()
+    hold = client.acquire("x")
+    for ticket in ("first", "second", "first"):
+        assert not client._attempt("x", ticket, ticket, shared=False)
+    hold.release()
+
+    assert not client._attempt("x", "second", "second", shared=False)
+    assert client._attempt("x", "first", "first", shared=False)
+
+
+def test_a_lock_taken_by_force_is_lost_to_its_holder_and_free_for_others(twin: LockTwin) -> None:
+    client = twin.client()
+    hold = client.acquire("x")
+
+    assert 1 == twin.client().force_release("x")
+    client._keeper.renew_all()
+
+    with pytest.raises(LockLostError):
+        hold.check()
+    twin.client().acquire("x", wait_seconds=0).release()
+
+
+def test_one_holder_of_several_can_be_made_to_let_go(twin: LockTwin) -> None:
+    client = twin.client()
+    holds = [client.acquire("x", shared=True) for _ in range(2)]
+
+    assert 1 == client.force_release("x", holds[0].ticket)
+
+    (info,) = client.locks()
+    assert [holds[1].ticket] == [holder.ticket for holder in info.holders]
+    assert 0 == client.force_release("x", "nobody")
+    holds[1].release()
+
+
+def test_releasing_twice_harms_nobody(twin: LockTwin) -> None:
+    hold = twin.client().acquire("x")
+    hold.release()
+    other = twin.client().acquire("x", wait_seconds=0)
+    hold.release()
+
+    other.check()
+    with pytest.raises(LockTimeoutError):
+        twin.client().acquire("x", wait_seconds=0)
+    other.release()
+
+
+def test_a_released_hold_is_no_hold(twin: LockTwin) -> None:
+    with twin.client().acquire("x") as hold:
+        pass
+
+    with pytest.raises(LockLostError):
+        hold.check()
+
+
+def test_locks_lists_what_is_held_and_who_waits(twin: LockTwin) -> None:
+    client = twin.client()
+    held = client.acquire("b", label="one")
+    alone = client.acquire("a", label="two", shared=True)
+    waiter = Waiter(twin, "b", shared=True)
+
+    first, second = client.locks()
+
+    assert ("a", "b") == (first.name, second.name)
+    assert [("two", True, alone.fence)] == [(each.label, each.shared, each.fence) for each in first.holders]
+    assert [("one", False, held.fence)] == [(each.label, each.shared, each.fence) for each in second.holders]
+    assert [(True, 0)] == [(each.shared, each.fence) for each in second.waiting]
+    assert 0 < second.holders[0].seconds_left <= LEASE_SECONDS
+    held.release()
+    alone.release()
+    waiter.finish()
+
+
+def test_hundred_threads_count_without_losing_one(twin: LockTwin) -> None:
+    clients = [twin.client() for _ in range(4)]
+    count = 0
+
+    def add(number: int) -> None:
+        nonlocal count
+        with clients[number % 4].acquire("x"):
+            seen = count
+            threading.Event().wait(0)  # lets another thread run
+            count = seen + 1
+
+    run_all(*[lambda number=number: add(number) for number in range(100)])
+
+    assert 100 == count
