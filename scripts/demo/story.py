@@ -131,10 +131,10 @@ class Story:
             environment=self._shell.environment,
         )
         self._stack.callback(self._workers.stop, seconds=_STOP_SECONDS)
+        flower = self._shell.start("python -I -m config.flower --port 0")
         for _ in range(_WORKERS):
             tell(f"$ stagefleet worker --processes 1 --concurrency {_CONCURRENCY} &")
         self._workers.start()
-        flower = self._shell.start("python -I -m config.flower --port 0")
         self._flower_url = flower.wait_for('"url": ?"([^"]+)"')[1]
         tell(f"  Flower: {self._flower_url}")
         # It listens before it hears the workers, and would not know one that is killed before that.
