@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from stagefleet.client.desk import Desk
-from stagefleet.client.record_work import RecordWork, image_metadata_items
+from stagefleet.client.record_work import RecordWork
 from stagefleet.client.work import Plan, parse_repository
 from stagefleet.names import Repository, StageId
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
@@ -145,11 +145,7 @@ class RecordRuns(Desk):
             on_outcome: See the class.
             **arguments: See the class.
         """
-        items = image_metadata_items(stage_commits)
-        where = parse_repository(repository)
-        work = RecordWork(
-            "rm_image_metadata", where, RecordKind.IMAGE_METADATA, items, {"image": image_name_or_hash}
-        )
+        work = RecordWork.of_image_metadata(repository, image_name_or_hash, stage_commits)
         return self._run(work, on_outcome, arguments)
 
     def for_each_rm_managed_image(
@@ -237,6 +233,16 @@ class RecordRuns(Desk):
     def plan_rm_record(self, repository: str | Repository, kind: RecordKind | str, names: Names) -> Plan:
         """What a run that deletes these records would do; changes nothing, needs no Redis."""
         work = RecordWork.of("rm_record", repository, RecordKind(kind), names)
+        return work.plan(self._services.registries)
+
+    def plan_rm_image_metadata(
+        self,
+        repository: str | Repository,
+        image_name_or_hash: str,
+        stage_commits: Mapping[str | StageId, Iterable[str]],
+    ) -> Plan:
+        """What `for_each_rm_image_metadata` would do; changes nothing, needs no Redis."""
+        work = RecordWork.of_image_metadata(repository, image_name_or_hash, stage_commits)
         return work.plan(self._services.registries)
 
     def _run(self, work: RecordWork, on_outcome: OnOutcome | None, arguments: RunArguments) -> Run:

@@ -13,7 +13,7 @@ from stagefleet.names import Repository, StageId
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.runs.model import MAX_ITEMS
 
-__all__ = ["RecordWork", "image_metadata_items"]
+__all__ = ["RecordWork"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,26 @@ class RecordWork:
         """
         return cls(operation, parse_repository(repository), kind, _parse_names(kind, names), details or {})
 
+    @classmethod
+    def of_image_metadata(
+        cls,
+        repository: str | Repository,
+        image_name_or_hash: str,
+        stage_commits: Mapping[str | StageId, Iterable[str]],
+    ) -> RecordWork:
+        """Check the arguments for deleting the metadata of one image.
+
+        Raises:
+            UsageError: One of them is malformed.
+        """
+        return cls(
+            "rm_image_metadata",
+            parse_repository(repository),
+            RecordKind.IMAGE_METADATA,
+            _image_metadata_items(stage_commits),
+            {"image": image_name_or_hash},
+        )
+
     @property
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
@@ -73,7 +93,7 @@ class RecordWork:
         return Plan(_bounded(record_id.item for record_id in found))
 
 
-def image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
+def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
     """One item for each commit of each stage, `COMMIT_STAGEID`.
 
     Raises:

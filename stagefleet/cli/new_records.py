@@ -1,0 +1,104 @@
+"""From the values of `stagefleet records add` to a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stagefleet.client import Fleet
+from stagefleet.errors import UsageError
+from stagefleet.names import StageId
+from stagefleet.records import (
+    ClientId,
+    CustomTag,
+    ImageMetadata,
+    ImportMetadata,
+    LastCleanup,
+    LockServer,
+    ManagedImage,
+    Record,
+    RecordKind,
+    RejectedStage,
+)
+
+__all__ = ["add_record"]
+
+
+class _Form(NamedTuple):
+    """How a record is written on the command line.
+
+    Attributes:
+        needed: The values that have to be given.
+        optional: Those that may follow.
+        build: Makes the record of them.
+    """
+
+    needed: str
+    optional: str
+    build: Callable[..., Record]
+
+
+def _moment_ms(text: str | None) -> int:
+    """A time in milliseconds since 1970; now if none is given."""
+    if text is None:
+        return time.time_ns() // 1_000_000
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - in 64 bits
+        raise UsageError(f"{text[:40]!r} is no time: write milliseconds since 1970")
+    return int(text)
+
+
+_FORMS: Mapping[RecordKind, _Form] = {
+    RecordKind.MANAGED_IMAGE: _Form("", "NAME", lambda name="": ManagedImage(name)),
+    RecordKind.IMAGE_METADATA: _Form(
+        "IMAGE COMMIT STAGE_ID",
+        "",
+        lambda image, commit, stage_id: ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
+    ),
+    RecordKind.IMPORT_METADATA: _Form("ID SOURCE_ID SOURCE_STAGE_ID CHECKSUM", "", ImportMetadata),
+    RecordKind.CUSTOM_TAG: _Form(
+        "TAG STAGE_ID", "", lambda tag, stage_id: CustomTag(tag, StageId.parse(stage_id))
+    ),
+    RecordKind.REJECTED_STAGE: _Form("STAGE_ID", "", lambda stage_id: RejectedStage(StageId.parse(stage_id))),
+    RecordKind.CLIENT_ID: _Form(
+        "ID", "TIMESTAMP_MS", lambda client_id, moment=None: ClientId(client_id, _moment_ms(moment))
+    ),
+    RecordKind.LAST_CLEANUP: _Form("", "TIMESTAMP_MS", lambda moment=None: LastCleanup(_moment_ms(moment))),
+    RecordKind.LOCK_SERVER: _Form(
+        "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: LockServer(address, _moment_ms(moment))
+    ),
+}
+
+
+def add_record(
+    fleet: Fleet,
+    repository: str,
+    kind: RecordKind,
+    values: Sequence[str],
+    *,
+    project: str | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Write the record that some values make.
+
+    Returns:
+        The record as JSON, and in `state` what became of it: `written`, `present` or `forbidden`.
+
+    Raises:
+        UsageError: The values are too few, too many or malformed.
+    """
+    record = _build(kind, values)
+    if isinstance(record, CustomTag):
+        fleet.add_stage_custom_tag(repository, record.name, record.stage_id, project=project)
+        return {**record.as_json(), "state": "written"}
+    written = fleet.write_record(repository, record, project=project, force=force)
+    return {**record.as_json(), "state": str(written)}
+
+
+def _build(kind: RecordKind, values: Sequence[str]) -> Record:
+    form = _FORMS[kind]
+    needed, optional = form.needed.split(), form.optional.split()
+    if not len(needed) <= len(values) <= len(needed) + len(optional):
+        usage = " ".join([*needed, *(f"[{name}]" for name in optional)])
+        raise UsageError(f"records add REPO {kind} takes {usage}, and {len(values)} values were given")
+    return form.build(*values)
