@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -17,6 +17,7 @@ Description = TypeVar("Description")
 
 _AHEAD = 4
 """Stages asked for ahead of the one that is waited for, a thread."""
+_LOOKED_UP_AT_ONCE = 2000
 
 
 def describe_all(
@@ -25,6 +26,7 @@ def describe_all(
     *,
     parallel: int,
     on_left_out: Callable[[StageId, Exception], None],
+    find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None = None,
 ) -> Generator[Description, None, None]:
     """Describe stages as they are asked for; what is gone or broken is left out.
 
@@ -33,6 +35,7 @@ def describe_all(
         stage_ids: Which; read only a little ahead, so that memory is bounded.
         parallel: Threads.
         on_left_out: Told of each stage that is gone or broken.
+        find: Tells what is known already, of many stages at once; only the others are described.
 
     Raises:
         StagefleetError: Any other error of `describe`; ends it.
@@ -48,14 +51,31 @@ def describe_all(
             on_left_out(stage_id, error)
             return None
 
-    waiting = iter(stage_ids)
+    waiting = _looked_up(stage_ids, find)
     try:
         while True:
-            for stage_id in islice(waiting, parallel * _AHEAD - len(under_way)):
-                under_way.append((stage_id, pool.submit(describe, stage_id)))
+            for stage_id, known in islice(waiting, parallel * _AHEAD - len(under_way)):
+                future = pool.submit(describe, stage_id) if known is None else _done(known)
+                under_way.append((stage_id, future))
             if not under_way:
                 return
             if (description := settle()) is not None:
                 yield description
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _looked_up(
+    stage_ids: Iterable[StageId],
+    find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None,
+) -> Iterator[tuple[StageId, Description | None]]:
+    """Each stage with what is known of it, some thousand looked up at once."""
+    waiting = iter(stage_ids)
+    while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
+        yield from zip(chunk, find(chunk) if find else [None], strict=True)
+
+
+def _done(description: Description) -> Future[Description]:
+    future: Future[Description] = Future()
+    future.set_result(description)
+    return future

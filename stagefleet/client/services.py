@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from stagefleet.embedded import Embedded
@@ -38,6 +38,11 @@ class Registries(Protocol):
     def records(self) -> RecordManager:
         """What can be done with records and custom tags."""
 
+    def known_descriptions(
+        self, repository: Repository, stage_ids: Sequence[StageId]
+    ) -> list[StageDescription | None]:
+        """What the fleet remembers of stages that exist, None for each of which it remembers nothing."""
+
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
 
@@ -68,16 +73,18 @@ class Services(Protocol):
 
 
 class _RegistryAccess:
-    """Registries through the storage manager."""
+    """Registries through the storage manager; with a Redis it knows what the fleet remembers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
         # Imported late: commands that ask no registry do not pay for the client.
         from stagefleet.manager import StageManager  # noqa: PLC0415 - see above
         from stagefleet.registry import RegistryClient  # noqa: PLC0415 - see above
         from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - see above
+        from stagefleet.storages.descriptions import RedisDescriptions  # noqa: PLC0415 - see above
 
         self._client = RegistryClient(settings)
-        self._manager = StageManager(self._client, MemoryBook())
+        self._descriptions = None if redis_url is None else RedisDescriptions.connect(redis_url, settings)
+        self._manager = StageManager(self._client, MemoryBook(), self._descriptions)
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         return self._manager.stage_ids(repository)
@@ -92,11 +99,18 @@ class _RegistryAccess:
     def records(self) -> RecordManager:
         return self._manager.records
 
+    def known_descriptions(
+        self, repository: Repository, stage_ids: Sequence[StageId]
+    ) -> list[StageDescription | None]:
+        return self._manager.known_descriptions(repository, stage_ids)
+
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)
 
     def close(self) -> None:
         self._client.close()
+        if self._descriptions is not None:
+            self._descriptions.close()
 
 
 class _Closable(Protocol):
@@ -141,7 +155,7 @@ class RedisServices:
 
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
-        self._registries = _Late(lambda: _RegistryAccess(settings))
+        self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
 
     @property

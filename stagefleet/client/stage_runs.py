@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from stagefleet.client.describing import describe_all
 from stagefleet.client.desk import Desk
@@ -51,8 +52,10 @@ class StageRuns(Desk):
         """
         where = parse_repository(repository)
         registries = self._services.registries
+        find = None
         if stage_ids is None:
             which = registries.stage_ids(where)
+            find = partial(registries.known_descriptions, where)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
 
@@ -64,6 +67,7 @@ class StageRuns(Desk):
             which,
             parallel=self._parallel(parallel),
             on_left_out=on_left_out or left_out,
+            find=find,
         )
 
     # Runs to start

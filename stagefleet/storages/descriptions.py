@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class DescriptionCache(Protocol):
-    """Keeps descriptions by storage and stage; from many threads. None of it raises for a cache out of reach."""
+    """Keeps descriptions by storage and stage; from many threads. None raises for a cache out of reach."""
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """What is known of some stages of a storage, None for each that is not known."""

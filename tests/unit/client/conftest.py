@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -28,6 +28,11 @@ class FakeRegistries:
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         return map(StageId.parse, list(self.stages.get(str(repository), ())))
+
+    def known_descriptions(
+        self, repository: Repository, stage_ids: Sequence[StageId]
+    ) -> list[StageDescription | None]:
+        return [None] * len(stage_ids)
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         if str(stage_id) not in self.stages.get(str(repository), ()):

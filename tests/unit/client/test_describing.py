@@ -74,3 +74,17 @@ def test_a_fleet_describes_all_or_those_named(fleet, make_stage, notices):
     named = list(fleet.describe_stages("src.test/app", [make_stage(2), make_stage(77)]))
     assert [make_stage(2)] == [str(description.stage_id) for description in named]
     assert "is left out" in notices[0]
+
+
+def test_only_what_is_not_known_is_described_and_the_order_stays():
+    described = []
+
+    def describe(stage_id):
+        described.append(stage_id)
+        return stage_id
+
+    def find(stage_ids):
+        return [stage_id if n % 2 else None for n, stage_id in enumerate(stage_ids)]
+
+    assert IDS == list(describe_all(describe, IDS, parallel=3, on_left_out=lambda *_: None, find=find))
+    assert IDS[::2] == sorted(described)
