@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from celery import Celery
-from redis import Redis
 
 from config.celery import make_app
 from stagefleet.connection import connect_redis
@@ -20,12 +19,14 @@ from stagefleet.runs.book import RedisBook
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
+from stagefleet.storages.descriptions import RedisDescriptions
 from tasks import records
 from tasks.base import Job, Workshop, register
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
 from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
+from tasks.publish import cache_stage, publish_stage, take_stage
 
 __all__ = ["OPERATIONS", "Parts", "build_parts"]
 
@@ -42,6 +43,9 @@ OPERATIONS: Mapping[str, Callable[[StageManager, Job], Produced]] = {
     "delete_rejected_stage": records.delete_rejected_stage,
     "rm_record": records.rm_record,
     "fetch_stage": fetch_stage,
+    "publish_stage": publish_stage,
+    "cache_stage": cache_stage,
+    "take_stage": take_stage,
 }
 """What workers do; a worker of one's own may do other things too."""
 
@@ -85,8 +89,11 @@ def build_parts(
     client = RegistryClient(settings)
     closing.callback(client.close)
     book = RedisBook(redis, prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds)
-    manager = StageManager(client, book)
-    _attach_host(manager, client, redis, settings, closing)
+    descriptions = RedisDescriptions(redis, prefix=settings.key_prefix, settings=settings.caches)
+    locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
+    closing.callback(locks.close)
+    manager = StageManager(client, book, descriptions, locks=locks)
+    _attach_host(manager, client, locks, settings, closing)
     keeper = LeaseKeeper(ledger, settings.runs)
     closing.callback(keeper.close)
     workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
@@ -96,15 +103,13 @@ def build_parts(
 
 
 def _attach_host(
-    manager: StageManager, client: RegistryClient, redis: Redis, settings: Settings, closing: ExitStack
+    manager: StageManager, client: RegistryClient, locks: RedisLocks, settings: Settings, closing: ExitStack
 ) -> None:
     """Let the manager work with the Docker Engine of this host, if it has one."""
     if settings.engine.address is None:
         return
     from stagefleet.manager.host import make_host  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
-    locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
-    closing.callback(locks.close)
     host = make_host(settings.engine, manager, client, locks)
     if host is not None:
         closing.callback(host.close)

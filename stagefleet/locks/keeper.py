@@ -107,8 +107,9 @@ class HoldKeeper:
     def close(self) -> None:
         """End the renewals."""
         self._closed.set()
-        if self._thread is not None:
-            self._thread.join(timeout=self._renewal_seconds)
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout=self._renewal_seconds)
 
     def renew_all(self) -> None:
         """Renew every hold now.
@@ -132,6 +133,10 @@ class HoldKeeper:
 
     def _run(self) -> None:
         while not self._closed.wait(self._renewal_seconds):
+            with self._lock:
+                if not self._holds:  # the next hold starts another thread
+                    self._thread = None
+                    return
             try:
                 self.renew_all()
             except Exception as error:  # noqa: BLE001 - whatever Redis answers now, it may renew the next time

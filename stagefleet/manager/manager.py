@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from stagefleet.errors import EngineMissingError, StageNotFoundError
+from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.final_list import FinalLists
@@ -15,13 +16,15 @@ from stagefleet.manager.project import ProjectManager
 from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
 from stagefleet.manager.rejecting import rejections_key
+from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.roles import Roles
 from stagefleet.runs.book import FLEET, SharedBook
 from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.roles import Roles
+from stagefleet.storages.descriptions import DescriptionCache, MemoryDescriptions
 
 if TYPE_CHECKING:
     from stagefleet.manager.host import HostManager  # brings docker-py: only where there is an engine
@@ -38,15 +41,26 @@ class StageManager:
     Args:
         client: Speaks to registries.
         book: What the workers of a run find out together.
+        descriptions: What is known of stages already; only what this process learns if None.
+        locks: The fleet's locks; those of this process alone if None.
 
     Attributes:
         records: What can be done with records and custom tags.
     """
 
-    def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        descriptions: DescriptionCache | None = None,
+        *,
+        locks: LockManager | None = None,
+    ) -> None:
         self.records = RecordManager(client, book)
         self._client = client
         self._book = book
+        self._descriptions = MemoryDescriptions() if descriptions is None else descriptions
+        self._turns = StageLocks(MemoryLocks() if locks is None else locks)
         self._host: HostManager | None = None
         self._final_lists = FinalLists(client, book)
 
@@ -95,9 +109,22 @@ class StageManager:
             StageNotFoundError: It is not there, or rejected.
             BrokenStageError: The registry knows of it, but cannot give it.
         """
-        storage = RegistryStorage(self._client, repository)
         self.refuse_rejected(repository, stage_id, UNLEASHED)
-        return storage.describe(stage_id)
+        (known,) = self._descriptions.find(str(repository), [stage_id])
+        if known is not None:
+            return known
+        description = RegistryStorage(self._client, repository).describe(stage_id)
+        self._descriptions.remember(str(repository), [description])
+        return description
+
+    def known_descriptions(
+        self, repository: Repository, stage_ids: Sequence[StageId]
+    ) -> list[StageDescription | None]:
+        """What is known of stages without asking their registry, None for each of which nothing is.
+
+        Whoever asks knows that they exist and are not rejected, as from `stage_ids`.
+        """
+        return self._descriptions.find(str(repository), stage_ids)
 
     def copy_stage(
         self,
@@ -111,6 +138,8 @@ class StageManager:
     ) -> Produced:
         """Copy one stage from registry to registry; see `manager.copy`.
 
+        If another copy of it is under way, that one is waited for, and what it brought counts: skipped.
+
         Args:
             source: The repository that has it.
             destination: The repository that gets it.
@@ -122,11 +151,13 @@ class StageManager:
         Raises:
             StageNotFoundError: The source does not have it, or it is rejected there.
             BrokenStageError: The source knows of it, but cannot give it.
+            LockTimeoutError: It is being copied or deleted by others for too long.
         """
         storage = RegistryStorage(self._client, source)
         self.refuse_rejected(source, stage_id, leash)
-        copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=leash)
-        return copy.carry_out(stage_id, verify=verify)
+        with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
+            copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=turn)
+            return copy.carry_out(stage_id, verify=verify or turn.has_waited)
 
     def delete_stage(
         self,
@@ -149,9 +180,13 @@ class StageManager:
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+            LockTimeoutError: It is being copied for too long.
         """
-        deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
-        return deletion.carry_out(str(stage_id))
+        with self._turns.deleting(repository, stage_id, run=run, leash=leash) as turn:
+            deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=turn)
+            produced = deletion.carry_out(str(stage_id))
+        self._descriptions.forget(str(repository), [stage_id])
+        return produced
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.

@@ -1,0 +1,117 @@
+"""Locks on stages: one copy of a stage into one place at a time in the whole fleet, and no deletion meanwhile.
+
+A copy has the destination's stage alone and shares the source's; a deletion has the stage alone. A lock is of
+a repository and a stage's digest: builds of the same content, made at different times, take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from stagefleet.locks import HeldLock, LockInfo, LockManager
+from stagefleet.locks.waiting import default_label
+from stagefleet.names import Repository, StageId
+from stagefleet.registry.leash import Leash
+
+__all__ = ["StageLocks", "Turn"]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is held while one has one's turn at a stage; a leash that ends with its locks, too.
+
+    Attributes:
+        leash: What else holds the work back.
+        locks: The locks.
+        has_waited: Whether others were at it before: what they did can be found there.
+    """
+
+    leash: Leash
+    locks: tuple[HeldLock, ...]
+    has_waited: bool
+
+    def check(self) -> None:
+        """See `Leash.check`.
+
+        Raises:
+            LockLostError: A lock is lost.
+        """
+        self.leash.check()
+        for lock in self.locks:
+            lock.check()
+
+    def require(self, seconds: float) -> None:
+        """See `Leash.require`: the item's lease has to outlast the write, the locks have to be held now.
+
+        Raises:
+            LockLostError: A lock is lost.
+        """
+        self.leash.require(seconds)
+        self.check()
+
+
+class StageLocks:
+    """The turns at stages.
+
+    Args:
+        locks: The fleet's locks.
+    """
+
+    def __init__(self, locks: LockManager) -> None:
+        self._locks = locks
+
+    @contextmanager
+    def copying(
+        self, source: Repository, destination: Repository, stage_id: StageId, *, run: str, leash: Leash
+    ) -> Iterator[Turn]:
+        """Have the turn at copying a stage.
+
+        Raises:
+            LockTimeoutError: Others are at it for too long.
+        """
+        wanted = {_name(source, stage_id): True, _name(destination, stage_id): False}
+        with self._take(wanted, run, leash) as turn:
+            yield turn
+
+    @contextmanager
+    def deleting(
+        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash
+    ) -> Iterator[Turn]:
+        """Have the turn at deleting a stage.
+
+        Raises:
+            LockTimeoutError: It is being copied for too long.
+        """
+        with self._take({_name(repository, stage_id): False}, run, leash) as turn:
+            yield turn
+
+    @contextmanager
+    def _take(self, wanted: dict[str, bool], run: str, leash: Leash) -> Iterator[Turn]:
+        """Take locks; all take them in the order of their names, so that no two wait for each other."""
+        label, waits = f"{default_label()}, run {run}", []
+
+        def note_wait(info: LockInfo) -> None:
+            waits.append(info.name)
+            holders = [holder.label for holder in info.holders]
+            _log.info("stage_awaited", action="await", lock=info.name, holders=holders)
+
+        with ExitStack() as held:
+            locks = [
+                held.enter_context(
+                    self._locks.acquire(
+                        name, shared=wanted[name], on_wait=note_wait, label=label, check=leash.check
+                    )
+                )
+                for name in sorted(wanted)
+            ]
+            yield Turn(leash, tuple(locks), has_waited=bool(waits))
+
+
+def _name(repository: Repository, stage_id: StageId) -> str:
+    return f"stage/{repository}/{stage_id.digest}"
