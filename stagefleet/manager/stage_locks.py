@@ -1,4 +1,4 @@
-"""Locks on stages: one copy of a stage into one place at a time in the whole fleet, and no deletion meanwhile.
+"""Locks on stages: in the whole fleet one copy of a stage into one place at a time, no deletion meanwhile.
 
 A copy has the destination's stage alone and shares the source's; a deletion has the stage alone. A lock is of
 a repository and a stage's digest: builds of the same content, made at different times, take turns.
