@@ -9,7 +9,7 @@ foreign tag may still come to share the digest; no registry offers a way to clos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -34,6 +34,7 @@ _WAIT_SECONDS = 600
 _THREADS = 8
 _TAGS_A_TIME = 1000  # bounds the answers under way, and how late a lost lease is noticed
 _MAX_DEPTH = 4
+_SHORT_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Survey:
         first, second = self._first_round(), self._second_round()
         name = str(digest)
         touched = {
-            *first["shared"].get(name, ()),
+            *first["known"].get(_short(name), ()),
             *first["members"].get(name, ()),
             *second["tags"].get(name, ()),
             *second["members"].get(name, ()),
@@ -115,17 +116,17 @@ class Survey:
 
     def _look_at_stages(self) -> dict[str, Any]:
         found = self._look(tag for tag in self._tags() if _is_fixed(tag))
-        shared = {digest: tags for digest, tags in found.tags.items() if len(tags) > 1}
-        touched = {tag for tags in (*shared.values(), *found.members.values()) for tag in tags}
+        shared = [tags for tags in found.tags.values() if len(tags) > 1]
+        touched = {tag for tags in (*shared, *found.members.values()) for tag in tags}
         return {
-            "known": [tag for tags in found.tags.values() for tag in tags],
-            "shared": shared,
+            # All of them, also those that are alone: what is to be deleted may be a tag of the second round.
+            "known": _shortened(found.tags),
             "members": found.members,
             "asked": [tag for tag in self._asked() if tag in touched] if touched else [],
         }
 
     def _look_at_the_rest(self) -> dict[str, Any]:
-        known = set(self._first_round()["known"])
+        known = {tag for tags in self._first_round()["known"].values() for tag in tags}
         found = self._look(tag for tag in self._tags() if tag not in known)
         return {"tags": found.tags, "members": found.members}
 
@@ -174,6 +175,18 @@ class Survey:
 def _is_fixed(tag: str) -> bool:
     """Whether what a tag names never changes: stages and their records."""
     return StageId.from_tag(tag) is not None or is_record_tag(tag)
+
+
+def _short(digest: str) -> str:
+    """Enough of a digest to find it by: a million stages are kept so. A wrong match only keeps a tag."""
+    return digest.rpartition(":")[2][:_SHORT_CHARACTERS]
+
+
+def _shortened(tags: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for digest, some in tags.items():
+        found.setdefault(_short(digest), []).extend(some)
+    return found
 
 
 def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
