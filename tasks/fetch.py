@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stagefleet.manager import Produced, StageManager
 from stagefleet.names import StageId
-from stagefleet.storages.roles import Roles
+from stagefleet.roles import Roles
 from tasks.base import Job
 
 __all__ = ["fetch_stage"]

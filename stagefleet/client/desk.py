@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from stagefleet.client.following import Follower
+from stagefleet.client.hosts import choose_hosts
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
 from stagefleet.client.work import Plan, Work, fingerprint
@@ -213,6 +214,11 @@ class Desk:
         if detach:
             return self._ledger.run(submission.run)
         return self._follower.conduct(submission.run, submission.fate, on_outcome)
+
+    def _choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
+        """The hosts that a run is for; see `choose_hosts`."""
+        own = self.settings.engine.host_name
+        return choose_hosts(hosts, everywhere=everywhere, own=own, look=self._services.hosts)
 
     def _parallel(self, parallel: int | None) -> int:
         return max(1, self.settings.runs.parallel if parallel is None else parallel)

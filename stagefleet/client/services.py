@@ -6,10 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from stagefleet.client.engine_access import EngineAccess
+from stagefleet.client.hosts import live_hosts
 from stagefleet.embedded import Embedded
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.names import Repository, StageId
+from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import RecordId, RecordKind
+from stagefleet.roles import Roles
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
@@ -17,6 +21,7 @@ from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:
+    from stagefleet.manager.project import ProjectManager  # as below
     from stagefleet.manager.records import RecordManager  # brings the client of registries
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
@@ -25,10 +30,10 @@ __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 class Registries(Protocol):
     """What a client asks of registries itself; the rest is the workers'."""
 
-    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
-        """The stages of a repository, none where it does not exist."""
+    def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
+        """The stages of a repository or of this host's engine, none where it does not exist."""
 
-    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+    def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
     def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
@@ -42,6 +47,9 @@ class Registries(Protocol):
         self, repository: Repository, stage_ids: Sequence[StageId]
     ) -> list[StageDescription | None]:
         """What the fleet remembers of stages that exist, None for each of which it remembers nothing."""
+
+    def project(self, roles: Roles) -> ProjectManager:
+        """What can be done with the stages of a project."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -65,6 +73,13 @@ class Services(Protocol):
     def registries(self) -> Registries:
         """The registries."""
 
+    @property
+    def locks(self) -> LockManager:
+        """The fleet's locks."""
+
+    def hosts(self) -> list[str]:
+        """The hosts whose Docker Engine somebody works with."""
+
     def check(self) -> None:
         """Raise if something that this process started has ended before its time."""
 
@@ -83,14 +98,19 @@ class _RegistryAccess:
         from stagefleet.storages.descriptions import RedisDescriptions  # noqa: PLC0415 - see above
 
         self._client = RegistryClient(settings)
+        self._engine = EngineAccess(settings.engine)
         self._descriptions = None if redis_url is None else RedisDescriptions.connect(redis_url, settings)
         self._manager = StageManager(self._client, MemoryBook(), self._descriptions)
 
-    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
-        return self._manager.stage_ids(repository)
+    def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
+        if isinstance(place, DockerDaemon):
+            return self._engine.stage_ids(place)
+        return self._manager.stage_ids(place)
 
-    def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
-        return self._manager.describe_stage(repository, stage_id)
+    def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
+        if isinstance(place, DockerDaemon):
+            return self._engine.describe_stage(place, stage_id)
+        return self._manager.describe_stage(place, stage_id)
 
     def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
         return self.records.ids(repository, kind)
@@ -104,11 +124,15 @@ class _RegistryAccess:
     ) -> list[StageDescription | None]:
         return self._manager.known_descriptions(repository, stage_ids)
 
+    def project(self, roles: Roles) -> ProjectManager:
+        return self._manager.project(roles)
+
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)
 
     def close(self) -> None:
         self._client.close()
+        self._engine.close()
         if self._descriptions is not None:
             self._descriptions.close()
 
@@ -157,6 +181,7 @@ class RedisServices:
         self.settings = settings
         self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
+        self._locks = _Late(lambda: RedisLocks.connect(redis_url, settings))
 
     @property
     def ledger(self) -> Ledger:
@@ -168,11 +193,21 @@ class RedisServices:
         """As in `Services`."""
         return self._registries.value
 
+    @property
+    def locks(self) -> LockManager:
+        """As in `Services`."""
+        return self._locks.value
+
+    def hosts(self) -> list[str]:
+        """As in `Services`: those of the workers that are there."""
+        return live_hosts(self._ledger.workers())
+
     def check(self) -> None:
         """As in `Services`: nothing was started here."""
 
     def close(self) -> None:
         """As in `Services`."""
+        self._locks.close()
         self._ledger.close()
         self._registries.close()
 
@@ -204,6 +239,7 @@ class EmbeddedServices:
         self._embedded = Embedded(settings)
         self._on_start = on_start
         self._ledger = _Late(self._start)
+        self._locks = _Late(lambda: MemoryLocks(settings.locks))
 
     def _start(self) -> RedisLedger:
         if self._on_start is not None:
@@ -222,12 +258,23 @@ class EmbeddedServices:
         """As in `Services`."""
         return self._registries.value
 
+    @property
+    def locks(self) -> LockManager:
+        """As in `Services`: no other process has this Valkey."""
+        return self._locks.value
+
+    def hosts(self) -> list[str]:
+        """As in `Services`: its worker is on this host."""
+        engine = self.settings.engine
+        return [] if engine.address is None else [engine.host_name]
+
     def check(self) -> None:
         """As in `Services`."""
         self._embedded.check()
 
     def close(self) -> None:
         """As in `Services`."""
+        self._locks.close()
         self._ledger.close()
         self._embedded.stop()
         self._registries.close()

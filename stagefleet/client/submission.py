@@ -12,7 +12,7 @@ from typing import TypeVar
 from stagefleet.client.work import Plan
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Fate, ItemState, Order, Outcome, RunState, Submission
+from stagefleet.runs.model import Fate, Order, RunState, Submission
 
 __all__ = ["check_key", "submit"]
 
@@ -61,8 +61,7 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
             _append(ledger, submission, ledger.leftovers(submission.previous))
         else:
             plan = make_plan() if plan is None else plan
-            skips = (Outcome(item=item, state=ItemState.SKIPPED) for item in plan.skipped)
-            for chunk in _chunks(skips):
+            for chunk in _chunks(plan.skips()):
                 ledger.append(submission, (), chunk)
             _append(ledger, submission, plan.items)
         ledger.start(submission)

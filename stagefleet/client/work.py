@@ -11,9 +11,20 @@ from typing import Any, Protocol
 from stagefleet.errors import StagesMissingError, TooManyItemsError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
-from stagefleet.runs.model import MAX_ITEMS, ItemState, Outcome
+from stagefleet.runs.model import MAX_ITEMS, ItemState, Outcome, split_host
 
-__all__ = ["Catalogue", "CopyWork", "DeleteWork", "Plan", "StageIds", "Work", "parse_repository"]
+__all__ = [
+    "Catalogue",
+    "CopyWork",
+    "DeleteWork",
+    "Plan",
+    "StageIds",
+    "Work",
+    "bounded",
+    "parse_place",
+    "parse_repository",
+    "parse_stage_ids",
+]
 
 StageIds = Iterable[str | StageId]
 
@@ -23,8 +34,8 @@ _NAMED_IN_MESSAGES = 3
 class Catalogue(Protocol):
     """What a plan needs to know of repositories; the storage manager knows it."""
 
-    def stage_ids(self, repository: Repository) -> Iterator[StageId]:
-        """The stages of a repository, none where it does not exist."""
+    def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
+        """The stages of a repository or of this host's engine, none where it does not exist."""
 
     def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
         """The records of a repository of one kind, none where it does not exist."""
@@ -50,10 +61,16 @@ class Plan:
 
     def outcomes(self) -> Iterator[Outcome]:
         """The plan as a dry run tells it."""
-        for item in self.skipped:
-            yield Outcome(item=item, state=ItemState.SKIPPED)
+        yield from self.skips()
         for item in self.items:
-            yield Outcome(item=item, state=ItemState.PLANNED)
+            name, host = split_host(item)
+            yield Outcome(item=name, host=host, state=ItemState.PLANNED)
+
+    def skips(self) -> Iterator[Outcome]:
+        """The outcomes of what needs no task."""
+        for item in self.skipped:
+            name, host = split_host(item)
+            yield Outcome(item=name, host=host, state=ItemState.SKIPPED)
 
 
 class Work(Protocol):
@@ -82,23 +99,34 @@ def fingerprint(work: Work) -> str:
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-def parse_repository(address: str | Repository) -> Repository:
+def parse_repository(address: str | Repository | DockerDaemon) -> Repository:
     """The repository at an address.
 
     Raises:
         InvalidNameError: It is malformed.
-        UsageError: It is a Docker Engine, which no operation serves yet.
+        UsageError: It is a Docker Engine.
     """
-    parsed = address if isinstance(address, Repository) else parse_address(address)
+    parsed = parse_place(address)
     if isinstance(parsed, DockerDaemon):
-        raise UsageError(
-            f"{parsed}: stages in a Docker Engine are not served yet, name a registry's repository"
-        )
+        raise UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
     return parsed
 
 
-def _parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
-    """Each named stage once, in the order of naming."""
+def parse_place(address: str | Repository | DockerDaemon) -> Repository | DockerDaemon:
+    """The repository or engine at an address.
+
+    Raises:
+        InvalidNameError: It is malformed.
+    """
+    return parse_address(address) if isinstance(address, str) else address
+
+
+def parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
+    """Each named stage once, in the order of naming.
+
+    Raises:
+        UsageError: One is malformed, or there is one string instead of several.
+    """
     if stage_ids is None:
         return None
     if isinstance(stage_ids, str):
@@ -132,7 +160,7 @@ class CopyWork:
             UsageError: One of them is malformed, or source and destination are the same.
         """
         work = cls(
-            parse_repository(source), parse_repository(destination), _parse_stage_ids(stage_ids), verify
+            parse_repository(source), parse_repository(destination), parse_stage_ids(stage_ids), verify
         )
         if work.source == work.destination:
             raise UsageError(f"source and destination are the same, {work.source}: name two repositories")
@@ -164,8 +192,8 @@ class CopyWork:
 
     def _wanted(self, catalogue: Catalogue) -> Sequence[str]:
         if self.stage_ids is None:
-            return _bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.source))
-        wanted = _bounded(self.stage_ids)
+            return bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.source))
+        wanted = bounded(self.stage_ids)
         missing = dict.fromkeys(wanted)
         for stage_id in catalogue.stage_ids(self.source):
             missing.pop(str(stage_id), None)
@@ -192,7 +220,7 @@ class DeleteWork:
         Raises:
             UsageError: One of them is malformed.
         """
-        return cls(parse_repository(repository), _parse_stage_ids(stage_ids))
+        return cls(parse_repository(repository), parse_stage_ids(stage_ids))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -208,12 +236,17 @@ class DeleteWork:
             TooManyItemsError: There are more than a run may have.
         """
         if self.stage_ids is None:
-            return Plan(_bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.repository)))
+            return Plan(bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.repository)))
         catalogue.ping(self.repository)
-        return Plan(_bounded(self.stage_ids))
+        return Plan(bounded(self.stage_ids))
 
 
-def _bounded(stage_ids: Iterable[str]) -> Sequence[str]:
+def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
+    """The items of a run, counted.
+
+    Raises:
+        TooManyItemsError: There are more than a run may have.
+    """
     found: list[str] = []
     for stage_id in stage_ids:
         if len(found) == MAX_ITEMS:

@@ -28,11 +28,11 @@ from stagefleet.manager.soundness import check_stage
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
+from stagefleet.roles import Roles
 from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
-from stagefleet.storages.roles import Roles
 
 __all__ = ["StageFetch", "Stages"]
 

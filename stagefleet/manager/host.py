@@ -10,21 +10,21 @@ from stagefleet.errors import EngineError, ImageInUseError, UsageError
 from stagefleet.locks import LockManager
 from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
 from stagefleet.manager.fetch import StageFetch, Stages
-from stagefleet.manager.image_locks import ImageLocks
+from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.image_use import ImageUse
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
+from stagefleet.roles import Roles
 from stagefleet.settings import EngineSettings, docker_config_file
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
-from stagefleet.storages.roles import Roles
 
-__all__ = ["HostManager", "LastUsed", "image_of", "make_host"]
+__all__ = ["HostManager", "LastUsed", "make_host"]
 
 _CONFLICT = 409
 
@@ -169,11 +169,6 @@ class HostManager:
     def _note(self, image: str) -> None:
         if self._last_used is not None:
             self._last_used.note(self._host, image)
-
-
-def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
-    """The name that a stage's image has in an engine."""
-    return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"
 
 
 def make_host(

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 from stagefleet.errors import ImageInUseError, LockTimeoutError
 from stagefleet.locks import HeldLock, LockManager, OnWait
+from stagefleet.names import DockerDaemon, Repository, StageId
 
-__all__ = ["ImageLocks"]
+__all__ = ["ImageLocks", "image_of"]
 
 
 class ImageLocks:
@@ -64,3 +65,8 @@ class ImageLocks:
 
     def _name(self, image: str) -> str:
         return f"host/{self._host}/image/{image}"
+
+
+def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
+    """The name that a stage's image has in an engine."""
+    return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"

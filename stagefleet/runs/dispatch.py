@@ -17,6 +17,7 @@ __all__ = [
     "QUEUES",
     "broker_options",
     "broker_url",
+    "host_of_queue",
     "host_queue",
     "message_template",
     "queue_key",
@@ -48,6 +49,7 @@ QUEUES: dict[str, str] = {
 }
 """The queue of each operation, so that workers can be set aside for one kind of work."""
 
+_HOST_PREFIX = "host."
 _VISIBILITY_TIMEOUT_SECONDS = 3600
 
 
@@ -58,7 +60,12 @@ def queue_of(operation: str) -> str:
 
 def host_queue(host: str) -> str:
     """The queue of what only one host can do."""
-    return f"host.{host}"
+    return _HOST_PREFIX + host
+
+
+def host_of_queue(queue: str) -> str | None:
+    """The host whose own queue it is, None for any other."""
+    return queue.removeprefix(_HOST_PREFIX) if queue.startswith(_HOST_PREFIX) else None
 
 
 def task_name(operation: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 from stagefleet.errors import ImageInUseError
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager, image_of
-from stagefleet.manager.image_locks import ImageLocks
+from stagefleet.manager.host import HostManager
+from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED

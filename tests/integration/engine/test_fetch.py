@@ -19,7 +19,7 @@ from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
-from stagefleet.storages.roles import Roles
+from stagefleet.roles import Roles
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker
 

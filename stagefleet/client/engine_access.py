@@ -1,0 +1,69 @@
+"""The Docker Engine of this host, as far as a client looks into it itself; the rest is the workers'."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from stagefleet.errors import EngineMissingError
+from stagefleet.names import DockerDaemon, StageId
+from stagefleet.settings import EngineSettings, docker_config_file
+from stagefleet.stages import StageDescription
+
+if TYPE_CHECKING:
+    from stagefleet.storages.engine import Engine, EngineStorage
+
+__all__ = ["EngineAccess"]
+
+
+class EngineAccess:
+    """Lists and describes the stages in this host's engine; connects when it is asked.
+
+    Args:
+        settings: Where the engine is.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+
+    def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
+        """The stages of a project.
+
+        Raises:
+            EngineMissingError: This host has no engine.
+        """
+        return iter(self._storage(address).stage_ids())
+
+    def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
+        """Describe one stage.
+
+        Raises:
+            EngineMissingError: This host has no engine.
+            StageNotFoundError: It is not there.
+        """
+        return self._storage(address).describe(stage_id)
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _storage(self, address: DockerDaemon) -> EngineStorage:
+        # Imported late: only what looks into an engine pays for docker-py, a tenth of a second.
+        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - see above
+        from stagefleet.storages.engine import Engine, EngineStorage  # noqa: PLC0415 - see above
+
+        where = self._settings.address
+        if where is None:
+            raise EngineMissingError(
+                f"{address}: there is no Docker Engine here; name one with STAGEFLEET_ENGINE__URL"
+            )
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(where, self._settings, config=DockerConfig(docker_config_file()))
+            return EngineStorage(self._engine, address)

@@ -1,0 +1,168 @@
+"""Work for the Docker Engines of hosts: each item is a stage on a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stagefleet.client.work import Catalogue, Plan, bounded
+from stagefleet.errors import UsageError
+from stagefleet.names import DockerDaemon, Repository
+from stagefleet.runs.model import HOST_SEPARATOR
+
+if TYPE_CHECKING:  # these bring the client of registries
+    from stagefleet.manager.use_policy import UsePolicy
+    from stagefleet.roles import Roles
+
+__all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork"]
+
+
+def _on_hosts(stage_ids: Iterable[str], hosts: Sequence[str]) -> Sequence[str]:
+    """Each stage on each host; the hosts take turns, so that none waits for another."""
+    return bounded(f"{stage_id}{HOST_SEPARATOR}{host}" for stage_id in stage_ids for host in hosts)
+
+
+def _listed(
+    address: Repository | DockerDaemon,
+    stage_ids: tuple[str, ...] | None,
+    catalogue: Catalogue,
+    hosts: Sequence[str],
+    own: str,
+) -> Iterable[str]:
+    """The stages named, or all; those of an engine can only be listed on its own host."""
+    if stage_ids is not None:
+        return stage_ids
+    if isinstance(address, DockerDaemon) and tuple(hosts) != (own,):
+        raise UsageError(
+            f"the stages of {address} on another host are not known here: name them, or run this on that host"
+        )
+    return (str(stage_id) for stage_id in catalogue.stage_ids(address))
+
+
+@dataclass(frozen=True, slots=True)
+class FetchWork:
+    """Fetch stages to hosts.
+
+    Attributes:
+        roles: Where the stages come from.
+        stage_ids: Which.
+        hosts: Where they go.
+    """
+
+    roles: Roles
+    stage_ids: tuple[str, ...]
+    hosts: tuple[str, ...]
+
+    operation = "fetch_stage"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {**self.roles.as_options(), "hosts": list(self.hosts)}
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """Every stage on every host; what is there already is found by the tasks.
+
+        Raises:
+            TooManyItemsError: There are more than a run may have.
+        """
+        if isinstance(self.roles.primary, Repository) and not self.roles.caches:
+            catalogue.ping(self.roles.primary)  # refused early or not at all; with caches it may be down
+        return Plan(_on_hosts(self.stage_ids, self.hosts))
+
+
+@dataclass(frozen=True, slots=True)
+class HostCopyWork:
+    """Copy stages between a repository and the engines of hosts.
+
+    Attributes:
+        source: Where they are.
+        destination: Where they go.
+        stage_ids: Which; all if None.
+        verify: Compare what is there already.
+        hosts: Whose engines.
+        own: The name of this host.
+    """
+
+    source: Repository | DockerDaemon
+    destination: Repository | DockerDaemon
+    stage_ids: tuple[str, ...] | None
+    verify: bool
+    hosts: tuple[str, ...]
+    own: str
+
+    operation = "copy_stage"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, DockerDaemon) and isinstance(self.destination, DockerDaemon):
+            raise UsageError(
+                f"{self.source} to {self.destination}: between engines stages go through a repository"
+            )
+        if isinstance(self.source, DockerDaemon) and len(self.hosts) > 1:
+            raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {
+            "source": str(self.source),
+            "destination": str(self.destination),
+            "verify": self.verify,
+            "hosts": list(self.hosts),
+        }
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """What a repository lacks; what an engine has is found by the tasks.
+
+        Raises:
+            UsageError: All stages of another host's engine were asked for.
+            TooManyItemsError: There are more than a run may have.
+        """
+        wanted = bounded(_listed(self.source, self.stage_ids, catalogue, self.hosts, self.own))
+        present: set[str] = set()
+        if isinstance(self.destination, Repository):
+            if self.verify:
+                catalogue.ping(self.destination)
+            else:
+                present = {str(stage_id) for stage_id in catalogue.stage_ids(self.destination)}
+        return Plan(
+            items=_on_hosts((stage_id for stage_id in wanted if stage_id not in present), self.hosts),
+            skipped=_on_hosts((stage_id for stage_id in wanted if stage_id in present), self.hosts),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HostDeleteWork:
+    """Delete stages from the engines of hosts.
+
+    Attributes:
+        address: The project.
+        stage_ids: Which; all if None.
+        policy: What to do with those that are used.
+        hosts: Whose engines.
+        own: The name of this host.
+    """
+
+    address: DockerDaemon
+    stage_ids: tuple[str, ...] | None
+    policy: UsePolicy
+    hosts: tuple[str, ...]
+    own: str
+
+    operation = "delete_stage"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return {"repository": str(self.address), **self.policy.as_options(), "hosts": list(self.hosts)}
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """All that was named, or that is there.
+
+        Raises:
+            UsageError: All stages of another host's engine were asked for.
+            TooManyItemsError: There are more than a run may have.
+        """
+        wanted = _listed(self.address, self.stage_ids, catalogue, self.hosts, self.own)
+        return Plan(_on_hosts(wanted, self.hosts))

@@ -1,0 +1,50 @@
+"""The hosts of a fleet: those whose workers have a Docker Engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.runs.dispatch import host_of_queue
+from stagefleet.runs.model import WorkerInfo
+
+__all__ = ["choose_hosts", "live_hosts"]
+
+
+def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
+    """The hosts with a live worker that has an engine, sorted."""
+    return sorted({host for worker in workers for queue in worker.queues if (host := host_of_queue(queue))})
+
+
+def choose_hosts(
+    asked: Sequence[str] | None, *, everywhere: bool, own: str, look: Callable[[], Sequence[str]]
+) -> tuple[str, ...]:
+    """The hosts that a run is for.
+
+    Args:
+        asked: By name; None or empty is this host.
+        everywhere: All that are there instead.
+        own: The name of this host.
+        look: Gives the hosts that are there.
+
+    Raises:
+        UsageError: All and some were asked for at once.
+        HostMissingError: A host is not there; says which are.
+    """
+    if isinstance(asked, str):
+        raise UsageError("hosts is one string: hand in a list of names")
+    if asked and everywhere:
+        raise UsageError("name hosts, or ask for all of them, not both")
+    live = look()
+    chosen = tuple(dict.fromkeys(live if everywhere else asked or (own,)))
+    missing = [host for host in chosen if host not in live]
+    if missing or not chosen:
+        there = ", ".join(live) or "none"
+        named = (
+            f"no live worker of host {missing[0]!r} has a Docker Engine" if missing else "no host is there"
+        )
+        raise HostMissingError(
+            f"{named} (hosts that are there: {there}): start stagefleet worker on it, its engine named by "
+            "STAGEFLEET_ENGINE__URL and it by STAGEFLEET_ENGINE__HOST"
+        )
+    return chosen
