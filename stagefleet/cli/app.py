@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli import doctor, records, runs, stages, worker
+from stagefleet.cli import doctor, projects, publish, records, runs, stages, worker
 
 __all__ = ["app"]
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("list")(stages.list_stages)
 app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
+app.command("publish")(publish.publish_stages)
+app.command("projects")(projects.show_projects)
 app.add_typer(records.app, name="records")
 app.add_typer(runs.app, name="runs")
 app.command("worker")(worker.start_worker)

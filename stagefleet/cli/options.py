@@ -21,6 +21,7 @@ __all__ = [
     "IdempotencyKey",
     "Json",
     "Parallel",
+    "Project",
     "RunOptions",
     "StageIdArguments",
     "read_ids",
@@ -44,6 +45,10 @@ Parallel = Annotated[
 FromFile = Annotated[
     str | None,
     typer.Option("--from-file", metavar="FILE|-", help="Read ids, one a line; - is standard input."),
+]
+Project = Annotated[
+    str | None,
+    typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")]
 IdempotencyKey = Annotated[
@@ -71,6 +76,11 @@ class RunOptions:
     dry_run: bool = False
     json: bool = False
     embedded: bool = False
+
+    @property
+    def needs_fleet(self) -> str | None:
+        """The option that a command's own private services cannot serve, None if none was given."""
+        return "--detach" if self.detach else "--idempotency-key" if self.key is not None else None
 
     def __post_init__(self) -> None:
         if self.parallel is not None and self.parallel < 1:

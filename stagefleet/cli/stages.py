@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -12,38 +14,90 @@ from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_json, print_line, print_plan
 from stagefleet.cli.session import open_fleet, say
-from stagefleet.client import Fleet
+from stagefleet.client import Fleet, Plan
 from stagefleet.errors import UsageError
+from stagefleet.names import StageId
+from stagefleet.runs.model import Run
 from stagefleet.stages import StageDescription
 
 __all__ = ["copy_stages", "delete_stages", "list_stages"]
 
 RepositoryArgument = Annotated[
-    str, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)
+    str | None, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)
 ]
-Source = Annotated[str, typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH", show_default=False)]
-Destination = Annotated[str, typer.Argument(metavar="DST", help="HOST[:PORT]/PATH", show_default=False)]
+Source = Annotated[str | None, typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH", show_default=False)]
+Destination = Annotated[
+    str | None, typer.Argument(metavar="DST", help="HOST[:PORT]/PATH", show_default=False)
+]
+FromProject = Annotated[
+    str | None,
+    typer.Option(
+        "--from-project",
+        metavar="NAME",
+        help="Instead of SRC and DST: from a project's secondary storages into its primary.",
+        show_default=False,
+    ),
+]
+Final = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
 
 
 def list_stages(
-    repository: RepositoryArgument,
+    repository: RepositoryArgument = None,
     *,
+    project: opt.Project = None,
+    final: Final = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
     parallel: opt.Parallel = None,
     json: opt.Json = False,
 ) -> None:
-    """List the stages of a repository."""
+    """List the stages of a repository, or of a project."""
     options = opt.RunOptions(parallel=parallel, json=json)
+    if project is not None and repository is not None:
+        raise UsageError(f"--project says what is listed: leave out {repository}")
     with open_fleet(parallel=options.parallel) as fleet:
+        where = _listed(fleet, repository, project, final=final)
         if not long and not json:
-            for stage_id in fleet.stage_ids(repository):
+            for stage_id in where.stage_ids():
                 print_line(str(stage_id))
             return
-        for description in fleet.describe_stages(repository):
+        for description in where.describe_stages():
             if json:
                 print_json(description.as_json())
             else:
                 print_line(_long_line(description))
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What is to be listed: a repository, or the primary storage of a project through its caches."""
+
+    fleet: Fleet
+    repository: str | None
+    project: str
+
+    def stage_ids(self) -> Iterable[StageId]:
+        if self.repository is not None:
+            return self.fleet.stage_ids(self.repository)
+        return self.fleet.project(self.project).lookup.stage_ids()
+
+    def describe_stages(self) -> Iterable[StageDescription]:
+        if self.repository is not None:
+            return self.fleet.describe_stages(self.repository)
+        return self.fleet.describe_project_stages(self.project)
+
+
+def _listed(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Listed:
+    if final:
+        repository = str(fleet.final_repository(_required(project, "--final")))
+    elif repository is None and project is None:
+        raise UsageError("Missing argument 'REPO'; or name a project with --project")
+    return _Listed(fleet, repository, project or "")
+
+
+def _required(project: str | None, option: str) -> str:
+    if project is None:
+        raise UsageError(f"{option} is of a project: name one with --project")
+    return project
 
 
 def _long_line(description: StageDescription) -> str:
@@ -54,10 +108,11 @@ def _long_line(description: StageDescription) -> str:
 
 
 def copy_stages(
-    source: Source,
-    destination: Destination,
+    source: Source = None,
+    destination: Destination = None,
     stage_ids: opt.StageIdArguments = None,
     *,
+    from_project: FromProject = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")
     ] = False,
@@ -71,6 +126,15 @@ def copy_stages(
 ) -> None:
     """Copy stages from one repository to another: all that it lacks when none is named."""
     options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    if from_project is not None:
+        if verify:
+            raise UsageError("--verify does not go with --from-project")
+        arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
+        _take(from_project, opt.read_stage_ids(arguments, from_file), options)
+        return
+    if source is None or destination is None:
+        missing = "SRC" if source is None else "DST"
+        raise UsageError(f"Missing argument '{missing}'; or name a project with --from-project")
     named = opt.read_stage_ids(stage_ids, from_file)
     with _open(options) as fleet:
         if dry_run:
@@ -84,10 +148,26 @@ def copy_stages(
         leave_or_follow(fleet, run, options)
 
 
+def _take(project: str, named: list[str] | None, options: opt.RunOptions) -> None:
+    """Copy what a project's primary storage lacks out of its secondary ones."""
+    with _open(options) as fleet:
+        if options.dry_run:
+            print_plan(fleet.plan_take_stage(project, named), as_json=options.json)
+            return
+        run = fleet.for_each_take_stage(
+            project, named, parallel=options.parallel, idempotency_key=options.key, detach=True
+        )
+        if not run.total:
+            say(f"the primary storage of {project} lacks nothing that its secondaries have")
+        leave_or_follow(fleet, run, options)
+
+
 def delete_stages(
-    repository: RepositoryArgument,
+    repository: RepositoryArgument = None,
     stage_ids: opt.StageIdArguments = None,
     *,
+    project: opt.Project = None,
+    final: Final = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
     parallel: opt.Parallel = None,
@@ -98,33 +178,76 @@ def delete_stages(
     json: opt.Json = False,
     embedded: opt.Embedded = False,
 ) -> None:
-    """Delete stages from a repository, and no tag that was not named."""
+    """Delete stages from a repository, and no tag that was not named.
+
+    With --project: out of the project's caches, then out of its primary storage.
+    """
     options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    if project is not None:
+        stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
+    elif repository is None:
+        raise UsageError("Missing argument 'REPO'; or name a project with --project")
     named = opt.read_stage_ids(stage_ids, from_file)
     if everything and named is not None:
         raise UsageError("--all deletes every stage: leave out --all, or the stage ids")
     if not everything and named is None:
         raise UsageError("no stage is named: name stages, or use --from-file, or --all for every stage")
     with _open(options) as fleet:
+        deletion = _Deletion.of(fleet, repository, project, final=final)
         if dry_run:
-            print_plan(fleet.plan_delete_stage(repository, named), as_json=json)
+            print_plan(deletion.plan(named), as_json=json)
             return
         if everything and not yes:
-            _confirm(fleet, repository)
-        run = fleet.for_each_delete_stage(repository, named, idempotency_key=idempotency_key, detach=True)
-        leave_or_follow(fleet, run, options)
+            _confirm(deletion)
+        leave_or_follow(fleet, deletion.start(named, options), options)
 
 
-def _confirm(fleet: Fleet, repository: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Deletion:
+    """What stages are deleted from: a repository, all storages of a project, or its final one.
+
+    Attributes:
+        name: What it is, for people.
+        where: The repository or project, as the two calls take it.
+        plan_of: What a dry run calls.
+        start_of: What a run calls.
+    """
+
+    name: str
+    where: str
+    plan_of: Callable[..., Plan]
+    start_of: Callable[..., Run]
+
+    @classmethod
+    def of(cls, fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Deletion:
+        if final:
+            where = _required(project, "--final")
+            name = str(fleet.final_repository(where))
+            return cls(name, where, fleet.plan_delete_final_stage, fleet.for_each_delete_final_stage)
+        if project is not None:
+            name = f"{fleet.roles(project).primary}, and of the caches of {project}"
+            return cls(name, project, fleet.plan_delete_project_stage, fleet.for_each_delete_project_stage)
+        where = repository or ""
+        return cls(where, where, fleet.plan_delete_stage, fleet.for_each_delete_stage)
+
+    def plan(self, named: list[str] | None) -> Plan:
+        return self.plan_of(self.where, named)
+
+    def start(self, named: list[str] | None, options: opt.RunOptions) -> Run:
+        return self.start_of(
+            self.where, named, parallel=options.parallel, idempotency_key=options.key, detach=True
+        )
+
+
+def _confirm(deletion: _Deletion) -> None:
     if not sys.stdin.isatty():
         raise UsageError(
-            f"delete --all asks on a terminal, and this is none: add --yes to empty {repository}"
+            f"delete --all asks on a terminal, and this is none: add --yes to empty {deletion.name}"
         )
-    count = len(fleet.plan_delete_stage(repository, None))
-    if not typer.confirm(f"Delete all {count:,} stages of {repository}?", err=True):
+    count = len(deletion.plan(None))
+    if not typer.confirm(f"Delete all {count:,} stages of {deletion.name}?", err=True):
         raise UsageError("nothing was deleted")
 
 
 def _open(options: opt.RunOptions) -> Fleet:
-    needs_fleet = "--detach" if options.detach else "--idempotency-key" if options.key is not None else None
-    return open_fleet(embedded=options.embedded, parallel=options.parallel, needs_fleet=needs_fleet)
+    return open_fleet(embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet)

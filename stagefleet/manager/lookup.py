@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from threading import Lock
-from typing import Protocol
 
 from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError
 from stagefleet.manager.mishaps import warned
@@ -17,15 +16,9 @@ from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import StageIdList
+from stagefleet.storages.descriptions import DescriptionCache
 
-__all__ = ["Memory", "StageLookup", "new_created_ms"]
-
-
-class Memory(Protocol):
-    """Descriptions that were remembered, by storage."""
-
-    def find(self, storage: str, names: Sequence[str]) -> list[StageDescription | None]:
-        """What is remembered of these, in their order."""
+__all__ = ["StageLookup", "new_created_ms"]
 
 
 class StageLookup:
@@ -37,7 +30,7 @@ class StageLookup:
         memory: What was described before; nothing if None.
     """
 
-    def __init__(self, reach: Reach, roles: Roles, *, memory: Memory | None = None) -> None:
+    def __init__(self, reach: Reach, roles: Roles, *, memory: DescriptionCache | None = None) -> None:
         self._reach = reach
         self._roles = roles
         self._memory = memory
@@ -133,7 +126,7 @@ class StageLookup:
         return self._reach.image(reference)
 
     def _remembered(self, storage: Repository, stage_id: StageId) -> StageDescription | None:
-        return None if self._memory is None else self._memory.find(str(storage), [str(stage_id)])[0]
+        return None if self._memory is None else self._memory.find(str(storage), [stage_id])[0]
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
         for cache in self._roles.caches:

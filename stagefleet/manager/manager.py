@@ -66,7 +66,7 @@ class StageManager:
 
     def project(self, roles: Roles) -> ProjectManager:
         """What can be done with the stages of a project, in all its storages."""
-        return ProjectManager(Reach(self, self._client), self._final_lists, roles)
+        return ProjectManager(Reach(self, self._client), self._final_lists, roles, memory=self._descriptions)
 
     def attach_host(self, host: HostManager) -> None:
         """Take over what is to be done with the Docker Engine of this host."""

@@ -12,9 +12,10 @@ from stagefleet.manager.produced import Produced
 from stagefleet.manager.publish import Publication
 from stagefleet.manager.reach import Reach
 from stagefleet.manager.secondary import SecondaryCopy, Select, oldest
-from stagefleet.names import StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.roles import Roles
+from stagefleet.storages.descriptions import DescriptionCache
 
 __all__ = ["ProjectManager"]
 
@@ -26,17 +27,29 @@ class ProjectManager:
         reach: The way to stages.
         lists: What final storages have, by run.
         roles: The project's storages.
+        memory: What was described before; nothing if None.
 
     Attributes:
         roles: The project's storages.
         lookup: Finds and describes stages.
     """
 
-    def __init__(self, reach: Reach, lists: FinalLists, roles: Roles) -> None:
+    def __init__(
+        self, reach: Reach, lists: FinalLists, roles: Roles, *, memory: DescriptionCache | None = None
+    ) -> None:
         self.roles = roles
-        self.lookup = StageLookup(reach, roles)
+        self.lookup = StageLookup(reach, roles, memory=memory)
         self._reach = reach
         self._lists = lists
+
+    def count_stages(self, address: Repository | DockerDaemon) -> int:
+        """How many stages one of the storages has.
+
+        Raises:
+            UnreachableError: It does not answer.
+            UsageError: Its registry refuses the login.
+        """
+        return len(self._reach.list_stages(address))
 
     def publish_stage(
         self,

@@ -1,0 +1,125 @@
+"""`stagefleet publish`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.following import leave_or_follow
+from stagefleet.cli.report import print_plan
+from stagefleet.cli.session import open_fleet, say
+from stagefleet.client import Fleet, Plan
+from stagefleet.errors import UsageError
+from stagefleet.names import Repository, parse_address
+from stagefleet.roles import Roles
+from stagefleet.runs.model import Run
+
+__all__ = ["publish_stages"]
+
+
+def publish_stages(
+    stage_ids: opt.StageIdArguments = None,
+    *,
+    project: opt.Project = None,
+    primary: Annotated[str | None, typer.Option(metavar="REPO", help="Instead of --project.")] = None,
+    final: Annotated[str | None, typer.Option(metavar="REPO", help="Together with --primary.")] = None,
+    cache: Annotated[list[str] | None, typer.Option(metavar="REPO", help="As --final; repeatable.")] = None,
+    should_be_built: Annotated[
+        bool, typer.Option("--should-be-built", help="What the final storage lacks is an error.")
+    ] = False,
+    caches: Annotated[
+        bool, typer.Option("--caches", help="Into the caches too; what fails there is a warning.")
+    ] = False,
+    parallel: opt.Parallel = None,
+    from_file: opt.FromFile = None,
+    detach: opt.Detach = False,
+    idempotency_key: opt.IdempotencyKey = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    embedded: opt.Embedded = False,
+) -> None:
+    """Publish stages of a project: copy them from its primary storage into the final one.
+
+    What was published before is used as it is. A project without a final storage has its caches filled with
+    --caches alone.
+    """
+    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    named = opt.read_stage_ids(stage_ids, from_file)
+    which = _choose(project, primary, final, cache)
+    with open_fleet(
+        embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet
+    ) as fleet:
+        publication = _Publication(fleet, which, named, should_be_built=should_be_built, caches=caches)
+        if dry_run:
+            print_plan(publication.plan(), as_json=json)
+            return
+        run = publication.start(idempotency_key, parallel)
+        if not run.total:
+            say("there is nothing to publish")
+        leave_or_follow(fleet, run, options)
+
+
+def _choose(
+    project: str | None, primary: str | None, final: str | None, cache: list[str] | None
+) -> str | Roles:
+    """The project that a command means.
+
+    Raises:
+        UsageError: It means none, or two.
+    """
+    if project is not None:
+        if primary or final or cache:
+            raise UsageError("--project says which storages: leave out --primary, --final and --cache")
+        return project
+    if primary is None:
+        raise UsageError("which project? name one with --project, or its storages with --primary and --final")
+    address = parse_address(primary)
+    name = address.name if isinstance(address, Repository) else address.project
+    return Roles(
+        name,
+        address,
+        None if final is None else Repository.parse(final),
+        tuple(map(Repository.parse, cache or ())),
+    )
+
+
+class _Publication:
+    """What is published, and where to: into the final storage, into the caches, or both."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        project: str | Roles,
+        stage_ids: list[str] | None,
+        *,
+        should_be_built: bool,
+        caches: bool,
+    ) -> None:
+        self._fleet = fleet
+        self._project = project
+        self._stage_ids = stage_ids
+        self._should_be_built = should_be_built
+        self._caches = caches
+        self._into_final = not caches or should_be_built or fleet.roles(project).final is not None
+
+    def plan(self) -> Plan:
+        if self._into_final:
+            return self._fleet.plan_publish_stage(self._project, self._stage_ids, fill_caches=self._caches)
+        return self._fleet.plan_cache_stage(self._project, self._stage_ids)
+
+    def start(self, key: str | None, parallel: int | None) -> Run:
+        if not self._into_final:
+            return self._fleet.for_each_cache_stage(
+                self._project, self._stage_ids, idempotency_key=key, parallel=parallel, detach=True
+            )
+        return self._fleet.for_each_publish_stage(
+            self._project,
+            self._stage_ids,
+            should_be_built=self._should_be_built,
+            fill_caches=self._caches,
+            idempotency_key=key,
+            parallel=parallel,
+            detach=True,
+        )

@@ -1,0 +1,158 @@
+"""Runs between the storages of a project."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from stagefleet.client.project_work import (
+    CacheWork,
+    ProjectDeleteWork,
+    PublishWork,
+    TakeWork,
+)
+from stagefleet.client.projects import Project, Projects
+from stagefleet.client.record_runs import RunArguments
+from stagefleet.client.work import DeleteWork, Plan, StageIds, Work
+from stagefleet.roles import Roles
+from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.model import Run
+
+__all__ = ["PublishRuns"]
+
+
+class PublishRuns(Projects):
+    """Stages of a project published, put into caches, taken from secondaries, deleted everywhere.
+
+    A project is the name of one in the settings, or `Roles` that say which storages it has. Every
+    `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key` and
+    `detach`, returns and raises as `for_each_copy_stage` does; None in place of stage ids is all of them.
+    Every `plan_...` says what the run of that name would do; it changes nothing, and needs no Redis.
+    """
+
+    def for_each_publish_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        on_outcome: OnOutcome | None = None,
+        *,
+        should_be_built: bool = False,
+        fill_caches: bool = False,
+        image: str | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages from the primary storage into the final one; the result is the description there.
+
+        What the final storage has already is skipped.
+
+        Args:
+            project: See the class.
+            stage_ids: Which.
+            on_outcome: See the class.
+            should_be_built: What the final storage lacks is an error, and nothing is copied there.
+            fill_caches: The caches get the stages too; what fails there is told in the result, no error.
+            image: What the stages are called in the error of `should_be_built`.
+            **arguments: See the class.
+
+        Raises:
+            UsageError: The project has no final storage; else as `for_each_copy_stage`.
+        """
+        work = PublishWork.of(
+            self.roles(project),
+            stage_ids,
+            should_be_built=should_be_built,
+            fill_caches=fill_caches,
+            image=image,
+        )
+        return self._for_project(project, work, on_outcome, arguments)
+
+    def plan_publish_stage(
+        self, project: Project, stage_ids: StageIds | None = None, *, fill_caches: bool = False
+    ) -> Plan:
+        """What `for_each_publish_stage` would copy; what it would only look at is skipped."""
+        work = PublishWork.of(
+            self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
+        )
+        return work.plan(self._services.registries)
+
+    def for_each_cache_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages from the primary storage into the caches.
+
+        The result says what became of each in each cache; a cache that fails does not fail the item.
+        """
+        return self._for_project(project, CacheWork.of(self.roles(project), stage_ids), on_outcome, arguments)
+
+    def plan_cache_stage(self, project: Project, stage_ids: StageIds | None = None) -> Plan:
+        """See the class."""
+        return CacheWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+
+    def for_each_take_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages that the primary storage lacks out of the secondary ones.
+
+        Args:
+            project: See the class.
+            stage_ids: Which; a digest alone stands for any stage of it: the primary's own come first, then
+                the oldest of the first secondary that has one. All digests that it lacks if None.
+            on_outcome: See the class.
+            **arguments: See the class.
+        """
+        return self._for_project(project, TakeWork.of(self.roles(project), stage_ids), on_outcome, arguments)
+
+    def plan_take_stage(self, project: Project, stage_ids: StageIds | None = None) -> Plan:
+        """See the class."""
+        return TakeWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+
+    def for_each_delete_project_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
+        """Delete stages out of every cache, where failures are warnings, then out of the primary."""
+        work = ProjectDeleteWork.of(self.roles(project), stage_ids)
+        return self._for_project(project, work, on_outcome, arguments)
+
+    def plan_delete_project_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
+        """See the class."""
+        return ProjectDeleteWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+
+    def for_each_delete_final_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
+        """Delete stages out of the final storage."""
+        work = DeleteWork.of(self.final_repository(project), stage_ids)
+        return self._for_project(project, work, on_outcome, arguments)
+
+    def plan_delete_final_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
+        """See the class."""
+        return DeleteWork.of(self.final_repository(project), stage_ids).plan(self._services.registries)
+
+    def _for_project(
+        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: RunArguments
+    ) -> Run:
+        parallel = arguments.get("parallel")
+        if parallel is None and not isinstance(project, Roles):
+            parallel = self.settings.project(project).parallel
+        return self._for_each(
+            work,
+            on_outcome,
+            parallel=parallel,
+            idempotency_key=arguments.get("idempotency_key"),
+            detach=arguments.get("detach", False),
+        )
