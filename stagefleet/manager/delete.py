@@ -2,7 +2,8 @@
 
 Where a registry deletes a tag alone, that is one request. Elsewhere a DELETE of a digest takes every tag of
 it, so it is done only if all of them are asked for and no index that stays has it as a member. Otherwise the
-tag is moved aside first; see `manager.displacement`.
+tag is moved aside first; see `manager.displacement`. With an index go those of its members that nothing else
+uses.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from stagefleet.manager.deletion_way import (
     refuses_tags,
 )
 from stagefleet.manager.displacement import Displacement
+from stagefleet.manager.mishaps import warned
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.survey import Survey
-from stagefleet.names import Reference, Repository
+from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
@@ -94,9 +96,11 @@ class TagDeletion:
             return
         staying = self._survey.staying(there.digest, tag)
         if not staying:  # as it is with the placeholder that an attempt before this one left: it is unique
+            members = self._survey.members(there)  # now: once the index is gone, nobody can tell
             digest = Reference.of(self._repository, there.digest)
             delete_manifest(self._client, digest, leash=self._leash)
             displacement.withdraw()
+            self._delete_members(members, tag)
             return
         try:
             placeholder = displacement.begin()
@@ -106,6 +110,26 @@ class TagDeletion:
             displacement.withdraw()
             raise _shared(reference, staying) from error
         displacement.finish(placeholder)
+
+    def _delete_members(self, members: Iterable[Digest], tag: str) -> None:
+        """Delete what only an index used that is gone now.
+
+        Of two indexes that go at once and share a member, whoever comes last finds the other gone, and
+        deletes it. What fails stays to the registry's collection of untagged manifests.
+        """
+        for member in members:
+            if any(self._is_there(user) for user in self._survey.users(member) - {tag}):
+                continue
+            reference = Reference.of(self._repository, member)
+            with warned(f"{reference} stays, though no index has it any more"):
+                delete_manifest(self._client, reference, leash=self._leash)
+
+    def _is_there(self, tag: str) -> bool:
+        try:
+            self._client.head_manifest(self._repository.tagged(tag))
+        except NotFoundError:
+            return False
+        return True
 
 
 def _shared(reference: Reference, staying: list[str]) -> SharedDigestError:

@@ -84,15 +84,22 @@ class Survey:
 
         Tags of the digest itself, and of indexes that have it as a member.
         """
+        return sorted(self.users(digest) - {tag} - set(self._first_round()["asked"]))
+
+    def users(self, digest: Digest) -> set[str]:
+        """The tags of a digest, and those of the indexes that have it as a member."""
         first, second = self._first_round(), self._second_round()
         name = str(digest)
-        touched = {
+        return {
             *first["known"].get(_short(name), ()),
             *first["members"].get(name, ()),
             *second["tags"].get(name, ()),
             *second["members"].get(name, ()),
         }
-        return sorted(touched - {tag} - set(first["asked"]))
+
+    def members(self, index: Descriptor) -> list[Digest]:
+        """The members of an index and theirs, an index before its members; none of anything else."""
+        return [Digest.parse(member) for member in dict.fromkeys(self._members(index))]
 
     def _first_round(self) -> Any:
         return self._book.once(
@@ -122,7 +129,8 @@ class Survey:
             # All of them, also those that are alone: what is to be deleted may be a tag of the second round.
             "known": _shortened(found.tags),
             "members": found.members,
-            "asked": [tag for tag in self._asked() if tag in touched] if touched else [],
+            # Of foreign tags nothing is known yet: those that are asked for are all kept in mind.
+            "asked": [tag for tag in self._asked() if tag in touched or not _is_fixed(tag)],
         }
 
     def _look_at_the_rest(self) -> dict[str, Any]:
