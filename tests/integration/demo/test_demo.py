@@ -13,7 +13,7 @@ import pytest
 from tests.services import Program
 from tests.services.processes import find_program
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 WAIT_SECONDS = 200
 MOST_LINES = 40
@@ -60,14 +60,24 @@ def folders_of(pid):
     return [link.parent for link in links if link.name == ".owner"]
 
 
-def test_the_demo_checks_all_it_says_in_under_forty_lines_and_leaves_nothing(start, mark):
-    demo = start()
-    demo.wait_for("Two registries")
+def test_the_demo_checks_all_it_says_in_under_forty_lines_can_be_kept_and_leaves_nothing(start, mark):
+    demo = start(KEEP="1")
+    url = demo.wait_for(r"STAGEFLEET_REDIS_URL=(redis://\S+)\n[\s\S]*ends it", seconds=WAIT_SECONDS)[1]
     folders = folders_of(demo.pid)
+    story, _, _ = demo.printed().partition("\nKEEP:")
+    assert 6 == story.count("checked: "), story
+    assert len(story.splitlines()) + len(["Everything ... is gone"]) < MOST_LINES, story
+    shown = subprocess.run(
+        [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", "runs", "list"],
+        env={"PATH": os.environ["PATH"], "STAGEFLEET_REDIS_URL": url},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "copy_stage" in shown.stdout
+    demo.signal(signal.SIGTERM)
     assert 0 == demo.wait(WAIT_SECONDS), demo.printed() + demo.logged()
-    printed = demo.printed()
-    assert len(printed.splitlines()) < MOST_LINES, printed
-    assert 6 == printed.count("checked: "), printed
     assert "" == demo.logged()
     assert [] == processes_with(mark)
     assert [False] == [folder.exists() for folder in folders]
@@ -81,20 +91,3 @@ def test_an_interrupted_demo_leaves_nothing(start, mark):
     assert 130 == demo.wait(WAIT_SECONDS), demo.printed() + demo.logged()
     assert [] == processes_with(mark)
     assert [False] == [folder.exists() for folder in folders]
-
-
-def test_a_kept_demo_serves_its_user_until_it_is_told_to_end(start, mark):
-    demo = start(KEEP="1")
-    url = demo.wait_for(r"STAGEFLEET_REDIS_URL=(redis://\S+) [\s\S]*ends it", seconds=WAIT_SECONDS)[1]
-    shown = subprocess.run(
-        [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", "runs", "list"],
-        env={"PATH": os.environ["PATH"], "STAGEFLEET_REDIS_URL": url},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "copy_stage" in shown.stdout
-    demo.signal(signal.SIGTERM)
-    assert 0 == demo.wait(WAIT_SECONDS), demo.printed() + demo.logged()
-    assert [] == processes_with(mark)
