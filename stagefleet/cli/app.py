@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli import doctor, projects, publish, records, runs, stages, worker
+from stagefleet.cli import doctor, locks, projects, publish, records, runs, stages, worker
 
 __all__ = ["app"]
 
@@ -26,6 +26,7 @@ app.command("publish")(publish.publish_stages)
 app.command("projects")(projects.show_projects)
 app.add_typer(records.app, name="records")
 app.add_typer(runs.app, name="runs")
+app.add_typer(locks.app, name="locks")
 app.command("worker")(worker.start_worker)
 app.command("doctor")(doctor.examine)
 
