@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from stagefleet.cli.report import describe_run
+from stagefleet.manager.records import RecordManager
+from stagefleet.names import Repository
+from stagefleet.runs.book import MemoryBook
+from tests.unit.manager.conftest import FakeRegistries
+
+REPOSITORY = "src.test/app"
+STAGE = "ab" * 28 + "-1700000000000"
+COMMIT = "c0" * 20
+METADATA = f"81743596_{COMMIT}_{STAGE}"
+
+pytestmark = pytest.mark.usefixtures("in_fleet")
+
+
+@pytest.fixture
+def store(registries):
+    """Registries that are dictionaries, down to their manifests."""
+    store = FakeRegistries()
+    registries.records = RecordManager(store, MemoryBook())
+    registries.record_ids = registries.records.ids
+    return store
+
+
+@pytest.fixture
+def records(command, store):
+    return lambda *arguments: command("records", *arguments)
+
+
+def tags(store):
+    return set(store.shelf(Repository.parse(REPOSITORY)).tags)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "tag"),
+    [
+        ("managed-image", ["web/app"], "managed-image-web__slash__app"),
+        ("managed-image", [], "managed-image-__nameless__"),
+        ("image-metadata", ["web/app", COMMIT, STAGE], f"meta-{METADATA}"),
+        ("import-metadata", ["0f" * 32, "source", STAGE, "sum"], "import-metadata-" + "0f" * 32),
+        ("rejected-stage", [STAGE], f"{STAGE}-rejected"),
+        ("client-id", ["me", "1700000000000"], "client-id-me-1700000000000"),
+        ("last-cleanup", [], "cleanup"),
+        ("lock-server", ["https://locks.example"], "sync-server"),
+    ],
+)
+def test_each_kind_can_be_added_shown_and_listed(records, store, kind, values, tag):
+    added = records("add", REPOSITORY, kind, *values, "--json").objects[0]
+    assert (kind, tag, "written") == (added["kind"], added["tag"], added["state"])
+    assert {tag} == tags(store)
+    shown = records("show", REPOSITORY, kind, added["id"], "--json").objects[0]
+    assert ("app", tag) == (shown["project"], shown["tag"])
+    assert [{"kind": kind, "id": added["id"], "tag": tag}] == records(
+        "list", REPOSITORY, kind, "--json"
+    ).objects
+    assert f"{kind:<15}  {added['id']}\n" == records("list", REPOSITORY).out
+
+
+def test_a_project_can_be_named_and_what_is_there_is_said(records):
+    records("add", REPOSITORY, "managed-image", "web", "--project", "shop")
+    assert "managed-image-web  present\n" == records("add", REPOSITORY, "managed-image", "web").out
+    assert "managed-image-web  written\n" == records("add", REPOSITORY, "managed-image", "web", "--force").out
+    assert "project          app" in records("show", REPOSITORY, "managed-image", "web").out
+
+
+def test_a_custom_tag_is_set_and_whether_it_is_in_place_is_shown(records, store):
+    repository = Repository.parse(REPOSITORY)
+    digest = store.push(repository, STAGE)
+    assert 0 == records("add", REPOSITORY, "custom-tag", "v1", STAGE).code
+    assert digest == store.shelf(repository).tags["v1"]
+    assert records("show", REPOSITORY, "custom-tag", "v1", "--json").objects[0]["in_place"]
+    store.push(repository, "v1", layers=(b"other",))
+    shown = records("show", REPOSITORY, "custom-tag", "v1", "--json")
+    assert not shown.objects[0]["in_place"]
+    assert "but another image" in shown.err
+
+
+def test_tags_that_are_nobodys_are_named_but_not_custom_ones(records, store):
+    repository = Repository.parse(REPOSITORY)
+    store.push(repository, STAGE)
+    records("add", REPOSITORY, "custom-tag", "V1", STAGE)
+    assert "" == records("list", REPOSITORY).err
+    for number in range(7):
+        store.push(repository, f"foreign-{number}")
+    assert "left alone: foreign-0, foreign-1, foreign-2, foreign-3, foreign-4 and 2 more" in (
+        records("list", REPOSITORY).err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("show", REPOSITORY, "managed-image", "gone"), 1, "has no managed-image gone"),
+        (("show", REPOSITORY, "image-metadata", "x"), 2, "IMAGEHASH_COMMIT_STAGEID"),
+        (("show", REPOSITORY, "nonsense", "x"), 2, "nonsense"),
+        (("add", REPOSITORY, "lock-server"), 2, "takes ADDRESS [TIMESTAMP_MS], and 0 values were given"),
+        (("add", REPOSITORY, "custom-tag", "v1", STAGE), 1, "has no stage"),
+        (("add", REPOSITORY, "custom-tag", STAGE, STAGE), 2, "can be no custom tag"),
+        (("add", REPOSITORY, "last-cleanup", "today"), 2, "milliseconds since 1970"),
+        (("add", REPOSITORY, "managed-image", "x" * 120), 2, "short enough for a tag"),
+        (("remove", REPOSITORY, "managed-image"), 2, "no managed-image is named"),
+        (("remove", REPOSITORY, "managed-image", "--all"), 2, "add --yes"),
+        (("remove", REPOSITORY, "managed-image", "a", "--all", "--yes"), 2, "leave out --all"),
+        (("remove", REPOSITORY, "managed-image", "a", "--image", "b"), 2, "--image goes with"),
+        (("remove", REPOSITORY, "image-metadata", "--image", "b", "--all"), 2, "--image needs"),
+        (("remove", REPOSITORY, "image-metadata", "--image", "b", "x"), 2, "IMAGEHASH_COMMIT_STAGEID"),
+        (("remove", REPOSITORY, "rejected-stage", "x"), 2, "no stage id"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_explained(records, ledger, monkeypatch, arguments, code, words):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    result = records(*arguments)
+    assert code == result.code
+    assert words in result.err
+    assert [] == list(ledger.runs())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operation", "items", "options"),
+    [
+        (("managed-image", "web/app", "__nameless__"), "rm_managed_image", ["web/app", "__nameless__"], {}),
+        (("image-metadata", METADATA), "rm_record", [METADATA], {"kind": "image-metadata"}),
+        (
+            ("image-metadata", "--image", "web/app", f"{COMMIT}_{STAGE}"),
+            "rm_image_metadata",
+            [f"{COMMIT}_{STAGE}"],
+            {"image": "web/app"},
+        ),
+        (("import-metadata", "0f" * 32), "rm_import_metadata", ["0f" * 32], {}),
+        (("custom-tag", "V1", "v2"), "delete_stage_custom_tag", ["V1", "v2"], {}),
+        (("rejected-stage", STAGE), "delete_rejected_stage", [STAGE], {}),
+        (("client-id", "me-5"), "rm_record", ["me-5"], {"kind": "client-id"}),
+        (("last-cleanup", "cleanup"), "rm_record", ["cleanup"], {"kind": "last-cleanup"}),
+    ],
+)
+def test_each_kind_is_removed_by_its_run(records, ledger, arguments, operation, items, options):
+    assert 0 == records("remove", REPOSITORY, *arguments, "--detach").code
+    (run,) = ledger.runs()
+    assert (operation, {"repository": REPOSITORY, **options}) == (run.order.operation, run.order.options)
+    assert items == list(ledger.leftovers(run.id))
+
+
+def test_all_of_a_kind_are_what_the_tag_list_has(records, store, ledger, tmp_path):
+    for name in ("a", "b"):
+        records("add", REPOSITORY, "managed-image", name)
+    records("add", REPOSITORY, "last-cleanup")
+    planned = records("remove", REPOSITORY, "managed-image", "--all", "--dry-run", "--json").objects
+    assert ["a", "b"] == [outcome["item"] for outcome in planned[:-1]]
+    assert [] == list(ledger.runs())
+    records("remove", REPOSITORY, "managed-image", "--all", "--yes", "--detach")
+    assert [2] == [run.total for run in ledger.runs()]
+    assert 3 == len(tags(store))
+
+
+def test_ids_come_from_a_file_too(records, ledger, tmp_path):
+    (tmp_path / "ids").write_text("# ours\nweb\n\nthe api\n")
+    records("remove", REPOSITORY, "managed-image", "--from-file", tmp_path / "ids", "--detach")
+    (run,) = ledger.runs()
+    assert ["web", "the api"] == list(ledger.leftovers(run.id))
+
+
+def test_a_run_on_records_is_told_in_records(records, ledger):
+    records("remove", REPOSITORY, "managed-image", "web", "--detach")
+    (run,) = ledger.runs()
+    assert "1 records (1 to do)" in describe_run(run)
