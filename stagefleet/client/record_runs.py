@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from stagefleet.client.desk import Desk
 from stagefleet.client.record_work import RecordWork
 from stagefleet.client.work import Plan, parse_repository
+from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.runs.coordinator import OnOutcome
@@ -63,10 +64,8 @@ class RecordRuns(Desk):
         Raises:
             UsageError: The repository is malformed, or its registry refuses the login.
         """
-        where = parse_repository(repository)
-        return self._services.registries.records.ids(
-            where, None if kind is None else RecordKind(kind), on_unknown=on_unknown
-        )
+        where, wanted = parse_repository(repository), None if kind is None else _parse_kind(kind)
+        return self._services.registries.records.ids(where, wanted, on_unknown=on_unknown)
 
     def read_record(
         self, repository: str | Repository, kind: RecordKind | str, name: str = ""
@@ -77,7 +76,7 @@ class RecordRuns(Desk):
             BrokenRecordError: It lacks a label, or is none.
             UsageError: The repository or the name is malformed.
         """
-        record_id = RecordId.of(RecordKind(kind), name)
+        record_id = RecordId.of(_parse_kind(kind), name)
         return self._services.registries.records.read(parse_repository(repository), record_id)
 
     def write_record(
@@ -226,13 +225,13 @@ class RecordRuns(Desk):
         **arguments: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, and nothing else: not the custom tag, not the rejected stage."""
-        kind = RecordKind(kind)
-        work = RecordWork.of("rm_record", repository, kind, names, {"kind": str(kind)})
+        parsed = _parse_kind(kind)
+        work = RecordWork.of("rm_record", repository, parsed, names, {"kind": str(parsed)})
         return self._run(work, on_outcome, arguments)
 
     def plan_rm_record(self, repository: str | Repository, kind: RecordKind | str, names: Names) -> Plan:
         """What a run that deletes these records would do; changes nothing, needs no Redis."""
-        work = RecordWork.of("rm_record", repository, RecordKind(kind), names)
+        work = RecordWork.of("rm_record", repository, _parse_kind(kind), names)
         return work.plan(self._services.registries)
 
     def plan_rm_image_metadata(
@@ -253,3 +252,10 @@ class RecordRuns(Desk):
             idempotency_key=arguments.get("idempotency_key"),
             detach=arguments.get("detach", False),
         )
+
+
+def _parse_kind(kind: RecordKind | str) -> RecordKind:
+    try:
+        return RecordKind(kind)
+    except ValueError:
+        raise UsageError(f"{kind!r} is no kind of record: write one of {', '.join(RecordKind)}") from None
