@@ -1,0 +1,196 @@
+"""Copies and deletions of one stage by several processes: they take turns."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
+from stagefleet.manager import StageManager
+from stagefleet.names import Repository, StageId
+from stagefleet.runs.book import RedisBook
+from stagefleet.settings import Settings
+from tests.services.images import push_image
+
+STAGE = StageId("a" * 56, 1700000000000)
+LOCK_CALLS_A_COPY = 4
+"""Two locks, taken and released."""
+BOOK_CALLS_A_COPY = 2
+
+
+class PausingLeash:
+    """Stops its work before the write that takes effect, until it may go on."""
+
+    def __init__(self):
+        self.reached, self.may_go = threading.Event(), threading.Event()
+
+    def check(self):
+        return
+
+    def require(self, seconds):
+        self.reached.set()
+        assert self.may_go.wait(20)
+
+
+@pytest.fixture
+def source(registry):
+    push_image(registry.host, "source/app", str(STAGE), layers=[b"base" * 1000, b"own" * 1000])
+    return Repository(registry.host, "source/app")
+
+
+@pytest.fixture
+def destination(registry):
+    return Repository(registry.host, "destination/app")
+
+
+@pytest.fixture
+def make_manager(client, redis_server, make_locks, cleanup):
+    """Makes the storage manager of one more process."""
+
+    def make(**sections):
+        book = RedisBook.connect(redis_server.url, Settings())
+        cleanup.callback(book.close)
+        return StageManager(client, book, locks=make_locks(**sections))
+
+    return make
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def leash():
+    made = PausingLeash()
+    yield made
+    made.may_go.set()
+
+
+def delete(manager, repository, *, leash=None):
+    kwargs = {} if leash is None else {"leash": leash}
+    return manager.delete_stage(repository, STAGE, run="d", asked=lambda: [str(STAGE)], **kwargs)
+
+
+def wait_until_somebody_waits(locks):
+    for _ in range(1000):
+        if any(info.waiting for info in locks.locks()):
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("nobody waits")
+
+
+def requests_to(registry, method, repository, kind):
+    return [
+        path
+        for verb, path, status in registry.requests()
+        if verb == method and f"/{repository.path}/{kind}/" in path and status < 300
+    ]
+
+
+def test_who_waited_for_anothers_copy_of_the_stage_sends_nothing(
+    registry, make_manager, locks, source, destination, pool, leash
+):
+    first = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
+    assert leash.reached.wait(10)
+    others = [
+        pool.submit(make_manager().copy_stage, source, destination, STAGE, run=f"other {number}")
+        for number in range(3)
+    ]
+    wait_until_somebody_waits(locks)
+    leash.may_go.set()
+
+    assert not first.result(20).skipped
+    assert [(True, 0)] * 3 == [(other.result(20).skipped, other.result().bytes) for other in others]
+    assert 1 == len(requests_to(registry, "PUT", destination, "manifests"))
+    assert [] == locks.locks()
+
+
+def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, leash):
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
+    assert leash.reached.wait(10)
+    deleting = make_manager(wait_seconds=0.1)
+
+    for repository in (source, destination):
+        with pytest.raises(LockTimeoutError, match="run one") as refusal:
+            delete(deleting, repository)
+        assert refusal.value.retryable
+
+    leash.may_go.set()
+    copy.result(20)
+    delete(deleting, source)
+    assert [] == list(deleting.stage_ids(source))
+    assert [STAGE] == list(deleting.stage_ids(destination))
+
+
+def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
+    make_manager, locks, source, destination, pool, leash
+):
+    deletion = pool.submit(delete, make_manager(), source, leash=leash)
+    assert leash.reached.wait(10)
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one")
+    wait_until_somebody_waits(locks)
+    leash.may_go.set()
+
+    deletion.result(20)
+    with pytest.raises(StageNotFoundError):
+        copy.result(20)
+
+
+def test_copies_of_one_stage_into_several_places_do_not_wait_for_each_other(
+    registry, make_manager, source, pool, leash
+):
+    elsewhere = [Repository(registry.host, f"elsewhere/{number}") for number in range(2)]
+    slow = pool.submit(make_manager().copy_stage, source, elsewhere[0], STAGE, run="one", leash=leash)
+    assert leash.reached.wait(10)
+
+    assert not make_manager(wait_seconds=0.1).copy_stage(source, elsewhere[1], STAGE, run="two").skipped
+
+    leash.may_go.set()
+    slow.result(20)
+
+
+def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_manager, source, destination, pool):
+    manager = make_manager()
+    manager.copy_stage(source, destination, STAGE, run="first")
+    ways = [(source, destination), (destination, source)] * 10
+    copies = [
+        pool.submit(make_manager(wait_seconds=15).copy_stage, *way, STAGE, run=str(number))
+        for number, way in enumerate(ways)
+    ]
+
+    for copy in copies:
+        copy.result(30)
+
+
+def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
+    make_manager, locks, source, destination, pool, leash
+):
+    manager = make_manager(lease_seconds=0.8, renewal_seconds=0.1)
+    copy = pool.submit(manager.copy_stage, source, destination, STAGE, run="one", leash=leash)
+    assert leash.reached.wait(10)
+    for info in locks.locks():
+        assert 1 == locks.force_release(info.name)
+    manager._turns._locks._keeper.renew_all()
+    leash.may_go.set()
+
+    with pytest.raises(LockLostError) as lost:
+        copy.result(20)
+    assert lost.value.retryable
+    assert [] == list(manager.stage_ids(destination))
+
+
+def test_a_copy_asks_redis_four_times_for_its_locks(registry, redis_server, make_manager, source):
+    manager = make_manager(lease_seconds=1000, renewal_seconds=400)  # no renewal gets into the count
+    places = [Repository(registry.host, f"place/{number}") for number in range(6)]
+    manager.copy_stage(source, places[0], STAGE, run="r")
+    before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    for place in places[1:]:
+        manager.copy_stage(source, place, STAGE, run="r")
+
+    asked = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert 5 * (LOCK_CALLS_A_COPY + BOOK_CALLS_A_COPY) == asked
