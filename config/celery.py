@@ -30,6 +30,9 @@ __all__ = ["make_app", "work_queue"]
 _EVENT_QUEUE_SECONDS = 60.0
 """How long events and remote commands wait for a Flower that went away."""
 
+_EVERYWHERE = ("coordinate", "start_run")
+"""What every worker can do, whatever else it does."""
+
 
 def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
     """The Celery application of a fleet; it connects when it is used.
@@ -57,6 +60,7 @@ def work_queue(name: str) -> Queue:
 
 
 def _configuration(settings: Settings, redis_url: str, operations: list[str]) -> dict[str, Any]:
+    operations = list(dict.fromkeys([*operations, *_EVERYWHERE]))
     queues = sorted({queue_of(operation) for operation in operations})
     own = [] if settings.engine.address is None else [host_queue(settings.engine.host_name)]
     configuration: dict[str, Any] = {

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stagefleet.client import Fleet, Plan
+    from stagefleet.client import Fleet, Plan, RemoteCallback
     from stagefleet.errors import StagefleetError
     from stagefleet.names import Digest, Reference, Repository, StageId
     from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run, RunState
@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Reference",
+    "RemoteCallback",
     "Repository",
     "Run",
     "RunState",
@@ -49,6 +50,7 @@ _HOMES = {
     "Outcome": "stagefleet.runs.model",
     "Plan": "stagefleet.client",
     "Reference": "stagefleet.names",
+    "RemoteCallback": "stagefleet.client",
     "Repository": "stagefleet.names",
     "Run": "stagefleet.runs.model",
     "RunState": "stagefleet.runs.model",

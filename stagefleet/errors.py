@@ -43,6 +43,9 @@
     +-- WorkerLostError               the worker of an item vanished
     +-- HostGoneError                 the host that an item was for has no worker any more
     +-- CoordinatorLostError          the client that held a run's callback vanished
+    +-- CallbackError                 who is to be called back does not take it (retryable)
+    +-- CallbackGoneError             who is to be called back wants no more of the run
+    +-- CallbackLostError             who is to be called back stayed away for too long
     +-- RemoteError                   an error of a worker, as its outcome carries it
 
 Every error survives pickling, says what a person can do, and never holds a password or token.
@@ -56,6 +59,9 @@ from typing import Any, ClassVar, Self
 __all__ = [
     "BrokenRecordError",
     "BrokenStageError",
+    "CallbackError",
+    "CallbackGoneError",
+    "CallbackLostError",
     "CertificateError",
     "ContentError",
     "CoordinatorLostError",
@@ -368,6 +374,29 @@ class HostGoneError(StagefleetError):
 
 class CoordinatorLostError(StagefleetError):
     """The client that held a run's callback vanished."""
+
+
+class CallbackError(StagefleetError):
+    """Who is to be called back does not answer, or not with a success.
+
+    Args:
+        message: Who, and what came instead.
+        retry_after_seconds: How long the receiver asked to wait, None if it did not say.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CallbackGoneError(StagefleetError):
+    """Who is to be called back wants no more of the run, which so is cancelled."""
+
+
+class CallbackLostError(StagefleetError):
+    """Who is to be called back stayed away for longer than the settings allow."""
 
 
 class RemoteError(StagefleetError):

@@ -6,6 +6,8 @@ The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONF
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import socket
 import tomllib
@@ -48,6 +50,7 @@ __all__ = [
     "RegistrySettings",
     "RunSettings",
     "Settings",
+    "WebhookSettings",
     "WorkerSettings",
     "docker_config_file",
     "docker_tls_environment",
@@ -71,6 +74,7 @@ RepositoryAddress = Annotated[
 
 _FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
+_SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
 
 
@@ -221,6 +225,35 @@ class FlowerSettings(_Section):
         return self
 
 
+class WebhookSettings(_Section):
+    """Calls to the URLs of runs that nobody watches."""
+
+    secret: SecretStr = SecretStr("")
+    """`whsec_` and 24 to 64 bytes in base64; signs each call, as Standard Webhooks say. Workers need it."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
+    """The longest wait for an answer."""
+    backoff_seconds: Seconds = 1
+    """The first pause after a call that failed; it doubles each time, with jitter."""
+    backoff_limit_seconds: Seconds = 300
+    give_up_seconds: Seconds = 24 * 3600
+    """A receiver that stays away for so long loses its run, which is cancelled."""
+
+    @model_validator(mode="after")
+    def _check_secret(self) -> Self:
+        if self.secret.get_secret_value() and not _SECRET_BYTES[0] <= len(self.key) <= _SECRET_BYTES[1]:
+            raise ValueError("secret has to be whsec_ and 24 to 64 bytes in base64")
+        return self
+
+    @property
+    def key(self) -> bytes:
+        """The secret's bytes, none where there is no secret (or a malformed one)."""
+        prefix, _, text = self.secret.get_secret_value().partition("_")
+        try:
+            return base64.b64decode(text, validate=True) if prefix == "whsec" else b""
+        except binascii.Error:
+            return b""
+
+
 class ProjectSettings(_Section):
     """Where the stages of one project are kept; each storage in one role."""
 
@@ -264,6 +297,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()
     flower: FlowerSettings = FlowerSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     registries: dict[str, RegistrySettings] = {}
     """By `host[:port]`, as it stands in repository names."""
     projects: dict[ProjectName, ProjectSettings] = {}

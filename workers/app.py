@@ -89,7 +89,7 @@ def serve(
     info = WorkerInfo(
         name=name,
         slots=concurrency or settings.worker.concurrency,
-        queues=tuple(queues or sorted({queue_of(operation) for operation in operations})),
+        queues=tuple(queues or sorted({queue_of(operation) for operation in (*operations, "coordinate")})),
     )
     parts = build_parts(settings, name, operations)
     try:

@@ -27,6 +27,7 @@ from tasks.delete import delete_stage
 from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
 from tasks.publish import cache_stage, publish_stage, take_stage
+from workers import calling
 
 __all__ = ["OPERATIONS", "Parts", "build_parts"]
 
@@ -99,6 +100,7 @@ def build_parts(
     workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
     for operation, function in operations.items():
         register(app, operation, partial(function, manager), workshop)
+    calling.attach(app, ledger, keeper, settings, closing)
     return Parts(app=app, ledger=ledger, keeper=keeper, closing=closing)
 
 

@@ -174,7 +174,11 @@ class Desk:
         order = old.order.model_copy(
             update={
                 "parallel": old.order.parallel if parallel is None else max(1, parallel),
-                "callback": self._callback(on_outcome, detach=detach),
+                **(
+                    self._callback(on_outcome, detach=detach)
+                    if on_outcome or not old.order.is_called_back
+                    else {}
+                ),
                 "key": None,
                 "fingerprint": "",
                 "parent": run,
@@ -200,7 +204,7 @@ class Desk:
             operation=work.operation,
             options=work.options,
             parallel=self._parallel(parallel),
-            callback=self._callback(on_outcome, detach=detach),
+            **self._callback(on_outcome, detach=detach),
             key=idempotency_key,
             fingerprint=fingerprint(work),
             max_attempts=self.settings.runs.max_attempts,
@@ -224,11 +228,14 @@ class Desk:
         return max(1, self.settings.runs.parallel if parallel is None else parallel)
 
     @staticmethod
-    def _callback(on_outcome: OnOutcome | None, *, detach: bool) -> Callback:
-        if on_outcome is None:
-            return Callback.NONE
-        if detach:
+    def _callback(on_outcome: OnOutcome | None, *, detach: bool) -> dict[str, Any]:
+        """What the order says of the callback."""
+        if isinstance(on_outcome, RemoteCallback):
+            return on_outcome.order_fields()
+        if on_outcome is not None and detach:
             raise UsageError(
-                "a detached run cannot call back into this process: leave out on_outcome or detach"
+                "a detached run cannot call back into this process: hand in a RemoteCallback, or leave out "
+                "on_outcome or detach"
             )
-        return Callback.CLIENT
+        callback = Callback.NONE if on_outcome is None else Callback.CLIENT
+        return {"callback": callback, "callback_target": "", "finish_url": ""}

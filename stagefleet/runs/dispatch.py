@@ -17,6 +17,7 @@ __all__ = [
     "QUEUES",
     "broker_options",
     "broker_url",
+    "coordinator_template",
     "host_of_queue",
     "host_queue",
     "message_template",
@@ -46,6 +47,8 @@ QUEUES: dict[str, str] = {
     "publish_stage": "publish",
     "cache_stage": "publish",
     "take_stage": "copy",
+    "coordinate": "coordinate",
+    "start_run": "coordinate",
 }
 """The queue of each operation, so that workers can be set aside for one kind of work."""
 
@@ -117,10 +120,19 @@ def message_template(operation: str) -> str:
 
     The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger.
     """
+    message = _template(operation, {"run": "@RUN@", "index": "@INDEX@"}, shown=("@ITEM@",))
+    return message.replace('\\"@INDEX@\\"', "@INDEX@").replace("'@INDEX@'", "@INDEX@")
+
+
+def coordinator_template() -> str:
+    """The message that calls a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in."""
+    return _template("coordinate", {"run": "@RUN@"})
+
+
+def _template(operation: str, arguments: dict[str, str], shown: tuple[str, ...] = ()) -> str:
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    body = json.dumps([[], {"run": "@RUN@", "index": "@INDEX@"}, embed]).replace('"@INDEX@"', "@INDEX@")
     message = {
-        "body": body,
+        "body": json.dumps([[], arguments, embed]),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
@@ -136,8 +148,8 @@ def message_template(operation: str) -> str:
             "timelimit": [None, None],
             "root_id": "@TASK@",
             "parent_id": None,
-            "argsrepr": "('@ITEM@',)",
-            "kwargsrepr": "{'run': '@RUN@', 'index': @INDEX@}",
+            "argsrepr": repr(shown),
+            "kwargsrepr": repr(arguments),
             "origin": f"stagefleet@{socket.gethostname()}",
             "ignore_result": True,
             "replaced_task_nesting": 0,

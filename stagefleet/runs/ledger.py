@@ -1,4 +1,4 @@
-r"""What the ledger promises, in four Protocols; `RedisLedger` and `testing.MemoryLedger` keep the promises.
+r"""What the ledger promises, in five Protocols; `RedisLedger` and `testing.MemoryLedger` keep the promises.
 
 The ledger is the truth about runs. Celery carries messages, but whatever the broker loses, doubles or
 delivers late, an item has exactly one outcome:
@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from stagefleet.runs.model import Claim, ErrorInfo, Order, Outcome, Run, Submission, WorkerInfo
+from stagefleet.runs.model import Claim, ErrorInfo, Order, Outcome, Run, Submission, Visit, WorkerInfo
 
-__all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Workbench"]
+__all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
 
 
 class Renewal(StrEnum):
@@ -166,6 +166,42 @@ class Observer(Protocol):
         """
 
 
+class Switchboard(Protocol):
+    """The side of the ledger that calls back for runs that nobody watches.
+
+    A coordinator of such a run comes when it is called and goes when nothing is left: no thread waits. The
+    step that records an outcome, or ends the run, publishes a message (`index` is none) to the queue
+    `coordinate`, unless one is under way, a coordinator is there, or the run is paused. What gets lost, and
+    what is paused and due, the sweep calls again, once a lease.
+    """
+
+    def attend(self, run: str) -> Visit | None:
+        """Become the coordinator of a run that was called for, with a lease, as `acknowledge` renews it.
+
+        Returns:
+            None if another is there, the run is paused, or nothing is left to do for it.
+        """
+
+    def leave(self, visit: Visit) -> bool:
+        """Go; where something is left to do, the next coordinator is called in the same step.
+
+        Returns:
+            False if another coordinator is there by now; so do the two below.
+        """
+
+    def pause(self, visit: Visit, seconds: float) -> bool:
+        """Go, and let the next coordinator come after some seconds; counts as a failure.
+
+        An acknowledgement forgets the failures.
+        """
+
+    def conclude(self, visit: Visit) -> bool:
+        """Go for good: the run has ended, and who was to be told knows."""
+
+    def run_under(self, key: str) -> str | None:
+        """The run under an idempotency key, None for none."""
+
+
 class Attendance(Protocol):
     """Who works: what shares of the fleet are measured by."""
 
@@ -183,5 +219,5 @@ class Attendance(Protocol):
         """
 
 
-class Ledger(Submitter, Workbench, Observer, Attendance, Protocol):
+class Ledger(Submitter, Workbench, Observer, Switchboard, Attendance, Protocol):
     """All sides of the ledger."""

@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "RunState",
     "Submission",
+    "Visit",
     "WorkerInfo",
     "split_host",
 ]
@@ -80,6 +81,10 @@ class Callback(StrEnum):
     """Nobody: the finish itself does."""
     CLIENT = "client"
     """A callable in the process that submitted the run."""
+    TASK = "task"
+    """A Celery task of the user's: its publication acknowledges."""
+    WEBHOOK = "webhook"
+    """A URL: its answer, 2xx, acknowledges."""
 
 
 class ErrorInfo(BaseModel):
@@ -142,6 +147,8 @@ class Order(BaseModel):
         options: What the operation needs besides the item; JSON values, no secrets.
         parallel: Items not yet acknowledged at once.
         callback: Who acknowledges outcomes.
+        callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome; "" for none.
+        finish_url: The URL that gets the run's summary at its end, "" for none.
         key: The idempotency key, None for none.
         fingerprint: Of the caller's arguments, to be compared under a used key.
         parent: The run that this one goes on with.
@@ -154,10 +161,17 @@ class Order(BaseModel):
     options: Mapping[str, Any] = {}
     parallel: int = 16
     callback: Callback = Callback.NONE
+    callback_target: str = ""
+    finish_url: str = ""
     key: str | None = None
     fingerprint: str = ""
     parent: str | None = None
     max_attempts: int = 5
+
+    @property
+    def is_called_back(self) -> bool:
+        """Whether the fleet itself has to call somebody, and not a process that watches."""
+        return self.callback in {Callback.TASK, Callback.WEBHOOK} or bool(self.finish_url)
 
 
 class Fate(StrEnum):
@@ -266,6 +280,23 @@ class Claim:
     def seconds(self) -> float:
         """The time since the claim."""
         return time.monotonic() - self.claimed_at
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A detached coordinator's right to call back for one run.
+
+    Attributes:
+        run: The run's id.
+        epoch: Fences off another coordinator.
+        failures: Visits in a row that ended without an answer.
+        failing_seconds: Since the first of them; 0 where the last one went well.
+    """
+
+    run: str
+    epoch: int
+    failures: int = 0
+    failing_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from stagefleet.errors import (
     RunNotFoundError,
     TooManyItemsError,
 )
-from stagefleet.runs.dispatch import message_template, queue_of
+from stagefleet.runs.dispatch import coordinator_template, message_template, queue_of
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
@@ -37,6 +37,7 @@ from stagefleet.runs.model import (
     WorkerInfo,
     split_host,
 )
+from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.snapshots import order_of, run_of
 from stagefleet.runs.wire import decode_outcome, encode_outcome
 from stagefleet.settings import RunSettings, Settings
@@ -56,6 +57,9 @@ _SCRIPTS = (
     "acknowledge",
     "cancel",
     "beat",
+    "attend",
+    "leave",
+    "recall",
 )
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100
@@ -66,7 +70,7 @@ _COORDINATOR_LOST = ErrorInfo(
 )
 
 
-class RedisLedger:
+class RedisLedger(RedisSwitchboard):
     """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
 
     Attributes:
@@ -114,8 +118,7 @@ class RedisLedger:
 
     def has_key(self, key: str) -> bool:
         """See `Submitter.has_key`."""
-        with reaching(self._redis):
-            return bool(self._redis.exists(f"{self._prefix}key:{key}"))
+        return self.run_under(key) is not None
 
     def open(self, order: Order) -> Submission:
         """See `Submitter.open`."""
@@ -134,6 +137,7 @@ class RedisLedger:
             _ms(settings.lease_seconds),
             _ms(settings.retention_seconds),
             _ms(settings.republish_seconds),
+            coordinator_template() if order.is_called_back else "",
         )
         if fate == b"conflict":
             raise KeyConflictError(
@@ -244,7 +248,9 @@ class RedisLedger:
         with reaching(self._redis):
             live = self._redis.zrange(f"{self._prefix}live", 0, -1)
         error = _COORDINATOR_LOST.model_dump_json()
-        return sum(self._call("sweep", run, error) for run in live)
+        called_again: int = self._call("recall")
+        mended: int = sum(self._call("sweep", run, error) for run in live)
+        return called_again + mended
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
         """Be the one who has a role in the fleet for some seconds, or go on being it.

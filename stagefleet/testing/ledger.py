@@ -26,6 +26,7 @@ from stagefleet.runs import dispatch
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
+    Callback,
     Claim,
     ErrorInfo,
     Fate,
@@ -39,6 +40,7 @@ from stagefleet.runs.model import (
 )
 from stagefleet.settings import RunSettings
 from stagefleet.testing.record import RunRecord
+from stagefleet.testing.switchboard import MemorySwitchboard
 
 __all__ = ["MemoryLedger", "Message"]
 
@@ -47,13 +49,13 @@ _HOST_PATIENCE = 3  # times the age from which a message may count as lost
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the broker carries: look at this item of this run."""
+    """What the broker carries: look at this item of this run, or (-1) coordinate it."""
 
     run: str
     index: int
 
 
-class MemoryLedger:
+class MemoryLedger(MemorySwitchboard):
     """A ledger for one process, thread-safe, with everything in memory.
 
     Args:
@@ -196,8 +198,8 @@ class MemoryLedger:
 
     def sweep(self) -> int:
         """As `Workbench.sweep`."""
-        touched = 0
         with self._step() as now:
+            touched = self._recall(now)
             for record in list(self._live.values()):
                 touched += self._abandon(record, now)
                 touched += record.expire(now) + self._republish(record, now)
@@ -245,6 +247,7 @@ class MemoryLedger:
                 return False
             if outcomes:
                 record.acknowledge(int(outcomes[-1].position))
+            record.call_at = now + self._settings.lease_seconds
             record.coordinator_until = now + self._settings.lease_seconds
             return True
 
@@ -316,6 +319,7 @@ class MemoryLedger:
         running = [record for record in self._live.values() if record.state is RunState.RUNNING]
         for record in running:
             self._send(record, record.release(self._share(self._queue(record), running), now))
+        self._call_coordinators(now)
 
     def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
         """How many items of one run may be published and not claimed: twice its part of the live slots."""
@@ -325,6 +329,9 @@ class MemoryLedger:
 
     def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
         self.broker.extend(Message(record.id, index) for index in indexes)
+
+    def _send_call(self, run: str) -> None:
+        self.broker.append(Message(run, -1))
 
     def _queue(self, record: RunRecord) -> str:
         return self._queue_of(record.order.operation)
@@ -381,7 +388,7 @@ class MemoryLedger:
 
     def _queue_of_message(self, message: Message) -> str | None:
         record = self._records.get(message.run)
-        if record is None or message.index >= len(record.items):
+        if record is None or not 0 <= message.index < len(record.items):
             return None
         host = split_host(record.items[message.index])[1]
         return self._queue(record) if host is None else dispatch.host_queue(host)
@@ -393,7 +400,8 @@ class MemoryLedger:
             patience = self._settings.retention_seconds if record.order.key else 0
             is_lost = record.submitter_until + patience <= now
         else:
-            is_lost = record.needs_acknowledgement and record.coordinator_until <= now
+            is_client = record.order.callback is Callback.CLIENT
+            is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
         if is_lost:
             lost = CoordinatorLostError("the client that started this run vanished: start it again")
             record.cancel(now=False, error=ErrorInfo.of(lost))

@@ -10,6 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from stagefleet.errors import HostGoneError, StagefleetError, WorkerLostError
 from stagefleet.runs.model import (
@@ -25,9 +26,18 @@ from stagefleet.runs.model import (
     split_host,
 )
 
-__all__ = ["RunRecord"]
+__all__ = ["Coordinator", "RunRecord"]
 
 _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
+
+
+class Coordinator(Enum):
+    """Where the coordinator of a run is that the fleet calls back for."""
+
+    ABSENT = 1
+    CALLED = 2
+    PRESENT = 3
+    PAUSED = 4
 
 
 @dataclass(slots=True)
@@ -88,9 +98,14 @@ class RunRecord:
     bytes: int = 0
     error: ErrorInfo | None = None
     finished_at: float | None = None
+    coordinator: Coordinator | None = None
+    call_at: float = 0.0
+    failures: int = 0
+    failing_since: float | None = None
 
     def __post_init__(self) -> None:
-        self.needs_acknowledgement = self.order.callback is Callback.CLIENT
+        self.needs_acknowledgement = self.order.callback is not Callback.NONE
+        self.coordinator = Coordinator.ABSENT if self.order.is_called_back else None
 
     @property
     def total(self) -> int:
@@ -234,7 +249,8 @@ class RunRecord:
         awaited = list(filter(self._awaits, self.stream[self.acknowledged : position]))
         self.unacknowledged -= len(awaited)
         self.held -= sum(outcome.attempts > 0 for outcome in awaited)
-        self.acknowledged = max(self.acknowledged, position)
+        if position > self.acknowledged:
+            self.acknowledged, self.failures, self.failing_since = position, 0, None
 
     def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
         """Cancel what is pending; what is claimed goes on, or stops at its next renewal with `now`."""

@@ -48,7 +48,7 @@ class ExpectedRun:
     last_fence: int = 0
 
     def __post_init__(self) -> None:
-        self.awaits = self.order.callback is Callback.CLIENT
+        self.awaits = self.order.callback is not Callback.NONE
         self.awaited = self.decided if self.awaits else 0
         self.settle()
 
@@ -109,7 +109,7 @@ class ExpectedRun:
     def sweep(self, now: float) -> None:
         if self.state.is_final:
             return
-        if self.awaits and self.coordinator_until <= now:
+        if self.awaits and self.order.callback is Callback.CLIENT and self.coordinator_until <= now:
             self.cancel(now=False, with_error=True)
         for index, holder in list(self.held.items()):
             if holder.until > now:

@@ -77,7 +77,9 @@ class RedisBroker:
         self.client: Any = connect_redis(url)
         self._redis_ledger = RedisLedger(self.client, prefix=self.prefix, settings=SETTINGS)
         self.ledger: Ledger = self._redis_ledger
-        self._queues = [queue_key(self.prefix, queue) for queue in (*QUEUES.values(), *HOST_QUEUES)]
+        self._queues = [
+            queue_key(self.prefix, queue) for queue in (*dict.fromkeys(QUEUES.values()), *HOST_QUEUES)
+        ]
 
     def advance(self, seconds: float) -> None:
         self._redis_ledger.clock_offset_ms += round(seconds * 1000)
@@ -94,6 +96,10 @@ class RedisBroker:
         return None
 
     def push(self, message: Message) -> None:
+        if message.index < 0:
+            body = json.dumps([[], {"run": message.run}, {}])
+            self.client.lpush(queue_key(self.prefix, "coordinate"), json.dumps({"body": body}))
+            return
         order = self.ledger.order(message.run)
         assert order is not None
         body = json.dumps([[], {"run": message.run, "index": message.index}, {}])
@@ -111,7 +117,7 @@ class RedisBroker:
     @staticmethod
     def _read(raw: bytes) -> Message:
         arguments = json.loads(json.loads(raw)["body"])[1]
-        return Message(arguments["run"], int(arguments["index"]))
+        return Message(arguments["run"], int(arguments.get("index", -1)))
 
 
 class Twin:

@@ -6,6 +6,7 @@ local state, current, cursor, lease, awaits =
   unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits'))
 if current ~= epoch or (state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting') then return 0 end
 redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
+redis.call('ZADD', P .. 'callbacks', 'XX', now + integer(lease), run)
 
 local function after(left, right)
   local left_ms, left_seq = string.match(left, '(%d+)-(%d+)')
@@ -17,6 +18,7 @@ end
 
 if position == '' or not after(position, cursor) then return 1 end
 redis.call('HSET', meta, 'cursor', position)
+redis.call('HDEL', meta, 'failures', 'failing_since')
 if awaits == '1' then
   redis.call('HINCRBY', meta, 'unacknowledged', -integer(ARGV[6]))
   redis.call('HINCRBY', meta, 'held', -integer(ARGV[7]))

@@ -17,6 +17,7 @@
 --   key:K            string  the run under an idempotency key
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
+--   callbacks        zset    run -> when the sweep calls its coordinator (again); runs that wait for one
 -- An index below `next` that is in none of published, leases and waiting is done.
 
 local P = ARGV[1]
@@ -88,6 +89,25 @@ local function release(run)
   publish(run, queue, indexes)
 end
 
+-- Call a coordinator for a run that the fleet itself calls back for.
+local function summon(run)
+  local meta = key(run)
+  local template, lease = unpack(redis.call('HMGET', meta, 'coordinate_message', 'lease_ms'))
+  local message = string.gsub(template, '@(%u+)@', {
+    RUN = run,
+    TASK = run .. '.coordinate.' .. redis.call('HINCRBY', meta, 'summons', 1),
+    QUEUE = 'coordinate',
+  })
+  redis.call('HSET', meta, 'coordinator', 'called')
+  redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
+  redis.call('LPUSH', P .. 'mq:coordinate', message)
+end
+
+-- Call one unless it is called, there or paused already; most runs need none.
+local function call(run)
+  if redis.call('HGET', key(run), 'coordinator') == 'absent' then summon(run) end
+end
+
 -- Write an outcome and count it. `awaited`: a callback has to acknowledge it.
 local function record(run, outcome, state, windowed)
   local meta = key(run)
@@ -96,6 +116,7 @@ local function record(run, outcome, state, windowed)
   if state ~= 'cancelled' and redis.call('HGET', meta, 'awaits') == '1' then
     redis.call('HINCRBY', meta, 'unacknowledged', 1)
     if windowed then redis.call('HINCRBY', meta, 'held', 1) end
+    if redis.call('HGET', meta, 'state') ~= 'submitting' then call(run) end
   end
 end
 
@@ -122,6 +143,7 @@ local function settle(run)
     redis.call('PEXPIRE', key(run, part), retention)
   end
   if idempotency_key then redis.call('PEXPIRE', P .. 'key:' .. idempotency_key, retention) end
+  call(run)
 end
 
 -- Cancel a live run: what is pending is counted as cancelled, what runs goes on to its end.

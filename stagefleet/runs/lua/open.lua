@@ -1,6 +1,6 @@
 -- Open a run, or find the one under the key.
 -- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
---       lease_ms, retention_ms, republish_ms
+--       lease_ms, retention_ms, republish_ms, message to a coordinator ('' where the fleet calls nobody)
 -- Returns fate, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
@@ -38,6 +38,8 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0, 'bytes', 0,
   'held', 0, 'unacknowledged', 0, 'cursor', '')
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
+-- Where the fleet calls back, `coordinator` is absent, called, present or paused.
+if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)
 return { fate, run, 1, previous }

@@ -8,4 +8,5 @@ redis.call('HSET', key(run), 'state', 'running', 'started', 1, 'coordinator_unti
 redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)
 settle(run)
+if integer(redis.call('HGET', key(run), 'unacknowledged')) > 0 then call(run) end
 return 'ok'

@@ -35,9 +35,9 @@ def test_tasks_go_to_the_queue_of_their_operation_through_the_default_exchange(a
     assert "" == route["queue"].exchange.name
 
 
-def test_an_operation_of_ones_own_has_a_queue_of_its_own():
+def test_an_operation_of_ones_own_has_a_queue_of_its_own_beside_what_all_workers_do():
     app = make_app(Settings(redis_url="redis://localhost:1/0"), ["noop"])
-    assert ["noop"] == list(app.amqp.queues)
+    assert ["coordinate", "noop"] == sorted(app.amqp.queues)
 
 
 @pytest.mark.parametrize(

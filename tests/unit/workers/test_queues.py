@@ -48,5 +48,5 @@ def test_to_fetch_without_engine_is_refused_with_what_to_do(without):
 
 @pytest.mark.parametrize("asked", [["copy", "nonsense"], []])
 def test_queues_that_do_not_exist_are_refused_with_those_that_do(asked):
-    with pytest.raises(SettingsError, match="there are copy, delete"):
+    with pytest.raises(SettingsError, match="there are coordinate, copy, delete"):
         choose_queues(asked, WITH)

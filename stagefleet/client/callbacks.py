@@ -1,0 +1,75 @@
+"""Callbacks that the fleet itself makes, for runs that outlive the process that started them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from stagefleet.errors import UsageError
+from stagefleet.runs.model import Callback, Outcome
+
+__all__ = ["RemoteCallback"]
+
+_MAX_URL_CHARACTERS = 2000
+_TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(@[A-Za-z0-9_.:-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCallback:
+    """Hand it in as `on_outcome`: the fleet calls, whether or not this process is there any more.
+
+    Args:
+        outcome_url: Called for each outcome; 2xx acknowledges it, 410 cancels the run. See docs/callbacks.md.
+        outcome_task: Instead: a Celery task, `NAME` or `NAME@QUEUE`, published for each outcome.
+        finish_url: Called with the run's summary at its end.
+
+    Raises:
+        UsageError: None of them is given, or both for outcomes, or one is malformed.
+    """
+
+    outcome_url: str | None = None
+    outcome_task: str | None = None
+    finish_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.outcome_url or self.outcome_task or self.finish_url):
+            raise UsageError("a remote callback has a URL or a task: name one")
+        if self.outcome_url and self.outcome_task:
+            raise UsageError("outcomes go to a URL or to a task, not to both: leave out one")
+        for name, url in (("outcome", self.outcome_url), ("finish", self.finish_url)):
+            if url:
+                _check_url(name, url)
+        if self.outcome_task and not _TASK.fullmatch(self.outcome_task):
+            raise UsageError(f"{self.outcome_task!r} names no Celery task: write NAME or NAME@QUEUE")
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Refuse: that it can be handed in where a callable can does not make it one of this process."""
+        raise UsageError(f"the outcome of {outcome.item} is told by the fleet, not by this process")
+
+    def order_fields(self) -> dict[str, Any]:
+        """What an order says of it."""
+        callback = Callback.NONE
+        if self.outcome_url:
+            callback = Callback.WEBHOOK
+        elif self.outcome_task:
+            callback = Callback.TASK
+        return {
+            "callback": callback,
+            "callback_target": self.outcome_url or self.outcome_task or "",
+            "finish_url": self.finish_url or "",
+        }
+
+
+def _check_url(name: str, url: str) -> None:
+    """Refuse what cannot be called; the messages leave the URL out, since it may hold a token."""
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_complete = False
+    if not is_complete or not url.isprintable() or len(url) > _MAX_URL_CHARACTERS:
+        raise UsageError(f"the {name} URL is malformed: write https://HOST[:PORT]/PATH")
+    if "@" in parts.netloc:
+        raise UsageError(f"the {name} URL holds a login, which Redis would show: calls are signed instead")

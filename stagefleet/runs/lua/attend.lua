@@ -1,0 +1,13 @@
+-- Become the coordinator of a run that the fleet calls back for. ARGV: run.
+-- Returns epoch, failures, milliseconds since the first of them; or nothing if there is nothing to do.
+local run = ARGV[3]
+local meta = key(run)
+local state, coordinator, lease_until, lease, failures, failing_since = unpack(redis.call('HMGET', meta,
+  'state', 'coordinator', 'coordinator_until', 'lease_ms', 'failures', 'failing_since'))
+if not coordinator or coordinator == 'absent' or state == 'submitting' then return false end
+if coordinator == 'present' and integer(lease_until) > now then return false end
+if coordinator == 'paused' and integer(redis.call('ZSCORE', P .. 'callbacks', run)) > now then return false end
+redis.call('HSET', meta, 'coordinator', 'present', 'coordinator_until', now + integer(lease))
+redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
+local failing = failing_since and now - integer(failing_since) or 0
+return { redis.call('HINCRBY', meta, 'epoch', 1), integer(failures), failing }

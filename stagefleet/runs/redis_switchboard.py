@@ -1,0 +1,46 @@
+"""The side of the ledger on Redis that calls back for runs that nobody watches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stagefleet.connection import reaching
+from stagefleet.runs.model import Visit
+
+__all__ = ["RedisSwitchboard"]
+
+
+class RedisSwitchboard:
+    """A part of `RedisLedger`; keeps the promises of `Switchboard`."""
+
+    _redis: Any
+    _prefix: str
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def attend(self, run: str) -> Visit | None:
+        """See `Switchboard.attend`."""
+        answer = self._call("attend", run)
+        if answer is None:
+            return None
+        epoch, failures, failing_ms = answer
+        return Visit(run=run, epoch=epoch, failures=failures, failing_seconds=failing_ms / 1000)
+
+    def leave(self, visit: Visit) -> bool:
+        """See `Switchboard.leave`."""
+        return bool(self._call("leave", visit.run, visit.epoch, "leave"))
+
+    def pause(self, visit: Visit, seconds: float) -> bool:
+        """See `Switchboard.pause`."""
+        return bool(self._call("leave", visit.run, visit.epoch, "pause", round(seconds * 1000)))
+
+    def conclude(self, visit: Visit) -> bool:
+        """See `Switchboard.conclude`."""
+        return bool(self._call("leave", visit.run, visit.epoch, "conclude"))
+
+    def run_under(self, key: str) -> str | None:
+        """See `Switchboard.run_under`."""
+        with reaching(self._redis):
+            run = self._redis.get(f"{self._prefix}key:{key}")
+        return None if run is None else str(run, "ascii")

@@ -1,0 +1,107 @@
+"""The side of the ledger in memory that calls back for runs that nobody watches."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from stagefleet.runs.model import RunState, Visit
+from stagefleet.settings import RunSettings
+from stagefleet.testing.record import Coordinator, RunRecord
+
+__all__ = ["MemorySwitchboard"]
+
+
+class MemorySwitchboard:
+    """A part of `MemoryLedger`; keeps the promises of `Switchboard`."""
+
+    _settings: RunSettings
+    _records: dict[str, RunRecord]
+    _keys: dict[str, str]
+
+    def _step(self) -> AbstractContextManager[float]:
+        raise NotImplementedError
+
+    def _send_call(self, run: str) -> None:
+        raise NotImplementedError
+
+    def attend(self, run: str) -> Visit | None:
+        """As `Switchboard.attend`."""
+        with self._step() as now:
+            record = self._records.get(run)
+            if record is None or record.coordinator in {None, Coordinator.ABSENT}:
+                return None
+            if record.coordinator is Coordinator.PRESENT and record.coordinator_until > now:
+                return None
+            if record.coordinator is Coordinator.PAUSED and record.call_at > now:
+                return None
+            record.coordinator = Coordinator.PRESENT
+            record.call_at = record.coordinator_until = now + self._settings.lease_seconds
+            record.epoch += 1
+            failing_seconds = 0.0 if record.failing_since is None else now - record.failing_since
+            return Visit(run, record.epoch, record.failures, failing_seconds)
+
+    def leave(self, visit: Visit) -> bool:
+        """As `Switchboard.leave`."""
+        with self._step() as now:
+            record = self._visited(visit)
+            if record is None:
+                return False
+            record.coordinator = Coordinator.ABSENT
+            if len(record.stream) > record.acknowledged or record.state.is_final:
+                self._summon(record, now)
+            return True
+
+    def pause(self, visit: Visit, seconds: float) -> bool:
+        """As `Switchboard.pause`."""
+        with self._step() as now:
+            record = self._visited(visit)
+            if record is None:
+                return False
+            record.coordinator, record.call_at = Coordinator.PAUSED, now + seconds
+            record.failures += 1
+            record.failing_since = now if record.failing_since is None else record.failing_since
+            return True
+
+    def conclude(self, visit: Visit) -> bool:
+        """As `Switchboard.conclude`."""
+        with self._step():
+            record = self._visited(visit)
+            if record is None:
+                return False
+            record.coordinator = None
+            return True
+
+    def run_under(self, key: str) -> str | None:
+        """As `Switchboard.run_under`."""
+        with self._step():
+            return self._keys.get(key)
+
+    def _visited(self, visit: Visit) -> RunRecord | None:
+        record = self._records.get(visit.run)
+        if record is None or record.epoch != visit.epoch or record.coordinator is not Coordinator.PRESENT:
+            return None
+        return record
+
+    def _call_coordinators(self, now: float) -> None:
+        """Call one for each run that has something to tell and nobody to tell it."""
+        for record in self._records.values():
+            if record.coordinator is not Coordinator.ABSENT or record.state is RunState.SUBMITTING:
+                continue
+            if record.unacknowledged or record.state.is_final:
+                self._summon(record, now)
+
+    def _recall(self, now: float) -> int:
+        """Call again those that never came, that vanished, or whose pause is over."""
+        due = [
+            record
+            for record in self._records.values()
+            if record.coordinator not in {None, Coordinator.ABSENT} and record.call_at <= now
+        ]
+        for record in due:
+            self._summon(record, now)
+        return len(due)
+
+    def _summon(self, record: RunRecord, now: float) -> None:
+        record.coordinator = Coordinator.CALLED
+        record.call_at = now + self._settings.lease_seconds
+        self._send_call(record.id)

@@ -1,0 +1,34 @@
+"""The coordinator of runs that nobody watches, as a task: called when a run has something to tell."""
+
+from __future__ import annotations
+
+import structlog
+from celery import Task
+
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.runs.detached import DetachedCoordinator
+from stagefleet.runs.dispatch import task_name
+
+__all__ = ["CoordinateTask"]
+
+_log = structlog.get_logger(__name__)
+
+
+class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """One visit; what fails is mended by the ledger's sweep, which calls the next coordinator."""
+
+    name = task_name("coordinate")
+    ignore_result = True
+    acks_late = True
+    typing = False  # messages are our own: their arguments need no check
+
+    def __init__(self, coordinator: DetachedCoordinator) -> None:
+        self._coordinator = coordinator
+
+    def run(self, *, run: str) -> None:
+        """Tell what there is to tell of a run."""
+        with structlog.contextvars.bound_contextvars(run=run):
+            try:
+                self._coordinator.coordinate(run)
+            except RedisUnreachableError as error:
+                _log.warning("visit_broken_off", action="coordinate", error=str(error))

@@ -1,0 +1,68 @@
+"""Real workers that call a real receiver."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from stagefleet.runs.model import Callback, Order, Run
+from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
+    Fleet,
+    Workers,
+    eventually,
+    fleet,
+    redis_server,
+    settings,
+    workers,
+)
+from tests.services.receiver import SECRET, WebhookReceiver
+
+WEBHOOKS = {"secret": SECRET, "timeout_seconds": 2, "backoff_seconds": 0.1, "give_up_seconds": 60}
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def start_workers(workers: Workers) -> Callable[..., Workers]:  # noqa: F811 - the fixture
+    """Starts workers, with what else stands in their settings for webhooks."""
+
+    def start(**webhooks: Any) -> Workers:
+        workers.environment["STAGEFLEET_WEBHOOKS"] = json.dumps({**WEBHOOKS, **webhooks})
+        workers.start(processes=1)
+        return workers
+
+    return start
+
+
+@pytest.fixture
+def submit(fleet: Fleet, receiver: WebhookReceiver) -> Callable[..., str]:  # noqa: F811 - the fixture
+    """Submits a run that the receiver is told of."""
+
+    def submit(count: int, **order: Any) -> str:
+        fields = {
+            "callback": Callback.WEBHOOK,
+            "callback_target": f"{receiver.url}/outcome",
+            "finish_url": f"{receiver.url}/finish",
+            "parallel": 4,
+            **order,
+        }
+        submission = fleet.ledger.open(Order(operation="wait", **fields))
+        fleet.ledger.append(submission, [f"item-{number}" for number in range(count)])
+        fleet.ledger.start(submission)
+        return submission.run
+
+    return submit
+
+
+@pytest.fixture
+def wait_for_end(fleet: Fleet) -> Callable[[str], Run]:  # noqa: F811 - the fixture
+    def wait(run: str) -> Run:
+        eventually(lambda: fleet.ledger.run(run).state.is_final, "the run ends")
+        return fleet.ledger.run(run)
+
+    return wait

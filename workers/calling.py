@@ -1,0 +1,62 @@
+"""What lets a worker call back for runs that nobody watches, and start runs on request."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from config.celery import work_queue
+from stagefleet.client import Fleet
+from stagefleet.errors import CallbackError
+from stagefleet.runs.detached import DetachedCoordinator, PublishTask
+from stagefleet.runs.leases import LeaseKeeper
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.runs.webhook import WebhookCaller
+from stagefleet.settings import Settings
+from tasks.coordinate import CoordinateTask
+from tasks.start_run import StartRunTask
+
+__all__ = ["attach"]
+
+_DEFAULT_QUEUE = "callbacks"
+"""Where the tasks of users go that name no queue; workers of theirs listen to it, never ours."""
+
+
+def attach(
+    app: Celery,
+    ledger: RedisLedger,
+    keeper: LeaseKeeper,
+    settings: Settings,
+    closing: ExitStack,
+) -> None:
+    """Register the tasks that every worker has, whatever else it does."""
+    webhooks = WebhookCaller(settings.webhooks)
+    closing.callback(webhooks.close)
+    coordinator = DetachedCoordinator(
+        ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: keeper.stopping
+    )
+    app.register_task(CoordinateTask(coordinator))
+    app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
+
+
+def _make_publisher(app: Celery) -> PublishTask:
+    """What publishes the tasks of users, through the fleet's own broker."""
+
+    def publish(target: str, task_id: str, arguments: dict[str, Any]) -> None:
+        name, _, queue = target.partition("@")
+        try:
+            app.send_task(
+                name,
+                kwargs=arguments,
+                task_id=task_id,
+                queue=work_queue(queue or _DEFAULT_QUEUE),
+                retry=False,
+                ignore_result=True,
+            )
+        except OperationalError as error:
+            raise CallbackError(f"the task {name} cannot be published: {error}") from None
+
+    return publish
