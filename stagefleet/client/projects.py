@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,7 +125,13 @@ class Projects(Desk):
         Raises:
             StagefleetError: Any other error of a storage; ends the iteration.
         """
-        lookup = self.project(project).lookup
+        lookup, primary = self.project(project).lookup, self.roles(project).primary
+        registries = self._services.registries
+
+        def known(stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+            if isinstance(primary, DockerDaemon):
+                return [None] * len(stage_ids)
+            return registries.known_descriptions(primary, stage_ids)
 
         def left_out(stage_id: StageId, error: Exception) -> None:
             self._notice(f"{stage_id} is left out: {error}")
@@ -135,6 +141,7 @@ class Projects(Desk):
             lookup.stage_ids() if stage_ids is None else stage_ids,
             parallel=self._parallel(parallel),
             on_left_out=on_left_out or left_out,
+            find=known,
         )
 
 
