@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 
@@ -13,12 +15,13 @@ from stagefleet.errors import (
     StageNotFoundError,
     UsageError,
 )
+from stagefleet.locks import RedisLocks
 from stagefleet.manager import StageManager
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.roles import Roles
 from stagefleet.runs.book import RedisBook
-from stagefleet.settings import HttpSettings, Settings
+from stagefleet.settings import HttpSettings, LockSettings, Settings
 from tests.services.images import push_image
 
 DIGEST = "a" * 56
@@ -105,6 +108,29 @@ class TestPublishing:
         assert produced.skipped
         assert f"{roles.final}:{stage(2)}" == produced.result["name"]
         assert [] == manifests(registry, "PUT", before)
+
+    def test_two_jobs_at_once_push_a_stage_once(self, roles, registry, redis_server, client, cleanup):
+        """Each with a run, a book and locks of its own connection, as in two workers on two machines."""
+        push(roles.primary, stage(1))
+        jobs = []
+        for name in ("r", "s"):
+            locks = RedisLocks(redis_server.client(), prefix="t:", settings=LockSettings())
+            cleanup.callback(locks.close)
+            book = RedisBook(redis_server.client(), prefix="t:", lease_seconds=30)
+            jobs.append((name, StageManager(client, book, locks=locks).project(roles)))
+        start = Barrier(len(jobs))
+
+        def publish(job):
+            name, project = job
+            start.wait(30)
+            return project.publish_stage(stage(1), run=name)
+
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            produced = list(pool.map(publish, jobs))
+
+        assert 1 == len([path for path in manifests(registry, "PUT") if "/app/final/" in path])
+        assert [False, True] == sorted(one.skipped for one in produced)
+        assert produced[0].result == produced[1].result
 
     def test_a_final_storage_that_lost_a_stage_gets_it_again(self, project, roles, client, caplog):
         pushed = push(roles.primary, stage(1))
@@ -238,6 +264,16 @@ class TestLookingUp:
         push_image(roles.primary.host, roles.primary.path, stage(1).rejected_tag, layers=[])
         with pytest.raises(StageNotFoundError, match="rejected"):
             manager.project(replace(roles, caches=(cache,))).lookup.describe(stage(1))
+
+    def test_what_was_remembered_of_the_primary_asks_no_storage(self, manager, roles, registry):
+        cache = Repository(registry.host, "app/cache")
+        push(roles.primary, stage(1))
+        described = manager.describe_stage(roles.primary, stage(1))
+        before = len(registry.requests())
+        project = manager.project(replace(roles, caches=(cache,)))
+
+        assert described == project.lookup.describe(stage(1))
+        assert [] == registry.requests()[before:]
 
     def test_the_final_storage_is_described_by_itself(self, manager, roles, registry):
         cache = Repository(registry.host, "app/cache")
