@@ -38,6 +38,10 @@ class Lists:
         self.read.append(f"ping {place}")
 
 
+def tag_lists(**stages):
+    return Lists(**stages)
+
+
 def publish(stage_ids=None, *, roles=ROLES, should_be_built=False, fill_caches=False):
     return PublishWork.of(
         roles, stage_ids, should_be_built=should_be_built, fill_caches=fill_caches, image=None
@@ -46,24 +50,24 @@ def publish(stage_ids=None, *, roles=ROLES, should_be_built=False, fill_caches=F
 
 class TestPublishing:
     def test_of_all_stages_those_on_the_final_list_are_skipped(self):
-        plan = publish().plan(Lists(primary=[stage(1), stage(2)], final=[stage(1)]))
+        plan = publish().plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
         assert ([stage(2)], [stage(1)]) == (list(plan.items), list(plan.skipped))
 
     def test_named_stages_are_each_looked_at_in_the_order_of_naming(self):
-        plan = publish([stage(2), stage(1)]).plan(Lists(primary=[stage(1), stage(2)], final=[stage(2)]))
+        plan = publish([stage(2), stage(1)]).plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(2)]))
         assert ([stage(2), stage(1)], []) == (list(plan.items), list(plan.skipped))
 
     def test_a_named_stage_that_the_primary_lacks_is_refused(self):
         with pytest.raises(StagesMissingError):
-            publish([stage(3)]).plan(Lists(primary=[stage(1)]))
+            publish([stage(3)]).plan(tag_lists(primary=[stage(1)]))
 
     def test_what_should_be_built_is_decided_by_the_final_storage_alone(self):
         work = publish([stage(3)], should_be_built=True)
-        assert [stage(3)] == list(work.plan(Lists()).items)
+        assert [stage(3)] == list(work.plan(tag_lists()).items)
         assert work.options["should_be_built"]
 
     def test_caches_get_also_what_the_final_storage_has(self):
-        plan = publish(fill_caches=True).plan(Lists(primary=[stage(1), stage(2)], final=[stage(1)]))
+        plan = publish(fill_caches=True).plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
         assert {stage(1), stage(2)} == set(plan.items)
 
     def test_the_tasks_get_the_roles(self):
@@ -76,13 +80,13 @@ class TestPublishing:
 
 class TestCaching:
     def test_no_cache_is_asked_before_the_run(self):
-        lists = Lists(primary=[stage(1)])
+        lists = tag_lists(primary=[stage(1)])
         assert [stage(1)] == list(CacheWork.of(ROLES, None).plan(lists).items)
         assert [str(PRIMARY)] == lists.read
 
     def test_a_named_stage_has_to_be_there(self):
         with pytest.raises(StagesMissingError):
-            CacheWork.of(ROLES, [stage(2)]).plan(Lists(primary=[stage(1)]))
+            CacheWork.of(ROLES, [stage(2)]).plan(tag_lists(primary=[stage(1)]))
 
     def test_a_project_without_caches_is_refused(self):
         with pytest.raises(UsageError, match="no caches"):
@@ -91,7 +95,7 @@ class TestCaching:
 
 class TestTaking:
     def test_for_each_digest_that_the_primary_lacks_the_oldest_of_the_first_is_taken(self):
-        lists = Lists(
+        lists = tag_lists(
             primary=[stage(9, "a")],
             near=[stage(1, "a"), stage(5, "b"), stage(4, "b")],
             far=[stage(1, "b"), stage(2, "c")],
@@ -99,22 +103,22 @@ class TestTaking:
         assert [stage(4, "b"), stage(2, "c")] == list(TakeWork.of(ROLES, None).plan(lists).items)
 
     def test_a_stage_named_in_full_is_taken_beside_others_of_its_digest(self):
-        lists = Lists(primary=[stage(9)], near=[stage(1), stage(2)])
+        lists = tag_lists(primary=[stage(9)], near=[stage(1), stage(2)])
         plan = TakeWork.of(ROLES, [stage(2), stage(9)]).plan(lists)
         assert ([stage(2)], [stage(9)]) == (list(plan.items), list(plan.skipped))
 
     def test_a_digest_stands_for_any_stage_of_it_and_the_primarys_come_first(self):
-        lists = Lists(primary=[stage(9, "a")], near=[stage(1, "a")], far=[stage(3, "b"), stage(2, "b")])
+        lists = tag_lists(primary=[stage(9, "a")], near=[stage(1, "a")], far=[stage(3, "b"), stage(2, "b")])
         plan = TakeWork.of(ROLES, ["a" * 56, "b" * 56]).plan(lists)
         assert ([stage(2, "b")], [stage(9, "a")]) == (list(plan.items), list(plan.skipped))
 
     def test_a_digest_that_is_itself_a_stage_is_that_stage(self):
-        lists = Lists(near=[stage(1)], far=["a" * 56])
+        lists = tag_lists(near=[stage(1)], far=["a" * 56])
         assert ["a" * 56] == list(TakeWork.of(ROLES, ["a" * 56]).plan(lists).items)
 
     def test_what_nobody_has_is_refused_with_all_that_were_asked(self):
         with pytest.raises(StagesMissingError) as caught:
-            TakeWork.of(ROLES, [stage(1), "b" * 56]).plan(Lists())
+            TakeWork.of(ROLES, [stage(1), "b" * 56]).plan(tag_lists())
         for name in (PRIMARY, NEAR, FAR, stage(1), "b" * 56):
             assert str(name) in str(caught.value)
 
@@ -125,7 +129,7 @@ class TestTaking:
 
 class TestDeleting:
     def test_the_caches_go_with_the_options_and_are_not_asked(self):
-        work, lists = ProjectDeleteWork.of(ROLES, [stage(1)]), Lists()
+        work, lists = ProjectDeleteWork.of(ROLES, [stage(1)]), tag_lists()
         assert [stage(1)] == list(work.plan(lists).items)
         assert [f"ping {PRIMARY}"] == lists.read
         assert [str(CACHE)] == work.options["caches"]
@@ -140,13 +144,14 @@ def test_a_docker_engine_as_primary_is_out_of_reach_of_most_workers(make):
 
 
 class TestFleet:
-    def test_a_project_has_its_own_limit_and_a_caller_may_set_another(self, ledger):
-        project = ProjectSettings(
-            primary="r.example.com/app/primary", final="r.example.com/app/final", parallel=3
-        )
+    @pytest.fixture
+    def services(self, ledger):
+        project = ProjectSettings(primary=PRIMARY, final=FINAL, parallel=3)
         settings = Settings(projects={"app": project})
-        registries = FakeRegistries({str(PRIMARY): [stage(1)]})
-        with Fleet(FakeServices(ledger, registries, settings)) as fleet:
+        return FakeServices(ledger, FakeRegistries({str(PRIMARY): [stage(1)]}), settings)
+
+    def test_a_project_has_its_own_limit_and_a_caller_may_set_another(self, services):
+        with Fleet(services) as fleet:
             runs = [fleet.for_each_publish_stage("app", parallel=n, detach=True) for n in (None, 7)]
         assert [3, 7] == [run.order.parallel for run in runs]
         assert {"publish_stage"} == {run.order.operation for run in runs}
