@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -34,9 +35,10 @@ from stagefleet.records import (
     image_hash,
     make_placeholder,
 )
-from stagefleet.registry import Manifest
+from stagefleet.registry import DockerConfig, Manifest
 from stagefleet.runs.book import MemoryBook
 from stagefleet.storages.records import Written
+from tests.integration.manager.test_delete import Death, DyingClient
 from tests.services import ImageMaker
 from tests.services.images import push_image
 
@@ -358,3 +360,16 @@ class TestRejectedStage:
             manager.describe_stage(repository, STAGE)
         delete(manager.records, repository, RejectedStage(STAGE).id)
         assert STAGE == manager.describe_stage(repository, STAGE).stage_id
+
+
+@pytest.mark.parametrize("writes", range(1, 6))
+def test_a_worker_that_dies_after_any_write_leaves_a_custom_tag_that_the_next_finishes(
+    records, repository, maker, tmp_path, writes
+):
+    stage = push_image(repository.host, PATH, str(STAGE))
+    records.add_custom_tag(repository, PROJECT, CustomTag("v1", STAGE))
+    with DyingClient(DockerConfig(tmp_path / "none.json"), writes) as dying, contextlib.suppress(Death):
+        delete_custom_tag(RecordManager(dying, MemoryBook()), repository, "v1")
+    assert stage.digest == maker.digest(PATH, str(STAGE))
+    delete_custom_tag(records, repository, "v1")
+    assert {str(STAGE)} == {tag for tag in maker.tags(PATH) if not tag.startswith("stagefleet-probe-")}
