@@ -31,6 +31,7 @@ class Visit:
         turns: When it asked again.
         granted_at: When it knew that it had it; None if it never had.
         sure: When it certainly had it: the first and the last time.
+        is_lost: Whether it was told that it lost it.
     """
 
     client: str
@@ -42,6 +43,7 @@ class Visit:
     granted_at: float | None = None
     fence: int = 0
     sure: list[float] = field(default_factory=list)
+    is_lost: bool = False
 
     def __str__(self) -> str:
         return f"{self.client} ({'shared' if self.shared else 'alone'}, fence {self.fence})"
@@ -101,6 +103,7 @@ class Recorder:
             try:
                 lock.check()
             except LockLostError:
+                visit.is_lost = True
                 return False
             visit.note_sure(moment)
             return True
