@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from stagefleet.manager import Produced, StageManager
 from stagefleet.manager.eviction import evict_stage
 from stagefleet.manager.use_policy import UsePolicy
@@ -16,7 +18,8 @@ def delete_stage(manager: StageManager, job: Job) -> Produced:
 
     Options: `repository`; where that is this host's engine, those of `UsePolicy` besides; `caches`, out of
     which it goes first, and which may fail.
-    What else the run is to delete decides whether a digest that stages share may go as a whole.
+    What else the run is to delete decides whether a digest that stages share may go as a whole; so do the
+    tags of the option `also`, which are deleted in the same repository after this run.
     """
     address, stage_id = parse_address(job.options["repository"]), StageId.parse(job.item)
     caches = [Repository.parse(cache) for cache in job.options.get("caches", ())]
@@ -28,6 +31,6 @@ def delete_stage(manager: StageManager, job: Job) -> Produced:
         address,
         stage_id,
         run=job.run,
-        asked=job.asked,
+        asked=lambda: chain(job.asked(), job.options.get("also", ())),
         leash=job.leash,
     )

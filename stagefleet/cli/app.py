@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli import doctor, locks, projects, publish, records, runs, stages, worker
+from stagefleet.cli import doctor, locks, projects, publish, purge, records, runs, stages, worker
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.command("list")(stages.list_stages)
 app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
 app.command("publish")(publish.publish_stages)
+app.command("purge")(purge.purge_project)
 app.command("projects")(projects.show_projects)
 app.add_typer(records.app, name="records")
 app.add_typer(runs.app, name="runs")

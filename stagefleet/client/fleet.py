@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from stagefleet.client.publish_runs import PublishRuns
+from stagefleet.client.purge import PurgeRuns
 from stagefleet.client.record_runs import RecordRuns
 from stagefleet.client.stage_runs import StageRuns
 
 __all__ = ["Fleet"]
 
 
-class Fleet(StageRuns, RecordRuns, PublishRuns):
+class Fleet(StageRuns, RecordRuns, PublishRuns, PurgeRuns):
     """Runs of work on stages, and what is known of them; safe to use from several threads.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or

@@ -22,6 +22,7 @@ from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:
     from stagefleet.manager.project import ProjectManager  # as below
+    from stagefleet.manager.purge import PurgePlan  # as below
     from stagefleet.manager.records import RecordManager  # brings the client of registries
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
@@ -50,6 +51,9 @@ class Registries(Protocol):
 
     def project(self, roles: Roles) -> ProjectManager:
         """What can be done with the stages of a project."""
+
+    def plan_purge(self, roles: Roles, *, sized: bool) -> PurgePlan:
+        """What a purge of a project deletes."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -126,6 +130,11 @@ class _RegistryAccess:
 
     def project(self, roles: Roles) -> ProjectManager:
         return self._manager.project(roles)
+
+    def plan_purge(self, roles: Roles, *, sized: bool) -> PurgePlan:
+        from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - as in __init__
+
+        return plan_purge(self._client, roles, sized=sized)
 
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)

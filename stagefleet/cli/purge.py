@@ -1,0 +1,162 @@
+"""`stagefleet purge`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.progress import choose_meter
+from stagefleet.cli.report import RunReport, print_json, print_line
+from stagefleet.cli.session import cancelling_on_interrupt, open_fleet, say
+from stagefleet.client import Fleet
+from stagefleet.errors import UsageError
+from stagefleet.names import Repository
+from stagefleet.runs.model import Run, RunState
+
+if TYPE_CHECKING:
+    from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
+
+__all__ = ["purge_project"]
+
+_SHOWN_UNKNOWN = 5
+_COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
+_EXIT_CODES = {"failed": 1, "cancelled": 3}
+
+
+def purge_project(
+    repository: Annotated[
+        str | None, typer.Argument(metavar="REPO", help="Instead of --project.", show_default=False)
+    ] = None,
+    *,
+    project: opt.Project = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    parallel: opt.Parallel = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    embedded: opt.Embedded = False,
+) -> None:
+    """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
+    options = opt.RunOptions(parallel=parallel, dry_run=dry_run, json=json, embedded=embedded)
+    where = _choose(repository, project)
+    with open_fleet(embedded=embedded, parallel=options.parallel) as fleet:
+        plan = fleet.plan_purge(where, sized=dry_run)
+        _tell_unknown(plan)
+        if dry_run:
+            _print_plan(plan, as_json=json)
+            return
+        if not yes:
+            _confirm(plan, str(where))
+        if parallel is None and project is not None:
+            parallel = fleet.settings.project(project).parallel
+        state = _purge(fleet, plan, parallel=parallel, as_json=json)
+    raise typer.Exit(_EXIT_CODES.get(state, 0))
+
+
+def _choose(repository: str | None, project: str | None) -> str | Repository:
+    """The project that the command means.
+
+    Raises:
+        UsageError: It means none, or two.
+    """
+    if (repository is None) == (project is None):
+        raise UsageError("name either a repository or --project: that is what will be purged")
+    return project if repository is None else Repository.parse(repository)  # type: ignore[return-value]  # one is set
+
+
+def _tell_unknown(plan: PurgePlan) -> None:
+    if plan.unknown:
+        shown = ", ".join(plan.unknown[:_SHOWN_UNKNOWN])
+        more = len(plan.unknown) - _SHOWN_UNKNOWN
+        say(f"tags of nobody, left alone: {shown}{f' and {more:,} more' if more > 0 else ''}")
+
+
+def _confirm(plan: PurgePlan, what: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(f"purge asks on a terminal, and this is none: add --yes to purge {what}")
+    for group in plan.groups:
+        if group.items:
+            say(f"{len(group.items):,} {group.name} of {group.repository}")
+    if not typer.confirm(f"Delete all {len(plan):,} of {what}?", err=True):
+        raise UsageError("nothing was deleted")
+
+
+def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
+    for group in plan.groups:
+        size = group.size or 0
+        if as_json:
+            counts = dict.fromkeys(_COUNTS, 0) | {"total": len(group.items)}
+            head = {"group": group.name, "repository": str(group.repository), "run": None, "state": "planned"}
+            print_json({**head, **counts, "seconds": 0.0, "size": size, "items": group.items})
+            continue
+        print_line(f"{group.name}: {len(group.items):,} planned, {decimal(size)}, {group.repository}")
+        for item in group.items:
+            print_line(f"  {item}")
+    if as_json:
+        counts = dict.fromkeys(_COUNTS, 0) | {"total": len(plan)}
+        print_json({"run": None, "state": "planned", **counts, "seconds": 0.0, **_rest(plan)})
+    else:
+        print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
+
+
+def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool) -> str:
+    """Delete group after group, and tell each as it is done with.
+
+    Returns:
+        The state of the whole: `succeeded`, `failed` or `cancelled`.
+    """
+    began = time.monotonic()
+    totals = dict.fromkeys(_COUNTS, 0)
+    states = set()
+    for group in plan.groups:
+        run = _purge_group(fleet, group, parallel=parallel, as_json=as_json) if group.items else None
+        report = _report(group, run)
+        _print_group(report, as_json=as_json)
+        states.add(report["state"])
+        for count in _COUNTS:
+            totals[count] += report[count]
+        if run is not None and run.state is RunState.CANCELLED:
+            break
+    state = next((worst for worst in ("cancelled", "failed") if worst in states), "succeeded")
+    seconds = round(time.monotonic() - began, 3)
+    if as_json:
+        print_json({"run": None, "state": state, **totals, "seconds": seconds, **_rest(plan)})
+    else:
+        failed = f", {totals['failed']:,} failed" if totals["failed"] else ""
+        print_line(f"purge {state}: {totals['succeeded']:,} deleted{failed} in {seconds:.1f} s")
+    return state
+
+
+def _purge_group(fleet: Fleet, group: PurgeGroup, *, parallel: int | None, as_json: bool) -> Run:
+    """See the run of one group through; an interrupt cancels it, and with it the purge."""
+    run = fleet.purge_group(group, parallel=parallel, detach=True)
+    report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=as_json))
+    with cancelling_on_interrupt(fleet, run.id), report:
+        return fleet.attend(run.id, report.show)
+
+
+def _report(group: PurgeGroup, run: Run | None) -> dict[str, Any]:
+    summary: dict[str, Any] = {"run": None, "state": "succeeded", **dict.fromkeys(_COUNTS, 0), "seconds": 0.0}
+    error = None
+    if run is not None:
+        summary = run.summary()
+        error = None if run.error is None else {"type": run.error.type, "message": run.error.message}
+    return {"group": group.name, "repository": str(group.repository), **summary, "size": None, "error": error}
+
+
+def _print_group(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+        return
+    failed = f", {report['failed']:,} failed" if report["failed"] else ""
+    cancelled = f", {report['cancelled']:,} cancelled" if report["cancelled"] else ""
+    print_line(f"{report['group']}: {report['succeeded']:,} deleted{failed}{cancelled}")
+
+
+def _rest(plan: PurgePlan) -> dict[str, Any]:
+    """What the last object says of the whole."""
+    return {"size": plan.size, "unknown": list(plan.unknown), "kept": list(plan.kept)}

@@ -1,0 +1,221 @@
+"""What a purge deletes: everything of a project, in the order that leaves nothing half described.
+
+The whole plan is made from one tag list a repository, before anything goes. A tag that is neither a stage's
+nor a record's nor a custom tag with its record is nobody's: it is told, and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stagefleet.errors import BrokenRecordError, InvalidNameError, NotFoundError, UsageError
+from stagefleet.manager.purge_scale import Scale
+from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.records import CustomTag, RecordId, RecordKind
+from stagefleet.registry import RegistryClient
+from stagefleet.roles import Roles
+from stagefleet.storages.records import RecordStore
+
+__all__ = ["PurgeGroup", "PurgePlan", "plan_purge"]
+
+_THREADS = 8
+_MOST_ALSO = 10_000
+"""Of the tags that go later, so many are told to the deletion of stages: workers keep orders in memory.
+
+What is not told is deleted all the same, only the longer way.
+"""
+
+_RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, str]]] = {
+    RecordKind.IMPORT_METADATA: ("import-metadata", "rm_import_metadata", {}),
+    RecordKind.MANAGED_IMAGE: ("managed-images", "rm_managed_image", {}),
+    RecordKind.IMAGE_METADATA: ("image-metadata", "rm_record", {"kind": str(RecordKind.IMAGE_METADATA)}),
+    RecordKind.CUSTOM_TAG: ("custom-tags", "delete_stage_custom_tag", {}),
+    RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {}),
+}
+"""In the order of a purge: name, operation and its options besides the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeGroup:
+    """What goes in one run.
+
+    Attributes:
+        name: What it is, as reports write it.
+        repository: Where.
+        items: The run's items.
+        operation: The task that deletes one.
+        options: The run's options.
+        tags: The tags that go.
+        size: Bytes that nothing of the project's storages holds once this group and those before it are gone;
+            None if nobody asked.
+    """
+
+    name: str
+    repository: Repository
+    items: tuple[str, ...]
+    operation: str
+    options: Mapping[str, Any] = field(hash=False)
+    tags: tuple[str, ...] = field(repr=False)
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PurgePlan:
+    """All that a purge does.
+
+    Attributes:
+        groups: What goes, in order; groups may be empty.
+        unknown: The images that are nobody's, and stay.
+        kept: The records that outlive a purge: clients, the last clean-up, the lock server.
+    """
+
+    groups: tuple[PurgeGroup, ...]
+    unknown: tuple[str, ...]
+    kept: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return sum(len(group.items) for group in self.groups)
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of all groups, None if nobody asked."""
+        sizes = [group.size for group in self.groups if group.size is not None]
+        return sum(sizes) if sizes else None
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The tags of a repository, sorted out."""
+
+    repository: Repository
+    stages: list[str] = field(default_factory=list)
+    records: dict[RecordKind, list[RecordId]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, client: RegistryClient, repository: Repository) -> _Shelf:
+        """Read the tag list; a repository that does not exist has none."""
+        shelf = cls(repository)
+        try:
+            for tag in client.tags(repository):
+                shelf._sort(tag)
+        except NotFoundError:
+            return cls(repository)
+        rejected = {record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ())}
+        shelf.stages = [tag for tag in shelf.stages if tag not in rejected]
+        return shelf
+
+    def _sort(self, tag: str) -> None:
+        if (record := RecordId.from_tag(tag)) is not None:
+            self.records.setdefault(record.kind, []).append(record)
+        elif StageId.from_tag(tag) is not None:
+            self.stages.append(tag)
+        else:
+            self.unknown.append(tag)
+
+
+def plan_purge(client: RegistryClient, roles: Roles, *, sized: bool = False) -> PurgePlan:
+    """Find out what a purge of a project deletes; changes nothing.
+
+    Args:
+        client: Speaks to registries.
+        roles: The project's storages.
+        sized: Weigh it too: a request for each manifest.
+
+    Raises:
+        UsageError: The primary storage is a Docker Engine.
+        RegistryError: A tag list cannot be read.
+    """
+    if isinstance(roles.primary, DockerDaemon):
+        raise UsageError(
+            f"{roles.primary} is a Docker Engine, which keeps no records: use stagefleet delete --all"
+        )
+    shelf = _Shelf.read(client, roles.primary)
+    custom = _custom_tags(client, shelf)
+    groups = [_stages(shelf, roles, custom), *(_records(shelf, kind, custom) for kind in _RECORD_GROUPS)]
+    ours = set(custom.values())
+    unknown = [f"{roles.primary}:{tag}" for tag in shelf.unknown if tag not in ours]
+    kept = [
+        record.tag for kind, found in shelf.records.items() if kind not in _RECORD_GROUPS for record in found
+    ]
+    stays = [f"{roles.primary}:{tag}" for tag in kept]
+    if roles.final is not None:
+        final = _Shelf.read(client, roles.final)
+        groups.append(_final_stages(final))
+        unknown += [f"{roles.final}:{tag}" for tag in final.unknown]
+        stays += [f"{roles.final}:{found.tag}" for records in final.records.values() for found in records]
+    plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
+    return _weighed(client, plan) if sized else plan
+
+
+def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
+    """The custom tag of each record that says one; broken records say none, and fail in their run."""
+    store = RecordStore(client, shelf.repository, shelf.repository.name)
+
+    def read(record_id: RecordId) -> str | None:
+        try:
+            found = store.read(record_id)
+            if found is None or not isinstance(found.record, CustomTag):
+                return None
+            name = found.record.name
+            return name if RecordId.of(RecordKind.CUSTOM_TAG, name) == record_id else None
+        except (BrokenRecordError, InvalidNameError):
+            return None
+
+    records = shelf.records.get(RecordKind.CUSTOM_TAG, [])
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="purge") as pool:
+        names = pool.map(read, records)
+        return {record: name for record, name in zip(records, names, strict=True) if name is not None}
+
+
+def _stages(shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str]) -> PurgeGroup:
+    """The stages; with them go by digest the tags of the same digest that would go later."""
+    also = [*custom.values(), *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
+    options = {
+        "repository": str(shelf.repository),
+        "caches": [str(cache) for cache in roles.caches],
+        "also": also[:_MOST_ALSO],
+    }
+    stages = tuple(shelf.stages)
+    return PurgeGroup("stages", shelf.repository, stages, "delete_stage", options, stages)
+
+
+def _records(shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str]) -> PurgeGroup:
+    name, operation, details = _RECORD_GROUPS[kind]
+    records = shelf.records.get(kind, [])
+    tags = [record.tag for record in records]
+    if kind is RecordKind.CUSTOM_TAG:
+        tags += custom.values()
+    elif kind is RecordKind.REJECTED_STAGE:
+        tags += [record.name for record in records]
+    items = tuple(custom.get(record, record.item) for record in records)
+    options = {"repository": str(shelf.repository), **details}
+    return PurgeGroup(name, shelf.repository, items, operation, options, tuple(tags))
+
+
+def _final_stages(shelf: _Shelf) -> PurgeGroup:
+    options = {"repository": str(shelf.repository)}
+    stages = tuple(shelf.stages)
+    return PurgeGroup("final-stages", shelf.repository, stages, "delete_stage", options, stages)
+
+
+def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
+    """The plan with sizes: what stays is laid on the scale first, so that what it holds counts nowhere."""
+    scale = Scale(client)
+    scale.weigh(_references((*plan.unknown, *plan.kept)))
+    return replace(
+        plan,
+        groups=tuple(
+            replace(group, size=scale.weigh((group.repository, tag) for tag in group.tags))
+            for group in plan.groups
+        ),
+    )
+
+
+def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:
+    for image in images:
+        repository, _, tag = image.rpartition(":")
+        yield Repository.parse(repository), tag

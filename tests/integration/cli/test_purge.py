@@ -1,0 +1,75 @@
+"""Purging a project from the shell: everything of it goes, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.services import ImageMaker, stage_id_of
+
+COMMIT = "c0" * 20
+ORDER = [
+    "stages",
+    "import-metadata",
+    "managed-images",
+    "image-metadata",
+    "custom-tags",
+    "rejected-stages",
+]
+
+
+@pytest.fixture
+def repository(registry):
+    return f"{registry.host}/purged/app"
+
+
+@pytest.fixture
+def stages(registry, repository, command):
+    """Three stages, the first with a custom tag and the last rejected; records, and foreign tags."""
+    ids = [stage_id_of(f"purged {number}", 1_700_000_000_000 + number) for number in range(3)]
+    with ImageMaker(registry) as maker:
+        pushed = [maker.push_image("purged/app", tag, layers=[b"shared", tag.encode()]) for tag in ids]
+        maker.push_tag(pushed[1], "somebodys")
+        maker.push_image("purged/app", "v1.0", layers=[b"not ours"])
+    for record in (
+        ["managed-image", "web/app"],
+        ["image-metadata", "web", COMMIT, ids[0]],
+        ["import-metadata", "0f" * 32, "source", ids[0], "sum"],
+        ["custom-tag", "latest", ids[0]],
+        ["rejected-stage", ids[2]],
+        ["client-id", "me", "1700000000000"],
+    ):
+        added = command("records", "add", repository, *record)
+        assert 0 == added.code, added.err
+    return ids
+
+
+def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
+    command, registry, repository, stages, digests_in
+):
+    before = digests_in(registry, "purged/app")
+
+    planned = command("purge", repository, "--dry-run", "--json")
+    assert 0 == planned.code
+    *groups, summary = planned.objects
+    assert ORDER == [group["group"] for group in groups]
+    assert [2, 1, 1, 1, 1, 1] == [group["total"] for group in groups]
+    assert sorted(stages[:2]) == sorted(groups[0]["items"])
+    assert ["latest"] == groups[4]["items"]
+    assert all(group["size"] for group in groups if group["group"] != "custom-tags")
+    assert (7, "planned") == (summary["total"], summary["state"])
+    assert {f"{repository}:somebodys", f"{repository}:v1.0"} == set(summary["unknown"])
+    assert [f"{repository}:client-id-me-1700000000000"] == summary["kept"]
+    assert before == digests_in(registry, "purged/app")
+
+    refused = command("purge", repository)
+    assert (2, before) == (refused.code, digests_in(registry, "purged/app"))
+    assert "--yes" in refused.err
+
+    purged = command("purge", repository, "--yes", "--json")
+    *groups, summary = purged.objects
+    assert (0, ORDER) == (purged.code, [group["group"] for group in groups]), purged.err
+    assert (7, 7, 0) == (summary["total"], summary["succeeded"], summary["failed"])
+    kept = ("client-id-me-1700000000000", "somebodys", "v1.0")
+    assert {tag: before[tag] for tag in kept} == digests_in(registry, "purged/app")
+    puts = [path for method, path, _ in registry.requests() if method == "PUT" and path.endswith(stages[0])]
+    assert 1 == len(puts)  # its own push: it went with its custom tag, and was not moved aside
