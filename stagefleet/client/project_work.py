@@ -100,6 +100,17 @@ class PublishWork:
             return Plan(self.stage_ids)
         return Plan([*plan.skipped, *plan.items]) if self.details else plan
 
+    def forecast(self, catalogue: Catalogue) -> Plan:
+        """What a dry run tells: what the final storage has on its tag list is skipped.
+
+        Raises:
+            StagefleetError: As for `plan`.
+        """
+        if self.details.get("fill_caches"):
+            return self.plan(catalogue)
+        copy = CopyWork.of(primary_of(self.roles), final_of(self.roles), self.stage_ids, verify=False)
+        return copy.plan(catalogue)
+
 
 @dataclass(frozen=True, slots=True)
 class CacheWork:

@@ -68,11 +68,11 @@ class PublishRuns(Projects):
     def plan_publish_stage(
         self, project: Project, stage_ids: StageIds | None = None, *, fill_caches: bool = False
     ) -> Plan:
-        """What `for_each_publish_stage` would copy; what it would only look at is skipped."""
+        """See the class; what the final storage has on its tag list is skipped."""
         work = PublishWork.of(
             self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
         )
-        return work.plan(self._services.registries)
+        return work.forecast(self._services.registries)
 
     def for_each_cache_stage(
         self,

@@ -57,6 +57,11 @@ class TestPublishing:
         plan = publish([stage(2), stage(1)]).plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(2)]))
         assert ([stage(2), stage(1)], []) == (list(plan.items), list(plan.skipped))
 
+    def test_a_dry_run_skips_what_the_final_storage_has_among_those_named_too(self):
+        lists = tag_lists(primary=[stage(1), stage(2)], final=[stage(2)])
+        plan = publish([stage(2), stage(1)]).forecast(lists)
+        assert ([stage(1)], [stage(2)]) == (list(plan.items), list(plan.skipped))
+
     def test_a_named_stage_that_the_primary_lacks_is_refused(self):
         with pytest.raises(StagesMissingError):
             publish([stage(3)]).plan(tag_lists(primary=[stage(1)]))
