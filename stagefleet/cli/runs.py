@@ -11,6 +11,7 @@ from stagefleet.cli import options as opt
 from stagefleet.cli.following import follow_run, leave_or_follow
 from stagefleet.cli.report import describe_run, print_json, print_line
 from stagefleet.cli.session import connect, say
+from stagefleet.errors import UsageError
 from stagefleet.runs.model import Run, RunState
 
 __all__ = ["app"]
@@ -33,10 +34,21 @@ def list_runs(*, json: opt.Json = False) -> None:
 
 
 @app.command("show")
-def show_run(run: RunId, *, json: opt.Json = False) -> None:
+def show_run(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)
+    ] = None,
+    *,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
     """Show how a run stands."""
+    if (run is None) == (idempotency_key is None):
+        raise UsageError("name the run, or its key with --idempotency-key")
     with connect(_PURPOSE) as fleet:
-        found = fleet.run(run)
+        found = fleet.run_under(idempotency_key or "") if run is None else fleet.run(run)
     if json:
         print_json(_details(found))
         return

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.client.following import Follower
 from stagefleet.client.hosts import choose_hosts
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
 from stagefleet.client.work import Plan, Work, fingerprint
-from stagefleet.errors import UsageError
+from stagefleet.errors import RunNotFoundError, UsageError
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
@@ -112,6 +113,17 @@ class Desk:
         Raises:
             RunNotFoundError: No such run, or it has expired.
         """
+        return self._ledger.run(run)
+
+    def run_under(self, idempotency_key: str) -> Run:
+        """The run that was started last under a key.
+
+        Raises:
+            RunNotFoundError: There is none, or it has expired.
+        """
+        run = self._ledger.run_under(idempotency_key)
+        if run is None:
+            raise RunNotFoundError(f"no run was started under the key {idempotency_key!r}, or it has expired")
         return self._ledger.run(run)
 
     def workers(self) -> list[WorkerInfo]:
@@ -217,6 +229,8 @@ class Desk:
         submission = submit(lambda: self._ledger, order, make_plan)
         if detach:
             return self._ledger.run(submission.run)
+        if isinstance(on_outcome, RemoteCallback):
+            on_outcome = None
         return self._follower.conduct(submission.run, submission.fate, on_outcome)
 
     def _choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:

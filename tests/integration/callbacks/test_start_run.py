@@ -1,0 +1,131 @@
+"""Runs started through Flower's API, as an orchestrator without Python does it."""
+
+import pytest
+import requests
+
+from config.celery import make_app
+from stagefleet.client import Fleet
+from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.settings import Settings
+from tasks.start_run import StartRunTask
+from tests.integration.workers.conftest import eventually
+from tests.integration.workers.test_flower import flower  # noqa: F401 - the fixture
+from tests.services import Workers
+from tests.services.images import push_stages
+from tests.services.receiver import SECRET
+
+LOGIN = ("me", "hunter2")
+
+
+@pytest.fixture
+def started(redis_server, tmp_path, cleanup):
+    """A real `stagefleet worker`."""
+    workers = Workers(
+        redis_server.url, tmp_path / "workers", environment={"STAGEFLEET_WEBHOOKS__SECRET": SECRET}
+    )
+    cleanup.callback(workers.stop)
+    return workers.start()
+
+
+@pytest.fixture
+def client(redis_server):
+    with Fleet.connect(redis_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def post(flower, started):  # noqa: F811 - the fixture
+    """Posts arguments to the task; gives the task's id."""
+
+    def post(login=LOGIN, **arguments):
+        url = f"{flower}/api/task/async-apply/stagefleet.start_run"
+        answer = requests.post(url, json={"kwargs": arguments}, auth=login, timeout=10)
+        answer.raise_for_status()
+        return answer.json()["task-id"]
+
+    return post
+
+
+def run_under(client, key):
+    def look():
+        try:
+            return client.run_under(key)
+        except RunNotFoundError:
+            return None
+
+    return eventually(look, f"a run under {key}")
+
+
+def test_a_copy_is_started_found_by_its_key_and_told_of(post, client, registry, receiver):
+    stages = {pushed.tag for pushed in push_stages(registry, "app/stages", 3)}
+    arguments = {
+        "operation": "copy",
+        "source": f"{registry.host}/app/stages",
+        "destination": f"{registry.host}/app/copy",
+        "parallel": 2,
+        "idempotency_key": "nightly",
+        "on_outcome_url": f"{receiver.url}/outcome",
+        "on_finish_url": f"{receiver.url}/finish",
+    }
+    post(**arguments)
+    calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
+    assert stages == {call.item for call in receiver.to("/outcome")}
+    assert all(call.is_signed for call in calls)
+    run = client.run_under("nightly")
+    assert ("succeeded", 3, 2) == (run.state, run.succeeded, run.order.parallel)
+    assert run.id == calls[-1].message["data"]["run"]
+
+
+def test_without_a_key_the_task_s_id_is_the_key(post, client, registry):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    task = post(operation="delete", repository=f"{registry.host}/app/stages", stage_ids=[pushed.tag])
+    run = client.watch(run_under(client, task).id)
+    assert ("succeeded", 1) == (run.state, run.succeeded)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"operation": "burn"}, "operation"),
+        ({"operation": "copy", "source": "a.test/app"}, "destination"),
+        ({"operation": "copy", "source": "a.test/app", "destination": "b.test/app", "sauce": 1}, "sauce"),
+        ({"operation": "delete", "repository": "a.test/app"}, "stage_ids"),
+        (
+            {
+                "operation": "copy",
+                "source": "a.test/app",
+                "destination": "b.test/app",
+                "on_outcome_url": "ftp://ci.test",
+            },
+            "outcome URL",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(arguments, name):
+    app = make_app(Settings(redis_url="redis://localhost:1/0"))
+    task = app.register_task(StartRunTask(_NoFleet))
+    with pytest.raises(UsageError, match=name):
+        task(**arguments)
+
+
+def test_what_is_refused_is_logged_and_starts_nothing(post, client, started):
+    task = post(operation="copy", source="a.test/app")
+    eventually(lambda: "run_not_started" in started.logged(), "the refusal is logged")
+    assert "destination: copy needs it" in started.logged()
+    with pytest.raises(RunNotFoundError):
+        client.run_under(task)
+
+
+def test_who_has_no_login_starts_nothing(post):
+    with pytest.raises(requests.HTTPError, match="401"):
+        post(login=("me", "guess"), operation="copy")
+
+
+class _NoFleet:
+    """What is refused needs no fleet: nothing of it may be used."""
+
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *_error):
+        return None
