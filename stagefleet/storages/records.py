@@ -47,6 +47,8 @@ class Written(StrEnum):
     """It was there already."""
     FORBIDDEN = "forbidden"
     """The login may not write, and it is a record that can be done without."""
+    IGNORED = "ignored"
+    """The storage keeps no such records."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,18 @@ class Engine:
             return False
         return True
 
+    def load(self, archive: bytes) -> None:
+        """Take over an image from an archive, as `docker save` writes them.
+
+        Raises:
+            EngineError: It is none that the engine takes.
+        """
+        api: Any = self._api  # the stubs leave this method untyped, too
+        with reaching_engine(self.address, "an image to load"):
+            for event in api.load_image(archive, quiet=True):
+                if "error" in event:
+                    raise EngineError(f"{self.address} does not load an image: {event['error']}")
+
     def pull(self, reference: Reference, *, leash: Leash = UNLEASHED) -> int:
         """Pull an image, with the login that its registry needs.
 
