@@ -12,18 +12,16 @@ from typing import Protocol
 from stagefleet.errors import (
     BrokenStageError,
     EngineError,
-    EngineUnreachableError,
-    ItemCancelledError,
-    LeaseLostError,
     NotFoundError,
-    RedisUnreachableError,
     StagefleetError,
     StageNotFoundError,
     StorageStateChangedError,
     TruncatedError,
 )
+from stagefleet.manager.mishaps import OURS
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import reject_stage
+from stagefleet.manager.renaming import renamed
 from stagefleet.manager.soundness import check_stage
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry import RegistryClient
@@ -35,9 +33,6 @@ from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
 
 __all__ = ["StageFetch", "Stages"]
-
-_OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, RedisUnreachableError)
-"""Errors for which no other storage would do better."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -132,7 +127,7 @@ class StageFetch:
         for cache in self._roles.caches:
             try:
                 return self._bring(cache, primary, stage_id)
-            except _OURS:
+            except OURS:
                 raise
             except StageNotFoundError:
                 _LOGGER.info("cache %s does not have stage %s", cache, stage_id)
@@ -195,22 +190,10 @@ class StageFetch:
         for cache in lacking:
             try:
                 self._stages.copy_stage(primary, cache, stage_id, run=self._run, leash=self._leash)
-            except _OURS:
+            except OURS:
                 raise
             except StagefleetError as error:
                 _LOGGER.warning("cache %s could not be given stage %s: %s", cache, stage_id, error)
-
-
-def renamed(description: StageDescription, repository: Repository) -> StageDescription:
-    """A description as if its stage were in another repository, where its digest is the same."""
-    info = description.info
-    digest = info.repo_digest.partition("@")[2]
-    changes = {
-        "name": f"{repository}:{info.tag}",
-        "repository": str(repository),
-        "repo_digest": f"{repository}@{digest}",
-    }
-    return StageDescription(stage_id=description.stage_id, info=info.model_copy(update=changes))
 
 
 def _changed(stage_id: StageId, error: StagefleetError) -> StorageStateChangedError:
