@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stagefleet.client import Fleet, Plan, RemoteCallback
-    from stagefleet.errors import StagefleetError
+    from stagefleet.errors import StagefleetError, StorageStateChangedError
+    from stagefleet.manager.changed_state import retry_on_changed_state
     from stagefleet.names import Digest, Reference, Repository, StageId
+    from stagefleet.roles import Roles
     from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
     from stagefleet.stages import ImageInfo, StageDescription
+    from stagefleet.use_policy import UsePolicy
 
 __all__ = [
     "Digest",
@@ -32,13 +35,17 @@ __all__ = [
     "Reference",
     "RemoteCallback",
     "Repository",
+    "Roles",
     "Run",
     "RunState",
     "Settings",
     "StageDescription",
     "StageId",
     "StagefleetError",
+    "StorageStateChangedError",
+    "UsePolicy",
     "load_settings",
+    "retry_on_changed_state",
 ]
 
 _HOMES = {
@@ -52,13 +59,17 @@ _HOMES = {
     "Reference": "stagefleet.names",
     "RemoteCallback": "stagefleet.client",
     "Repository": "stagefleet.names",
+    "Roles": "stagefleet.roles",
     "Run": "stagefleet.runs.model",
     "RunState": "stagefleet.runs.model",
     "Settings": "stagefleet.settings",
     "StageDescription": "stagefleet.stages",
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
+    "StorageStateChangedError": "stagefleet.errors",
+    "UsePolicy": "stagefleet.use_policy",
     "load_settings": "stagefleet.settings",
+    "retry_on_changed_state": "stagefleet.manager.changed_state",
 }
 
 

@@ -6,8 +6,8 @@ from itertools import chain
 
 from stagefleet.manager import Produced, StageManager
 from stagefleet.manager.eviction import evict_stage
-from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
+from stagefleet.use_policy import UsePolicy
 from tasks.base import Job
 
 __all__ = ["delete_stage"]

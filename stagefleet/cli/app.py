@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli import doctor, locks, projects, publish, purge, records, runs, stages, worker
+from stagefleet.cli import doctor, fetch, locks, projects, publish, purge, records, runs, stages, worker
 
 __all__ = ["app"]
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("list")(stages.list_stages)
 app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
+app.command("fetch")(fetch.fetch_stages)
 app.command("publish")(publish.publish_stages)
 app.command("purge")(purge.purge_project)
 app.command("projects")(projects.show_projects)

@@ -18,6 +18,7 @@ __all__ = [
     "DryRun",
     "Embedded",
     "FromFile",
+    "Hosts",
     "IdempotencyKey",
     "Json",
     "Parallel",
@@ -49,6 +50,15 @@ FromFile = Annotated[
 Project = Annotated[
     str | None,
     typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
+]
+Hosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--host",
+        metavar="NAME",
+        help="The host whose Docker Engine is meant; repeatable. Default: this one.",
+        show_default=False,
+    ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")]
 IdempotencyKey = Annotated[

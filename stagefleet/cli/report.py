@@ -17,7 +17,17 @@ from stagefleet.runs.model import ItemState, Outcome, Run, RunState
 
 __all__ = ["RunReport", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
 
-_VERBS = {"copy": "copied", "delete": "deleted", "describe": "described", "get": "read", "rm": "deleted"}
+_VERBS = {
+    "cache": "cached",
+    "copy": "copied",
+    "delete": "deleted",
+    "describe": "described",
+    "fetch": "fetched",
+    "get": "read",
+    "publish": "published",
+    "rm": "deleted",
+    "take": "copied",
+}
 """By the first word of an operation."""
 _FAILURES_TOLD = 20
 """Whatever fails thousands of items says the same thousands of times."""
@@ -65,7 +75,8 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what a dry run found."""
     if not as_json:
         for outcome in plan.outcomes():
-            print_line(f"{outcome.item}  {outcome.state}")
+            where = f"  {outcome.host}" if outcome.host else ""
+            print_line(f"{outcome.item}{where}  {outcome.state}")
         print_line(f"dry run: {len(plan.items):,} planned, {len(plan.skipped):,} skipped; nothing was done")
         return
     for outcome in plan.outcomes():
@@ -108,7 +119,8 @@ class RunReport:
         if outcome.state is ItemState.FAILED and outcome.error is not None:
             self._failures += 1
             if self._failures <= _FAILURES_TOLD:
-                self._meter.tell(f"{outcome.item} failed: {outcome.error.message}")
+                where = f" on {outcome.host}" if outcome.host else ""
+                self._meter.tell(f"{outcome.item}{where} failed: {outcome.error.message}")
             elif self._failures == _FAILURES_TOLD + 1:
                 self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import typer
 from rich.filesize import decimal
@@ -19,6 +19,7 @@ from stagefleet.errors import UsageError
 from stagefleet.names import StageId
 from stagefleet.runs.model import Run
 from stagefleet.stages import StageDescription
+from stagefleet.use_policy import UsePolicy
 
 __all__ = ["copy_stages", "delete_stages", "list_stages"]
 
@@ -116,6 +117,7 @@ def copy_stages(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")
     ] = False,
+    hosts: opt.Hosts = None,
     parallel: opt.Parallel = None,
     from_file: opt.FromFile = None,
     detach: opt.Detach = False,
@@ -123,12 +125,16 @@ def copy_stages(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     embedded: opt.Embedded = False,
+    on_outcome_url: opt.OnOutcomeUrl = None,
+    on_outcome_task: opt.OnOutcomeTask = None,
+    on_finish_url: opt.OnFinishUrl = None,
 ) -> None:
     """Copy stages from one repository to another: all that it lacks when none is named."""
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    callback = opt.called_back(on_outcome_url, on_outcome_task, on_finish_url)
+    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded, callback)
     if from_project is not None:
-        if verify:
-            raise UsageError("--verify does not go with --from-project")
+        if verify or hosts:
+            raise UsageError("--verify and --host do not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
         _take(from_project, opt.read_stage_ids(arguments, from_file), options)
         return
@@ -138,10 +144,18 @@ def copy_stages(
     named = opt.read_stage_ids(stage_ids, from_file)
     with _open(options) as fleet:
         if dry_run:
-            print_plan(fleet.plan_copy_stage(source, destination, named, verify=verify), as_json=json)
+            plan = fleet.plan_copy_stage(source, destination, named, verify=verify, hosts=hosts)
+            print_plan(plan, as_json=json)
             return
         run = fleet.for_each_copy_stage(
-            source, destination, named, verify=verify, idempotency_key=idempotency_key, detach=True
+            source,
+            destination,
+            named,
+            callback,
+            verify=verify,
+            hosts=hosts,
+            idempotency_key=idempotency_key,
+            detach=True,
         )
         if not run.total:
             say(f"{source} has no stages" if named is None else "no stage was named")
@@ -155,7 +169,12 @@ def _take(project: str, named: list[str] | None, options: opt.RunOptions) -> Non
             print_plan(fleet.plan_take_stage(project, named), as_json=options.json)
             return
         run = fleet.for_each_take_stage(
-            project, named, parallel=options.parallel, idempotency_key=options.key, detach=True
+            project,
+            named,
+            options.callback,
+            parallel=options.parallel,
+            idempotency_key=options.key,
+            detach=True,
         )
         if not run.total:
             say(f"the primary storage of {project} lacks nothing that its secondaries have")
@@ -170,6 +189,16 @@ def delete_stages(
     final: Final = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
+    hosts: opt.Hosts = None,
+    skip_used: Annotated[
+        bool, typer.Option("--skip-used", help="Leave alone what a job or a container uses.")
+    ] = False,
+    remove_containers: Annotated[
+        bool, typer.Option("--remove-containers", help="Remove the containers that use a stage first.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --remove-containers: also those that run.")
+    ] = False,
     parallel: opt.Parallel = None,
     from_file: opt.FromFile = None,
     detach: opt.Detach = False,
@@ -177,12 +206,16 @@ def delete_stages(
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
     embedded: opt.Embedded = False,
+    on_outcome_url: opt.OnOutcomeUrl = None,
+    on_outcome_task: opt.OnOutcomeTask = None,
+    on_finish_url: opt.OnFinishUrl = None,
 ) -> None:
     """Delete stages from a repository, and no tag that was not named.
 
     With --project: out of the project's caches, then out of its primary storage.
     """
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    callback = opt.called_back(on_outcome_url, on_outcome_task, on_finish_url)
+    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded, callback)
     if project is not None:
         stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
     elif repository is None:
@@ -194,6 +227,10 @@ def delete_stages(
         raise UsageError("no stage is named: name stages, or use --from-file, or --all for every stage")
     with _open(options) as fleet:
         deletion = _Deletion.of(fleet, repository, project, final=final)
+        if project is None:
+            deletion = deletion.on_hosts(hosts, UsePolicy(skip_used, remove_containers, force))
+        elif hosts or skip_used or remove_containers or force:
+            raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
         if dry_run:
             print_plan(deletion.plan(named), as_json=json)
             return
@@ -211,12 +248,16 @@ class _Deletion:
         where: The repository or project, as the two calls take it.
         plan_of: What a dry run calls.
         start_of: What a run calls.
+        hosts: Whose engines, where it is one.
+        policy: What to do with what is in use there, None where nothing was said.
     """
 
     name: str
     where: str
     plan_of: Callable[..., Plan]
     start_of: Callable[..., Run]
+    hosts: list[str] | None = None
+    policy: UsePolicy | None = None
 
     @classmethod
     def of(cls, fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Deletion:
@@ -230,12 +271,26 @@ class _Deletion:
         where = repository or ""
         return cls(where, where, fleet.plan_delete_stage, fleet.for_each_delete_stage)
 
+    def on_hosts(self, hosts: list[str] | None, policy: UsePolicy) -> _Deletion:
+        """The same, with what concerns engines."""
+        return replace(self, hosts=hosts, policy=None if policy == UsePolicy() else policy)
+
     def plan(self, named: list[str] | None) -> Plan:
-        return self.plan_of(self.where, named)
+        options = {"hosts": self.hosts} if self.hosts else {}
+        return self.plan_of(self.where, named, **options)
 
     def start(self, named: list[str] | None, options: opt.RunOptions) -> Run:
+        more: dict[str, Any] = {"hosts": self.hosts} if self.hosts else {}
+        if self.policy is not None:
+            more["policy"] = self.policy
         return self.start_of(
-            self.where, named, parallel=options.parallel, idempotency_key=options.key, detach=True
+            self.where,
+            named,
+            options.callback,
+            parallel=options.parallel,
+            idempotency_key=options.key,
+            detach=True,
+            **more,
         )
 
 

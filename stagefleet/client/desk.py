@@ -233,8 +233,12 @@ class Desk:
             on_outcome = None
         return self._follower.conduct(submission.run, submission.fate, on_outcome)
 
-    def _choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
-        """The hosts that a run is for; see `choose_hosts`."""
+    def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
+        """The hosts that a run is for: those named, this one if None, or all that are there.
+
+        Raises:
+            HostMissingError: A host is not there; says which are.
+        """
         own = self.settings.engine.host_name
         return choose_hosts(hosts, everywhere=everywhere, own=own, look=self._services.hosts)
 

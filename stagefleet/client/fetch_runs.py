@@ -129,7 +129,7 @@ class FetchRuns(Desk):
 
         primary = _roles(source).primary
         named = parse_stage_ids(stage_ids) or ()
-        chosen = self._choose_hosts(hosts, everywhere=all_hosts)
+        chosen = self.choose_hosts(hosts, everywhere=all_hosts)
         with ExitStack() as held:
             locks: list[HeldLock] = []
             for host in chosen:
@@ -170,7 +170,7 @@ class FetchRuns(Desk):
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
-        return FetchWork(roles, named, self._choose_hosts(hosts, everywhere=everywhere))
+        return FetchWork(roles, named, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
         self._notice(f"waiting for {lock.name}, which is being removed")

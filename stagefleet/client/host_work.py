@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stagefleet.client.work import Catalogue, Plan, bounded
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository
+from stagefleet.roles import Roles
 from stagefleet.runs.model import HOST_SEPARATOR
-
-if TYPE_CHECKING:  # these bring the client of registries
-    from stagefleet.manager.use_policy import UsePolicy
-    from stagefleet.roles import Roles
 
 __all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork"]
 
@@ -139,14 +136,14 @@ class HostDeleteWork:
     Attributes:
         address: The project.
         stage_ids: Which; all if None.
-        policy: What to do with those that are used.
+        policy: What to do with those that are used; see `UsePolicy.as_options`.
         hosts: Whose engines.
         own: The name of this host.
     """
 
     address: DockerDaemon
     stage_ids: tuple[str, ...] | None
-    policy: UsePolicy
+    policy: Mapping[str, bool]
     hosts: tuple[str, ...]
     own: str
 
@@ -155,7 +152,7 @@ class HostDeleteWork:
     @property
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
-        return {"repository": str(self.address), **self.policy.as_options(), "hosts": list(self.hosts)}
+        return {"repository": str(self.address), **self.policy, "hosts": list(self.hosts)}
 
     def plan(self, catalogue: Catalogue) -> Plan:
         """All that was named, or that is there.

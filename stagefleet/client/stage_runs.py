@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from stagefleet.client.describing import describe_all
 from stagefleet.client.desk import Desk
-from stagefleet.client.work import CopyWork, DeleteWork, Plan, StageIds, parse_repository
-from stagefleet.names import Repository, StageId
+from stagefleet.client.host_work import HostCopyWork, HostDeleteWork
+from stagefleet.client.work import (
+    CopyWork,
+    DeleteWork,
+    Plan,
+    StageIds,
+    Work,
+    parse_place,
+    parse_stage_ids,
+)
+from stagefleet.errors import UsageError
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
 from stagefleet.stages import StageDescription
+from stagefleet.use_policy import UsePolicy
 
 __all__ = ["StageRuns"]
+
+Place = str | Repository | DockerDaemon
 
 
 class StageRuns(Desk):
@@ -21,18 +34,18 @@ class StageRuns(Desk):
 
     # Stages
 
-    def stage_ids(self, repository: str | Repository) -> Iterator[StageId]:
-        """The stages of a repository, from its tag list; none where it does not exist.
+    def stage_ids(self, place: Place) -> Iterator[StageId]:
+        """The stages of a repository, from its tag list, or of this host's engine; none where there are none.
 
         Raises:
-            UsageError: The repository is malformed, or its registry refuses the login.
-            UnreachableError: The registry does not answer.
+            UsageError: The address is malformed, or its registry refuses the login.
+            UnreachableError: The registry or the engine does not answer.
         """
-        return self._services.registries.stage_ids(parse_repository(repository))
+        return self._services.registries.stage_ids(parse_place(place))
 
     def describe_stages(
         self,
-        repository: str | Repository,
+        place: Place,
         stage_ids: StageIds | None = None,
         *,
         parallel: int | None = None,
@@ -41,7 +54,7 @@ class StageRuns(Desk):
         """Describe stages, in order, in threads of this process; no worker is needed.
 
         Args:
-            repository: Where the stages are.
+            place: Where the stages are: a repository, or this host's engine.
             stage_ids: Which; all if None.
             parallel: Stages at once; from the settings if None.
             on_left_out: Told of each stage that is gone or broken, which is left out; logged if None.
@@ -50,12 +63,13 @@ class StageRuns(Desk):
             UsageError: An argument is malformed.
             StagefleetError: A registry's error; ends the iteration.
         """
-        where = parse_repository(repository)
+        where = parse_place(place)
         registries = self._services.registries
         find = None
         if stage_ids is None:
             which = registries.stage_ids(where)
-            find = partial(registries.known_descriptions, where)
+            if isinstance(where, Repository):
+                find = partial(registries.known_descriptions, where)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
 
@@ -74,26 +88,28 @@ class StageRuns(Desk):
 
     def for_each_copy_stage(
         self,
-        source: str | Repository,
-        destination: str | Repository,
+        source: Place,
+        destination: Place,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         *,
         parallel: int | None = None,
         verify: bool = False,
+        hosts: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
     ) -> Run:
         """Copy stages; those that the destination has are skipped.
 
         Args:
-            source: The repository to copy from.
-            destination: The repository to copy to.
+            source: The repository to copy from, or `docker-daemon:PROJECT`.
+            destination: The repository to copy to, or `docker-daemon:PROJECT`.
             stage_ids: Which stages; all if None.
             on_outcome: Called in this process once for each outcome. The run waits for it: at most
                 `parallel` stages are copied and not yet called back for. What it raises stops the run.
             parallel: Stages at once; from the settings if None, below 1 means 1.
-            verify: Compare digests too, and copy again what differs.
+            verify: Compare digests too, and copy again what differs (image ids, where an engine is one end).
+            hosts: Whose engine, where one end is an engine; this host's if None.
             idempotency_key: The same work under the same key is done once, see docs/python.md.
             detach: Return at once; the fleet goes on alone. Not together with `on_outcome`.
 
@@ -105,17 +121,19 @@ class StageRuns(Desk):
             UnreachableError: Redis or a registry does not answer, or nobody works.
             Exception: What `on_outcome` raised.
         """
-        work = CopyWork.of(source, destination, stage_ids, verify=verify)
+        work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
         return self._for_each(
             work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
         )
 
     def for_each_delete_stage(
         self,
-        repository: str | Repository,
+        place: Place,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
         *,
+        hosts: Sequence[str] | None = None,
+        policy: UsePolicy | None = None,
         parallel: int | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
@@ -123,9 +141,12 @@ class StageRuns(Desk):
         """Delete stages; what is gone already is a success.
 
         Args:
-            repository: The repository to delete from.
+            place: The repository to delete from, or `docker-daemon:PROJECT`.
             stage_ids: Which stages; None for all, which has to be said.
-            on_outcome: As in `for_each_copy_stage`; so are all arguments below.
+            on_outcome: As in `for_each_copy_stage`; so are all arguments below that are not explained here.
+            hosts: Whose engine, where stages are to go from one; this host's if None.
+            policy: What to do with stages in an engine that are used; where None, they fail with
+                `ImageInUseError`.
             parallel: Stages at once.
             idempotency_key: The same work under the same key is done once.
             detach: Return at once.
@@ -136,23 +157,64 @@ class StageRuns(Desk):
         Raises:
             StagefleetError: As in `for_each_copy_stage`.
         """
-        work = DeleteWork.of(repository, stage_ids)
+        work = self._delete_work(place, stage_ids, hosts, policy)
         return self._for_each(
             work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
         )
 
     def plan_copy_stage(
         self,
-        source: str | Repository,
-        destination: str | Repository,
+        source: Place,
+        destination: Place,
         stage_ids: StageIds | None = None,
         *,
         verify: bool = False,
+        hosts: Sequence[str] | None = None,
     ) -> Plan:
-        """What `for_each_copy_stage` would do with the same arguments; changes nothing, needs no Redis."""
-        work = CopyWork.of(source, destination, stage_ids, verify=verify)
+        """What `for_each_copy_stage` would do with the same arguments; changes nothing."""
+        work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
         return work.plan(self._services.registries)
 
-    def plan_delete_stage(self, repository: str | Repository, stage_ids: StageIds | None) -> Plan:
-        """What `for_each_delete_stage` would do; changes nothing, needs no Redis."""
-        return DeleteWork.of(repository, stage_ids).plan(self._services.registries)
+    def plan_delete_stage(
+        self, place: Place, stage_ids: StageIds | None, *, hosts: Sequence[str] | None = None
+    ) -> Plan:
+        """What `for_each_delete_stage` would do; changes nothing."""
+        return self._delete_work(place, stage_ids, hosts, None).plan(self._services.registries)
+
+    def _copy_work(
+        self,
+        source: Place,
+        destination: Place,
+        stage_ids: StageIds | None,
+        *,
+        verify: bool,
+        hosts: Sequence[str] | None,
+    ) -> Work:
+        here, there = parse_place(source), parse_place(destination)
+        if isinstance(here, Repository) and isinstance(there, Repository):
+            _refuse_hosts(hosts)
+            return CopyWork.of(here, there, stage_ids, verify=verify)
+        own, chosen = self.settings.engine.host_name, self.choose_hosts(hosts)
+        return HostCopyWork(here, there, parse_stage_ids(stage_ids), verify, chosen, own)
+
+    def _delete_work(
+        self,
+        place: Place,
+        stage_ids: StageIds | None,
+        hosts: Sequence[str] | None,
+        policy: UsePolicy | None,
+    ) -> Work:
+        where = parse_place(place)
+        if isinstance(where, Repository):
+            _refuse_hosts(hosts)
+            if policy is not None:
+                raise UsageError(f"{where} is no Docker Engine: only there images are in use")
+            return DeleteWork.of(where, stage_ids)
+        own, chosen = self.settings.engine.host_name, self.choose_hosts(hosts)
+        options = {} if policy is None else policy.as_options()
+        return HostDeleteWork(where, parse_stage_ids(stage_ids), options, chosen, own)
+
+
+def _refuse_hosts(hosts: Sequence[str] | None) -> None:
+    if hosts:
+        raise UsageError("a host is named, but no Docker Engine: registries have no hosts")

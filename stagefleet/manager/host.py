@@ -13,7 +13,6 @@ from stagefleet.manager.fetch import StageFetch, Stages
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.image_use import ImageUse
 from stagefleet.manager.produced import Produced
-from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
@@ -23,6 +22,7 @@ from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
+from stagefleet.use_policy import UsePolicy
 
 __all__ = ["HostManager", "LastUsed", "make_host"]
 

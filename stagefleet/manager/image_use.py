@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stagefleet.errors import EngineError, ImageInUseError
-from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.storages.engine import Engine
+from stagefleet.use_policy import UsePolicy
 
 __all__ = ["ImageUse"]
 

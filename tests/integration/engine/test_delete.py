@@ -9,10 +9,10 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
 from stagefleet.manager.image_locks import ImageLocks, image_of
-from stagefleet.manager.use_policy import UsePolicy
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
+from stagefleet.use_policy import UsePolicy
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 

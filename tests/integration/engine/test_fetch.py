@@ -18,8 +18,8 @@ from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.registry.leash import UNLEASHED
-from stagefleet.runs.book import MemoryBook
 from stagefleet.roles import Roles
+from stagefleet.runs.book import MemoryBook
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker
 

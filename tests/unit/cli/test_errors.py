@@ -20,7 +20,7 @@ STAGES = ("src.test/app", "dst.test/app")
         (("copy", *STAGES, "-j", "0"), "--parallel 0"),
         (("copy", *STAGES, "-j", "-2"), "--parallel -2"),
         (("copy", *STAGES, "-j", "x"), "'-j' / '--parallel'"),
-        (("list", "docker-daemon:app"), "Docker Engine"),
+        (("copy", "docker-daemon:app", "dst.test/app"), "Docker Engine"),
         (("list", "docker-daemon:"), "names no project"),
     ],
 )

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from stagefleet import Fleet
+from stagefleet.client.hosts import live_hosts
 from stagefleet.errors import StageNotFoundError
+from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.runs import coordinator
 from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, WorkerInfo
@@ -60,12 +62,16 @@ class FakeServices:
         self.settings = settings
         self.ledger = ledger
         self.registries = registries
+        self.locks = MemoryLocks()
+
+    def hosts(self) -> list[str]:
+        return live_hosts(self.ledger.workers())
 
     def check(self) -> None:
         pass
 
     def close(self) -> None:
-        pass
+        self.locks.close()
 
 
 class Crew:

@@ -1,0 +1,174 @@
+"""`stagefleet fetch`: bring stages to hosts, and hold them there for a job."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.following import leave_or_follow
+from stagefleet.cli.report import print_plan
+from stagefleet.cli.session import open_fleet, say
+from stagefleet.client import Fleet
+from stagefleet.client.fetch_runs import StageHold
+from stagefleet.errors import UsageError
+from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.roles import Roles
+
+__all__ = ["fetch_stages"]
+
+_CHECK_SECONDS = 1.0
+_PIECE_BYTES = 65_536
+
+
+def fetch_stages(
+    repository: Annotated[
+        str | None,
+        typer.Argument(metavar="REPO", help="The primary storage, HOST[:PORT]/PATH.", show_default=False),
+    ] = None,
+    stage_ids: opt.StageIdArguments = None,
+    *,
+    project: opt.Project = None,
+    cache: Annotated[
+        list[str] | None, typer.Option(metavar="REPO", help="A cache beside REPO; repeatable.")
+    ] = None,
+    hosts: opt.Hosts = None,
+    all_hosts: Annotated[
+        bool, typer.Option("--all-hosts", help="To every host that has a worker and a Docker Engine.")
+    ] = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Keep the images from being removed until standard input closes."),
+    ] = False,
+    parallel: opt.Parallel = None,
+    from_file: opt.FromFile = None,
+    detach: opt.Detach = False,
+    idempotency_key: opt.IdempotencyKey = None,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    embedded: opt.Embedded = False,
+) -> None:
+    """Fetch stages to the Docker Engine of this host, of others, or of all: from a cache where one has them.
+
+    With --project: from the storages of that project of the settings.
+    """
+    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
+    if project is not None:
+        stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
+        if cache:
+            raise UsageError("--project says which caches there are: leave out --cache")
+    named = opt.read_stage_ids(stage_ids, from_file)
+    if not named:
+        raise UsageError("no stage is named: name stages, or use --from-file")
+    if hold and (detach or dry_run):
+        raise UsageError("--hold waits for a job's end: leave out --detach and --dry-run")
+    if hold and from_file == "-":
+        raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
+    with open_fleet(
+        embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet
+    ) as fleet:
+        command = _Fetch(fleet, _roles(fleet, repository, project, cache), named, hosts, all_hosts=all_hosts)
+        if hold:
+            command.hold(options)
+        else:
+            command.run(options)
+
+
+class _Fetch:
+    """What was asked for.
+
+    Args:
+        fleet: Whose workers fetch.
+        roles: Where the stages are.
+        named: Which stages.
+        hosts: Where to.
+        all_hosts: To all hosts.
+    """
+
+    def __init__(
+        self, fleet: Fleet, roles: Roles, named: list[str], hosts: list[str] | None, *, all_hosts: bool
+    ) -> None:
+        self._fleet = fleet
+        self._roles = roles
+        self._named = named
+        # Chosen once: a host that comes later is neither fetched to nor held.
+        self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
+
+    def run(self, options: opt.RunOptions) -> None:
+        """Fetch, and report.
+
+        Raises:
+            typer.Exit: With the code that the run gives.
+        """
+        if options.dry_run:
+            plan = self._fleet.plan_fetch_stage(self._roles, self._named, hosts=self._hosts)
+            print_plan(plan, as_json=options.json)
+            return
+        run = self._fleet.for_each_fetch_stage(
+            self._roles, self._named, hosts=self._hosts, idempotency_key=options.key, detach=True
+        )
+        leave_or_follow(self._fleet, run, options)
+
+    def hold(self, options: opt.RunOptions) -> None:
+        """Fetch, report, and hold what was fetched until standard input closes.
+
+        Raises:
+            typer.Exit: The run did not succeed; nothing is held.
+            LockLostError: The hold was lost.
+        """
+        with self._fleet.holding_stages(self._roles, self._named, hosts=self._hosts) as hold:
+            try:
+                self.run(options)
+            except typer.Exit as ended:
+                if ended.exit_code:
+                    raise
+            sys.stdout.flush()
+            say(f"holding {len(hold.locks)} images until standard input closes")
+            _await_end_of_input(hold)
+
+
+def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Roles:
+    if project is not None:
+        return fleet.roles(project)
+    if repository is None:
+        raise UsageError("Missing argument 'REPO'; or name a project with --project")
+    place = parse_address(repository)
+    name = place.project if isinstance(place, DockerDaemon) else place.name
+    return Roles(name, place, caches=tuple(map(Repository.parse, cache or ())))
+
+
+def _await_end_of_input(hold: StageHold) -> None:
+    """Wait until standard input ends or SIGTERM comes; what comes in is nobody's.
+
+    Raises:
+        LockLostError: The images may be gone by now.
+    """
+    with _terminated() as asked_to_end:
+        while not asked_to_end:
+            hold.check()
+            ready, _, _ = select.select([sys.stdin], [], [], _CHECK_SECONDS)
+            if ready and not os.read(sys.stdin.fileno(), _PIECE_BYTES):
+                return
+
+
+@contextmanager
+def _terminated() -> Iterator[list[int]]:
+    """Gives a list that is empty until SIGTERM comes."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,101 @@
+"""Two hosts: each an engine of its own and a worker that works with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from stagefleet import Fleet
+from stagefleet.settings import EngineSettings, RunSettings, Settings
+from tests.services import ImageMaker, archive_of, stage_id_of
+
+HOSTS = ("one", "two")
+RUNS: dict[str, Any] = {
+    "lease_seconds": 20,
+    "sweep_seconds": 0.5,
+    "republish_seconds": 1,
+    "backoff_seconds": 0.05,
+}
+
+
+@pytest.fixture
+def engines(make_engine):
+    return {name: make_engine() for name in HOSTS}
+
+
+@pytest.fixture
+def workers(make_workers, redis_server, engines, tmp_path):
+    """By host."""
+
+    def start(name, server):
+        environment = {
+            "STAGEFLEET_ENGINE__URL": server.url,
+            "STAGEFLEET_ENGINE__HOST": name,
+            "STAGEFLEET_RUNS": json.dumps(RUNS),
+            "DOCKER_CONFIG": str(tmp_path),
+        }
+        return make_workers(redis_server.url, concurrency=4, environment=environment)
+
+    return {name: start(name, server) for name, server in engines.items()}
+
+
+@pytest.fixture
+def settings(engines):
+    """Those of a client on the first host."""
+    return Settings(engine=EngineSettings(url=engines["one"].url, host="one"), runs=RunSettings(**RUNS))
+
+
+@pytest.fixture
+def fleet(redis_server, settings, workers):
+    with Fleet.connect(redis_server.url, settings=settings) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def push(registry):
+    def push_one(seed, *, into=None, path="stages/app", **options):
+        layers = [archive_of({"base": b"shared" * 1000}), archive_of({"own": seed.encode() * 1000})]
+        with ImageMaker(into or registry) as maker:
+            return maker.push_image(
+                path, stage_id_of(seed), **{"layers": layers, "labels": {"werf": "app"}, **options}
+            )
+
+    return push_one
+
+
+@pytest.fixture
+def start_command(redis_server, engines, tmp_path):
+    """Starts a command on the first host; standard input is a pipe."""
+    started = []
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
+    environment = inherited | {
+        "STAGEFLEET_REDIS_URL": redis_server.url,
+        "STAGEFLEET_ENGINE__URL": engines["one"].url,
+        "STAGEFLEET_ENGINE__HOST": "one",
+        "DOCKER_CONFIG": str(tmp_path),
+    }
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *map(str, arguments)],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        if process.stdin is not None and process.stdin.closed:
+            process.stdin = None  # else communicate would flush it
+        process.communicate()

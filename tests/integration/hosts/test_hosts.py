@@ -1,0 +1,171 @@
+"""Stages on two hosts: two engines, two workers, and what jobs there hold."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.names import Repository
+from stagefleet.roles import Roles
+from stagefleet.runs.model import ItemState, Outcome, RunState
+from stagefleet.use_policy import UsePolicy
+from tests.services import ImageMaker, stage_id_of
+from tests.services.processes import wait_until
+
+WAIT_SECONDS = 60
+
+
+def tags(engines):
+    return {name: engine.tags() for name, engine in engines.items()}
+
+
+def test_stages_go_to_the_hosts_that_were_named_and_to_no_others(fleet, engines, registry, push):
+    image = push("a")
+    name = f"{registry.host}/stages/app:{image.tag}"
+    outcomes: list[Outcome] = []
+    run = fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [image.tag], outcomes.append)
+    assert (RunState.SUCCEEDED, 1) == (run.state, run.succeeded)
+    assert {"one": [name], "two": []} == tags(engines)
+    assert [(image.tag, "one", ItemState.SUCCEEDED)] == [
+        (outcome.item, outcome.host, outcome.state) for outcome in outcomes
+    ]
+    run = fleet.for_each_fetch_stage(
+        f"{registry.host}/stages/app", [image.tag], outcomes.append, all_hosts=True
+    )
+    assert {"one": [name], "two": [name]} == tags(engines)
+    assert {("one", ItemState.SKIPPED), ("two", ItemState.SUCCEEDED)} == {
+        (outcome.host, outcome.state) for outcome in outcomes[1:]
+    }
+    assert ["one", "two"] == fleet.hosts()
+
+
+def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, registry, make_registry, push):
+    cache = make_registry()
+    image = push("a")
+    primary = Repository.parse(f"{registry.host}/stages/app")
+    roles = Roles("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
+    assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["one"]).state is RunState.SUCCEEDED
+    with ImageMaker(cache) as maker:
+        assert image.digest == maker.digest("near", image.tag)
+    registry.stop()
+    assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["two"]).state is RunState.SUCCEEDED
+    assert [f"{primary}:{image.tag}"] == engines["two"].tags()
+
+
+def test_a_host_that_is_not_there_is_refused_with_those_that_are(fleet, registry, push):
+    image = push("a")
+    with pytest.raises(HostMissingError, match="hosts that are there: one, two"):
+        fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [image.tag], hosts=["one", "three"])
+
+
+def test_a_host_that_vanishes_fails_its_items_and_no_others(fleet, engines, workers, registry, push):
+    image = push("a")
+    engines["two"].pause()  # nothing of it is finished before it is lost
+    try:
+        run = fleet.for_each_fetch_stage(
+            f"{registry.host}/stages/app", [image.tag], all_hosts=True, detach=True
+        )
+        wait_until(lambda: fleet.run(run.id).claimed == 1 and fleet.run(run.id).succeeded == 1, "it starts")
+        workers["two"].kill_command()
+        outcomes: dict[str | None, Outcome] = {}
+        ended = fleet.watch(run.id, lambda outcome: outcomes.setdefault(outcome.host, outcome))
+    finally:
+        engines["two"].resume()
+    assert (RunState.FAILED, 1, 1) == (ended.state, ended.succeeded, ended.failed)
+    assert outcomes["two"].error.type in {"HostGoneError", "WorkerLostError"}
+    assert ItemState.SUCCEEDED is outcomes["one"].state
+
+
+def test_a_stage_that_comes_back_is_fetched_by_the_next_try(fleet, engines, registry, push):
+    tag = stage_id_of("late")
+    run = fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [tag], detach=True)
+    wait_until(lambda: fleet.run(run.id).waiting == 1, "the first try has failed")
+    push("late")
+    assert RunState.SUCCEEDED is fleet.watch(run.id).state
+    assert [f"{registry.host}/stages/app:{tag}"] == engines["one"].tags()
+
+
+def test_stages_go_from_one_host_through_a_repository_to_the_other(fleet, engines, registry):
+    tag = stage_id_of("built here")
+    image_id = engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
+    assert [tag] == [str(stage_id) for stage_id in fleet.stage_ids("docker-daemon:app")]
+    assert [image_id] == [found.info.image_id for found in fleet.describe_stages("docker-daemon:app")]
+    there = f"{registry.host}/stages/app"
+    assert 1 == fleet.for_each_copy_stage("docker-daemon:app", there).succeeded
+    assert 1 == fleet.for_each_copy_stage("docker-daemon:app", there).skipped
+    assert 1 == fleet.for_each_copy_stage(there, "docker-daemon:app", hosts=["two"]).succeeded
+    assert image_id == engines["two"].image_id(f"app:{tag}")
+    with pytest.raises(UsageError, match="another host"):
+        fleet.for_each_delete_stage("docker-daemon:app", None, hosts=["two"])
+    assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag], hosts=["two"]).succeeded
+    assert {"one": [f"app:{tag}"], "two": []} == tags(engines)
+
+
+def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
+    tag = stage_id_of("held")
+    engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
+    with fleet.hold_stage("docker-daemon:app", tag) as hold:
+        hold.check()
+        run = fleet.for_each_delete_stage("docker-daemon:app", [tag])
+        assert ("ImageInUseError", 1) == (run.error.type, run.failed)
+        skipping = UsePolicy(skip_used=True)
+        assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag], policy=skipping).skipped
+    assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
+    assert [] == engines["one"].tags()
+
+
+@pytest.mark.parametrize("ending", ["its input closes", "it is told to end", "it is killed"])
+def test_a_command_holds_what_it_fetched_until(fleet, engines, start_command, ending):
+    tag = stage_id_of("held")
+    engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
+    command = start_command("fetch", "docker-daemon:app", tag, "--hold", "--json")
+    summary = [json.loads(command.stdout.readline()) for _ in range(2)][1]
+    assert ("succeeded", 1) == (summary["state"], summary["skipped"])
+    assert "holding 1 images" in command.stderr.readline()
+    assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).failed
+    if ending == "its input closes":
+        command.stdin.close()
+        assert 0 == command.wait(WAIT_SECONDS)
+    elif ending == "it is told to end":
+        command.send_signal(signal.SIGTERM)
+        assert 0 == command.wait(WAIT_SECONDS)
+    else:
+        command.kill()
+        command.wait(WAIT_SECONDS)
+        wait_until(lambda: not fleet._services.locks.locks(), "the lease is over")
+    assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
+
+
+def test_the_command_says_what_to_do_about_a_used_stage(engines, workers, start_command):
+    tag = stage_id_of("used")
+    engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
+    engines["one"].run_container(f"app:{tag}", "job-17")
+    command = start_command("delete", "docker-daemon:app", tag)
+    _, said = command.communicate(timeout=WAIT_SECONDS)
+    assert 1 == command.returncode
+    assert f"{tag} on one failed" in said
+    assert "container job-17" in said
+    assert "--skip-used" in said
+    command = start_command("delete", "docker-daemon:app", tag, "--remove-containers", "--force")
+    command.communicate(timeout=WAIT_SECONDS)
+    assert (0, []) == (command.returncode, engines["one"].tags())
+
+
+def test_a_dry_run_of_a_fetch_says_where_it_would_go(start_command, workers, registry, push):
+    image = push("a")
+    arguments = ("fetch", f"{registry.host}/stages/app", image.tag, "--all-hosts", "--dry-run", "--json")
+    command = start_command(*arguments)
+    out, _ = command.communicate(timeout=WAIT_SECONDS)
+    planned = [json.loads(line) for line in out.splitlines()]
+    assert [("one", "planned"), ("two", "planned")] == [(line["host"], line["state"]) for line in planned[:2]]
+    assert 2 == planned[2]["total"]
+
+
+def test_a_fetch_to_an_unknown_host_is_wrong_use(start_command, workers, registry):
+    command = start_command("fetch", f"{registry.host}/stages/app", stage_id_of("a"), "--host", "nowhere")
+    _, said = command.communicate(timeout=WAIT_SECONDS)
+    assert 2 == command.returncode
+    assert "hosts that are there: one, two" in said
