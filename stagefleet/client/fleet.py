@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stagefleet.client.fetch_runs import FetchRuns
-from stagefleet.client.fetch_runs import FetchRuns
 from stagefleet.client.publish_runs import PublishRuns
 from stagefleet.client.purge import PurgeRuns
 from stagefleet.client.record_runs import RecordRuns
