@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from stagefleet.cli import doctor, fetch, locks, projects, publish, purge, records, runs, stages, worker
+from stagefleet.cli import (
+    doctor,
+    fetch,
+    indexes,
+    locks,
+    projects,
+    publish,
+    purge,
+    records,
+    runs,
+    stages,
+    worker,
+)
 
 __all__ = ["app"]
 
@@ -24,6 +36,7 @@ app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
 app.command("fetch")(fetch.fetch_stages)
 app.command("publish")(publish.publish_stages)
+app.command("publish-index")(indexes.publish_index)
 app.command("purge")(purge.purge_project)
 app.command("projects")(projects.show_projects)
 app.add_typer(records.app, name="records")

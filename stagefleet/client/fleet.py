@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stagefleet.client.fetch_runs import FetchRuns
+from stagefleet.client.index_runs import IndexRuns
 from stagefleet.client.publish_runs import PublishRuns
 from stagefleet.client.purge import PurgeRuns
 from stagefleet.client.record_runs import RecordRuns
@@ -11,7 +12,7 @@ from stagefleet.client.stage_runs import StageRuns
 __all__ = ["Fleet"]
 
 
-class Fleet(StageRuns, RecordRuns, PublishRuns, PurgeRuns, FetchRuns):
+class Fleet(StageRuns, RecordRuns, PublishRuns, IndexRuns, PurgeRuns, FetchRuns):
     """Runs of work on stages, and what is known of them; safe to use from several threads.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from uuid import uuid4
 
 from stagefleet.client.engine_access import EngineAccess
 from stagefleet.client.hosts import live_hosts
 from stagefleet.embedded import Embedded
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.platforms import Platform
 from stagefleet.records import RecordId, RecordKind
 from stagefleet.roles import Roles
 from stagefleet.runs.ledger import Ledger
@@ -54,6 +56,11 @@ class Registries(Protocol):
 
     def plan_purge(self, roles: Roles, *, sized: bool) -> PurgePlan:
         """What a purge of a project deletes."""
+
+    def publish_index(
+        self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]
+    ) -> dict[str, Any]:
+        """Publish an index over images; its description."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -135,6 +142,17 @@ class _RegistryAccess:
         from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - as in __init__
 
         return plan_purge(self._client, roles, sized=sized)
+
+    def publish_index(
+        self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]
+    ) -> dict[str, Any]:
+        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - as in __init__
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - as in __init__
+
+        publication = IndexPublication(self._client, MemoryBook(), repository, run=uuid4().hex)
+        produced = publication.publish(stage_id, images)
+        assert produced.result is not None
+        return produced.result
 
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)

@@ -79,6 +79,18 @@ class StageCopy:
         description = StageDescription(stage_id=stage_id, info=info)
         return Produced(result=description.as_json(), bytes=self._consignment.sent_bytes)
 
+    def copy_manifest(self, manifest: Manifest) -> int:
+        """Copy an image or index, whole, under its digest alone.
+
+        Returns:
+            The bytes sent.
+
+        Raises:
+            StagefleetError: As in `carry_out`.
+        """
+        self._copy(manifest, Reference.of(self._destination, manifest.digest))
+        return self._consignment.sent_bytes
+
     def _is_same(self, stage_id: StageId, target: Reference) -> bool:
         """Whether the destination has what the source has; two HEADs, which count against no pull limit."""
         try:

@@ -71,5 +71,7 @@ def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     assert (7, 7, 0) == (summary["total"], summary["succeeded"], summary["failed"])
     kept = ("client-id-me-1700000000000", "somebodys", "v1.0")
     assert {tag: before[tag] for tag in kept} == digests_in(registry, "purged/app")
-    puts = [path for method, path, _ in registry.requests() if method == "PUT" and path.endswith(stages[0])]
+    puts = [
+        path for method, path, _ in registry.requests() if method == "PUT" and path.endswith(f"/{stages[0]}")
+    ]
     assert 1 == len(puts)  # its own push: it went with its custom tag, and was not moved aside

@@ -1,0 +1,54 @@
+"""Multi-platform stages, published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stagefleet.client.desk import Desk
+from stagefleet.client.work import parse_repository
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.platforms import Platform
+
+__all__ = ["IndexRuns"]
+
+
+class IndexRuns(Desk):
+    """Multi-platform stages made of platform images; no worker is needed."""
+
+    def publish_index(
+        self,
+        repository: str | Repository,
+        stage_id: str | StageId,
+        images: Mapping[str | Platform, str | StageId | Reference],
+    ) -> dict[str, Any]:
+        """Publish an index over platform images; that it is there already is a success.
+
+        Args:
+            repository: Where the index goes.
+            stage_id: That of the index, a digest alone.
+            images: For each platform, as `linux/amd64`, a stage of the repository or any image,
+                `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; one of another repository is copied first.
+
+        Returns:
+            The description of the stage, as JSON.
+
+        Raises:
+            UsageError: A name is malformed, an image is for another platform, or the stage is there with
+                other images, or rejected.
+            NotFoundError: An image is not there.
+        """
+        where = parse_repository(repository)
+        chosen = {
+            platform if isinstance(platform, Platform) else Platform.parse(platform): _reference(where, image)
+            for platform, image in images.items()
+        }
+        return self._services.registries.publish_index(where, StageId.parse(str(stage_id)), chosen)
+
+
+def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:
+    if isinstance(image, Reference):
+        return image
+    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
+        return repository.tagged(str(image))
+    return Reference.parse(image)

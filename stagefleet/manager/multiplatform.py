@@ -1,0 +1,172 @@
+"""Publish a multi-platform stage: an image index over platform images that are there.
+
+The same images give the same index, byte for byte, so that publishing can be repeated, and two jobs that
+publish the same do the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from stagefleet.errors import NotFoundError, UnsupportedManifestError, UsageError
+from stagefleet.manager.copy import StageCopy
+from stagefleet.manager.produced import Produced
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.platforms import Platform
+from stagefleet.records import is_placeholder
+from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX
+from stagefleet.runs.book import SharedBook
+from stagefleet.storages import RegistryStorage
+
+__all__ = ["IndexPublication"]
+
+
+class IndexPublication:
+    """One attempt at publishing one index.
+
+    Args:
+        client: Speaks to registries.
+        book: What is found out together with others.
+        repository: Where the index goes.
+        run: The run's id.
+        leash: Holds the work back.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        repository: Repository,
+        *,
+        run: str,
+        leash: Leash = UNLEASHED,
+    ) -> None:
+        self._client = client
+        self._book = book
+        self._repository = repository
+        self._run = run
+        self._leash = leash
+
+    def publish(self, stage_id: StageId, images: Mapping[Platform, Reference]) -> Produced:
+        """Put an index over images; those of other repositories are copied first.
+
+        Args:
+            stage_id: That of the index: a digest alone.
+            images: The image of each platform. Of an index, its member for the platform.
+
+        Returns:
+            The index's description; skipped if it is there already.
+
+        Raises:
+            UsageError: The stage id is that of one image, or there are no images, or one is for another
+                platform, or the stage is there with other images, or rejected.
+            NotFoundError: An image is not there.
+            BrokenStageError: An image is known of, but cannot be given.
+        """
+        if not stage_id.is_multiplatform:
+            raise UsageError(
+                f"{stage_id} is the id of one image: name a multi-platform stage by DIGEST alone"
+            )
+        if not images:
+            raise UsageError("an index needs images: name one at least")
+        chosen = {platform: self._choose(platform, images[platform]) for platform in sorted(images)}
+        index = _index({platform: manifest for platform, (manifest, _) in chosen.items()})
+        target = self._repository.tagged(str(stage_id))
+        is_there = self._is_there(stage_id, index)
+        sent = 0
+        if not is_there:
+            sent = sum(self._bring(manifest, source) for manifest, source in chosen.values())
+            self._client.put_manifest(target, index, leash=self._leash)
+        description = RegistryStorage(self._client, self._repository).describe(stage_id)
+        return Produced(description.as_json(), bytes=sent, skipped=is_there)
+
+    def _choose(self, platform: Platform, reference: Reference) -> tuple[Manifest, Repository]:
+        """The one image of a platform, and the repository that has it."""
+        manifest = self._client.fetch_manifest(reference)
+        if is_placeholder(manifest.annotations):
+            raise NotFoundError(
+                f"{reference} is being deleted", repository=str(reference.repository), status=404
+            )
+        if manifest.is_index:
+            member = next((m for m in manifest.members if platform.matches(m.platform or {})), None)
+            if member is None:
+                raise UsageError(f"{reference} is an index without an image for {platform}")
+            manifest = self._client.fetch_manifest(Reference.of(reference.repository, member.digest))
+            if manifest.is_index:
+                raise UsageError(f"{reference} has an index inside for {platform}: name the image itself")
+        self._refuse_other_platform(platform, reference, manifest)
+        return manifest, reference.repository
+
+    def _refuse_other_platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> None:
+        config = RegistryStorage(self._client, reference.repository).fetch_config(manifest)
+        found = _platform_of(config, reference)
+        if found is not None and not platform.matches(found):
+            raise UsageError(f"{reference} is an image for {Platform.told(found)}, not for {platform}")
+
+    def _is_there(self, stage_id: StageId, index: Manifest) -> bool:
+        """Whether the very index is there.
+
+        Raises:
+            UsageError: Another one is, or none can be: what a stage's name means never changes.
+        """
+        if self._find(self._repository.tagged(stage_id.rejected_tag)) is not None:
+            raise UsageError(
+                f"{self._repository} has the stage {stage_id} rejected: delete it first, with "
+                f"stagefleet records remove {self._repository} rejected-stage {stage_id}"
+            )
+        there = self._find(self._repository.tagged(str(stage_id)))
+        if there is None:
+            return False
+        if there.digest != index.digest:
+            raise UsageError(
+                f"{self._repository} has the stage {stage_id} with other images: delete it first"
+            )
+        return True
+
+    def _find(self, reference: Reference) -> Manifest | None:
+        try:
+            found = self._client.fetch_manifest(reference)
+        except NotFoundError:
+            return None
+        return None if is_placeholder(found.annotations) else found
+
+    def _bring(self, manifest: Manifest, source: Repository) -> int:
+        """Copy an image into the repository, by digest; the bytes sent."""
+        if source == self._repository:
+            return 0
+        storage = RegistryStorage(self._client, source)
+        copy = StageCopy(
+            self._client, self._book, storage, self._repository, run=self._run, leash=self._leash
+        )
+        return copy.copy_manifest(manifest)
+
+
+def _index(images: Mapping[Platform, Manifest]) -> Manifest:
+    """The index over images (OCI image specification 1.1, "Image Index"); Docker's where all of them are."""
+    is_dockers = all(image.media_type == DOCKER_MANIFEST for image in images.values())
+    members = [
+        {
+            "mediaType": image.media_type,
+            "digest": str(image.digest),
+            "size": image.size,
+            "platform": platform.as_json(),
+        }
+        for platform, image in images.items()
+    ]
+    media_type = DOCKER_INDEX if is_dockers else OCI_INDEX
+    return Manifest.of({"schemaVersion": 2, "mediaType": media_type, "manifests": members})
+
+
+def _platform_of(config: bytes, reference: Reference) -> dict[str, Any] | None:
+    """The platform that an image's configuration says, None if it says none."""
+    try:
+        document = json.loads(config)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UnsupportedManifestError(f"{reference} has a configuration that is no JSON object")
+    return document if document.get("os") and document.get("architecture") else None
