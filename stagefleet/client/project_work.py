@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from stagefleet.client.work import Catalogue, CopyWork, DeleteWork, Plan, StageIds
-from stagefleet.errors import StagesMissingError, TooManyItemsError, UsageError
+from stagefleet.client.work import Catalogue, DeleteWork, Plan, StageIds, bounded, parse_stage_ids
+from stagefleet.errors import StagesMissingError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
-from stagefleet.runs.model import MAX_ITEMS
+from stagefleet.runs.model import HOST_SEPARATOR
 
-__all__ = ["CacheWork", "ProjectDeleteWork", "PublishWork", "TakeWork", "final_of"]
+__all__ = ["CacheWork", "OnHostWork", "ProjectDeleteWork", "PublishWork", "TakeWork", "final_of"]
 
 _NAMED_IN_MESSAGES = 3
 
@@ -29,18 +28,7 @@ def final_of(roles: Roles) -> Repository:
     return roles.final
 
 
-def primary_of(roles: Roles) -> Repository:
-    """The primary storage of a project, which any worker can reach.
-
-    Raises:
-        UsageError: It is a Docker Engine, which only its own host can.
-    """
-    if isinstance(roles.primary, DockerDaemon):
-        raise UsageError(
-            f"the primary storage of {roles.project} is {roles.primary}, which only its own host reaches: "
-            "this needs a registry's repository"
-        )
-    return roles.primary
+Place = Repository | DockerDaemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +62,9 @@ class PublishWork:
         Raises:
             UsageError: A stage id is malformed, or the project has no final storage.
         """
-        copy = CopyWork.of(primary_of(roles), final_of(roles), stage_ids, verify=False)
+        final_of(roles)
         details = {"should_be_built": should_be_built, "fill_caches": fill_caches, "image": image}
-        return cls(roles, copy.stage_ids, {key: value for key, value in details.items() if value})
+        return cls(roles, parse_stage_ids(stage_ids), {key: value for key, value in details.items() if value})
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,15 +78,13 @@ class PublishWork:
             StagesMissingError: Stages were named that the primary does not have.
             TooManyItemsError: There are more than a run may have.
         """
-        final = final_of(self.roles)
-        copy = CopyWork.of(primary_of(self.roles), final, self.stage_ids, verify=False)
         if self.stage_ids is not None and self.details.get("should_be_built"):
-            catalogue.ping(final)
+            catalogue.ping(final_of(self.roles))
             return Plan(self.stage_ids)  # the final storage alone decides
-        plan = copy.plan(catalogue)
-        if self.stage_ids is not None:
-            return Plan(self.stage_ids)
-        return Plan([*plan.skipped, *plan.items]) if self.details else plan
+        wanted = _wanted(catalogue, self.roles.primary, self.stage_ids)
+        if self.stage_ids is not None or self.details:
+            return Plan(wanted)
+        return self._compare(catalogue, wanted)
 
     def forecast(self, catalogue: Catalogue) -> Plan:
         """What a dry run tells: what the final storage has on its tag list is skipped.
@@ -108,8 +94,14 @@ class PublishWork:
         """
         if self.details.get("fill_caches"):
             return self.plan(catalogue)
-        copy = CopyWork.of(primary_of(self.roles), final_of(self.roles), self.stage_ids, verify=False)
-        return copy.plan(catalogue)
+        return self._compare(catalogue, _wanted(catalogue, self.roles.primary, self.stage_ids))
+
+    def _compare(self, catalogue: Catalogue, wanted: Sequence[str]) -> Plan:
+        there = set(map(str, catalogue.stage_ids(final_of(self.roles))))
+        return Plan(
+            items=[stage_id for stage_id in wanted if stage_id not in there],
+            skipped=[stage_id for stage_id in wanted if stage_id in there],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +122,7 @@ class CacheWork:
         """
         if not roles.caches:
             raise UsageError(f"project {roles.project} has no caches: set projects.{roles.project}.caches")
-        return cls(roles, DeleteWork.of(primary_of(roles), stage_ids).stage_ids)
+        return cls(roles, parse_stage_ids(stage_ids))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -144,12 +136,7 @@ class CacheWork:
             StagesMissingError: Stages were named that the primary does not have.
             TooManyItemsError: There are more than a run may have.
         """
-        primary = primary_of(self.roles)
-        there = _bounded(map(str, catalogue.stage_ids(primary)))
-        if self.stage_ids is None:
-            return Plan(there)
-        _refuse_missing(set(self.stage_ids) - set(there), [primary])
-        return Plan(self.stage_ids)
+        return Plan(_wanted(catalogue, self.roles.primary, self.stage_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +159,7 @@ class TakeWork:
             raise UsageError(
                 f"project {roles.project} has no secondary storages: set projects.{roles.project}.secondaries"
             )
-        return cls(roles, DeleteWork.of(primary_of(roles), stage_ids).stage_ids)
+        return cls(roles, parse_stage_ids(stage_ids))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -188,14 +175,13 @@ class TakeWork:
             StagesMissingError: Something was named that no storage has.
             TooManyItemsError: There are more than a run may have.
         """
-        primary = primary_of(self.roles)
-        ours = set(catalogue.stage_ids(primary))
+        ours = set(catalogue.stage_ids(self.roles.primary))
         theirs = [_oldest_first(catalogue.stage_ids(storage)) for storage in self.roles.secondaries]
         if self.stage_ids is None:
             known = {stage_id.digest for stage_id in ours}
             digests = (digest for stages in theirs for digest in stages if digest not in known)
             chosen = (_chosen(digest, theirs) for digest in dict.fromkeys(digests))
-            return Plan(_bounded(str(stage_id) for stage_id in chosen))
+            return Plan(bounded(str(stage_id) for stage_id in chosen))
         return self._plan_named([_oldest_first(ours), *theirs], ours)
 
     def _plan_named(self, storages: Sequence[Mapping[str, Sequence[StageId]]], ours: set[StageId]) -> Plan:
@@ -212,8 +198,8 @@ class TakeWork:
                 missing.add(name)
             else:
                 (skipped if chosen in ours else items).append(str(chosen))
-        _refuse_missing(missing, [primary_of(self.roles), *self.roles.secondaries])
-        return Plan(_bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
+        _refuse_missing(missing, [self.roles.primary, *self.roles.secondaries])
+        return Plan(bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +207,7 @@ class ProjectDeleteWork:
     """Delete stages out of a project's caches and its primary storage."""
 
     roles: Roles
-    work: DeleteWork
+    stage_ids: tuple[str, ...] | None
 
     operation = "delete_stage"
 
@@ -232,21 +218,84 @@ class ProjectDeleteWork:
         Raises:
             UsageError: A stage id is malformed.
         """
-        return cls(roles, DeleteWork.of(primary_of(roles), stage_ids))
+        return cls(roles, parse_stage_ids(stage_ids))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        caches = [str(cache) for cache in self.roles.caches]
+        return {"repository": str(self.roles.primary), "caches": caches}
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """As for a deletion from the primary storage; caches may have anything, and are not asked.
+
+        Raises:
+            TooManyItemsError: There are more than a run may have.
+        """
+        primary = self.roles.primary
+        if isinstance(primary, Repository):
+            return DeleteWork(primary, self.stage_ids).plan(catalogue)
+        if self.stage_ids is not None:
+            return Plan(bounded(self.stage_ids))
+        return Plan(bounded(map(str, catalogue.stage_ids(primary))))
+
+
+@dataclass(frozen=True, slots=True)
+class OnHostWork:
+    """Work on a project whose primary storage is a Docker Engine: done on that engine's host.
+
+    Attributes:
+        work: What is to be done.
+        host: The engine's host.
+        own: The name of this host.
+    """
+
+    work: PublishWork | CacheWork | TakeWork | ProjectDeleteWork
+    host: str
+    own: str
+
+    @property
+    def operation(self) -> str:
+        """As in `Work`."""
+        return self.work.operation
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return self.work.options | {"hosts": [self.host]}
 
     @property
     def stage_ids(self) -> tuple[str, ...] | None:
         """As in `Work`."""
         return self.work.stage_ids
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """As in `Work`."""
-        return self.work.options | {"caches": [str(cache) for cache in self.roles.caches]}
-
     def plan(self, catalogue: Catalogue) -> Plan:
-        """As for a deletion from the primary storage; caches may have anything, and are not asked."""
-        return self.work.plan(catalogue)
+        """As the work's own; what another host's engine has is not known here, and found by the tasks.
+
+        Raises:
+            UsageError: All stages of another host's engine were asked for.
+        """
+        if self.host == self.own:
+            plan = self.work.plan(catalogue)
+        elif self.stage_ids is not None:
+            plan = Plan(self.stage_ids)
+        else:
+            raise UsageError(f"the stages of the engine on {self.host} are not known here: name them")
+        return Plan(self._here(plan.items), self._here(plan.skipped))
+
+    def _here(self, stage_ids: Sequence[str]) -> list[str]:
+        return [f"{stage_id}{HOST_SEPARATOR}{self.host}" for stage_id in stage_ids]
+
+
+def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | None) -> Sequence[str]:
+    """The stages named, all of which the primary storage has to have; or all that it has."""
+    if stage_ids is None:
+        return bounded(map(str, catalogue.stage_ids(primary)))
+    missing = dict.fromkeys(stage_ids)
+    for stage_id in catalogue.stage_ids(primary):
+        missing.pop(str(stage_id), None)
+    _refuse_missing(set(missing), [primary])
+    return stage_ids
 
 
 def _oldest_first(stage_ids: Iterable[StageId]) -> dict[str, list[StageId]]:
@@ -262,14 +311,7 @@ def _chosen(digest: str, storages: Iterable[Mapping[str, Sequence[StageId]]]) ->
     return next((stages[digest][0] for stages in storages if digest in stages), None)
 
 
-def _bounded(stage_ids: Iterable[str]) -> list[str]:
-    found = list(islice(stage_ids, MAX_ITEMS + 1))
-    if len(found) > MAX_ITEMS:
-        raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: name fewer stages, in several runs")
-    return found
-
-
-def _refuse_missing(missing: set[str], storages: Sequence[Repository]) -> None:
+def _refuse_missing(missing: set[str], storages: Sequence[Place]) -> None:
     if missing:
         shown = ", ".join(sorted(missing)[:_NAMED_IN_MESSAGES])
         more = len(missing) - _NAMED_IN_MESSAGES

@@ -6,6 +6,7 @@ from typing import Unpack
 
 from stagefleet.client.project_work import (
     CacheWork,
+    OnHostWork,
     ProjectDeleteWork,
     PublishWork,
     TakeWork,
@@ -13,6 +14,8 @@ from stagefleet.client.project_work import (
 from stagefleet.client.projects import Project, Projects
 from stagefleet.client.record_runs import RunArguments
 from stagefleet.client.work import DeleteWork, Plan, StageIds, Work
+from stagefleet.errors import UsageError
+from stagefleet.names import DockerDaemon
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
@@ -20,13 +23,27 @@ from stagefleet.runs.model import Run
 __all__ = ["PublishRuns"]
 
 
+ProjectWork = PublishWork | CacheWork | TakeWork | ProjectDeleteWork
+
+
+class ProjectArguments(RunArguments, total=False):
+    """What every run on a project takes by name.
+
+    Attributes:
+        host: Whose engine, where the primary storage is one; this host's if None.
+    """
+
+    host: str | None
+
+
 class PublishRuns(Projects):
     """Stages of a project published, put into caches, taken from secondaries, deleted everywhere.
 
     A project is the name of one in the settings, or `Roles` that say which storages it has. Every
-    `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key` and
-    `detach`, returns and raises as `for_each_copy_stage` does; None in place of stage ids is all of them.
-    Every `plan_...` says what the run of that name would do; it changes nothing, and needs no Redis.
+    `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`,
+    `detach`, and `host` where the primary storage is a Docker Engine; it returns and raises as
+    `for_each_copy_stage` does. None in place of stage ids is all of them. Every `plan_...` says what the run
+    of that name would do; it changes nothing, and needs no Redis.
     """
 
     def for_each_publish_stage(
@@ -38,7 +55,7 @@ class PublishRuns(Projects):
         should_be_built: bool = False,
         fill_caches: bool = False,
         image: str | None = None,
-        **arguments: Unpack[RunArguments],
+        **arguments: Unpack[ProjectArguments],
     ) -> Run:
         """Copy stages from the primary storage into the final one; the result is the description there.
 
@@ -79,7 +96,7 @@ class PublishRuns(Projects):
         project: Project,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[RunArguments],
+        **arguments: Unpack[ProjectArguments],
     ) -> Run:
         """Copy stages from the primary storage into the caches.
 
@@ -96,7 +113,7 @@ class PublishRuns(Projects):
         project: Project,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[RunArguments],
+        **arguments: Unpack[ProjectArguments],
     ) -> Run:
         """Copy stages that the primary storage lacks out of the secondary ones.
 
@@ -118,7 +135,7 @@ class PublishRuns(Projects):
         project: Project,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[RunArguments],
+        **arguments: Unpack[ProjectArguments],
     ) -> Run:
         """Delete stages out of every cache, where failures are warnings, then out of the primary."""
         work = ProjectDeleteWork.of(self.roles(project), stage_ids)
@@ -133,18 +150,31 @@ class PublishRuns(Projects):
         project: Project,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[RunArguments],
+        **arguments: Unpack[ProjectArguments],
     ) -> Run:
         """Delete stages out of the final storage."""
         work = DeleteWork.of(self.final_repository(project), stage_ids)
-        return self._for_project(project, work, on_outcome, arguments)
+        return self._start(project, work, on_outcome, arguments)
 
     def plan_delete_final_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
         """See the class."""
         return DeleteWork.of(self.final_repository(project), stage_ids).plan(self._services.registries)
 
     def _for_project(
-        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: RunArguments
+        self, project: Project, work: ProjectWork, on_outcome: OnOutcome | None, arguments: ProjectArguments
+    ) -> Run:
+        host = arguments.get("host")
+        if isinstance(self.roles(project).primary, DockerDaemon):
+            (host,) = self.choose_hosts(None if host is None else [host])
+            return self._start(
+                project, OnHostWork(work, host, self.settings.engine.host_name), on_outcome, arguments
+            )
+        if host is not None:
+            raise UsageError("a host is named, but the primary storage is no Docker Engine")
+        return self._start(project, work, on_outcome, arguments)
+
+    def _start(
+        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: ProjectArguments
     ) -> Run:
         parallel = arguments.get("parallel")
         if parallel is None and not isinstance(project, Roles):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.client.project_work import CacheWork, ProjectDeleteWork, PublishWork, TakeWork
+from stagefleet.client.project_work import CacheWork, OnHostWork, ProjectDeleteWork, PublishWork, TakeWork
 from stagefleet.errors import StagesMissingError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
+from stagefleet.runs.model import split_host
 from stagefleet.settings import ProjectSettings, Settings
 from tests.unit.client.conftest import FakeRegistries, FakeServices
 
@@ -141,11 +142,27 @@ class TestDeleting:
         assert str(PRIMARY) == work.options["repository"]
 
 
-@pytest.mark.parametrize("make", [lambda r: publish(roles=r), lambda r: CacheWork.of(r, None)])
-def test_a_docker_engine_as_primary_is_out_of_reach_of_most_workers(make):
-    local = Roles("app", DockerDaemon("app"), FINAL, (CACHE,))
-    with pytest.raises(UsageError, match="only its own host"):
-        make(local)
+class TestOnTheHostOfAnEngine:
+    LOCAL = Roles("app", DockerDaemon("app"), FINAL, (CACHE,))
+
+    def test_the_items_are_for_the_host_and_skipped_as_elsewhere(self):
+        lists = tag_lists(final=[stage(1)])
+        lists.stages["docker-daemon:app"] = [stage(1), stage(2)]
+        plan = OnHostWork(publish(roles=self.LOCAL), "builder", "builder").plan(lists)
+        assert ([(stage(2), "builder")], [(stage(1), "builder")]) == (
+            list(map(split_host, plan.items)),
+            list(map(split_host, plan.skipped)),
+        )
+
+    def test_what_is_named_on_another_host_is_found_by_the_tasks(self):
+        lists = tag_lists()
+        plan = OnHostWork(publish([stage(1)], roles=self.LOCAL), "far", "builder").plan(lists)
+        assert [(stage(1), "far")] == list(map(split_host, plan.items))
+        assert [] == lists.read
+
+    def test_all_of_another_host_is_refused(self):
+        with pytest.raises(UsageError, match="name them"):
+            OnHostWork(publish(roles=self.LOCAL), "far", "builder").plan(tag_lists())
 
 
 class TestFleet:

@@ -1,0 +1,101 @@
+"""A project whose primary storage is a real engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.errors import StageNotFoundError
+from stagefleet.locks import MemoryLocks
+from stagefleet.manager import StageManager
+from stagefleet.manager.host import HostManager
+from stagefleet.names import DockerDaemon, Repository
+from stagefleet.roles import Roles
+from stagefleet.runs.book import MemoryBook
+from tests.integration.engine.conftest import PROJECT
+from tests.services import ImageMaker
+
+
+@pytest.fixture
+def manager(client, connection, cleanup):
+    locks = MemoryLocks()
+    cleanup.callback(locks.close)
+    manager = StageManager(client, MemoryBook(), locks=locks)
+    manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
+    return manager
+
+
+@pytest.fixture
+def roles(registry):
+    cache = Repository(registry.host, "app/cache")
+    return Roles(PROJECT, DockerDaemon(PROJECT), Repository(registry.host, "app/final"), (cache,))
+
+
+@pytest.fixture
+def build(connection, push, repository):
+    """Brings a stage into the engine as a build leaves it: under the project's name alone."""
+
+    def build_one(seed):
+        stage_id, pushed = push(seed)
+        name = repository.tagged(str(stage_id))
+        connection.pull(name)
+        connection.tag(str(name), PROJECT, str(stage_id))
+        connection.remove(str(name))
+        return stage_id, pushed
+
+    return build_one
+
+
+def test_a_stage_is_pushed_into_the_final_storage_and_the_caches(manager, roles, registry, build):
+    stage_id, pushed = build("one")
+    project = manager.project(roles)
+    produced = project.publish_stage(stage_id, run="r")
+    again = project.publish_stage(stage_id, run="r")
+
+    assert f"{roles.final}:{stage_id}" == produced.result["name"]
+    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert again.skipped
+    assert {str(roles.caches[0]): "copied"} == project.cache_stage(stage_id, run="r").result["caches"]
+    with ImageMaker(registry) as maker:
+        assert [str(stage_id)] == maker.tags("app/final") == maker.tags("app/cache")
+
+
+def test_the_engine_itself_is_asked_and_not_the_caches(manager, roles, registry, build):
+    stage_id, _ = build("one")
+    registry.forget_requests()
+    lookup = manager.project(roles).lookup
+
+    assert [stage_id] == list(lookup.stage_ids())
+    assert f"{PROJECT}:{stage_id}" == lookup.describe(stage_id).info.name
+    assert [stage_id] == [found.stage_id for found in lookup.by_digest(stage_id.digest)]
+    assert [] == registry.requests()
+
+
+def test_what_the_engine_lacks_is_taken_from_a_secondary(manager, roles, push, repository):
+    stage_id, pushed = push("one")
+    project = manager.project(Roles(PROJECT, roles.primary, secondaries=(repository,)))
+    produced = project.take_suitable(stage_id.digest, run="r")
+
+    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert [stage_id] == list(project.lookup.stage_ids())
+    assert project.take_stage(stage_id, run="r").skipped
+
+
+def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
+    manager, roles, registry, connection, push, repository
+):
+    stage_id, _ = push("one")
+    lookup = manager.project(roles).lookup
+    name = repository.tagged(str(stage_id))
+    by_registry = lookup.image_info(name)
+    connection.pull(name)
+    registry.forget_requests()
+    by_engine = lookup.image_info(name)
+
+    assert [] == registry.requests()
+    assert (by_registry.image_id, by_registry.name) == (by_engine.image_id, by_engine.name)
+
+
+def test_a_stage_that_the_engine_lacks_is_not_published(manager, roles, push):
+    stage_id, _ = push("one")
+    with pytest.raises(StageNotFoundError):
+        manager.project(roles).publish_stage(stage_id, run="r")
