@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId
 
@@ -21,10 +22,14 @@ __all__ = [
     "Hosts",
     "IdempotencyKey",
     "Json",
+    "OnFinishUrl",
+    "OnOutcomeTask",
+    "OnOutcomeUrl",
     "Parallel",
     "Project",
     "RunOptions",
     "StageIdArguments",
+    "called_back",
     "read_ids",
     "read_stage_ids",
 ]
@@ -71,6 +76,35 @@ Embedded = Annotated[
     bool, typer.Option("--embedded", help="Start a private Valkey and a worker for this command alone.")
 ]
 
+OnOutcomeUrl = Annotated[
+    str | None,
+    typer.Option("--on-outcome-url", metavar="URL", help="The fleet calls it for each outcome, signed."),
+]
+OnOutcomeTask = Annotated[
+    str | None,
+    typer.Option(
+        "--on-outcome-task",
+        metavar="NAME[@QUEUE]",
+        help="Instead: a Celery task, published for each outcome.",
+    ),
+]
+OnFinishUrl = Annotated[
+    str | None, typer.Option("--on-finish-url", metavar="URL", help="The fleet calls it at the run's end.")
+]
+
+
+def called_back(
+    outcome_url: str | None, outcome_task: str | None, finish_url: str | None
+) -> RemoteCallback | None:
+    """Whom the fleet is to call, None for nobody.
+
+    Raises:
+        UsageError: A URL or a task is malformed.
+    """
+    if outcome_url is None and outcome_task is None and finish_url is None:
+        return None
+    return RemoteCallback(outcome_url, outcome_task, finish_url)
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -86,11 +120,17 @@ class RunOptions:
     dry_run: bool = False
     json: bool = False
     embedded: bool = False
+    callback: RemoteCallback | None = None
 
     @property
     def needs_fleet(self) -> str | None:
         """The option that a command's own private services cannot serve, None if none was given."""
-        return "--detach" if self.detach else "--idempotency-key" if self.key is not None else None
+        given = {
+            "--detach": self.detach,
+            "--idempotency-key": self.key is not None,
+            "a callback of the fleet's": self.callback is not None,
+        }
+        return next((name for name, is_given in given.items() if is_given), None)
 
     def __post_init__(self) -> None:
         if self.parallel is not None and self.parallel < 1:

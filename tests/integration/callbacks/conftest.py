@@ -16,6 +16,7 @@ from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     settings,
     workers,
 )
+from tests.services import Workers as StagefleetWorkers
 from tests.services.receiver import SECRET, WebhookReceiver
 
 WEBHOOKS = {"secret": SECRET, "timeout_seconds": 2, "backoff_seconds": 0.1, "give_up_seconds": 60}
@@ -66,3 +67,13 @@ def wait_for_end(fleet: Fleet) -> Callable[[str], Run]:  # noqa: F811 - the fixt
         return fleet.ledger.run(run)
 
     return wait
+
+
+@pytest.fixture
+def started(redis_server, tmp_path, cleanup):  # noqa: F811 - the fixture
+    """A real `stagefleet worker`."""
+    command = StagefleetWorkers(
+        redis_server.url, tmp_path / "workers", environment={"STAGEFLEET_WEBHOOKS__SECRET": SECRET}
+    )
+    cleanup.callback(command.stop)
+    return command.start()

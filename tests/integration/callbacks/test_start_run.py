@@ -10,21 +10,9 @@ from stagefleet.settings import Settings
 from tasks.start_run import StartRunTask
 from tests.integration.workers.conftest import eventually
 from tests.integration.workers.test_flower import flower  # noqa: F401 - the fixture
-from tests.services import Workers
 from tests.services.images import push_stages
-from tests.services.receiver import SECRET
 
 LOGIN = ("me", "hunter2")
-
-
-@pytest.fixture
-def started(redis_server, tmp_path, cleanup):
-    """A real `stagefleet worker`."""
-    workers = Workers(
-        redis_server.url, tmp_path / "workers", environment={"STAGEFLEET_WEBHOOKS__SECRET": SECRET}
-    )
-    cleanup.callback(workers.stop)
-    return workers.start()
 
 
 @pytest.fixture

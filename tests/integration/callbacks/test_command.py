@@ -1,0 +1,64 @@
+"""The command as a shell starts it, gone before its run has ended."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.services.images import push_stages
+
+
+@pytest.fixture
+def command(redis_server, started, tmp_path):
+    assert started.pids
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
+
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *arguments],
+            env=inherited | {"HOME": str(tmp_path), "STAGEFLEET_REDIS_URL": redis_server.url},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return command
+
+
+def test_a_detached_copy_tells_its_outcomes_and_its_end(command, registry, receiver):
+    stages = {pushed.tag for pushed in push_stages(registry, "app/stages", 3)}
+    told = ["--on-outcome-url", f"{receiver.url}/outcome", "--on-finish-url", f"{receiver.url}/finish"]
+    left = command("copy", f"{registry.host}/app/stages", f"{registry.host}/app/copy", "--detach", *told)
+    assert (0, "") == (left.returncode, left.stderr)
+    calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
+    assert stages == {call.item for call in receiver.to("/outcome")}
+    assert left.stdout.strip() == calls[-1].message["data"]["run"]
+
+
+def test_an_attached_one_reports_too(command, registry, receiver):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    told = ("--on-outcome-url", f"{receiver.url}/outcome")
+    ended = command("delete", f"{registry.host}/app/stages", pushed.tag, "--json", *told)
+    assert 0 == ended.returncode, ended.stderr
+    outcome, summary = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert (pushed.tag, "succeeded") == (outcome["item"], summary["state"])
+    assert [outcome] == [call.message["data"]["outcome"] for call in receiver.to("/outcome")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--on-outcome-url", "https://me:hunter2@ci.test/"], "holds a login"),
+        (["--on-outcome-url", "https://ci.test/", "--on-outcome-task", "acme.note"], "not to both"),
+        (["--on-finish-url", "https://ci.test/", "--embedded"], "does not go with --embedded"),
+    ],
+)
+def test_what_cannot_be_called_is_refused(command, options, words):
+    refused = command("copy", "a.test/app", "b.test/app", *options)
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert words in refused.stderr
+    assert "hunter2" not in refused.stderr
