@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.manager.records import RecordManager
+from stagefleet.names import Repository, StageId
+from stagefleet.records import (
+    ClientId,
+    CustomTag,
+    ImageMetadata,
+    ImportMetadata,
+    ManagedImage,
+    RejectedStage,
+)
+from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.runs.book import MemoryBook
+from stagefleet.settings import Settings
 from tests.services import ImageMaker, stage_id_of
 
 COMMIT = "c0" * 20
@@ -23,23 +36,26 @@ def repository(registry):
 
 
 @pytest.fixture
-def stages(registry, repository, command):
+def stages(registry, repository, tmp_path):
     """Three stages, the first with a custom tag and the last rejected; records, and foreign tags."""
     ids = [stage_id_of(f"purged {number}", 1_700_000_000_000 + number) for number in range(3)]
     with ImageMaker(registry) as maker:
         pushed = [maker.push_image("purged/app", tag, layers=[b"shared", tag.encode()]) for tag in ids]
         maker.push_tag(pushed[1], "somebodys")
         maker.push_image("purged/app", "v1.0", layers=[b"not ours"])
-    for record in (
-        ["managed-image", "web/app"],
-        ["image-metadata", "web", COMMIT, ids[0]],
-        ["import-metadata", "0f" * 32, "source", ids[0], "sum"],
-        ["custom-tag", "latest", ids[0]],
-        ["rejected-stage", ids[2]],
-        ["client-id", "me", "1700000000000"],
-    ):
-        added = command("records", "add", repository, *record)
-        assert 0 == added.code, added.err
+    first, _, last = map(StageId.parse, ids)
+    where = Repository.parse(repository)
+    with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
+        manager = RecordManager(client, MemoryBook())
+        for record in (
+            ManagedImage("web/app"),
+            ImageMetadata.of_image("web", COMMIT, first),
+            ImportMetadata("0f" * 32, "source", ids[0], "sum"),
+            RejectedStage(last),
+            ClientId("me", 1_700_000_000_000),
+        ):
+            manager.write(where, "app", record)
+        manager.add_custom_tag(where, "app", CustomTag("latest", first))
     return ids
 
 
