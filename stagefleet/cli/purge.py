@@ -16,7 +16,7 @@ from stagefleet.cli.session import cancelling_on_interrupt, open_fleet, say
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository
-from stagefleet.runs.model import Run, RunState
+from stagefleet.runs.model import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["purge_project"]
 
 _SHOWN_UNKNOWN = 5
+_MOST_FAILURES = 100
+"""So many a group are named in the report; the run's outcomes have all."""
 _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
@@ -113,8 +115,11 @@ def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool
     totals = dict.fromkeys(_COUNTS, 0)
     states = set()
     for group in plan.groups:
-        run = _purge_group(fleet, group, parallel=parallel, as_json=as_json) if group.items else None
-        report = _report(group, run)
+        failures: list[Outcome] = []
+        run = None
+        if group.items:
+            run = _purge_group(fleet, group, failures, parallel=parallel, as_json=as_json)
+        report = _report(group, run, failures)
         _print_group(report, as_json=as_json)
         states.add(report["state"])
         for count in _COUNTS:
@@ -131,21 +136,31 @@ def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool
     return state
 
 
-def _purge_group(fleet: Fleet, group: PurgeGroup, *, parallel: int | None, as_json: bool) -> Run:
+def _purge_group(
+    fleet: Fleet, group: PurgeGroup, failures: list[Outcome], *, parallel: int | None, as_json: bool
+) -> Run:
     """See the run of one group through; an interrupt cancels it, and with it the purge."""
     run = fleet.purge_group(group, parallel=parallel, detach=True)
     report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=as_json))
+
+    def show(outcome: Outcome) -> None:
+        report.show(outcome)
+        if outcome.error is not None and len(failures) < _MOST_FAILURES:
+            failures.append(outcome)
+
     with cancelling_on_interrupt(fleet, run.id), report:
-        return fleet.attend(run.id, report.show)
+        return fleet.attend(run.id, show)
 
 
-def _report(group: PurgeGroup, run: Run | None) -> dict[str, Any]:
-    summary: dict[str, Any] = {"run": None, "state": "succeeded", **dict.fromkeys(_COUNTS, 0), "seconds": 0.0}
-    error = None
-    if run is not None:
-        summary = run.summary()
-        error = None if run.error is None else {"type": run.error.type, "message": run.error.message}
-    return {"group": group.name, "repository": str(group.repository), **summary, "size": None, "error": error}
+def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:
+    empty = {"run": None, "state": "succeeded", **dict.fromkeys(_COUNTS, 0), "seconds": 0.0}
+    return {
+        "group": group.name,
+        "repository": str(group.repository),
+        **(empty if run is None else run.summary()),
+        "size": group.size,
+        "failures": [{key: outcome.as_json()[key] for key in ("item", "error")} for outcome in failures],
+    }
 
 
 def _print_group(report: dict[str, Any], *, as_json: bool) -> None:

@@ -1,0 +1,84 @@
+"""`stagefleet purge` on a fleet in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.manager.purge import PurgeGroup, PurgePlan
+from stagefleet.names import Repository
+
+REPOSITORY = "src.test/app"
+FINAL = "dst.test/app"
+
+
+@pytest.fixture
+def group(make_stage):
+    def group(name, address, *numbers):
+        repository = Repository.parse(address)
+        stages = tuple(make_stage(number) for number in numbers)
+        return PurgeGroup(name, repository, stages, "delete_stage", {"repository": address}, stages, 10)
+
+    return group
+
+
+@pytest.fixture(autouse=True)
+def plan(in_fleet, registries, group):
+    plan = PurgePlan(
+        (
+            group("stages", REPOSITORY, 0, 1, 2),
+            group("custom-tags", REPOSITORY),
+            group("final-stages", FINAL, 1),
+        ),
+        (f"{REPOSITORY}:somebodys",),
+        (f"{REPOSITORY}:cleanup",),
+    )
+    registries.plan_purge = lambda roles, *, sized: plan
+    return plan
+
+
+def test_groups_go_one_after_the_other(command, crew, make_stage):
+    result = command("purge", REPOSITORY, "--yes")
+    assert (0, [make_stage(n) for n in (0, 1, 2, 1)]) == (result.code, crew.done)
+    assert ["stages: 3 deleted", "custom-tags: 0 deleted", "final-stages: 1 deleted"] == (
+        result.out.splitlines()[:3]
+    )
+    assert "tags of nobody, left alone: src.test/app:somebodys" in result.err
+
+
+def test_a_failure_is_told_and_keeps_no_other_group_from_going(command, crew, make_stage):
+    crew.failing.add(make_stage(2))
+    result = command("purge", REPOSITORY, "--yes", "--json")
+    *groups, summary = result.objects
+    assert (1, 4) == (result.code, len(crew.done))
+    assert ["failed", "succeeded", "succeeded"] == [group["state"] for group in groups]
+    error = {"type": "ForbiddenError", "message": "the registry forbids it"}
+    assert [{"item": make_stage(2), "error": error}] == groups[0]["failures"]
+    assert ("failed", 4, 3, 1) == tuple(summary[key] for key in ("state", "total", "succeeded", "failed"))
+
+
+def test_a_cancelled_group_ends_the_purge(command, crew, ledger):
+    crew.on_claim = lambda _: ledger.cancel(next(iter(ledger.runs())).id)
+    result = command("purge", REPOSITORY, "-j", "1", "--yes", "--json")
+    assert (3, ["stages"]) == (result.code, [group["group"] for group in result.objects[:-1]])
+    assert "cancelled" == result.objects[-1]["state"]
+
+
+def test_a_dry_run_starts_nothing(command, ledger, make_stage):
+    result = command("purge", REPOSITORY, "--dry-run")
+    assert (0, []) == (result.code, list(ledger.runs()))
+    assert f"  {make_stage(0)}" in result.out.splitlines()
+    assert "dry run: 4 planned, 30 bytes; nothing was done" == result.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((), "name either a repository or --project"),
+        ((REPOSITORY, "--project", "app"), "name either a repository or --project"),
+        ((REPOSITORY,), "add --yes to purge src.test/app"),
+        ((REPOSITORY, "--yes", "-j", "0"), "--parallel 0"),
+    ],
+)
+def test_what_is_unclear_purges_nothing(command, ledger, arguments, reason):
+    result = command("purge", *arguments)
+    assert (2, True, []) == (result.code, reason in result.err, list(ledger.runs()))
