@@ -1,4 +1,4 @@
-"""Stages looked up where tests of projects do not: in any storage, from known lists, before they are built."""
+"""Look-ups beside those of a project: in any storage, from lists known before, of what is not built yet."""
 
 from __future__ import annotations
 
