@@ -111,7 +111,7 @@ class StageRuns(Desk):
             verify: Compare digests too, and copy again what differs (image ids, where an engine is one end).
             hosts: Whose engine, where one end is an engine; this host's if None.
             idempotency_key: The same work under the same key is done once, see docs/python.md.
-            detach: Return at once; the fleet goes on alone. Not together with `on_outcome`.
+            detach: Return at once; the fleet goes on alone. Only a `RemoteCallback` goes with it.
 
         Returns:
             The run as it ended; with `detach`, as it started.

@@ -76,3 +76,27 @@ def test_the_body_is_celerys_without_the_wrapping(ours, celerys):
     _, message = ours
 
     assert json.loads(base64.b64decode(celerys["body"])) == json.loads(message["body"])
+
+
+def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_server):
+    ledger = RedisLedger.connect(redis_server.url, settings)
+    submission = ledger.open(Order(operation="copy_stage", finish_url="https://ci.test/"))
+    ledger.start(submission)
+    ledger.close()
+    queue = queue_key(settings.key_prefix, queue_of("coordinate"))
+    mine = json.loads(redis_server.client().rpop(queue))
+    with make_app(settings) as app:
+        app.send_task(
+            task_name("coordinate"),
+            kwargs={"run": submission.run},
+            task_id=f"{submission.run}.coordinate.1",
+            queue=queue_of("coordinate"),
+            ignore_result=True,
+        )
+    theirs = json.loads(redis_server.client().rpop(queue))
+
+    assert theirs["headers"].keys() == mine["headers"].keys()
+    differing = {name for name in theirs["headers"] if theirs["headers"][name] != mine["headers"][name]}
+    assert {"origin"} == differing
+    assert json.loads(base64.b64decode(theirs["body"])) == json.loads(mine["body"])
+    assert theirs["properties"]["delivery_info"] == mine["properties"]["delivery_info"]
