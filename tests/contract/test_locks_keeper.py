@@ -1,0 +1,107 @@
+"""The renewals of holds, whatever keeps the locks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from stagefleet.errors import LockLostError, RedisUnreachableError
+from stagefleet.locks.keeper import Hold, HoldKeeper
+
+
+class Store:
+    """Answers renewals as told."""
+
+    def __init__(self) -> None:
+        self.answer: bool | Exception = True
+        self.asked: list[list[str]] = []
+        self.was_asked = threading.Event()
+
+    def renew(self, holds: Sequence[Hold]) -> list[bool]:
+        self.asked.append([hold.name for hold in holds])
+        self.was_asked.set()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [self.answer for _ in holds]
+
+    def release(self, hold: Hold) -> None:
+        raise RedisUnreachableError("away")
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def make_keeper(store: Store, *, renewal_seconds: float = 600) -> HoldKeeper:
+    return HoldKeeper(store.renew, store.release, lease_seconds=10, renewal_seconds=renewal_seconds)
+
+
+def hold(keeper: HoldKeeper, name: str = "x", *, age_seconds: float = 0) -> Hold:
+    return keeper.hold(name, "ticket", 1, time.monotonic() - age_seconds)
+
+
+def test_a_lost_hold_is_not_asked_for_again(store: Store) -> None:
+    keeper = make_keeper(store)
+    lost = hold(keeper)
+    store.answer = False
+    keeper.renew_all()
+    keeper.renew_all()
+
+    assert [["x"]] == store.asked
+    with pytest.raises(LockLostError):
+        lost.check()
+    keeper.close()
+
+
+def test_a_renewal_without_an_answer_leaves_the_rest_of_the_lease(store: Store) -> None:
+    keeper = make_keeper(store)
+    young, old = hold(keeper), hold(keeper, "y", age_seconds=9.5)
+    store.answer = RedisUnreachableError("away")
+    with pytest.raises(RedisUnreachableError):
+        keeper.renew_all()
+
+    young.check()
+    with pytest.raises(LockLostError):
+        old.check()
+    keeper.close()
+
+
+def test_a_release_without_an_answer_is_no_error(store: Store) -> None:
+    keeper = make_keeper(store)
+    hold(keeper).release()
+    keeper.renew_all()
+
+    assert [] == store.asked
+    keeper.close()
+
+
+def test_renewals_go_on_after_an_answer_that_nobody_foresaw(store: Store) -> None:
+    keeper = make_keeper(store, renewal_seconds=0.01)
+    store.answer = ValueError("MISCONF")
+    held = hold(keeper)
+    assert store.was_asked.wait(10)
+    store.answer = True
+    store.was_asked.clear()
+
+    assert store.was_asked.wait(10)
+    held.check()
+    keeper.close()
+
+
+def test_the_thread_ends_when_nothing_is_held_and_the_next_hold_starts_another(store: Store) -> None:
+    keeper = make_keeper(store, renewal_seconds=0.01)
+    first = hold(keeper)
+    thread = keeper._thread
+    first.release()
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+
+    hold(keeper, "y")
+    store.was_asked.clear()
+    assert store.was_asked.wait(10)
+    keeper.close()
