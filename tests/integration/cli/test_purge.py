@@ -27,12 +27,23 @@ ORDER = [
     "image-metadata",
     "custom-tags",
     "rejected-stages",
+    "final-stages",
 ]
 
 
 @pytest.fixture
 def repository(registry):
     return f"{registry.host}/purged/app"
+
+
+@pytest.fixture
+def _project(tmp_path, registry, repository):
+    """A project whose first cache is down."""
+    caches = f'["127.0.0.1:9/cache", "{registry.host}/purged/cache"]'
+    (tmp_path / "stagefleet.toml").write_text(
+        f'[http]\nretries = 0\n[projects.app]\nprimary = "{repository}"\n'
+        f'final = "{registry.host}/purged/final"\ncaches = {caches}\n'
+    )
 
 
 @pytest.fixture
@@ -43,6 +54,9 @@ def stages(registry, repository, tmp_path):
         pushed = [maker.push_image("purged/app", tag, layers=[b"shared", tag.encode()]) for tag in ids]
         maker.push_tag(pushed[1], "somebodys")
         maker.push_image("purged/app", "v1.0", layers=[b"not ours"])
+        for path in ("purged/cache", "purged/final"):
+            maker.push_image(path, ids[0], layers=[b"shared"])
+            maker.push_image(path, "latest", layers=[b"shared"])
     first, _, last = map(StageId.parse, ids)
     where = Repository.parse(repository)
     with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
@@ -59,21 +73,24 @@ def stages(registry, repository, tmp_path):
     return ids
 
 
+@pytest.mark.usefixtures("_project")
 def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     command, registry, repository, stages, digests_in
 ):
     before = digests_in(registry, "purged/app")
 
-    planned = command("purge", repository, "--dry-run", "--json")
+    planned = command("purge", "--project", "app", "--dry-run", "--json")
     assert 0 == planned.code
     *groups, summary = planned.objects
     assert ORDER == [group["group"] for group in groups]
-    assert [2, 1, 1, 1, 1, 1] == [group["total"] for group in groups]
+    assert [2, 1, 1, 1, 1, 1, 1] == [group["total"] for group in groups]
     assert sorted(stages[:2]) == sorted(groups[0]["items"])
     assert ["latest"] == groups[4]["items"]
-    assert all(group["size"] for group in groups if group["group"] != "custom-tags")
-    assert (7, "planned") == (summary["total"], summary["state"])
-    assert {f"{repository}:somebodys", f"{repository}:v1.0"} == set(summary["unknown"])
+    assert all(group["size"] for group in groups[:4])
+    assert 0 == groups[6]["size"]  # all of it is held by a tag that stays
+    assert (8, "planned") == (summary["total"], summary["state"])
+    final = f"{registry.host}/purged/final:latest"
+    assert {f"{repository}:somebodys", f"{repository}:v1.0", final} == set(summary["unknown"])
     assert [f"{repository}:client-id-me-1700000000000"] == summary["kept"]
     assert before == digests_in(registry, "purged/app")
 
@@ -81,13 +98,17 @@ def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     assert (2, before) == (refused.code, digests_in(registry, "purged/app"))
     assert "--yes" in refused.err
 
-    purged = command("purge", repository, "--yes", "--json")
+    purged = command("purge", "--project", "app", "--yes", "--json")
     *groups, summary = purged.objects
     assert (0, ORDER) == (purged.code, [group["group"] for group in groups]), purged.err
-    assert (7, 7, 0) == (summary["total"], summary["succeeded"], summary["failed"])
+    assert (8, 8, 0) == (summary["total"], summary["succeeded"], summary["failed"])
     kept = ("client-id-me-1700000000000", "somebodys", "v1.0")
     assert {tag: before[tag] for tag in kept} == digests_in(registry, "purged/app")
+    for path in ("purged/cache", "purged/final"):
+        assert ["latest"] == list(digests_in(registry, path))
     puts = [
-        path for method, path, _ in registry.requests() if method == "PUT" and path.endswith(f"/{stages[0]}")
+        path
+        for method, path, _ in registry.requests()
+        if (method, path) == ("PUT", f"/v2/purged/app/manifests/{stages[0]}")
     ]
     assert 1 == len(puts)  # its own push: it went with its custom tag, and was not moved aside
