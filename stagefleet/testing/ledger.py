@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from stagefleet.errors import (
     CoordinatorLostError,
@@ -40,19 +39,11 @@ from stagefleet.runs.model import (
 )
 from stagefleet.settings import RunSettings
 from stagefleet.testing.record import RunRecord
-from stagefleet.testing.switchboard import MemorySwitchboard
+from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
 __all__ = ["MemoryLedger", "Message"]
 
 _HOST_PATIENCE = 3  # times the age from which a message may count as lost
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What the broker carries: look at this item of this run, or (-1) coordinate it."""
-
-    run: str
-    index: int
 
 
 class MemoryLedger(MemorySwitchboard):
@@ -329,9 +320,6 @@ class MemoryLedger(MemorySwitchboard):
 
     def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
         self.broker.extend(Message(record.id, index) for index in indexes)
-
-    def _send_call(self, run: str) -> None:
-        self.broker.append(Message(run, -1))
 
     def _queue(self, record: RunRecord) -> str:
         return self._queue_of(record.order.operation)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from stagefleet.runs.model import RunState, Visit
 from stagefleet.settings import RunSettings
 from stagefleet.testing.record import Coordinator, RunRecord
 
-__all__ = ["MemorySwitchboard"]
+__all__ = ["MemorySwitchboard", "Message"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the broker carries: look at this item of this run, or (-1) coordinate it."""
+
+    run: str
+    index: int
 
 
 class MemorySwitchboard:
     """A part of `MemoryLedger`; keeps the promises of `Switchboard`."""
 
+    broker: deque[Message]
     _settings: RunSettings
     _records: dict[str, RunRecord]
     _keys: dict[str, str]
 
     def _step(self) -> AbstractContextManager[float]:
-        raise NotImplementedError
-
-    def _send_call(self, run: str) -> None:
         raise NotImplementedError
 
     def attend(self, run: str) -> Visit | None:
@@ -104,4 +112,4 @@ class MemorySwitchboard:
     def _summon(self, record: RunRecord, now: float) -> None:
         record.coordinator = Coordinator.CALLED
         record.call_at = now + self._settings.lease_seconds
-        self._send_call(record.id)
+        self.broker.append(Message(record.id, -1))
