@@ -1,0 +1,25 @@
+"""Commands on projects used wrongly: refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["publish"], "which project?"),
+        (["publish", "--project", "other"], "no project 'other'"),
+        (["publish", "--project", "bare"], "no final storage"),
+        (["publish", "--project", "bare", "--caches"], "no caches"),
+        (["copy", "--from-project", "bare"], "no secondary storages"),
+        (["list", "--final", "127.0.0.1:5/app"], "name one with --project"),
+        (["list", "--project", "bare", "127.0.0.1:5/app"], "leave out"),
+        (["delete", "--project", "bare"], "no stage is named"),
+    ],
+)
+def test_wrong_use_is_refused_before_anything_starts(command, tmp_path, arguments, words):
+    (tmp_path / "stagefleet.toml").write_text('[projects.bare]\nprimary = "127.0.0.1:9/app"\n')
+    result = command(*arguments)
+    assert (2, "") == (result.code, result.out)
+    assert words in result.err
