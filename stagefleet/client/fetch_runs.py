@@ -14,7 +14,7 @@ from stagefleet.locks import HeldLock, LockInfo
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Run
+from stagefleet.runs.model import Outcome, Run
 
 __all__ = ["FetchRuns", "StageHold"]
 
@@ -158,9 +158,7 @@ class FetchRuns(Desk):
             StagefleetError: As in `for_each_fetch_stage`.
         """
         with self.holding_stages(source, [stage_id], hosts=hosts) as hold:
-            run = self.for_each_fetch_stage(source, [stage_id], hosts=hosts)
-            if run.error is not None:
-                raise run.error.as_exception()
+            self.for_each_fetch_stage(source, [stage_id], _raise_failure, hosts=hosts)
             yield hold
 
     def _fetch_work(
@@ -174,6 +172,11 @@ class FetchRuns(Desk):
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
         self._notice(f"waiting for {lock.name}, which is being removed")
+
+
+def _raise_failure(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        raise outcome.error.as_exception()
 
 
 def _roles(source: Source) -> Roles:

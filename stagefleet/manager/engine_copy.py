@@ -16,9 +16,6 @@ from stagefleet.storages.engine import EngineStorage
 
 __all__ = ["copy_from_engine", "copy_into_engine"]
 
-_WRITE_SECONDS = 15.0
-"""What is left of the item's lease when a push starts; while it lasts the lease is renewed."""
-
 
 def copy_into_engine(
     source: RegistryStorage, destination: EngineStorage, stage_id: StageId, *, verify: bool, leash: Leash
@@ -75,7 +72,7 @@ def copy_from_engine(
     is_new = engine.find(name) is None
     engine.tag(source.name_of(stage_id), str(address), str(stage_id))
     try:
-        leash.require(_WRITE_SECONDS)
+        leash.check()  # no more: a push that another attempt repeats changes nothing
         moved = engine.push(address.tagged(str(stage_id)), leash=leash)
     finally:
         if is_new:

@@ -6,42 +6,78 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from stagefleet import Fleet
 from stagefleet.settings import EngineSettings, RunSettings, Settings
-from tests.services import ImageMaker, archive_of, stage_id_of
+from tests.services import DockerEngine, ImageMaker, RedisServer, Workers, archive_of, stage_id_of
 
 HOSTS = ("one", "two")
 RUNS: dict[str, Any] = {
-    "lease_seconds": 20,
+    "lease_seconds": 6,
+    "renewal_seconds": 2,
     "sweep_seconds": 0.5,
     "republish_seconds": 1,
     "backoff_seconds": 0.05,
+    "max_attempts": 2,
 }
+HTTP = {"connect_timeout_seconds": 1, "write_timeout_seconds": 3}  # writes have to fit into a lease
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A Redis, and by host an engine and the worker that works with it."""
+
+    redis: RedisServer
+    engines: dict[str, DockerEngine]
+    workers: dict[str, Workers]
+
+
+@pytest.fixture(scope="module")
+def stand(service_folder):
+    """One a module: its tests leave workers running, and engines are emptied for each."""
+    with ExitStack() as stack:
+        redis = RedisServer(service_folder("redis"))
+        stack.callback(redis.stop)
+        redis.start()
+        engines, workers = {}, {}
+        for name in HOSTS:
+            engine = engines[name] = DockerEngine(service_folder("engine"))
+            stack.callback(engine.stop)
+            engine.start()
+            folder = service_folder("workers")
+            environment = {
+                "STAGEFLEET_ENGINE__URL": engine.url,
+                "STAGEFLEET_ENGINE__HOST": name,
+                "STAGEFLEET_RUNS": json.dumps(RUNS),
+                "STAGEFLEET_HTTP": json.dumps(HTTP),
+                "DOCKER_CONFIG": str(folder),
+            }
+            workers[name] = Workers(redis.url, folder, environment=environment)
+            stack.callback(workers[name].stop)
+            workers[name].start()
+        yield Stand(redis, engines, workers)
 
 
 @pytest.fixture
-def engines(make_engine):
-    return {name: make_engine() for name in HOSTS}
+def engines(stand):
+    for engine in stand.engines.values():
+        engine.renew()
+    return stand.engines
 
 
 @pytest.fixture
-def workers(make_workers, redis_server, engines, tmp_path):
-    """By host."""
+def workers(stand):
+    return stand.workers
 
-    def start(name, server):
-        environment = {
-            "STAGEFLEET_ENGINE__URL": server.url,
-            "STAGEFLEET_ENGINE__HOST": name,
-            "STAGEFLEET_RUNS": json.dumps(RUNS),
-            "DOCKER_CONFIG": str(tmp_path),
-        }
-        return make_workers(redis_server.url, concurrency=4, environment=environment)
 
-    return {name: start(name, server) for name, server in engines.items()}
+@pytest.fixture
+def redis_server(stand):
+    return stand.redis
 
 
 @pytest.fixture
@@ -51,7 +87,7 @@ def settings(engines):
 
 
 @pytest.fixture
-def fleet(redis_server, settings, workers):
+def fleet(redis_server, settings):
     with Fleet.connect(redis_server.url, settings=settings) as fleet:
         yield fleet
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.errors import HostMissingError, RemoteError, UsageError
 from stagefleet.names import Repository
 from stagefleet.roles import Roles
 from stagefleet.runs.model import ItemState, Outcome, RunState
@@ -42,14 +42,14 @@ def test_stages_go_to_the_hosts_that_were_named_and_to_no_others(fleet, engines,
     assert ["one", "two"] == fleet.hosts()
 
 
-def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, registry, make_registry, push):
+def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, workers, registry, make_registry, push):
     cache = make_registry()
     image = push("a")
     primary = Repository.parse(f"{registry.host}/stages/app")
     roles = Roles("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
     assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["one"]).state is RunState.SUCCEEDED
     with ImageMaker(cache) as maker:
-        assert image.digest == maker.digest("near", image.tag)
+        assert image.digest == maker.digest("near", image.tag), workers["one"].logged()
     registry.stop()
     assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["two"]).state is RunState.SUCCEEDED
     assert [f"{primary}:{image.tag}"] == engines["two"].tags()
@@ -59,24 +59,6 @@ def test_a_host_that_is_not_there_is_refused_with_those_that_are(fleet, registry
     image = push("a")
     with pytest.raises(HostMissingError, match="hosts that are there: one, two"):
         fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [image.tag], hosts=["one", "three"])
-
-
-def test_a_host_that_vanishes_fails_its_items_and_no_others(fleet, engines, workers, registry, push):
-    image = push("a")
-    engines["two"].pause()  # nothing of it is finished before it is lost
-    try:
-        run = fleet.for_each_fetch_stage(
-            f"{registry.host}/stages/app", [image.tag], all_hosts=True, detach=True
-        )
-        wait_until(lambda: fleet.run(run.id).claimed == 1 and fleet.run(run.id).succeeded == 1, "it starts")
-        workers["two"].kill_command()
-        outcomes: dict[str | None, Outcome] = {}
-        ended = fleet.watch(run.id, lambda outcome: outcomes.setdefault(outcome.host, outcome))
-    finally:
-        engines["two"].resume()
-    assert (RunState.FAILED, 1, 1) == (ended.state, ended.succeeded, ended.failed)
-    assert outcomes["two"].error.type in {"HostGoneError", "WorkerLostError"}
-    assert ItemState.SUCCEEDED is outcomes["one"].state
 
 
 def test_a_stage_that_comes_back_is_fetched_by_the_next_try(fleet, engines, registry, push):
@@ -109,12 +91,21 @@ def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
     engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
     with fleet.hold_stage("docker-daemon:app", tag) as hold:
         hold.check()
-        run = fleet.for_each_delete_stage("docker-daemon:app", [tag])
-        assert ("ImageInUseError", 1) == (run.error.type, run.failed)
+        outcomes: list[Outcome] = []
+        fleet.for_each_delete_stage("docker-daemon:app", [tag], outcomes.append)
+        assert ["ImageInUseError"] == [outcome.error.type for outcome in outcomes if outcome.error]
         skipping = UsePolicy(skip_used=True)
         assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag], policy=skipping).skipped
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
     assert [] == engines["one"].tags()
+
+
+def test_a_stage_that_cannot_be_fetched_is_not_held(fleet):
+    with (
+        pytest.raises(RemoteError, match="not what it was"),
+        fleet.hold_stage("docker-daemon:app", stage_id_of("gone")),
+    ):
+        pytest.fail("nothing is held")
 
 
 @pytest.mark.parametrize("ending", ["its input closes", "it is told to end", "it is killed"])
