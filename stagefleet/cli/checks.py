@@ -8,15 +8,17 @@ from enum import StrEnum
 from typing import Any
 
 from stagefleet.client import Fleet
+from stagefleet.client.hosts import live_hosts
 from stagefleet.connection import connect_redis, masked_url, reaching
 from stagefleet.errors import StagefleetError
 from stagefleet.names import Repository
-from stagefleet.runs.dispatch import QUEUES
+from stagefleet.runs.dispatch import QUEUES, queue_of
 from stagefleet.settings import Settings, docker_config_file, settings_file
 
 __all__ = ["Finding", "State", "examine_all"]
 
 _NO_WORKER_CODE = 4
+_FETCH = queue_of("fetch_stage")
 
 
 class State(StrEnum):
@@ -136,8 +138,14 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
         check = f"workers of {queue}"
         if slots:
             yield Finding(check, State.OK, f"{len(slots)} processes, {sum(slots)} items at once")
+        elif queue == _FETCH:  # a fleet without engines is whole
+            yield Finding(
+                check, State.WARNING, "none listens", "run stagefleet worker beside a Docker Engine"
+            )
         else:
             yield Finding(check, State.FAILED, "none listens", "run stagefleet worker", _NO_WORKER_CODE)
+    if hosts := live_hosts(workers):
+        yield Finding("hosts", State.OK, f"stages can be fetched to {', '.join(hosts)}")
 
 
 def _examine_docker_config() -> Finding:

@@ -99,6 +99,16 @@ def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, se
     )
 
 
+def test_a_fleet_without_engines_is_whole_and_one_with_them_names_its_hosts(in_fleet, ledger, services):
+    settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
+    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    assert ("warning", 0) == (found["workers of fetch"].state, found["workers of fetch"].code)
+    assert "hosts" not in found
+    ledger.beat(WorkerInfo("host:1", 8, ("fetch", "host.builder-1")), seconds=60)
+    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    assert "stages can be fetched to builder-1" == found["hosts"].message
+
+
 class TestWorker:
     @pytest.fixture
     def executed(self, monkeypatch):

@@ -1,0 +1,73 @@
+"""Which hosts a run is for, and what it does on each."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.client.hosts import choose_hosts, live_hosts
+from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.runs.model import WorkerInfo
+
+LIVE = ["a", "b"]
+
+
+def choose(asked=None, *, everywhere=False, own="a", live=LIVE):
+    return choose_hosts(asked, everywhere=everywhere, own=own, look=lambda: live)
+
+
+def test_hosts_are_those_of_live_workers_with_an_engine():
+    workers = [
+        WorkerInfo("w:1", 4, ("copy", "fetch", "host.b")),
+        WorkerInfo("w:2", 4, ("copy",)),
+        WorkerInfo("w:3", 4, ("fetch", "host.a")),
+        WorkerInfo("w:4", 4, ("fetch", "host.a")),
+    ]
+    assert ["a", "b"] == live_hosts(workers)
+
+
+def test_a_run_is_for_this_host_those_named_or_all():
+    assert ("a",) == choose()
+    assert ("b", "a") == choose(["b", "a", "b"])
+    assert ("a", "b") == choose(everywhere=True)
+
+
+@pytest.mark.parametrize("asked", [["c"], ["a", "c"]])
+def test_a_host_that_is_not_there_is_named_beside_those_that_are(asked):
+    with pytest.raises(HostMissingError, match=r"host 'c' .*there: a, b"):
+        choose(asked)
+
+
+def test_without_any_host_it_is_said_how_to_make_one():
+    for arguments in ({}, {"everywhere": True}):
+        with pytest.raises(HostMissingError, match=r"there: none.*stagefleet worker"):
+            choose(live=[], **arguments)
+
+
+def test_all_and_some_at_once_are_refused():
+    with pytest.raises(UsageError, match="not both"):
+        choose(["a"], everywhere=True)
+
+
+def test_one_string_is_not_taken_for_its_letters():
+    with pytest.raises(UsageError, match="list of names"):
+        choose("ab")
+
+
+def test_a_fetch_is_an_item_for_each_stage_and_host(fleet, ledger, make_stage):
+    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    ledger.beat(WorkerInfo("w:2", 4, ("fetch", "host.y")), seconds=60)
+    stages = [make_stage(1), make_stage(2)]
+    plan = fleet.plan_fetch_stage("src.test/app", stages, all_hosts=True)
+    assert [(stage, host) for stage in stages for host in ("x", "y")] == [
+        (outcome.item, outcome.host) for outcome in plan.outcomes()
+    ]
+
+
+def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(fleet, ledger, make_stage):
+    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    with pytest.raises(UsageError, match="no Docker Engine"):
+        fleet.plan_copy_stage("src.test/app", "dst.test/app", hosts=["x"])
+    with pytest.raises(UsageError, match="through a repository"):
+        fleet.plan_copy_stage("docker-daemon:a", "docker-daemon:b", hosts=["x"])
+    with pytest.raises(UsageError, match="another host"):
+        fleet.plan_delete_stage("docker-daemon:a", None, hosts=["x"])
