@@ -24,11 +24,16 @@ from stagefleet.use_policy import UsePolicy
 __all__ = ["copy_stages", "delete_stages", "list_stages"]
 
 RepositoryArgument = Annotated[
-    str | None, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)
+    str | None,
+    typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
 ]
-Source = Annotated[str | None, typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH", show_default=False)]
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
+]
 Destination = Annotated[
-    str | None, typer.Argument(metavar="DST", help="HOST[:PORT]/PATH", show_default=False)
+    str | None,
+    typer.Argument(metavar="DST", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
 ]
 FromProject = Annotated[
     str | None,
