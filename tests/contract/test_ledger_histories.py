@@ -362,7 +362,7 @@ _FAULTS = [name for name in vars(BrokenRecord) if not name.startswith("_")]
 def test_a_ledger_that_breaks_a_promise_is_found_out(fault: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(RunRecord, fault, getattr(BrokenRecord, fault))
     search = settings(
-        derandomize=True, database=None, max_examples=300, phases=[Phase.generate], deadline=None
+        derandomize=True, database=None, max_examples=3000, phases=[Phase.generate], deadline=None
     )
     with pytest.raises(AssertionError):
         run_state_machine_as_test(machine_over(lambda: Twin(MemoryBroker())), settings=search)

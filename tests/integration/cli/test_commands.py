@@ -123,7 +123,8 @@ class TestFleet:
         result = command("doctor", f"{registry.host}/app", "--json")
         states = {found["check"]: found["state"] for found in result.objects}
         assert 0 == result.code
-        assert {"ok"} == {state for check, state in states.items() if check != "redis disk"}
+        optional = {"redis disk", "workers of fetch"}  # this Redis keeps nothing, and no engine is there
+        assert {"ok"} == {state for check, state in states.items() if check not in optional}
 
 
 class TestRefusals:

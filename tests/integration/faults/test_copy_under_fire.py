@@ -28,8 +28,11 @@ def check(source, destination, show):
         assert set(source[1]) == {outcome["item"] for outcome in outcomes}
         assert STAGES == len(outcomes)
         shown = show(summary["run"])
-        counts = ("state", "total", "succeeded", "failed", "skipped", "cancelled", "claimed", "published")
-        assert ("succeeded", STAGES, STAGES, 0, 0, 0, 0, 0) == tuple(shown[name] for name in counts)
+        counts = ("state", "total", "failed", "cancelled", "claimed", "published")
+        assert ("succeeded", STAGES, 0, 0, 0, 0) == tuple(shown[name] for name in counts)
+        # Who was killed between the manifest and the finish has copied it: the next attempt skips it.
+        assert STAGES == shown["succeeded"] + shown["skipped"]
+        assert shown["skipped"] <= sum(outcome["attempts"] > 1 for outcome in outcomes)
         return outcomes
 
     return check

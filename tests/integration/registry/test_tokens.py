@@ -115,7 +115,8 @@ def test_a_token_that_ends_between_post_and_put_is_renewed_for_the_put(guarded, 
     assert upload is not None
     time.sleep(2.1)  # a token ends by the clock alone
     client.upload_bytes(upload, content)
-    assert [(PUSH,), (PUSH,)] == token_server.issued
+    assert {(PUSH,)} == set(token_server.issued)
+    assert len(token_server.issued) >= 2, "a slow machine may need one more: they last a second"
     assert content == client.fetch_blob(at(guarded), blob(content))
 
 
