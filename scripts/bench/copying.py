@@ -140,8 +140,8 @@ def _ratios(
 ) -> None:
     for name, values in seconds.items():
         figures.add(f"200 stages, {where}, {name}", f"{median_of(values):.2f} s")
-    ours = seconds["stagefleet -j 16"]
-    for name, values in seconds.items():
-        if "stagefleet" not in name:
-            ratio = median_of([mine / theirs for mine, theirs in zip(ours, values, strict=True)])
-            figures.add(f"stagefleet -j 16 / {name}, {where}", f"{ratio:.2f}", bounds.get(name, ""))
+    for ours in (name for name in seconds if "stagefleet" in name):
+        for name, values in seconds.items():
+            if "stagefleet" not in name:
+                ratio = median_of([mine / theirs for mine, theirs in zip(seconds[ours], values, strict=True)])
+                figures.add(f"{ours} / {name}, {where}", f"{ratio:.2f}", bounds.get(name, ""))

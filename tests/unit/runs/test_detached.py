@@ -169,10 +169,12 @@ def test_one_that_wants_no_more_cancels_its_run():
     assert ["cancelled"] == stage.receiver.told
 
 
-def test_an_end_that_nobody_wants_to_hear_is_given_up():
+def test_an_end_that_nobody_wants_to_hear_is_given_up(monkeypatch):
     stage = Stage()
     tell = stage.receiver.call
-    stage.receiver.call = lambda *arguments: tell(*arguments) if arguments[0] == URL else _refuse()
+    monkeypatch.setattr(
+        stage.receiver, "call", lambda *arguments: tell(*arguments) if arguments[0] == URL else _refuse()
+    )
     stage.deliver()
     assert ITEMS == stage.receiver.told
     assert RunState.SUCCEEDED is stage.state
