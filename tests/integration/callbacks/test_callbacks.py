@@ -11,6 +11,7 @@ from stagefleet.connection import connect_redis
 from stagefleet.runs.dispatch import queue_key
 from stagefleet.runs.model import Callback
 from tests.integration.workers.conftest import eventually
+from tests.services.receiver import Call
 
 COUNT = 20
 ITEMS = {f"item-{number}" for number in range(COUNT)}
@@ -85,7 +86,7 @@ def test_a_receiver_that_stays_away_loses_its_run(start_workers, submit, receive
 
 
 def test_a_worker_killed_between_callback_and_commit_is_followed_by_another(start_workers, submit, receiver):
-    killed = []
+    killed: list[Call] = []
 
     def kill_once(call):
         if call.path == "/outcome" and len(receiver.to("/outcome")) == 8 and not killed:

@@ -1,5 +1,7 @@
 """Runs started through Flower's API, as an orchestrator without Python does it."""
 
+from typing import cast
+
 import pytest
 import requests
 
@@ -91,7 +93,7 @@ def test_without_a_key_the_task_s_id_is_the_key(post, client, registry):
 )
 def test_wrong_arguments_are_refused_by_name(arguments, name):
     app = make_app(Settings(redis_url="redis://localhost:1/0"))
-    task = app.register_task(StartRunTask(_NoFleet))
+    task = app.register_task(StartRunTask(lambda: cast(Fleet, _NoFleet())))
     with pytest.raises(UsageError, match=name):
         task(**arguments)
 

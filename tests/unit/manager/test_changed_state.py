@@ -22,13 +22,15 @@ class LookUp:
 
 
 def test_a_look_up_that_succeeds_is_called_once():
-    look_up, pauses = LookUp(0), []
+    look_up = LookUp(0)
+    pauses: list[float] = []
     assert "found" == retry_on_changed_state(look_up, sleep=pauses.append)
     assert (1, []) == (look_up.calls, pauses)
 
 
 def test_the_fifth_try_is_the_last_and_pauses_double_up_to_ten_seconds():
-    look_up, pauses = LookUp(9), []
+    look_up = LookUp(9)
+    pauses: list[float] = []
     with pytest.raises(StorageStateChangedError):
         retry_on_changed_state(look_up, sleep=pauses.append)
     assert 5 == look_up.calls
