@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import pickle
+import pkgutil
 import re
 
 import pytest
@@ -62,6 +64,19 @@ def documented() -> dict[str, tuple[str, bool]]:
 def test_all_names_every_error_in_order():
     assert sorted(errors.__all__) == errors.__all__
     assert [error.__name__ for error in CLASSES] == errors.__all__
+
+
+def test_each_error_has_its_home_in_one_family():
+    families = [
+        importlib.import_module(f"stagefleet.errors.{found.name}")
+        for found in pkgutil.iter_modules(errors.__path__)
+    ]
+    named = [name for family in families for name in family.__all__]
+
+    assert errors.__all__ == sorted(named)
+    assert all(
+        vars(family)[name].__module__ == family.__name__ for family in families for name in family.__all__
+    )
 
 
 def test_the_docstring_draws_the_whole_tree():

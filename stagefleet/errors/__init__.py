@@ -1,0 +1,160 @@
+"""The errors of Stagefleet.
+
+    StagefleetError
+    +-- UsageError                    wrong use or configuration: exit code 2
+    |   +-- InvalidNameError          a malformed repository, digest or stage id
+    |   +-- SettingsError             the settings cannot be read
+    |   +-- TooManyItemsError         a run of more items than a run may have
+    |   +-- KeyConflictError          an idempotency key used before with other arguments
+    |   +-- RunNotFoundError          no such run, or it has expired
+    |   +-- StagesMissingError        stages were named that the source does not have
+    |   +-- CredentialsError          a login refused, or a credential helper that fails
+    |   +-- EngineMissingError        there is no Docker Engine here
+    |   +-- HostMissingError          no live worker has the Docker Engine of that host
+    +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
+    |   +-- RedisUnreachableError
+    |   +-- RegistryUnreachableError
+    |   |   +-- CertificateError      no trusted TLS connection (not retryable)
+    |   +-- EngineUnreachableError    a Docker Engine
+    |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
+    +-- RegistryError                 what a registry answered
+    |   +-- ForbiddenError            403
+    |   +-- NotFoundError             404
+    |   +-- RateLimitedError          429 (retryable)
+    |   +-- RegistryUnavailableError  5xx (retryable)
+    |   +-- ManifestRefusedError      a manifest was not accepted; names the blobs that it lacked (retryable)
+    |   +-- DeletionDisabledError     deletion is switched off
+    +-- EngineError                   what a Docker Engine answered
+    +-- ContentError                  what arrived is not what was asked for
+    |   +-- DigestMismatchError       (retryable)
+    |   +-- TruncatedError            (retryable)
+    |   +-- UnsupportedManifestError  neither a manifest nor an index that we know
+    |   +-- BrokenStageError          the registry knows of the stage but cannot give it
+    |   +-- BrokenRecordError         a record whose labels are missing or cannot be read
+    +-- StageNotFoundError            the stage does not exist, or not any more
+    +-- StorageStateChangedError      what was found a moment ago is there no more: look again (retryable)
+    +-- ImageInUseError               a job or a container on the host uses the image
+    +-- CustomTagError                a custom tag is missing, or names another image than its stage
+    +-- SharedDigestError             deleting would take tags that nobody asked for
+    +-- LeaseLostError                somebody else may hold the item by now
+    +-- LockTimeoutError              a lock was not to be had in time (retryable)
+    +-- LockLostError                 the lease of a lock is over (retryable)
+    +-- ItemCancelledError            the run was cancelled while the item was under way
+    +-- WorkerLostError               the worker of an item vanished
+    +-- HostGoneError                 the host that an item was for has no worker any more
+    +-- CoordinatorLostError          the client that held a run's callback vanished
+    +-- CallbackError                 who is to be called back does not take it (retryable)
+    +-- CallbackGoneError             who is to be called back wants no more of the run
+    +-- CallbackLostError             who is to be called back stayed away for too long
+    +-- RemoteError                   an error of a worker, as its outcome carries it
+
+Every error survives pickling, says what a person can do, and never holds a password or token.
+"""
+
+from stagefleet.errors.answers import (
+    DeletionDisabledError,
+    EngineError,
+    ForbiddenError,
+    ManifestRefusedError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
+)
+from stagefleet.errors.base import StagefleetError
+from stagefleet.errors.fleet import (
+    CallbackError,
+    CallbackGoneError,
+    CallbackLostError,
+    CoordinatorLostError,
+    HostGoneError,
+    ItemCancelledError,
+    LeaseLostError,
+    LockLostError,
+    LockTimeoutError,
+    RemoteError,
+    WorkerLostError,
+)
+from stagefleet.errors.reach import (
+    CertificateError,
+    EngineUnreachableError,
+    NoWorkerError,
+    RedisUnreachableError,
+    RegistryUnreachableError,
+    UnreachableError,
+)
+from stagefleet.errors.storage import (
+    BrokenRecordError,
+    BrokenStageError,
+    ContentError,
+    CustomTagError,
+    DigestMismatchError,
+    ImageInUseError,
+    SharedDigestError,
+    StageNotFoundError,
+    StorageStateChangedError,
+    TruncatedError,
+    UnsupportedManifestError,
+)
+from stagefleet.errors.usage import (
+    CredentialsError,
+    EngineMissingError,
+    HostMissingError,
+    InvalidNameError,
+    KeyConflictError,
+    RunNotFoundError,
+    SettingsError,
+    StagesMissingError,
+    TooManyItemsError,
+    UsageError,
+)
+
+__all__ = [
+    "BrokenRecordError",
+    "BrokenStageError",
+    "CallbackError",
+    "CallbackGoneError",
+    "CallbackLostError",
+    "CertificateError",
+    "ContentError",
+    "CoordinatorLostError",
+    "CredentialsError",
+    "CustomTagError",
+    "DeletionDisabledError",
+    "DigestMismatchError",
+    "EngineError",
+    "EngineMissingError",
+    "EngineUnreachableError",
+    "ForbiddenError",
+    "HostGoneError",
+    "HostMissingError",
+    "ImageInUseError",
+    "InvalidNameError",
+    "ItemCancelledError",
+    "KeyConflictError",
+    "LeaseLostError",
+    "LockLostError",
+    "LockTimeoutError",
+    "ManifestRefusedError",
+    "NoWorkerError",
+    "NotFoundError",
+    "RateLimitedError",
+    "RedisUnreachableError",
+    "RegistryError",
+    "RegistryUnavailableError",
+    "RegistryUnreachableError",
+    "RemoteError",
+    "RunNotFoundError",
+    "SettingsError",
+    "SharedDigestError",
+    "StageNotFoundError",
+    "StagefleetError",
+    "StagesMissingError",
+    "StorageStateChangedError",
+    "TooManyItemsError",
+    "TruncatedError",
+    "UnreachableError",
+    "UnsupportedManifestError",
+    "UsageError",
+    "WorkerLostError",
+]

@@ -1,0 +1,108 @@
+"""What a registry or a Docker Engine answers instead of doing what it was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stagefleet.errors.base import StagefleetError
+
+__all__ = [
+    "DeletionDisabledError",
+    "EngineError",
+    "ForbiddenError",
+    "ManifestRefusedError",
+    "NotFoundError",
+    "RateLimitedError",
+    "RegistryError",
+    "RegistryUnavailableError",
+]
+
+
+class RegistryError(StagefleetError):
+    """A registry answered with an error.
+
+    Args:
+        message: What went wrong and what to do, for a person.
+        method: The HTTP method of the request.
+        repository: The repository asked, as `host/path`.
+        status: The HTTP status of the answer.
+        codes: The registry's own error codes (OCI distribution specification 1.1, "Error Codes").
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str = "",
+        repository: str = "",
+        status: int = 0,
+        codes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.method = method
+        self.repository = repository
+        self.status = status
+        self.codes = codes
+
+
+class ForbiddenError(RegistryError):
+    """The login is known but may not do this (403)."""
+
+
+class NotFoundError(RegistryError):
+    """The repository, manifest or blob does not exist (404)."""
+
+
+class RateLimitedError(RegistryError):
+    """The registry asks to slow down (429), for longer than the settings let a request wait.
+
+    Args:
+        message: As in `RegistryError`.
+        retry_after_seconds: How long the registry asked to wait, None if it did not say.
+        **context: As in `RegistryError`.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RegistryUnavailableError(RegistryError):
+    """The registry fails inside (5xx)."""
+
+    retryable = True
+
+
+class ManifestRefusedError(RegistryError):
+    """A manifest was refused because blobs or members that it names are not there.
+
+    Args:
+        message: As in `RegistryError`.
+        missing: The digests that the registry named; empty if it named none.
+        **context: As in `RegistryError`.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, missing: tuple[str, ...] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.missing = missing
+
+
+class DeletionDisabledError(RegistryError):
+    """Deletion is switched off in the registry; says which setting turns it on."""
+
+
+class EngineError(StagefleetError):
+    """A Docker Engine answered with an error.
+
+    Args:
+        message: What went wrong, in the engine's words, and what to do.
+        status: The HTTP status of the answer; 0 for an error in the middle of a pull or push.
+    """
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,30 @@
+"""What all errors of Stagefleet have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+__all__ = ["StagefleetError"]
+
+
+def _rebuild(cls: type[StagefleetError], args: tuple[Any, ...], state: dict[str, Any]) -> StagefleetError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class StagefleetError(Exception):
+    """The base of all errors that Stagefleet raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same attempt may succeed later without anybody changing anything."""
+    exit_code: ClassVar[int] = 1
+    """The command's exit code when this error ends it."""
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., StagefleetError], tuple[type[Self], tuple[Any, ...], dict[str, Any]]]:
+        """Pickle by state, so that keyword-only constructors do not matter."""
+        return _rebuild, (type(self), self.args, dict(self.__dict__))

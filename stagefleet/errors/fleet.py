@@ -1,0 +1,87 @@
+"""What happens to runs, items and locks in a fleet of many."""
+
+from __future__ import annotations
+
+from stagefleet.errors.base import StagefleetError
+
+__all__ = [
+    "CallbackError",
+    "CallbackGoneError",
+    "CallbackLostError",
+    "CoordinatorLostError",
+    "HostGoneError",
+    "ItemCancelledError",
+    "LeaseLostError",
+    "LockLostError",
+    "LockTimeoutError",
+    "RemoteError",
+    "WorkerLostError",
+]
+
+
+class LeaseLostError(StagefleetError):
+    """The lease on the item is over: somebody else may hold it by now."""
+
+
+class LockTimeoutError(StagefleetError):
+    """A lock was not to be had in time; says who has it."""
+
+    retryable = True
+
+
+class LockLostError(StagefleetError):
+    """The lease of a lock is over: somebody else may hold it by now."""
+
+    retryable = True
+
+
+class ItemCancelledError(StagefleetError):
+    """The run was cancelled while the item was under way."""
+
+
+class WorkerLostError(StagefleetError):
+    """The worker of an item vanished, as often as an item may be tried."""
+
+
+class HostGoneError(StagefleetError):
+    """The host that an item was for has no worker any more."""
+
+
+class CoordinatorLostError(StagefleetError):
+    """The client that held a run's callback vanished."""
+
+
+class CallbackError(StagefleetError):
+    """Who is to be called back does not answer, or not with a success.
+
+    Args:
+        message: Who, and what came instead.
+        retry_after_seconds: How long the receiver asked to wait, None if it did not say.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CallbackGoneError(StagefleetError):
+    """Who is to be called back wants no more of the run, which so is cancelled."""
+
+
+class CallbackLostError(StagefleetError):
+    """Who is to be called back stayed away for longer than the settings allow."""
+
+
+class RemoteError(StagefleetError):
+    """An error that happened in a worker, as its outcome carries it.
+
+    Args:
+        message: The error's message.
+        type_name: The name of the error's class in the worker.
+    """
+
+    def __init__(self, message: str, *, type_name: str) -> None:
+        super().__init__(message)
+        self.type_name = type_name

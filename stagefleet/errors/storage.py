@@ -1,0 +1,71 @@
+"""What is found in a storage, and is not what was wanted."""
+
+from __future__ import annotations
+
+from stagefleet.errors.base import StagefleetError
+
+__all__ = [
+    "BrokenRecordError",
+    "BrokenStageError",
+    "ContentError",
+    "CustomTagError",
+    "DigestMismatchError",
+    "ImageInUseError",
+    "SharedDigestError",
+    "StageNotFoundError",
+    "StorageStateChangedError",
+    "TruncatedError",
+    "UnsupportedManifestError",
+]
+
+
+class ContentError(StagefleetError):
+    """What arrived is not what was asked for."""
+
+
+class DigestMismatchError(ContentError):
+    """Content whose digest or size is not the one that names it."""
+
+    retryable = True
+
+
+class TruncatedError(ContentError):
+    """Content that broke off and could not be resumed."""
+
+    retryable = True
+
+
+class UnsupportedManifestError(ContentError):
+    """A manifest of a kind that is neither Docker's nor OCI's."""
+
+
+class BrokenStageError(ContentError):
+    """The registry knows of the stage, but cannot give its manifest or one of its blobs."""
+
+
+class BrokenRecordError(ContentError):
+    """A record whose labels are missing or say what cannot be; it is left alone."""
+
+
+class StageNotFoundError(StagefleetError):
+    """The stage does not exist, or not any more."""
+
+
+class StorageStateChangedError(StagefleetError):
+    """A storage is not any more what it was found to be a moment ago: look again, and go on from there."""
+
+    retryable = True
+    retry_after_seconds = 2.0
+    """The shortest pause before the next look."""
+
+
+class ImageInUseError(StagefleetError):
+    """A job or a container on the host uses the image; says which, and what to do."""
+
+
+class CustomTagError(StagefleetError):
+    """A custom tag is missing, or names another image than the stage that it was given to."""
+
+
+class SharedDigestError(StagefleetError):
+    """Deleting would take tags that nobody asked for, and the registry leaves no other way."""

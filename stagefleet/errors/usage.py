@@ -1,0 +1,60 @@
+"""Wrong use or configuration: nothing was started."""
+
+from __future__ import annotations
+
+from stagefleet.errors.base import StagefleetError
+
+__all__ = [
+    "CredentialsError",
+    "EngineMissingError",
+    "HostMissingError",
+    "InvalidNameError",
+    "KeyConflictError",
+    "RunNotFoundError",
+    "SettingsError",
+    "StagesMissingError",
+    "TooManyItemsError",
+    "UsageError",
+]
+
+
+class UsageError(StagefleetError):
+    """Wrong use or configuration; nothing was started."""
+
+    exit_code = 2
+
+
+class InvalidNameError(UsageError, ValueError):
+    """A malformed repository, reference, digest or stage id."""
+
+
+class SettingsError(UsageError):
+    """Settings that cannot be read; names the file and the key."""
+
+
+class TooManyItemsError(UsageError):
+    """A run of more items than a run may have."""
+
+
+class KeyConflictError(UsageError):
+    """An idempotency key that was used before with other arguments."""
+
+
+class RunNotFoundError(UsageError):
+    """No such run, or it has expired."""
+
+
+class StagesMissingError(UsageError):
+    """Stages were named that the source does not have."""
+
+
+class CredentialsError(UsageError):
+    """A registry refused the login, or a credential helper failed; says which file was read."""
+
+
+class EngineMissingError(UsageError):
+    """There is no Docker Engine here."""
+
+
+class HostMissingError(UsageError):
+    """No live worker has the Docker Engine of a host that was named; says which hosts there are."""
