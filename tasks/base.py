@@ -166,12 +166,16 @@ class Workshop:
 
     def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
         """How long to wait before the next attempt, None if there is no use in one."""
-        if not error.retryable:
+        pauses = error.retry_pauses_seconds
+        if not error.retryable or (pauses and claim.attempt > len(pauses)):
             return None
-        settings = self._settings
-        pause = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2 ** (claim.attempt - 1))
-        asked_for = getattr(error, "retry_after_seconds", None) or 0.0
-        return round(max(_jittered(pause), asked_for), 3)
+        if pauses:
+            pause, shortest = pauses[claim.attempt - 1], pauses[0]
+        else:
+            settings = self._settings
+            pause = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2 ** (claim.attempt - 1))
+            shortest = getattr(error, "retry_after_seconds", None) or 0.0
+        return round(max(_jittered(pause), shortest), 3)
 
     def _order(self, run: str) -> Order | None:
         """The run's order; read once a process, as it never changes."""

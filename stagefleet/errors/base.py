@@ -20,6 +20,8 @@ class StagefleetError(Exception):
 
     retryable: ClassVar[bool] = False
     """Whether the same attempt may succeed later without anybody changing anything."""
+    retry_pauses_seconds: ClassVar[tuple[float, ...]] = ()
+    """The pause before each further attempt, after which there is none; where empty, the settings say."""
     exit_code: ClassVar[int] = 1
     """The command's exit code when this error ends it."""
 

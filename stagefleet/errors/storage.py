@@ -55,8 +55,7 @@ class StorageStateChangedError(StagefleetError):
     """A storage is not any more what it was found to be a moment ago: look again, and go on from there."""
 
     retryable = True
-    retry_after_seconds = 2.0
-    """The shortest pause before the next look."""
+    retry_pauses_seconds = (2.0, 4.0, 8.0, 10.0)
 
 
 class ImageInUseError(StagefleetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -12,9 +13,8 @@ from stagefleet.errors import StorageStateChangedError
 
 __all__ = ["retry_on_changed_state"]
 
-_TRIES = 5
-_FIRST_PAUSE_SECONDS = 2.0
-_LONGEST_PAUSE_SECONDS = 10.0
+_PAUSES_SECONDS = StorageStateChangedError.retry_pauses_seconds
+_TRIES = len(_PAUSES_SECONDS) + 1
 
 _LOGGER = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -34,7 +34,7 @@ def retry_on_changed_state(
     Raises:
         StorageStateChangedError: The state changed at the last try too.
     """
-    pause = _FIRST_PAUSE_SECONDS
+    pauses = itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1]))
     for left in range(max(1, tries) - 1, -1, -1):
         try:
             return look_up()
@@ -42,6 +42,5 @@ def retry_on_changed_state(
             if not left:
                 raise
             _LOGGER.warning("%s; looking again, %d tries left", error, left)
-        sleep(pause * random.uniform(0.75, 1.0))  # noqa: S311 - jitter, no secret
-        pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause)
+        sleep(next(pauses) * random.uniform(0.75, 1.0))  # noqa: S311 - jitter, no secret
     raise AssertionError("the last try returns or raises")

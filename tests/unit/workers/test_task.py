@@ -14,6 +14,7 @@ from stagefleet.errors import (
     RateLimitedError,
     RedisUnreachableError,
     RegistryUnavailableError,
+    StorageStateChangedError,
 )
 from stagefleet.manager import Produced
 from stagefleet.runs.leases import LeaseKeeper
@@ -136,6 +137,20 @@ def test_a_registry_that_asks_for_a_longer_pause_gets_it(fleet):
     fleet.now += 2
     fleet.ledger.sweep()
     assert 1 == len(fleet.ledger.broker)
+
+
+def test_an_error_that_knows_its_pauses_is_tried_again_after_those_and_no_more(fleet):
+    run = fleet.submit("a")
+    claim = fleet.ledger.claim(run, 0, "me")
+    attempts = [
+        type(claim)(run, 0, "a", claim.fence, attempt, claim.claimed_at, claim.lease_until)
+        for attempt in range(1, 6)
+    ]
+    error = StorageStateChangedError("gone")
+    pauses = [fleet.workshop._pause_seconds(error, attempt) for attempt in attempts]
+    for pause, longest in zip(pauses[:4], (2, 4, 8, 10), strict=True):
+        assert max(2, longest / 2) <= pause <= longest
+    assert pauses[4] is None
 
 
 def test_an_error_that_stays_fails_at_once(fleet):
