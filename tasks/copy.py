@@ -18,7 +18,9 @@ def copy_stage(manager: StageManager, job: Job) -> Produced:
     source, destination = parse_address(options["source"]), parse_address(options["destination"])
     stage_id, verify = StageId.parse(job.item), options.get("verify", False)
     if isinstance(source, DockerDaemon) or isinstance(destination, DockerDaemon):
-        return manager.host.copy_stage(source, destination, stage_id, verify=verify, leash=job.leash)
+        return manager.host.copy_stage(
+            source, destination, stage_id, run=job.run, verify=verify, leash=job.leash
+        )
     return manager.copy_stage(
         source,
         destination,

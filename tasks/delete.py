@@ -26,7 +26,7 @@ def delete_stage(manager: StageManager, job: Job) -> Produced:
     evict_stage(manager, caches, stage_id, run=job.run, asked=job.asked, leash=job.leash)
     if isinstance(address, DockerDaemon):
         policy = UsePolicy.of_options(job.options)
-        return manager.host.delete_stage(address, stage_id, policy, leash=job.leash)
+        return manager.host.delete_stage(address, stage_id, policy, run=job.run, leash=job.leash)
     return manager.delete_stage(
         address,
         stage_id,

@@ -6,6 +6,8 @@ image's id stays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stagefleet.errors import EngineError, NotFoundError, StageNotFoundError
 from stagefleet.manager.produced import Produced
 from stagefleet.names import StageId
@@ -16,9 +18,18 @@ from stagefleet.storages.engine import EngineStorage
 
 __all__ = ["copy_from_engine", "copy_into_engine"]
 
+Drop = Callable[[str], object]
+"""Takes away a name that only the copy needed."""
+
 
 def copy_into_engine(
-    source: RegistryStorage, destination: EngineStorage, stage_id: StageId, *, verify: bool, leash: Leash
+    source: RegistryStorage,
+    destination: EngineStorage,
+    stage_id: StageId,
+    *,
+    drop: Drop,
+    verify: bool,
+    leash: Leash,
 ) -> Produced:
     """Pull a stage, and name it as the engine's stages are named.
 
@@ -26,6 +37,7 @@ def copy_into_engine(
         source: The repository that has it.
         destination: The engine.
         stage_id: Which.
+        drop: Takes the repository's name for it away again.
         verify: Skip it if the engine has it with the same image id.
         leash: Holds the work back.
 
@@ -52,12 +64,18 @@ def copy_into_engine(
         raise StageNotFoundError(f"{source.address} has no stage {stage_id} any more") from error
     engine.tag(str(reference), project, str(stage_id))
     if is_new:
-        engine.remove(str(reference))
+        drop(str(reference))
     return Produced(destination.describe(stage_id).as_json(), bytes=moved)
 
 
 def copy_from_engine(
-    source: EngineStorage, destination: RegistryStorage, stage_id: StageId, *, verify: bool, leash: Leash
+    source: EngineStorage,
+    destination: RegistryStorage,
+    stage_id: StageId,
+    *,
+    drop: Drop,
+    verify: bool,
+    leash: Leash,
 ) -> Produced:
     """Push a stage under the destination's name; arguments as for `copy_into_engine`.
 
@@ -76,7 +94,7 @@ def copy_from_engine(
         moved = engine.push(address.tagged(str(stage_id)), leash=leash)
     finally:
         if is_new:
-            engine.remove(name)
+            drop(name)
     return Produced(destination.describe(stage_id).as_json(), bytes=moved)
 
 

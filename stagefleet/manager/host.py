@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Protocol
 
 from stagefleet.errors import EngineError, ImageInUseError, UsageError
@@ -13,6 +13,7 @@ from stagefleet.manager.fetch import StageFetch, Stages
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.image_use import ImageUse
 from stagefleet.manager.produced import Produced
+from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
@@ -62,7 +63,8 @@ class HostManager:
         self._client = client
         self._engine = engine
         self._host = host
-        self._locks = ImageLocks(locks, host)
+        self._images = ImageLocks(locks, host)
+        self._turns = StageLocks(locks, host=host)
         self._last_used = last_used
 
     def close(self) -> None:
@@ -94,7 +96,7 @@ class HostManager:
             LockTimeoutError: Its image is being removed, and that takes too long.
         """
         fetch = StageFetch(self._stages, self._client, self._engine, self._note, roles, run=run, leash=leash)
-        with self._locks.hold(image_of(roles.primary, stage_id), check=leash.check):
+        with self._images.hold(image_of(roles.primary, stage_id), check=leash.check):
             return fetch.carry_out(stage_id)
 
     def copy_stage(
@@ -103,54 +105,61 @@ class HostManager:
         destination: Repository | DockerDaemon,
         stage_id: StageId,
         *,
+        run: str,
         verify: bool,
         leash: Leash,
     ) -> Produced:
         """Copy a stage from the engine to a repository, or from a repository to the engine.
 
+        If another copy of it is under way, that one is waited for, and what it brought counts: skipped.
+
         Raises:
             StageNotFoundError: The source does not have it.
+            LockTimeoutError: It is being copied or deleted by others for too long.
         """
-        with ExitStack() as held:
-            for address in (source, destination):
-                if isinstance(address, DockerDaemon):
-                    held.enter_context(self._locks.hold(image_of(address, stage_id), check=leash.check))
+        with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
+            verify = verify or turn.has_waited
             match source, destination:
                 case Repository(), DockerDaemon():
                     return copy_into_engine(
                         RegistryStorage(self._client, source),
                         EngineStorage(self._engine, destination),
                         stage_id,
+                        drop=self._drop,
                         verify=verify,
-                        leash=leash,
+                        leash=turn,
                     )
                 case DockerDaemon(), Repository():
                     return copy_from_engine(
                         EngineStorage(self._engine, source),
                         RegistryStorage(self._client, destination),
                         stage_id,
+                        drop=self._drop,
                         verify=verify,
-                        leash=leash,
+                        leash=turn,
                     )
         raise UsageError(
             f"{source} to {destination}: one of the two has to be a repository, the other an engine"
         )
 
     def delete_stage(
-        self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, leash: Leash
+        self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, run: str, leash: Leash
     ) -> Produced:
         """Remove a stage from the engine; that it is gone is success.
 
         Raises:
             ImageInUseError: A job or a container uses it; names it and the option that helps.
+            LockTimeoutError: It is being copied for too long.
         """
-        storage = EngineStorage(self._engine, address)
-        name = storage.name_of(stage_id)
+        with self._turns.deleting(address, stage_id, run=run, leash=leash) as turn:
+            return self._remove(EngineStorage(self._engine, address).name_of(stage_id), policy, turn)
+
+    def _remove(self, name: str, policy: UsePolicy, leash: Leash) -> Produced:
         found = self._engine.find(name)
         if found is None:
             return Produced()
         try:
-            with self._locks.exclude(name):
+            with self._images.exclude(name):
                 if not ImageUse(self._engine, policy).make_free(name, str(found["Id"])):
                     return Produced(skipped=True)
                 leash.check()
@@ -165,6 +174,11 @@ class HostManager:
             # A container was started after we had looked.
             raise ImageInUseError(f"{error}; skip it with --skip-used") from error
         return Produced()
+
+    def _drop(self, name: str) -> None:
+        """Take a name away that was there for a copy alone; a job that fetched it meanwhile keeps it."""
+        with suppress(ImageInUseError), self._images.exclude(name):
+            self._engine.remove(name)
 
     def _note(self, image: str) -> None:
         if self._last_used is not None:

@@ -56,11 +56,11 @@ class StageManager:
         *,
         locks: LockManager | None = None,
     ) -> None:
-        self.records = RecordManager(client, book)
         self._client = client
         self._book = book
         self._descriptions = MemoryDescriptions() if descriptions is None else descriptions
         self._turns = StageLocks(MemoryLocks() if locks is None else locks)
+        self.records = RecordManager(client, book, self._turns)
         self._host: HostManager | None = None
         self._final_lists = FinalLists(client, book)
 

@@ -34,6 +34,7 @@ class Host(Protocol):
         destination: Repository | DockerDaemon,
         stage_id: StageId,
         *,
+        run: str,
         verify: bool,
         leash: Leash,
     ) -> Produced:
@@ -140,7 +141,7 @@ class Reach:
         """
         if isinstance(source, Repository) and isinstance(destination, Repository):
             return self.stages.copy_stage(source, destination, stage_id, run=run, verify=verify, leash=leash)
-        return self.stages.host.copy_stage(source, destination, stage_id, verify=verify, leash=leash)
+        return self.stages.host.copy_stage(source, destination, stage_id, run=run, verify=verify, leash=leash)
 
     def image(self, reference: Reference) -> ImageInfo:
         """An image by its name: as this host's engine has it, else as its registry has it.

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, StageNotFoundError
+from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import forget_rejections
+from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import CustomTag, ImageMetadata, Record, RecordId, RecordKind, is_placeholder
 from stagefleet.registry import Manifest, RegistryClient
@@ -25,11 +27,13 @@ class RecordManager:
     Args:
         client: Speaks to registries.
         book: What the workers of a run find out together.
+        turns: The turns at stages; those of this process alone if None.
     """
 
-    def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+    def __init__(self, client: RegistryClient, book: SharedBook, turns: StageLocks | None = None) -> None:
         self._client = client
         self._book = book
+        self._turns = StageLocks(MemoryLocks()) if turns is None else turns
 
     def ids(
         self,
@@ -120,15 +124,17 @@ class RecordManager:
 
         Raises:
             StageNotFoundError: The stage is not rejected, and so stays.
+            LockTimeoutError: It is being copied for too long.
             StagefleetError: As in `delete`.
         """
         record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
-        if self.read(repository, record_id) is None:
+        with self._turns.deleting(repository, stage_id, run=run, leash=leash) as turn:
+            if self.read(repository, record_id) is not None:
+                self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=turn)
+                return self.delete(repository, record_id, run=run, asked=asked, leash=turn)
             if self._manifest(repository, str(stage_id)) is None:
                 return Produced()
-            raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
-        self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=leash)
-        return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
+        raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
 
     # Custom tags
 

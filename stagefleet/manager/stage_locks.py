@@ -1,7 +1,8 @@
 """Locks on stages: in the whole fleet one copy of a stage into one place at a time, no deletion meanwhile.
 
 A copy has the destination's stage alone and shares the source's; a deletion has the stage alone. A lock is of
-a repository and a stage's digest: builds of the same content, made at different times, take turns.
+a place, a repository or a host's engine, and a stage's digest: builds of the same content, made at different
+times, take turns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import structlog
 
 from stagefleet.locks import HeldLock, LockInfo, LockManager
 from stagefleet.locks.waiting import default_label
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry.leash import Leash
 
 __all__ = ["StageLocks", "Turn"]
@@ -61,34 +62,42 @@ class StageLocks:
 
     Args:
         locks: The fleet's locks.
+        host: Whose engine a `docker-daemon` address means.
     """
 
-    def __init__(self, locks: LockManager) -> None:
+    def __init__(self, locks: LockManager, *, host: str = "") -> None:
         self._locks = locks
+        self._host = host
 
     @contextmanager
     def copying(
-        self, source: Repository, destination: Repository, stage_id: StageId, *, run: str, leash: Leash
+        self,
+        source: Repository | DockerDaemon,
+        destination: Repository | DockerDaemon,
+        stage_id: StageId,
+        *,
+        run: str,
+        leash: Leash,
     ) -> Iterator[Turn]:
         """Have the turn at copying a stage.
 
         Raises:
             LockTimeoutError: Others are at it for too long.
         """
-        wanted = {_name(source, stage_id): True, _name(destination, stage_id): False}
+        wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
         with self._take(wanted, run, leash) as turn:
             yield turn
 
     @contextmanager
     def deleting(
-        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash
+        self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
     ) -> Iterator[Turn]:
         """Have the turn at deleting a stage.
 
         Raises:
             LockTimeoutError: It is being copied for too long.
         """
-        with self._take({_name(repository, stage_id): False}, run, leash) as turn:
+        with self._take({self._name(place, stage_id): False}, run, leash) as turn:
             yield turn
 
     @contextmanager
@@ -112,6 +121,6 @@ class StageLocks:
             ]
             yield Turn(leash, tuple(locks), has_waited=bool(waits))
 
-
-def _name(repository: Repository, stage_id: StageId) -> str:
-    return f"stage/{repository}/{stage_id.digest}"
+    def _name(self, place: Repository | DockerDaemon, stage_id: StageId) -> str:
+        where = f"{self._host}/{place}" if isinstance(place, DockerDaemon) else str(place)
+        return f"stage/{where}/{stage_id.digest}"

@@ -8,6 +8,7 @@ from stagefleet.errors import EngineError, StageNotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
+from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
@@ -18,14 +19,19 @@ APP = DockerDaemon("app")
 
 
 @pytest.fixture
-def host(client, connection, cleanup):
+def locks(cleanup):
     locks = MemoryLocks()
     cleanup.callback(locks.close)
+    return locks
+
+
+@pytest.fixture
+def host(client, connection, locks):
     return HostManager(StageManager(client, MemoryBook()), client, connection, host="here", locks=locks)
 
 
 def copy(host, source, destination, stage_id, *, verify=False):
-    return host.copy_stage(source, destination, stage_id, verify=verify, leash=UNLEASHED)
+    return host.copy_stage(source, destination, stage_id, run="r", verify=verify, leash=UNLEASHED)
 
 
 def test_a_stage_of_a_repository_becomes_one_of_the_engine(engine, host, repository, push):
@@ -41,6 +47,13 @@ def test_a_name_that_the_engine_had_already_stays(engine, host, repository, push
     stage_id, _ = push("one")
     engine.client().api.pull(str(repository), tag=str(stage_id))
     copy(host, repository, APP, stage_id)
+    assert sorted([f"app:{stage_id}", f"{repository}:{stage_id}"]) == engine.tags()
+
+
+def test_a_name_that_a_job_holds_stays_too(engine, host, locks, repository, push):
+    stage_id, _ = push("one")
+    with ImageLocks(locks, "here").hold(image_of(repository, stage_id)):
+        copy(host, repository, APP, stage_id)
     assert sorted([f"app:{stage_id}", f"{repository}:{stage_id}"]) == engine.tags()
 
 

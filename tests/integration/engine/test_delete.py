@@ -34,7 +34,7 @@ def host(client, connection, locks):
 
 
 def delete(host, **policy):
-    return host.delete_stage(APP, ONE, UsePolicy(**policy), leash=UNLEASHED)
+    return host.delete_stage(APP, ONE, UsePolicy(**policy), run="d", leash=UNLEASHED)
 
 
 def test_a_stage_goes_with_its_name(engine, host):

@@ -10,6 +10,7 @@ import pytest
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
 from stagefleet.manager import StageManager
 from stagefleet.names import Repository, StageId
+from stagefleet.records import RejectedStage
 from stagefleet.runs.book import RedisBook
 from stagefleet.settings import Settings
 from tests.services.images import push_image
@@ -124,6 +125,26 @@ def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destina
     delete(deleting, source)
     assert [] == list(deleting.stage_ids(source))
     assert [STAGE] == list(deleting.stage_ids(destination))
+
+
+def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, leash):
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
+    assert leash.reached.wait(10)
+    deleting = make_manager(wait_seconds=0.1).records
+    deleting.write(source, "app", RejectedStage(STAGE))
+
+    def delete_rejected():
+        asked = [str(STAGE), STAGE.rejected_tag]
+        return deleting.delete_rejected_stage(source, STAGE, run="d", asked=lambda: asked)
+
+    with pytest.raises(LockTimeoutError, match="run one"):
+        delete_rejected()
+
+    leash.may_go.set()
+    copy.result(20)
+    delete_rejected()
+    assert [] == list(deleting.ids(source))
+    assert [STAGE] == list(make_manager().stage_ids(destination))
 
 
 def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
