@@ -1,12 +1,16 @@
-"""Reading or deleting one record, or one custom tag; every option `repository` says where."""
+"""Reading or deleting one record, or one custom tag; every option `repository` says where.
+
+Where that is this host's engine, there is import metadata alone: nothing else is found, or has to be deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from stagefleet.manager import Produced, StageManager
 from stagefleet.manager.records import metadata_ids
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
 from tasks.base import Job
 
@@ -29,28 +33,28 @@ def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
         commit, _, stage_id = item.partition("_")
         return metadata_ids(job.options["image"], commit, StageId.parse(stage_id))
 
-    return manager.records.delete_image_metadata(
-        _repository(job),
-        candidates(job.item),
-        run=job.run,
-        asked=_asked(job, lambda item: (found.tag for found in candidates(item))),
-        leash=job.leash,
+    return _delete(
+        manager,
+        job,
+        candidates(job.item)[0],
+        partial(manager.records.delete_image_metadata, candidates=candidates(job.item)),
+        lambda item: (found.tag for found in candidates(item)),
     )
 
 
 def rm_managed_image(manager: StageManager, job: Job) -> Produced:
     """Delete the record of the managed image that `job.item` names."""
-    return _delete(manager, job, RecordKind.MANAGED_IMAGE)
+    return _delete_record(manager, job, RecordKind.MANAGED_IMAGE)
 
 
 def rm_import_metadata(manager: StageManager, job: Job) -> Produced:
     """Delete the import metadata that `job.item` names."""
-    return _delete(manager, job, RecordKind.IMPORT_METADATA)
+    return _delete_record(manager, job, RecordKind.IMPORT_METADATA)
 
 
 def rm_record(manager: StageManager, job: Job) -> Produced:
     """Delete the record that `job.item` names; option `kind`."""
-    return _delete(manager, job, RecordKind(job.options["kind"]))
+    return _delete_record(manager, job, RecordKind(job.options["kind"]))
 
 
 def get_import_metadata(manager: StageManager, job: Job) -> Produced:
@@ -65,46 +69,66 @@ def get_stage_custom_tag_metadata(manager: StageManager, job: Job) -> Produced:
 
 def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
     """Delete the custom tag that `job.item` is, or is the slug of, then its record."""
-    kind = RecordKind.CUSTOM_TAG
-    return manager.records.delete_custom_tag(
-        _repository(job),
-        RecordId.of(kind, job.item),
-        run=job.run,
-        asked=_asked(job, lambda item: (item, RecordId.of(kind, item).tag)),
-        leash=job.leash,
+    record_id = RecordId.of(RecordKind.CUSTOM_TAG, job.item)
+    return _delete(
+        manager,
+        job,
+        record_id,
+        partial(manager.records.delete_custom_tag, record_id=record_id),
+        lambda item: (item, RecordId.of(RecordKind.CUSTOM_TAG, item).tag),
     )
 
 
 def delete_rejected_stage(manager: StageManager, job: Job) -> Produced:
     """Delete the rejected stage that `job.item` names, then the record that rejects it."""
-    return manager.records.delete_rejected_stage(
-        _repository(job),
-        StageId.parse(job.item),
-        run=job.run,
-        asked=_asked(job, lambda item: (item, StageId.parse(item).rejected_tag)),
-        leash=job.leash,
+    return _delete(
+        manager,
+        job,
+        RecordId.of(RecordKind.REJECTED_STAGE, job.item),
+        partial(manager.records.delete_rejected_stage, stage_id=StageId.parse(job.item)),
+        lambda item: (item, StageId.parse(item).rejected_tag),
     )
 
 
 def _read(manager: StageManager, job: Job, kind: RecordKind) -> Produced:
-    found = manager.records.read(_repository(job), RecordId.of(kind, job.item))
+    place, record_id = parse_address(job.options["repository"]), RecordId.of(kind, job.item)
+    if isinstance(place, DockerDaemon):
+        found = manager.host.records(place).read(record_id)
+    else:
+        found = manager.records.read(place, record_id)
     return Produced(skipped=True) if found is None else Produced(result=found.as_json())
 
 
-def _delete(manager: StageManager, job: Job, kind: RecordKind) -> Produced:
-    return manager.records.delete(
-        _repository(job),
-        RecordId.of(kind, job.item),
+def _delete_record(manager: StageManager, job: Job, kind: RecordKind) -> Produced:
+    record_id = RecordId.of(kind, job.item)
+    delete = partial(manager.records.delete, record_id=record_id)
+    return _delete(manager, job, record_id, delete, lambda item: (RecordId.of(kind, item).tag,))
+
+
+def _delete(
+    manager: StageManager,
+    job: Job,
+    record_id: RecordId,
+    delete: Callable[..., Produced],
+    tags: Callable[[str], Iterable[str]],
+) -> Produced:
+    """Delete a record where it is.
+
+    Args:
+        manager: Does it.
+        job: The attempt.
+        record_id: The record, as an engine may have it.
+        delete: Deletes it out of a repository, and what goes with it.
+        tags: The tags that go with an item of the run.
+    """
+    place = parse_address(job.options["repository"])
+    if isinstance(place, DockerDaemon):
+        job.leash.check()
+        manager.host.records(place).remove(record_id)
+        return Produced()
+    return delete(
+        place,
         run=job.run,
-        asked=_asked(job, lambda item: (RecordId.of(kind, item).tag,)),
+        asked=lambda: (tag for item in job.asked() for tag in tags(item)),
         leash=job.leash,
     )
-
-
-def _repository(job: Job) -> Repository:
-    return Repository.parse(job.options["repository"])
-
-
-def _asked(job: Job, tags: Callable[[str], Iterable[str]]) -> Callable[[], Iterator[str]]:
-    """The tags of what the run has yet to delete."""
-    return lambda: (tag for item in job.asked() for tag in tags(item))

@@ -82,16 +82,17 @@ def add_record(
     """Write the record that some values make.
 
     Returns:
-        The record as JSON, and in `state` what became of it: `written`, `present` or `forbidden`.
+        The record as JSON, and in `state` what became of it: `written`, `present`, `forbidden` or
+        `ignored`.
 
     Raises:
         UsageError: The values are too few, too many or malformed.
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):
-        fleet.add_stage_custom_tag(repository, record.name, record.stage_id, project=project)
-        return {**record.as_json(), "state": "written"}
-    written = fleet.write_record(repository, record, project=project, force=force)
+        written = fleet.add_stage_custom_tag(repository, record.name, record.stage_id, project=project)
+    else:
+        written = fleet.write_record(repository, record, project=project, force=force)
     return {**record.as_json(), "state": str(written)}
 
 

@@ -15,7 +15,7 @@ from stagefleet.cli.new_records import add_record
 from stagefleet.cli.report import print_json, print_line, print_plan
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
-from stagefleet.client.record_runs import RunArguments
+from stagefleet.client.arguments import RunArguments
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import StageId
 from stagefleet.records import CustomTag, RecordId, RecordKind

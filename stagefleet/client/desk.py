@@ -9,11 +9,13 @@ from typing import Any, Self
 
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.client.following import Follower
+from stagefleet.client.host_work import OnHostWork
 from stagefleet.client.hosts import choose_hosts
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
 from stagefleet.client.work import Plan, Work, fingerprint
 from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.names import DockerDaemon, Repository
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
@@ -241,6 +243,31 @@ class Desk:
         """
         own = self.settings.engine.host_name
         return choose_hosts(hosts, everywhere=everywhere, own=own, look=self._services.hosts)
+
+    def _placed(self, work: Work, place: Repository | DockerDaemon, host: str | None) -> Work:
+        """The work as it is carried out: what is done to a Docker Engine, on that engine's host.
+
+        Args:
+            work: What is to be done.
+            place: The storage that it is done to.
+            host: Whose engine; this host's if None.
+
+        Raises:
+            UsageError: A host is named, and the storage is no engine.
+            HostMissingError: The host is not there.
+        """
+        if isinstance(place, DockerDaemon):
+            (chosen,) = self.choose_hosts(None if host is None else [host])
+            return OnHostWork(work, chosen, self.settings.engine.host_name)
+        if host is not None:
+            raise UsageError(
+                f"host {host} is named, but {place} is no Docker Engine: registries have no hosts"
+            )
+        return work
+
+    def _plan(self, work: Work, place: Repository | DockerDaemon, host: str | None) -> Plan:
+        """What a run of the work would do; changes nothing. Arguments and errors as of `_placed`."""
+        return self._placed(work, place, host).plan(self._services.registries)
 
     def _parallel(self, parallel: int | None) -> int:
         return max(1, self.settings.runs.parallel if parallel is None else parallel)

@@ -12,13 +12,13 @@ from stagefleet.settings import EngineSettings, docker_config_file
 from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:
-    from stagefleet.storages.engine import Engine, EngineStorage
+    from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage
 
 __all__ = ["EngineAccess"]
 
 
 class EngineAccess:
-    """Lists and describes the stages in this host's engine; connects when it is asked.
+    """The stages and records in this host's engine; connects when it is asked.
 
     Args:
         settings: Where the engine is.
@@ -37,6 +37,16 @@ class EngineAccess:
         """
         return iter(self._storage(address).stage_ids())
 
+    def records(self, address: DockerDaemon) -> EngineRecordStore:
+        """The records of a project.
+
+        Raises:
+            EngineMissingError: This host has no engine.
+        """
+        from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - see `_connect`
+
+        return EngineRecordStore(self._connect(address), address)
+
     def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage.
 
@@ -54,9 +64,14 @@ class EngineAccess:
             engine.close()
 
     def _storage(self, address: DockerDaemon) -> EngineStorage:
+        from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - see `_connect`
+
+        return EngineStorage(self._connect(address), address)
+
+    def _connect(self, address: DockerDaemon) -> Engine:
         # Imported late: only what looks into an engine pays for docker-py, a tenth of a second.
         from stagefleet.registry import DockerConfig  # noqa: PLC0415 - see above
-        from stagefleet.storages.engine import Engine, EngineStorage  # noqa: PLC0415 - see above
+        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - see above
 
         where = self._settings.address
         if where is None:
@@ -66,4 +81,4 @@ class EngineAccess:
         with self._lock:
             if self._engine is None:
                 self._engine = Engine(where, self._settings, config=DockerConfig(docker_config_file()))
-            return EngineStorage(self._engine, address)
+            return self._engine

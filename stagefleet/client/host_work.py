@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.client.work import Catalogue, Plan, bounded
+from stagefleet.client.work import Catalogue, Plan, Work, bounded
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.roles import Roles
 from stagefleet.runs.model import HOST_SEPARATOR
 
-__all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork"]
+__all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork", "OnHostWork"]
 
 
 def _on_hosts(stage_ids: Iterable[str], hosts: Sequence[str]) -> Sequence[str]:
@@ -163,3 +163,50 @@ class HostDeleteWork:
         """
         wanted = _listed(self.address, self.stage_ids, catalogue, self.hosts, self.own)
         return Plan(_on_hosts(wanted, self.hosts))
+
+
+@dataclass(frozen=True, slots=True)
+class OnHostWork:
+    """Work on a storage that is a Docker Engine: done on that engine's host.
+
+    Attributes:
+        work: What is to be done.
+        host: The engine's host.
+        own: The name of this host.
+    """
+
+    work: Work
+    host: str
+    own: str
+
+    @property
+    def operation(self) -> str:
+        """As in `Work`."""
+        return self.work.operation
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As in `Work`."""
+        return self.work.options | {"hosts": [self.host]}
+
+    @property
+    def stage_ids(self) -> tuple[str, ...] | None:
+        """As in `Work`."""
+        return self.work.stage_ids
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """As the work's own; what another host's engine has is not known here, and found by the tasks.
+
+        Raises:
+            UsageError: All of another host's engine was asked for.
+        """
+        if self.host == self.own:
+            plan = self.work.plan(catalogue)
+        elif self.stage_ids is not None:
+            plan = Plan(self.stage_ids)
+        else:
+            raise UsageError(
+                f"what the engine on {self.host} has is not known here: name what is meant, or run this on "
+                "that host"
+            )
+        return Plan(_on_hosts(plan.items, [self.host]), _on_hosts(plan.skipped, [self.host]))

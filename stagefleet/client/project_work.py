@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from stagefleet.client.work import Catalogue, DeleteWork, Plan, StageIds, bounded, parse_stage_ids
 from stagefleet.errors import StagesMissingError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
-from stagefleet.runs.model import HOST_SEPARATOR
 
-__all__ = ["CacheWork", "OnHostWork", "ProjectDeleteWork", "PublishWork", "TakeWork", "final_of"]
+__all__ = ["CacheWork", "ProjectDeleteWork", "PublishForecast", "PublishWork", "TakeWork", "final_of"]
 
 _NAMED_IN_MESSAGES = 3
 
@@ -56,7 +55,7 @@ class PublishWork:
         should_be_built: bool,
         fill_caches: bool,
         image: str | None,
-    ) -> PublishWork:
+    ) -> Self:
         """Check the arguments.
 
         Raises:
@@ -86,22 +85,28 @@ class PublishWork:
             return Plan(wanted)
         return self._compare(catalogue, wanted)
 
-    def forecast(self, catalogue: Catalogue) -> Plan:
-        """What a dry run tells: what the final storage has on its tag list is skipped.
-
-        Raises:
-            StagefleetError: As for `plan`.
-        """
-        if self.details.get("fill_caches"):
-            return self.plan(catalogue)
-        return self._compare(catalogue, _wanted(catalogue, self.roles.primary, self.stage_ids))
-
     def _compare(self, catalogue: Catalogue, wanted: Sequence[str]) -> Plan:
         there = set(map(str, catalogue.stage_ids(final_of(self.roles))))
         return Plan(
             items=[stage_id for stage_id in wanted if stage_id not in there],
             skipped=[stage_id for stage_id in wanted if stage_id in there],
         )
+
+
+class PublishForecast(PublishWork):
+    """What a dry run tells: also of what is named, what the final storage has on its tag list is skipped."""
+
+    __slots__ = ()
+
+    def plan(self, catalogue: Catalogue) -> Plan:
+        """See the class.
+
+        Raises:
+            StagefleetError: As for `PublishWork.plan`.
+        """
+        if self.details.get("fill_caches"):
+            return super().plan(catalogue)
+        return self._compare(catalogue, _wanted(catalogue, self.roles.primary, self.stage_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,53 +243,6 @@ class ProjectDeleteWork:
         if self.stage_ids is not None:
             return Plan(bounded(self.stage_ids))
         return Plan(bounded(map(str, catalogue.stage_ids(primary))))
-
-
-@dataclass(frozen=True, slots=True)
-class OnHostWork:
-    """Work on a project whose primary storage is a Docker Engine: done on that engine's host.
-
-    Attributes:
-        work: What is to be done.
-        host: The engine's host.
-        own: The name of this host.
-    """
-
-    work: PublishWork | CacheWork | TakeWork | ProjectDeleteWork
-    host: str
-    own: str
-
-    @property
-    def operation(self) -> str:
-        """As in `Work`."""
-        return self.work.operation
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As in `Work`."""
-        return self.work.options | {"hosts": [self.host]}
-
-    @property
-    def stage_ids(self) -> tuple[str, ...] | None:
-        """As in `Work`."""
-        return self.work.stage_ids
-
-    def plan(self, catalogue: Catalogue) -> Plan:
-        """As the work's own; what another host's engine has is not known here, and found by the tasks.
-
-        Raises:
-            UsageError: All stages of another host's engine were asked for.
-        """
-        if self.host == self.own:
-            plan = self.work.plan(catalogue)
-        elif self.stage_ids is not None:
-            plan = Plan(self.stage_ids)
-        else:
-            raise UsageError(f"the stages of the engine on {self.host} are not known here: name them")
-        return Plan(self._here(plan.items), self._here(plan.skipped))
-
-    def _here(self, stage_ids: Sequence[str]) -> list[str]:
-        return [f"{stage_id}{HOST_SEPARATOR}{self.host}" for stage_id in stage_ids]
 
 
 def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | None) -> Sequence[str]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from stagefleet.client.arguments import HostArguments
 from stagefleet.client.project_work import (
     CacheWork,
-    OnHostWork,
     ProjectDeleteWork,
+    PublishForecast,
     PublishWork,
     TakeWork,
 )
 from stagefleet.client.projects import Project, Projects
-from stagefleet.client.record_runs import RunArguments
 from stagefleet.client.work import DeleteWork, Plan, StageIds, Work
-from stagefleet.errors import UsageError
-from stagefleet.names import DockerDaemon
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
@@ -26,16 +24,6 @@ __all__ = ["PublishRuns"]
 ProjectWork = PublishWork | CacheWork | TakeWork | ProjectDeleteWork
 
 
-class ProjectArguments(RunArguments, total=False):
-    """What every run on a project takes by name.
-
-    Attributes:
-        host: Whose engine, where the primary storage is one; this host's if None.
-    """
-
-    host: str | None
-
-
 class PublishRuns(Projects):
     """Stages of a project published, put into caches, taken from secondaries, deleted everywhere.
 
@@ -43,7 +31,7 @@ class PublishRuns(Projects):
     `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`,
     `detach`, and `host` where the primary storage is a Docker Engine; it returns and raises as
     `for_each_copy_stage` does. None in place of stage ids is all of them. Every `plan_...` says what the run
-    of that name would do; it changes nothing, and needs no Redis.
+    of that name would do; it changes nothing, and needs Redis only where it has to find a host.
     """
 
     def for_each_publish_stage(
@@ -55,7 +43,7 @@ class PublishRuns(Projects):
         should_be_built: bool = False,
         fill_caches: bool = False,
         image: str | None = None,
-        **arguments: Unpack[ProjectArguments],
+        **arguments: Unpack[HostArguments],
     ) -> Run:
         """Copy stages from the primary storage into the final one; the result is the description there.
 
@@ -83,20 +71,25 @@ class PublishRuns(Projects):
         return self._for_project(project, work, on_outcome, arguments)
 
     def plan_publish_stage(
-        self, project: Project, stage_ids: StageIds | None = None, *, fill_caches: bool = False
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        *,
+        fill_caches: bool = False,
+        host: str | None = None,
     ) -> Plan:
         """See the class; what the final storage has on its tag list is skipped."""
-        work = PublishWork.of(
+        work = PublishForecast.of(
             self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
         )
-        return work.forecast(self._services.registries)
+        return self._plan(work, work.roles.primary, host)
 
     def for_each_cache_stage(
         self,
         project: Project,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[ProjectArguments],
+        **arguments: Unpack[HostArguments],
     ) -> Run:
         """Copy stages from the primary storage into the caches.
 
@@ -104,16 +97,19 @@ class PublishRuns(Projects):
         """
         return self._for_project(project, CacheWork.of(self.roles(project), stage_ids), on_outcome, arguments)
 
-    def plan_cache_stage(self, project: Project, stage_ids: StageIds | None = None) -> Plan:
+    def plan_cache_stage(
+        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+    ) -> Plan:
         """See the class."""
-        return CacheWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+        work = CacheWork.of(self.roles(project), stage_ids)
+        return self._plan(work, work.roles.primary, host)
 
     def for_each_take_stage(
         self,
         project: Project,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[ProjectArguments],
+        **arguments: Unpack[HostArguments],
     ) -> Run:
         """Copy stages that the primary storage lacks out of the secondary ones.
 
@@ -126,55 +122,55 @@ class PublishRuns(Projects):
         """
         return self._for_project(project, TakeWork.of(self.roles(project), stage_ids), on_outcome, arguments)
 
-    def plan_take_stage(self, project: Project, stage_ids: StageIds | None = None) -> Plan:
+    def plan_take_stage(
+        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+    ) -> Plan:
         """See the class."""
-        return TakeWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+        work = TakeWork.of(self.roles(project), stage_ids)
+        return self._plan(work, work.roles.primary, host)
 
     def for_each_delete_project_stage(
         self,
         project: Project,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[ProjectArguments],
+        **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete stages out of every cache, where failures are warnings, then out of the primary."""
         work = ProjectDeleteWork.of(self.roles(project), stage_ids)
         return self._for_project(project, work, on_outcome, arguments)
 
-    def plan_delete_project_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
+    def plan_delete_project_stage(
+        self, project: Project, stage_ids: StageIds | None, *, host: str | None = None
+    ) -> Plan:
         """See the class."""
-        return ProjectDeleteWork.of(self.roles(project), stage_ids).plan(self._services.registries)
+        work = ProjectDeleteWork.of(self.roles(project), stage_ids)
+        return self._plan(work, work.roles.primary, host)
 
     def for_each_delete_final_stage(
         self,
         project: Project,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[ProjectArguments],
+        **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete stages out of the final storage."""
         work = DeleteWork.of(self.final_repository(project), stage_ids)
-        return self._start(project, work, on_outcome, arguments)
+        placed = self._placed(work, work.repository, arguments.get("host"))
+        return self._start(project, placed, on_outcome, arguments)
 
     def plan_delete_final_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
         """See the class."""
         return DeleteWork.of(self.final_repository(project), stage_ids).plan(self._services.registries)
 
     def _for_project(
-        self, project: Project, work: ProjectWork, on_outcome: OnOutcome | None, arguments: ProjectArguments
+        self, project: Project, work: ProjectWork, on_outcome: OnOutcome | None, arguments: HostArguments
     ) -> Run:
-        host = arguments.get("host")
-        if isinstance(self.roles(project).primary, DockerDaemon):
-            (host,) = self.choose_hosts(None if host is None else [host])
-            return self._start(
-                project, OnHostWork(work, host, self.settings.engine.host_name), on_outcome, arguments
-            )
-        if host is not None:
-            raise UsageError("a host is named, but the primary storage is no Docker Engine")
-        return self._start(project, work, on_outcome, arguments)
+        placed = self._placed(work, work.roles.primary, arguments.get("host"))
+        return self._start(project, placed, on_outcome, arguments)
 
     def _start(
-        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: ProjectArguments
+        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: HostArguments
     ) -> Run:
         parallel = arguments.get("parallel")
         if parallel is None and not isinstance(project, Roles):

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from stagefleet.client.work import Catalogue, Plan, parse_repository
+from stagefleet.client.work import Catalogue, Plan, parse_place
 from stagefleet.errors import TooManyItemsError, UsageError
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.runs.model import MAX_ITEMS
 
 __all__ = ["RecordWork"]
+
+Place = Repository | DockerDaemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,14 @@ class RecordWork:
 
     Attributes:
         operation: The name of the task.
-        repository: Where they are.
+        place: Where they are: a repository, or a project in an engine.
         kind: Their kind.
         names: Which, None for all.
-        details: Options of the task besides the repository.
+        details: Options of the task besides the place.
     """
 
     operation: str
-    repository: Repository
+    place: Place
     kind: RecordKind
     names: tuple[str, ...] | None
     details: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class RecordWork:
     def of(
         cls,
         operation: str,
-        repository: str | Repository,
+        place: str | Place,
         kind: RecordKind,
         names: Iterable[str | StageId] | None,
         details: Mapping[str, str] | None = None,
@@ -48,12 +50,12 @@ class RecordWork:
         Raises:
             UsageError: One of them is malformed.
         """
-        return cls(operation, parse_repository(repository), kind, _parse_names(kind, names), details or {})
+        return cls(operation, parse_place(place), kind, _parse_names(kind, names), details or {})
 
     @classmethod
     def of_image_metadata(
         cls,
-        repository: str | Repository,
+        place: str | Place,
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
     ) -> RecordWork:
@@ -64,7 +66,7 @@ class RecordWork:
         """
         return cls(
             "rm_image_metadata",
-            parse_repository(repository),
+            parse_place(place),
             RecordKind.IMAGE_METADATA,
             _image_metadata_items(stage_commits),
             {"image": image_name_or_hash},
@@ -73,7 +75,7 @@ class RecordWork:
     @property
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
-        return {"repository": str(self.repository), **self.details}
+        return {"repository": str(self.place), **self.details}
 
     @property
     def stage_ids(self) -> tuple[str, ...] | None:
@@ -81,15 +83,16 @@ class RecordWork:
         return self.names
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """All that was named, else what the tag list has.
+        """All that was named, else what is there.
 
         Raises:
             TooManyItemsError: There are more than a run may have.
         """
         if self.names is not None:
-            catalogue.ping(self.repository)
+            if isinstance(self.place, Repository):
+                catalogue.ping(self.place)
             return Plan(_bounded(self.names))
-        found = catalogue.record_ids(self.repository, self.kind)
+        found = catalogue.record_ids(self.place, self.kind)
         return Plan(_bounded(record_id.item for record_id in found))
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stagefleet.manager.project import ProjectManager  # as below
     from stagefleet.manager.purge import PurgePlan  # as below
     from stagefleet.manager.records import RecordManager  # brings the client of registries
+    from stagefleet.storages.engine import EngineRecordStore  # brings docker-py
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
@@ -39,12 +40,15 @@ class Registries(Protocol):
     def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
-    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
-        """The records of a repository of one kind, none where it does not exist."""
+    def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
+        """The records of a repository or of this host's engine, of one kind; none where it does not exist."""
 
     @property
     def records(self) -> RecordManager:
-        """What can be done with records and custom tags."""
+        """What can be done with the records and custom tags of repositories."""
+
+    def engine_records(self, address: DockerDaemon) -> EngineRecordStore:
+        """The records of a project in this host's engine."""
 
     def known_descriptions(
         self, repository: Repository, stage_ids: Sequence[StageId]
@@ -123,12 +127,17 @@ class _RegistryAccess:
             return self._engine.describe_stage(place, stage_id)
         return self._manager.describe_stage(place, stage_id)
 
-    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
-        return self.records.ids(repository, kind)
+    def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
+        if isinstance(place, DockerDaemon):
+            return self.engine_records(place).ids(kind)
+        return self.records.ids(place, kind)
 
     @property
     def records(self) -> RecordManager:
         return self._manager.records
+
+    def engine_records(self, address: DockerDaemon) -> EngineRecordStore:
+        return self._engine.records(address)
 
     def known_descriptions(
         self, repository: Repository, stage_ids: Sequence[StageId]

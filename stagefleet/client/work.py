@@ -37,8 +37,8 @@ class Catalogue(Protocol):
     def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
         """The stages of a repository or of this host's engine, none where it does not exist."""
 
-    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
-        """The records of a repository of one kind, none where it does not exist."""
+    def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
+        """The records of a repository or of this host's engine, of one kind; none where it does not exist."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""

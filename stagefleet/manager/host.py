@@ -21,7 +21,7 @@ from stagefleet.roles import Roles
 from stagefleet.settings import EngineSettings, docker_config_file
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.engine import Engine, EngineStorage
+from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
 from stagefleet.use_policy import UsePolicy
 
@@ -87,6 +87,10 @@ class HostManager:
         """Any image in the engine by its name, None if it is not there."""
         found = self._engine.find(str(reference))
         return None if found is None else describe_image_in(found, reference.repository, reference.tag or "")
+
+    def records(self, address: DockerDaemon) -> EngineRecordStore:
+        """The records of a project in the engine."""
+        return EngineRecordStore(self._engine, address)
 
     def fetch_stage(self, roles: Roles, stage_id: StageId, *, run: str, leash: Leash) -> Produced:
         """Bring a stage to this host; see `manager.fetch`.

@@ -138,7 +138,7 @@ class RecordManager:
 
     # Custom tags
 
-    def add_custom_tag(self, repository: Repository, project: str, custom: CustomTag) -> None:
+    def add_custom_tag(self, repository: Repository, project: str, custom: CustomTag) -> Written:
         """Give a stage a custom tag: first the record, so that no tag is without one, then the tag.
 
         Raises:
@@ -149,9 +149,10 @@ class RecordManager:
         if stage is None or self._manifest(repository, rejection.tag) is not None:
             raise StageNotFoundError(f"{repository} has no stage {custom.stage_id} to be tagged")
         with _saying(f"the record of the tag {custom.name} cannot be written"):
-            self.write(repository, project, custom)
+            written = self.write(repository, project, custom)
         with _saying(f"the tag {custom.name} has its record, but cannot be set"):
             self._client.put_manifest(repository.tagged(custom.name), stage)
+        return written
 
     def check_custom_tag(self, repository: Repository, tag: str, stage_id: StageId) -> None:
         """See that a custom tag names the image of its stage.

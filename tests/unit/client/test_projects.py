@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.client.project_work import CacheWork, OnHostWork, ProjectDeleteWork, PublishWork, TakeWork
+from stagefleet.client.host_work import OnHostWork
+from stagefleet.client.project_work import (
+    CacheWork,
+    ProjectDeleteWork,
+    PublishForecast,
+    PublishWork,
+    TakeWork,
+)
 from stagefleet.errors import StagesMissingError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
@@ -43,10 +50,8 @@ def tag_lists(**stages):
     return Lists(**stages)
 
 
-def publish(stage_ids=None, *, roles=ROLES, should_be_built=False, fill_caches=False):
-    return PublishWork.of(
-        roles, stage_ids, should_be_built=should_be_built, fill_caches=fill_caches, image=None
-    )
+def publish(stage_ids=None, *, roles=ROLES, work=PublishWork, should_be_built=False, fill_caches=False):
+    return work.of(roles, stage_ids, should_be_built=should_be_built, fill_caches=fill_caches, image=None)
 
 
 class TestPublishing:
@@ -60,7 +65,7 @@ class TestPublishing:
 
     def test_a_dry_run_skips_what_the_final_storage_has_among_those_named_too(self):
         lists = tag_lists(primary=[stage(1), stage(2)], final=[stage(2)])
-        plan = publish([stage(2), stage(1)]).forecast(lists)
+        plan = publish([stage(2), stage(1)], work=PublishForecast).plan(lists)
         assert ([stage(1)], [stage(2)]) == (list(plan.items), list(plan.skipped))
 
     def test_a_named_stage_that_the_primary_lacks_is_refused(self):
@@ -161,7 +166,7 @@ class TestOnTheHostOfAnEngine:
         assert [] == lists.read
 
     def test_all_of_another_host_is_refused(self):
-        with pytest.raises(UsageError, match="name them"):
+        with pytest.raises(UsageError, match="name what is meant"):
             OnHostWork(publish(roles=self.LOCAL), "far", "builder").plan(tag_lists())
 
 
