@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
     from stagefleet.stages import ImageInfo, StageDescription
+    from stagefleet.storages.last_used import UsedImage
     from stagefleet.use_policy import UsePolicy
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "StagefleetError",
     "StorageStateChangedError",
     "UsePolicy",
+    "UsedImage",
     "load_settings",
     "retry_on_changed_state",
 ]
@@ -68,6 +70,7 @@ _HOMES = {
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
     "UsePolicy": "stagefleet.use_policy",
+    "UsedImage": "stagefleet.storages.last_used",
     "load_settings": "stagefleet.settings",
     "retry_on_changed_state": "stagefleet.manager.changed_state",
 }

@@ -158,7 +158,9 @@ class CacheSettings(_Section):
     entries: Annotated[int, Field(ge=1)] = 100_000
     """Descriptions kept of one storage, at about 400 bytes each."""
     lifetime_seconds: Seconds = 30 * 24 * 3600
-    """How long a storage that nobody asks about is remembered."""
+    """How long a storage or host that nobody asks about is remembered."""
+    used_images: Annotated[int, Field(ge=1)] = 20_000
+    """Images of one host whose last use is kept, at about 250 bytes each."""
 
 
 class WorkerSettings(_Section):

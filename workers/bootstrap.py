@@ -20,6 +20,7 @@ from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.storages.descriptions import RedisDescriptions
+from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 from tasks import records
 from tasks.base import Job, Workshop, register
 from tasks.copy import copy_stage
@@ -94,7 +95,8 @@ def build_parts(
     locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
     closing.callback(locks.close)
     manager = StageManager(client, book, descriptions, locks=locks)
-    _attach_host(manager, client, locks, settings, closing)
+    last_used = RedisLastUsed(redis, prefix=settings.key_prefix, settings=settings.caches)
+    closing.callback(_attach_host(manager, client, locks, last_used, settings))
     keeper = LeaseKeeper(ledger, settings.runs)
     closing.callback(keeper.close)
     workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
@@ -105,14 +107,15 @@ def build_parts(
 
 
 def _attach_host(
-    manager: StageManager, client: RegistryClient, locks: RedisLocks, settings: Settings, closing: ExitStack
-) -> None:
-    """Let the manager work with the Docker Engine of this host, if it has one."""
+    manager: StageManager, client: RegistryClient, locks: RedisLocks, last_used: LastUsed, settings: Settings
+) -> Callable[[], None]:
+    """Let the manager work with the Docker Engine of this host, if it has one; gives what closes it."""
     if settings.engine.address is None:
-        return
+        return lambda: None
     from stagefleet.manager.host import make_host  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
-    host = make_host(settings.engine, manager, client, locks)
-    if host is not None:
-        closing.callback(host.close)
-        manager.attach_host(host)
+    host = make_host(settings.engine, manager, client, locks, last_used)
+    if host is None:
+        return lambda: None
+    manager.attach_host(host)
+    return host.close

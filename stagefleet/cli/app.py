@@ -10,6 +10,7 @@ import typer
 from stagefleet.cli import (
     doctor,
     fetch,
+    hosts,
     indexes,
     locks,
     projects,
@@ -35,6 +36,7 @@ app.command("list")(stages.list_stages)
 app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
 app.command("fetch")(fetch.fetch_stages)
+app.command("hosts")(hosts.show_hosts)
 app.command("publish")(publish.publish_stages)
 app.command("publish-index")(indexes.publish_index)
 app.command("purge")(purge.purge_project)

@@ -15,6 +15,7 @@ from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Outcome, Run
+from stagefleet.storages.last_used import UsedImage
 
 __all__ = ["FetchRuns", "StageHold"]
 
@@ -47,6 +48,24 @@ class FetchRuns(Desk):
             UnreachableError: Redis does not answer.
         """
         return self._services.hosts()
+
+    def last_used(self, host: str | None = None) -> list[UsedImage]:
+        """When the images of a host were used last: what clean-up of the host goes by.
+
+        Fetches note every use, also of an image that is there already; copies into and out of an engine do,
+        too. An image without a record is one of which nobody knows when it was used: records are bounded
+        (`caches.used_images`), and may be lost.
+
+        Args:
+            host: Its name, also of one that is not there now; this host if None.
+
+        Returns:
+            The images that have a record, the longest unused first.
+
+        Raises:
+            UnreachableError: Redis does not answer.
+        """
+        return self._services.last_used.used_images(host or self.settings.engine.host_name)
 
     def for_each_fetch_stage(
         self,

@@ -21,6 +21,7 @@ from stagefleet.runs.model import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
+from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 
 if TYPE_CHECKING:
     from stagefleet.manager.project import ProjectManager  # as below
@@ -91,6 +92,10 @@ class Services(Protocol):
     @property
     def locks(self) -> LockManager:
         """The fleet's locks."""
+
+    @property
+    def last_used(self) -> LastUsed:
+        """When the images of hosts were used."""
 
     def hosts(self) -> list[str]:
         """The hosts whose Docker Engine somebody works with."""
@@ -218,6 +223,7 @@ class RedisServices:
         self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
         self._locks = _Late(lambda: RedisLocks.connect(redis_url, settings))
+        self._last_used = _Late(lambda: RedisLastUsed.connect(redis_url, settings))
 
     @property
     def ledger(self) -> Ledger:
@@ -234,6 +240,11 @@ class RedisServices:
         """As in `Services`."""
         return self._locks.value
 
+    @property
+    def last_used(self) -> LastUsed:
+        """As in `Services`."""
+        return self._last_used.value
+
     def hosts(self) -> list[str]:
         """As in `Services`: those of the workers that are there."""
         return live_hosts(self._ledger.workers())
@@ -243,6 +254,7 @@ class RedisServices:
 
     def close(self) -> None:
         """As in `Services`."""
+        self._last_used.close()
         self._locks.close()
         self._ledger.close()
         self._registries.close()
@@ -276,13 +288,20 @@ class EmbeddedServices:
         self._on_start = on_start
         self._ledger = _Late(self._start)
         self._locks = _Late(lambda: MemoryLocks(settings.locks))
+        self._last_used = _Late(self._find_last_used)
+        self._redis_url = ""
 
     def _start(self) -> RedisLedger:
         if self._on_start is not None:
             self._on_start()
-        ledger = _PrivateLedger.connect(self._embedded.start(), self.settings)
+        self._redis_url = self._embedded.start()
+        ledger = _PrivateLedger.connect(self._redis_url, self.settings)
         ledger.check = self._embedded.check
         return ledger
+
+    def _find_last_used(self) -> RedisLastUsed:
+        _ = self.ledger  # with it comes the Valkey that its worker notes everything in
+        return RedisLastUsed.connect(self._redis_url, self.settings)
 
     @property
     def ledger(self) -> Ledger:
@@ -299,6 +318,11 @@ class EmbeddedServices:
         """As in `Services`: no other process has this Valkey."""
         return self._locks.value
 
+    @property
+    def last_used(self) -> LastUsed:
+        """As in `Services`: nothing but what this fleet has used."""
+        return self._last_used.value
+
     def hosts(self) -> list[str]:
         """As in `Services`: its worker is on this host."""
         engine = self.settings.engine
@@ -310,6 +334,7 @@ class EmbeddedServices:
 
     def close(self) -> None:
         """As in `Services`."""
+        self._last_used.close()
         self._locks.close()
         self._ledger.close()
         self._embedded.stop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Protocol
 
 from stagefleet.errors import EngineError, ImageInUseError, UsageError
 from stagefleet.locks import LockManager
@@ -23,18 +22,12 @@ from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage
 from stagefleet.storages.engine.storage import describe_image_in
+from stagefleet.storages.last_used import LastUsed
 from stagefleet.use_policy import UsePolicy
 
-__all__ = ["HostManager", "LastUsed", "make_host"]
+__all__ = ["HostManager", "make_host"]
 
 _CONFLICT = 409
-
-
-class LastUsed(Protocol):
-    """Knows when images were used, by host."""
-
-    def note(self, host: str, image: str) -> None:
-        """An image was used just now."""
 
 
 class HostManager:
@@ -46,7 +39,7 @@ class HostManager:
         engine: The host's engine.
         host: The host's name in the fleet.
         locks: The fleet's locks.
-        last_used: Told of each image that is used.
+        last_used: Told of each image that is used or removed.
     """
 
     def __init__(
@@ -122,26 +115,40 @@ class HostManager:
             LockTimeoutError: It is being copied or deleted by others for too long.
         """
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
-            verify = verify or turn.has_waited
-            match source, destination:
-                case Repository(), DockerDaemon():
-                    return copy_into_engine(
-                        RegistryStorage(self._client, source),
-                        EngineStorage(self._engine, destination),
-                        stage_id,
-                        drop=self._drop,
-                        verify=verify,
-                        leash=turn,
-                    )
-                case DockerDaemon(), Repository():
-                    return copy_from_engine(
-                        EngineStorage(self._engine, source),
-                        RegistryStorage(self._client, destination),
-                        stage_id,
-                        drop=self._drop,
-                        verify=verify,
-                        leash=turn,
-                    )
+            produced = self._copy(source, destination, stage_id, verify=verify or turn.has_waited, leash=turn)
+        for address in (source, destination):
+            if isinstance(address, DockerDaemon):
+                self._note(image_of(address, stage_id))
+        return produced
+
+    def _copy(
+        self,
+        source: Repository | DockerDaemon,
+        destination: Repository | DockerDaemon,
+        stage_id: StageId,
+        *,
+        verify: bool,
+        leash: Leash,
+    ) -> Produced:
+        match source, destination:
+            case Repository(), DockerDaemon():
+                return copy_into_engine(
+                    RegistryStorage(self._client, source),
+                    EngineStorage(self._engine, destination),
+                    stage_id,
+                    drop=self._drop,
+                    verify=verify,
+                    leash=leash,
+                )
+            case DockerDaemon(), Repository():
+                return copy_from_engine(
+                    EngineStorage(self._engine, source),
+                    RegistryStorage(self._client, destination),
+                    stage_id,
+                    drop=self._drop,
+                    verify=verify,
+                    leash=leash,
+                )
         raise UsageError(
             f"{source} to {destination}: one of the two has to be a repository, the other an engine"
         )
@@ -161,6 +168,7 @@ class HostManager:
     def _remove(self, name: str, policy: UsePolicy, leash: Leash) -> Produced:
         found = self._engine.find(name)
         if found is None:
+            self._forget(name)
             return Produced()
         try:
             with self._images.exclude(name):
@@ -177,6 +185,7 @@ class HostManager:
                 raise
             # A container was started after we had looked.
             raise ImageInUseError(f"{error}; skip it with --skip-used") from error
+        self._forget(name)
         return Produced()
 
     def _drop(self, name: str) -> None:
@@ -187,6 +196,10 @@ class HostManager:
     def _note(self, image: str) -> None:
         if self._last_used is not None:
             self._last_used.note(self._host, image)
+
+    def _forget(self, image: str) -> None:
+        if self._last_used is not None:
+            self._last_used.forget(self._host, image)
 
 
 def make_host(

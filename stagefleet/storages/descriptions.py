@@ -12,21 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
-import structlog
 from pydantic import ValidationError
 
-from stagefleet.connection import connect_redis, reaching
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.connection import connect_redis
 from stagefleet.names import StageId
 from stagefleet.packing import pack, unpack
 from stagefleet.settings import CacheSettings, Settings
 from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.storages.lossy import Lossy
 
 __all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
 
 _NAMES_A_CALL = 1000
-
-_log = structlog.get_logger(__name__)
 
 
 class DescriptionCache(Protocol):
@@ -49,7 +46,7 @@ class RedisDescriptions:
         self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
         self._prefix = f"{prefix}descriptions:"
         self._settings = settings
-        self._was_told = False
+        self._lossy = Lossy(client, "descriptions")
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisDescriptions:
@@ -66,16 +63,14 @@ class RedisDescriptions:
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """See `DescriptionCache.find`; one round trip for all."""
+        found: Sequence[bytes | None] = [None] * len(stage_ids)
         chunks = [stage_ids[n : n + _NAMES_A_CALL] for n in range(0, len(stage_ids), _NAMES_A_CALL)]
-        try:
-            with reaching(self._redis):
+        if chunks:
+            with self._lossy.calls():
                 pipe = self._redis.pipeline(transaction=False)
                 for chunk in chunks:
                     pipe.hmget(self._prefix + storage, [str(stage_id) for stage_id in chunk])
-                found = [data for answer in pipe.execute() for data in answer] if chunks else []
-        except RedisUnreachableError as error:
-            self._complain(error)
-            return [None] * len(stage_ids)
+                found = [data for answer in pipe.execute() for data in answer]
         return [_decoded(stage_id, data) for stage_id, data in zip(stage_ids, found, strict=True)]
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
@@ -84,33 +79,20 @@ class RedisDescriptions:
             return
         entries = {str(entry.stage_id): _encoded(entry) for entry in descriptions}
         name, settings = self._prefix + storage, self._settings
-        try:
-            with reaching(self._redis):
-                pipe = self._redis.pipeline(transaction=False)
-                pipe.hset(name, mapping=entries)
-                pipe.expire(name, round(settings.lifetime_seconds))
-                pipe.hlen(name)
-                surplus = pipe.execute()[2] - settings.entries
-                if surplus > 0:
-                    self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
-        except RedisUnreachableError as error:
-            self._complain(error)
+        with self._lossy.calls():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hset(name, mapping=entries)
+            pipe.expire(name, round(settings.lifetime_seconds))
+            pipe.hlen(name)
+            surplus = pipe.execute()[2] - settings.entries
+            if surplus > 0:
+                self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         """See `DescriptionCache.forget`."""
-        if not stage_ids:
-            return
-        try:
-            with reaching(self._redis):
+        if stage_ids:
+            with self._lossy.calls():
                 self._redis.hdel(self._prefix + storage, *map(str, stage_ids))
-        except RedisUnreachableError as error:
-            self._complain(error)
-
-    def _complain(self, error: RedisUnreachableError) -> None:
-        """Once: whoever asks goes on without."""
-        if not self._was_told:
-            self._was_told = True
-            _log.warning("descriptions_out_of_reach", action="cache", error=str(error))
 
 
 class MemoryDescriptions:

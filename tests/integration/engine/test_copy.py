@@ -12,6 +12,7 @@ from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import MemoryBook
+from stagefleet.testing import MemoryLastUsed
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, stage_id_of
 
@@ -26,8 +27,14 @@ def locks(cleanup):
 
 
 @pytest.fixture
-def host(client, connection, locks):
-    return HostManager(StageManager(client, MemoryBook()), client, connection, host="here", locks=locks)
+def last_used():
+    return MemoryLastUsed()
+
+
+@pytest.fixture
+def host(client, connection, locks, last_used):
+    stages = StageManager(client, MemoryBook())
+    return HostManager(stages, client, connection, host="here", locks=locks, last_used=last_used)
 
 
 def copy(host, source, destination, stage_id, *, verify=False):
@@ -66,6 +73,17 @@ def test_a_stage_of_the_engine_becomes_one_of_a_repository(engine, registry, hos
     assert produced.bytes > 1_000_000
     with ImageMaker(registry) as maker:
         assert [str(stage_id)] == maker.tags("stages/app")
+
+
+def test_copies_are_uses_of_the_engines_image(engine, host, repository, push, last_used):
+    there, _ = push("one")
+    here = StageId.parse(stage_id_of("two"))
+    engine.import_image(f"app:{here}", labels=LABELS)
+    copy(host, repository, APP, there)
+    copy(host, APP, repository, here)
+    with pytest.raises(StageNotFoundError):
+        copy(host, APP, repository, StageId.parse(stage_id_of("nobody has it")))
+    assert [f"app:{there}", f"app:{here}"] == [used.image for used in last_used.used_images("here")]
 
 
 def test_there_and_back_again_is_the_same_image(engine, host, repository):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 import pytest
 
@@ -128,6 +129,40 @@ def test_a_command_holds_what_it_fetched_until(fleet, engines, start_command, en
         command.wait(WAIT_SECONDS)
         wait_until(lambda: not fleet._services.locks.locks(), "the lease is over")
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
+
+
+def test_every_fetch_is_noted_and_read_back(fleet, workers, registry, push, start_command):
+    first, second = push("used first"), push("used second")
+    repository = f"{registry.host}/stages/app"
+    names = [f"{repository}:{image.tag}" for image in (second, first)]
+    before_ms = time.time_ns() // 1_000_000
+    for image, options in ((first, {"all_hosts": True}), (second, {}), (first, {})):
+        run = fleet.for_each_fetch_stage(repository, [image.tag], **options)
+        assert RunState.SUCCEEDED is run.state
+    assert 1 == run.skipped  # it was there: that is a use, too
+
+    noted = [used for used in fleet.last_used("one") if used.image in names]
+    assert names == [used.image for used in noted]
+    assert before_ms <= noted[0].last_used_ms <= noted[1].last_used_ms
+    assert [names[1]] == [used.image for used in fleet.last_used("two") if used.image in names]
+    assert fleet.last_used() == fleet.last_used("one")
+
+    out, _ = start_command("hosts", "one", "--last-used", "--json").communicate(timeout=WAIT_SECONDS)
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert [(used.image, used.last_used_ms) for used in noted] == [
+        (line["image"], line["last_used_ms"]) for line in shown if line["image"] in names
+    ]
+    out, _ = start_command("hosts").communicate(timeout=WAIT_SECONDS)
+    assert ["one", "two"] == out.splitlines()
+
+
+def test_what_was_removed_has_no_record_any_more(fleet, engines, workers):
+    tag = stage_id_of("used and removed")
+    engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
+    fleet.for_each_fetch_stage("docker-daemon:app", [tag])
+    assert f"app:{tag}" in [used.image for used in fleet.last_used("one")]
+    assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
+    assert f"app:{tag}" not in [used.image for used in fleet.last_used("one")]
 
 
 def test_the_command_says_what_to_do_about_a_used_stage(engines, workers, start_command):

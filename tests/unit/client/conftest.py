@@ -16,7 +16,7 @@ from stagefleet.runs import coordinator
 from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, WorkerInfo
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.stages import ImageInfo, StageDescription
-from stagefleet.testing import MemoryLedger
+from stagefleet.testing import MemoryLastUsed, MemoryLedger
 
 
 def stage(number: int) -> str:
@@ -63,6 +63,7 @@ class FakeServices:
         self.ledger = ledger
         self.registries = registries
         self.locks = MemoryLocks()
+        self.last_used = MemoryLastUsed()
 
     def hosts(self) -> list[str]:
         return live_hosts(self.ledger.workers())

@@ -1,0 +1,101 @@
+"""Last-used records: when the images of each host were used, for whoever cleans hosts up.
+
+Losing them loses nothing: an image without a record is one of which nobody knows when it was used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import redis
+
+from stagefleet.connection import connect_redis, reaching
+from stagefleet.settings import CacheSettings, Settings
+from stagefleet.storages.lossy import Lossy
+
+__all__ = ["LastUsed", "RedisLastUsed", "UsedImage"]
+
+# On a host's sorted set (KEYS[1]); ARGV: milliseconds to add to the clock, image, bound, lifetime in ms.
+_NOTE = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[1]
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedImage:
+    """When an image of a host was used.
+
+    Attributes:
+        image: Its name in the host's engine.
+        last_used_ms: When it was used last, in milliseconds since 1970.
+    """
+
+    image: str
+    last_used_ms: int
+
+
+class LastUsed(Protocol):
+    """Knows when images were used, by host; bounded, the longest unused go first. From many threads."""
+
+    def note(self, host: str, image: str) -> None:
+        """An image is used just now; raises nothing for records out of reach."""
+
+    def forget(self, host: str, image: str) -> None:
+        """An image was removed from a host; raises nothing for records out of reach."""
+
+    def used_images(self, host: str) -> list[UsedImage]:
+        """The images of a host with their last use, the longest unused first.
+
+        Raises:
+            RedisUnreachableError: The records are out of reach.
+        """
+
+
+class RedisLastUsed:
+    """Last-used records in the fleet's Redis: a sorted set a host, by the server's clock.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
+    """
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        self.clock_offset_ms = 0
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = f"{prefix}last-used:"
+        self._bounds = [settings.used_images, round(settings.lifetime_seconds * 1000)]
+        self._lossy = Lossy(client, "last_used")
+        self._note = client.register_script(_NOTE)
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisLastUsed:
+        """The records at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def note(self, host: str, image: str) -> None:
+        """See `LastUsed.note`; one call."""
+        with self._lossy.calls():
+            self._note(keys=[self._prefix + host], args=[self.clock_offset_ms, image, *self._bounds])
+
+    def forget(self, host: str, image: str) -> None:
+        """See `LastUsed.forget`."""
+        with self._lossy.calls():
+            self._redis.zrem(self._prefix + host, image)
+
+    def used_images(self, host: str) -> list[UsedImage]:
+        """See `LastUsed.used_images`."""
+        with reaching(self._redis):
+            found = self._redis.zrange(self._prefix + host, 0, -1, withscores=True)
+        return [UsedImage(image.decode(), round(score)) for image, score in found]

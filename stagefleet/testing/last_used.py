@@ -1,0 +1,51 @@
+"""Last-used records in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from stagefleet.settings import CacheSettings
+from stagefleet.storages.last_used import UsedImage
+
+__all__ = ["MemoryLastUsed"]
+
+
+class MemoryLastUsed:
+    """Last-used records of one process; keeps the promises of `LastUsed`.
+
+    Args:
+        settings: The bounds.
+        clock: Gives the time in seconds since 1970; a test may move it.
+    """
+
+    def __init__(
+        self, settings: CacheSettings | None = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._bound = (CacheSettings() if settings is None else settings).used_images
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._used: dict[str, dict[str, int]] = {}  # the images of a host in the order of their last use
+
+    def note(self, host: str, image: str) -> None:
+        """See `LastUsed.note`."""
+        with self._lock:
+            used = self._used.setdefault(host, {})
+            used.pop(image, None)
+            used[image] = round(self._clock() * 1000)
+            while len(used) > self._bound:
+                del used[next(iter(used))]
+
+    def forget(self, host: str, image: str) -> None:
+        """See `LastUsed.forget`."""
+        with self._lock:
+            self._used.get(host, {}).pop(image, None)
+
+    def used_images(self, host: str) -> list[UsedImage]:
+        """See `LastUsed.used_images`."""
+        with self._lock:
+            return [UsedImage(image, used_ms) for image, used_ms in self._used.get(host, {}).items()]
+
+    def close(self) -> None:
+        """There is nothing to close."""

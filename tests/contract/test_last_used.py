@@ -1,0 +1,136 @@
+"""What `LastUsed` promises."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+
+from stagefleet.connection import connect_redis
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.settings import CacheSettings, Settings
+from stagefleet.storages.last_used import LastUsed, RedisLastUsed, UsedImage
+from stagefleet.testing import MemoryLastUsed
+
+BOUND = 20
+SETTINGS = CacheSettings(used_images=BOUND, lifetime_seconds=600)
+
+
+class Twin(NamedTuple):
+    """Records, and what moves their clock on by seconds."""
+
+    records: LastUsed
+    advance: Callable[[float], None]
+
+    def images(self, host: str) -> list[str]:
+        return [used.image for used in self.records.used_images(host)]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(params=["memory", "redis"])
+def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
+    if request.param == "memory":
+        clock = Clock()
+        yield Twin(MemoryLastUsed(SETTINGS, clock=lambda: clock.now), clock.advance)
+        return
+    client: Any = connect_redis(request.getfixturevalue("redis_server").url)
+    records = RedisLastUsed(client, prefix=f"t{secrets.token_hex(4)}:", settings=SETTINGS)
+
+    def advance(seconds: float) -> None:
+        records.clock_offset_ms += round(seconds * 1000)
+
+    yield Twin(records, advance)
+    records.close()
+
+
+def test_the_longest_unused_image_comes_first(twin):
+    for image in ("app:1", "app:2", "app:1"):
+        twin.records.note("here", image)
+        twin.advance(1)
+
+    first, second = twin.records.used_images("here")
+
+    assert ("app:2", "app:1") == (first.image, second.image)
+    assert 1000 == pytest.approx(second.last_used_ms - first.last_used_ms, abs=500)
+    assert time.time() == pytest.approx(first.last_used_ms / 1000, abs=60)
+
+
+def test_one_host_knows_nothing_of_another(twin):
+    twin.records.note("here", "app:1")
+    twin.records.note("there", "日本:2")
+
+    assert (["app:1"], ["日本:2"], []) == tuple(map(twin.images, ("here", "there", "nowhere")))
+
+
+def test_a_removed_image_is_forgotten(twin):
+    for image in ("app:1", "app:2"):
+        twin.records.note("here", image)
+    twin.records.forget("here", "app:1")
+    twin.records.forget("here", "app:3")
+    twin.records.forget("nowhere", "app:1")
+
+    assert ["app:2"] == twin.images("here")
+
+
+def test_the_records_of_a_host_are_bounded_and_the_longest_unused_go(twin):
+    for number in range(3 * BOUND):
+        twin.records.note("here", f"app:{number}")
+        twin.records.note("here", "base:1")
+        twin.advance(1)
+
+    expected = [*(f"app:{number}" for number in range(2 * BOUND + 1, 3 * BOUND - 1))]
+    assert {*expected, f"app:{3 * BOUND - 1}", "base:1"} == set(twin.images("here"))
+    assert expected == twin.images("here")[:-2]
+
+
+def test_a_host_that_nobody_uses_is_forgotten_by_and_by(redis_server):
+    client: Any = redis_server.client()
+    records = RedisLastUsed(client, prefix="t:", settings=SETTINGS)
+    records.note("here", "app:1")
+
+    assert SETTINGS.lifetime_seconds == pytest.approx(client.pttl("t:last-used:here") / 1000, abs=60)
+
+
+def test_records_out_of_reach_fail_no_use_and_are_warned_of_once(make_redis):
+    server = make_redis()
+    records = RedisLastUsed.connect(server.url, Settings())
+    records.note("here", "app:1")
+    server.kill()
+    with structlog.testing.capture_logs() as logs:
+        records.note("here", "app:2")
+        records.forget("here", "app:1")
+
+    assert [("last_used_out_of_reach", "warning")] == [(log["event"], log["log_level"]) for log in logs]
+    with pytest.raises(RedisUnreachableError):
+        records.used_images("here")
+    records.close()
+
+
+def test_records_of_another_kind_fail_no_use(redis_server):
+    client: Any = redis_server.client()
+    client.set("stagefleet:last-used:here", "a string")
+    records = RedisLastUsed.connect(redis_server.url, Settings())
+    with structlog.testing.capture_logs() as logs:
+        records.note("here", "app:1")
+    assert "WRONGTYPE" in logs[0]["error"]
+
+    client.delete("stagefleet:last-used:here")
+    records.note("here", "app:1")
+    assert ["app:1"] == [used.image for used in records.used_images("here")]
+    records.close()
+
+
+def test_a_used_image_is_a_value():
+    assert UsedImage("app:1", 17) == UsedImage("app:1", 17)
+    assert 1 == len({UsedImage("app:1", 17), UsedImage("app:1", 17)})
