@@ -35,6 +35,17 @@ class Roles:
         """The storages that the settings give a project."""
         return cls(project, settings.primary, settings.final, settings.caches, settings.secondaries)
 
+    @classmethod
+    def alone(
+        cls,
+        primary: Repository | DockerDaemon,
+        final: Repository | None = None,
+        caches: tuple[Repository, ...] = (),
+    ) -> Self:
+        """The storages of a project that the settings need not know: it has the name of its primary one."""
+        name = primary.project if isinstance(primary, DockerDaemon) else primary.name
+        return cls(name, primary, final, caches)
+
     @property
     def deployed(self) -> Repository | DockerDaemon:
         """The storage whose names are handed to a deployment."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stagefleet.errors import EngineMissingError
 from stagefleet.names import DockerDaemon, StageId
+from stagefleet.records import RecordId
 from stagefleet.settings import EngineSettings, docker_config_file
 from stagefleet.stages import StageDescription
 
@@ -36,6 +37,14 @@ class EngineAccess:
             EngineMissingError: This host has no engine.
         """
         return iter(self._storage(address).stage_ids())
+
+    def record_ids(self, address: DockerDaemon) -> Iterator[RecordId]:
+        """The records of a project.
+
+        Raises:
+            EngineMissingError: This host has no engine.
+        """
+        return self.records(address).ids()
 
     def records(self, address: DockerDaemon) -> EngineRecordStore:
         """The records of a project.

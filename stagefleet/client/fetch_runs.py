@@ -200,7 +200,4 @@ def _raise_failure(outcome: Outcome) -> None:
 
 def _roles(source: Source) -> Roles:
     """All roles, of a primary storage alone where no more is known."""
-    if isinstance(source, Roles):
-        return source
-    place = parse_place(source)
-    return Roles(place.project if isinstance(place, DockerDaemon) else place.name, place)
+    return source if isinstance(source, Roles) else Roles.alone(parse_place(source))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet.client.projects import Project, Projects
 from stagefleet.client.work import Catalogue, Plan, bounded
-from stagefleet.names import Repository
+from stagefleet.names import DockerDaemon, Repository
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run, RunState
+from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PurgeRuns", "PurgedGroup"]
 
 OnGroup = Callable[["PurgedGroup"], None]
+Purgeable = Project | Repository | DockerDaemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class _GroupWork:
         return self.group.items
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        catalogue.ping(self.group.repository)
+        if isinstance(self.group.repository, Repository):
+            catalogue.ping(self.group.repository)
         return Plan(bounded(self.group.items))
 
 
@@ -62,20 +65,26 @@ class PurgeRuns(Projects):
 
     In this order: stages, import metadata, managed images, image metadata, custom tags, rejected stages,
     final stages. A project is the name of one in the settings, or `Roles` that say which storages it has; a
-    repository alone is the project of its name, with that as its primary storage.
+    repository or `DockerDaemon` alone is the project of its name, with that as its primary storage. An engine
+    is that of this host: what another host's has is not known here.
     """
 
-    def plan_purge(self, project: Project | Repository, *, sized: bool = True) -> PurgePlan:
+    def plan_purge(
+        self, project: Purgeable, *, policy: UsePolicy | None = None, sized: bool = True
+    ) -> PurgePlan:
         """What a purge would delete, grouped; changes nothing, needs no Redis.
 
         Args:
             project: See the class.
+            policy: What to do with stages in an engine that are used; where None, they fail with
+                `ImageInUseError`.
             sized: Say also how many bytes each group holds alone; a request for each manifest.
 
         Raises:
-            UsageError: There is no such project, or its primary storage is a Docker Engine.
+            UsageError: There is no such project, or a policy for what is no engine.
+            EngineMissingError: Its primary storage is a Docker Engine, and there is none here.
         """
-        return self._services.registries.plan_purge(self._storages(project), sized=sized)
+        return self._services.registries.plan_purge(self._storages(project), policy=policy, sized=sized)
 
     def purge_group(
         self,
@@ -86,16 +95,16 @@ class PurgeRuns(Projects):
         detach: bool = False,
     ) -> Run:
         """Delete one group of a plan; arguments, return and errors as of `for_each_delete_stage`."""
-        return self._for_each(
-            _GroupWork(group), on_outcome, parallel=parallel, idempotency_key=None, detach=detach
-        )
+        work = self._placed(_GroupWork(group), group.repository, None)
+        return self._for_each(work, on_outcome, parallel=parallel, idempotency_key=None, detach=detach)
 
     def purge(
         self,
-        project: Project | Repository,
+        project: Purgeable,
         on_outcome: OnOutcome | None = None,
         *,
         on_group: OnGroup | None = None,
+        policy: UsePolicy | None = None,
         parallel: int | None = None,
     ) -> list[PurgedGroup]:
         """Delete everything of a project; what is gone already is a success, tags of nobody stay.
@@ -106,6 +115,7 @@ class PurgeRuns(Projects):
             project: See the class.
             on_outcome: Called once for each outcome of each group; what it raises ends the purge.
             on_group: Called after each group.
+            policy: As in `plan_purge`.
             parallel: Items at once; the project's own limit, or the settings', if None.
 
         Returns:
@@ -119,7 +129,7 @@ class PurgeRuns(Projects):
         if parallel is None and isinstance(project, str):
             parallel = self.settings.project(project).parallel
         done: list[PurgedGroup] = []
-        for group in self.plan_purge(project, sized=False).groups:
+        for group in self.plan_purge(project, policy=policy, sized=False).groups:
             run = self.purge_group(group, on_outcome, parallel=parallel) if group.items else None
             done.append(PurgedGroup(group, run))
             if on_group is not None:
@@ -128,5 +138,7 @@ class PurgeRuns(Projects):
                 break
         return done
 
-    def _storages(self, project: Project | Repository) -> Roles:
-        return Roles(project.name, project) if isinstance(project, Repository) else self.roles(project)
+    def _storages(self, project: Purgeable) -> Roles:
+        if isinstance(project, Repository | DockerDaemon):
+            return Roles.alone(project)
+        return self.roles(project)

@@ -22,6 +22,7 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
 from stagefleet.storages.last_used import LastUsed, RedisLastUsed
+from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
     from stagefleet.manager.project import ProjectManager  # as below
@@ -59,7 +60,7 @@ class Registries(Protocol):
     def project(self, roles: Roles) -> ProjectManager:
         """What can be done with the stages of a project."""
 
-    def plan_purge(self, roles: Roles, *, sized: bool) -> PurgePlan:
+    def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
         """What a purge of a project deletes."""
 
     def publish_index(
@@ -152,10 +153,10 @@ class _RegistryAccess:
     def project(self, roles: Roles) -> ProjectManager:
         return self._manager.project(roles)
 
-    def plan_purge(self, roles: Roles, *, sized: bool) -> PurgePlan:
+    def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
         from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - as in __init__
 
-        return plan_purge(self._client, roles, sized=sized)
+        return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
 
     def publish_index(
         self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]

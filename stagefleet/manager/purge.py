@@ -1,7 +1,8 @@
 """What a purge deletes: everything of a project, in the order that leaves nothing half described.
 
 The whole plan is made from one tag list a repository, before anything goes. A tag that is neither a stage's
-nor a record's nor a custom tag with its record is nobody's: it is told, and left alone.
+nor a record's nor a custom tag with its record is nobody's: it is told, and left alone. Of a project in a
+Docker Engine there are stages and import metadata; the groups of what it does not keep are empty.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from stagefleet.errors import BrokenRecordError, InvalidNameError, NotFoundError, UsageError
 from stagefleet.manager.purge_scale import Scale
@@ -18,8 +19,11 @@ from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.registry import RegistryClient
 from stagefleet.roles import Roles
 from stagefleet.storages.records import RecordStore
+from stagefleet.use_policy import UsePolicy
 
-__all__ = ["PurgeGroup", "PurgePlan", "plan_purge"]
+__all__ = ["EngineContents", "PurgeGroup", "PurgePlan", "plan_purge"]
+
+Place = Repository | DockerDaemon
 
 _THREADS = 8
 _MOST_ALSO = 10_000
@@ -38,23 +42,33 @@ _RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, str]]] = {
 """In the order of a purge: name, operation and its options besides the repository."""
 
 
+class EngineContents(Protocol):
+    """What a project has in the Docker Engine of this host."""
+
+    def stage_ids(self, address: DockerDaemon) -> Iterable[StageId]:
+        """Its stages."""
+
+    def record_ids(self, address: DockerDaemon) -> Iterable[RecordId]:
+        """Its records."""
+
+
 @dataclass(frozen=True, slots=True)
 class PurgeGroup:
     """What goes in one run.
 
     Attributes:
         name: What it is, as reports write it.
-        repository: Where.
+        repository: Where: a repository, or the primary storage that is an engine.
         items: The run's items.
         operation: The task that deletes one.
         options: The run's options.
         tags: The tags that go.
         size: Bytes that nothing of the project's storages holds once this group and those before it are gone;
-            None if nobody asked.
+            None if nobody asked, and for an engine, which does not tell what its images share.
     """
 
     name: str
-    repository: Repository
+    repository: Place
     items: tuple[str, ...]
     operation: str
     options: Mapping[str, Any] = field(hash=False)
@@ -88,9 +102,9 @@ class PurgePlan:
 
 @dataclass(slots=True)
 class _Shelf:
-    """The tags of a repository, sorted out."""
+    """What a storage has, sorted out."""
 
-    repository: Repository
+    place: Place
     stages: list[str] = field(default_factory=list)
     records: dict[RecordKind, list[RecordId]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
@@ -108,6 +122,14 @@ class _Shelf:
         shelf.stages = [tag for tag in shelf.stages if tag not in rejected]
         return shelf
 
+    @classmethod
+    def look(cls, engine: EngineContents, address: DockerDaemon) -> _Shelf:
+        """Look into the engine of this host."""
+        shelf = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
+        for record in engine.record_ids(address):
+            shelf.records.setdefault(record.kind, []).append(record)
+        return shelf
+
     def _sort(self, tag: str) -> None:
         if (record := RecordId.from_tag(tag)) is not None:
             self.records.setdefault(record.kind, []).append(record)
@@ -117,25 +139,38 @@ class _Shelf:
             self.unknown.append(tag)
 
 
-def plan_purge(client: RegistryClient, roles: Roles, *, sized: bool = False) -> PurgePlan:
+def plan_purge(
+    client: RegistryClient,
+    engine: EngineContents,
+    roles: Roles,
+    *,
+    policy: UsePolicy | None = None,
+    sized: bool = False,
+) -> PurgePlan:
     """Find out what a purge of a project deletes; changes nothing.
 
     Args:
         client: Speaks to registries.
+        engine: The engine of this host.
         roles: The project's storages.
+        policy: What to do with stages in an engine that are used.
         sized: Weigh it too: a request for each manifest.
 
     Raises:
-        UsageError: The primary storage is a Docker Engine.
+        UsageError: There is a policy, and the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
     if isinstance(roles.primary, DockerDaemon):
-        raise UsageError(
-            f"{roles.primary} is a Docker Engine, which keeps no records: use stagefleet delete --all"
-        )
-    shelf = _Shelf.read(client, roles.primary)
+        shelf = _Shelf.look(engine, roles.primary)
+    elif policy is not None:
+        raise UsageError(f"{roles.primary} is no Docker Engine: only there images are in use")
+    else:
+        shelf = _Shelf.read(client, roles.primary)
     custom = _custom_tags(client, shelf)
-    groups = [_stages(shelf, roles, custom), *(_records(shelf, kind, custom) for kind in _RECORD_GROUPS)]
+    groups = [
+        _stages(shelf, roles, custom, policy),
+        *(_records(shelf, kind, custom) for kind in _RECORD_GROUPS),
+    ]
     ours = set(custom.values())
     unknown = [f"{roles.primary}:{tag}" for tag in shelf.unknown if tag not in ours]
     kept = [
@@ -153,7 +188,9 @@ def plan_purge(client: RegistryClient, roles: Roles, *, sized: bool = False) -> 
 
 def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
     """The custom tag of each record that says one; broken records say none, and fail in their run."""
-    store = RecordStore(client, shelf.repository, shelf.repository.name)
+    if isinstance(shelf.place, DockerDaemon):
+        return {}
+    store = RecordStore(client, shelf.place, shelf.place.name)
 
     def read(record_id: RecordId) -> str | None:
         try:
@@ -171,16 +208,19 @@ def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
         return {record: name for record, name in zip(records, names, strict=True) if name is not None}
 
 
-def _stages(shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str]) -> PurgeGroup:
+def _stages(
+    shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str], policy: UsePolicy | None
+) -> PurgeGroup:
     """The stages; with them go by digest the tags of the same digest that would go later."""
     also = [*custom.values(), *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
     options = {
-        "repository": str(shelf.repository),
+        "repository": str(shelf.place),
         "caches": [str(cache) for cache in roles.caches],
         "also": also[:_MOST_ALSO],
+        **({} if policy is None else policy.as_options()),
     }
     stages = tuple(shelf.stages)
-    return PurgeGroup("stages", shelf.repository, stages, "delete_stage", options, stages)
+    return PurgeGroup("stages", shelf.place, stages, "delete_stage", options, stages)
 
 
 def _records(shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str]) -> PurgeGroup:
@@ -192,14 +232,14 @@ def _records(shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str]) ->
     elif kind is RecordKind.REJECTED_STAGE:
         tags += [record.name for record in records]
     items = tuple(custom.get(record, record.item) for record in records)
-    options = {"repository": str(shelf.repository), **details}
-    return PurgeGroup(name, shelf.repository, items, operation, options, tuple(tags))
+    options = {"repository": str(shelf.place), **details}
+    return PurgeGroup(name, shelf.place, items, operation, options, tuple(tags))
 
 
 def _final_stages(shelf: _Shelf) -> PurgeGroup:
-    options = {"repository": str(shelf.repository)}
+    options = {"repository": str(shelf.place)}
     stages = tuple(shelf.stages)
-    return PurgeGroup("final-stages", shelf.repository, stages, "delete_stage", options, stages)
+    return PurgeGroup("final-stages", shelf.place, stages, "delete_stage", options, stages)
 
 
 def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
@@ -209,10 +249,13 @@ def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
     return replace(
         plan,
         groups=tuple(
-            replace(group, size=scale.weigh((group.repository, tag) for tag in group.tags))
-            for group in plan.groups
+            replace(group, size=_weight(scale, group.repository, group.tags)) for group in plan.groups
         ),
     )
+
+
+def _weight(scale: Scale, place: Place, tags: Iterable[str]) -> int | None:
+    return None if isinstance(place, DockerDaemon) else scale.weigh((place, tag) for tag in tags)
 
 
 def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:

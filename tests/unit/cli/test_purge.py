@@ -32,7 +32,7 @@ def plan(in_fleet, registries, group):
         (f"{REPOSITORY}:somebodys",),
         (f"{REPOSITORY}:cleanup",),
     )
-    registries.plan_purge = lambda roles, *, sized: plan
+    registries.plan_purge = lambda roles, *, policy, sized: plan
     return plan
 
 

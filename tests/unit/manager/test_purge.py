@@ -7,10 +7,24 @@ import pytest
 from stagefleet.errors import UsageError
 from stagefleet.manager.purge import plan_purge
 from stagefleet.names import DockerDaemon
-from stagefleet.records import CustomTag, ManagedImage, RecordImage, RejectedStage
+from stagefleet.records import CustomTag, ManagedImage, RecordId, RecordImage, RecordKind, RejectedStage
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
 from stagefleet.storages.record_writer import put_record
+from stagefleet.use_policy import UsePolicy
+
+
+class Engine:
+    """What a project has in an engine."""
+
+    def __init__(self, stages=(), records=()):
+        self._stages, self._records = stages, records
+
+    def stage_ids(self, address):
+        return iter(self._stages)
+
+    def record_ids(self, address):
+        return iter(self._records)
 
 
 @pytest.fixture
@@ -29,7 +43,7 @@ def write(world):
 
 @pytest.fixture
 def plan(world, roles):
-    return lambda sized=False: plan_purge(world.registries, roles, sized=sized)
+    return lambda sized=False: plan_purge(world.registries, Engine(), roles, sized=sized)
 
 
 def items(plan):
@@ -100,6 +114,19 @@ def test_nothing_is_weighed_unless_asked_for(world, write, plan):
     assert (None, True) == (plan().size, plan(sized=True).size > 0)
 
 
-def test_an_engine_keeps_no_records_to_purge(world):
-    with pytest.raises(UsageError, match="delete --all"):
-        plan_purge(world.registries, Roles("app", DockerDaemon("app")))
+def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_tells(world):
+    engine = Engine([world.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
+    world.registries.push(world.destination, str(world.stage(1)))
+    roles = Roles("app", DockerDaemon("app"), world.destination)
+    found = plan_purge(world.registries, engine, roles, policy=UsePolicy(skip_used=True), sized=True)
+    stage = str(world.stage(1))
+    assert {"stages": (stage,), "import-metadata": ("0f" * 32,), "final-stages": (stage,)} == items(found)
+    assert ["docker-daemon:app"] * 6 == [group.options["repository"] for group in found.groups[:6]]
+    assert [None] * 6 == [group.size for group in found.groups[:6]]
+    assert found.groups[6].size
+    assert [True, None] == [group.options.get("skip_used") for group in found.groups[:2]]
+
+
+def test_what_is_in_use_is_no_question_in_a_repository(world, roles):
+    with pytest.raises(UsageError, match="no Docker Engine"):
+        plan_purge(world.registries, Engine(), roles, policy=UsePolicy(skip_used=True))
