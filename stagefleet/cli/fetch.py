@@ -16,7 +16,8 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_plan
-from stagefleet.cli.session import open_fleet, say
+from stagefleet.cli.run_options import RunOptions, takes_run_options
+from stagefleet.cli.session import say
 from stagefleet.client import Fleet
 from stagefleet.client.fetch_runs import StageHold
 from stagefleet.errors import UsageError
@@ -29,6 +30,7 @@ _CHECK_SECONDS = 1.0
 _PIECE_BYTES = 65_536
 
 
+@takes_run_options()
 def fetch_stages(
     repository: Annotated[
         str | None,
@@ -48,33 +50,24 @@ def fetch_stages(
         bool,
         typer.Option("--hold", help="Keep the images from being removed until standard input closes."),
     ] = False,
-    parallel: opt.Parallel = None,
-    from_file: opt.FromFile = None,
-    detach: opt.Detach = False,
-    idempotency_key: opt.IdempotencyKey = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
+    options: RunOptions,
 ) -> None:
     """Fetch stages to the Docker Engine of this host, of others, or of all: from a cache where one has them.
 
     With --project: from the storages of that project of the settings.
     """
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
     if project is not None:
         stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
         if cache:
             raise UsageError("--project says which caches there are: leave out --cache")
-    named = opt.read_stage_ids(stage_ids, from_file)
+    named = opt.read_stage_ids(stage_ids, options.from_file)
     if not named:
         raise UsageError("no stage is named: name stages, or use --from-file")
-    if hold and (detach or dry_run):
+    if hold and (options.detach or options.dry_run):
         raise UsageError("--hold waits for a job's end: leave out --detach and --dry-run")
-    if hold and from_file == "-":
+    if hold and options.from_file == "-":
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
-    with open_fleet(
-        embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet
-    ) as fleet:
+    with options.open_fleet() as fleet:
         command = _Fetch(fleet, _roles(fleet, repository, project, cache), named, hosts, all_hosts=all_hosts)
         if hold:
             command.hold(options)
@@ -102,7 +95,7 @@ class _Fetch:
         # Chosen once: a host that comes later is neither fetched to nor held.
         self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
 
-    def run(self, options: opt.RunOptions) -> None:
+    def run(self, options: RunOptions) -> None:
         """Fetch, and report.
 
         Raises:
@@ -113,11 +106,11 @@ class _Fetch:
             print_plan(plan, as_json=options.json)
             return
         run = self._fleet.for_each_fetch_stage(
-            self._roles, self._named, hosts=self._hosts, idempotency_key=options.key, detach=True
+            self._roles, self._named, options.callback, hosts=self._hosts, **options.arguments
         )
         leave_or_follow(self._fleet, run, options)
 
-    def hold(self, options: opt.RunOptions) -> None:
+    def hold(self, options: RunOptions) -> None:
         """Fetch, report, and hold what was fetched until standard input closes.
 
         Raises:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import typer
 
-from stagefleet.cli.options import RunOptions
 from stagefleet.cli.report import RunReport, exit_code, print_json, print_line
+from stagefleet.cli.run_options import RunOptions
 from stagefleet.cli.session import cancelling_on_interrupt
 from stagefleet.client import Fleet
 from stagefleet.errors import NoWorkerError

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId
 
 __all__ = [
-    "Detach",
-    "DryRun",
-    "Embedded",
-    "FromFile",
     "Hosts",
-    "IdempotencyKey",
     "Json",
-    "OnFinishUrl",
-    "OnOutcomeTask",
-    "OnOutcomeUrl",
     "Parallel",
     "Project",
-    "RunOptions",
     "StageIdArguments",
-    "called_back",
     "read_ids",
     "read_stage_ids",
 ]
@@ -48,10 +36,6 @@ Parallel = Annotated[
         "-j", "--parallel", metavar="N", help="Items at once; 1 is serial. Default: 16, or the settings'."
     ),
 ]
-FromFile = Annotated[
-    str | None,
-    typer.Option("--from-file", metavar="FILE|-", help="Read ids, one a line; - is standard input."),
-]
 Project = Annotated[
     str | None,
     typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
@@ -65,78 +49,7 @@ Hosts = Annotated[
         show_default=False,
     ),
 ]
-Detach = Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")]
-IdempotencyKey = Annotated[
-    str | None,
-    typer.Option("--idempotency-key", metavar="K", help="Do the same work under the same key only once."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-Embedded = Annotated[
-    bool, typer.Option("--embedded", help="Start a private Valkey and a worker for this command alone.")
-]
-
-OnOutcomeUrl = Annotated[
-    str | None,
-    typer.Option("--on-outcome-url", metavar="URL", help="The fleet calls it for each outcome, signed."),
-]
-OnOutcomeTask = Annotated[
-    str | None,
-    typer.Option(
-        "--on-outcome-task",
-        metavar="NAME[@QUEUE]",
-        help="Instead: a Celery task, published for each outcome.",
-    ),
-]
-OnFinishUrl = Annotated[
-    str | None, typer.Option("--on-finish-url", metavar="URL", help="The fleet calls it at the run's end.")
-]
-
-
-def called_back(
-    outcome_url: str | None, outcome_task: str | None, finish_url: str | None
-) -> RemoteCallback | None:
-    """Whom the fleet is to call, None for nobody.
-
-    Raises:
-        UsageError: A URL or a task is malformed.
-    """
-    if outcome_url is None and outcome_task is None and finish_url is None:
-        return None
-    return RemoteCallback(outcome_url, outcome_task, finish_url)
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options of every command that starts a run.
-
-    Raises:
-        UsageError: They contradict each other.
-    """
-
-    parallel: int | None = None
-    detach: bool = False
-    key: str | None = None
-    dry_run: bool = False
-    json: bool = False
-    embedded: bool = False
-    callback: RemoteCallback | None = None
-
-    @property
-    def needs_fleet(self) -> str | None:
-        """The option that a command's own private services cannot serve, None if none was given."""
-        given = {
-            "--detach": self.detach,
-            "--idempotency-key": self.key is not None,
-            "a callback of the fleet's": self.callback is not None,
-        }
-        return next((name for name, is_given in given.items() if is_given), None)
-
-    def __post_init__(self) -> None:
-        if self.parallel is not None and self.parallel < 1:
-            raise UsageError(f"--parallel {self.parallel}: write 1 or more (1 is serial)")
-        if self.detach and self.dry_run:
-            raise UsageError("--dry-run starts no run to detach from: leave out --detach")
 
 
 def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:

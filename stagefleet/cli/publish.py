@@ -9,7 +9,8 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_plan
-from stagefleet.cli.session import open_fleet, say
+from stagefleet.cli.run_options import RunOptions, takes_run_options
+from stagefleet.cli.session import say
 from stagefleet.client import Fleet, Plan
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, parse_address
@@ -19,6 +20,7 @@ from stagefleet.runs.model import Run
 __all__ = ["publish_stages"]
 
 
+@takes_run_options()
 def publish_stages(
     stage_ids: opt.StageIdArguments = None,
     *,
@@ -32,30 +34,21 @@ def publish_stages(
     caches: Annotated[
         bool, typer.Option("--caches", help="Into the caches too; what fails there is a warning.")
     ] = False,
-    parallel: opt.Parallel = None,
-    from_file: opt.FromFile = None,
-    detach: opt.Detach = False,
-    idempotency_key: opt.IdempotencyKey = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
+    options: RunOptions,
 ) -> None:
     """Publish stages of a project: copy them from its primary storage into the final one.
 
     What was published before is used as it is. A project without a final storage has its caches filled with
     --caches alone.
     """
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
-    named = opt.read_stage_ids(stage_ids, from_file)
+    named = opt.read_stage_ids(stage_ids, options.from_file)
     which = _choose(project, primary, final, cache)
-    with open_fleet(
-        embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet
-    ) as fleet:
+    with options.open_fleet() as fleet:
         publication = _Publication(fleet, which, named, should_be_built=should_be_built, caches=caches)
-        if dry_run:
-            print_plan(publication.plan(), as_json=json)
+        if options.dry_run:
+            print_plan(publication.plan(), as_json=options.json)
             return
-        run = publication.start(idempotency_key, parallel)
+        run = publication.start(options)
         if not run.total:
             say("there is nothing to publish")
         leave_or_follow(fleet, run, options)
@@ -109,17 +102,16 @@ class _Publication:
             return self._fleet.plan_publish_stage(self._project, self._stage_ids, fill_caches=self._caches)
         return self._fleet.plan_cache_stage(self._project, self._stage_ids)
 
-    def start(self, key: str | None, parallel: int | None) -> Run:
+    def start(self, options: RunOptions) -> Run:
         if not self._into_final:
             return self._fleet.for_each_cache_stage(
-                self._project, self._stage_ids, idempotency_key=key, parallel=parallel, detach=True
+                self._project, self._stage_ids, options.callback, **options.arguments
             )
         return self._fleet.for_each_publish_stage(
             self._project,
             self._stage_ids,
+            options.callback,
             should_be_built=self._should_be_built,
             fill_caches=self._caches,
-            idempotency_key=key,
-            parallel=parallel,
-            detach=True,
+            **options.arguments,
         )

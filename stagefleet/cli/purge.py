@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,8 @@ from rich.filesize import decimal
 from stagefleet.cli import options as opt
 from stagefleet.cli.progress import choose_meter
 from stagefleet.cli.report import RunReport, print_json, print_line
-from stagefleet.cli.session import cancelling_on_interrupt, open_fleet, say
+from stagefleet.cli.run_options import RunOptions, takes_run_options
+from stagefleet.cli.session import cancelling_on_interrupt, say
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository
@@ -30,6 +32,7 @@ _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
 
+@takes_run_options(but=("from_file", "detach", "idempotency_key"))
 def purge_project(
     repository: Annotated[
         str | None, typer.Argument(metavar="REPO", help="Instead of --project.", show_default=False)
@@ -37,25 +40,21 @@ def purge_project(
     *,
     project: opt.Project = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    parallel: opt.Parallel = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
+    options: RunOptions,
 ) -> None:
     """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
-    options = opt.RunOptions(parallel=parallel, dry_run=dry_run, json=json, embedded=embedded)
     where = _choose(repository, project)
-    with open_fleet(embedded=embedded, parallel=options.parallel) as fleet:
-        plan = fleet.plan_purge(where, sized=dry_run)
+    with options.open_fleet() as fleet:
+        plan = fleet.plan_purge(where, sized=options.dry_run)
         _tell_unknown(plan)
-        if dry_run:
-            _print_plan(plan, as_json=json)
+        if options.dry_run:
+            _print_plan(plan, as_json=options.json)
             return
         if not yes:
             _confirm(plan, str(where))
-        if parallel is None and project is not None:
-            parallel = fleet.settings.project(project).parallel
-        state = _purge(fleet, plan, parallel=parallel, as_json=json)
+        if options.parallel is None and project is not None:
+            options = replace(options, parallel=fleet.settings.project(project).parallel)
+        state = _purge(fleet, plan, options)
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
@@ -105,7 +104,7 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
 
-def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool) -> str:
+def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
     """Delete group after group, and tell each as it is done with.
 
     Returns:
@@ -118,9 +117,9 @@ def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool
         failures: list[Outcome] = []
         run = None
         if group.items:
-            run = _purge_group(fleet, group, failures, parallel=parallel, as_json=as_json)
+            run = _purge_group(fleet, group, failures, options)
         report = _report(group, run, failures)
-        _print_group(report, as_json=as_json)
+        _print_group(report, as_json=options.json)
         states.add(report["state"])
         for count in _COUNTS:
             totals[count] += report[count]
@@ -128,7 +127,7 @@ def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool
             break
     state = next((worst for worst in ("cancelled", "failed") if worst in states), "succeeded")
     seconds = round(time.monotonic() - began, 3)
-    if as_json:
+    if options.json:
         print_json({"run": None, "state": state, **totals, "seconds": seconds, **_rest(plan)})
     else:
         failed = f", {totals['failed']:,} failed" if totals["failed"] else ""
@@ -136,12 +135,10 @@ def _purge(fleet: Fleet, plan: PurgePlan, *, parallel: int | None, as_json: bool
     return state
 
 
-def _purge_group(
-    fleet: Fleet, group: PurgeGroup, failures: list[Outcome], *, parallel: int | None, as_json: bool
-) -> Run:
+def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], options: RunOptions) -> Run:
     """See the run of one group through; an interrupt cancels it, and with it the purge."""
-    run = fleet.purge_group(group, parallel=parallel, detach=True)
-    report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=as_json))
+    run = fleet.purge_group(group, options.callback, parallel=options.parallel, detach=True)
+    report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=options.json))
 
     def show(outcome: Outcome) -> None:
         report.show(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Unpack
+from typing import Annotated
 
 import typer
 
@@ -13,9 +13,9 @@ from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.new_records import add_record
 from stagefleet.cli.report import print_json, print_line, print_plan
+from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
-from stagefleet.client.arguments import RunArguments
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import StageId
 from stagefleet.records import CustomTag, RecordId, RecordKind
@@ -122,6 +122,7 @@ def add(
 
 
 @app.command("remove")
+@takes_run_options()
 def remove_records(
     repository: RepositoryArgument,
     kind: Kind,
@@ -136,28 +137,19 @@ def remove_records(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove every record of the kind.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
-    parallel: opt.Parallel = None,
-    from_file: opt.FromFile = None,
-    detach: opt.Detach = False,
-    idempotency_key: opt.IdempotencyKey = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
+    options: RunOptions,
 ) -> None:
     """Remove records: custom tags with the tag, rejected stages with the stage, and no other tag."""
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded)
-    named = opt.read_ids(records, from_file, partial(_parse, kind, image))
+    named = opt.read_ids(records, options.from_file, partial(_parse, kind, image))
     removal = _Removal(repository, kind, named, image)
     _refuse_unclear(removal, everything=everything)
-    needs_fleet = "--detach" if detach else "--idempotency-key" if idempotency_key is not None else None
-    with open_fleet(embedded=embedded, parallel=parallel, needs_fleet=needs_fleet) as fleet:
-        if dry_run:
-            print_plan(removal.plan(fleet), as_json=json)
+    with options.open_fleet() as fleet:
+        if options.dry_run:
+            print_plan(removal.plan(fleet), as_json=options.json)
             return
         if everything and not yes:
             _confirm(fleet, removal)
-        run = removal.start(fleet, idempotency_key=idempotency_key, detach=True)
-        leave_or_follow(fleet, run, options)
+        leave_or_follow(fleet, removal.start(fleet, options), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,22 +173,24 @@ class _Removal:
             return fleet.plan_rm_record(self.repository, self.kind, self.named)
         return fleet.plan_rm_image_metadata(self.repository, self.image, self._stage_commits())
 
-    def start(self, fleet: Fleet, **arguments: Unpack[RunArguments]) -> Run:
+    def start(self, fleet: Fleet, options: RunOptions) -> Run:
         """Start the run that the kind has; kinds that nobody removes by the thousand share one."""
-        where, named = self.repository, self.named
+        where, named, told, arguments = self.repository, self.named, options.callback, options.arguments
         if self.image is not None:
-            return fleet.for_each_rm_image_metadata(where, self.image, self._stage_commits(), **arguments)
+            return fleet.for_each_rm_image_metadata(
+                where, self.image, self._stage_commits(), told, **arguments
+            )
         match self.kind:
             case RecordKind.MANAGED_IMAGE:
-                return fleet.for_each_rm_managed_image(where, named, **arguments)
+                return fleet.for_each_rm_managed_image(where, named, told, **arguments)
             case RecordKind.IMPORT_METADATA:
-                return fleet.for_each_rm_import_metadata(where, named, **arguments)
+                return fleet.for_each_rm_import_metadata(where, named, told, **arguments)
             case RecordKind.CUSTOM_TAG:
-                return fleet.for_each_delete_stage_custom_tag(where, named, **arguments)
+                return fleet.for_each_delete_stage_custom_tag(where, named, told, **arguments)
             case RecordKind.REJECTED_STAGE:
-                return fleet.for_each_delete_rejected_stage(where, named, **arguments)
+                return fleet.for_each_delete_rejected_stage(where, named, told, **arguments)
             case _:
-                return fleet.for_each_rm_record(where, self.kind, named, **arguments)
+                return fleet.for_each_rm_record(where, self.kind, named, told, **arguments)
 
     def _stage_commits(self) -> dict[str | StageId, list[str]]:
         found: dict[str | StageId, list[str]] = {}

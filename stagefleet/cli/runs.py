@@ -10,6 +10,7 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import follow_run, leave_or_follow
 from stagefleet.cli.report import describe_run, print_json, print_line
+from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import connect, say
 from stagefleet.errors import UsageError
 from stagefleet.runs.model import Run, RunState
@@ -79,17 +80,14 @@ def cancel_run(
 
 
 @app.command("retry")
-def retry_run(
-    run: RunId,
-    *,
-    parallel: opt.Parallel = None,
-    detach: opt.Detach = False,
-    json: opt.Json = False,
-) -> None:
-    """Run again, as a new run, what failed or was cancelled in a finished one."""
-    options = opt.RunOptions(parallel=parallel, detach=detach, json=json)
+@takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded"))
+def retry_run(run: RunId, *, options: RunOptions) -> None:
+    """Run again, as a new run, what failed or was cancelled in a finished one.
+
+    Whom that one called is called again, unless a callback is named here.
+    """
     with connect(_PURPOSE) as fleet:
-        again = fleet.retry(run, parallel=parallel, detach=True)
+        again = fleet.retry(run, options.callback, parallel=options.parallel, detach=True)
         if again.state is RunState.SUCCEEDED and again.id == run:
             say("all of the run succeeded: nothing to retry")
         leave_or_follow(fleet, again, options)

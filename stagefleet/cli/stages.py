@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_json, print_line, print_plan
+from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
 from stagefleet.errors import UsageError
@@ -57,7 +58,7 @@ def list_stages(
     json: opt.Json = False,
 ) -> None:
     """List the stages of a repository, or of a project."""
-    options = opt.RunOptions(parallel=parallel, json=json)
+    options = RunOptions(parallel=parallel, json=json)
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
     with open_fleet(parallel=options.parallel) as fleet:
@@ -113,6 +114,7 @@ def _long_line(description: StageDescription) -> str:
     return f"{description.stage_id!s:<70}  {made:<19}  {decimal(info.size):>10}  {image}"
 
 
+@takes_run_options()
 def copy_stages(
     source: Source = None,
     destination: Destination = None,
@@ -123,69 +125,45 @@ def copy_stages(
         bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")
     ] = False,
     hosts: opt.Hosts = None,
-    parallel: opt.Parallel = None,
-    from_file: opt.FromFile = None,
-    detach: opt.Detach = False,
-    idempotency_key: opt.IdempotencyKey = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
-    on_outcome_url: opt.OnOutcomeUrl = None,
-    on_outcome_task: opt.OnOutcomeTask = None,
-    on_finish_url: opt.OnFinishUrl = None,
+    options: RunOptions,
 ) -> None:
     """Copy stages from one repository to another: all that it lacks when none is named."""
-    callback = opt.called_back(on_outcome_url, on_outcome_task, on_finish_url)
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded, callback)
     if from_project is not None:
         if verify or hosts:
             raise UsageError("--verify and --host do not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
-        _take(from_project, opt.read_stage_ids(arguments, from_file), options)
+        _take(from_project, opt.read_stage_ids(arguments, options.from_file), options)
         return
     if source is None or destination is None:
         missing = "SRC" if source is None else "DST"
         raise UsageError(f"Missing argument '{missing}'; or name a project with --from-project")
-    named = opt.read_stage_ids(stage_ids, from_file)
-    with _open(options) as fleet:
-        if dry_run:
+    named = opt.read_stage_ids(stage_ids, options.from_file)
+    with options.open_fleet() as fleet:
+        if options.dry_run:
             plan = fleet.plan_copy_stage(source, destination, named, verify=verify, hosts=hosts)
-            print_plan(plan, as_json=json)
+            print_plan(plan, as_json=options.json)
             return
         run = fleet.for_each_copy_stage(
-            source,
-            destination,
-            named,
-            callback,
-            verify=verify,
-            hosts=hosts,
-            idempotency_key=idempotency_key,
-            detach=True,
+            source, destination, named, options.callback, verify=verify, hosts=hosts, **options.arguments
         )
         if not run.total:
             say(f"{source} has no stages" if named is None else "no stage was named")
         leave_or_follow(fleet, run, options)
 
 
-def _take(project: str, named: list[str] | None, options: opt.RunOptions) -> None:
+def _take(project: str, named: list[str] | None, options: RunOptions) -> None:
     """Copy what a project's primary storage lacks out of its secondary ones."""
-    with _open(options) as fleet:
+    with options.open_fleet() as fleet:
         if options.dry_run:
             print_plan(fleet.plan_take_stage(project, named), as_json=options.json)
             return
-        run = fleet.for_each_take_stage(
-            project,
-            named,
-            options.callback,
-            parallel=options.parallel,
-            idempotency_key=options.key,
-            detach=True,
-        )
+        run = fleet.for_each_take_stage(project, named, options.callback, **options.arguments)
         if not run.total:
             say(f"the primary storage of {project} lacks nothing that its secondaries have")
         leave_or_follow(fleet, run, options)
 
 
+@takes_run_options()
 def delete_stages(
     repository: RepositoryArgument = None,
     stage_ids: opt.StageIdArguments = None,
@@ -204,40 +182,29 @@ def delete_stages(
     force: Annotated[
         bool, typer.Option("--force", help="With --remove-containers: also those that run.")
     ] = False,
-    parallel: opt.Parallel = None,
-    from_file: opt.FromFile = None,
-    detach: opt.Detach = False,
-    idempotency_key: opt.IdempotencyKey = None,
-    dry_run: opt.DryRun = False,
-    json: opt.Json = False,
-    embedded: opt.Embedded = False,
-    on_outcome_url: opt.OnOutcomeUrl = None,
-    on_outcome_task: opt.OnOutcomeTask = None,
-    on_finish_url: opt.OnFinishUrl = None,
+    options: RunOptions,
 ) -> None:
     """Delete stages from a repository, and no tag that was not named.
 
     With --project: out of the project's caches, then out of its primary storage.
     """
-    callback = opt.called_back(on_outcome_url, on_outcome_task, on_finish_url)
-    options = opt.RunOptions(parallel, detach, idempotency_key, dry_run, json, embedded, callback)
     if project is not None:
         stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
     elif repository is None:
         raise UsageError("Missing argument 'REPO'; or name a project with --project")
-    named = opt.read_stage_ids(stage_ids, from_file)
+    named = opt.read_stage_ids(stage_ids, options.from_file)
     if everything and named is not None:
         raise UsageError("--all deletes every stage: leave out --all, or the stage ids")
     if not everything and named is None:
         raise UsageError("no stage is named: name stages, or use --from-file, or --all for every stage")
-    with _open(options) as fleet:
+    with options.open_fleet() as fleet:
         deletion = _Deletion.of(fleet, repository, project, final=final)
         if project is None:
             deletion = deletion.on_hosts(hosts, UsePolicy(skip_used, remove_containers, force))
         elif hosts or skip_used or remove_containers or force:
             raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
-        if dry_run:
-            print_plan(deletion.plan(named), as_json=json)
+        if options.dry_run:
+            print_plan(deletion.plan(named), as_json=options.json)
             return
         if everything and not yes:
             _confirm(deletion)
@@ -284,19 +251,11 @@ class _Deletion:
         options = {"hosts": self.hosts} if self.hosts else {}
         return self.plan_of(self.where, named, **options)
 
-    def start(self, named: list[str] | None, options: opt.RunOptions) -> Run:
+    def start(self, named: list[str] | None, options: RunOptions) -> Run:
         more: dict[str, Any] = {"hosts": self.hosts} if self.hosts else {}
         if self.policy is not None:
             more["policy"] = self.policy
-        return self.start_of(
-            self.where,
-            named,
-            options.callback,
-            parallel=options.parallel,
-            idempotency_key=options.key,
-            detach=True,
-            **more,
-        )
+        return self.start_of(self.where, named, options.callback, **options.arguments, **more)
 
 
 def _confirm(deletion: _Deletion) -> None:
@@ -307,7 +266,3 @@ def _confirm(deletion: _Deletion) -> None:
     count = len(deletion.plan(None))
     if not typer.confirm(f"Delete all {count:,} stages of {deletion.name}?", err=True):
         raise UsageError("nothing was deleted")
-
-
-def _open(options: opt.RunOptions) -> Fleet:
-    return open_fleet(embedded=options.embedded, parallel=options.parallel, needs_fleet=options.needs_fleet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from stagefleet.errors import UsageError
@@ -43,6 +43,17 @@ class RemoteCallback:
                 _check_url(name, url)
         if self.outcome_task and not _TASK.fullmatch(self.outcome_task):
             raise UsageError(f"{self.outcome_task!r} names no Celery task: write NAME or NAME@QUEUE")
+
+    @classmethod
+    def of(cls, outcome_url: str | None, outcome_task: str | None, finish_url: str | None) -> Self | None:
+        """What an outside asks for, None where it asks for nothing.
+
+        Raises:
+            UsageError: A URL or a task is malformed.
+        """
+        if outcome_url is None and outcome_task is None and finish_url is None:
+            return None
+        return cls(outcome_url, outcome_task, finish_url)
 
     def __call__(self, outcome: Outcome) -> None:
         """Refuse: that it can be handed in where a callable can does not make it one of this process."""
