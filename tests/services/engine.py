@@ -41,7 +41,7 @@ class DockerEngine:
         """
         self._binary = find_program("dockerd", install="apt-get install docker.io")
         if os.geteuid() != 0:
-            raise ServiceRefusedError("dockerd needs root: run these tests as root")
+            raise ServiceRefusedError("dockerd needs root")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.url = f"unix://{folder / 'docker.sock'}"

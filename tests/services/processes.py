@@ -144,7 +144,7 @@ class Program:
                 return match
             if not alive or time.monotonic() > deadline:
                 state = "did not get ready" if alive else f"ended with {self.returncode}"
-                raise ServiceStartError(f"{self._process.args!r} {state}: {text[-2000:].strip()}")
+                raise ServiceStartError(f"{self._process.args!r} {state}:\n{text[-2000:].strip()}")
             time.sleep(_POLL_SECONDS)
 
     def signal(self, number: signal.Signals) -> None:

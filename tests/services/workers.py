@@ -59,6 +59,12 @@ class Workers:
 
     def start(self) -> Self:
         """Start them and wait until all listen; returns itself."""
+        self.launch()
+        self.wait_until_listening()
+        return self
+
+    def launch(self) -> None:
+        """Start them, and do not wait: others can be started meanwhile."""
         for number in range(self._commands):
             self.programs.append(
                 Program(
@@ -68,8 +74,6 @@ class Workers:
                     environment=self._environment,
                 )
             )
-        self.wait_until_listening()
-        return self
 
     def wait_until_listening(self, count: int | None = None, *, seconds: float = 60) -> None:
         """Wait until that many of the processes have signed on in the ledger, all of them by default."""
@@ -123,7 +127,7 @@ class Workers:
 
     def stop(self, *, seconds: float = 30) -> None:
         """Ask all to end, and end what is left."""
-        children = self.pids
+        children = set(self.pids)
         for program in self.programs:
             if program.alive:
                 program.signal(signal.SIGTERM)
@@ -131,6 +135,8 @@ class Workers:
         for program in self.programs:
             with suppress(subprocess.TimeoutExpired):  # no second SIGTERM: it would stop them at once
                 program.wait(max(0.0, give_up_at - time.monotonic()))
+            if program.alive:
+                children.update(_children(program.pid))  # also those that it has started since
             program.kill()
         for pid in children:
             _kill(pid)

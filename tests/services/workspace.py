@@ -68,10 +68,15 @@ def release(folder: Path) -> None:
     for pid in _container_processes(folder):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    mounts = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for mount in sorted((mount for mount in mounts if folder in mount.parents), reverse=True):
+    for mount in reversed(mounts_under(folder)):
         command = ["umount", "--lazy", str(mount)]
         subprocess.run(command, check=False, capture_output=True, timeout=_UNMOUNT_SECONDS)
+
+
+def mounts_under(folder: Path) -> list[Path]:
+    """What is mounted under a folder, sorted."""
+    mounts = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return sorted(mount for mount in mounts if folder in mount.parents)
 
 
 def _container_processes(folder: Path) -> list[int]:
