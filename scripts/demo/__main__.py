@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts.demo.shell import ClaimError, tell
+from scripts.demo.shell import ClaimError, ensure, tell
 from scripts.demo.story import Story
 from tests.services import ServiceMissingError, ServiceStartError, make_workspace
 from tests.services.processes import wait_until
+from tests.services.workspace import mounts_under
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GONE_SECONDS = 20
@@ -39,8 +40,8 @@ def main() -> int:
     except (ClaimError, ServiceMissingError, ServiceStartError, TimeoutError, OSError) as error:
         tell(f"FAILED: {error}")
         return 1
-    if folder.exists():
-        tell(f"FAILED: {folder} is left")
+    if left := [path for path in (folder, *mounts_under(folder)) if path.exists()]:
+        tell(f"FAILED: {left[-1]} is left")
         return 1
     tell(f"Everything that was started is gone, after {time.monotonic() - started_at:.0f} s.")
     return status
@@ -59,7 +60,7 @@ def _perform(folder: Path) -> None:
                 for number in _SIGNALS:  # from here on the end is near, and bounded: it is not interrupted
                     signal.signal(number, signal.SIG_IGN)
     finally:
-        wait_until(lambda: not _processes_of(folder), f"the processes of {folder} end", seconds=_GONE_SECONDS)
+        _await_ends(folder)
 
 
 def _wait_for_leave() -> None:
@@ -70,15 +71,32 @@ def _wait_for_leave() -> None:
             signal.pause()
 
 
-def _processes_of(folder: Path) -> list[int]:
-    """Processes that know of a folder: by their arguments, their environment or their working directory."""
+def _await_ends(folder: Path) -> None:
+    """Wait for the ends of what was killed.
+
+    Raises:
+        ClaimError: A process is left.
+    """
+    with suppress(TimeoutError):
+        wait_until(lambda: not _processes_of(folder), "the processes end", seconds=_GONE_SECONDS)
+    ensure("all processes ended", *_processes_of(folder))
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Processes that know of a folder: by their arguments, their environment or their working directory.
+
+    Returns:
+        Number and command of each.
+    """
     name = os.fsencode(folder)
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it ended meanwhile, or is another user's
-            facts = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+            facts = command + (entry / "environ").read_bytes()
             if name in facts + os.fsencode((entry / "cwd").readlink()):
-                found.append(int(entry.name))
+                words = command.decode(errors="replace").split("\0")
+                found.append(" ".join((entry.name, *words)))
     return found
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tests.services import ImageMaker, stage_id_of
+from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.images import digest_of
 
 __all__ = ["CUSTOM_TAG", "STAGES", "Corpus", "differences"]
@@ -28,22 +28,24 @@ class Corpus:
     Attributes:
         path: The repository's path in its registry.
         digests: The manifest's digest of each stage, by its id.
-        tagged: The stage that has the custom tag too.
+        layers: The digests of each stage's layers, by its id; of one for two platforms those of both.
+        tagged_digest: That of the stage that has the custom tag too.
     """
 
     path: str
     digests: dict[str, str] = field(default_factory=dict)
-    tagged: str = ""
+    layers: dict[str, set[str]] = field(default_factory=dict)
+    tagged_digest: str = ""
 
     def push(self, maker: ImageMaker) -> None:
         """Build the stages: shared layers, a layer of its own for each, one stage for two platforms."""
         draw = random.Random(7)  # noqa: S311 - the same data each time
-        shared = [draw.randbytes(_SHARED_BYTES) for _ in range(_SHARED_LAYERS)]
+        shared = [_draw_layer(draw, _SHARED_BYTES) for _ in range(_SHARED_LAYERS)]
         pushed = [
             maker.push_image(
                 self.path,
                 stage_id_of(f"stage {number}", _FIRST_MS + number),
-                layers=[*shared, draw.randbytes(_OWN_BYTES)],
+                layers=[*shared, _draw_layer(draw, _OWN_BYTES)],
                 labels={"step": str(number)},
             )
             for number in range(STAGES)
@@ -52,22 +54,30 @@ class Corpus:
             maker.push_image(
                 self.path,
                 None,
-                layers=[*shared, draw.randbytes(_OWN_BYTES)],
+                layers=[*shared, _draw_layer(draw, _OWN_BYTES)],
                 oci=True,
                 platform={"os": "linux", "architecture": architecture},
             )
             for architecture in ("amd64", "arm64")
         ]
-        pushed.append(maker.push_index(self.path, stage_id_of("for two platforms", None), members))
+        self.layers = {str(stage.tag): set(stage.layers) for stage in pushed}
+        index = maker.push_index(self.path, stage_id_of("for two platforms", None), members)
+        self.layers[str(index.tag)] = {layer for member in members for layer in member.layers}
+        pushed.append(index)
         self.digests = {str(stage.tag): stage.digest for stage in pushed}
         first = min(pushed, key=lambda stage: str(stage.tag))
         maker.push_tag(first, CUSTOM_TAG)
-        self.tagged = str(first.tag)
+        self.tagged_digest = first.digest
 
-    def without(self, stage_ids: Iterable[str]) -> dict[str, str]:
-        """The digests of all other stages."""
-        gone = set(stage_ids)
-        return {stage_id: digest for stage_id, digest in self.digests.items() if stage_id not in gone}
+    def forget(self, stage_ids: Iterable[str]) -> None:
+        """Expect these stages no more."""
+        for stage_id in stage_ids:
+            del self.digests[stage_id]
+
+
+def _draw_layer(draw: random.Random, size_bytes: int) -> bytes:
+    """A layer that a container engine can unpack, with content that does not compress."""
+    return archive_of({"content": draw.randbytes(size_bytes)})
 
 
 def differences(maker: ImageMaker, path: str, expected: Mapping[str, str]) -> list[str]:

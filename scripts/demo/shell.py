@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.services import Program
 
-__all__ = ["ClaimError", "Shell", "claim", "tell"]
+__all__ = ["ClaimError", "Shell", "claim", "ensure", "tell"]
 
 _COMMAND_SECONDS = 90
 """The longest that one command may take; a run waits 60 s for a worker before it gives up."""
@@ -37,9 +37,14 @@ def claim(text: str, *problems: str) -> None:
     Raises:
         ClaimError: Something does.
     """
+    ensure(text, *problems)
+    tell(f"  checked: {text}")
+
+
+def ensure(text: str, *problems: str) -> None:
+    """Check what the story goes on from, without a word about it; as `claim` else."""
     if problems:
         raise ClaimError(f"not so: {text}: {'; '.join(problems[:3])}")
-    tell(f"  checked: {text}")
 
 
 class Shell:
@@ -48,11 +53,15 @@ class Shell:
     Args:
         folder: Working directory and all that is written; made.
         stack: Ends what still runs.
+
+    Attributes:
+        folder: The same.
+        environment: The variables of the commands.
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         folder.mkdir()
-        self._folder, self._stack = folder, stack
+        self.folder, self._stack = folder, stack
         self._numbers = itertools.count()
         self.write("stagefleet.toml", "")
         (folder / "tmp").mkdir()
@@ -73,11 +82,11 @@ class Shell:
 
     def write(self, name: str, text: str) -> None:
         """Write a file in the working directory."""
-        (self._folder / name).write_text(text)
+        (self.folder / name).write_text(text)
 
     def read(self, name: str) -> str:
         """What a command wrote to a file in the working directory."""
-        return (self._folder / name).read_text()
+        return (self.folder / name).read_text()
 
     def run(self, line: str) -> str:
         """Run a command to its end; returns what it printed.
@@ -111,8 +120,8 @@ class Shell:
 
     def _start(self, line: str) -> Program:
         program = Program(
-            ["env", "-C", str(self._folder), "sh", "-c", line],
-            folder=self._folder,
+            ["env", "-C", str(self.folder), "sh", "-c", line],
+            folder=self.folder,
             name=f"command-{next(self._numbers)}",
             environment=self.environment,
         )

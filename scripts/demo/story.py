@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import requests
 
 from scripts.demo.corpus import CUSTOM_TAG, STAGES, Corpus, differences
-from scripts.demo.shell import Shell, claim, tell
+from scripts.demo.fleet import LEASE_SECONDS, MACHINES, DemoFleet
+from scripts.demo.shell import Shell, claim, ensure, tell
 from stagefleet import Fleet
-from tests.services import ImageMaker, Program, RedisServer, RegistryServer, Workers
+from tests.services import ImageMaker, Program, RegistryServer
 from tests.services.processes import wait_until
 
 __all__ = ["Story"]
 
-_SOURCE, _MIRROR, _SECOND = "app/stages", "mirror/stages", "second/stages"
+_SOURCE, _MIRROR, _FINAL, _CACHE = "app/stages", "mirror/stages", "app/final", "app/cache"
 _DELETED = 3
-_WORKERS = 2
-_CONCURRENCY = 4
-_LEASE_SECONDS = 10
-# A lost worker's stages go to another one when its lease is over: 30 s by default, long for a demo. A write
-# to a registry, with the connection that it may need, has to fit into what is left of the lease.
-_HASTE = f"""\
-[runs]
-lease_seconds = {_LEASE_SECONDS}
-renewal_seconds = 2
-[http]
-connect_timeout_seconds = 2
-write_timeout_seconds = 3
-"""
-_STOP_SECONDS = 5
-_PAGE_SECONDS = 10
-_FLOWER_SECONDS = 30
+_JOB = 4
 
 
 class Story:
@@ -50,7 +32,6 @@ class Story:
         self._folder, self._stack = folder, stack
         self._shell = Shell(folder / "home", stack)
         self._corpus = Corpus(_SOURCE)
-        self._deleted: list[str] = []
 
     def tell(self) -> None:
         """Tell all of it.
@@ -62,136 +43,134 @@ class Story:
         self._copy_alone()
         self._delete()
         self._start_fleet()
-        self._copy_with_fleet()
+        self._publish()
+        self._fetch()
 
     def explain_use(self) -> None:
         """Say how to go on by hand, while everything is up."""
         tell("")
         tell("KEEP: everything stays up. In another terminal, in this checkout:")
-        shown = ("SRC", "DST", "DST2", "STAGEFLEET_REDIS_URL")
+        shown = ("SRC", "DST", "FINAL", "CACHE", "STAGEFLEET_CONFIG", "STAGEFLEET_REDIS_URL")
         tell(f"  export {' '.join(f'{name}={self._shell.environment[name]}' for name in shown)}")
-        tell("  .venv/bin/stagefleet runs list     # or: doctor $SRC $DST, copy $SRC $DST2 --verify")
-        tell(f"  Flower: {self._flower_url}")
+        tell("  .venv/bin/stagefleet runs list     # or: doctor $SRC $FINAL, fetch $SRC STAGE_ID --all-hosts")
+        for engine in self._fleet.engines.values():
+            tell(f"  docker -H {engine.url} images")
+        tell(f"  Flower: {self._fleet.flower_url}")
 
     def _build(self) -> None:
-        servers = []
-        for name in ("source", "mirror"):
-            server = RegistryServer(self._folder / name)
-            self._stack.callback(server.stop)
-            servers.append(server.start())
-        source, mirror = servers
-        self._source = self._stack.enter_context(ImageMaker(source))
-        self._mirror = self._stack.enter_context(ImageMaker(mirror))
+        self._registries = {name: self._start_registry(name) for name in ("source", "mirror", "cache")}
+        makers = [self._stack.enter_context(ImageMaker(registry)) for registry in self._registries.values()]
+        self._source, self._mirror, self._cache = makers
         self._corpus.push(self._source)
         tell(
-            f"Two registries; in the first {len(self._corpus.digests)} stages that share layers, "
-            f"one for two platforms, one with a custom tag as well, {CUSTOM_TAG}."
+            f"A registry with {len(self._corpus.digests)} stages: images, each one step of a build. "
+            f"One is for two platforms, one has a tag of its own as well, {CUSTOM_TAG}."
         )
 
+    def _start_registry(self, name: str) -> RegistryServer:
+        registry = RegistryServer(self._folder / name)
+        self._stack.callback(registry.stop)
+        return registry.start()
+
     def _copy_alone(self) -> None:
-        tell("\n# Nothing else is set up: one command mirrors them.")
+        tell("\n# Another registry mirrors it: one command, and nothing else is set up.")
         self._shell.export(SRC=f"{self._source.host}/{_SOURCE}", DST=f"{self._mirror.host}/{_MIRROR}")
         self._shell.run("stagefleet copy $SRC $DST")
         claim(
             "every stage is there, with the digest and all the bytes of the source",
             *differences(self._mirror, _MIRROR, self._corpus.digests),
         )
-        self._shell.run("stagefleet copy $SRC $DST 2>/dev/null")
-        self._shell.run("stagefleet list -l $DST | tail -1")
+        self._shell.run("stagefleet copy $SRC $DST 2>/dev/null   # again")
 
     def _delete(self) -> None:
         tell(
             f"\n# The first {_DELETED} stages go from the source; {CUSTOM_TAG} is another tag of one of them."
         )
-        self._shell.run(f"stagefleet list $SRC | head -{_DELETED} > old.txt")
-        self._deleted = self._shell.read("old.txt").split()
-        self._shell.run("stagefleet delete $SRC --from-file old.txt 2>/dev/null")
-        custom = {CUSTOM_TAG: self._corpus.digests[self._corpus.tagged]}
-        problems = differences(self._source, _SOURCE, self._corpus.without(self._deleted) | custom)
-        if len(self._deleted) != _DELETED or self._corpus.tagged not in self._deleted:
-            problems.append("other stages were named than meant")
+        self._shell.run(
+            f"stagefleet list $SRC | head -{_DELETED} | stagefleet delete $SRC --from-file - 2>/dev/null"
+        )
+        self._corpus.forget(sorted(self._corpus.digests)[:_DELETED])
+        custom = {CUSTOM_TAG: self._corpus.tagged_digest}
+        problems = differences(self._source, _SOURCE, self._corpus.digests | custom)
         claim(f"those are gone and nothing else; {CUSTOM_TAG} still has its digest and content", *problems)
 
     def _start_fleet(self) -> None:
+        self._fleet = DemoFleet(self._shell, self._stack)
+        self._fleet.start_engines()
+        machines = "machines, a worker and a Docker Engine on each" if self._fleet.engines else "workers"
         tell(
-            f"\n# A fleet: {_WORKERS} workers, and Flower to watch them. "
-            f"A lost worker's stages go to others after {_LEASE_SECONDS} s, instead of 30."
+            f"\n# A fleet: {len(MACHINES)} {machines}; Flower watches. "
+            f"What a lost worker held goes to others after {LEASE_SECONDS} s, not 30."
         )
-        redis = RedisServer(self._folder / "redis", append_only=True)
-        self._stack.callback(redis.stop)
-        self._redis_url = redis.start().url
-        second = f"{self._mirror.host}/{_SECOND}"
-        self._shell.export(STAGEFLEET_REDIS_URL=self._redis_url, DST2=second)
-        self._shell.write("stagefleet.toml", _HASTE)
-        self._workers = Workers(
-            self._redis_url,
-            self._folder / "workers",
-            commands=_WORKERS,
-            concurrency=_CONCURRENCY,
-            environment=self._shell.environment,
+        self._shell.export(
+            STAGEFLEET_REDIS_URL=self._fleet.redis_url,
+            FINAL=f"{self._mirror.host}/{_FINAL}",
+            CACHE=f"{self._cache.host}/{_CACHE}",
         )
-        self._stack.callback(self._workers.stop, seconds=_STOP_SECONDS)
-        flower = self._shell.start("python -I -m config.flower --port 0")
-        for _ in range(_WORKERS):
-            tell(f"$ stagefleet worker --processes 1 --concurrency {_CONCURRENCY} &")
-        self._workers.start()
-        self._flower_url = flower.wait_for('"url": ?"([^"]+)"')[1]
-        tell(f"  Flower: {self._flower_url}")
+        self._fleet.start_workers()
         # It listens before it hears the workers, and would not know one that is killed before that.
-        problems = self._await_flower(dict.fromkeys(self._workers.pids, True))
-        claim("Flower shows the workers", *problems)
+        ensure("Flower shows the workers", *self._fleet.await_flower())
 
-    def _copy_with_fleet(self) -> None:
-        tell("\n# The fleet mirrors to a second place, and a worker is killed in the middle.")
-        command = self._shell.start("stagefleet copy $SRC $DST2 --json > outcomes.jsonl")
+    def _publish(self) -> None:
+        tell(
+            "\n# The fleet publishes to a final repository, to deploy from; a worker is killed in the middle."
+        )
+        publish = "stagefleet publish --primary $SRC --final $FINAL"
+        command = self._shell.start(f"{publish} --json 2>/dev/null > outcomes.jsonl")
         self._await_middle(command)
-        killed = self._workers.pids[0]
+        killed = self._fleet.pids[0]
         self._shell.run(f"kill -9 {killed}")
         self._shell.finish(command)
         outcomes = [json.loads(line) for line in self._shell.read("outcomes.jsonl").splitlines()][:-1]
         again = sum(outcome["attempts"] > 1 for outcome in outcomes)
-        expected = self._corpus.without(self._deleted)
-        problems = [] if again else ["the killed worker held none"]
-        if sorted(expected) != sorted(outcome["item"] for outcome in outcomes):
+        problems = differences(self._mirror, _FINAL, self._corpus.digests)
+        problems += [] if again else ["the killed worker held none"]
+        if sorted(self._corpus.digests) != sorted(outcome["item"] for outcome in outcomes):
             problems.append("not every stage has one outcome")
-        claim(f"one outcome a stage; {again} that the killed worker held were done by others", *problems)
-        claim(
-            f"all {len(expected)} stages are there, with the digest and all the bytes of the source",
-            *differences(self._mirror, _SECOND, expected),
-        )
-        self._shell.run("stagefleet runs list")
-        self._look_at_flower(killed)
+        claim(f"all are there, one outcome each; {again} that it held were done by others", *problems)
+        problems = self._fleet.await_flower(killed=killed)
+        claim(f"{self._fleet.flower_url} shows it offline, and its supervisor's new one online", *problems)
+        self._shell.run(f"{publish}   # again: what is there is used")
 
     def _await_middle(self, command: Program) -> None:
-        with Fleet.connect(self._redis_url) as fleet:
+        with Fleet.connect(self._fleet.redis_url) as fleet:
 
             def is_in_the_middle() -> bool:
                 return not command.alive or any(run.succeeded >= STAGES // 4 for run in fleet.runs())
 
             wait_until(is_in_the_middle, "a quarter of the stages is copied", seconds=60)
 
-    def _look_at_flower(self, killed: int) -> None:
-        """Flower knows what workers told it; what the killed one had not sent yet went with it."""
-        problems = self._await_flower({killed: False} | dict.fromkeys(self._workers.pids, True))
-        tasks = sum(worker.get("task-succeeded", 0) for worker in self._workers_in_flower().values())
+    def _fetch(self) -> None:
+        if not self._fleet.engines:
+            tell(f"\n# Left out: stages for the Docker Engines of two machines ({self._fleet.missing}).")
+            return
+        tell(f"\n# Jobs on both machines need {_JOB} stages. A cache is near them, and has none yet.")
+        job = sorted(self._corpus.digests)[:_JOB]
+        fetch = "stagefleet fetch $SRC --cache $CACHE --from-file"
+        commands = (f"stagefleet list $SRC | head -{_JOB} | tee job.txt | {fetch} -", f"{fetch} job.txt")
+        layers = set().union(*(self._corpus.layers[stage_id] for stage_id in job))
+        counts, problems = [], []
+        for command, (name, engine) in zip(commands, self._fleet.engines.items(), strict=True):
+            for registry in self._registries.values():
+                registry.forget_requests()
+            self._shell.run(f"{command} --host {name}")
+            counts.append((self._count_gets("source", layers), self._count_gets("cache", layers)))
+            if engine.tags() != [f"{self._source.host}/{_SOURCE}:{stage_id}" for stage_id in job]:
+                problems.append(f"the engine of {name} has {engine.tags()}")
+        problems += differences(self._cache, _CACHE, {name: self._corpus.digests[name] for name in job})
+        first, second = counts
+        if not first[0] or first[1] or second != (0, len(layers)):
+            problems.append(f"layers were asked for {first} and {second} times in the primary and the cache")
+        one, two = MACHINES
         claim(
-            f"Flower shows {tasks} tasks done, worker {killed} offline, "
-            f"and {len(self._workers.pids)} online: its supervisor started another",
+            f"layers from source and cache: {first[0]} and {first[1]} for {one}, which filled the cache too; "
+            f"{second[0]} and {second[1]} for {two}",
             *problems,
         )
 
-    def _await_flower(self, expected: Mapping[int, bool]) -> list[str]:
-        """Wait until Flower shows these worker processes, online or not; returns what it shows instead."""
-
-        def problems() -> list[str]:
-            shown = {name: worker["status"] for name, worker in self._workers_in_flower().items()}
-            wanted = {f"worker-{pid}": is_online for pid, is_online in expected.items()}
-            return [] if shown == wanted else [f"it shows {shown} and should show {wanted}"]
-
-        with suppress(TimeoutError):
-            wait_until(lambda: not problems(), "Flower shows what is there", seconds=_FLOWER_SECONDS)
-        return problems()
-
-    def _workers_in_flower(self) -> dict[str, dict[str, Any]]:
-        page = requests.get(f"{self._flower_url}/workers", {"json": 1}, timeout=_PAGE_SECONDS)
-        return {worker["hostname"].partition("@")[0]: worker for worker in page.json()["data"]}
+    def _count_gets(self, registry: str, digests: set[str]) -> int:
+        """How many times a registry was asked for the content of these blobs."""
+        requests = self._registries[registry].requests()
+        return sum(
+            request.method == "GET" and request.path.rpartition("/")[2] in digests for request in requests
+        )
