@@ -1,18 +1,31 @@
-"""The platform of an image: `linux/amd64`, `linux/arm64/v8`."""
+"""The platform of an image: `linux/amd64`, `linux/arm64/v8`; and which of them a fetch is to bring."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from stagefleet.errors import InvalidNameError
+from stagefleet.errors import InvalidNameError, UsageError
 
-__all__ = ["Platform"]
+__all__ = ["Platform", "PlatformChoice"]
 
-_PLATFORM = re.compile(r"([a-z0-9]{1,32})/([a-z0-9_]{1,32})(?:/([a-z0-9._]{1,32}))?")
+# No longer, so that a tag has room for all three behind a stage id.
+_PLATFORM = re.compile(r"([a-z0-9]{1,16})/([a-z0-9_]{1,16})(?:/([a-z0-9._]{1,16}))?")
 _SHOWN_CHARACTERS = 60
+
+# As containerd reads them (its package platforms, `normalizeArch`), and so does Docker.
+_SPELLINGS = {
+    "aarch64": ("arm64", ""),
+    "armel": ("arm", "v6"),
+    "armhf": ("arm", "v7"),
+    "i386": ("386", ""),
+    "x86_64": ("amd64", ""),
+}
+_IMPLIED_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
+_UNKNOWN = "unknown"
+"""The operating system and architecture of what only looks like an image, as BuildKit's attestations."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +55,31 @@ class Platform:
             raise InvalidNameError(f"{shown} is no platform: write OS/ARCHITECTURE[/VARIANT], as linux/amd64")
         return cls(match[1], match[2], match[3] or "")
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self | None:
+        """The platform that a document tells, in its normal form; None if it tells none.
+
+        Args:
+            found: With `os`, `architecture` and perhaps `variant`.
+        """
+        if not found.get("os") or not found.get("architecture"):
+            return None
+        try:
+            platform = cls.parse(cls.told(found).lower())
+        except InvalidNameError:
+            return None
+        return None if _UNKNOWN in {platform.os, platform.architecture} else platform.normal
+
+    @property
+    def normal(self) -> Self:
+        """The one spelling of all that mean the same: `linux/arm64` for `linux/arm64/v8`."""
+        architecture, implied = _SPELLINGS.get(self.architecture, (self.architecture, ""))
+        variant = self.variant or implied
+        variant = f"v{variant}" if variant.isdigit() else variant
+        if variant == _IMPLIED_VARIANTS.get(architecture):
+            variant = ""
+        return type(self)(self.os, architecture, variant)
+
     def matches(self, found: Mapping[str, Any]) -> bool:
         """Whether a platform as documents write it is this one; the variant counts where both have one."""
         variant = found.get("variant")
@@ -62,3 +100,53 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformChoice:
+    """Which platforms of a multi-platform stage are wanted; by default the engine's own alone.
+
+    Attributes:
+        named: These.
+        everything: All that an engine can keep instead.
+    """
+
+    named: tuple[Platform, ...] = ()
+    everything: bool = False
+
+    @classmethod
+    def parse(cls, named: Sequence[str | Platform] | None, *, everything: bool = False) -> Self:
+        """Read what a caller asks for.
+
+        Args:
+            named: Platforms, None or empty for the engine's own.
+            everything: All platforms.
+
+        Raises:
+            UsageError: All and some were asked for at once.
+            InvalidNameError: A platform is malformed.
+        """
+        if isinstance(named, str):
+            raise UsageError("platforms is one string: hand in a list of platforms")
+        if named and everything:
+            raise UsageError("name platforms, or ask for all of them, not both")
+        parsed = (name if isinstance(name, Platform) else Platform.parse(name) for name in named or ())
+        return cls(tuple(dict.fromkeys(parsed)), everything)
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.named)
+
+    def as_options(self) -> dict[str, Any]:
+        """As `Order.options` carries it; nothing where nothing was asked for."""
+        if self.everything:
+            return {"all_platforms": True}
+        return {"platforms": [str(platform) for platform in self.named]} if self.named else {}
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Self:
+        """What `as_options` wrote; other options beside it do not matter.
+
+        Raises:
+            InvalidNameError: A platform is malformed.
+        """
+        return cls.parse(options.get("platforms"), everything=options.get("all_platforms", False))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,8 +20,9 @@ from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.client import Fleet
 from stagefleet.client.fetch_runs import StageHold
-from stagefleet.errors import UsageError
+from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.platforms import PlatformChoice
 from stagefleet.roles import Roles
 
 __all__ = ["fetch_stages"]
@@ -42,6 +43,18 @@ def fetch_stages(
     cache: Annotated[
         list[str] | None, typer.Option(metavar="REPO", help="A cache beside REPO; repeatable.")
     ] = None,
+    platforms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH",
+            help="Bring the image for this platform; repeatable. Default: the engine's own.",
+            show_default=False,
+        ),
+    ] = None,
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="All platforms that the engine can keep.")
+    ] = False,
     hosts: opt.Hosts = None,
     all_hosts: Annotated[
         bool, typer.Option("--all-hosts", help="To every host that has a worker and a Docker Engine.")
@@ -63,12 +76,14 @@ def fetch_stages(
     named = opt.read_stage_ids(stage_ids, options.from_file)
     if not named:
         raise UsageError("no stage is named: name stages, or use --from-file")
+    wanted = _wanted(platforms, everything=all_platforms)
     if hold and (options.detach or options.dry_run):
         raise UsageError("--hold waits for a job's end: leave out --detach and --dry-run")
     if hold and options.from_file == "-":
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
     with options.open_fleet() as fleet:
-        command = _Fetch(fleet, _roles(fleet, repository, project, cache), named, hosts, all_hosts=all_hosts)
+        roles = _roles(fleet, repository, project, cache)
+        command = _Fetch(fleet, roles, named, wanted, hosts, all_hosts=all_hosts)
         if hold:
             command.hold(options)
         else:
@@ -82,16 +97,25 @@ class _Fetch:
         fleet: Whose workers fetch.
         roles: Where the stages are.
         named: Which stages.
+        wanted: Which platforms.
         hosts: Where to.
         all_hosts: To all hosts.
     """
 
     def __init__(
-        self, fleet: Fleet, roles: Roles, named: list[str], hosts: list[str] | None, *, all_hosts: bool
+        self,
+        fleet: Fleet,
+        roles: Roles,
+        named: list[str],
+        wanted: PlatformChoice,
+        hosts: list[str] | None,
+        *,
+        all_hosts: bool,
     ) -> None:
         self._fleet = fleet
         self._roles = roles
         self._named = named
+        self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
         # Chosen once: a host that comes later is neither fetched to nor held.
         self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
 
@@ -102,11 +126,18 @@ class _Fetch:
             typer.Exit: With the code that the run gives.
         """
         if options.dry_run:
-            plan = self._fleet.plan_fetch_stage(self._roles, self._named, hosts=self._hosts)
+            plan = self._fleet.plan_fetch_stage(
+                self._roles, self._named, hosts=self._hosts, **self._platforms
+            )
             print_plan(plan, as_json=options.json)
             return
         run = self._fleet.for_each_fetch_stage(
-            self._roles, self._named, options.callback, hosts=self._hosts, **options.arguments
+            self._roles,
+            self._named,
+            options.callback,
+            hosts=self._hosts,
+            **self._platforms,
+            **options.arguments,
         )
         leave_or_follow(self._fleet, run, options)
 
@@ -136,6 +167,20 @@ def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: lis
     place = parse_address(repository)
     name = place.project if isinstance(place, DockerDaemon) else place.name
     return Roles(name, place, caches=tuple(map(Repository.parse, cache or ())))
+
+
+def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:
+    """Which platforms are asked for; read before anything starts.
+
+    Raises:
+        UsageError: One is malformed, or all and some are asked for at once.
+    """
+    if platforms and everything:
+        raise UsageError("--all-platforms brings all of them: leave out --platform")
+    try:
+        return PlatformChoice.parse(platforms, everything=everything)
+    except InvalidNameError as error:
+        raise InvalidNameError(f"--platform: {error}") from None
 
 
 def _await_end_of_input(hold: StageHold) -> None:

@@ -12,6 +12,7 @@ from stagefleet.client.work import Plan, StageIds, parse_place, parse_stage_ids
 from stagefleet.errors import UsageError
 from stagefleet.locks import HeldLock, LockInfo
 from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.platforms import Platform, PlatformChoice
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Outcome, Run
@@ -19,6 +20,7 @@ from stagefleet.storages.last_used import UsedImage
 
 __all__ = ["FetchRuns", "StageHold"]
 
+Platforms = Sequence[str | Platform]
 Source = str | Repository | DockerDaemon | Roles
 
 
@@ -73,6 +75,8 @@ class FetchRuns(Desk):
         stage_ids: StageIds,
         on_outcome: OnOutcome | None = None,
         *,
+        platforms: Platforms | None = None,
+        all_platforms: bool = False,
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
         parallel: int | None = None,
@@ -89,6 +93,9 @@ class FetchRuns(Desk):
             source: Where the stages are: a primary storage, or all roles of a project (see `Fleet.roles`).
             stage_ids: Which stages.
             on_outcome: As in `for_each_copy_stage`; so are all arguments below that are not explained here.
+            platforms: Whose images of multi-platform stages, as `["linux/arm64"]`; the engine's own if None.
+                What their names are on a host says the outcome's `result["platforms"]`.
+            all_platforms: All platforms that the engine can keep.
             hosts: Their names; this one if None.
             all_hosts: All hosts that are there now.
             parallel: Stages at once.
@@ -102,7 +109,8 @@ class FetchRuns(Desk):
             HostMissingError: A host is not there; says which are.
             StagefleetError: As in `for_each_copy_stage`.
         """
-        work = self._fetch_work(source, stage_ids, hosts, everywhere=all_hosts)
+        choice = PlatformChoice.parse(platforms, everything=all_platforms)
+        work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
         return self._for_each(
             work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
         )
@@ -112,11 +120,14 @@ class FetchRuns(Desk):
         source: Source,
         stage_ids: StageIds,
         *,
+        platforms: Platforms | None = None,
+        all_platforms: bool = False,
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
     ) -> Plan:
         """What `for_each_fetch_stage` would do; changes nothing. What a host has is not known here."""
-        work = self._fetch_work(source, stage_ids, hosts, everywhere=all_hosts)
+        choice = PlatformChoice.parse(platforms, everything=all_platforms)
+        work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
         return work.plan(self._services.registries)
 
     @contextmanager
@@ -128,7 +139,9 @@ class FetchRuns(Desk):
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
     ) -> Iterator[StageHold]:
-        """Keep the images of stages from being removed from hosts; freed when the job dies, too.
+        """Keep the images of stages from being removed from hosts, those of all platforms.
+
+        They are free again when the job dies, too.
 
         Args:
             source: As in `for_each_fetch_stage`, and so are the others.
@@ -160,13 +173,21 @@ class FetchRuns(Desk):
 
     @contextmanager
     def hold_stage(
-        self, source: Source, stage_id: str | StageId, *, hosts: Sequence[str] | None = None
+        self,
+        source: Source,
+        stage_id: str | StageId,
+        *,
+        platforms: Platforms | None = None,
+        all_platforms: bool = False,
+        hosts: Sequence[str] | None = None,
     ) -> Iterator[StageHold]:
         """Fetch a stage, and keep its image on the host for as long as a job uses it.
 
         Args:
             source: As in `for_each_fetch_stage`.
             stage_id: Which stage.
+            platforms: As in `for_each_fetch_stage`.
+            all_platforms: As in `for_each_fetch_stage`.
             hosts: Where to; this host if None.
 
         Yields:
@@ -177,17 +198,30 @@ class FetchRuns(Desk):
             StagefleetError: As in `for_each_fetch_stage`.
         """
         with self.holding_stages(source, [stage_id], hosts=hosts) as hold:
-            self.for_each_fetch_stage(source, [stage_id], _raise_failure, hosts=hosts)
+            self.for_each_fetch_stage(
+                source,
+                [stage_id],
+                _raise_failure,
+                platforms=platforms,
+                all_platforms=all_platforms,
+                hosts=hosts,
+            )
             yield hold
 
     def _fetch_work(
-        self, source: Source, stage_ids: StageIds, hosts: Sequence[str] | None, *, everywhere: bool
+        self,
+        source: Source,
+        stage_ids: StageIds,
+        platforms: PlatformChoice,
+        hosts: Sequence[str] | None,
+        *,
+        everywhere: bool,
     ) -> FetchWork:
         roles = _roles(source)
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
-        return FetchWork(roles, named, self.choose_hosts(hosts, everywhere=everywhere))
+        return FetchWork(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
         self._notice(f"waiting for {lock.name}, which is being removed")

@@ -9,6 +9,7 @@ from typing import Any
 from stagefleet.client.work import Catalogue, Plan, Work, bounded
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository
+from stagefleet.platforms import PlatformChoice
 from stagefleet.roles import Roles
 from stagefleet.runs.model import HOST_SEPARATOR
 
@@ -44,19 +45,28 @@ class FetchWork:
     Attributes:
         roles: Where the stages come from.
         stage_ids: Which.
+        platforms: Which platforms of those that have several.
         hosts: Where they go.
     """
 
     roles: Roles
     stage_ids: tuple[str, ...]
+    platforms: PlatformChoice
     hosts: tuple[str, ...]
 
     operation = "fetch_stage"
 
+    def __post_init__(self) -> None:
+        if self.platforms and isinstance(self.roles.primary, DockerDaemon):
+            raise UsageError(
+                f"{self.roles.primary} has the platforms that were built there, none can be brought: "
+                "leave them out"
+            )
+
     @property
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
-        return {**self.roles.as_options(), "hosts": list(self.hosts)}
+        return {**self.roles.as_options(), **self.platforms.as_options(), "hosts": list(self.hosts)}
 
     def plan(self, catalogue: Catalogue) -> Plan:
         """Every stage on every host; what is there already is found by the tasks.

@@ -32,6 +32,7 @@
     |   +-- BrokenStageError          the registry knows of the stage but cannot give it
     |   +-- BrokenRecordError         a record whose labels are missing or cannot be read
     +-- StageNotFoundError            the stage does not exist, or not any more
+    +-- PlatformMissingError          the stage has no image for a platform
     +-- StorageStateChangedError      what was found a moment ago is there no more: look again (retryable)
     +-- ImageInUseError               a job or a container on the host uses the image
     +-- CustomTagError                a custom tag is missing, or names another image than its stage
@@ -90,6 +91,7 @@ from stagefleet.errors.storage import (
     CustomTagError,
     DigestMismatchError,
     ImageInUseError,
+    PlatformMissingError,
     SharedDigestError,
     StageNotFoundError,
     StorageStateChangedError,
@@ -138,6 +140,7 @@ __all__ = [
     "ManifestRefusedError",
     "NoWorkerError",
     "NotFoundError",
+    "PlatformMissingError",
     "RateLimitedError",
     "RedisUnreachableError",
     "RegistryError",

@@ -11,6 +11,7 @@ __all__ = [
     "CustomTagError",
     "DigestMismatchError",
     "ImageInUseError",
+    "PlatformMissingError",
     "SharedDigestError",
     "StageNotFoundError",
     "StorageStateChangedError",
@@ -49,6 +50,10 @@ class BrokenRecordError(ContentError):
 
 class StageNotFoundError(StagefleetError):
     """The stage does not exist, or not any more."""
+
+
+class PlatformMissingError(StagefleetError):
+    """A stage has no image for a platform that was asked for; says which it has."""
 
 
 class StorageStateChangedError(StagefleetError):

@@ -11,26 +11,24 @@ from typing import Protocol
 
 from stagefleet.errors import (
     BrokenStageError,
-    EngineError,
     NotFoundError,
     StagefleetError,
     StageNotFoundError,
     StorageStateChangedError,
     TruncatedError,
 )
+from stagefleet.manager.delivery import StageDelivery
 from stagefleet.manager.mishaps import OURS
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import reject_stage
-from stagefleet.manager.renaming import renamed
 from stagefleet.manager.soundness import check_stage
 from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.platforms import PlatformChoice
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.roles import Roles
-from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
-from stagefleet.storages.engine.storage import describe_image_in
 
 __all__ = ["StageFetch", "Stages"]
 
@@ -65,6 +63,7 @@ class StageFetch:
         engine: The host's engine.
         note: Told the name of each image that was used here.
         roles: Where stages come from.
+        platforms: Which platforms of a multi-platform stage are wanted.
         run: The run's id.
         leash: Holds the work back.
     """
@@ -77,6 +76,7 @@ class StageFetch:
         note: Callable[[str], None],
         roles: Roles,
         *,
+        platforms: PlatformChoice,
         run: str,
         leash: Leash,
     ) -> None:
@@ -85,6 +85,7 @@ class StageFetch:
         self._engine = engine
         self._note = note
         self._roles = roles
+        self._platforms = platforms
         self._run = run
         self._leash = leash
 
@@ -93,20 +94,28 @@ class StageFetch:
 
         Raises:
             StorageStateChangedError: The primary does not have it any more, or it is broken: look again.
+            PlatformMissingError: It has no image for a platform that is wanted.
             EngineError: The engine could not take it.
         """
         primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
             return self._look(primary, stage_id)
-        name = str(primary.tagged(str(stage_id)))
-        found = self._engine.find(name)
-        if found is not None:
-            self._note(name)
-            info = describe_image_in(found, primary, str(stage_id))
-            return Produced(StageDescription(stage_id=stage_id, info=info).as_json(), skipped=True)
+        delivery = StageDelivery(
+            self._client,
+            self._engine,
+            self._note,
+            primary,
+            stage_id,
+            platforms=self._platforms,
+            leash=self._leash,
+        )
+        produced = delivery.look()
+        if produced is not None:
+            return produced
         lacking: list[Repository] = []
-        produced = self._from_caches(primary, stage_id, lacking) or self._from_primary(primary, stage_id)
-        self._note(name)
+        produced = self._from_caches(delivery, stage_id, lacking)
+        if produced is None:
+            produced = self._from_primary(delivery, primary, stage_id)
         self._refill(primary, stage_id, lacking)
         return produced
 
@@ -121,12 +130,12 @@ class StageFetch:
         return Produced(description.as_json(), skipped=True)
 
     def _from_caches(
-        self, primary: Repository, stage_id: StageId, lacking: list[Repository]
+        self, delivery: StageDelivery, stage_id: StageId, lacking: list[Repository]
     ) -> Produced | None:
         """Bring the stage from the first cache that gives it; those before are noted as lacking it."""
         for cache in self._roles.caches:
             try:
-                return self._bring(cache, primary, stage_id)
+                return delivery.bring(cache)
             except OURS:
                 raise
             except StageNotFoundError:
@@ -136,10 +145,10 @@ class StageFetch:
             lacking.append(cache)
         return None
 
-    def _from_primary(self, primary: Repository, stage_id: StageId) -> Produced:
+    def _from_primary(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Produced:
         try:
             self._stages.refuse_rejected(primary, stage_id, self._leash)
-            return self._bring(primary, primary, stage_id)
+            return delivery.bring(primary)
         except (StageNotFoundError, NotFoundError) as error:
             _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
             raise _changed(stage_id, error) from error
@@ -162,28 +171,6 @@ class StageFetch:
             return  # gone meanwhile
         else:
             raise TruncatedError(f"{error}; but here it gives all of it: try again") from error
-
-    def _bring(self, source: Repository, primary: Repository, stage_id: StageId) -> Produced:
-        """Bring the stage from one storage, under the primary's name."""
-        storage = RegistryStorage(self._client, source)
-        description = storage.describe(stage_id)
-        reference = source.tagged(str(stage_id))
-        is_new = source == primary or self._engine.find(str(reference)) is None
-        moved = self._engine.pull(reference, leash=self._leash) if is_new else 0
-        if source != primary:
-            self._rename(str(reference), primary, str(stage_id), keep=not is_new)
-            description = renamed(description, primary)
-        return Produced(description.as_json(), bytes=moved)
-
-    def _rename(self, name: str, primary: Repository, tag: str, *, keep: bool) -> None:
-        """Give the image of a cache's name the primary's; without the other nobody has two to clean up."""
-        found = self._engine.find(name)
-        if found is not None:
-            self._engine.tag(str(found["Id"]), str(primary), tag)
-            if not keep:
-                self._engine.remove(name)
-        elif self._engine.find(str(primary.tagged(tag))) is None:  # else another fetch was faster
-            raise EngineError(f"{name} vanished from the engine while it was fetched")
 
     def _refill(self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]) -> None:
         """Give the stage to the caches that lacked it; what fails is theirs alone."""

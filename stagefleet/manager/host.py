@@ -14,13 +14,14 @@ from stagefleet.manager.image_use import ImageUse
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.platforms import PlatformChoice
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.roles import Roles
 from stagefleet.settings import EngineSettings, docker_config_file
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage
+from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage, StageImages
 from stagefleet.storages.engine.storage import describe_image_in
 from stagefleet.storages.last_used import LastUsed
 from stagefleet.use_policy import UsePolicy
@@ -85,14 +86,26 @@ class HostManager:
         """The records of a project in the engine."""
         return EngineRecordStore(self._engine, address)
 
-    def fetch_stage(self, roles: Roles, stage_id: StageId, *, run: str, leash: Leash) -> Produced:
-        """Bring a stage to this host; see `manager.fetch`.
+    def fetch_stage(
+        self, roles: Roles, stage_id: StageId, platforms: PlatformChoice, *, run: str, leash: Leash
+    ) -> Produced:
+        """Bring a stage to this host; see `manager.fetch`. One lock stands for all its platforms.
 
         Raises:
+            PlatformMissingError: It has no image for a platform that is wanted.
             StorageStateChangedError: It is not any more where it was found: look again.
             LockTimeoutError: Its image is being removed, and that takes too long.
         """
-        fetch = StageFetch(self._stages, self._client, self._engine, self._note, roles, run=run, leash=leash)
+        fetch = StageFetch(
+            self._stages,
+            self._client,
+            self._engine,
+            self._note,
+            roles,
+            platforms=platforms,
+            run=run,
+            leash=leash,
+        )
         with self._images.hold(image_of(roles.primary, stage_id), check=leash.check):
             return fetch.carry_out(stage_id)
 
@@ -156,26 +169,29 @@ class HostManager:
     def delete_stage(
         self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, run: str, leash: Leash
     ) -> Produced:
-        """Remove a stage from the engine; that it is gone is success.
+        """Remove a stage from the engine with the images of all its platforms; that it is gone is success.
 
         Raises:
             ImageInUseError: A job or a container uses it; names it and the option that helps.
             LockTimeoutError: It is being copied for too long.
         """
         with self._turns.deleting(address, stage_id, run=run, leash=leash) as turn:
-            return self._remove(EngineStorage(self._engine, address).name_of(stage_id), policy, turn)
+            return self._remove(address, stage_id, policy, turn)
 
-    def _remove(self, name: str, policy: UsePolicy, leash: Leash) -> Produced:
-        found = self._engine.find(name)
-        if found is None:
-            self._forget(name)
+    def _remove(self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, leash: Leash) -> Produced:
+        stage = StageImages(self._engine, address.project, stage_id)
+        if not stage.all():
+            self._forget(image_of(address, stage_id))
             return Produced()
         try:
-            with self._images.exclude(name):
-                if not ImageUse(self._engine, policy).make_free(name, str(found["Id"])):
+            with self._images.exclude(image_of(address, stage_id)):
+                use, found = ImageUse(self._engine, policy), stage.all()
+                if not all(use.make_free(name, image_id) for name, image_id in found.items()):
                     return Produced(skipped=True)
                 leash.check()
-                self._engine.remove(name)
+                for name in found:
+                    self._engine.remove(name)
+                    self._forget(name)
         except ImageInUseError:
             if policy.skip_used:
                 return Produced(skipped=True)
@@ -185,7 +201,6 @@ class HostManager:
                 raise
             # A container was started after we had looked.
             raise ImageInUseError(f"{error}; skip it with --skip-used") from error
-        self._forget(name)
         return Produced()
 
     def _drop(self, name: str) -> None:

@@ -6,11 +6,9 @@ publish the same do the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
-from stagefleet.errors import NotFoundError, UnsupportedManifestError, UsageError
+from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Reference, Repository, StageId
@@ -21,6 +19,7 @@ from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.registry.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX
 from stagefleet.runs.book import SharedBook
 from stagefleet.storages import RegistryStorage
+from stagefleet.storages.description import platform_in
 
 __all__ = ["IndexPublication"]
 
@@ -103,7 +102,7 @@ class IndexPublication:
 
     def _refuse_other_platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> None:
         config = RegistryStorage(self._client, reference.repository).fetch_config(manifest)
-        found = _platform_of(config, reference)
+        found = platform_in(config, reference)
         if found is not None and not platform.matches(found):
             raise UsageError(f"{reference} is an image for {Platform.told(found)}, not for {platform}")
 
@@ -159,14 +158,3 @@ def _index(images: Mapping[Platform, Manifest]) -> Manifest:
     ]
     media_type = DOCKER_INDEX if is_dockers else OCI_INDEX
     return Manifest.of({"schemaVersion": 2, "mediaType": media_type, "manifests": members})
-
-
-def _platform_of(config: bytes, reference: Reference) -> dict[str, Any] | None:
-    """The platform that an image's configuration says, None if it says none."""
-    try:
-        document = json.loads(config)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise UnsupportedManifestError(f"{reference} has a configuration that is no JSON object")
-    return document if document.get("os") and document.get("architecture") else None

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypedDict
 
-from stagefleet.errors import BrokenStageError
+from stagefleet.errors import BrokenStageError, UnsupportedManifestError
 from stagefleet.names import Reference
 from stagefleet.registry import Manifest
 from stagefleet.stages import ImageInfo
 
-__all__ = ["describe_image", "describe_index", "moment_of", "read_settings"]
+__all__ = ["describe_image", "describe_index", "moment_of", "platform_in", "read_settings"]
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -86,6 +86,21 @@ def describe_index(reference: Reference, manifest: Manifest, members: Sequence[I
         created_at=max((member.created_at for member in members if member.created_at), default=None),
         members=tuple(members),
     )
+
+
+def platform_in(config: bytes, reference: Reference) -> Mapping[str, Any] | None:
+    """The platform that an image's configuration says, as documents write it; None if it says none.
+
+    Raises:
+        UnsupportedManifestError: It is no JSON object.
+    """
+    try:
+        document = json.loads(config)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise UnsupportedManifestError(f"{reference} has a configuration that is no JSON object")
+    return document if document.get("os") and document.get("architecture") else None
 
 
 def _names(reference: Reference, manifest: Manifest) -> _Names:

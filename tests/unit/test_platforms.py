@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.errors import InvalidNameError
-from stagefleet.platforms import Platform
+from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.platforms import Platform, PlatformChoice
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8", "windows/amd64"])
@@ -11,7 +11,9 @@ def test_a_platform_reads_back(text):
     assert text == str(Platform.parse(text))
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "Linux/amd64", "linux/arm64/v8/x", "linux/amd64\n"])
+@pytest.mark.parametrize(
+    "text", ["", "foo", "linux", "linux/", "Linux/amd64", "linux/arm64/v8/x", "linux/amd64\n"]
+)
 def test_what_is_no_platform_is_refused(text):
     with pytest.raises(InvalidNameError, match="write OS/ARCHITECTURE"):
         Platform.parse(text)
@@ -29,3 +31,66 @@ def test_what_is_no_platform_is_refused(text):
 )
 def test_a_variant_counts_where_both_have_one(found, matches):
     assert matches is Platform("linux", "arm64", "v8").matches(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/aarch64/8", "linux/arm64"),
+        ("linux/arm64/v9", "linux/arm64/v9"),
+        ("linux/arm/v7", "linux/arm"),
+        ("linux/armhf", "linux/arm"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/arm/6", "linux/arm/v6"),
+        ("linux/i386", "linux/386"),
+    ],
+)
+def test_spellings_of_one_platform_have_one_normal_form(text, normal):
+    assert normal == str(Platform.parse(text).normal)
+
+
+@pytest.mark.parametrize(
+    ("document", "platform"),
+    [
+        ({"os": "linux", "architecture": "arm64", "variant": "v8"}, Platform("linux", "arm64")),
+        ({"os": "Linux", "architecture": "AMD64", "os.version": "x"}, Platform("linux", "amd64")),
+        ({"os": "unknown", "architecture": "unknown"}, None),
+        ({"os": "", "architecture": "arm64", "variant": "v8"}, None),
+        ({"os": "linux", "architecture": "no such / thing"}, None),
+        ({}, None),
+    ],
+)
+def test_a_document_tells_a_platform_or_none(document, platform):
+    assert platform == Platform.of(document)
+
+
+def test_the_engines_own_platform_is_the_choice_of_who_chooses_nothing():
+    for choice in (PlatformChoice(), PlatformChoice.parse(None), PlatformChoice.parse([])):
+        assert not choice
+        assert {} == choice.as_options()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        PlatformChoice(),
+        PlatformChoice.parse(["linux/arm64/v8", Platform("linux", "amd64"), "linux/arm64/v8"]),
+        PlatformChoice.parse(None, everything=True),
+    ],
+)
+def test_a_choice_reads_back_from_the_options_of_a_run(choice):
+    assert choice == PlatformChoice.of_options({"hosts": ["a"], **choice.as_options()})
+
+
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="not both"):
+        PlatformChoice.parse(["linux/amd64"], everything=True)
+    with pytest.raises(UsageError, match="list of platforms"):
+        PlatformChoice.parse("linux/amd64")
+    with pytest.raises(InvalidNameError, match="'foo' is no platform"):
+        PlatformChoice.parse(["linux/amd64", "foo"])

@@ -21,6 +21,7 @@ from stagefleet.errors import (
     EngineError,
     EngineUnreachableError,
     NotFoundError,
+    PlatformMissingError,
     RateLimitedError,
     RegistryUnreachableError,
     StagefleetError,
@@ -38,6 +39,7 @@ _MEANINGS: tuple[tuple[str, type[StagefleetError], str], ...] = (
         BrokenStageError,
         "; the registry knows the stage but cannot give all of it",
     ),
+    (r"no matching manifest for", PlatformMissingError, ""),
     (r"manifest unknown|name unknown|does not exist or may require", NotFoundError, ""),
     (
         r"unauthorized|no basic auth credentials|\bdenied: ",

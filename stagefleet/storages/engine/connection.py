@@ -14,6 +14,7 @@ from docker.utils import kwargs_from_env
 
 from stagefleet.errors import EngineError, NotFoundError
 from stagefleet.names import Reference, Repository
+from stagefleet.platforms import Platform
 from stagefleet.registry import DockerConfig
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.settings import EngineSettings, docker_tls_environment
@@ -54,6 +55,7 @@ class Engine:
         self._config = config
         self._lock = threading.Lock()
         self._client: _PatientClient | None = None
+        self._platform: Platform | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -81,6 +83,22 @@ class Engine:
         with reaching_engine(self.address, "its version"):
             return str(api.version()["Version"])
 
+    @property
+    def platform(self) -> Platform:
+        """What it pulls where nothing else is asked for, in its normal form: the settings', or its own."""
+        if self._platform is None:
+            if self._settings.platform:
+                self._platform = Platform.parse(self._settings.platform).normal
+            else:
+                api = self._api
+                with reaching_engine(self.address, "its version"):
+                    found = api.version()
+                own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
+                if own is None:
+                    raise EngineError(f"the engine at {self.address} does not tell its platform")
+                self._platform = own
+        return self._platform
+
     # Images
 
     def find(self, name: str) -> dict[str, Any] | None:
@@ -93,16 +111,16 @@ class Engine:
             return None
         return found
 
-    def names(self, repository: str, *, label: str) -> Iterator[str]:
-        """The names of the images with a label, among those of one repository.
+    def names(self, pattern: str, *, label: str | None = None) -> Iterator[str]:
+        """The names of images.
 
         Args:
-            repository: What stands before the tag.
-            label: `KEY=VALUE`.
+            pattern: A repository, for all its names; or a name in which `*` stands for anything but `/`.
+            label: `KEY=VALUE`, which the images have to have.
         """
         api = self._api
-        with reaching_engine(self.address, repository):
-            images = api.images(name=repository, filters={"label": label})
+        with reaching_engine(self.address, pattern):
+            images = api.images(name=pattern, filters={} if label is None else {"label": label})
         for image in images:
             yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
 
@@ -149,11 +167,14 @@ class Engine:
                 if "error" in event:
                     raise EngineError(f"{self.address} does not load an image: {event['error']}")
 
-    def pull(self, reference: Reference, *, leash: Leash = UNLEASHED) -> int:
+    def pull(
+        self, reference: Reference, *, platform: Platform | None = None, leash: Leash = UNLEASHED
+    ) -> int:
         """Pull an image, with the login that its registry needs.
 
         Args:
-            reference: Which, by tag.
+            reference: Which.
+            platform: Of an index, its image for this one; `self.platform` if None.
             leash: Asked at each event of it; to leave stops the pull.
 
         Returns:
@@ -161,13 +182,15 @@ class Engine:
 
         Raises:
             NotFoundError: The registry has none such.
+            PlatformMissingError: An index has no image for the platform.
             BrokenStageError: The registry cannot give all of it.
             CredentialsError: The registry refuses the login.
         """
         name = str(reference)
         query = {"fromImage": str(reference.repository), "tag": reference.identifier}
-        if self._settings.platform:
-            query["platform"] = self._settings.platform
+        wanted = str(platform or self._settings.platform)
+        if wanted:
+            query["platform"] = wanted
         moved, _ = self._transfer("images/create", query, reference, leash)
         if self.find(name) is None:
             raise EngineError(f"{name}: the engine at {self.address} ended the pull without an image")

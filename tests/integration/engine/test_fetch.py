@@ -17,6 +17,7 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
+from stagefleet.platforms import PlatformChoice
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
 from stagefleet.runs.book import MemoryBook
@@ -69,7 +70,7 @@ def caches(make_registry):
 
 def fetch(host, primary, stage_id, *caches):
     roles = Roles("app", primary, caches=caches)
-    return host.fetch_stage(roles, stage_id, run="run", leash=UNLEASHED)
+    return host.fetch_stage(roles, stage_id, PlatformChoice(), run="run", leash=UNLEASHED)
 
 
 def tags_of(server, path):

@@ -13,7 +13,7 @@ from stagefleet.names import Repository
 from stagefleet.roles import Roles
 from stagefleet.runs.model import ItemState, Outcome, RunState
 from stagefleet.use_policy import UsePolicy
-from tests.services import ImageMaker, stage_id_of
+from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.processes import wait_until
 
 WAIT_SECONDS = 60
@@ -195,3 +195,38 @@ def test_a_fetch_to_an_unknown_host_is_wrong_use(start_command, workers, registr
     _, said = command.communicate(timeout=WAIT_SECONDS)
     assert 2 == command.returncode
     assert "hosts that are there: one, two" in said
+
+
+def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(
+    fleet, engines, workers, start_command, registry
+):
+    tag = stage_id_of("many platforms", None)
+    with ImageMaker(registry) as maker:
+        members = [
+            maker.push_image(
+                "stages/app",
+                None,
+                layers=[archive_of({"own": architecture.encode()})],
+                platform={"os": "linux", "architecture": architecture},
+            )
+            for architecture in ("amd64", "arm64")
+        ]
+        maker.push_index("stages/app", tag, members)
+    place = f"{registry.host}/stages/app"
+    own, other = f"{place}:{tag}", f"{place}:{tag}.linux.arm64"
+    outcomes: list[Outcome] = []
+    run = fleet.for_each_fetch_stage(place, [tag], outcomes.append, platforms=["linux/arm64"])
+    assert 1 == run.succeeded
+    assert [{"linux/arm64": other}] == [outcome.result["platforms"] for outcome in outcomes if outcome.result]
+    with fleet.hold_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
+        hold.check()
+    command = start_command("fetch", place, tag, "--all-platforms", "--host", "two", "--json")
+    out, _ = command.communicate(timeout=WAIT_SECONDS)
+    outcome, summary = map(json.loads, out.splitlines())
+    assert (0, "succeeded") == (command.returncode, summary["state"])
+    assert {"linux/amd64": own, "linux/arm64": other} == outcome["result"]["platforms"]
+    assert {"one": [other], "two": [own, other]} == tags(engines)
+    command = start_command("fetch", place, tag, "--platform", "linux/s390x")
+    _, said = command.communicate(timeout=WAIT_SECONDS)
+    assert 1 == command.returncode
+    assert "no image for linux/s390x: it has linux/amd64, linux/arm64" in said

@@ -22,6 +22,8 @@ STAGES = ("src.test/app", "dst.test/app")
         (("copy", *STAGES, "-j", "x"), "'-j' / '--parallel'"),
         (("copy", "docker-daemon:app", "dst.test/app"), "Docker Engine"),
         (("list", "docker-daemon:"), "names no project"),
+        (("fetch", "src.test/app", "f" * 56, "--platform", "foo"), "--platform: 'foo' is no platform"),
+        (("fetch", "src.test/app", "f" * 56, "--platform", "a/b", "--all-platforms"), "leave out --platform"),
     ],
 )
 @pytest.mark.usefixtures("in_fleet")
@@ -43,6 +45,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(command, ledger, arguments, words
         (("runs", "list"), "needs a fleet"),
         (("runs", "show", "x"), "needs a fleet"),
         (("worker",), "needs a fleet"),
+        (("fetch", "src.test/app", "f" * 56, "--platform", "foo"), "'foo' is no platform"),
     ],
 )
 def test_what_needs_a_fleet_is_refused_without_one(command, arguments, words):

@@ -71,3 +71,26 @@ def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(
         fleet.plan_copy_stage("docker-daemon:a", "docker-daemon:b", hosts=["x"])
     with pytest.raises(UsageError, match="another host"):
         fleet.plan_delete_stage("docker-daemon:a", None, hosts=["x"])
+
+
+def test_the_platforms_of_a_fetch_are_options_of_its_run(fleet, ledger, make_stage):
+    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    arguments = {"hosts": ["x"], "detach": True}
+    for chosen in ({}, {"platforms": ["linux/arm64", "linux/amd64"]}, {"all_platforms": True}):
+        run = fleet.for_each_fetch_stage("src.test/app", [make_stage(1)], **chosen, **arguments)
+        options = run.order.options
+        assert chosen == {name: value for name, value in options.items() if "platform" in name}
+
+
+def test_platforms_that_cannot_be_are_refused_before_anything_starts(fleet, ledger, make_stage):
+    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    for place, words, chosen in (
+        ("src.test/app", "'foo' is no platform", {"platforms": ["foo"]}),
+        ("src.test/app", "not both", {"platforms": ["linux/arm64"], "all_platforms": True}),
+        ("docker-daemon:app", "leave them out", {"platforms": ["linux/arm64"]}),
+    ):
+        with pytest.raises(UsageError, match=words):
+            fleet.for_each_fetch_stage(place, [make_stage(1)], hosts=["x"], **chosen)
+        with pytest.raises(UsageError, match=words):
+            fleet.plan_fetch_stage(place, [make_stage(1)], hosts=["x"], **chosen)
+    assert [] == list(ledger.runs())
