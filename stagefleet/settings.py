@@ -159,6 +159,12 @@ class CacheSettings(_Section):
     """Descriptions kept of one storage, at about 400 bytes each."""
     lifetime_seconds: Seconds = 30 * 24 * 3600
     """How long a storage or host that nobody asks about is remembered."""
+    lists: Annotated[int, Field(ge=1)] = 100
+    """Storages whose last known tag list is kept; the one that nobody has listed for longest goes."""
+    listed_stages: Annotated[int, Field(ge=1)] = 200_000
+    """Stages on one of these lists, at about 40 bytes each; a longer list is not kept."""
+    list_lifetime_seconds: Seconds = 24 * 3600
+    """How old a last known tag list may be."""
     used_images: Annotated[int, Field(ge=1)] = 20_000
     """Images of one host whose last use is kept, at about 250 bytes each."""
 

@@ -13,13 +13,12 @@ from config.celery import make_app
 from stagefleet.connection import connect_redis
 from stagefleet.errors import SettingsError
 from stagefleet.locks import RedisLocks
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import Produced, StageManager, StageMemory
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.book import RedisBook
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
-from stagefleet.storages.descriptions import RedisDescriptions
 from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 from tasks import records
 from tasks.base import Job, Workshop, register
@@ -91,10 +90,9 @@ def build_parts(
     client = RegistryClient(settings)
     closing.callback(client.close)
     book = RedisBook(redis, prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds)
-    descriptions = RedisDescriptions(redis, prefix=settings.key_prefix, settings=settings.caches)
     locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
     closing.callback(locks.close)
-    manager = StageManager(client, book, descriptions, locks=locks)
+    manager = StageManager(client, book, StageMemory.on(redis, settings), locks=locks)
     last_used = RedisLastUsed(redis, prefix=settings.key_prefix, settings=settings.caches)
     closing.callback(_attach_host(manager, client, locks, last_used, settings))
     keeper = LeaseKeeper(ledger, settings.runs)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from stagefleet.client.engine_access import EngineAccess
 from stagefleet.client.hosts import live_hosts
+from stagefleet.connection import connect_redis
 from stagefleet.embedded import Embedded
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
@@ -25,6 +26,8 @@ from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from stagefleet.manager.project import ProjectManager  # as below
     from stagefleet.manager.purge import PurgePlan  # as below
     from stagefleet.manager.records import RecordManager  # brings the client of registries
@@ -113,15 +116,27 @@ class _RegistryAccess:
 
     def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
         # Imported late: commands that ask no registry do not pay for the client.
-        from stagefleet.manager import StageManager  # noqa: PLC0415 - see above
+        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - see above
         from stagefleet.registry import RegistryClient  # noqa: PLC0415 - see above
         from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - see above
-        from stagefleet.storages.descriptions import RedisDescriptions  # noqa: PLC0415 - see above
 
         self._client = RegistryClient(settings)
         self._engine = EngineAccess(settings.engine)
-        self._descriptions = None if redis_url is None else RedisDescriptions.connect(redis_url, settings)
-        self._manager = StageManager(self._client, MemoryBook(), self._descriptions)
+        self._settings = settings
+        self._redis: Redis | None = None
+        self._memory = StageMemory()
+        self._manager = StageManager(self._client, MemoryBook(), self._memory)
+        if redis_url is not None:
+            self.join(redis_url)
+
+    def join(self, redis_url: str) -> None:
+        """Know what the fleet at a Redis remembers.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        self._redis = connect_redis(redis_url)
+        self._memory.join(self._redis, self._settings)
 
     def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
         if isinstance(place, DockerDaemon):
@@ -167,6 +182,7 @@ class _RegistryAccess:
         publication = IndexPublication(self._client, MemoryBook(), repository, run=uuid4().hex)
         produced = publication.publish(stage_id, images)
         assert produced.result is not None
+        self._manager.note_arrival(repository, stage_id)
         return produced.result
 
     def ping(self, repository: Repository) -> None:
@@ -175,8 +191,8 @@ class _RegistryAccess:
     def close(self) -> None:
         self._client.close()
         self._engine.close()
-        if self._descriptions is not None:
-            self._descriptions.close()
+        if self._redis is not None:
+            self._redis.close()
 
 
 class _Closable(Protocol):
@@ -296,6 +312,8 @@ class EmbeddedServices:
         if self._on_start is not None:
             self._on_start()
         self._redis_url = self._embedded.start()
+        # What the worker does away with must not be remembered here.
+        self._registries.value.join(self._redis_url)
         ledger = _PrivateLedger.connect(self._redis_url, self.settings)
         ledger.check = self._embedded.check
         return ledger

@@ -1,6 +1,7 @@
 """The storage manager: one module a verb."""
 
 from stagefleet.manager.manager import StageManager
+from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 
-__all__ = ["Produced", "StageManager"]
+__all__ = ["Produced", "StageManager", "StageMemory"]

@@ -20,7 +20,6 @@ from stagefleet.errors import (
 from stagefleet.manager.delivery import StageDelivery
 from stagefleet.manager.mishaps import OURS
 from stagefleet.manager.produced import Produced
-from stagefleet.manager.rejecting import reject_stage
 from stagefleet.manager.soundness import check_stage
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.platforms import PlatformChoice
@@ -41,6 +40,12 @@ class Stages(Protocol):
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Raise `StageNotFoundError` for a stage that is rejected."""
 
+    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:
+        """Reject a stage that is broken."""
+
+    def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
+        """A stage has come to a repository, not through `copy_stage`."""
+
     def copy_stage(
         self,
         source: Repository,
@@ -58,7 +63,7 @@ class StageFetch:
     """One attempt at fetching one stage to this host.
 
     Args:
-        stages: Copies into caches, and knows what is rejected.
+        stages: Copies into caches, and knows what is rejected and rejects.
         client: Speaks to registries.
         engine: The host's engine.
         note: Told the name of each image that was used here.
@@ -166,7 +171,7 @@ class StageFetch:
             check_stage(self._client, RegistryStorage(self._client, primary), stage_id, leash=self._leash)
         except BrokenStageError as broken:
             _LOGGER.warning("stage %s is broken and will be rejected in %s: %s", stage_id, primary, broken)
-            reject_stage(self._client, primary, stage_id, project=self._roles.project, leash=self._leash)
+            self._stages.reject_stage(primary, stage_id, project=self._roles.project, leash=self._leash)
         except StageNotFoundError:
             return  # gone meanwhile
         else:

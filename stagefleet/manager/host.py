@@ -132,6 +132,8 @@ class HostManager:
         for address in (source, destination):
             if isinstance(address, DockerDaemon):
                 self._note(image_of(address, stage_id))
+        if isinstance(destination, Repository) and not produced.skipped:
+            self._stages.note_arrival(destination, stage_id)
         return produced
 
     def _copy(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
-from threading import Lock
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 
 from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError
+from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.reach import Reach
 from stagefleet.manager.renaming import renamed
@@ -16,7 +17,6 @@ from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import StageIdList
-from stagefleet.storages.descriptions import DescriptionCache
 
 __all__ = ["StageLookup", "new_created_ms"]
 
@@ -27,30 +27,33 @@ class StageLookup:
     Args:
         reach: The way to stages.
         roles: The project's storages.
-        memory: What was described before; nothing if None.
+        memory: What is remembered of storages.
     """
 
-    def __init__(self, reach: Reach, roles: Roles, *, memory: DescriptionCache | None = None) -> None:
+    def __init__(self, reach: Reach, roles: Roles, *, memory: StageMemory) -> None:
         self._reach = reach
         self._roles = roles
         self._memory = memory
-        self._lock = Lock()
-        self._last_list: StageIdList | None = None
 
     # Stages
 
     def stage_ids(self) -> StageIdList:
-        """The stages of the primary storage, from its tag list of now."""
-        listed = self._reach.list_stages(self._roles.primary)
-        with self._lock:
-            self._last_list = listed
+        """The stages of the primary storage, from its tag list of now; the fleet remembers it."""
+        primary = self._roles.primary
+        listed = self._reach.list_stages(primary)
+        if isinstance(primary, Repository):
+            self._memory.lists.remember(str(primary), listed)
         return listed
 
     def last_stage_ids(self) -> StageIdList:
-        """The stages of the primary as they were last listed here; listed now, if they never were."""
-        with self._lock:
-            known = self._last_list
-        return self.stage_ids() if known is None else known
+        """The stages of the primary by the tag list that the fleet knows; listed now, if that has none.
+
+        What the fleet itself has brought, deleted or rejected since is taken into account; what others have
+        is not. A Docker Engine is always listed now.
+        """
+        primary = self._roles.primary
+        known = self._memory.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
+        return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
         """The stages of the final storage, by itself; none where the project has none."""
@@ -74,7 +77,7 @@ class StageLookup:
         if isinstance(primary, DockerDaemon):
             return self._reach.describe(primary, stage_id)
         self._reach.stages.refuse_rejected(primary, stage_id, UNLEASHED)
-        return self._remembered(primary, stage_id) or self._cached(primary, stage_id) or self._own(stage_id)
+        return self._describe(primary, stage_id)
 
     def describe_final(self, stage_id: StageId) -> StageDescription:
         """Describe a stage of the final storage, by itself: caches do not know it under that name.
@@ -89,11 +92,20 @@ class StageLookup:
 
     def by_digest(self, digest: str) -> list[StageDescription]:
         """The stages of a digest, described; what is broken or gone meanwhile is left out."""
-        return self._described(self.stage_ids(), digest)
+        return _sound(self.describe, self.stage_ids().of_digest(digest))
 
     def by_digest_as_known(self, digest: str) -> list[StageDescription]:
-        """As `by_digest`, from the tag list last seen; it is read afresh if that gives nothing."""
-        return self._described(self.last_stage_ids(), digest) or self.by_digest(digest)
+        """As `by_digest`, from the tag list that the fleet knows; it is read afresh if that gives nothing.
+
+        Each stage found there is looked at: one that is gone since, or rejected, is no answer.
+        """
+        primary = self._roles.primary
+        if isinstance(primary, DockerDaemon):
+            return self.by_digest(digest)
+        known = self._memory.lists.find(str(primary), digest)
+        standing = (stage_id for stage_id in known if self._stands(primary, stage_id))
+        found = _sound(lambda stage_id: self._describe(primary, stage_id), standing)
+        return found or self.by_digest(digest)
 
     def select(
         self, descriptions: Iterable[StageDescription], rule: Select = oldest
@@ -125,8 +137,16 @@ class StageLookup:
         """
         return self._reach.image(reference)
 
-    def _remembered(self, storage: Repository, stage_id: StageId) -> StageDescription | None:
-        return None if self._memory is None else self._memory.find(str(storage), [stage_id])[0]
+    def _stands(self, primary: Repository, stage_id: StageId) -> bool:
+        """Whether a stage is there at this moment and not rejected; it is forgotten if not."""
+        stands = self._reach.has(primary, stage_id) and not self._reach.rejects(primary, stage_id)
+        if not stands:
+            self._memory.forget(primary, stage_id)
+        return stands
+
+    def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:
+        (remembered,) = self._memory.descriptions.find(str(primary), [stage_id])
+        return remembered or self._cached(primary, stage_id) or self._reach.describe(primary, stage_id)
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
         for cache in self._roles.caches:
@@ -137,19 +157,16 @@ class StageLookup:
                 continue
         return None
 
-    def _own(self, stage_id: StageId) -> StageDescription:
-        return self._reach.describe(self._roles.primary, stage_id)
 
-    def _described(self, stage_ids: Iterable[StageId], digest: str) -> list[StageDescription]:
-        found = []
-        for stage_id in stage_ids:
-            if stage_id.digest != digest:
-                continue
-            try:
-                found.append(self.describe(stage_id))
-            except (StageNotFoundError, BrokenStageError, NotFoundError):
-                continue
-        return found
+def _sound(
+    describe: Callable[[StageId], StageDescription], stage_ids: Iterable[StageId]
+) -> list[StageDescription]:
+    """Stages described; what is broken or gone meanwhile is left out."""
+    found = []
+    for stage_id in stage_ids:
+        with suppress(StageNotFoundError, BrokenStageError, NotFoundError):
+            found.append(describe(stage_id))
+    return found
 
 
 def new_created_ms(taken: Collection[int], now_ms: int | None = None) -> int:

@@ -11,11 +11,12 @@ from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.listing import Comparison, compare
+from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.project import ProjectManager
 from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
-from stagefleet.manager.rejecting import rejections_key
+from stagefleet.manager.rejecting import forget_rejections, reject_stage, rejections_key
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
@@ -24,7 +25,6 @@ from stagefleet.roles import Roles
 from stagefleet.runs.book import FLEET, SharedBook
 from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.descriptions import DescriptionCache, MemoryDescriptions
 
 if TYPE_CHECKING:
     from stagefleet.manager.host import HostManager  # brings docker-py: only where there is an engine
@@ -41,7 +41,7 @@ class StageManager:
     Args:
         client: Speaks to registries.
         book: What the workers of a run find out together.
-        descriptions: What is known of stages already; only what this process learns if None.
+        memory: What is known of stages already; only what this process learns if None.
         locks: The fleet's locks; those of this process alone if None.
 
     Attributes:
@@ -52,21 +52,21 @@ class StageManager:
         self,
         client: RegistryClient,
         book: SharedBook,
-        descriptions: DescriptionCache | None = None,
+        memory: StageMemory | None = None,
         *,
         locks: LockManager | None = None,
     ) -> None:
         self._client = client
         self._book = book
-        self._descriptions = MemoryDescriptions() if descriptions is None else descriptions
+        self._memory = StageMemory() if memory is None else memory
         self._turns = StageLocks(MemoryLocks() if locks is None else locks)
-        self.records = RecordManager(client, book, self._turns)
+        self.records = RecordManager(client, book, self._turns, memory=self._memory)
         self._host: HostManager | None = None
         self._final_lists = FinalLists(client, book)
 
     def project(self, roles: Roles) -> ProjectManager:
         """What can be done with the stages of a project, in all its storages."""
-        return ProjectManager(Reach(self, self._client), self._final_lists, roles, memory=self._descriptions)
+        return ProjectManager(Reach(self, self._client), self._final_lists, roles, memory=self._memory)
 
     def attach_host(self, host: HostManager) -> None:
         """Take over what is to be done with the Docker Engine of this host."""
@@ -110,11 +110,11 @@ class StageManager:
             BrokenStageError: The registry knows of it, but cannot give it.
         """
         self.refuse_rejected(repository, stage_id, UNLEASHED)
-        (known,) = self._descriptions.find(str(repository), [stage_id])
+        (known,) = self._memory.descriptions.find(str(repository), [stage_id])
         if known is not None:
             return known
         description = RegistryStorage(self._client, repository).describe(stage_id)
-        self._descriptions.remember(str(repository), [description])
+        self._memory.descriptions.remember(str(repository), [description])
         return description
 
     def known_descriptions(
@@ -124,7 +124,7 @@ class StageManager:
 
         Whoever asks knows that they exist and are not rejected, as from `stage_ids`.
         """
-        return self._descriptions.find(str(repository), stage_ids)
+        return self._memory.descriptions.find(str(repository), stage_ids)
 
     def copy_stage(
         self,
@@ -157,7 +157,10 @@ class StageManager:
         self.refuse_rejected(source, stage_id, leash)
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
             copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=turn)
-            return copy.carry_out(stage_id, verify=verify or turn.has_waited)
+            produced = copy.carry_out(stage_id, verify=verify or turn.has_waited)
+        if not produced.skipped:
+            self.note_arrival(destination, stage_id)
+        return produced
 
     def delete_stage(
         self,
@@ -185,8 +188,28 @@ class StageManager:
         with self._turns.deleting(repository, stage_id, run=run, leash=leash) as turn:
             deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=turn)
             produced = deletion.carry_out(str(stage_id))
-        self._descriptions.forget(str(repository), [stage_id])
+        self._memory.forget(repository, stage_id)
         return produced
+
+    def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
+        """A stage has come to a repository: what is remembered of that is brought up to date."""
+        self._memory.add(repository, stage_id)
+
+    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:
+        """Reject a stage that is broken: nobody takes it from then on; twice is the same.
+
+        Args:
+            repository: Where it is.
+            stage_id: Which.
+            project: The project that it belongs to.
+            leash: Holds the work back.
+
+        Raises:
+            RegistryError: The record cannot be written.
+        """
+        reject_stage(self._client, repository, stage_id, project=project, leash=leash)
+        forget_rejections(self._book, repository)
+        self._memory.forget(repository, stage_id)
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.

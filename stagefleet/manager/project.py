@@ -8,6 +8,7 @@ from stagefleet.manager.deployed import DeployedImage, TagRule, deployed_image, 
 from stagefleet.manager.eviction import evict_stage
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.lookup import StageLookup
+from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.publish import Publication
 from stagefleet.manager.reach import Reach
@@ -15,7 +16,6 @@ from stagefleet.manager.secondary import SecondaryCopy, Select, oldest
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.roles import Roles
-from stagefleet.storages.descriptions import DescriptionCache
 
 __all__ = ["ProjectManager"]
 
@@ -27,16 +27,14 @@ class ProjectManager:
         reach: The way to stages.
         lists: What final storages have, by run.
         roles: The project's storages.
-        memory: What was described before; nothing if None.
+        memory: What is remembered of storages.
 
     Attributes:
         roles: The project's storages.
         lookup: Finds and describes stages.
     """
 
-    def __init__(
-        self, reach: Reach, lists: FinalLists, roles: Roles, *, memory: DescriptionCache | None = None
-    ) -> None:
+    def __init__(self, reach: Reach, lists: FinalLists, roles: Roles, *, memory: StageMemory) -> None:
         self.roles = roles
         self.lookup = StageLookup(reach, roles, memory=memory)
         self._reach = reach

@@ -117,8 +117,15 @@ class Reach:
 
     def has(self, repository: Repository, stage_id: StageId) -> bool:
         """Whether a repository has a stage at this moment, whatever is remembered of it."""
+        return self._has_tag(repository, str(stage_id))
+
+    def rejects(self, repository: Repository, stage_id: StageId) -> bool:
+        """Whether a repository has a record at this moment that rejects a stage."""
+        return self._has_tag(repository, stage_id.rejected_tag)
+
+    def _has_tag(self, repository: Repository, tag: str) -> bool:
         try:
-            self.client.head_manifest(repository.tagged(str(stage_id)))
+            self.client.head_manifest(repository.tagged(tag))
         except NotFoundError:
             return False
         return True

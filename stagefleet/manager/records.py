@@ -8,11 +8,20 @@ from contextlib import contextmanager
 from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, StageNotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
+from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import forget_rejections
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.records import CustomTag, ImageMetadata, Record, RecordId, RecordKind, is_placeholder
+from stagefleet.records import (
+    CustomTag,
+    ImageMetadata,
+    Record,
+    RecordId,
+    RecordKind,
+    RejectedStage,
+    is_placeholder,
+)
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.runs.book import SharedBook
@@ -28,12 +37,21 @@ class RecordManager:
         client: Speaks to registries.
         book: What the workers of a run find out together.
         turns: The turns at stages; those of this process alone if None.
+        memory: What is remembered of stages; nothing if None.
     """
 
-    def __init__(self, client: RegistryClient, book: SharedBook, turns: StageLocks | None = None) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        book: SharedBook,
+        turns: StageLocks | None = None,
+        *,
+        memory: StageMemory | None = None,
+    ) -> None:
         self._client = client
         self._book = book
         self._turns = StageLocks(MemoryLocks()) if turns is None else turns
+        self._memory = StageMemory() if memory is None else memory
 
     def ids(
         self,
@@ -56,8 +74,9 @@ class RecordManager:
     def write(self, repository: Repository, project: str, record: Record, *, force: bool = False) -> Written:
         """Write a record; see `RecordStore.write`. Of a custom tag that is the record alone."""
         written = RecordStore(self._client, repository, project).write(record, force=force)
-        if record.kind is RecordKind.REJECTED_STAGE:
+        if isinstance(record, RejectedStage):
             forget_rejections(self._book, repository)
+            self._memory.forget(repository, record.stage_id)
         return written
 
     def delete(

@@ -8,10 +8,11 @@ from typing import Self
 
 from stagefleet.names import StageId
 
-__all__ = ["StageIdList"]
+__all__ = ["ENTRY_BYTES", "StageIdList", "pack_id"]
 
 _DIGEST_BYTES = 28
-_BYTES = _DIGEST_BYTES + 8
+ENTRY_BYTES = _DIGEST_BYTES + 8
+"""The length of a packed id: its digest, and when it was built."""
 
 
 class StageIdList(Collection[StageId]):
@@ -27,7 +28,7 @@ class StageIdList(Collection[StageId]):
         last = b""
         is_sorted = True  # as tag lists usually are: then nothing has to be taken apart again
         for stage_id in stage_ids:
-            entry = _pack(stage_id)
+            entry = pack_id(stage_id)
             if entry == last:
                 continue
             is_sorted = is_sorted and entry > last
@@ -35,8 +36,35 @@ class StageIdList(Collection[StageId]):
             last = entry
         self._packed = bytes(packed) if is_sorted else b"".join(sorted(set(_entries(packed))))
 
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """The list of packed ids, in whatever order.
+
+        Raises:
+            ValueError: They are none.
+        """
+        if len(packed) % ENTRY_BYTES:
+            raise ValueError(f"{len(packed)} bytes are no packed stage ids")
+        return cls._of(b"".join(sorted(set(_entries(packed)))))
+
+    @property
+    def entries(self) -> Iterator[bytes]:
+        """The ids packed, `ENTRY_BYTES` each, in order."""
+        return _entries(self._packed)
+
+    def of_digest(self, digest: str) -> list[StageId]:
+        """The ids with a digest, the oldest first."""
+        wanted = bytes.fromhex(digest)
+        found = []
+        for place in range(self._place(wanted), len(self)):
+            entry = self._entry(place)
+            if not entry.startswith(wanted):
+                break
+            found.append(_unpack(entry))
+        return found
+
     def __len__(self) -> int:
-        return len(self._packed) // _BYTES
+        return len(self._packed) // ENTRY_BYTES
 
     def __iter__(self) -> Iterator[StageId]:
         return map(_unpack, _entries(self._packed))
@@ -44,15 +72,8 @@ class StageIdList(Collection[StageId]):
     def __contains__(self, stage_id: object) -> bool:
         if not isinstance(stage_id, StageId):
             return False
-        entry = _pack(stage_id)
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            found = self._packed[middle * _BYTES : (middle + 1) * _BYTES]
-            if found == entry:
-                return True
-            low, high = (middle + 1, high) if found < entry else (low, middle)
-        return False
+        entry = pack_id(stage_id)
+        return self._entry(self._place(entry)) == entry
 
     def without(self, other: AbstractSet[StageId]) -> Self:
         """The ids that are here and not there."""
@@ -69,15 +90,27 @@ class StageIdList(Collection[StageId]):
             (present if current == entry else missing).extend(entry)
         return self._of(missing), self._of(present)
 
+    def _entry(self, place: int) -> bytes:
+        return self._packed[place * ENTRY_BYTES : (place + 1) * ENTRY_BYTES]
+
+    def _place(self, entry: bytes) -> int:
+        """Where the first id is that is not before an entry, or before the beginning of one."""
+        low, high = 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._entry(middle) < entry else (low, middle)
+        return low
+
     @classmethod
-    def _of(cls, packed: bytearray) -> Self:
+    def _of(cls, packed: bytes | bytearray) -> Self:
         """A list of entries that are in order."""
         made = cls()
         made._packed = bytes(packed)
         return made
 
 
-def _pack(stage_id: StageId) -> bytes:
+def pack_id(stage_id: StageId) -> bytes:
+    """An id in `ENTRY_BYTES`; they sort as ids do."""
     return bytes.fromhex(stage_id.digest) + stage_id.created_ms.to_bytes(8, "big")
 
 
@@ -86,4 +119,4 @@ def _unpack(entry: bytes) -> StageId:
 
 
 def _entries(packed: bytes | bytearray) -> Iterator[bytes]:
-    return (bytes(packed[first : first + _BYTES]) for first in range(0, len(packed), _BYTES))
+    return (bytes(packed[first : first + ENTRY_BYTES]) for first in range(0, len(packed), ENTRY_BYTES))

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+import structlog
 
 from stagefleet.names import StageId
 from stagefleet.settings import CacheSettings, Settings
@@ -88,10 +89,11 @@ def test_a_redis_out_of_reach_is_an_empty_cache(make_redis):
     cache.remember(STORAGE, [description_of(1)])
     server.kill()
 
-    cache.remember(STORAGE, [description_of(2)])
-    cache.forget(STORAGE, [description_of(2).stage_id])
-
-    assert [None] == cache.find(STORAGE, [description_of(1).stage_id])
+    with structlog.testing.capture_logs() as logs:
+        cache.remember(STORAGE, [description_of(2)])
+        cache.forget(STORAGE, [description_of(2).stage_id])
+        assert [None] == cache.find(STORAGE, [description_of(1).stage_id])
+    assert ["descriptions_out_of_reach"] == [log["event"] for log in logs]
     cache.close()
 
 

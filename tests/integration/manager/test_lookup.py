@@ -10,27 +10,7 @@ import pytest
 from stagefleet import Fleet, Settings
 from stagefleet.names import Repository, StageId
 from stagefleet.roles import Roles
-from tests.services.images import push_image
-
-DIGEST = "a" * 56
-OTHER = "b" * 56
-
-
-def stage(number, digest=DIGEST):
-    return StageId(digest, 1_700_000_000_000 + number)
-
-
-def push(repository, *stage_ids):
-    for stage_id in stage_ids:
-        push_image(repository.host, repository.path, str(stage_id), layers=[str(stage_id).encode()])
-
-
-def lists(registry, repository):
-    return sum(f"/{repository.path}/tags/list" in path for _, path, _ in registry.requests())
-
-
-def ids(descriptions):
-    return [description.stage_id for description in descriptions]
+from tests.integration.manager.pushing import DIGEST, OTHER, ids, lists, push, stage
 
 
 @pytest.fixture

@@ -1,0 +1,242 @@
+"""The last known tag lists: which stages a storage had when somebody listed it, for the whole fleet.
+
+What the fleet itself brings, deletes or rejects is brought up to date; what others do to the storage is not
+seen until it is listed again. So what stands on a list has to be looked at, and what does not stand there may
+exist all the same. Losing a list loses nothing but a request for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import redis
+
+from stagefleet.connection import connect_redis
+from stagefleet.names import StageId
+from stagefleet.settings import CacheSettings, Settings
+from stagefleet.storages.id_list import ENTRY_BYTES, StageIdList, pack_id
+from stagefleet.storages.lossy import Lossy
+
+__all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
+
+_COUNT = b"count"
+_SHELF_BYTES = 1
+
+# On a list (KEYS[1]); ARGV: shelf, entry, bound. A shelf is searched by whole entries: all have one length.
+_SEARCH = f"""
+local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+local place
+for n = 1, #shelf, {ENTRY_BYTES} do
+  if string.sub(shelf, n, n + {ENTRY_BYTES - 1}) == ARGV[2] then place = n break end
+end
+"""
+_ADD = f"""
+if redis.call('EXISTS', KEYS[1]) == 0 then return end
+{_SEARCH}
+if place then return end
+if redis.call('HINCRBY', KEYS[1], 'count', 1) > tonumber(ARGV[3]) then redis.call('UNLINK', KEYS[1])
+else redis.call('HSET', KEYS[1], ARGV[1], shelf .. ARGV[2]) end
+"""
+_FORGET = f"""
+{_SEARCH}
+if not place then return end
+local rest = string.sub(shelf, 1, place - 1) .. string.sub(shelf, place + {ENTRY_BYTES})
+redis.call('HSET', KEYS[1], ARGV[1], rest)
+redis.call('HINCRBY', KEYS[1], 'count', -1)
+"""
+
+
+class TagLists(Protocol):
+    """Keeps the last known tag list of each storage; bounded, from many threads.
+
+    Nothing raises for lists that are out of reach: they are not known then.
+    """
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        """Keep what a storage has by its tag list of now; not, if that is too long."""
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        """What a storage had by its last known list, None if none is known."""
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        """The stages of a digest on the last known list, the oldest first; none if no list is known."""
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        """A stage has come to a storage: it stands on its list from now on, if one is known."""
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        """A stage is gone from a storage, or rejected there."""
+
+
+class RedisTagLists:
+    """Tag lists in the fleet's Redis: a hash a storage, with a shelf of packed ids by their first byte."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = f"{prefix}tag-list:"
+        self._index = f"{prefix}tag-lists"
+        self._settings = settings
+        self._lossy = Lossy(client, "tag_lists")
+        self._add = client.register_script(_ADD)
+        self._forget = client.register_script(_FORGET)
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> RedisTagLists:
+        """The lists at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        """See `TagLists.remember`."""
+        key, lifetime_ms = self._prefix + storage, round(self._settings.list_lifetime_seconds * 1000)
+        with self._lossy.calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.unlink(key)
+            if len(listed) <= self._settings.listed_stages:
+                pipe.hset(key, mapping=_shelves(listed))
+                pipe.pexpire(key, lifetime_ms)
+            pipe.zadd(self._index, {storage: time.time()})
+            pipe.pexpire(self._index, lifetime_ms)
+            pipe.zcard(self._index)
+            surplus = pipe.execute()[-1] - self._settings.lists
+            if surplus > 0:
+                old = [name.decode() for name, _ in self._redis.zpopmin(self._index, surplus)]
+                self._redis.unlink(*(self._prefix + name for name in old))
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        """See `TagLists.last_known`."""
+        shelves: dict[bytes, bytes] = {}
+        with self._lossy.calls():
+            shelves = self._redis.hgetall(self._prefix + storage)
+        known = shelves.pop(_COUNT, None) is not None
+        return _unpacked(b"".join(shelves.values())) if known else None
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        """See `TagLists.find`."""
+        shelf: bytes | None = None
+        with self._lossy.calls():
+            shelf = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_SHELF_BYTES])
+        listed = _unpacked(shelf or b"")
+        return [] if listed is None else listed.of_digest(digest)
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        """See `TagLists.add`; one call."""
+        self._change(self._add, storage, stage_id)
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        """See `TagLists.forget`; one call."""
+        self._change(self._forget, storage, stage_id)
+
+    def _change(self, script: Any, storage: str, stage_id: StageId) -> None:
+        entry = pack_id(stage_id)
+        with self._lossy.calls():
+            script(
+                keys=[self._prefix + storage],
+                args=[entry[:_SHELF_BYTES], entry, self._settings.listed_stages],
+            )
+
+
+@dataclass(slots=True)
+class _Known:
+    """A list, what has changed since, and when it is too old."""
+
+    listed: StageIdList
+    until: float
+    added: set[StageId] = field(default_factory=set)
+    gone: set[StageId] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.listed) + len(self.added) - len(self.gone)
+
+    def now(self) -> StageIdList:
+        if not self.added and not self.gone:
+            return self.listed
+        return StageIdList(
+            stage_id for part in (self.listed, self.added) for stage_id in part if stage_id not in self.gone
+        )
+
+
+class MemoryTagLists:
+    """Tag lists in this process, for embedded commands and tests."""
+
+    def __init__(self, settings: CacheSettings | None = None) -> None:
+        self._settings = CacheSettings() if settings is None else settings
+        self._lock = threading.Lock()
+        self._lists: OrderedDict[str, _Known] = OrderedDict()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        """See `TagLists.remember`."""
+        settings = self._settings
+        with self._lock:
+            self._lists.pop(storage, None)
+            if len(listed) <= settings.listed_stages:
+                self._lists[storage] = _Known(listed, time.monotonic() + settings.list_lifetime_seconds)
+            while len(self._lists) > settings.lists:
+                self._lists.popitem(last=False)
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        """See `TagLists.last_known`."""
+        with self._lock:
+            known = self._known(storage)
+            return None if known is None else known.now()
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        """See `TagLists.find`."""
+        with self._lock:
+            known = self._known(storage)
+            if known is None:
+                return []
+            added = {stage_id for stage_id in known.added if stage_id.digest == digest}
+            return sorted({*known.listed.of_digest(digest), *added} - known.gone)
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        """See `TagLists.add`."""
+        with self._lock:
+            known = self._known(storage)
+            if known is None:
+                return
+            known.gone.discard(stage_id)
+            if stage_id not in known.listed:
+                known.added.add(stage_id)
+            if len(known) > self._settings.listed_stages:
+                del self._lists[storage]
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        """See `TagLists.forget`."""
+        with self._lock:
+            known = self._known(storage)
+            if known is not None:
+                known.added.discard(stage_id)
+                if stage_id in known.listed:
+                    known.gone.add(stage_id)
+
+    def _known(self, storage: str) -> _Known | None:
+        known = self._lists.get(storage)
+        return known if known is not None and known.until > time.monotonic() else None
+
+
+def _shelves(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:
+    shelves: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+    for entry in listed.entries:
+        shelves[entry[:_SHELF_BYTES]] += entry
+    return {_COUNT: len(listed), **{name: bytes(shelf) for name, shelf in shelves.items()}}
+
+
+def _unpacked(packed: bytes) -> StageIdList | None:
+    try:
+        return StageIdList.unpack(packed)
+    except ValueError:
+        return None  # of another version: listed anew

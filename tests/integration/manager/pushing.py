@@ -1,0 +1,31 @@
+"""Stages for look-ups, and what a registry was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stagefleet.names import Repository, StageId
+from stagefleet.stages import StageDescription
+from tests.services import RegistryServer
+from tests.services.images import push_image
+
+DIGEST = "a" * 56
+OTHER = "b" * 56
+
+
+def stage(number: int, digest: str = DIGEST) -> StageId:
+    return StageId(digest, 1_700_000_000_000 + number)
+
+
+def push(repository: Repository, *stage_ids: StageId) -> None:
+    for stage_id in stage_ids:
+        push_image(repository.host, repository.path, str(stage_id), layers=[str(stage_id).encode()])
+
+
+def lists(registry: RegistryServer, repository: Repository) -> int:
+    """How often the tags of a repository were listed; rejections are looked for in them too, once."""
+    return sum(f"/{repository.path}/tags/list" in path for _, path, _ in registry.requests())
+
+
+def ids(descriptions: Iterable[StageDescription]) -> list[StageId]:
+    return [description.stage_id for description in descriptions]
