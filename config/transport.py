@@ -1,4 +1,4 @@
-"""The broker's transport, mended: a channel whose connection broke can be closed, comes back soon, and costs less.
+"""The broker's transport, mended: what broke can be closed, comes back soon, and all of it costs less.
 
 kombu (5.7.0) reads the answer of the pending BRPOP when it closes a channel, and lets that read's error
 escape. After a restart of Redis the error escapes from the very code that was to clean up, and the worker
