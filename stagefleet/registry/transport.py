@@ -119,7 +119,7 @@ class Transport:
             self._routes.pop(next(iter(self._routes))).adapter.close()
         # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
         proxies = {} if is_loopback(host) else get_environ_proxies(origin)
-        adapter = Adapter(context, self._settings.http.read_timeout_seconds)
+        adapter = Adapter(origin, context, self._settings.http.read_timeout_seconds)
         route = self._routes[origin] = _Route(adapter, proxies)
         return route
 
