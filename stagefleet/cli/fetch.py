@@ -21,7 +21,7 @@ from stagefleet.cli.session import say
 from stagefleet.client import Fleet
 from stagefleet.client.fetch_runs import StageHold
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.names import Repository, parse_address
 from stagefleet.platforms import PlatformChoice
 from stagefleet.roles import Roles
 
@@ -164,9 +164,7 @@ def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: lis
         return fleet.roles(project)
     if repository is None:
         raise UsageError("Missing argument 'REPO'; or name a project with --project")
-    place = parse_address(repository)
-    name = place.project if isinstance(place, DockerDaemon) else place.name
-    return Roles(name, place, caches=tuple(map(Repository.parse, cache or ())))
+    return Roles.alone(parse_address(repository), caches=tuple(map(Repository.parse, cache or ())))
 
 
 def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
-from stagefleet.names import StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import (
     ClientId,
     CustomTag,
@@ -72,7 +72,7 @@ _FORMS: Mapping[RecordKind, _Form] = {
 
 def add_record(
     fleet: Fleet,
-    repository: str,
+    place: Repository | DockerDaemon,
     kind: RecordKind,
     values: Sequence[str],
     *,
@@ -90,9 +90,9 @@ def add_record(
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):
-        written = fleet.add_stage_custom_tag(repository, record.name, record.stage_id, project=project)
+        written = fleet.add_stage_custom_tag(place, record.name, record.stage_id, project=project)
     else:
-        written = fleet.write_record(repository, record, project=project, force=force)
+        written = fleet.write_record(place, record, project=project, force=force)
     return {**record.as_json(), "state": str(written)}
 
 

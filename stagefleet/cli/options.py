@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,15 @@ from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId
 
 __all__ = [
+    "Force",
     "Hosts",
     "Json",
     "Parallel",
     "Project",
+    "RemoveContainers",
+    "SkipUsed",
     "StageIdArguments",
+    "one_host",
     "read_ids",
     "read_stage_ids",
 ]
@@ -49,7 +53,25 @@ Hosts = Annotated[
         show_default=False,
     ),
 ]
+SkipUsed = Annotated[bool, typer.Option("--skip-used", help="Leave alone what a job or a container uses.")]
+RemoveContainers = Annotated[
+    bool, typer.Option("--remove-containers", help="Remove the containers that use a stage first.")
+]
+Force = Annotated[bool, typer.Option("--force", help="With --remove-containers: also those that run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+
+def one_host(hosts: Sequence[str] | None) -> str | None:
+    """The host whose engine is meant where there can be but one; None for this one.
+
+    Raises:
+        UsageError: Several are named.
+    """
+    if hosts and len(hosts) > 1:
+        raise UsageError(
+            f"the engine of one host is meant here: name one with --host, not {', '.join(hosts)}"
+        )
+    return hosts[0] if hosts else None
 
 
 def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:

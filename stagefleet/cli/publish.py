@@ -34,17 +34,20 @@ def publish_stages(
     caches: Annotated[
         bool, typer.Option("--caches", help="Into the caches too; what fails there is a warning.")
     ] = False,
+    hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
     """Publish stages of a project: copy them from its primary storage into the final one.
 
     What was published before is used as it is. A project without a final storage has its caches filled with
-    --caches alone.
+    --caches alone. Out of a Docker Engine: that of this host, or of the one named with --host.
     """
     named = opt.read_stage_ids(stage_ids, options.from_file)
     which = _choose(project, primary, final, cache)
     with options.open_fleet() as fleet:
-        publication = _Publication(fleet, which, named, should_be_built=should_be_built, caches=caches)
+        publication = _Publication(
+            fleet, which, named, should_be_built=should_be_built, caches=caches, host=opt.one_host(hosts)
+        )
         if options.dry_run:
             print_plan(publication.plan(), as_json=options.json)
             return
@@ -68,11 +71,8 @@ def _choose(
         return project
     if primary is None:
         raise UsageError("which project? name one with --project, or its storages with --primary and --final")
-    address = parse_address(primary)
-    name = address.name if isinstance(address, Repository) else address.project
-    return Roles(
-        name,
-        address,
+    return Roles.alone(
+        parse_address(primary),
         None if final is None else Repository.parse(final),
         tuple(map(Repository.parse, cache or ())),
     )
@@ -89,23 +89,27 @@ class _Publication:
         *,
         should_be_built: bool,
         caches: bool,
+        host: str | None,
     ) -> None:
         self._fleet = fleet
         self._project = project
         self._stage_ids = stage_ids
         self._should_be_built = should_be_built
         self._caches = caches
+        self._host = host
         self._into_final = not caches or should_be_built or fleet.roles(project).final is not None
 
     def plan(self) -> Plan:
         if self._into_final:
-            return self._fleet.plan_publish_stage(self._project, self._stage_ids, fill_caches=self._caches)
-        return self._fleet.plan_cache_stage(self._project, self._stage_ids)
+            return self._fleet.plan_publish_stage(
+                self._project, self._stage_ids, fill_caches=self._caches, host=self._host
+            )
+        return self._fleet.plan_cache_stage(self._project, self._stage_ids, host=self._host)
 
     def start(self, options: RunOptions) -> Run:
         if not self._into_final:
             return self._fleet.for_each_cache_stage(
-                self._project, self._stage_ids, options.callback, **options.arguments
+                self._project, self._stage_ids, options.callback, host=self._host, **options.arguments
             )
         return self._fleet.for_each_publish_stage(
             self._project,
@@ -113,5 +117,6 @@ class _Publication:
             options.callback,
             should_be_built=self._should_be_built,
             fill_caches=self._caches,
+            host=self._host,
             **options.arguments,
         )

@@ -17,8 +17,9 @@ from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import cancelling_on_interrupt, say
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
-from stagefleet.names import Repository
+from stagefleet.names import DockerDaemon, Repository, parse_address
 from stagefleet.runs.model import Outcome, Run, RunState
+from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
@@ -35,17 +36,27 @@ _EXIT_CODES = {"failed": 1, "cancelled": 3}
 @takes_run_options(but=("from_file", "detach", "idempotency_key"))
 def purge_project(
     repository: Annotated[
-        str | None, typer.Argument(metavar="REPO", help="Instead of --project.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="REPO",
+            help="Instead of --project: HOST[:PORT]/PATH, or docker-daemon:PROJECT of this host.",
+            show_default=False,
+        ),
     ] = None,
     *,
     project: opt.Project = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    skip_used: opt.SkipUsed = False,
+    remove_containers: opt.RemoveContainers = False,
+    force: opt.Force = False,
     options: RunOptions,
 ) -> None:
     """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
     where = _choose(repository, project)
     with options.open_fleet() as fleet:
-        plan = fleet.plan_purge(where, sized=options.dry_run)
+        policy = UsePolicy(skip_used, remove_containers, force)
+        asked = None if policy == UsePolicy() else policy
+        plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run)
         _tell_unknown(plan)
         if options.dry_run:
             _print_plan(plan, as_json=options.json)
@@ -58,7 +69,7 @@ def purge_project(
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
-def _choose(repository: str | None, project: str | None) -> str | Repository:
+def _choose(repository: str | None, project: str | None) -> str | Repository | DockerDaemon:
     """The project that the command means.
 
     Raises:
@@ -66,7 +77,7 @@ def _choose(repository: str | None, project: str | None) -> str | Repository:
     """
     if (repository is None) == (project is None):
         raise UsageError("name either a repository or --project: that is what will be purged")
-    return project if repository is None else Repository.parse(repository)  # type: ignore[return-value]  # one is set
+    return project if repository is None else parse_address(repository)  # type: ignore[return-value]  # one is set
 
 
 def _tell_unknown(plan: PurgePlan) -> None:
@@ -88,13 +99,13 @@ def _confirm(plan: PurgePlan, what: str) -> None:
 
 def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
     for group in plan.groups:
-        size = group.size or 0
         if as_json:
             counts = dict.fromkeys(_COUNTS, 0) | {"total": len(group.items)}
             head = {"group": group.name, "repository": str(group.repository), "run": None, "state": "planned"}
-            print_json({**head, **counts, "seconds": 0.0, "size": size, "items": group.items})
+            print_json({**head, **counts, "seconds": 0.0, "size": group.size, "items": group.items})
             continue
-        print_line(f"{group.name}: {len(group.items):,} planned, {decimal(size)}, {group.repository}")
+        size = "" if group.size is None else f"{decimal(group.size)}, "
+        print_line(f"{group.name}: {len(group.items):,} planned, {size}{group.repository}")
         for item in group.items:
             print_line(f"  {item}")
     if as_json:

@@ -12,12 +12,14 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.new_records import add_record
+from stagefleet.cli.record_words import Place, RecordWords
 from stagefleet.cli.report import print_json, print_line, print_plan
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
+from stagefleet.client.arguments import HostArguments
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
-from stagefleet.names import StageId
+from stagefleet.names import DockerDaemon, StageId
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.image_names import NAMELESS
 from stagefleet.runs.model import Run
@@ -28,37 +30,36 @@ _NAMED_UNKNOWN = 5
 
 app = typer.Typer(help="See and keep the records beside the stages of a repository; see docs/records.md.")
 
-RepositoryArgument = Annotated[
-    str, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)
-]
-Kind = Annotated[RecordKind, typer.Argument(metavar="KIND", help=", ".join(RecordKind), show_default=False)]
-Project = Annotated[
+Repository = Annotated[
     str | None,
-    typer.Option("--project", metavar="NAME", help="Whose record it is. Default: the path's last part."),
+    typer.Argument(
+        metavar="REPO",
+        help="HOST[:PORT]/PATH or docker-daemon:PROJECT; left out with --project.",
+        show_default=False,
+    ),
 ]
+Kind = Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(RecordKind), show_default=False)]
 
 
 @app.command("list")
 def list_records(
-    repository: RepositoryArgument,
-    kind: Annotated[
-        RecordKind | None, typer.Argument(metavar="KIND", help=", ".join(RecordKind), show_default=False)
-    ] = None,
-    *,
-    json: opt.Json = False,
+    repository: Repository = None, kind: Kind = None, *, project: opt.Project = None, json: opt.Json = False
 ) -> None:
     """List records by their tags, and name what is neither a stage's tag nor a record's."""
+    words = _words(project, repository, kind)
     unknown: list[str] = []
     custom: set[str] = set()
     with open_fleet() as fleet:
-        on_unknown = unknown.append if kind is None else None
-        for found in fleet.record_ids(repository, kind, on_unknown=on_unknown):
+        place = words.place(fleet, project)
+        on_unknown = unknown.append if words.named_kind is None else None
+        for found in fleet.record_ids(place, words.named_kind, on_unknown=on_unknown):
             if found.kind is RecordKind.CUSTOM_TAG:
                 custom.add(found.name)
             if json:
                 print_json({"kind": str(found.kind), "id": found.item, "tag": found.tag})
             else:
                 print_line(f"{found.kind:<15}  {found.item}")
+        _tell_what_is_kept(place, words.named_kind)
     foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
     if foreign:
         shown = ", ".join(foreign[:_NAMED_UNKNOWN])
@@ -68,21 +69,31 @@ def list_records(
 
 @app.command("show")
 def show_record(
-    repository: RepositoryArgument,
-    kind: Kind,
-    record: Annotated[str, typer.Argument(metavar="ID", help="Its id, as list shows it.")] = "",
+    repository: Repository = None,
+    kind: Kind = None,
+    record: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Its id, as list shows it.", show_default=False)
+    ] = None,
     *,
+    project: opt.Project = None,
     json: opt.Json = False,
 ) -> None:
     """Show one record, with what its labels say; of a custom tag also whether it is in place."""
+    words = _words(project, repository, kind, record)
+    if len(words.rest) > 1:
+        raise UsageError(f"one record is shown at a time: leave out {words.rest[1]}")
+    name = _name(words.kind, *words.rest)
     with open_fleet() as fleet:
-        name = _name(kind, record)
-        found = fleet.read_record(repository, kind, name)
+        place = words.place(fleet, project)
+        found = fleet.read_record(place, words.kind, name)
         if found is None:
-            raise NotFoundError(f"{repository} has no {RecordId.of(kind, name)}: see stagefleet records list")
+            _tell_what_is_kept(place, words.kind)
+            raise NotFoundError(
+                f"{place} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
+            )
         document = found.as_json()
         if isinstance(found.record, CustomTag):
-            document["in_place"] = _is_in_place(fleet, repository, found.record)
+            document["in_place"] = _is_in_place(fleet, place, found.record)
     if json:
         print_json(document)
         return
@@ -90,9 +101,9 @@ def show_record(
         print_line(f"{fact:<16} {value}")
 
 
-def _is_in_place(fleet: Fleet, repository: str, custom: CustomTag) -> bool:
+def _is_in_place(fleet: Fleet, place: Place, custom: CustomTag) -> bool:
     try:
-        fleet.check_stage_custom_tag(repository, custom.name, custom.stage_id)
+        fleet.check_stage_custom_tag(place, custom.name, custom.stage_id)
     except CustomTagError as error:
         say(str(error))
         return False
@@ -101,49 +112,65 @@ def _is_in_place(fleet: Fleet, repository: str, custom: CustomTag) -> bool:
 
 @app.command("add")
 def add(
-    repository: RepositoryArgument,
-    kind: Kind,
+    repository: Repository = None,
+    kind: Kind = None,
     values: Annotated[
         list[str] | None,
         typer.Argument(metavar="VALUE", help="What it says; a wrong number of values is explained."),
     ] = None,
     *,
-    project: Project = None,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            metavar="NAME",
+            help="Without REPO a project of the settings; with REPO whose record it is. Default: the path's "
+            "last part.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write again what is there.")] = False,
     json: opt.Json = False,
 ) -> None:
     """Write one record; custom-tag TAG STAGE_ID gives the stage its tag, too."""
+    words = _words(project, repository, kind, *(values or ()))
     with open_fleet() as fleet:
-        document = add_record(fleet, repository, kind, values or [], project=project, force=force)
+        place = words.address or words.place(fleet, project)
+        document = add_record(fleet, place, words.kind, words.rest, project=project, force=force)
     if json:
         print_json(document)
     else:
         print_line(f"{document['tag']}  {document['state']}")
+    _tell_what_is_kept(place, words.kind)
 
 
 @app.command("remove")
 @takes_run_options()
 def remove_records(
-    repository: RepositoryArgument,
-    kind: Kind,
+    repository: Repository = None,
+    kind: Kind = None,
     records: Annotated[
         list[str] | None,
         typer.Argument(metavar="ID", help="Ids as list shows them; with --image COMMIT_STAGEID."),
     ] = None,
     *,
+    project: opt.Project = None,
     image: Annotated[
         str | None,
         typer.Option("--image", metavar="NAME", help="Of image-metadata: whose, by name or hash."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove every record of the kind.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
+    hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
     """Remove records: custom tags with the tag, rejected stages with the stage, and no other tag."""
-    named = opt.read_ids(records, options.from_file, partial(_parse, kind, image))
-    removal = _Removal(repository, kind, named, image)
-    _refuse_unclear(removal, everything=everything)
+    words = _words(project, repository, kind, *(records or ()))
+    named = opt.read_ids(words.rest, options.from_file, partial(_parse, words.kind, image))
+    _refuse_unclear(words.kind, named, image, everything=everything)
+    host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
+        removal = _Removal(words.place(fleet, project), words.kind, named, image, host)
+        _tell_what_is_kept(removal.place, removal.kind)
         if options.dry_run:
             print_plan(removal.plan(fleet), as_json=options.json)
             return
@@ -152,30 +179,43 @@ def remove_records(
         leave_or_follow(fleet, removal.start(fleet, options), options)
 
 
+def _words(project: str | None, *words: str | None) -> RecordWords:
+    return RecordWords.read([word for word in words if word is not None], project)
+
+
+def _tell_what_is_kept(place: Place, kind: RecordKind | None) -> None:
+    """Say why nothing is found or done in an engine."""
+    if isinstance(place, DockerDaemon) and kind not in {None, RecordKind.IMPORT_METADATA}:
+        say(f"{place} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there")
+
+
 @dataclass(frozen=True, slots=True)
 class _Removal:
     """What a command removes.
 
     Attributes:
-        repository: Where.
+        place: Where.
         kind: Of which kind.
         named: Which; None for all.
         image: Of image metadata, the image, where ids do not say it.
+        host: Whose engine, where the place is one; None for this host's.
     """
 
-    repository: str
+    place: Place
     kind: RecordKind
     named: list[str] | None
     image: str | None
+    host: str | None
 
     def plan(self, fleet: Fleet) -> Plan:
         if self.image is None:
-            return fleet.plan_rm_record(self.repository, self.kind, self.named)
-        return fleet.plan_rm_image_metadata(self.repository, self.image, self._stage_commits())
+            return fleet.plan_rm_record(self.place, self.kind, self.named, host=self.host)
+        return fleet.plan_rm_image_metadata(self.place, self.image, self._stage_commits(), host=self.host)
 
     def start(self, fleet: Fleet, options: RunOptions) -> Run:
         """Start the run that the kind has; kinds that nobody removes by the thousand share one."""
-        where, named, told, arguments = self.repository, self.named, options.callback, options.arguments
+        where, named, told = self.place, self.named, options.callback
+        arguments: HostArguments = {**options.arguments, "host": self.host}
         if self.image is not None:
             return fleet.for_each_rm_image_metadata(
                 where, self.image, self._stage_commits(), told, **arguments
@@ -209,15 +249,16 @@ def _parse(kind: RecordKind, image: str | None, text: str) -> str:
     return text if kind is RecordKind.CUSTOM_TAG else record_id.item
 
 
-def _name(kind: RecordKind, text: str) -> str:
+def _name(kind: RecordKind, text: str = "") -> str:
     return "" if kind is RecordKind.MANAGED_IMAGE and text == NAMELESS else text
 
 
-def _refuse_unclear(removal: _Removal, *, everything: bool) -> None:
-    kind, named = removal.kind, removal.named
-    if removal.image is not None and kind is not RecordKind.IMAGE_METADATA:
+def _refuse_unclear(
+    kind: RecordKind, named: list[str] | None, image: str | None, *, everything: bool
+) -> None:
+    if image is not None and kind is not RecordKind.IMAGE_METADATA:
         raise UsageError(f"--image goes with image-metadata, not with {kind}: leave it out")
-    if removal.image is not None and named is None:
+    if image is not None and named is None:
         raise UsageError("--image needs the commits and stages: name them as COMMIT_STAGEID")
     if everything and named is not None:
         raise UsageError(f"--all removes every {kind}: leave out --all, or the ids")
@@ -226,7 +267,7 @@ def _refuse_unclear(removal: _Removal, *, everything: bool) -> None:
 
 
 def _confirm(fleet: Fleet, removal: _Removal) -> None:
-    what = f"of kind {removal.kind} from {removal.repository}"
+    what = f"of kind {removal.kind} from {removal.place}"
     if not sys.stdin.isatty():
         raise UsageError(
             f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import typer
@@ -129,10 +129,10 @@ def copy_stages(
 ) -> None:
     """Copy stages from one repository to another: all that it lacks when none is named."""
     if from_project is not None:
-        if verify or hosts:
-            raise UsageError("--verify and --host do not go with --from-project")
+        if verify:
+            raise UsageError("--verify does not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
-        _take(from_project, opt.read_stage_ids(arguments, options.from_file), options)
+        _take(from_project, opt.read_stage_ids(arguments, options.from_file), opt.one_host(hosts), options)
         return
     if source is None or destination is None:
         missing = "SRC" if source is None else "DST"
@@ -151,13 +151,13 @@ def copy_stages(
         leave_or_follow(fleet, run, options)
 
 
-def _take(project: str, named: list[str] | None, options: RunOptions) -> None:
+def _take(project: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
     """Copy what a project's primary storage lacks out of its secondary ones."""
     with options.open_fleet() as fleet:
         if options.dry_run:
-            print_plan(fleet.plan_take_stage(project, named), as_json=options.json)
+            print_plan(fleet.plan_take_stage(project, named, host=host), as_json=options.json)
             return
-        run = fleet.for_each_take_stage(project, named, options.callback, **options.arguments)
+        run = fleet.for_each_take_stage(project, named, options.callback, host=host, **options.arguments)
         if not run.total:
             say(f"the primary storage of {project} lacks nothing that its secondaries have")
         leave_or_follow(fleet, run, options)
@@ -173,15 +173,9 @@ def delete_stages(
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
     hosts: opt.Hosts = None,
-    skip_used: Annotated[
-        bool, typer.Option("--skip-used", help="Leave alone what a job or a container uses.")
-    ] = False,
-    remove_containers: Annotated[
-        bool, typer.Option("--remove-containers", help="Remove the containers that use a stage first.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="With --remove-containers: also those that run.")
-    ] = False,
+    skip_used: opt.SkipUsed = False,
+    remove_containers: opt.RemoveContainers = False,
+    force: opt.Force = False,
     options: RunOptions,
 ) -> None:
     """Delete stages from a repository, and no tag that was not named.
@@ -199,10 +193,13 @@ def delete_stages(
         raise UsageError("no stage is named: name stages, or use --from-file, or --all for every stage")
     with options.open_fleet() as fleet:
         deletion = _Deletion.of(fleet, repository, project, final=final)
+        policy = UsePolicy(skip_used, remove_containers, force)
         if project is None:
-            deletion = deletion.on_hosts(hosts, UsePolicy(skip_used, remove_containers, force))
-        elif hosts or skip_used or remove_containers or force:
+            deletion = deletion.in_engine({"hosts": hosts} if hosts else {}, policy)
+        elif policy != UsePolicy() or (final and hosts):
             raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
+        elif hosts:
+            deletion = deletion.in_engine({"host": opt.one_host(hosts)}, policy)
         if options.dry_run:
             print_plan(deletion.plan(named), as_json=options.json)
             return
@@ -220,7 +217,7 @@ class _Deletion:
         where: The repository or project, as the two calls take it.
         plan_of: What a dry run calls.
         start_of: What a run calls.
-        hosts: Whose engines, where it is one.
+        engine: Whose engine, as the two calls take it.
         policy: What to do with what is in use there, None where nothing was said.
     """
 
@@ -228,7 +225,7 @@ class _Deletion:
     where: str
     plan_of: Callable[..., Plan]
     start_of: Callable[..., Run]
-    hosts: list[str] | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
     policy: UsePolicy | None = None
 
     @classmethod
@@ -243,19 +240,17 @@ class _Deletion:
         where = repository or ""
         return cls(where, where, fleet.plan_delete_stage, fleet.for_each_delete_stage)
 
-    def on_hosts(self, hosts: list[str] | None, policy: UsePolicy) -> _Deletion:
+    def in_engine(self, engine: Mapping[str, Any], policy: UsePolicy) -> _Deletion:
         """The same, with what concerns engines."""
-        return replace(self, hosts=hosts, policy=None if policy == UsePolicy() else policy)
+        return replace(self, engine=engine, policy=None if policy == UsePolicy() else policy)
 
     def plan(self, named: list[str] | None) -> Plan:
-        options = {"hosts": self.hosts} if self.hosts else {}
-        return self.plan_of(self.where, named, **options)
+        return self.plan_of(self.where, named, **self.engine)
 
     def start(self, named: list[str] | None, options: RunOptions) -> Run:
-        more: dict[str, Any] = {"hosts": self.hosts} if self.hosts else {}
-        if self.policy is not None:
-            more["policy"] = self.policy
-        return self.start_of(self.where, named, options.callback, **options.arguments, **more)
+        policy = {} if self.policy is None else {"policy": self.policy}
+        arguments: dict[str, Any] = {**options.arguments, **self.engine, **policy}
+        return self.start_of(self.where, named, options.callback, **arguments)
 
 
 def _confirm(deletion: _Deletion) -> None:

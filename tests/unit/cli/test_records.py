@@ -8,6 +8,7 @@ from stagefleet.cli.report import describe_run
 from stagefleet.manager.records import RecordManager
 from stagefleet.names import Repository
 from stagefleet.runs.book import MemoryBook
+from stagefleet.settings import ProjectSettings
 from tests.unit.manager.conftest import FakeRegistries
 
 REPOSITORY = "src.test/app"
@@ -16,6 +17,14 @@ COMMIT = "c0" * 20
 METADATA = f"81743596_{COMMIT}_{STAGE}"
 
 pytestmark = pytest.mark.usefixtures("in_fleet")
+
+
+@pytest.fixture
+def settings(settings):
+    """Those of a fleet that knows a project, too."""
+    return settings.model_copy(
+        update={"projects": {"shop": ProjectSettings(primary=Repository.parse(REPOSITORY))}}
+    )
 
 
 @pytest.fixture
@@ -68,6 +77,17 @@ def test_a_project_can_be_named_and_what_is_there_is_said(records):
     assert "project          app" in records("show", REPOSITORY, "managed-image", "web").out
 
 
+def test_a_project_stands_for_its_primary_storage(records, store, ledger):
+    assert "managed-image-web  written\n" == records("add", "--project", "shop", "managed-image", "web").out
+    assert "managed-image    web\n" == records("list", "--project", "shop").out
+    assert "managed-image    web\n" == records("list", "managed-image", "--project", "shop").out
+    shown = records("show", "managed-image", "web", "--project", "shop", "--json").objects
+    assert ["shop"] == [found["project"] for found in shown]
+    assert 0 == records("remove", "--project", "shop", "managed-image", "web", "--detach").code
+    (run,) = ledger.runs()
+    assert (REPOSITORY, ["web"]) == (run.order.options["repository"], list(ledger.leftovers(run.id)))
+
+
 def test_a_custom_tag_is_set_and_whether_it_is_in_place_is_shown(records, store):
     repository = Repository.parse(REPOSITORY)
     digest = store.push(repository, STAGE)
@@ -97,7 +117,14 @@ def test_tags_that_are_nobodys_are_named_but_not_custom_ones(records, store):
     [
         (("show", REPOSITORY, "managed-image", "gone"), 1, "has no managed-image gone"),
         (("show", REPOSITORY, "image-metadata", "x"), 2, "IMAGEHASH_COMMIT_STAGEID"),
-        (("show", REPOSITORY, "nonsense", "x"), 2, "nonsense"),
+        (("show", REPOSITORY, "nonsense", "x"), 2, "'nonsense' is no kind of record"),
+        (("show", REPOSITORY), 2, "Missing argument 'KIND'"),
+        (("show", "--project", "shop"), 2, "Missing argument 'KIND'"),
+        (("show", REPOSITORY, "managed-image", "a", "--project", "shop"), 2, f"leave out {REPOSITORY}"),
+        (("show", "--project", "shop", "managed-image", "a", "b"), 2, "leave out b"),
+        (("list",), 2, "Missing argument 'REPO'; or name a project with --project"),
+        (("list", "--project", "other"), 2, "no project 'other'"),
+        (("remove", REPOSITORY, "managed-image", "a", "--host", "one"), 2, "no Docker Engine"),
         (("add", REPOSITORY, "lock-server"), 2, "takes ADDRESS [TIMESTAMP_MS], and 0 values were given"),
         (("add", REPOSITORY, "custom-tag", "v1", STAGE), 1, "has no stage"),
         (("add", REPOSITORY, "custom-tag", STAGE, STAGE), 2, "can be no custom tag"),
