@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -46,9 +47,12 @@ class Hold:
 
     def release(self) -> None:
         """See `HeldLock.release`."""
-        if not self._is_over:
-            self._is_over = True
-            self._keeper.release(self)
+        self._keeper.release_all([self])
+
+    def end(self) -> bool:
+        """Count as over from now on; tells whether it was not before. For the keeper."""
+        was_over, self._is_over = self._is_over, True
+        return not was_over
 
     def settle(self, until: float | None) -> None:
         """Take the answer to a renewal: the new end, None if the hold is lost; for the keeper."""
@@ -63,7 +67,7 @@ class HoldKeeper:
 
     Args:
         renew: Extends holds; tells for each whether it is still held.
-        release: Lets go of one.
+        release: Lets go of some.
         lease_seconds: How long a hold lasts.
         renewal_seconds: How often holds are renewed.
     """
@@ -71,7 +75,7 @@ class HoldKeeper:
     def __init__(
         self,
         renew: Callable[[Sequence[Hold]], Sequence[bool]],
-        release: Callable[[Hold], None],
+        release: Callable[[Sequence[Hold]], object],
         *,
         lease_seconds: float,
         renewal_seconds: float,
@@ -95,14 +99,27 @@ class HoldKeeper:
                 self._thread.start()
         return hold
 
-    def release(self, hold: Hold) -> None:
-        """Let go of a hold; without an answer its lease ends by itself."""
-        with self._lock:
-            self._holds.discard(hold)
+    @contextmanager
+    def holding(self, holds: Iterable[Hold]) -> Iterator[list[Hold]]:
+        """Release holds together at the end of the block."""
+        held = list(holds)
         try:
-            self._release(hold)
+            yield held
+        finally:
+            self.release_all(held)
+
+    def release_all(self, holds: Iterable[Hold]) -> None:
+        """Let go of holds; without an answer their leases end by themselves."""
+        ended = [hold for hold in holds if hold.end()]
+        if not ended:
+            return
+        with self._lock:
+            self._holds.difference_update(ended)
+        try:
+            self._release(ended)
         except StagefleetError as error:
-            _log.warning("lock_not_released", action="release", lock=hold.name, error=str(error))
+            names = [hold.name for hold in ended]
+            _log.warning("locks_not_released", action="release", locks=names, error=str(error))
 
     def close(self) -> None:
         """End the renewals."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from stagefleet.locks.keeper import Hold, HoldKeeper
@@ -90,6 +91,24 @@ class MemoryLocks:
             raise
         return self._keeper.hold(name, ticket, fence, asked_at)
 
+    @contextmanager
+    def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
+        """See `LockManager.take_free`."""
+        ticket, asked_at = secrets.token_hex(8), time.monotonic()
+        with self._changed:
+            is_free = all(
+                shared and entry.shared for name, shared in wanted.items() for entry in self._live(name)
+            )
+            fences = {
+                name: self._attempt(name, ticket, label or default_label(), shared=shared)
+                for name, shared in wanted.items()
+                if is_free
+            }
+        with self._keeper.holding(
+            self._keeper.hold(name, ticket, fence, asked_at) for name, fence in fences.items()
+        ) as held:
+            yield held
+
     def locks(self) -> list[LockInfo]:
         """See `LockManager.locks`."""
         with self._changed:
@@ -164,5 +183,6 @@ class MemoryLocks:
                 answers.append(bool(mine))
             return answers
 
-    def _release(self, hold: Hold) -> None:
-        self.force_release(hold.name, hold.ticket)
+    def _release(self, holds: Sequence[Hold]) -> None:
+        for hold in holds:
+            self.force_release(hold.name, hold.ticket)

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -111,6 +112,22 @@ class LockManager(Protocol):
 
         Raises:
             LockTimeoutError: It was not to be had in time; names who holds it.
+        """
+
+    def take_free(
+        self, wanted: Mapping[str, bool], *, label: str | None = None
+    ) -> AbstractContextManager[Sequence[HeldLock]]:
+        """Take several locks in one step, if nobody stands in the way of any; otherwise none of them.
+
+        Where there is something to wait for, take them one after another, everybody in the order of names.
+
+        Args:
+            wanted: By name, whether it is to be shared.
+            label: As in `acquire`.
+
+        Yields:
+            The holds, in the order of `wanted`, released together at the end of the block; none if there is
+            something to wait for.
         """
 
     def locks(self) -> list[LockInfo]:

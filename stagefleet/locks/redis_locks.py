@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -22,7 +22,7 @@ from stagefleet.settings import LockSettings, Settings
 
 __all__ = ["RedisLocks"]
 
-_SCRIPTS = ("acquire", "release", "renew", "look")
+_SCRIPTS = ("acquire", "take_free", "release", "renew", "look")
 
 
 class RedisLocks:
@@ -110,6 +110,26 @@ class RedisLocks:
                 subscription.close()
         return self._keeper.hold(name, ticket, fence, asked_at)
 
+    @contextlib.contextmanager
+    def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
+        """See `LockManager.take_free`."""
+        ticket, asked_at = secrets.token_hex(8), time.monotonic()
+        pairs = itertools.chain.from_iterable(
+            (name, "1" if shared else "") for name, shared in wanted.items()
+        )
+        lease_ms = _ms(self._settings.lease_seconds)
+        try:
+            fences = self._call("take_free", ticket, label or default_label(), lease_ms, *pairs)
+        except BaseException:
+            with contextlib.suppress(StagefleetError):  # silent, it holds nothing for longer than a lease
+                self._call("release", *itertools.chain.from_iterable((name, ticket) for name in wanted))
+            raise
+        with self._keeper.holding(
+            self._keeper.hold(name, ticket, int(fence), asked_at)
+            for name, fence in zip(wanted, fences, strict=False)
+        ) as held:
+            yield held
+
     def locks(self) -> list[LockInfo]:
         """See `LockManager.locks`."""
         return [_info(*entry) for entry in json.loads(self._call("look"))]
@@ -127,12 +147,11 @@ class RedisLocks:
         return _info(*found[0]) if found else LockInfo(name)
 
     def _renew(self, holds: Sequence[Hold]) -> list[bool]:
-        pairs = itertools.chain.from_iterable((hold.name, hold.ticket) for hold in holds)
-        answers = self._call("renew", _ms(self._settings.lease_seconds), *pairs)
+        answers = self._call("renew", _ms(self._settings.lease_seconds), *_pairs(holds))
         return [bool(answer) for answer in answers]
 
-    def _release(self, hold: Hold) -> None:
-        self._call("release", hold.name, hold.ticket)
+    def _release(self, holds: Sequence[Hold]) -> None:
+        self._call("release", *_pairs(holds))
 
     def _call(self, script: str, *arguments: Any) -> Any:
         with reaching(self._redis):
@@ -141,6 +160,10 @@ class RedisLocks:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _pairs(holds: Iterable[Hold]) -> Iterable[str]:
+    return itertools.chain.from_iterable((hold.name, hold.ticket) for hold in holds)
 
 
 def _info(name: str, holders: Sequence[Sequence[Any]], waiting: Sequence[Sequence[Any]]) -> LockInfo:

@@ -30,7 +30,7 @@ class Turn:
     Attributes:
         leash: What else holds the work back.
         locks: The locks.
-        has_waited: Whether others were at it before: what they did can be found there.
+        has_waited: Whether others were at it a moment before: what they did can be found there.
     """
 
     leash: Leash
@@ -102,11 +102,20 @@ class StageLocks:
 
     @contextmanager
     def _take(self, wanted: dict[str, bool], run: str, leash: Leash) -> Iterator[Turn]:
-        """Take locks; all take them in the order of their names, so that no two wait for each other."""
-        label, waits = f"{default_label()}, run {run}", []
+        """Take locks: nearly always in one step."""
+        label = f"{default_label()}, run {run}"
+        with self._locks.take_free(wanted, label=label) as held:
+            if held:
+                yield Turn(leash, tuple(held), has_waited=False)
+                return
+        with self._await(wanted, label, leash) as turn:
+            yield turn
+
+    @contextmanager
+    def _await(self, wanted: dict[str, bool], label: str, leash: Leash) -> Iterator[Turn]:
+        """Take locks one after another, as all do in the order of names: so no two wait for each other."""
 
         def note_wait(info: LockInfo) -> None:
-            waits.append(info.name)
             holders = [holder.label for holder in info.holders]
             _log.info("stage_awaited", action="await", lock=info.name, holders=holders)
 
@@ -119,7 +128,7 @@ class StageLocks:
                 )
                 for name in sorted(wanted)
             ]
-            yield Turn(leash, tuple(locks), has_waited=bool(waits))
+            yield Turn(leash, tuple(locks), has_waited=True)
 
     def _name(self, place: Repository | DockerDaemon, stage_id: StageId) -> str:
         where = f"{self._host}/{place}" if isinstance(place, DockerDaemon) else str(place)

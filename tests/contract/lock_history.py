@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -98,20 +98,40 @@ class Recorder:
         )
         visit.granted_at, visit.fence = time.monotonic(), lock.fence
 
-        def is_held() -> bool:
-            moment = time.monotonic()
-            try:
-                lock.check()
-            except LockLostError:
-                visit.is_lost = True
-                return False
-            visit.note_sure(moment)
-            return True
-
         with lock:
+            _is_sure(visit, lock)
+            yield lambda: _is_sure(visit, lock)
+            _is_sure(visit, lock)
+
+    @contextmanager
+    def visit_if_free(self, wanted: Mapping[str, bool]) -> Iterator[Callable[[], bool]]:
+        """Take several locks in one step for a block, or none; handed a function as in `visit`."""
+        asked_at = time.monotonic()
+        with self._locks.take_free(wanted) as held:
+            granted_at = time.monotonic()
+            visits = [
+                Visit(self._client, lock.name, wanted[lock.name], asked_at, None, [], granted_at, lock.fence)
+                for lock in held
+            ]
+            self.visits += visits
+
+            def is_held() -> bool:
+                return bool(visits) and min(map(_is_sure, visits, held))  # asks each
+
             is_held()
             yield is_held
             is_held()
+
+
+def _is_sure(visit: Visit, lock: HeldLock) -> bool:
+    moment = time.monotonic()
+    try:
+        lock.check()
+    except LockLostError:
+        visit.is_lost = True
+        return False
+    visit.note_sure(moment)
+    return True
 
 
 def find_faults(visits: Iterable[Visit], *, lease_seconds: float) -> list[str]:

@@ -154,8 +154,10 @@ def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
     def wander(recorder: Recorder, seed: int) -> None:
         draw = random.Random(seed)
         for _ in range(40):
+            both = {name: draw.random() < 0.5 for name in draw.sample(NAMES, 2)}
+            one = recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.5, wait_seconds=5)
             try:
-                with recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.5, wait_seconds=5) as held:
+                with one if draw.random() < 0.7 else recorder.visit_if_free(both) as held:
                     for _ in range(draw.randrange(4)):
                         threading.Event().wait(0.002)
                         held()

@@ -150,6 +150,54 @@ def test_a_wait_ends_with_what_its_check_raises(twin: LockTwin) -> None:
     assert () == info.waiting
 
 
+def test_free_locks_are_taken_together_and_let_go_together(twin: LockTwin) -> None:
+    one, other = twin.client(), twin.client()
+    with one.take_free({"x": False, "y": True}, label="builder 7") as held:
+        assert ["x", "y"] == [hold.name for hold in held]
+        assert held[0].fence < held[1].fence
+        assert [False, True] == [info.holders[0].shared for info in one.locks()]
+        with pytest.raises(LockTimeoutError, match="builder 7"):
+            other.acquire("x", wait_seconds=0)
+        other.acquire("y", shared=True, wait_seconds=0).release()
+        with pytest.raises(LockTimeoutError):
+            other.acquire("y", wait_seconds=0)
+    with pytest.raises(LockLostError):
+        held[0].check()
+    assert [] == one.locks()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_none_is_taken_where_one_is_not_free(twin: LockTwin, shared: bool) -> None:  # noqa: FBT001 - a case
+    one, other = twin.client(), twin.client()
+    with one.acquire("y", shared=not shared):
+        with other.take_free({"x": False, "y": shared}) as held:
+            assert [] == list(held)
+        assert ["y"] == [info.name for info in one.locks()]
+
+
+def test_free_is_not_what_somebody_waits_for_alone(twin: LockTwin) -> None:
+    with twin.client().acquire("x", shared=True):
+        waiter = Waiter(twin, "x")
+        with twin.client().take_free({"x": True}) as held:
+            assert [] == list(held)
+    waiter.finish()
+
+
+def test_free_locks_taken_together_are_renewed_and_can_be_lost(twin: LockTwin) -> None:
+    client = twin.client()
+    with client.take_free({"x": False, "y": False}) as held:
+        twin.advance(LEASE_SECONDS * 0.8)
+        client._keeper.renew_all()
+        twin.advance(LEASE_SECONDS * 0.8)
+        client._keeper.renew_all()
+        held[0].check()
+        client.force_release("x")
+        client._keeper.renew_all()
+        with pytest.raises(LockLostError):
+            held[0].check()
+        held[1].check()
+
+
 def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(twin: LockTwin) -> None:
     client = twin.client()
     hold = client.acquire("x")

@@ -27,7 +27,7 @@ class Store:
             raise self.answer
         return [self.answer for _ in holds]
 
-    def release(self, hold: Hold) -> None:
+    def release(self, holds: Sequence[Hold]) -> None:
         raise RedisUnreachableError("away")
 
 

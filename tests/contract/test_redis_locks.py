@@ -68,6 +68,20 @@ def test_a_lock_is_two_calls_and_few_commands(twin: RedisTwin) -> None:
     assert sum(calls.values()) <= 10 * MOST_COMMANDS_A_LOCK + 5
 
 
+def test_several_free_locks_are_two_calls_together(twin: RedisTwin) -> None:
+    client = twin.client()
+    with client.take_free({"warm": False}):
+        pass
+    twin.redis.config_resetstat()
+
+    for number in range(10):
+        with client.take_free({"source": True, f"x{number}": False}) as held:
+            assert 2 == len(held)
+
+    assert 20 == twin.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert {"lock:fence"} == twin.keys()
+
+
 def test_lost_scripts_are_loaded_again(twin: RedisTwin) -> None:
     client = twin.client()
     hold = client.acquire("x")

@@ -23,8 +23,10 @@ def wander(url: str, client: str, seconds: float, settings: LockSettings) -> Rec
     recorder, draw = Recorder(locks, client), random.Random(client)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        both = {name: draw.random() < 0.6 for name in NAMES}
+        one = recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.6, wait_seconds=8)
         try:
-            with recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.6, wait_seconds=8) as is_held:
+            with one if draw.random() < 0.7 else recorder.visit_if_free(both) as is_held:
                 leave_at = time.monotonic() + draw.uniform(0, 0.1)
                 while time.monotonic() < leave_at and is_held():
                     time.sleep(0.001)

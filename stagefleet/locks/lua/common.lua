@@ -34,6 +34,27 @@ local function drop(name, ticket)
   return redis.call('HDEL', key(name, 'tickets'), ticket)
 end
 
+-- Let a ticket have a lock.
+local function hold(name, ticket, shared, label, lease, fence)
+  redis.call('ZADD', key(name, 'holders'), now + lease, ticket)
+  keep(name, ticket, { shared = shared, label = label, fence = fence, ['until'] = now + lease })
+  redis.call('ZADD', P .. 'locks', now + lease, name)
+  return fence
+end
+
+-- Whether somebody else holds a lock, or came first, and will not share it. Whoever came first goes first;
+-- sharers may go together, but not past one who wants it alone.
+local function stands_in_the_way(name, ticket, shared)
+  for _, holder in ipairs(redis.call('ZRANGE', key(name, 'holders'), 0, -1)) do
+    if holder ~= ticket and not (shared and ticket_of(name, holder).shared) then return true end
+  end
+  for _, waiting in ipairs(redis.call('ZRANGE', key(name, 'queue'), 0, -1)) do
+    if waiting == ticket then break end
+    if not (shared and ticket_of(name, waiting).shared) then return true end
+  end
+  return false
+end
+
 local function in_use(name) return redis.call('EXISTS', key(name, 'tickets')) == 1 end
 
 -- Forget whose time is over; returns how many they were.

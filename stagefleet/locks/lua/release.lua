@@ -1,7 +1,9 @@
--- Let go of a hold, or leave the line. ARGV: name, ticket ('' for every hold). Returns how many were ended.
-local name = ARGV[3]
-local tickets = ARGV[4] ~= '' and { ARGV[4] } or redis.call('ZRANGE', key(name, 'holders'), 0, -1)
+-- Let go of holds, or leave lines. ARGV: (name, ticket; '' for every hold of it)... Returns how many were ended.
 local ended = 0
-for _, ticket in ipairs(tickets) do ended = ended + drop(name, ticket) end
-if ended > 0 then stir(name) end
+for n = 3, #ARGV, 2 do
+  local name, before = ARGV[n], ended
+  local tickets = ARGV[n + 1] ~= '' and { ARGV[n + 1] } or redis.call('ZRANGE', key(name, 'holders'), 0, -1)
+  for _, ticket in ipairs(tickets) do ended = ended + drop(name, ticket) end
+  if ended > before then stir(name) end
+end
 return ended

@@ -113,7 +113,7 @@ class TestInterrupt:
 
         def interrupt(_):
             os.kill(os.getpid(), number)
-            assert cancelled.wait(5)
+            assert cancelled.wait(30)
 
         monkeypatch.setattr(ledger, "cancel", cancel_and_tell)
         crew.on_claim = interrupt
@@ -128,7 +128,7 @@ class TestInterrupt:
         def interrupt_twice(_):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
-            assert left.wait(5)
+            assert left.wait(30)
 
         crew.on_claim = interrupt_twice
         result = command("copy", SOURCE, DESTINATION, "-j", 1)
