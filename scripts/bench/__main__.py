@@ -11,6 +11,7 @@ from scripts.bench.bookkeeping import measure_bookkeeping
 from scripts.bench.copying import measure_copies
 from scripts.bench.figures import Figures
 from scripts.bench.memory import measure_memory
+from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
 
 PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
@@ -18,20 +19,24 @@ PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "again": measure_again,
     "bookkeeping": measure_bookkeeping,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
+    "shapes": measure_shapes,
 }
+_ON_DEMAND = {"shapes"}  # minutes, for a figure that rarely changes
 
 
 def main() -> None:
-    """Measure what is named, all by default, and print a table."""
+    """Measure what is named, and print a table."""
     parser = argparse.ArgumentParser(prog="scripts.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; by default all but the last"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often, for the medians; 5 by default")
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     figures = Figures()
-    for name in options.parts or PARTS:
+    for name in options.parts or [name for name in PARTS if name not in _ON_DEMAND]:
         with make_workspace() as folder:
             PARTS[name](figures, folder, options.rounds)
     figures.show()
