@@ -135,7 +135,10 @@ def add(
     words = _words(project, repository, kind, *(values or ()))
     with open_fleet() as fleet:
         place = words.address or words.place(fleet, project)
-        document = add_record(fleet, place, words.kind, words.rest, project=project, force=force)
+        # The settings may call a project otherwise than the engine does, where its name is the address.
+        is_own = words.address is None and isinstance(place, DockerDaemon)
+        owner = None if is_own else project
+        document = add_record(fleet, place, words.kind, words.rest, project=owner, force=force)
     if json:
         print_json(document)
     else:

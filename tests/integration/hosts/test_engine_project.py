@@ -163,7 +163,8 @@ class TestCommands:
         (tmp_path / "stagefleet.toml").write_text(f'[projects.shop]\nprimary = "{APP}"\n')
         values = (IMPORTS[0].import_id, "source", FREE, "sum")
         assert "written" == objects("records", "add", APP, "import-metadata", *values)[0]["state"]
-        assert "present" == objects("records", "add", APP, "import-metadata", *values)[0]["state"]
+        by_project = ("records", "add", "--project", "shop", "import-metadata", *values)
+        assert "present" == objects(*by_project)[0]["state"]
         code, out, err = command("records", "add", APP, "managed-image", "web")
         assert (0, "managed-image-web  ignored\n") == (code, out)
         assert "docker-daemon:app keeps import-metadata alone" in err
