@@ -92,7 +92,8 @@ class Follower:
     def _giving_up(self, run: str) -> Iterator[Callable[[], None]]:
         """Gives what to call while nothing happens; cancels the run when nobody works on it."""
         ledger, settings = self._services.ledger, self._services.settings.runs
-        vigil = Vigil(ledger, ledger.run(run).order, settings, self._notice)
+        order, advice = ledger.run(run).order, self._services.no_worker_advice
+        vigil = Vigil(ledger, order, settings, self._notice, advice=advice)
 
         def idle() -> None:
             self._services.check()

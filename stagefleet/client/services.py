@@ -82,6 +82,10 @@ class Services(Protocol):
     """What a fleet stands on."""
 
     @property
+    def no_worker_advice(self) -> str:
+        """What to tell a person whose run nobody works on."""
+
+    @property
     def settings(self) -> Settings:
         """The settings that all parts were built from."""
 
@@ -235,6 +239,8 @@ class RedisServices:
         SettingsError: The URL is malformed.
     """
 
+    no_worker_advice = "start one with stagefleet worker"
+
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
         self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
@@ -297,6 +303,8 @@ class EmbeddedServices:
         settings: For all parts; its Redis URL is not used.
         on_start: Called before the two are started.
     """
+
+    no_worker_advice = "this command's own has not come up yet"
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings

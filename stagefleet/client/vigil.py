@@ -22,6 +22,7 @@ class Vigil:
         order: What the run is to do, which says in which queue its items are.
         settings: How long to wait.
         say: Told once that nobody works.
+        advice: What a person can do about it, or waits for.
         clock: Seconds, monotonic.
     """
 
@@ -32,12 +33,14 @@ class Vigil:
         settings: RunSettings,
         say: Callable[[str], None],
         *,
+        advice: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._queue = queue_of(order.operation)
         self._settings = settings
         self._say = say
+        self._advice = advice
         self._clock = clock
         self._alone_since = clock()
         self._said = False
@@ -61,12 +64,12 @@ class Vigil:
         alone_seconds = now - self._alone_since
         if alone_seconds >= self._settings.no_worker_limit_seconds:
             raise NoWorkerError(
-                f"no worker has listened to the queue {self._queue!r} for {alone_seconds:.0f} s: "
-                "start one with stagefleet worker, then submit again"
+                f"no worker has listened to the queue {self._queue!r} for {alone_seconds:.0f} s, "
+                f"so the run is cancelled: {self._advice}"
             )
         if alone_seconds >= self._settings.no_worker_notice_seconds and not self._said:
             self._said = True
             self._say(
-                f"no worker listens to the queue {self._queue!r}: start one with stagefleet worker "
+                f"no worker listens to the queue {self._queue!r}: {self._advice} "
                 f"(giving up after {self._settings.no_worker_limit_seconds:.0f} s)"
             )

@@ -58,6 +58,8 @@ class FakeRegistries:
 
 
 class FakeServices:
+    no_worker_advice = "start one with stagefleet worker"
+
     def __init__(self, ledger: MemoryLedger, registries: FakeRegistries, settings: Settings) -> None:
         self.settings = settings
         self.ledger = ledger

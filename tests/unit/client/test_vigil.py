@@ -39,7 +39,8 @@ def attendance():
 
 @pytest.fixture
 def vigil(now, said, attendance):
-    return Vigil(attendance, Order(operation="copy_stage"), RunSettings(), said.append, clock=lambda: now[0])
+    order = Order(operation="copy_stage")
+    return Vigil(attendance, order, RunSettings(), said.append, advice="start one", clock=lambda: now[0])
 
 
 def look_at(vigil, now, seconds):
@@ -52,8 +53,8 @@ def test_nobody_is_said_once_after_ten_seconds_and_given_up_after_sixty(vigil, n
     assert [] == said
     for seconds in (10, 11, 59):
         look_at(vigil, now, seconds)
-    assert 1 == len(said)
-    with pytest.raises(NoWorkerError, match="60 s"):
+    assert ["no worker listens to the queue 'copy': start one (giving up after 60 s)"] == said
+    with pytest.raises(NoWorkerError, match="60 s, so the run is cancelled: start one"):
         look_at(vigil, now, 60)
 
 
