@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -15,6 +16,8 @@ __all__ = ["ClaimError", "Shell", "claim", "ensure", "tell"]
 
 _COMMAND_SECONDS = 90
 """The longest that one command may take; a run waits 60 s for a worker before it gives up."""
+_PROGRESS = re.compile(r"stagefleet: [\d,]+ of [\d,]+ ")
+"""A line each ten seconds: only slow machines would show it, and have a longer story than others."""
 
 
 class ClaimError(Exception):
@@ -113,7 +116,8 @@ class Shell:
         except subprocess.TimeoutExpired:
             raise ClaimError(f"the command takes longer than {_COMMAND_SECONDS} s") from None
         for line in (program.logged() + program.printed()).splitlines():
-            tell(f"  {line}")
+            if not _PROGRESS.match(line):
+                tell(f"  {line}")
         if status:
             raise ClaimError(f"the command ended with exit code {status}")
         return program.printed()
