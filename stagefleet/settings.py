@@ -380,7 +380,14 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = _place(path, [str(part) for part in first["loc"]])
-        raise SettingsError(f"settings ({where}): {first['msg']}") from None
+        raise SettingsError(f"settings ({where}): {_reason(first['type'], first['msg'])}") from None
+
+
+def _reason(kind: str, message: str) -> str:
+    """What is wrong, in words for people who do not know what pydantic is."""
+    if kind == "extra_forbidden":
+        return "there is no such setting: see that it is spelled right"
+    return message.removeprefix("Value error, ")
 
 
 def _place(path: Path, key: Sequence[str]) -> str:

@@ -43,6 +43,8 @@ def publish_stages(
     --caches alone. Out of a Docker Engine: that of this host, or of the one named with --host.
     """
     named = opt.read_stage_ids(stage_ids, options.from_file)
+    if primary is not None and final is None and not (cache and caches):
+        raise UsageError("--primary says where from: say where to with --final, or with --cache and --caches")
     which = _choose(project, primary, final, cache)
     with options.open_fleet() as fleet:
         publication = _Publication(

@@ -113,7 +113,10 @@ def _details(run: Run) -> dict[str, Any]:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items())
+        said = {name: item for name, item in value.items() if item is not None and item != []}
+        return ", ".join(f"{name} {_plain(item)}" for name, item in said.items())
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
     return str(value)
 
 

@@ -40,11 +40,12 @@ def choose_hosts(
     missing = [host for host in chosen if host not in live]
     if missing or not chosen:
         there = ", ".join(live) or "none"
+        choice = "name one of them, or " if live else ""
         named = (
             f"no live worker of host {missing[0]!r} has a Docker Engine" if missing else "no host is there"
         )
         raise HostMissingError(
-            f"{named} (hosts that are there: {there}): start stagefleet worker on it, its engine named by "
-            "STAGEFLEET_ENGINE__URL and it by STAGEFLEET_ENGINE__HOST"
+            f"{named} (hosts that are there: {there}): {choice}start stagefleet worker on it, its engine "
+            "named by STAGEFLEET_ENGINE__URL and it by STAGEFLEET_ENGINE__HOST"
         )
     return chosen

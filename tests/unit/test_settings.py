@@ -115,6 +115,16 @@ class TestMistakes:
         assert f"key {key}" in str(refused.value)
         assert 2 == refused.value.exit_code
 
+    def test_one_is_told_in_words_of_settings_not_of_pydantic(self, write: Writer):
+        for text, words in (
+            ("colour = 1\n", "there is no such setting"),
+            ('[projects.app]\nprimary = "Nope"\n', "): 'Nope' names no registry"),
+        ):
+            write(text)
+            with pytest.raises(SettingsError) as refused:
+                load_settings()
+            assert words in str(refused.value)
+
     @pytest.mark.parametrize(
         ("variable", "value"),
         [

@@ -9,6 +9,11 @@ import pytest
     ("arguments", "words"),
     [
         (["publish"], "which project?"),
+        (["publish", "--primary", "127.0.0.1:5/app"], "say where to with --final"),
+        (
+            ["publish", "--primary", "127.0.0.1:5/app", "--cache", "127.0.0.1:5/near"],
+            "with --cache and --caches",
+        ),
         (["publish", "--project", "other"], "no project 'other'"),
         (["publish", "--project", "bare"], "no final storage"),
         (["publish", "--project", "bare", "--caches"], "no caches"),

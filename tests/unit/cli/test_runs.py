@@ -25,6 +25,7 @@ def test_show_tells_how_a_run_stands(command):
     told = command("runs", "show", run).out
     assert f"run {run} running: 5 stages (1 skipped, 4 to do)" in told
     assert "source src.test/app" in told
+    assert not [sign for sign in ("None", "[") if sign in told]
 
 
 def test_watch_shows_the_outcomes_and_exits_as_the_run_does(command, crew, make_stage):

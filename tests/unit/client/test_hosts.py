@@ -33,7 +33,7 @@ def test_a_run_is_for_this_host_those_named_or_all():
 
 @pytest.mark.parametrize("asked", [["c"], ["a", "c"]])
 def test_a_host_that_is_not_there_is_named_beside_those_that_are(asked):
-    with pytest.raises(HostMissingError, match=r"host 'c' .*there: a, b"):
+    with pytest.raises(HostMissingError, match=r"host 'c' .*there: a, b\): name one of them, or start"):
         choose(asked)
 
 
