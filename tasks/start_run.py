@@ -2,75 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import structlog
 from celery import Task
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stagefleet.client import Fleet
+from stagefleet.client.arguments import RunArguments
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.records import RecordKind
+from stagefleet.roles import Roles
 from stagefleet.runs.dispatch import task_name
 from stagefleet.runs.model import MAX_ITEMS, Run
+from stagefleet.settings import RepositoryAddress, StorageAddress
 
-__all__ = ["StartRunTask"]
+__all__ = ["RequestedFleet", "StartRunTask"]
 
 _log = structlog.get_logger(__name__)
 
+Names = Annotated[list[str], Field(max_length=MAX_ITEMS)]
+
+
+class RequestedFleet(Fleet):
+    """The fleet for runs on request: any worker may take one, so "this host" means none."""
+
+    def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
+        """The hosts that were named, or all.
+
+        Raises:
+            UsageError: None was named.
+            HostMissingError: A host is not there.
+        """
+        if not hosts and not everywhere:
+            raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
+        return super().choose_hosts(hosts, everywhere=everywhere)
+
 
 class _Request(BaseModel):
-    """The arguments; those of an operation that has no use for them are refused."""
+    """The arguments that every operation takes; those that it has no use for are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    operation: Literal["copy", "delete"]
-    source: str | None = None
-    destination: str | None = None
-    repository: str | None = None
-    stage_ids: list[str] | None = Field(default=None, max_length=MAX_ITEMS)
-    verify: bool = False
     parallel: int | None = Field(default=None, ge=1)
     idempotency_key: str | None = None
     on_outcome_url: str | None = None
     on_outcome_task: str | None = None
     on_finish_url: str | None = None
 
-    def check(self) -> None:
-        """Refuse what does not go together.
+    def model_post_init(self, _context: Any, /) -> None:
+        """Refuse what cannot be called."""
+        _ = self.callback
 
-        Raises:
-            UsageError: Names the argument.
-        """
-        needs = ("source", "destination") if self.operation == "copy" else ("repository", "stage_ids")
-        refuses = ("repository",) if self.operation == "copy" else ("source", "destination")
-        for name in needs:
-            if getattr(self, name) is None:
-                raise UsageError(f"{name}: {self.operation} needs it")
-        for name in refuses:
-            if getattr(self, name) is not None:
-                raise UsageError(f"{name}: {self.operation} has no use for it")
+    @property
+    def callback(self) -> RemoteCallback | None:
+        """Whom the fleet is to call."""
+        return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
+    def arguments(self, key: str) -> RunArguments:
+        """What the run takes by name; the key is for a request without one."""
+        own = self.idempotency_key
+        return {"parallel": self.parallel, "idempotency_key": key if own is None else own, "detach": True}
+
+    @abstractmethod
     def start(self, fleet: Fleet, key: str) -> Run:
         """Start the run."""
-        called = (self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
-        options: dict[str, Any] = {
-            "parallel": self.parallel,
-            "idempotency_key": self.idempotency_key or key,
-            "detach": True,
-        }
-        callback = RemoteCallback(*called) if any(called) else None
-        if self.operation == "copy":
-            return fleet.for_each_copy_stage(
-                self.source or "",
-                self.destination or "",
-                self.stage_ids,
-                callback,
-                verify=self.verify,
-                **options,
-            )
-        return fleet.for_each_delete_stage(self.repository or "", self.stage_ids, callback, **options)
+
+
+class _Copy(_Request):
+    source: StorageAddress
+    destination: StorageAddress
+    stage_ids: Names | None = None
+    verify: bool = False
+    hosts: list[str] | None = None
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_copy_stage(
+            self.source,
+            self.destination,
+            self.stage_ids,
+            self.callback,
+            verify=self.verify,
+            hosts=self.hosts,
+            **self.arguments(key),
+        )
+
+
+class _Delete(_Request):
+    repository: StorageAddress
+    stage_ids: Names
+    hosts: list[str] | None = None
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_delete_stage(
+            self.repository, self.stage_ids, self.callback, hosts=self.hosts, **self.arguments(key)
+        )
+
+
+class _OfProject(_Request):
+    """What is done with a project: one of the workers' settings, or the storages that are named."""
+
+    project: str | None = None
+    primary: StorageAddress | None = None
+    caches: tuple[RepositoryAddress, ...] = ()
+
+    def where(self, final: RepositoryAddress | None = None) -> str | Roles:
+        """The project.
+
+        Raises:
+            UsageError: None was named, or two.
+        """
+        if self.project is None:
+            if self.primary is None:
+                raise UsageError("project: name one of the settings, or its storages, primary and others")
+            return Roles.alone(self.primary, final, self.caches)
+        if self.primary is not None or final is not None or self.caches:
+            raise UsageError("project: it says which storages there are, so leave them out")
+        return self.project
+
+
+class _Fetch(_OfProject):
+    stage_ids: Names
+    hosts: list[str] | None = None
+    all_hosts: bool = False
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_fetch_stage(
+            fleet.roles(self.where()),
+            self.stage_ids,
+            self.callback,
+            hosts=self.hosts,
+            all_hosts=self.all_hosts,
+            **self.arguments(key),
+        )
+
+
+class _Publish(_OfProject):
+    final: RepositoryAddress | None = None
+    stage_ids: Names | None = None
+    should_be_built: bool = False
+    fill_caches: bool = False
+    host: str | None = None
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_publish_stage(
+            self.where(self.final),
+            self.stage_ids,
+            self.callback,
+            should_be_built=self.should_be_built,
+            fill_caches=self.fill_caches,
+            host=self.host,
+            **self.arguments(key),
+        )
+
+
+class _RemoveRecords(_Request):
+    repository: StorageAddress
+    kind: RecordKind
+    ids: Names
+    host: str | None = None
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_remove_record(
+            self.repository, self.kind, self.ids, self.callback, host=self.host, **self.arguments(key)
+        )
+
+
+_REQUESTS: Mapping[str, type[_Request]] = {
+    "copy": _Copy,
+    "delete": _Delete,
+    "fetch": _Fetch,
+    "publish": _Publish,
+    "remove_records": _RemoveRecords,
+}
+"""By operation."""
 
 
 class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
@@ -109,11 +217,16 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
 def _parse(positional: tuple[Any, ...], arguments: dict[str, Any]) -> _Request:
     if positional:
         raise UsageError("arguments are given by name: leave args empty, use kwargs")
+    operation = str(arguments.pop("operation", ""))
+    if operation not in _REQUESTS:
+        raise UsageError(f"operation: write one of {', '.join(_REQUESTS)}")
     try:
-        request = _Request.model_validate(arguments)
+        return _REQUESTS[operation].model_validate(arguments)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{name}: {first['msg']}") from None
-    request.check()
-    return request
+        reasons = {
+            "missing": f"{operation} needs it",
+            "extra_forbidden": f"{operation} has no use for it",
+        }
+        raise UsageError(f"{name}: {reasons.get(first['type'], first['msg'])}") from None

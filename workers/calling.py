@@ -9,7 +9,6 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from config.celery import work_queue
-from stagefleet.client import Fleet
 from stagefleet.errors import CallbackError
 from stagefleet.runs.detached import DetachedCoordinator, PublishTask
 from stagefleet.runs.leases import LeaseKeeper
@@ -17,7 +16,7 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import Settings
 from tasks.coordinate import CoordinateTask
-from tasks.start_run import StartRunTask
+from tasks.start_run import RequestedFleet, StartRunTask
 
 __all__ = ["attach"]
 
@@ -39,7 +38,7 @@ def attach(
         ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: keeper.stopping
     )
     app.register_task(CoordinateTask(coordinator))
-    app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
+    app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
 
 
 def _make_publisher(app: Celery) -> PublishTask:

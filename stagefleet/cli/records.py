@@ -216,24 +216,12 @@ class _Removal:
         return fleet.plan_rm_image_metadata(self.place, self.image, self._stage_commits(), host=self.host)
 
     def start(self, fleet: Fleet, options: RunOptions) -> Run:
-        """Start the run that the kind has; kinds that nobody removes by the thousand share one."""
-        where, named, told = self.place, self.named, options.callback
+        """Start the run that the kind has."""
+        where, told = self.place, options.callback
         arguments: HostArguments = {**options.arguments, "host": self.host}
-        if self.image is not None:
-            return fleet.for_each_rm_image_metadata(
-                where, self.image, self._stage_commits(), told, **arguments
-            )
-        match self.kind:
-            case RecordKind.MANAGED_IMAGE:
-                return fleet.for_each_rm_managed_image(where, named, told, **arguments)
-            case RecordKind.IMPORT_METADATA:
-                return fleet.for_each_rm_import_metadata(where, named, told, **arguments)
-            case RecordKind.CUSTOM_TAG:
-                return fleet.for_each_delete_stage_custom_tag(where, named, told, **arguments)
-            case RecordKind.REJECTED_STAGE:
-                return fleet.for_each_delete_rejected_stage(where, named, told, **arguments)
-            case _:
-                return fleet.for_each_rm_record(where, self.kind, named, told, **arguments)
+        if self.image is None:
+            return fleet.for_each_remove_record(where, self.kind, self.named, told, **arguments)
+        return fleet.for_each_rm_image_metadata(where, self.image, self._stage_commits(), told, **arguments)
 
     def _stage_commits(self) -> dict[str | StageId, list[str]]:
         found: dict[str | StageId, list[str]] = {}

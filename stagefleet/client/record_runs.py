@@ -23,6 +23,14 @@ __all__ = ["RecordRuns"]
 Names = Iterable[str] | None
 Place = str | Repository | DockerDaemon
 
+_REMOVALS: Mapping[RecordKind, str] = {
+    RecordKind.MANAGED_IMAGE: "rm_managed_image",
+    RecordKind.IMPORT_METADATA: "rm_import_metadata",
+    RecordKind.CUSTOM_TAG: "delete_stage_custom_tag",
+    RecordKind.REJECTED_STAGE: "delete_rejected_stage",
+}
+"""The operation that deletes a kind; kinds that nobody removes by the thousand share one."""
+
 
 class RecordRuns(Desk):
     """Records listed, read, written and deleted; custom tags given and taken.
@@ -224,6 +232,21 @@ class RecordRuns(Desk):
         parsed = _parse_kind(kind)
         work = RecordWork.of("rm_record", place, parsed, names, {"kind": str(parsed)})
         return self._run(work, on_outcome, arguments)
+
+    def for_each_remove_record(
+        self,
+        place: Place,
+        kind: RecordKind | str,
+        names: Names,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[HostArguments],
+    ) -> Run:
+        """Delete records of any kind and what they stand for: custom tags too, and rejected stages."""
+        parsed = _parse_kind(kind)
+        operation = _REMOVALS.get(parsed)
+        if operation is None:
+            return self.for_each_rm_record(place, parsed, names, on_outcome, **arguments)
+        return self._run(RecordWork.of(operation, place, parsed, names), on_outcome, arguments)
 
     def plan_rm_record(
         self, place: Place, kind: RecordKind | str, names: Names, *, host: str | None = None

@@ -49,6 +49,65 @@ def test_an_attached_one_reports_too(command, registry, receiver):
     assert [outcome] == [call.message["data"]["outcome"] for call in receiver.to("/outcome")]
 
 
+@pytest.fixture
+def told(receiver):
+    """Options that name the receiver."""
+    return ("--on-outcome-url", f"{receiver.url}/outcome", "--on-finish-url", f"{receiver.url}/finish")
+
+
+def test_a_publication_tells_each_outcome_once_until_it_is_acknowledged(command, registry, receiver, told):
+    stages = {pushed.tag for pushed in push_stages(registry, "app/stages", 3)}
+    receiver.answers.extend([500, 200, 503])
+    storages = ("--primary", f"{registry.host}/app/stages", "--final", f"{registry.host}/app/final")
+    left = command("publish", *storages, "--detach", *told)
+    assert 0 == left.returncode, left.stderr
+    calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
+    assert all(call.is_signed for call in calls)
+    assert sorted(stages) == sorted(call.item for call in receiver.to("/outcome") if call.answer == 200), (
+        "what was acknowledged is not told again"
+    )
+    assert {"publish_stage"} == {call.message["data"]["operation"] for call in calls}
+
+
+def test_a_removal_of_records_tells_its_outcomes(command, registry, receiver, told):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    added = command("records", "add", repository, "custom-tag", "latest", pushed.tag)
+    assert 0 == added.returncode, added.stderr
+    left = command("records", "remove", repository, "custom-tag", "latest", "--detach", *told)
+    assert 0 == left.returncode, left.stderr
+    calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
+    assert [("latest", "succeeded")] == [
+        (call.item, call.message["data"]["outcome"]["state"]) for call in receiver.to("/outcome")
+    ]
+    assert all(call.is_signed for call in calls)
+
+
+def test_each_group_of_a_purge_tells_its_outcomes_and_its_end(command, registry, receiver, told):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    for record in (("managed-image", "web"), ("custom-tag", "latest", pushed.tag)):
+        assert 0 == command("records", "add", repository, *record).returncode
+    purged = command("purge", repository, "--yes", "--json", *told)
+    assert 0 == purged.returncode, purged.stderr
+    runs = [group["run"] for group in map(json.loads, purged.stdout.splitlines()) if group["run"]]
+    calls = receiver.wait_for(lambda _: len(receiver.to("/finish")) == 3)
+    assert [pushed.tag, "web", "latest"] == [call.item for call in receiver.to("/outcome")]
+    assert runs == [call.message["data"]["run"] for call in receiver.to("/finish")]
+    assert all(call.is_signed for call in calls)
+
+
+def test_a_retry_may_name_whom_else_to_call(command, registry, receiver, told):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    broken = command("records", "remove", repository, "rejected-stage", pushed.tag, "--json")
+    failed = json.loads(broken.stdout.splitlines()[-1])
+    assert "failed" == failed["state"]
+    command("runs", "retry", failed["run"], *told)
+    receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
+    assert [pushed.tag] == [call.item for call in receiver.to("/outcome")]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

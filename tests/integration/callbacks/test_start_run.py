@@ -9,12 +9,13 @@ from config.celery import make_app
 from stagefleet.client import Fleet
 from stagefleet.errors import RunNotFoundError, UsageError
 from stagefleet.settings import Settings
-from tasks.start_run import StartRunTask
+from tasks.start_run import RequestedFleet, StartRunTask
 from tests.integration.workers.conftest import eventually
 from tests.integration.workers.test_flower import flower  # noqa: F401 - the fixture
-from tests.services.images import push_stages
+from tests.services.images import ImageMaker, push_stages
 
 LOGIN = ("me", "hunter2")
+STAGE = f"{1:056x}-1700000000001"
 
 
 @pytest.fixture
@@ -73,10 +74,34 @@ def test_without_a_key_the_task_s_id_is_the_key(post, client, registry):
     assert ("succeeded", 1) == (run.state, run.succeeded)
 
 
+def test_a_publication_and_a_removal_of_records_are_started_and_told_of(post, client, registry, receiver):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    client.add_stage_custom_tag(repository, "latest", pushed.tag)
+    told = {"on_outcome_url": f"{receiver.url}/outcome", "on_finish_url": f"{receiver.url}/finish"}
+    post(operation="publish", primary=repository, final=f"{registry.host}/app/final", **told)
+    (published,) = receiver.wait_for(lambda _: receiver.to("/finish"))[-1:]
+    assert ("publish_stage", 1) == (
+        published.message["data"]["operation"],
+        published.message["data"]["summary"]["succeeded"],
+    )
+    post(operation="remove_records", repository=repository, kind="custom-tag", ids=["latest"], **told)
+    receiver.wait_for(lambda _: len(receiver.to("/finish")) == 2)
+    assert [pushed.tag, "latest"] == [call.item for call in receiver.to("/outcome")]
+    with ImageMaker(registry) as maker:
+        assert [pushed.tag] == maker.tags("app/stages") == maker.tags("app/final")
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
         ({"operation": "burn"}, "operation"),
+        ({"operation": ["copy"]}, "operation"),
+        ({"operation": "purge", "project": "app", "yes": True}, "operation"),
+        ({"operation": "fetch", "primary": "a.test/app", "stage_ids": ["x"], "final": "b.test/app"}, "final"),
+        ({"operation": "publish", "primary": "A B"}, "primary"),
+        ({"operation": "remove_records", "repository": "a.test/app", "kind": "tag", "ids": ["a"]}, "kind"),
+        ({"operation": "remove_records", "repository": "a.test/app", "kind": "custom-tag"}, "ids"),
         ({"operation": "copy", "source": "a.test/app"}, "destination"),
         ({"operation": "copy", "source": "a.test/app", "destination": "b.test/app", "sauce": 1}, "sauce"),
         ({"operation": "delete", "repository": "a.test/app"}, "stage_ids"),
@@ -95,6 +120,24 @@ def test_wrong_arguments_are_refused_by_name(arguments, name):
     app = make_app(Settings(redis_url="redis://localhost:1/0"))
     task = app.register_task(StartRunTask(lambda: cast(Fleet, _NoFleet())))
     with pytest.raises(UsageError, match=name):
+        task(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"operation": "fetch", "primary": "a.test/app", "stage_ids": [STAGE]}, "hosts"),
+        ({"operation": "delete", "repository": "docker-daemon:app", "stage_ids": [STAGE]}, "hosts"),
+        ({"operation": "publish", "primary": "docker-daemon:app", "final": "a.test/app"}, "hosts"),
+        ({"operation": "publish", "final": "a.test/app"}, "project"),
+        ({"operation": "publish", "project": "app", "primary": "a.test/app"}, "project"),
+    ],
+)
+def test_no_worker_takes_a_request_to_be_for_its_own_host_or_for_no_project(arguments, name):
+    settings = Settings(redis_url="redis://localhost:1/0")
+    app = make_app(settings)
+    task = app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
+    with pytest.raises(UsageError, match=f"^{name}: "):
         task(**arguments)
 
 

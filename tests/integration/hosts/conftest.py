@@ -15,6 +15,7 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.settings import EngineSettings, RunSettings, Settings
 from tests.services import DockerEngine, ImageMaker, RedisServer, Workers, archive_of, stage_id_of
+from tests.services.receiver import SECRET
 
 HOSTS = ("one", "two")
 RUNS: dict[str, Any] = {
@@ -55,6 +56,7 @@ def stand(service_folder):
                 "STAGEFLEET_ENGINE__HOST": name,
                 "STAGEFLEET_RUNS": json.dumps(RUNS),
                 "STAGEFLEET_HTTP": json.dumps(HTTP),
+                "STAGEFLEET_WEBHOOKS__SECRET": SECRET,
                 "DOCKER_CONFIG": str(folder),
             }
             workers[name] = Workers(redis.url, folder, environment=environment)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.client import RemoteCallback
 from stagefleet.manager.purge import PurgeGroup, PurgePlan
 from stagefleet.names import Repository
 from stagefleet.roles import Roles
@@ -45,6 +46,11 @@ def test_each_outcome_and_each_group_is_called_back_for(fleet, crew, asked, make
     )
     first, second = make_stage(1), make_stage(2)
     assert [first, second, "stages", "custom-tags", first, "final-stages"] == heard
+
+
+def test_the_fleet_calls_for_each_group_and_at_the_end_of_each(fleet, crew, asked):
+    fleet.purge(REPOSITORY, RemoteCallback(finish_url="https://ci.example/end"))
+    assert ["https://ci.example/end"] * 2 == [run.order.finish_url for run in fleet.runs()]
 
 
 def test_what_a_callback_raises_ends_the_purge(fleet, crew, asked):
