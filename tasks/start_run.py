@@ -126,6 +126,8 @@ class _OfProject(_Request):
 
 class _Fetch(_OfProject):
     stage_ids: Names
+    platforms: list[str] | None = None
+    all_platforms: bool = False
     hosts: list[str] | None = None
     all_hosts: bool = False
 
@@ -134,6 +136,8 @@ class _Fetch(_OfProject):
             fleet.roles(self.where()),
             self.stage_ids,
             self.callback,
+            platforms=self.platforms,
+            all_platforms=self.all_platforms,
             hosts=self.hosts,
             all_hosts=self.all_hosts,
             **self.arguments(key),

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -63,9 +64,8 @@ def test_a_publication_tells_each_outcome_once_until_it_is_acknowledged(command,
     assert 0 == left.returncode, left.stderr
     calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
     assert all(call.is_signed for call in calls)
-    assert sorted(stages) == sorted(call.item for call in receiver.to("/outcome") if call.answer == 200), (
-        "what was acknowledged is not told again"
-    )
+    accepted = Counter(call.item for call in receiver.to("/outcome") if call.answer == 200)
+    assert dict.fromkeys(stages, 1) == accepted, "what was acknowledged is not told again"
     assert {"publish_stage"} == {call.message["data"]["operation"] for call in calls}
 
 
