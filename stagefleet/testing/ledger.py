@@ -34,10 +34,10 @@ from stagefleet.runs.model import (
     Run,
     RunState,
     Submission,
-    WorkerInfo,
     split_host,
 )
 from stagefleet.settings import RunSettings
+from stagefleet.testing.attendance import MemoryAttendance
 from stagefleet.testing.record import RunRecord
 from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
@@ -46,7 +46,7 @@ __all__ = ["MemoryLedger", "Message"]
 _HOST_PATIENCE = 3  # times the age from which a message may count as lost
 
 
-class MemoryLedger(MemorySwitchboard):
+class MemoryLedger(MemorySwitchboard, MemoryAttendance):
     """A ledger for one process, thread-safe, with everything in memory.
 
     Args:
@@ -65,6 +65,7 @@ class MemoryLedger(MemorySwitchboard):
         broker: deque[Message] | None = None,
         queue_of: Callable[[str], str] = dispatch.queue_of,
     ) -> None:
+        super().__init__()
         self.broker: deque[Message] = deque() if broker is None else broker
         self._settings = RunSettings() if settings is None else settings
         self._clock = clock
@@ -74,8 +75,6 @@ class MemoryLedger(MemorySwitchboard):
         self._live: dict[str, RunRecord] = {}
         self._finished: deque[RunRecord] = deque()
         self._keys: dict[str, str] = {}
-        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
-        self._leaders: dict[str, tuple[str, float]] = {}
 
     # Submitter
 
@@ -256,27 +255,6 @@ class MemoryLedger(MemorySwitchboard):
             record.cancel(now=now, error=error)
             return True
 
-    # Attendance
-
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
-        """As `Attendance.beat`."""
-        with self._step() as now:
-            self._workers[worker.name] = (worker, now + seconds)
-
-    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
-        """As `Attendance.workers`."""
-        with self._step():
-            return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
-
-    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        """As `Attendance.lead`."""
-        with self._step() as now:
-            leader, until = self._leaders.get(role, (holder, now))
-            if leader != holder and until > now:
-                return False
-            self._leaders[role] = (holder, now + seconds)
-            return True
-
     # Every step
 
     @contextmanager
@@ -284,7 +262,7 @@ class MemoryLedger(MemorySwitchboard):
         """One step that nobody sees half of; what it freed is published at its end. Gives the time."""
         with self._changed:
             now = self._clock()
-            self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}
+            self._forget_workers(now)
             self._expire(now)
             yield now
             self._settle(now)
@@ -314,7 +292,7 @@ class MemoryLedger(MemorySwitchboard):
 
     def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
         """How many items of one run may be published and not claimed: twice its part of the live slots."""
-        slots = sum(worker.slots for worker, _ in self._workers.values() if queue in worker.queues)
+        slots = sum(worker.slots for worker in self._listening(queue))
         runs = sum(self._queue(record) == queue for record in running)
         return max(1, math.ceil(2 * slots / runs))
 
@@ -359,8 +337,7 @@ class MemoryLedger(MemorySwitchboard):
 
     def _republish(self, record: RunRecord, now: float) -> int:
         def is_gone(host: str) -> bool:
-            queue = dispatch.host_queue(host)
-            return not any(queue in worker.queues for worker, _ in self._workers.values())
+            return not self._listening(dispatch.host_queue(host))
 
         def is_empty(host: str | None) -> bool:
             if host is not None and is_gone(host):

@@ -1,0 +1,47 @@
+"""The side of the ledger in memory that knows who works."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from stagefleet.runs.model import WorkerInfo
+
+__all__ = ["MemoryAttendance"]
+
+
+class MemoryAttendance:
+    """A part of `MemoryLedger`; keeps the promises of `Attendance`."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._leaders: dict[str, tuple[str, float]] = {}
+
+    def _step(self) -> AbstractContextManager[float]:
+        raise NotImplementedError
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        """As `Attendance.beat`."""
+        with self._step() as now:
+            self._workers[worker.name] = (worker, now + seconds)
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """As `Attendance.workers`."""
+        with self._step():
+            return self._listening(queue)
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        """As `Attendance.lead`."""
+        with self._step() as now:
+            leader, until = self._leaders.get(role, (holder, now))
+            if leader != holder and until > now:
+                return False
+            self._leaders[role] = (holder, now + seconds)
+            return True
+
+    def _listening(self, queue: str | None) -> list[WorkerInfo]:
+        """The live workers (of a queue), inside a step."""
+        return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
+
+    def _forget_workers(self, now: float) -> None:
+        """Forget those of which nothing was heard for too long."""
+        self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}
