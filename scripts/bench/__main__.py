@@ -10,6 +10,7 @@ from scripts.bench.again import measure_again
 from scripts.bench.bookkeeping import measure_bookkeeping
 from scripts.bench.copying import measure_copies
 from scripts.bench.figures import Figures
+from scripts.bench.listing import measure_listing
 from scripts.bench.memory import measure_memory
 from scripts.bench.shapes import measure_shapes
 from tests.services import make_workspace
@@ -17,6 +18,7 @@ from tests.services import make_workspace
 PARTS: dict[str, Callable[[Figures, Path, int], None]] = {
     "copy": measure_copies,
     "again": measure_again,
+    "list": measure_listing,
     "bookkeeping": measure_bookkeeping,
     "memory": lambda figures, folder, _: measure_memory(figures, folder),
     "shapes": measure_shapes,

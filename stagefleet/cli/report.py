@@ -15,7 +15,7 @@ from stagefleet.client import Plan
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import ItemState, Outcome, Run, RunState
 
-__all__ = ["RunReport", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
+__all__ = ["RunReport", "as_line", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
 
 _VERBS = {
     "cache": "cached",
@@ -31,6 +31,7 @@ _VERBS = {
 """By the first word of an operation."""
 _FAILURES_TOLD = 20
 """Whatever fails thousands of items says the same thousands of times."""
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
 
 
@@ -41,8 +42,13 @@ def print_line(text: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print an object of the result, in one line, at once: who reads it may be waiting."""
-    sys.stdout.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False) + "\n")
+    print_line(as_line(value))
     sys.stdout.flush()
+
+
+def as_line(value: Mapping[str, Any]) -> str:
+    """An object of the result in one line, without its end."""
+    return _ENCODER.encode(value)
 
 
 def exit_code(run: Run) -> int:

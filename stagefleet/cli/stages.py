@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
-from stagefleet.cli.report import print_json, print_line, print_plan
+from stagefleet.cli.report import as_line, print_line, print_plan
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
@@ -67,11 +67,9 @@ def list_stages(
             for stage_id in where.stage_ids():
                 print_line(str(stage_id))
             return
+        show = _json_line if json else _long_line
         for description in where.describe_stages():
-            if json:
-                print_json(description.as_json())
-            else:
-                print_line(_long_line(description))
+            print_line(show(description))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,10 @@ def _required(project: str | None, option: str) -> str:
     if project is None:
         raise UsageError(f"{option} is of a project: name one with --project")
     return project
+
+
+def _json_line(description: StageDescription) -> str:
+    return as_line(description.as_json())
 
 
 def _long_line(description: StageDescription) -> str:

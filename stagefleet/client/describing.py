@@ -40,13 +40,15 @@ def describe_all(
     Raises:
         StagefleetError: Any other error of `describe`; ends it.
     """
-    under_way: deque[tuple[StageId, Future[Description]]] = deque()
+    under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="describe")
 
     def settle() -> Description | None:
-        stage_id, future = under_way.popleft()
+        stage_id, found = under_way.popleft()
+        if not isinstance(found, Future):
+            return found
         try:
-            return future.result()
+            return found.result()
         except (StageNotFoundError, BrokenStageError) as error:
             on_left_out(stage_id, error)
             return None
@@ -55,8 +57,7 @@ def describe_all(
     try:
         while True:
             for stage_id, known in islice(waiting, parallel * _AHEAD - len(under_way)):
-                future = pool.submit(describe, stage_id) if known is None else _done(known)
-                under_way.append((stage_id, future))
+                under_way.append((stage_id, pool.submit(describe, stage_id) if known is None else known))
             if not under_way:
                 return
             if (description := settle()) is not None:
@@ -73,9 +74,3 @@ def _looked_up(
     waiting = iter(stage_ids)
     while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
         yield from zip(chunk, find(chunk) if find else [None], strict=True)
-
-
-def _done(description: Description) -> Future[Description]:
-    future: Future[Description] = Future()
-    future.set_result(description)
-    return future

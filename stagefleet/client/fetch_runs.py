@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stagefleet.client.desk import Desk
 from stagefleet.client.host_work import FetchWork
@@ -16,7 +17,9 @@ from stagefleet.platforms import Platform, PlatformChoice
 from stagefleet.roles import Roles
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Outcome, Run
-from stagefleet.storages.last_used import UsedImage
+
+if TYPE_CHECKING:
+    from stagefleet.storages.last_used import UsedImage  # brings the client of registries
 
 __all__ = ["FetchRuns", "StageHold"]
 

@@ -22,7 +22,6 @@ from stagefleet.runs.model import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from stagefleet.stages import StageDescription
-from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgePlan  # as below
     from stagefleet.manager.records import RecordManager  # brings the client of registries
     from stagefleet.storages.engine import EngineRecordStore  # brings docker-py
+    from stagefleet.storages.last_used import LastUsed, RedisLastUsed  # as above
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
@@ -246,7 +246,7 @@ class RedisServices:
         self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
         self._locks = _Late(lambda: RedisLocks.connect(redis_url, settings))
-        self._last_used = _Late(lambda: RedisLastUsed.connect(redis_url, settings))
+        self._last_used = _Late(lambda: _connect_last_used(redis_url, settings))
 
     @property
     def ledger(self) -> Ledger:
@@ -281,6 +281,12 @@ class RedisServices:
         self._locks.close()
         self._ledger.close()
         self._registries.close()
+
+
+def _connect_last_used(redis_url: str, settings: Settings) -> RedisLastUsed:
+    from stagefleet.storages.last_used import RedisLastUsed  # noqa: PLC0415 - as in `_RegistryAccess`
+
+    return RedisLastUsed.connect(redis_url, settings)
 
 
 class _PrivateLedger(RedisLedger):
@@ -328,7 +334,7 @@ class EmbeddedServices:
 
     def _find_last_used(self) -> RedisLastUsed:
         _ = self.ledger  # with it comes the Valkey that its worker notes everything in
-        return RedisLastUsed.connect(self._redis_url, self.settings)
+        return _connect_last_used(self._redis_url, self.settings)
 
     @property
     def ledger(self) -> Ledger:
