@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import socket
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -24,6 +24,7 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -37,6 +38,7 @@ from pydantic_settings import (
 )
 
 from stagefleet.errors import SettingsError
+from stagefleet.mistakes import describe_mistake
 from stagefleet.names import DockerDaemon, Repository, parse_address
 
 __all__ = [
@@ -185,7 +187,7 @@ class WorkerSettings(_Section):
 class EngineSettings(_Section):
     """The Docker Engine of this host, where it has one."""
 
-    url: Annotated[str, Field(pattern=r"^((unix|tcp|http|https)://.+)?$")] = ""
+    url: str = ""
     """Where it listens, `unix://` or `tcp://`; where empty, DOCKER_HOST says it, else Docker's own socket."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
     """This host's name in the fleet; where empty, the machine's."""
@@ -193,6 +195,13 @@ class EngineSettings(_Section):
     """Which platform of a multi-platform stage to pull, as linux/arm64; where empty, the engine's own."""
     timeout_seconds: Seconds = 60
     """The longest silence of the engine."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        if url and not re.fullmatch(r"(unix|tcp|http|https)://.+", url):
+            raise ValueError("write unix:///PATH or tcp://HOST:PORT")
+        return url
 
     @property
     def host_name(self) -> str:
@@ -380,24 +389,4 @@ def load_settings(**overrides: object) -> Settings:
     except SourceError as error:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = _place(path, [str(part) for part in first["loc"]])
-        raise SettingsError(f"settings ({where}): {_reason(first['type'], first['msg'])}") from None
-
-
-def _reason(kind: str, message: str) -> str:
-    """What is wrong, in words for people who do not know what pydantic is."""
-    if kind == "extra_forbidden":
-        return "there is no such setting: see that it is spelled right"
-    return message.removeprefix("Value error, ")
-
-
-def _place(path: Path, key: Sequence[str]) -> str:
-    """Where a value came from: its variable, one that holds a whole section as JSON, or the file."""
-    variables = {variable.upper(): variable for variable in os.environ}
-    for length in range(len(key), 0, -1):
-        variable = variables.get(f"STAGEFLEET_{'__'.join(key[:length])}".upper())
-        if variable is not None:
-            return f"environment, {variable}"
-    name = ".".join(key)
-    return f"{path}, key {name if name.isprintable() else repr(name)}"
+        raise SettingsError(describe_mistake(error, path, os.environ)) from None

@@ -242,7 +242,13 @@ class Desk:
             HostMissingError: A host is not there; says which are.
         """
         own = self.settings.engine.host_name
-        return choose_hosts(hosts, everywhere=everywhere, own=own, look=self._services.hosts)
+        return choose_hosts(
+            hosts,
+            everywhere=everywhere,
+            own=own,
+            look=self._services.hosts,
+            advice=self._services.no_host_advice,
+        )
 
     def _placed(self, work: Work, place: Repository | DockerDaemon, host: str | None) -> Work:
         """The work as it is carried out: what is done to a Docker Engine, on that engine's host.

@@ -17,7 +17,7 @@ def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
 
 
 def choose_hosts(
-    asked: Sequence[str] | None, *, everywhere: bool, own: str, look: Callable[[], Sequence[str]]
+    asked: Sequence[str] | None, *, everywhere: bool, own: str, look: Callable[[], Sequence[str]], advice: str
 ) -> tuple[str, ...]:
     """The hosts that a run is for.
 
@@ -26,6 +26,7 @@ def choose_hosts(
         everywhere: All that are there instead.
         own: The name of this host.
         look: Gives the hosts that are there.
+        advice: What makes a host be there.
 
     Raises:
         UsageError: All and some were asked for at once.
@@ -44,8 +45,5 @@ def choose_hosts(
         named = (
             f"no live worker of host {missing[0]!r} has a Docker Engine" if missing else "no host is there"
         )
-        raise HostMissingError(
-            f"{named} (hosts that are there: {there}): {choice}start stagefleet worker on it, its engine "
-            "named by STAGEFLEET_ENGINE__URL and it by STAGEFLEET_ENGINE__HOST"
-        )
+        raise HostMissingError(f"{named} (hosts that are there: {there}): {choice}{advice}")
     return chosen

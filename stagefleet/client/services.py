@@ -86,6 +86,10 @@ class Services(Protocol):
         """What to tell a person whose run nobody works on."""
 
     @property
+    def no_host_advice(self) -> str:
+        """What to tell a person who asks for a host that is not there."""
+
+    @property
     def settings(self) -> Settings:
         """The settings that all parts were built from."""
 
@@ -240,6 +244,10 @@ class RedisServices:
     """
 
     no_worker_advice = "start one with stagefleet worker"
+    no_host_advice = (
+        "start stagefleet worker on it, its engine named by STAGEFLEET_ENGINE__URL "
+        "and it by STAGEFLEET_ENGINE__HOST"
+    )
 
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
@@ -311,6 +319,7 @@ class EmbeddedServices:
     """
 
     no_worker_advice = "this command's own has not come up yet"
+    no_host_advice = "without a fleet there is this host alone; STAGEFLEET_ENGINE__URL names its engine"
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings

@@ -119,6 +119,7 @@ class TestMistakes:
         for text, words in (
             ("colour = 1\n", "there is no such setting"),
             ('[projects.app]\nprimary = "Nope"\n', "): 'Nope' names no registry"),
+            ('[engine]\nurl = "/run/docker.sock"\n', "engine.url): write unix:///PATH or tcp://HOST:PORT"),
         ):
             write(text)
             with pytest.raises(SettingsError) as refused:

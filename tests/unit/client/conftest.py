@@ -59,6 +59,7 @@ class FakeRegistries:
 
 class FakeServices:
     no_worker_advice = "start one with stagefleet worker"
+    no_host_advice = "start stagefleet worker on it"
 
     def __init__(self, ledger: MemoryLedger, registries: FakeRegistries, settings: Settings) -> None:
         self.settings = settings

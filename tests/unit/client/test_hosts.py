@@ -12,7 +12,9 @@ LIVE = ["a", "b"]
 
 
 def choose(asked=None, *, everywhere=False, own="a", live=LIVE):
-    return choose_hosts(asked, everywhere=everywhere, own=own, look=lambda: live)
+    return choose_hosts(
+        asked, everywhere=everywhere, own=own, look=lambda: live, advice="start stagefleet worker"
+    )
 
 
 def test_hosts_are_those_of_live_workers_with_an_engine():
