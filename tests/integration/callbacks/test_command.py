@@ -97,6 +97,16 @@ def test_each_group_of_a_purge_tells_its_outcomes_and_its_end(command, registry,
     assert all(call.is_signed for call in calls)
 
 
+def test_a_receiver_that_wants_no_more_ends_a_purge(command, registry, receiver, told):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    assert 0 == command("records", "add", repository, "custom-tag", "latest", pushed.tag).returncode
+    receiver.answers.append(410)
+    purged = command("purge", repository, "--yes", *told)
+    assert 3 == purged.returncode, purged.stderr
+    assert [pushed.tag] == [call.item for call in receiver.to("/outcome")]
+
+
 def test_a_retry_may_name_whom_else_to_call(command, registry, receiver, told):
     (pushed,) = push_stages(registry, "app/stages", 1)
     repository = f"{registry.host}/app/stages"
