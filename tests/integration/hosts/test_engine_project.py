@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import structlog
 
 from stagefleet import Fleet
 from stagefleet.cli import run_command
@@ -148,7 +149,8 @@ class TestCommands:
             code = run_command([str(argument) for argument in arguments])
             return code, *capsys.readouterr()
 
-        return command
+        yield command
+        structlog.reset_defaults()  # commands send logs to this test's stderr, which is closed after it
 
     @pytest.fixture
     def objects(self, command):
