@@ -37,13 +37,16 @@ class IndexRuns(Desk):
             UsageError: A name is malformed, an image is for another platform, or the stage is there with
                 other images, or rejected.
             NotFoundError: An image is not there.
+            LockTimeoutError: The stage is being copied or deleted for too long.
         """
         where = parse_repository(repository)
         chosen = {
             platform if isinstance(platform, Platform) else Platform.parse(platform): _reference(where, image)
             for platform, image in images.items()
         }
-        return self._services.registries.publish_index(where, StageId.parse(str(stage_id)), chosen)
+        return self._services.registries.publish_index(
+            where, StageId.parse(str(stage_id)), chosen, self._services.locks
+        )
 
 
 def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:

@@ -67,9 +67,13 @@ class Registries(Protocol):
         """What a purge of a project deletes."""
 
     def publish_index(
-        self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]
+        self,
+        repository: Repository,
+        stage_id: StageId,
+        images: Mapping[Platform, Reference],
+        locks: LockManager,
     ) -> dict[str, Any]:
-        """Publish an index over images; its description."""
+        """Publish an index over images, nobody else being at the stage; its description."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -182,13 +186,21 @@ class _RegistryAccess:
         return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
 
     def publish_index(
-        self, repository: Repository, stage_id: StageId, images: Mapping[Platform, Reference]
+        self,
+        repository: Repository,
+        stage_id: StageId,
+        images: Mapping[Platform, Reference],
+        locks: LockManager,
     ) -> dict[str, Any]:
         from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - as in __init__
+        from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - as in __init__
+        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - as in __init__
         from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - as in __init__
 
-        publication = IndexPublication(self._client, MemoryBook(), repository, run=uuid4().hex)
-        produced = publication.publish(stage_id, images)
+        run = uuid4().hex
+        with StageLocks(locks).alone(repository, stage_id, run=run, leash=UNLEASHED) as turn:
+            publication = IndexPublication(self._client, MemoryBook(), repository, run=run, leash=turn)
+            produced = publication.publish(stage_id, images)
         assert produced.result is not None
         self._manager.note_arrival(repository, stage_id)
         return produced.result

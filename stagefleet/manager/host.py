@@ -177,7 +177,7 @@ class HostManager:
             ImageInUseError: A job or a container uses it; names it and the option that helps.
             LockTimeoutError: It is being copied for too long.
         """
-        with self._turns.deleting(address, stage_id, run=run, leash=leash) as turn:
+        with self._turns.alone(address, stage_id, run=run, leash=leash) as turn:
             return self._remove(address, stage_id, policy, turn)
 
     def _remove(self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, leash: Leash) -> Produced:

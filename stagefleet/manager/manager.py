@@ -185,7 +185,7 @@ class StageManager:
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
             LockTimeoutError: It is being copied for too long.
         """
-        with self._turns.deleting(repository, stage_id, run=run, leash=leash) as turn:
+        with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
             deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=turn)
             produced = deletion.carry_out(str(stage_id))
         self._memory.forget(repository, stage_id)

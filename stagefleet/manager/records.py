@@ -147,7 +147,7 @@ class RecordManager:
             StagefleetError: As in `delete`.
         """
         record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
-        with self._turns.deleting(repository, stage_id, run=run, leash=leash) as turn:
+        with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
             if self.read(repository, record_id) is not None:
                 self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=turn)
                 return self.delete(repository, record_id, run=run, asked=asked, leash=turn)

@@ -89,10 +89,10 @@ class StageLocks:
             yield turn
 
     @contextmanager
-    def deleting(
+    def alone(
         self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
     ) -> Iterator[Turn]:
-        """Have the turn at deleting a stage.
+        """Have a stage alone: to delete it, or to make it out of other images.
 
         Raises:
             LockTimeoutError: It is being copied for too long.

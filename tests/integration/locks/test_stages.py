@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from stagefleet import Fleet
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
 from stagefleet.manager import StageManager
+from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
+from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.book import RedisBook
-from stagefleet.settings import Settings
+from stagefleet.settings import LockSettings, Settings
 from tests.services.images import push_image
 
 STAGE = StageId("a" * 56, 1700000000000)
@@ -125,6 +128,22 @@ def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destina
     delete(deleting, source)
     assert [] == list(deleting.stage_ids(source))
     assert [STAGE] == list(deleting.stage_ids(destination))
+
+
+def test_an_index_is_not_published_while_others_are_at_its_stage(redis_server, locks, source):
+    index = StageId(STAGE.digest)
+    settings = Settings(redis_url=redis_server.url, locks=LockSettings(wait_seconds=0.1))
+    with Fleet.connect(settings=settings) as fleet:
+        with (
+            StageLocks(locks).alone(source, index, run="one", leash=UNLEASHED),
+            pytest.raises(LockTimeoutError, match="run one"),
+        ):
+            fleet.publish_index(source, index, {"linux/amd64": STAGE})
+        assert [STAGE] == list(fleet.stage_ids(source))
+
+        fleet.publish_index(source, index, {"linux/amd64": STAGE})
+        assert {STAGE, index} == set(fleet.stage_ids(source))
+    assert [] == locks.locks()
 
 
 def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, leash):

@@ -14,8 +14,8 @@ INDEX = "cd" * 28
 def published(registries):
     published = []
 
-    def publish_index(*arguments):
-        published.append(arguments)
+    def publish_index(repository, stage_id, images, _locks):
+        published.append((repository, stage_id, images))
         return {"stage_id": INDEX}
 
     registries.publish_index = publish_index
