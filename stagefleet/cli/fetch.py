@@ -20,6 +20,7 @@ from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.client import Fleet
 from stagefleet.client.fetch_runs import StageHold
+from stagefleet.client.host_work import refuse_platforms
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import Repository, parse_address
 from stagefleet.platforms import PlatformChoice
@@ -83,6 +84,7 @@ def fetch_stages(
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
     with options.open_fleet() as fleet:
         roles = _roles(fleet, repository, project, cache)
+        refuse_platforms(roles.primary, wanted)
         command = _Fetch(fleet, roles, named, wanted, hosts, all_hosts=all_hosts)
         if hold:
             command.hold(options)

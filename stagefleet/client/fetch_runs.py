@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stagefleet.client.desk import Desk
-from stagefleet.client.host_work import FetchWork
+from stagefleet.client.host_work import FetchWork, refuse_platforms
 from stagefleet.client.work import Plan, StageIds, parse_place, parse_stage_ids
 from stagefleet.errors import UsageError
 from stagefleet.locks import HeldLock, LockInfo
@@ -110,6 +110,7 @@ class FetchRuns(Desk):
 
         Raises:
             HostMissingError: A host is not there; says which are.
+            StagesMissingError: Neither the primary nor a cache has a stage that was named.
             StagefleetError: As in `for_each_copy_stage`.
         """
         choice = PlatformChoice.parse(platforms, everything=all_platforms)
@@ -224,6 +225,7 @@ class FetchRuns(Desk):
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
+        refuse_platforms(roles.primary, platforms)  # before anybody is asked for hosts
         return FetchWork(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.client.work import Catalogue, Plan, Work, bounded
-from stagefleet.errors import UsageError
+from stagefleet.client.work import Catalogue, Plan, Work, bounded, find_lacking, refuse_missing
+from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.platforms import PlatformChoice
 from stagefleet.roles import Roles
 from stagefleet.runs.model import HOST_SEPARATOR
 
-__all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork", "OnHostWork"]
+__all__ = ["FetchWork", "HostCopyWork", "HostDeleteWork", "OnHostWork", "refuse_platforms"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def _on_hosts(stage_ids: Iterable[str], hosts: Sequence[str]) -> Sequence[str]:
@@ -38,6 +41,18 @@ def _listed(
     return (str(stage_id) for stage_id in catalogue.stage_ids(address))
 
 
+def refuse_platforms(primary: Repository | DockerDaemon, platforms: PlatformChoice) -> None:
+    """Refuse to bring platforms where nothing can be brought.
+
+    Raises:
+        UsageError: Some are named, and the primary storage is a Docker Engine.
+    """
+    if platforms and isinstance(primary, DockerDaemon):
+        raise UsageError(
+            f"{primary} has the platforms that were built there, none can be brought: leave them out"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class FetchWork:
     """Fetch stages to hosts.
@@ -56,13 +71,6 @@ class FetchWork:
 
     operation = "fetch_stage"
 
-    def __post_init__(self) -> None:
-        if self.platforms and isinstance(self.roles.primary, DockerDaemon):
-            raise UsageError(
-                f"{self.roles.primary} has the platforms that were built there, none can be brought: "
-                "leave them out"
-            )
-
     @property
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
@@ -71,12 +79,34 @@ class FetchWork:
     def plan(self, catalogue: Catalogue) -> Plan:
         """Every stage on every host; what is there already is found by the tasks.
 
+        What an engine has that is the primary storage is known to its own host alone, and found there.
+
         Raises:
+            StagesMissingError: Stages were named that neither the primary nor a cache has.
             TooManyItemsError: There are more than a run may have.
         """
-        if isinstance(self.roles.primary, Repository) and not self.roles.caches:
-            catalogue.ping(self.roles.primary)  # refused early or not at all; with caches it may be down
+        primary = self.roles.primary
+        if isinstance(primary, Repository):
+            try:
+                lacking = find_lacking(catalogue, primary, self.stage_ids)
+            except UnreachableError as error:
+                if not self.roles.caches:
+                    raise
+                _LOGGER.warning("the caches have to serve, the primary storage is out of reach: %s", error)
+            else:
+                self._refuse_unknown(catalogue, primary, lacking)
         return Plan(_on_hosts(self.stage_ids, self.hosts))
+
+    def _refuse_unknown(self, catalogue: Catalogue, primary: Repository, lacking: Sequence[str]) -> None:
+        """Refuse what no cache has either; one that cannot be asked has nothing."""
+        for cache in self.roles.caches:
+            if not lacking:
+                return
+            try:
+                lacking = find_lacking(catalogue, cache, lacking)
+            except StagefleetError as error:
+                _LOGGER.warning("cache %s was not looked into: %s", cache, error)
+        refuse_missing(lacking, [primary, *self.roles.caches])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from stagefleet.client.work import Catalogue, DeleteWork, Plan, StageIds, bounded, parse_stage_ids
-from stagefleet.errors import StagesMissingError, UsageError
+from stagefleet.client.work import (
+    Catalogue,
+    DeleteWork,
+    Plan,
+    StageIds,
+    bounded,
+    find_lacking,
+    parse_stage_ids,
+    refuse_missing,
+)
+from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
 
 __all__ = ["CacheWork", "ProjectDeleteWork", "PublishForecast", "PublishWork", "TakeWork", "final_of"]
-
-_NAMED_IN_MESSAGES = 3
 
 
 def final_of(roles: Roles) -> Repository:
@@ -203,7 +210,7 @@ class TakeWork:
                 missing.add(name)
             else:
                 (skipped if chosen in ours else items).append(str(chosen))
-        _refuse_missing(missing, [self.roles.primary, *self.roles.secondaries])
+        refuse_missing(sorted(missing), [self.roles.primary, *self.roles.secondaries])
         return Plan(bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
 
 
@@ -249,10 +256,7 @@ def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | N
     """The stages named, all of which the primary storage has to have; or all that it has."""
     if stage_ids is None:
         return bounded(map(str, catalogue.stage_ids(primary)))
-    missing = dict.fromkeys(stage_ids)
-    for stage_id in catalogue.stage_ids(primary):
-        missing.pop(str(stage_id), None)
-    _refuse_missing(set(missing), [primary])
+    refuse_missing(find_lacking(catalogue, primary, stage_ids), [primary])
     return stage_ids
 
 
@@ -267,11 +271,3 @@ def _oldest_first(stage_ids: Iterable[StageId]) -> dict[str, list[StageId]]:
 def _chosen(digest: str, storages: Iterable[Mapping[str, Sequence[StageId]]]) -> StageId | None:
     """The oldest stage of a digest in the first storage that has one."""
     return next((stages[digest][0] for stages in storages if digest in stages), None)
-
-
-def _refuse_missing(missing: set[str], storages: Sequence[Place]) -> None:
-    if missing:
-        shown = ", ".join(sorted(missing)[:_NAMED_IN_MESSAGES])
-        more = len(missing) - _NAMED_IN_MESSAGES
-        rest = f" and {more:,} more" if more > 0 else ""
-        raise StagesMissingError(f"{', '.join(map(str, storages))} does not have {shown}{rest}")

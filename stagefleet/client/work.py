@@ -21,9 +21,11 @@ __all__ = [
     "StageIds",
     "Work",
     "bounded",
+    "find_lacking",
     "parse_place",
     "parse_repository",
     "parse_stage_ids",
+    "refuse_missing",
 ]
 
 StageIds = Iterable[str | StageId]
@@ -194,13 +196,7 @@ class CopyWork:
         if self.stage_ids is None:
             return bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.source))
         wanted = bounded(self.stage_ids)
-        missing = dict.fromkeys(wanted)
-        for stage_id in catalogue.stage_ids(self.source):
-            missing.pop(str(stage_id), None)
-        if missing:
-            raise StagesMissingError(
-                f"{self.source} does not have {_enumerate(list(missing))}: see stagefleet list {self.source}"
-            )
+        refuse_missing(find_lacking(catalogue, self.source, wanted), [self.source])
         return wanted
 
 
@@ -257,7 +253,28 @@ def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
     return found
 
 
-def _enumerate(stage_ids: Sequence[str]) -> str:
-    shown = ", ".join(stage_ids[:_NAMED_IN_MESSAGES])
-    more = len(stage_ids) - _NAMED_IN_MESSAGES
-    return f"{shown} and {more:,} more" if more > 0 else shown
+def find_lacking(
+    catalogue: Catalogue, place: Repository | DockerDaemon, stage_ids: Iterable[str]
+) -> Sequence[str]:
+    """Those of the stages that a storage does not have, by one look at its tag list."""
+    lacking = dict.fromkeys(stage_ids)
+    for stage_id in catalogue.stage_ids(place):
+        lacking.pop(str(stage_id), None)
+    return list(lacking)
+
+
+def refuse_missing(missing: Sequence[str], storages: Sequence[Repository | DockerDaemon]) -> None:
+    """Refuse stages that none of the storages has, the first of which is the one to look into.
+
+    Raises:
+        StagesMissingError: There are some.
+    """
+    if not missing:
+        return
+    shown = ", ".join(missing[:_NAMED_IN_MESSAGES])
+    more = len(missing) - _NAMED_IN_MESSAGES
+    rest = f" and {more:,} more" if more > 0 else ""
+    verb = "does not have" if len(storages) == 1 else "do not have"
+    raise StagesMissingError(
+        f"{', '.join(map(str, storages))} {verb} {shown}{rest}: see stagefleet list {storages[0]}"
+    )

@@ -87,7 +87,7 @@ def test_what_the_primary_lacks_is_taken_from_a_secondary(
 
     unknown = command("copy", "--from-project", "app", stage_id_of("nowhere"))
     assert 2 == unknown.code
-    assert "does not have" in unknown.err
+    assert "do not have" in unknown.err
 
 
 def test_deleting_goes_through_the_caches_and_leaves_the_final_storage(

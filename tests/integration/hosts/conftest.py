@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.settings import EngineSettings, RunSettings, Settings
+from stagefleet.settings import EngineSettings, HttpSettings, RunSettings, Settings
 from tests.services import DockerEngine, ImageMaker, RedisServer, Workers, archive_of, stage_id_of
 from tests.services.receiver import SECRET
 
@@ -85,7 +85,11 @@ def redis_server(stand):
 @pytest.fixture
 def settings(engines):
     """Those of a client on the first host."""
-    return Settings(engine=EngineSettings(url=engines["one"].url, host="one"), runs=RunSettings(**RUNS))
+    return Settings(
+        engine=EngineSettings(url=engines["one"].url, host="one"),
+        runs=RunSettings(**RUNS),
+        http=HttpSettings(backoff_seconds=0.01),
+    )
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 
@@ -63,8 +64,13 @@ def test_a_host_that_is_not_there_is_refused_with_those_that_are(fleet, registry
 
 
 def test_a_stage_that_comes_back_is_fetched_by_the_next_try(fleet, engines, registry, push):
-    tag = stage_id_of("late")
-    run = fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [tag], detach=True)
+    tag = push("late").tag
+    engines["one"].pause()  # it is there when it is planned, and gone when it is fetched
+    try:
+        run = fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [tag], detach=True)
+        shutil.rmtree(registry.root)
+    finally:
+        engines["one"].resume()
     wait_until(lambda: fleet.run(run.id).waiting == 1, "the first try has failed")
     push("late")
     assert RunState.SUCCEEDED is fleet.watch(run.id).state
@@ -195,6 +201,18 @@ def test_a_fetch_to_an_unknown_host_is_wrong_use(start_command, workers, registr
     _, said = command.communicate(timeout=WAIT_SECONDS)
     assert 2 == command.returncode
     assert "hosts that are there: one, two" in said
+
+
+def test_a_stage_that_no_storage_has_is_wrong_use(fleet, start_command, workers, registry, push):
+    push("a")
+    place, runs = f"{registry.host}/stages/app", [run.id for run in fleet.runs()]
+    for options in ((), ("--dry-run",), ("--hold",)):
+        command = start_command("fetch", place, stage_id_of("unknown"), *options)
+        _, said = command.communicate(timeout=WAIT_SECONDS)
+        assert 2 == command.returncode
+        (line,) = said.splitlines()
+        assert f"{place} does not have {stage_id_of('unknown')}: see stagefleet list {place}" in line
+    assert runs == [run.id for run in fleet.runs()]
 
 
 def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(

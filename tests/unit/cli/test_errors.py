@@ -24,6 +24,7 @@ STAGES = ("src.test/app", "dst.test/app")
         (("list", "docker-daemon:"), "names no project"),
         (("fetch", "src.test/app", "f" * 56, "--platform", "foo"), "--platform: 'foo' is no platform"),
         (("fetch", "src.test/app", "f" * 56, "--platform", "a/b", "--all-platforms"), "leave out --platform"),
+        (("fetch", "docker-daemon:app", "f" * 56, "--platform", "linux/arm64"), "leave them out"),
     ],
 )
 @pytest.mark.usefixtures("in_fleet")

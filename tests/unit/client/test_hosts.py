@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.client.hosts import choose_hosts, live_hosts
-from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.errors import HostMissingError, RegistryUnreachableError, StagesMissingError, UsageError
+from stagefleet.names import Repository
+from stagefleet.roles import Roles
 from stagefleet.runs.model import WorkerInfo
 
 LIVE = ["a", "b"]
@@ -96,3 +98,59 @@ def test_platforms_that_cannot_be_are_refused_before_anything_starts(fleet, ledg
         with pytest.raises(UsageError, match=words):
             fleet.plan_fetch_stage(place, [make_stage(1)], hosts=["x"], **chosen)
     assert [] == list(ledger.runs())
+
+
+class TestStagesThatAreFetched:
+    """Which stages a fetch refuses before anything starts."""
+
+    @pytest.fixture
+    def asked(self, registries, monkeypatch):
+        """The storages whose tag lists were asked for; those of `down.test` do not answer."""
+        asked, list_stages = [], registries.stage_ids
+
+        def note(repository):
+            asked.append(str(repository))
+            if repository.host == "down.test":
+                raise RegistryUnreachableError("down.test does not answer")
+            return list_stages(repository)
+
+        monkeypatch.setattr(registries, "stage_ids", note)
+        return asked
+
+    @pytest.fixture
+    def plan(self, fleet, ledger):
+        ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+
+        def plan(stages, *caches, primary="src.test/app"):
+            roles = Roles.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
+            return len(fleet.plan_fetch_stage(roles, stages, hosts=["x"]))
+
+        return plan
+
+    def test_the_tag_list_is_asked_for_once_whatever_is_fetched(self, plan, asked, make_stage):
+        assert 5 == plan([make_stage(n) for n in range(5)], "dst.test/app")
+        assert ["src.test/app"] == asked
+
+    def test_what_the_primary_lacks_is_refused_with_what_to_do(self, plan, asked, make_stage):
+        with pytest.raises(StagesMissingError, match=rf"app does not have {make_stage(7)}: see stagefleet"):
+            plan([make_stage(1), make_stage(7)])
+        assert ["src.test/app"] == asked
+
+    def test_what_a_cache_has_is_fetched(self, plan, asked, registries, make_stage):
+        registries.stages["near.test/app"] = [make_stage(7)]
+        assert 2 == plan([make_stage(1), make_stage(7)], "dst.test/app", "near.test/app", "far.test/app")
+        assert ["src.test/app", "dst.test/app", "near.test/app"] == asked
+
+    def test_a_cache_that_is_down_has_nothing(self, plan, asked, make_stage, caplog):
+        with pytest.raises(StagesMissingError, match=r"src.test/app, down.test/app do not have"):
+            plan([make_stage(7)], "down.test/app")
+        assert "cache down.test/app was not looked into" in caplog.text
+
+    def test_a_primary_that_is_down_is_made_up_for_by_caches_alone(self, plan, asked, make_stage):
+        assert 1 == plan([make_stage(7)], "dst.test/app", primary="down.test/app")
+        with pytest.raises(RegistryUnreachableError):
+            plan([make_stage(7)], primary="down.test/app")
+
+    def test_what_an_engine_has_is_known_on_its_host(self, fleet, plan, asked, make_stage):
+        assert 1 == len(fleet.plan_fetch_stage("docker-daemon:app", [make_stage(7)], hosts=["x"]))
+        assert [] == asked
