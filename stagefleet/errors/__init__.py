@@ -15,6 +15,7 @@
     |   +-- RedisUnreachableError
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
+    |   +-- CacheLeftAloneError       a cache that did not answer, and is not asked for a while
     |   +-- EngineUnreachableError    a Docker Engine
     |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
     +-- RegistryError                 what a registry answered
@@ -77,6 +78,7 @@ from stagefleet.errors.fleet import (
     WorkerLostError,
 )
 from stagefleet.errors.reach import (
+    CacheLeftAloneError,
     CertificateError,
     EngineUnreachableError,
     NoWorkerError,
@@ -114,6 +116,7 @@ from stagefleet.errors.usage import (
 __all__ = [
     "BrokenRecordError",
     "BrokenStageError",
+    "CacheLeftAloneError",
     "CallbackError",
     "CallbackGoneError",
     "CallbackLostError",

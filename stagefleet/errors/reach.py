@@ -5,6 +5,7 @@ from __future__ import annotations
 from stagefleet.errors.base import StagefleetError
 
 __all__ = [
+    "CacheLeftAloneError",
     "CertificateError",
     "EngineUnreachableError",
     "NoWorkerError",
@@ -26,13 +27,26 @@ class RedisUnreachableError(UnreachableError):
 
 
 class RegistryUnreachableError(UnreachableError):
-    """A registry cannot be connected to, or the connection broke in the middle."""
+    """A registry cannot be connected to, or the connection broke in the middle.
+
+    Args:
+        message: What went wrong, for a person.
+        host: Who does not answer, as `host` or `host:port`.
+    """
+
+    def __init__(self, message: str, *, host: str = "") -> None:
+        super().__init__(message)
+        self.host = host
 
 
 class CertificateError(RegistryUnreachableError):
     """A registry's certificate is not to be trusted."""
 
     retryable = False
+
+
+class CacheLeftAloneError(UnreachableError):
+    """A cache did not answer, and is not asked again for a while."""
 
 
 class EngineUnreachableError(UnreachableError):

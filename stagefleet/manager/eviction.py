@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stagefleet.manager.mishaps import warned
+from stagefleet.manager.outages import CacheOutages
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Repository, StageId
 from stagefleet.registry.leash import Leash
@@ -15,6 +16,10 @@ __all__ = ["Deletes", "evict_stage"]
 
 class Deletes(Protocol):
     """What deletes a stage out of one repository."""
+
+    @property
+    def outages(self) -> CacheOutages:
+        """The caches that are left alone."""
 
     def delete_stage(
         self,
@@ -39,6 +44,8 @@ def evict_stage(
 ) -> None:
     """Delete a stage out of each cache; what fails is a warning: a cache may have anything at any time.
 
+    That a cache keeps a stage is said for each one, also while the cache is left alone.
+
     Args:
         stages: Deletes out of one repository.
         caches: The caches.
@@ -48,5 +55,5 @@ def evict_stage(
         leash: Holds the work back.
     """
     for cache in caches:
-        with warned(f"cache {cache} keeps stage {stage_id}"):
+        with warned(f"cache {cache} keeps stage {stage_id}"), stages.outages.watching(cache):
             stages.delete_stage(cache, stage_id, run=run, asked=asked, leash=leash)

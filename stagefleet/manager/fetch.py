@@ -11,6 +11,7 @@ from typing import Protocol
 
 from stagefleet.errors import (
     BrokenStageError,
+    CacheLeftAloneError,
     NotFoundError,
     StagefleetError,
     StageNotFoundError,
@@ -18,7 +19,8 @@ from stagefleet.errors import (
     TruncatedError,
 )
 from stagefleet.manager.delivery import StageDelivery
-from stagefleet.manager.mishaps import OURS
+from stagefleet.manager.mishaps import warned
+from stagefleet.manager.outages import CacheOutages
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.soundness import check_stage
 from stagefleet.names import DockerDaemon, Repository, StageId
@@ -36,6 +38,10 @@ _LOGGER = logging.getLogger(__name__)
 
 class Stages(Protocol):
     """What a fetch needs of the storage manager."""
+
+    @property
+    def outages(self) -> CacheOutages:
+        """The caches that are left alone."""
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Raise `StageNotFoundError` for a stage that is rejected."""
@@ -139,14 +145,12 @@ class StageFetch:
     ) -> Produced | None:
         """Bring the stage from the first cache that gives it; those before are noted as lacking it."""
         for cache in self._roles.caches:
-            try:
-                return delivery.bring(cache)
-            except OURS:
-                raise
-            except StageNotFoundError:
-                _LOGGER.info("cache %s does not have stage %s", cache, stage_id)
-            except StagefleetError as error:
-                _LOGGER.warning("cache %s does not give stage %s: %s", cache, stage_id, error)
+            what = f"cache {cache} does not give stage {stage_id}"
+            with warned(what, quiet=(CacheLeftAloneError,)), self._stages.outages.watching(cache):
+                try:
+                    return delivery.bring(cache)
+                except StageNotFoundError:
+                    _LOGGER.info("cache %s does not have stage %s", cache, stage_id)
             lacking.append(cache)
         return None
 
@@ -180,12 +184,9 @@ class StageFetch:
     def _refill(self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]) -> None:
         """Give the stage to the caches that lacked it; what fails is theirs alone."""
         for cache in lacking:
-            try:
+            what = f"cache {cache} could not be given stage {stage_id}"
+            with warned(what, quiet=(CacheLeftAloneError,)), self._stages.outages.watching(cache):
                 self._stages.copy_stage(primary, cache, stage_id, run=self._run, leash=self._leash)
-            except OURS:
-                raise
-            except StagefleetError as error:
-                _LOGGER.warning("cache %s could not be given stage %s: %s", cache, stage_id, error)
 
 
 def _changed(stage_id: StageId, error: StagefleetError) -> StorageStateChangedError:

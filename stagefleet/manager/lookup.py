@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 
-from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError
+from stagefleet.errors import BrokenStageError, CacheLeftAloneError, NotFoundError, StageNotFoundError
 from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.reach import Reach
@@ -150,11 +150,12 @@ class StageLookup:
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
         for cache in self._roles.caches:
-            try:
-                with warned(f"cache {cache} does not describe stage {stage_id}"):
-                    return renamed(self._reach.describe(cache, stage_id), primary)
-            except StageNotFoundError:
-                continue
+            what = f"cache {cache} does not describe stage {stage_id}"
+            with (
+                warned(what, quiet=(StageNotFoundError, CacheLeftAloneError)),
+                self._reach.stages.outages.watching(cache),
+            ):
+                return renamed(self._reach.describe(cache, stage_id), primary)
         return None
 
 

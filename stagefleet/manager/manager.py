@@ -12,6 +12,7 @@ from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.listing import Comparison, compare
 from stagefleet.manager.memory import StageMemory
+from stagefleet.manager.outages import CacheOutages
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.project import ProjectManager
 from stagefleet.manager.reach import Reach
@@ -45,6 +46,7 @@ class StageManager:
         locks: The fleet's locks; those of this process alone if None.
 
     Attributes:
+        outages: The caches that are left alone.
         records: What can be done with records and custom tags.
     """
 
@@ -61,6 +63,7 @@ class StageManager:
         self._memory = StageMemory() if memory is None else memory
         self._turns = StageLocks(MemoryLocks() if locks is None else locks)
         self.records = RecordManager(client, book, self._turns, memory=self._memory)
+        self.outages = CacheOutages()
         self._host: HostManager | None = None
         self._final_lists = FinalLists(client, book)
 

@@ -33,12 +33,18 @@ class Mishap:
 
 
 @contextmanager
-def warned(what: str, *, unless: tuple[type[StagefleetError], ...] = ()) -> Iterator[Mishap]:
+def warned(
+    what: str,
+    *,
+    unless: tuple[type[StagefleetError], ...] = (),
+    quiet: tuple[type[StagefleetError], ...] = (),
+) -> Iterator[Mishap]:
     """Make a warning of a storage's error.
 
     Args:
         what: What was tried, for the warning.
         unless: Errors that are raised all the same, besides those of our own side.
+        quiet: Errors that are no news: no warning, but a line for who looks closely.
     """
     mishap = Mishap()
     try:
@@ -46,5 +52,5 @@ def warned(what: str, *, unless: tuple[type[StagefleetError], ...] = ()) -> Iter
     except StagefleetError as error:
         if isinstance(error, OURS + unless):
             raise
-        _LOGGER.warning("%s: %s", what, error)
+        _LOGGER.log(logging.DEBUG if isinstance(error, quiet) else logging.WARNING, "%s: %s", what, error)
         mishap.error = error

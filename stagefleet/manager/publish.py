@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from stagefleet.errors import BrokenStageError, StageNotFoundError, UsageError
+from stagefleet.errors import BrokenStageError, CacheLeftAloneError, StageNotFoundError, UsageError
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.produced import Produced
@@ -96,7 +96,12 @@ class Publication:
         states, sent = {}, 0
         for cache in self._roles.caches:
             what = f"cache {cache} could not be given stage {stage_id}"
-            with warned(what, unless=(StageNotFoundError, BrokenStageError)) as mishap:
+            with (
+                warned(
+                    what, unless=(StageNotFoundError, BrokenStageError), quiet=(CacheLeftAloneError,)
+                ) as mishap,
+                self._reach.stages.outages.watching(cache),
+            ):
                 produced = self._copy(stage_id, cache, verify=True)
                 states[str(cache)] = "present" if produced.skipped else "copied"
                 sent += produced.bytes

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from stagefleet.errors import NotFoundError
+from stagefleet.manager.outages import CacheOutages
 from stagefleet.manager.produced import Produced
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import RegistryClient
@@ -43,6 +44,10 @@ class Host(Protocol):
 
 class Stages(Protocol):
     """What is asked of the storage manager."""
+
+    @property
+    def outages(self) -> CacheOutages:
+        """The caches that are left alone."""
 
     @property
     def has_host(self) -> bool:

@@ -61,9 +61,11 @@ class Incoming:
         if self._waited_seconds > _PATIENCE_SECONDS:
             if piece and self._came_bytes < _LEAST_BYTES:
                 self._response.close()
+                host = urlsplit(self._response.url).netloc
                 raise RegistryUnreachableError(
-                    f"{urlsplit(self._response.url).netloc} sends {self._came_bytes} bytes "
-                    f"in {self._waited_seconds:.0f} s, which is too slow to wait for"
+                    f"{host} sends {self._came_bytes} bytes "
+                    f"in {self._waited_seconds:.0f} s, which is too slow to wait for",
+                    host=host,
                 )
             self._waited_seconds, self._came_bytes = 0.0, 0
         return piece

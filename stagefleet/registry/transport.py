@@ -140,15 +140,15 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
         reason = _reason(error)
         raise CertificateError(
-            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}"
+            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}", host=host
         ) from None
     except requests.exceptions.ProxyError as error:
         proxy = urlsplit(select_proxy(url, dict(proxies)) or "").netloc.rpartition("@")[2]  # no password
         raise RegistryUnreachableError(
-            f"{host} cannot be reached through the proxy {proxy} ({_reason(error)})"
+            f"{host} cannot be reached through the proxy {proxy} ({_reason(error)})", host=host
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})") from None
+        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})", host=host) from None
 
 
 def _tls_advice(reason: str, host: str) -> str:

@@ -24,6 +24,7 @@ CLASSES = sorted(
 )
 FIELDS = {
     "method": "PUT",
+    "host": "localhost",
     "repository": "localhost/a",
     "status": 404,
     "codes": ("BLOB_UNKNOWN",),

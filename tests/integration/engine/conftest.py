@@ -17,6 +17,7 @@ from tests.services import ImageMaker, archive_of, stage_id_of
 
 PROJECT = "app"
 LABELS = {"werf": PROJECT}
+RETRIES = 1
 BASE = archive_of({"base": b"what all stages share" * 100})
 
 
@@ -58,7 +59,7 @@ def storage(connection):
 
 @pytest.fixture
 def client(docker_config, cleanup):
-    settings = Settings(http=HttpSettings(backoff_seconds=0.01, retries=1))
+    settings = Settings(http=HttpSettings(backoff_seconds=0.01, retries=RETRIES))
     client = RegistryClient(settings, config=docker_config())
     cleanup.callback(client.close)
     return client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,9 +20,10 @@ from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.platforms import PlatformChoice
 from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.transport import Transport
 from stagefleet.roles import Roles
 from stagefleet.runs.book import MemoryBook
-from tests.integration.engine.conftest import LABELS
+from tests.integration.engine.conftest import LABELS, RETRIES
 from tests.services import ImageMaker
 
 
@@ -141,7 +143,31 @@ def test_a_cache_that_is_down_is_a_warning(engine, host, repository, push, cache
         fetch(host, repository, stage_id, *addresses)
     assert [f"{repository}:{stage_id}"] == engine.tags()
     assert [str(stage_id)] == tags_of(servers[1], "cache/1")
-    assert 2 == sum(str(addresses[0]) in record.getMessage() for record in caplog.records)  # read, refilled
+    assert 1 == sum(str(addresses[0]) in record.getMessage() for record in caplog.records)
+
+
+def test_a_cache_that_is_down_is_asked_once_for_all_stages(
+    host, repository, push, caches, caplog, monkeypatch
+):
+    servers, addresses = caches
+    stages = [push(seed)[0] for seed in ("one", "two", "three")]
+    servers[0].stop()
+    sent, send = [], Transport.send
+
+    def count(self, method, url, *arguments, **options):
+        sent.append(urlsplit(url).netloc)
+        return send(self, method, url, *arguments, **options)
+
+    monkeypatch.setattr(Transport, "send", count)
+    with caplog.at_level(logging.DEBUG, "stagefleet.manager"):
+        for stage_id in stages:
+            fetch(host, repository, stage_id, *addresses)
+    assert sorted(map(str, stages)) == sorted(tags_of(servers[1], "cache/1"))
+    assert 1 + RETRIES == sent.count(servers[0].host)
+    about = [record for record in caplog.records if str(addresses[0]) in record.getMessage()]
+    warnings = [record.getMessage() for record in about if record.levelno == logging.WARNING]
+    assert [True] == ["left alone for 60 s" in warning for warning in warnings]
+    assert 2 * len(stages) == len(about) - 1  # each is neither read from it nor given to it
 
 
 def test_a_cache_that_is_broken_is_passed_over_and_healed(engine, host, repository, push, caches, lose_blob):

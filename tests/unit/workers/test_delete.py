@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from stagefleet.manager import Produced, StageManager
+from stagefleet.manager.outages import CacheOutages
 from stagefleet.registry.leash import UNLEASHED
 from tasks.base import Job
 from tasks.delete import delete_stage
@@ -15,6 +16,7 @@ class Manager:
 
     def __init__(self):
         self.told = {}
+        self.outages = CacheOutages()
 
     def delete_stage(self, repository, stage_id, *, run, asked, leash):
         self.told[str(repository)] = list(asked())

@@ -1,0 +1,132 @@
+"""Caches that do not answer are left alone for a while."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier
+
+import pytest
+
+from stagefleet.errors import (
+    CacheLeftAloneError,
+    ForbiddenError,
+    RateLimitedError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StageNotFoundError,
+)
+from stagefleet.manager.eviction import evict_stage
+from stagefleet.manager.outages import LEFT_ALONE_SECONDS, CacheOutages
+from stagefleet.names import Repository, StageId
+from stagefleet.registry.leash import UNLEASHED
+
+CACHE, OTHER = Repository("near.test:5000", "app"), Repository("far.test", "app")
+SILENT = RegistryUnreachableError("near.test:5000 does not answer (time-out)", host=CACHE.host)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def outages(clock):
+    return CacheOutages(clock)
+
+
+@pytest.fixture
+def is_used(outages):
+    """Whether a use of a cache gets as far as the cache."""
+
+    def is_used(cache=CACHE, error=None):
+        used = False
+        with suppress(CacheLeftAloneError), outages.watching(cache):
+            used = True
+            if error is not None:
+                raise error
+        return used
+
+    return is_used
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SILENT, RegistryUnavailableError("502", status=502, repository=str(CACHE))],
+    ids=["silent", "5xx"],
+)
+def test_a_cache_that_is_out_of_reach_is_left_alone_for_a_while(outages, clock, is_used, error):
+    with pytest.raises(CacheLeftAloneError, match=r"app is out of reach: "), outages.watching(CACHE):
+        raise error
+    assert [False, True] == [is_used(), is_used(OTHER)]
+    clock.now += LEFT_ALONE_SECONDS - 1
+    with pytest.raises(CacheLeftAloneError, match="for another 1 s"), outages.watching(CACHE):
+        pytest.fail("it is left alone")
+    clock.now += 1
+    assert [True, True] == [is_used(), is_used()]
+
+
+def test_a_cache_that_is_still_out_of_reach_is_left_alone_again(clock, is_used, caplog):
+    assert [True, False] == [is_used(error=SILENT), is_used()]
+    clock.now += LEFT_ALONE_SECONDS
+    assert [True, False] == [is_used(error=SILENT), is_used()]
+    assert 2 == caplog.text.count("left alone for 60 s")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StageNotFoundError("it lacks the stage"),
+        ForbiddenError("the login may not do this", repository=str(CACHE)),
+        RateLimitedError("slow down", repository=str(CACHE)),
+        RegistryUnreachableError("primary.test does not answer", host="primary.test"),
+        RegistryUnavailableError("502", repository="primary.test/app"),
+    ],
+    ids=str,
+)
+def test_what_does_not_say_that_the_cache_is_away_changes_nothing(outages, is_used, error):
+    with pytest.raises(type(error)) as raised, outages.watching(CACHE):
+        raise error
+    assert error is raised.value
+    assert is_used()
+
+
+def test_of_many_threads_that_find_it_away_at_once_one_warns(outages, caplog):
+    threads = 8
+    barrier = Barrier(threads)
+
+    def ask(_number):
+        with suppress(CacheLeftAloneError), outages.watching(CACHE):
+            barrier.wait(timeout=30)
+            raise SILENT
+
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(ask, range(threads)))
+    assert 1 == len(caplog.records)
+
+
+def test_of_each_stage_that_a_cache_keeps_is_said_so_and_the_cache_is_asked_once(outages, caplog):
+    tried = []
+
+    class Manager:
+        def __init__(self):
+            self.outages = outages
+
+        def delete_stage(self, repository, stage_id, *, run, asked, leash):
+            tried.append(stage_id)
+            raise SILENT
+
+    stages = [StageId.parse(f"{number:056x}-1700000000000") for number in range(3)]
+    for stage_id in stages:
+        evict_stage(Manager(), [CACHE], stage_id, run="r", asked=list, leash=UNLEASHED)
+    assert stages[:1] == tried
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [1, 1, 1] == [sum(f"keeps stage {stage_id}" in line for line in said) for stage_id in stages]
