@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from rich.filesize import decimal
 
 from stagefleet.cli.progress import Meter, choose_meter
+from stagefleet.cli.session import say
 from stagefleet.client import Plan
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import ItemState, Outcome, Run, RunState
@@ -103,6 +105,7 @@ class RunReport:
     def __init__(self, run: Run, *, as_json: bool, meter: Meter | None = None) -> None:
         self._as_json = as_json
         self._failures = 0
+        self._lacking: Counter[str] = Counter()
         self._meter = meter or choose_meter(run, stdout_is_shared=as_json)
 
     def __enter__(self) -> Self:
@@ -120,6 +123,8 @@ class RunReport:
     def show(self, outcome: Outcome) -> None:
         """Show one outcome as it comes."""
         self._meter.advance(outcome)
+        caches = (outcome.result or {}).get("caches", {})
+        self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
         if self._as_json:
             print_json(outcome.as_json())
         if outcome.state is ItemState.FAILED and outcome.error is not None:
@@ -132,6 +137,9 @@ class RunReport:
 
     def conclude(self, run: Run) -> None:
         """Show how the run ended, once the meter has stopped."""
+        if self._lacking:
+            caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())
+            say(f"caches that could not be given their stages: {caches}; look at them with stagefleet doctor")
         if self._as_json:
             print_json(run.summary())
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from stagefleet.errors import (
@@ -127,8 +128,8 @@ class StageFetch:
         produced = self._from_caches(delivery, stage_id, lacking)
         if produced is None:
             produced = self._from_primary(delivery, primary, stage_id)
-        self._refill(primary, stage_id, lacking)
-        return produced
+        failed = self._refill(primary, stage_id, lacking)
+        return replace(produced, result={**(produced.result or {}), "caches": failed}) if failed else produced
 
     def _look(self, primary: DockerDaemon, stage_id: StageId) -> Produced:
         """Nothing is to be brought where the engine is the primary storage; but it has to be there."""
@@ -181,12 +182,21 @@ class StageFetch:
         else:
             raise TruncatedError(f"{error}; but here it gives all of it: try again") from error
 
-    def _refill(self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]) -> None:
-        """Give the stage to the caches that lacked it; what fails is theirs alone."""
+    def _refill(
+        self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]
+    ) -> dict[str, str]:
+        """Give the stage to the caches that lacked it; what fails is theirs alone, and told by cache."""
+        failed = {}
         for cache in lacking:
             what = f"cache {cache} could not be given stage {stage_id}"
-            with warned(what, quiet=(CacheLeftAloneError,)), self._stages.outages.watching(cache):
+            with (
+                warned(what, quiet=(CacheLeftAloneError,)) as mishap,
+                self._stages.outages.watching(cache),
+            ):
                 self._stages.copy_stage(primary, cache, stage_id, run=self._run, leash=self._leash)
+            if mishap.error is not None:
+                failed[str(cache)] = f"failed: {mishap.error}"
+        return failed
 
 
 def _changed(stage_id: StageId, error: StagefleetError) -> StorageStateChangedError:

@@ -45,6 +45,7 @@ def test_a_project_is_published_from_the_shell(command, registry, settings_file,
     assert stages == digests_in(registry, "app/final") == digests_in(registry, "app/cache")
     states = {min(outcome["result"]["caches"].values()) for outcome in first.objects[:-1]}
     assert {"copied"} == states
+    assert "could not be given their stages: 127.0.0.1:9/app/cache (3)" in first.err
 
     again = command("publish", "--project", "app", "--json", *stages)
     assert (0, 3) == (again.code, again.objects[-1]["skipped"])

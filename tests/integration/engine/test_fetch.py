@@ -140,7 +140,8 @@ def test_a_cache_that_is_down_is_a_warning(engine, host, repository, push, cache
     stage_id, _ = push("one")
     servers[0].stop()
     with caplog.at_level(logging.WARNING):
-        fetch(host, repository, stage_id, *addresses)
+        produced = fetch(host, repository, stage_id, *addresses)
+    assert [str(addresses[0])] == list(produced.result["caches"])
     assert [f"{repository}:{stage_id}"] == engine.tags()
     assert [str(stage_id)] == tags_of(servers[1], "cache/1")
     assert 1 == sum(str(addresses[0]) in record.getMessage() for record in caplog.records)
