@@ -23,6 +23,5 @@ if awaits == '1' then
   redis.call('HINCRBY', meta, 'unacknowledged', -integer(ARGV[6]))
   redis.call('HINCRBY', meta, 'held', -integer(ARGV[7]))
 end
-release(run)
-settle(run)
+if release(run) == 0 then settle(run) end -- what was published is left to do
 return 1

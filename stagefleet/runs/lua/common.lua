@@ -66,20 +66,22 @@ local function publish(run, queue, indexes)
 end
 
 -- Publish what has room: in the run's window, and in its share of the live slots. A run with a large
--- window must not fill the queue in front of a later, small one.
+-- window must not fill the queue in front of a later, small one. Returns how many.
 local function release(run)
   local meta = key(run)
   local state, queue, parallel, next_index, queued, held, hosted =
     unpack(redis.call('HMGET', meta, 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted'))
-  if state ~= 'running' then return end
+  if state ~= 'running' then return 0 end
   local published = redis.call('ZCARD', key(run, 'published'))
   local claimed = redis.call('ZCARD', key(run, 'leases'))
+  local window = integer(parallel) - published - claimed - integer(held)
+  if window <= 0 then return 0 end -- as after nearly every claim
   local slots = integer(redis.call('GET', P .. 'slots:' .. queue))
   local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. queue))
   local share = math.max(1, math.ceil(2 * slots / runs))
   if hosted then share = integer(parallel) end -- a host that is slow must not hold up the others
-  local room = math.min(share - published, integer(parallel) - published - claimed - integer(held), 1000)
-  if room <= 0 then return end
+  local room = math.min(share - published, window, 1000)
+  if room <= 0 then return 0 end
   local indexes = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
   if #indexes > 0 then redis.call('ZREM', key(run, 'waiting'), unpack(indexes)) end
   local first, last = integer(next_index), integer(queued)
@@ -87,6 +89,7 @@ local function release(run)
   for index = first, upto - 1 do indexes[#indexes + 1] = tostring(index) end
   if upto > first then redis.call('HSET', meta, 'next', upto) end
   publish(run, queue, indexes)
+  return #indexes
 end
 
 -- Call a coordinator for a run that the fleet itself calls back for.
@@ -113,10 +116,12 @@ local function record(run, outcome, state, windowed)
   local meta = key(run)
   redis.call('XADD', key(run, 'outcomes'), '*', 'o', outcome)
   redis.call('HINCRBY', meta, state, 1)
-  if state ~= 'cancelled' and redis.call('HGET', meta, 'awaits') == '1' then
+  if state == 'cancelled' then return end
+  local awaits, phase = unpack(redis.call('HMGET', meta, 'awaits', 'state'))
+  if awaits == '1' then
     redis.call('HINCRBY', meta, 'unacknowledged', 1)
     if windowed then redis.call('HINCRBY', meta, 'held', 1) end
-    if redis.call('HGET', meta, 'state') ~= 'submitting' then call(run) end
+    if phase ~= 'submitting' then call(run) end
   end
 end
 

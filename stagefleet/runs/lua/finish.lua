@@ -17,6 +17,5 @@ if ARGV[8] ~= '0' then redis.call('HINCRBY', meta, 'bytes', ARGV[8]) end
 if state == 'succeeded' or state == 'skipped' then redis.call('HDEL', key(run, 'items'), index) end
 redis.call('HDEL', key(run, 'tries'), index)
 record(run, ARGV[7], state, true)
-release(run)
-settle(run)
+if release(run) == 0 then settle(run) end -- what was published is left to do
 return 1
