@@ -48,7 +48,9 @@ class _Pool(redis.ConnectionPool):
         """Take a connection back."""
         self._checkpid()
         with self._lock:
-            self._in_use_connections.discard(connection)
+            if connection not in self._in_use_connections:
+                return  # given back before: twice among the free ones, two threads would read one's answers
+            self._in_use_connections.remove(connection)
             if self.owns_connection(connection):
                 self._available_connections.append(connection)
                 return

@@ -47,6 +47,14 @@ def test_threads_do_not_read_one_another_s_answers(client: Any) -> None:
     assert not client.connection_pool._in_use_connections
 
 
+def test_a_connection_given_back_twice_is_there_once(client: Any) -> None:
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    pool.release(connection)
+    pool.release(connection)
+    assert pool.get_connection() is not pool.get_connection()
+
+
 def test_an_answer_that_was_not_awaited_is_nobody_s(redis_server: Any) -> None:
     impatient = connect_redis(redis_server.url)
     impatient.connection_pool.connection_kwargs |= {"socket_timeout": 0.2, "retry": None}
