@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from queue import Queue
+from threading import Thread
 
 import pytest
 
@@ -33,7 +35,10 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 
 
 class Command:
-    """A `stagefleet` command under way, with JSON on stdout."""
+    """A `stagefleet` command under way, with JSON on stdout.
+
+    Both streams are read by threads: what `readline` has buffered, `communicate` would lose.
+    """
 
     def __init__(self, environment: dict[str, str], cwd: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -47,13 +52,26 @@ class Command:
         )
         self.objects: list[dict[str, object]] = []
         self.errors = ""
+        self._lines: Queue[str] = Queue()
+        self._readers = [Thread(target=reader, daemon=True) for reader in (self._read_out, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_out(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        self.errors = self._process.stderr.read()
 
     def read(self, count: int) -> None:
         """Wait for that many more objects."""
-        assert self._process.stdout is not None
         for _ in range(count):
-            line = self._process.stdout.readline()
-            assert line, f"it ended early: {self._process.communicate()[1]}"
+            line = self._lines.get(timeout=LIMIT_SECONDS)
+            assert line, f"it ended early: {self.errors}"
             self.objects.append(json.loads(line))
 
     def signal(self, number: int) -> None:
@@ -61,13 +79,21 @@ class Command:
 
     def wait(self) -> int:
         """Wait for its end; the exit code."""
-        out, self.errors = self._process.communicate(timeout=LIMIT_SECONDS)
-        self.objects += map(json.loads, out.splitlines())
-        return self._process.returncode
+        code = self._process.wait(timeout=LIMIT_SECONDS)
+        for reader in self._readers:
+            reader.join(LIMIT_SECONDS)
+        while line := self._lines.get(timeout=LIMIT_SECONDS):
+            self.objects.append(json.loads(line))
+        return code
 
     def close(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(LIMIT_SECONDS)
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 @pytest.fixture(scope="module")
