@@ -6,7 +6,6 @@ in the queue before their clock starts, so that it shows consumption alone; ours
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from stagefleet.runs.dispatch import message_template, queue_key
 from stagefleet.runs.model import Callback, Order
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
-from tests.services import RedisServer
+from tests.services import RedisServer, clean_environment
 
 __all__ = ["measure_bookkeeping"]
 
@@ -109,7 +108,7 @@ def _listening(redis: RedisServer, queue: str) -> bool:
 
 @contextmanager
 def _workers(kind: str, redis_url: str, listening: Callable[[], bool]) -> Iterator[None]:
-    environment = {**os.environ, "STAGEFLEET_REDIS_URL": redis_url, "STAGEFLEET_LOG__LEVEL": "warning"}
+    environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url, STAGEFLEET_LOG__LEVEL="warning")
     command = [sys.executable, "-m", "scripts.bench.worker", kind]
     processes = [subprocess.Popen(command, env=environment) for _ in range(_WORKERS)]  # noqa: S603 - our own
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections.abc import Callable
@@ -11,7 +10,15 @@ from pathlib import Path
 
 from scripts.bench.figures import seconds_of
 from stagefleet import Fleet
-from tests.services import ImageMaker, RedisServer, RegistryServer, TcpProxy, Workers, stage_id_of
+from tests.services import (
+    ImageMaker,
+    RedisServer,
+    RegistryServer,
+    TcpProxy,
+    Workers,
+    clean_environment,
+    stage_id_of,
+)
 
 __all__ = ["STAGES", "Course"]
 
@@ -19,7 +26,7 @@ STAGES = 200
 _PARALLEL = 16
 _REPOSITORY = "app/stages"
 _ROUND_TRIP_SECONDS = 0.02
-_QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+_QUIET = subprocess.DEVNULL
 
 
 class Course:
@@ -100,4 +107,5 @@ class Course:
 
     @staticmethod
     def _run(*command: str) -> None:
-        subprocess.run(command, check=True, env={**os.environ, "HOME": "/nonexistent"}, **_QUIET)  # type: ignore[call-overload]  # noqa: S603 - the tools to compare with, fixed arguments
+        environment = clean_environment(HOME="/nonexistent")
+        subprocess.run(command, check=True, env=environment, stdout=_QUIET, stderr=_QUIET)  # noqa: S603 - the tools to compare with, fixed arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from scripts.bench.figures import Figures, median_of, seconds_of
 from scripts.bench.many_tags import REPOSITORY, STAGES, fill
 from stagefleet import Fleet, Settings, StageDescription
 from stagefleet.storages.descriptions import RedisDescriptions
-from tests.services import RedisServer, RegistryServer
+from tests.services import RedisServer, RegistryServer, clean_environment
 
 __all__ = ["measure_listing"]
 
@@ -86,11 +85,8 @@ def _remember(fleet: Fleet, redis_url: str, repository: str) -> None:
 
 
 def _list(redis_url: str, repository: str, folder: Path) -> bytes:
-    """Run the command as a person does: with bytecode that is kept, and output that is buffered."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "STAGEFLEET_"))
-    }
-    environment["STAGEFLEET_REDIS_URL"] = redis_url
+    """Run the command as a person does: bytecode is kept and output buffered, as `-I` reads no PYTHON*."""
+    environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url)
     arguments = (*_COMMAND, "list", repository, "-l", "--json")
     done = subprocess.run(arguments, env=environment, cwd=folder, stdout=subprocess.PIPE, check=True)  # noqa: S603 - our own command
     return done.stdout

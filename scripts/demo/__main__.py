@@ -53,7 +53,7 @@ def _perform(folder: Path) -> None:
             try:
                 story = Story(folder, stack)
                 story.tell()
-                if os.environ.get("KEEP", "0") not in {"", "0"}:
+                if os.environ.get("KEEP", "0") not in {"", "0"}:  # make hands its variables over like this
                     story.explain_use()
                     _wait_for_leave()
             finally:

@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.services import Program
+from tests.services import Program, clean_environment
 
 __all__ = ["ClaimError", "Shell", "claim", "ensure", "tell"]
 
@@ -69,13 +69,12 @@ class Shell:
         self.write("stagefleet.toml", "")
         (folder / "tmp").mkdir()
         programs = Path(sys.executable).parent  # `stagefleet` and `python` are those of the checkout
-        inherited = {name: text for name, text in os.environ.items() if not name.startswith("STAGEFLEET_")}
-        self.environment = inherited | {
-            "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
-            "TMPDIR": str(folder / "tmp"),
-            "DOCKER_CONFIG": str(folder),
-            "STAGEFLEET_CONFIG": str(folder / "stagefleet.toml"),
-        }
+        self.environment = clean_environment(
+            TMPDIR=str(folder / "tmp"),
+            DOCKER_CONFIG=str(folder),
+            STAGEFLEET_CONFIG=str(folder / "stagefleet.toml"),
+        )
+        self.environment["PATH"] = f"{programs}:{self.environment.get('PATH', os.defpath)}"
 
     def export(self, **variables: str) -> None:
         """Set variables for the commands that follow."""

@@ -119,7 +119,9 @@ class Embedded:
         empty = directory / "stagefleet.toml"
         empty.touch()
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")
+            name: value
+            for name, value in os.environ.items()  # for what is no setting: PATH, HOME, proxies
+            if not name.upper().startswith("STAGEFLEET_")
         }
         document = self._settings.model_dump(mode="json", exclude={"redis_url"})
         for name, value in document.items():

@@ -5,6 +5,7 @@ and each ends with the process that started it, however that one ends.
 """
 
 from tests.services.engine import DockerEngine, archive_of
+from tests.services.environment import clean_environment
 from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
 from tests.services.processes import (
     Program,
@@ -37,6 +38,7 @@ __all__ = [
     "TokenServer",
     "Workers",
     "archive_of",
+    "clean_environment",
     "free_port",
     "make_workspace",
     "push_image",

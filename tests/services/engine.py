@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import docker
 
+from tests.services.environment import search_path
 from tests.services.processes import Program, ServiceMissingError, ServiceRefusedError, find_program
 from tests.services.workspace import release
 
@@ -55,7 +56,7 @@ class DockerEngine:
             folder=self.folder,
             name="dockerd",
             # Its containerd and runc are found by name; a proxy of the machine's must not come between.
-            environment={"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"},
+            environment={"PATH": search_path()},
         )
         self._program.wait_for("API listen on ")
         return self

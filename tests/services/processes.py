@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.services.environment import search_path
+
 START_SECONDS = 30
 """The longest wait for a service to be ready; they take a fraction of a second."""
 STOP_SECONDS = 10
@@ -44,7 +46,7 @@ def find_program(*names: str, install: str) -> str:
         ServiceMissingError: None is there.
     """
     for name in names:
-        path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+        path = shutil.which(name, path=search_path())
         if path is not None:
             return path
     raise ServiceMissingError(f"{' or '.join(names)} is missing: {install}")

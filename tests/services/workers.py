@@ -14,6 +14,7 @@ from typing import Self
 
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
+from tests.services.environment import clean_environment
 from tests.services.processes import Program, ServiceStartError, wait_until
 
 _ARGUMENTS = ("-I", "-c", "from stagefleet.cli import main; main()", "worker")
@@ -52,9 +53,8 @@ class Workers:
         if queues:
             self._options += ["--queues", ",".join(queues)]
         (folder / "stagefleet.toml").touch()
-        inherited = {name: text for name, text in os.environ.items() if not name.startswith("STAGEFLEET_")}
         own = {"STAGEFLEET_CONFIG": str(folder / "stagefleet.toml"), "STAGEFLEET_REDIS_URL": redis_url}
-        self._environment = {**inherited, **own, **(environment or {})}
+        self._environment = clean_environment(**own) | dict(environment or {})
         self.programs: list[Program] = []
 
     def start(self) -> Self:

@@ -1,25 +1,25 @@
 """The command as a shell starts it, gone before its run has ended."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
 
+from tests.services import clean_environment
 from tests.services.images import push_stages
 
 
 @pytest.fixture
 def command(redis_server, started, tmp_path):
     assert started.pids
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
+    environment = clean_environment(HOME=str(tmp_path), STAGEFLEET_REDIS_URL=redis_server.url)
 
     def command(*arguments):
         return subprocess.run(
             [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *arguments],
-            env=inherited | {"HOME": str(tmp_path), "STAGEFLEET_REDIS_URL": redis_server.url},
+            env=environment,
             cwd=tmp_path,
             capture_output=True,
             text=True,

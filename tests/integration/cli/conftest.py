@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
 
 import pytest
 
-from tests.services import ImageMaker, stage_id_of
+from tests.services import ImageMaker, clean_environment, stage_id_of
 
 WAIT_SECONDS = 60
 
@@ -29,8 +28,7 @@ class Result:
 @pytest.fixture
 def environment(tmp_path):
     """Nothing of the user's: neither settings nor logins."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
-    return inherited | {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
+    return clean_environment(HOME=str(tmp_path), DOCKER_CONFIG=str(tmp_path))
 
 
 @pytest.fixture

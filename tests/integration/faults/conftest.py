@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import HttpSettings, RunSettings, Settings
-from tests.services import ImageMaker, RegistryServer, stage_id_of
+from tests.services import ImageMaker, RegistryServer, clean_environment, stage_id_of
 
 LIMIT_SECONDS = 40.0
 STAGES = 200
@@ -134,14 +133,13 @@ def redis_server(make_redis):
 @pytest.fixture
 def environment(redis_server, tmp_path):
     """Nothing of the user's; short leases, so that what is lost comes back within seconds."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
     sections = SETTINGS.model_dump(mode="json", include={"http", "runs"})
-    return inherited | {
-        "HOME": str(tmp_path),
-        "DOCKER_CONFIG": str(tmp_path),
-        "STAGEFLEET_REDIS_URL": redis_server.url,
+    return clean_environment(
+        HOME=str(tmp_path),
+        DOCKER_CONFIG=str(tmp_path),
+        STAGEFLEET_REDIS_URL=redis_server.url,
         **{f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in sections.items()},
-    }
+    )
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -14,7 +13,15 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.settings import EngineSettings, HttpSettings, RunSettings, Settings
-from tests.services import DockerEngine, ImageMaker, RedisServer, Workers, archive_of, stage_id_of
+from tests.services import (
+    DockerEngine,
+    ImageMaker,
+    RedisServer,
+    Workers,
+    archive_of,
+    clean_environment,
+    stage_id_of,
+)
 from tests.services.receiver import SECRET
 
 HOSTS = ("one", "two")
@@ -114,13 +121,12 @@ def push(registry):
 def start_command(redis_server, engines, tmp_path):
     """Starts a command on the first host; standard input is a pipe."""
     started = []
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("STAGEFLEET_")}
-    environment = inherited | {
-        "STAGEFLEET_REDIS_URL": redis_server.url,
-        "STAGEFLEET_ENGINE__URL": engines["one"].url,
-        "STAGEFLEET_ENGINE__HOST": "one",
-        "DOCKER_CONFIG": str(tmp_path),
-    }
+    environment = clean_environment(
+        STAGEFLEET_REDIS_URL=redis_server.url,
+        STAGEFLEET_ENGINE__URL=engines["one"].url,
+        STAGEFLEET_ENGINE__HOST="one",
+        DOCKER_CONFIG=str(tmp_path),
+    )
 
     def start(*arguments):
         process = subprocess.Popen(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.services import ImageMaker, push_image, stage_id_of
+from tests.services import ImageMaker, clean_environment, push_image, stage_id_of
 
 COMMAND = ("-I", "-c", "from stagefleet.cli import main; main()")
 USERS = {"ci": "right"}
@@ -18,13 +17,14 @@ USERS = {"ci": "right"}
 @pytest.fixture
 def command(tmp_path, config_file):
     """Runs a command that reads the test's own settings and logins."""
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith("STAGEFLEET_")}
-    own = {"HOME": str(tmp_path), "DOCKER_CONFIG": str(config_file.parent), "STAGEFLEET_HTTP__RETRIES": "0"}
+    environment = clean_environment(
+        HOME=str(tmp_path), DOCKER_CONFIG=str(config_file.parent), STAGEFLEET_HTTP__RETRIES="0"
+    )
 
     def command(*arguments):
         return subprocess.run(
             [sys.executable, *COMMAND, *arguments],
-            env=inherited | own,
+            env=environment,
             cwd=tmp_path,
             check=False,
             stdin=subprocess.DEVNULL,

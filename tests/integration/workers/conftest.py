@@ -1,7 +1,6 @@
 """Real worker processes on a real Redis."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from stagefleet.runs.coordinator import watch
 from stagefleet.runs.model import Order, Outcome, Run
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings, WorkerSettings
+from tests.services import clean_environment
 
 SCRIPT = Path(__file__).with_name("noop_worker.py")
 LIMIT_SECONDS = 40.0
@@ -48,8 +48,7 @@ class Workers:
 
     def __init__(self, redis_url: str, log: Path, settings: dict[str, str]) -> None:
         self.log = log
-        self.environment = {name: value for name, value in os.environ.items() if "STAGEFLEET" not in name}
-        self.environment |= {"STAGEFLEET_REDIS_URL": redis_url, **settings}
+        self.environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url) | settings
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: list[str] | None = None, cwd: Path | None = None, processes: int = 2) -> None:
