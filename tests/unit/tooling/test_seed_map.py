@@ -176,6 +176,11 @@ def test_a_row_leads_somewhere(row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_is_held_by_a_test_on_real_parts(row):
+    assert any(node_id.startswith("tests/integration/") for node_id in row.tests)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_what_the_seed_does_for_each_is_a_method_of_the_fleet_with_a_task_and_a_command(row):
     if row.name.startswith("ForEach"):
         assert all(name.startswith("stagefleet.Fleet.for_each_") for name in row.python)
