@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-import redis
 from pydantic import ValidationError
 
-from stagefleet.connection import connect_redis
 from stagefleet.names import StageId
 from stagefleet.packing import pack, unpack
-from stagefleet.settings import CacheSettings, Settings
+from stagefleet.settings import CacheSettings
 from stagefleet.stages import ImageInfo, StageDescription
-from stagefleet.storages.lossy import Lossy
+from stagefleet.storages.lossy import LossyStore
 
 __all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
 
@@ -39,34 +37,17 @@ class DescriptionCache(Protocol):
         """Drop what is known of stages that were deleted or rejected."""
 
 
-class RedisDescriptions:
+class RedisDescriptions(LossyStore):
     """Descriptions in the fleet's Redis: a hash a storage, the stage's tag to its packed description."""
 
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
-        self._prefix = f"{prefix}descriptions:"
-        self._settings = settings
-        self._lossy = Lossy(client, "descriptions")
-
-    @classmethod
-    def connect(cls, redis_url: str, settings: Settings) -> RedisDescriptions:
-        """The cache at a URL; connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
+    _what = _keys = "descriptions"
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """See `DescriptionCache.find`; one round trip for all."""
         found: Sequence[bytes | None] = [None] * len(stage_ids)
         chunks = [stage_ids[n : n + _NAMES_A_CALL] for n in range(0, len(stage_ids), _NAMES_A_CALL)]
         if chunks:
-            with self._lossy.calls():
+            with self._calls():
                 pipe = self._redis.pipeline(transaction=False)
                 for chunk in chunks:
                     pipe.hmget(self._prefix + storage, [str(stage_id) for stage_id in chunk])
@@ -79,7 +60,7 @@ class RedisDescriptions:
             return
         entries = {str(entry.stage_id): _encoded(entry) for entry in descriptions}
         name, settings = self._prefix + storage, self._settings
-        with self._lossy.calls():
+        with self._calls():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(name, mapping=entries)
             pipe.expire(name, round(settings.lifetime_seconds))
@@ -91,7 +72,7 @@ class RedisDescriptions:
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         """See `DescriptionCache.forget`."""
         if stage_ids:
-            with self._lossy.calls():
+            with self._calls():
                 self._redis.hdel(self._prefix + storage, *map(str, stage_ids))
 
 

@@ -6,13 +6,13 @@ Losing them loses nothing: an image without a record is one of which nobody know
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis
 
-from stagefleet.connection import connect_redis, reaching
-from stagefleet.settings import CacheSettings, Settings
-from stagefleet.storages.lossy import Lossy
+from stagefleet.connection import reaching
+from stagefleet.settings import CacheSettings
+from stagefleet.storages.lossy import LossyStore
 
 __all__ = ["LastUsed", "RedisLastUsed", "UsedImage"]
 
@@ -56,42 +56,29 @@ class LastUsed(Protocol):
         """
 
 
-class RedisLastUsed:
+class RedisLastUsed(LossyStore):
     """Last-used records in the fleet's Redis: a sorted set a host, by the server's clock.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
     """
 
+    _what, _keys = "last_used", "last-used"
+
     def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        super().__init__(client, prefix=prefix, settings=settings)
         self.clock_offset_ms = 0
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
-        self._prefix = f"{prefix}last-used:"
         self._bounds = [settings.used_images, round(settings.lifetime_seconds * 1000)]
-        self._lossy = Lossy(client, "last_used")
         self._note = client.register_script(_NOTE)
-
-    @classmethod
-    def connect(cls, redis_url: str, settings: Settings) -> RedisLastUsed:
-        """The records at a URL; connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
 
     def note(self, host: str, image: str) -> None:
         """See `LastUsed.note`; one call."""
-        with self._lossy.calls():
+        with self._calls():
             self._note(keys=[self._prefix + host], args=[self.clock_offset_ms, image, *self._bounds])
 
     def forget(self, host: str, image: str) -> None:
         """See `LastUsed.forget`."""
-        with self._lossy.calls():
+        with self._calls():
             self._redis.zrem(self._prefix + host, image)
 
     def used_images(self, host: str) -> list[UsedImage]:

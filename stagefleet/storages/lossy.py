@@ -1,36 +1,55 @@
-"""What is kept in Redis and may be lost: whoever asks goes on without it."""
+"""What is kept in the fleet's Redis and may be lost: whoever asks goes on without it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
 import redis
 import structlog
 
-from stagefleet.connection import reaching
+from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.settings import CacheSettings, Settings
 
-__all__ = ["Lossy"]
+__all__ = ["LossyStore"]
 
 _log = structlog.get_logger(__name__)
 
 
-class Lossy:
-    """Calls whose failure loses nothing; warns once of each outage, not of each call.
+class LossyStore:
+    """A part of the fleet's Redis whose loss loses nothing; each kind of it says what it keeps.
 
-    Args:
-        client: The Redis.
-        what: What is kept there, for the warning.
+    It warns once of each outage, not of each call.
     """
 
-    def __init__(self, client: redis.Redis, what: str) -> None:
-        self._redis = client
-        self._what = what
+    _what: ClassVar[str]
+    """What is kept, for the warning."""
+    _keys: ClassVar[str]
+    """What the names of its keys begin with, behind the fleet's own prefix."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._prefix = f"{prefix}{self._keys}:"
+        self._settings = settings
         self._was_told = False
 
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> Self:
+        """What is kept at a URL; connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
     @contextmanager
-    def calls(self) -> Iterator[None]:
+    def _calls(self) -> Iterator[None]:
         """Make calls to Redis; one that fails ends the block, and nothing more."""
         try:
             with reaching(self._redis):

@@ -15,11 +15,10 @@ from typing import Any, Protocol
 
 import redis
 
-from stagefleet.connection import connect_redis
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings, Settings
+from stagefleet.settings import CacheSettings
 from stagefleet.storages.id_list import ENTRY_BYTES, StageIdList, pack_id
-from stagefleet.storages.lossy import Lossy
+from stagefleet.storages.lossy import LossyStore
 
 __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 
@@ -72,35 +71,21 @@ class TagLists(Protocol):
         """A stage is gone from a storage, or rejected there."""
 
 
-class RedisTagLists:
+class RedisTagLists(LossyStore):
     """Tag lists in the fleet's Redis: a hash a storage, with a shelf of packed ids by their first byte."""
 
+    _what, _keys = "tag_lists", "tag-list"
+
     def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
-        self._prefix = f"{prefix}tag-list:"
+        super().__init__(client, prefix=prefix, settings=settings)
         self._index = f"{prefix}tag-lists"
-        self._settings = settings
-        self._lossy = Lossy(client, "tag_lists")
         self._add = client.register_script(_ADD)
         self._forget = client.register_script(_FORGET)
-
-    @classmethod
-    def connect(cls, redis_url: str, settings: Settings) -> RedisTagLists:
-        """The lists at a URL; connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
 
     def remember(self, storage: str, listed: StageIdList) -> None:
         """See `TagLists.remember`."""
         key, lifetime_ms = self._prefix + storage, round(self._settings.list_lifetime_seconds * 1000)
-        with self._lossy.calls(), self._redis.pipeline(transaction=True) as pipe:
+        with self._calls(), self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(key)
             if len(listed) <= self._settings.listed_stages:
                 pipe.hset(key, mapping=_shelves(listed))
@@ -116,7 +101,7 @@ class RedisTagLists:
     def last_known(self, storage: str) -> StageIdList | None:
         """See `TagLists.last_known`."""
         shelves: dict[bytes, bytes] = {}
-        with self._lossy.calls():
+        with self._calls():
             shelves = self._redis.hgetall(self._prefix + storage)
         known = shelves.pop(_COUNT, None) is not None
         return _unpacked(b"".join(shelves.values())) if known else None
@@ -124,7 +109,7 @@ class RedisTagLists:
     def find(self, storage: str, digest: str) -> list[StageId]:
         """See `TagLists.find`."""
         shelf: bytes | None = None
-        with self._lossy.calls():
+        with self._calls():
             shelf = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_SHELF_BYTES])
         listed = _unpacked(shelf or b"")
         return [] if listed is None else listed.of_digest(digest)
@@ -139,7 +124,7 @@ class RedisTagLists:
 
     def _change(self, script: Any, storage: str, stage_id: StageId) -> None:
         entry = pack_id(stage_id)
-        with self._lossy.calls():
+        with self._calls():
             script(
                 keys=[self._prefix + storage],
                 args=[entry[:_SHELF_BYTES], entry, self._settings.listed_stages],
