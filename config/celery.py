@@ -55,8 +55,8 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
 
 def work_queue(name: str) -> Queue:
     """A queue of work: a plain list, reached through the default exchange, without a binding to keep."""
-    exchange = Exchange("", type="direct")  # type: ignore[no-untyped-call]  # kombu is half typed
-    return Queue(name, exchange=exchange, routing_key=name)  # type: ignore[no-untyped-call]  # as above
+    exchange = Exchange("", type="direct")
+    return Queue(name, exchange=exchange, routing_key=name)
 
 
 def _configuration(settings: Settings, redis_url: str, operations: list[str]) -> dict[str, Any]:

@@ -75,13 +75,10 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
 
 
 class _StartRun(Task):  # type: ignore[misc]  # Celery ships no types
-    """Lets Flower's API publish the task by name; workers have its body."""
+    """Lets Flower's API publish the task by name; its body is the workers'."""
 
     name = task_name("start_run")
     ignore_result = True
-
-    def run(self, **_arguments: object) -> None:
-        raise NotImplementedError("this is the workers' work")
 
 
 def _listen(flower: Flower) -> int:

@@ -31,21 +31,21 @@ class MendedChannel(kombu_redis.Channel):
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         if asynchronous:  # one each for BRPOP and for subscriptions: their connection is their own
-            return super()._create_client(asynchronous=True)  # type: ignore[no-untyped-call]  # kombu is half typed
+            return super()._create_client(asynchronous=True)
         kept = self._kept_client
         if kept is None or kept.connection_pool is not self.pool:
-            kept = self._kept_client = super()._create_client()  # type: ignore[no-untyped-call]  # as above
+            kept = self._kept_client = super()._create_client()
         return kept
 
     def close(self) -> None:
         """Close; what was not acknowledged is put back by the broker's own restore if not by this."""
         broken = (*self.connection_errors, OSError)
         try:
-            super().close()  # type: ignore[no-untyped-call]  # kombu is half typed
+            super().close()
         except broken:
             # The failed read has cleared `_in_poll`: this time there is nothing to read, only to tidy up.
             with suppress(*broken):
-                super().close()  # type: ignore[no-untyped-call]  # as above
+                super().close()
 
 
 class MendedTransport(kombu_redis.Transport):
@@ -59,7 +59,7 @@ class BriskConnection(Connection):
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Connect, with pauses of 1 to 5 s between attempts."""
-        return super().ensure_connection(*args, **(_PAUSES | kwargs))  # type: ignore[no-untyped-call]  # as above
+        return super().ensure_connection(*args, **(_PAUSES | kwargs))
 
 
 def install() -> None:

@@ -52,7 +52,7 @@ class EngineAccess:
         Raises:
             EngineMissingError: This host has no engine.
         """
-        from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - see `_connect`
+        from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - brings docker-py
 
         return EngineRecordStore(self._connect(address), address)
 
@@ -73,14 +73,13 @@ class EngineAccess:
             engine.close()
 
     def _storage(self, address: DockerDaemon) -> EngineStorage:
-        from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - see `_connect`
+        from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - brings docker-py
 
         return EngineStorage(self._connect(address), address)
 
     def _connect(self, address: DockerDaemon) -> Engine:
-        # Imported late: only what looks into an engine pays for docker-py, a tenth of a second.
-        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - see above
-        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - see above
+        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package brings the registries' client
+        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
         where = self._settings.address
         if where is None:

@@ -160,8 +160,7 @@ class FetchRuns(Desk):
             HostMissingError: A host is not there.
             LockTimeoutError: An image is being removed, and that takes too long.
         """
-        # Imported late: it brings the client of registries.
-        from stagefleet.manager.image_locks import ImageLocks, image_of  # noqa: PLC0415 - see above
+        from stagefleet.manager.image_locks import ImageLocks, image_of  # noqa: PLC0415 - brings the registries' client
 
         primary = _roles(source).primary
         named = parse_stage_ids(stage_ids) or ()

@@ -27,11 +27,12 @@ from stagefleet.use_policy import UsePolicy
 if TYPE_CHECKING:
     from redis import Redis
 
-    from stagefleet.manager.project import ProjectManager  # as below
-    from stagefleet.manager.purge import PurgePlan  # as below
-    from stagefleet.manager.records import RecordManager  # brings the client of registries
-    from stagefleet.storages.engine import EngineRecordStore  # brings docker-py
-    from stagefleet.storages.last_used import LastUsed, RedisLastUsed  # as above
+    # Not at run time: most of them bring the client of registries or docker-py.
+    from stagefleet.manager.project import ProjectManager
+    from stagefleet.manager.purge import PurgePlan
+    from stagefleet.manager.records import RecordManager
+    from stagefleet.storages.engine import EngineRecordStore
+    from stagefleet.storages.last_used import LastUsed, RedisLastUsed
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
@@ -127,10 +128,9 @@ class _RegistryAccess:
     """Registries through the storage manager; with a Redis it knows what the fleet remembers."""
 
     def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
-        # Imported late: commands that ask no registry do not pay for the client.
-        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - see above
-        from stagefleet.registry import RegistryClient  # noqa: PLC0415 - see above
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - see above
+        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands that ask none do not pay for it
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - of use to the manager alone
 
         self._client = RegistryClient(settings)
         self._engine = EngineAccess(settings.engine)
@@ -181,7 +181,7 @@ class _RegistryAccess:
         return self._manager.project(roles)
 
     def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
-        from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - as in __init__
+        from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - brings the client of registries
 
         return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
 
@@ -192,10 +192,10 @@ class _RegistryAccess:
         images: Mapping[Platform, Reference],
         locks: LockManager,
     ) -> dict[str, Any]:
-        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - as in __init__
-        from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - as in __init__
-        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - as in __init__
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - as in __init__
+        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - its package brings that client
+        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - its package brings that client
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - of use to the publication alone
 
         run = uuid4().hex
         with StageLocks(locks).alone(repository, stage_id, run=run, leash=UNLEASHED) as turn:
@@ -304,7 +304,7 @@ class RedisServices:
 
 
 def _connect_last_used(redis_url: str, settings: Settings) -> RedisLastUsed:
-    from stagefleet.storages.last_used import RedisLastUsed  # noqa: PLC0415 - as in `_RegistryAccess`
+    from stagefleet.storages.last_used import RedisLastUsed  # noqa: PLC0415 - few commands ask for it
 
     return RedisLastUsed.connect(redis_url, settings)
 

@@ -61,7 +61,6 @@ def main(arguments: list[str]) -> None:
 
 
 def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    # The keeper has one thread, so running code between fork and exec is safe here.
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - the client's own commands, no shell
             command,
@@ -69,7 +68,7 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - see above
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the keeper has one thread: code between fork and exec is safe
         )
 
 
