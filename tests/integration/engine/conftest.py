@@ -9,10 +9,15 @@ import warnings
 
 import pytest
 
+from stagefleet.locks import MemoryLocks
+from stagefleet.manager import StageManager
+from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.runs.book import MemoryBook
 from stagefleet.settings import EngineSettings, HttpSettings, Settings
 from stagefleet.storages.engine import Engine, EngineStorage
+from stagefleet.testing import MemoryLastUsed
 from tests.services import ImageMaker, archive_of, stage_id_of
 
 PROJECT = "app"
@@ -63,6 +68,34 @@ def client(docker_config, cleanup):
     client = RegistryClient(settings, config=docker_config())
     cleanup.callback(client.close)
     return client
+
+
+@pytest.fixture
+def locks(cleanup):
+    locks = MemoryLocks()
+    cleanup.callback(locks.close)
+    return locks
+
+
+@pytest.fixture
+def last_used():
+    return MemoryLastUsed()
+
+
+@pytest.fixture
+def make_host(client, connection, locks, last_used):
+    """Makes what works with the images of an engine; that of the test by default."""
+
+    def make(engine=connection):
+        stages = StageManager(client, MemoryBook())
+        return HostManager(stages, client, engine, host="here", locks=locks, last_used=last_used)
+
+    return make
+
+
+@pytest.fixture
+def host(make_host):
+    return make_host()
 
 
 @pytest.fixture

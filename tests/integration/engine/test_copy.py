@@ -5,36 +5,13 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import EngineError, StageNotFoundError
-from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED
-from stagefleet.runs.book import MemoryBook
-from stagefleet.testing import MemoryLastUsed
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, stage_id_of
 
 APP = DockerDaemon("app")
-
-
-@pytest.fixture
-def locks(cleanup):
-    locks = MemoryLocks()
-    cleanup.callback(locks.close)
-    return locks
-
-
-@pytest.fixture
-def last_used():
-    return MemoryLastUsed()
-
-
-@pytest.fixture
-def host(client, connection, locks, last_used):
-    stages = StageManager(client, MemoryBook())
-    return HostManager(stages, client, connection, host="here", locks=locks, last_used=last_used)
 
 
 def copy(host, source, destination, stage_id, *, verify=False):

@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import ImageInUseError
-from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.registry.leash import UNLEASHED
-from stagefleet.runs.book import MemoryBook
 from stagefleet.use_policy import UsePolicy
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
@@ -19,18 +15,6 @@ from tests.services import stage_id_of
 ONE = StageId.parse(stage_id_of("one"))
 NAME = f"app:{ONE}"
 APP = DockerDaemon("app")
-
-
-@pytest.fixture
-def locks(cleanup):
-    locks = MemoryLocks()
-    cleanup.callback(locks.close)
-    return locks
-
-
-@pytest.fixture
-def host(client, connection, locks):
-    return HostManager(StageManager(client, MemoryBook()), client, connection, host="here", locks=locks)
 
 
 def delete(host, **policy):

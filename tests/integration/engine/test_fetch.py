@@ -14,15 +14,11 @@ from stagefleet.errors import (
     StorageStateChangedError,
     TruncatedError,
 )
-from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.platforms import PlatformChoice
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.registry.transport import Transport
 from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
 from tests.integration.engine.conftest import LABELS, RETRIES
 from tests.services import ImageMaker
 
@@ -44,24 +40,8 @@ class Notes:
 
 
 @pytest.fixture
-def notes():
+def last_used():
     return Notes()
-
-
-@pytest.fixture
-def make_host(client, connection, cleanup, notes):
-    def make(engine=connection):
-        locks = MemoryLocks()
-        cleanup.callback(locks.close)
-        stages = StageManager(client, MemoryBook())
-        return HostManager(stages, client, engine, host="here", locks=locks, last_used=notes)
-
-    return make
-
-
-@pytest.fixture
-def host(make_host):
-    return make_host()
 
 
 @pytest.fixture
@@ -80,16 +60,16 @@ def tags_of(server, path):
         return maker.tags(path)
 
 
-def test_a_stage_comes_from_the_primary_under_its_name(engine, host, repository, push, notes):
+def test_a_stage_comes_from_the_primary_under_its_name(engine, host, repository, push, last_used):
     stage_id, pushed = push("one")
     produced = fetch(host, repository, stage_id)
     assert [f"{repository}:{stage_id}"] == engine.tags()
     assert f"{repository}@{pushed.digest}" == produced.result["repo_digest"]
     assert 0 < produced.bytes <= sum(layer["size"] for layer in pushed.document["layers"])
-    assert [("here", f"{repository}:{stage_id}")] == notes.images
+    assert [("here", f"{repository}:{stage_id}")] == last_used.images
 
 
-def test_a_stage_that_is_there_is_skipped_without_a_request(registry, host, repository, push, notes):
+def test_a_stage_that_is_there_is_skipped_without_a_request(registry, host, repository, push, last_used):
     stage_id, pushed = push("one")
     fetch(host, repository, stage_id)
     registry.forget_requests()
@@ -97,7 +77,7 @@ def test_a_stage_that_is_there_is_skipped_without_a_request(registry, host, repo
     assert produced.skipped
     assert pushed.document["config"]["digest"] == produced.result["image_id"]
     assert [] == registry.requests()
-    assert 2 == len(notes.images)
+    assert 2 == len(last_used.images)
 
 
 def test_the_first_cache_that_has_it_serves_and_those_before_are_refilled(
@@ -270,10 +250,10 @@ def test_many_fetches_of_one_stage_at_once_all_succeed(engine, host, repository,
     assert [f"{repository}:{stage_id}"] == engine.tags()
 
 
-def test_an_engine_as_primary_has_to_have_it(engine, host, push, notes):
+def test_an_engine_as_primary_has_to_have_it(engine, host, push, last_used):
     stage_id, _ = push("one")
     with pytest.raises(StorageStateChangedError):
         fetch(host, DockerDaemon("app"), stage_id)
     engine.import_image(f"app:{stage_id}", labels=LABELS)
     assert fetch(host, DockerDaemon("app"), stage_id).skipped
-    assert [("here", f"app:{stage_id}")] == notes.images
+    assert [("here", f"app:{stage_id}")] == last_used.images

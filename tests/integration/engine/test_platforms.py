@@ -7,16 +7,12 @@ import threading
 import pytest
 
 from stagefleet.errors import ImageInUseError, PlatformMissingError, StorageStateChangedError
-from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.platforms import PlatformChoice
 from stagefleet.records import RecordId
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
 from stagefleet.storages.engine import EngineStorage
 from stagefleet.use_policy import UsePolicy
 from tests.integration.engine.conftest import LABELS
@@ -30,24 +26,9 @@ STAGE = StageId.parse(stage_id_of("many platforms", None))
 
 
 @pytest.fixture
-def locks(cleanup):
-    locks = MemoryLocks()
-    cleanup.callback(locks.close)
-    return locks
-
-
-@pytest.fixture
-def make_host(client, connection, locks):
-    def make(engine=connection):
-        return HostManager(StageManager(client, MemoryBook()), client, engine, host="here", locks=locks)
-
-    return make
-
-
-@pytest.fixture
-def host(make_host, connection):
+def host(host, connection):
     assert "linux/amd64" == str(connection.platform), "these tests take the engine's for granted"
-    return make_host()
+    return host
 
 
 @pytest.fixture

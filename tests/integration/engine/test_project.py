@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import StageNotFoundError
-from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
 from stagefleet.names import DockerDaemon, Repository
@@ -16,9 +15,7 @@ from tests.services import ImageMaker
 
 
 @pytest.fixture
-def manager(client, connection, cleanup):
-    locks = MemoryLocks()
-    cleanup.callback(locks.close)
+def manager(client, connection, locks):
     manager = StageManager(client, MemoryBook(), locks=locks)
     manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
     return manager
