@@ -228,7 +228,10 @@ class RecordRuns(Desk):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete records of any kind, and nothing else: not the custom tag, not the rejected stage."""
+        """Delete records of any kind, and nothing else: not the custom tag, not the rejected stage.
+
+        So a rejection is taken back, and a custom tag kept; `for_each_remove_record` could do neither.
+        """
         parsed = _parse_kind(kind)
         work = RecordWork.of("rm_record", place, parsed, names, {"kind": str(parsed)})
         return self._run(work, on_outcome, arguments)
