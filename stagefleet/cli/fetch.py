@@ -70,11 +70,9 @@ def fetch_stages(
 
     With --project: from the storages of that project of the settings.
     """
-    if project is not None:
-        stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
-        if cache:
-            raise UsageError("--project says which caches there are: leave out --cache")
-    named = opt.read_stage_ids(stage_ids, options.from_file)
+    if project is not None and cache:
+        raise UsageError("--project says which caches there are: leave out --cache")
+    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
     if not named:
         raise UsageError("no stage is named: name stages, or use --from-file")
     wanted = _wanted(platforms, everything=all_platforms)
@@ -164,9 +162,7 @@ class _Fetch:
 def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Roles:
     if project is not None:
         return fleet.roles(project)
-    if repository is None:
-        raise UsageError("Missing argument 'REPO'; or name a project with --project")
-    return Roles.alone(parse_address(repository), caches=tuple(map(Repository.parse, cache or ())))
+    return Roles.alone(parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ())))
 
 
 def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:

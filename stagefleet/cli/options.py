@@ -13,19 +13,29 @@ from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId
 
 __all__ = [
+    "NO_REPOSITORY",
+    "Final",
     "Force",
     "Hosts",
     "Json",
     "Parallel",
     "Project",
     "RemoveContainers",
+    "RepositoryArgument",
     "SkipUsed",
     "StageIdArguments",
+    "of_project",
     "one_host",
     "read_ids",
     "read_stage_ids",
+    "stage_words",
 ]
 
+NO_REPOSITORY = "Missing argument 'REPO'; or name a project with --project"
+RepositoryArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
+]
 StageIdArguments = Annotated[
     list[str] | None,
     typer.Argument(
@@ -44,6 +54,7 @@ Project = Annotated[
     str | None,
     typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
 ]
+Final = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
 Hosts = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,6 +70,29 @@ RemoveContainers = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="With --remove-containers: also those that run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+
+def of_project(project: str | None, option: str) -> str:
+    """The project that an option needs.
+
+    Raises:
+        UsageError: None is named.
+    """
+    if project is None:
+        raise UsageError(f"{option} is of a project: name one with --project")
+    return project
+
+
+def stage_words(repository: str | None, stage_ids: Iterable[str] | None, project: str | None) -> list[str]:
+    """The arguments that are stage ids; with `--project` there is no REPO, and what stands there is one too.
+
+    Raises:
+        UsageError: Neither a repository nor a project is named.
+    """
+    if project is None and repository is None:
+        raise UsageError(NO_REPOSITORY)
+    first = () if project is None or repository is None else (repository,)
+    return [*first, *(stage_ids or ())]
 
 
 def one_host(hosts: Sequence[str] | None) -> str | None:

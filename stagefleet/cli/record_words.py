@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stagefleet.cli.options import NO_REPOSITORY
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, parse_address
@@ -40,7 +41,7 @@ class RecordWords:
         if project is not None and (not first or first in set(RecordKind)):
             return cls(None, RecordKind(first) if first else None, tuple(others))
         if not first:
-            raise UsageError("Missing argument 'REPO'; or name a project with --project")
+            raise UsageError(NO_REPOSITORY)
         address = parse_address(first)
         return cls(address, _parse_kind(others[0]) if others else None, tuple(others[1:]))
 

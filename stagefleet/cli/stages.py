@@ -24,10 +24,6 @@ from stagefleet.use_policy import UsePolicy
 
 __all__ = ["copy_stages", "delete_stages", "list_stages"]
 
-RepositoryArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
-]
 Source = Annotated[
     str | None,
     typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
@@ -45,14 +41,13 @@ FromProject = Annotated[
         show_default=False,
     ),
 ]
-Final = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
 
 
 def list_stages(
-    repository: RepositoryArgument = None,
+    repository: opt.RepositoryArgument = None,
     *,
     project: opt.Project = None,
-    final: Final = False,
+    final: opt.Final = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
     parallel: opt.Parallel = None,
     json: opt.Json = False,
@@ -93,16 +88,10 @@ class _Listed:
 
 def _listed(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Listed:
     if final:
-        repository = str(fleet.final_repository(_required(project, "--final")))
+        repository = str(fleet.final_repository(opt.of_project(project, "--final")))
     elif repository is None and project is None:
-        raise UsageError("Missing argument 'REPO'; or name a project with --project")
+        raise UsageError(opt.NO_REPOSITORY)
     return _Listed(fleet, repository, project or "")
-
-
-def _required(project: str | None, option: str) -> str:
-    if project is None:
-        raise UsageError(f"{option} is of a project: name one with --project")
-    return project
 
 
 def _json_line(description: StageDescription) -> str:
@@ -167,11 +156,11 @@ def _take(project: str, named: list[str] | None, host: str | None, options: RunO
 
 @takes_run_options()
 def delete_stages(
-    repository: RepositoryArgument = None,
+    repository: opt.RepositoryArgument = None,
     stage_ids: opt.StageIdArguments = None,
     *,
     project: opt.Project = None,
-    final: Final = False,
+    final: opt.Final = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
     hosts: opt.Hosts = None,
@@ -184,11 +173,7 @@ def delete_stages(
 
     With --project: out of the project's caches, then out of its primary storage.
     """
-    if project is not None:
-        stage_ids = [word for word in (repository, *(stage_ids or ())) if word is not None]
-    elif repository is None:
-        raise UsageError("Missing argument 'REPO'; or name a project with --project")
-    named = opt.read_stage_ids(stage_ids, options.from_file)
+    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
     if everything and named is not None:
         raise UsageError("--all deletes every stage: leave out --all, or the stage ids")
     if not everything and named is None:
@@ -233,7 +218,7 @@ class _Deletion:
     @classmethod
     def of(cls, fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Deletion:
         if final:
-            where = _required(project, "--final")
+            where = opt.of_project(project, "--final")
             name = str(fleet.final_repository(where))
             return cls(name, where, fleet.plan_delete_final_stage, fleet.for_each_delete_final_stage)
         if project is not None:
