@@ -144,6 +144,16 @@ class _Fetch(_OfProject):
         )
 
 
+class _Describe(_OfProject):
+    stage_ids: Names | None = None
+    host: str | None = None
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        return fleet.for_each_describe_stage(
+            self.where(), self.stage_ids, self.callback, host=self.host, **self.arguments(key)
+        )
+
+
 class _Publish(_OfProject):
     final: RepositoryAddress | None = None
     stage_ids: Names | None = None
@@ -178,6 +188,7 @@ class _RemoveRecords(_Request):
 _REQUESTS: Mapping[str, type[_Request]] = {
     "copy": _Copy,
     "delete": _Delete,
+    "describe": _Describe,
     "fetch": _Fetch,
     "publish": _Publish,
     "remove_records": _RemoveRecords,

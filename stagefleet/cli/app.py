@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import (
+    describe,
     doctor,
     fetch,
     hosts,
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("list")(stages.list_stages)
+app.command("describe")(describe.describe_stages)
 app.command("copy")(stages.copy_stages)
 app.command("delete")(stages.delete_stages)
 app.command("fetch")(fetch.fetch_stages)

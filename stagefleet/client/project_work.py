@@ -20,7 +20,15 @@ from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
 
-__all__ = ["CacheWork", "ProjectDeleteWork", "PublishForecast", "PublishWork", "TakeWork", "final_of"]
+__all__ = [
+    "CacheWork",
+    "DescribeWork",
+    "ProjectDeleteWork",
+    "PublishForecast",
+    "PublishWork",
+    "TakeWork",
+    "final_of",
+]
 
 
 def final_of(roles: Roles) -> Repository:
@@ -117,23 +125,24 @@ class PublishForecast(PublishWork):
 
 
 @dataclass(frozen=True, slots=True)
-class CacheWork:
-    """Copy stages from the primary storage into the caches."""
+class _PrimaryWork:
+    """Work on stages of the primary storage that needs to know no more than the project's storages.
+
+    Attributes:
+        roles: The project's storages.
+        stage_ids: Which, None for all.
+    """
 
     roles: Roles
     stage_ids: tuple[str, ...] | None
 
-    operation = "cache_stage"
-
     @classmethod
-    def of(cls, roles: Roles, stage_ids: StageIds | None) -> CacheWork:
+    def of(cls, roles: Roles, stage_ids: StageIds | None) -> Self:
         """Check the arguments.
 
         Raises:
-            UsageError: A stage id is malformed, or the project has no caches.
+            UsageError: A stage id is malformed.
         """
-        if not roles.caches:
-            raise UsageError(f"project {roles.project} has no caches: set projects.{roles.project}.caches")
         return cls(roles, parse_stage_ids(stage_ids))
 
     @property
@@ -142,7 +151,7 @@ class CacheWork:
         return self.roles.as_options()
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """All that the primary has: a cache that is down must not keep the run from starting.
+        """What is named, or all that the primary has: a cache that is down must not keep a run from starting.
 
         Raises:
             StagesMissingError: Stages were named that the primary does not have.
@@ -151,17 +160,42 @@ class CacheWork:
         return Plan(_wanted(catalogue, self.roles.primary, self.stage_ids))
 
 
-@dataclass(frozen=True, slots=True)
-class TakeWork:
+class DescribeWork(_PrimaryWork):
+    """Describe stages of the primary storage, through the caches."""
+
+    __slots__ = ()
+
+    operation = "describe_stage"
+
+
+class CacheWork(_PrimaryWork):
+    """Copy stages from the primary storage into the caches."""
+
+    __slots__ = ()
+
+    operation = "cache_stage"
+
+    @classmethod
+    def of(cls, roles: Roles, stage_ids: StageIds | None) -> Self:
+        """Check the arguments.
+
+        Raises:
+            UsageError: A stage id is malformed, or the project has no caches.
+        """
+        if not roles.caches:
+            raise UsageError(f"project {roles.project} has no caches: set projects.{roles.project}.caches")
+        return super().of(roles, stage_ids)
+
+
+class TakeWork(_PrimaryWork):
     """Copy stages that the primary storage lacks out of the secondary ones."""
 
-    roles: Roles
-    stage_ids: tuple[str, ...] | None
+    __slots__ = ()
 
     operation = "take_stage"
 
     @classmethod
-    def of(cls, roles: Roles, stage_ids: StageIds | None) -> TakeWork:
+    def of(cls, roles: Roles, stage_ids: StageIds | None) -> Self:
         """Check the arguments.
 
         Raises:
@@ -171,12 +205,7 @@ class TakeWork:
             raise UsageError(
                 f"project {roles.project} has no secondary storages: set projects.{roles.project}.secondaries"
             )
-        return cls(roles, parse_stage_ids(stage_ids))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As in `Work`."""
-        return self.roles.as_options()
+        return super().of(roles, stage_ids)
 
     def plan(self, catalogue: Catalogue) -> Plan:
         """Choose a stage for each digest that the primary lacks: the oldest of the first that has one.
@@ -214,23 +243,12 @@ class TakeWork:
         return Plan(bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
 
 
-@dataclass(frozen=True, slots=True)
-class ProjectDeleteWork:
+class ProjectDeleteWork(_PrimaryWork):
     """Delete stages out of a project's caches and its primary storage."""
 
-    roles: Roles
-    stage_ids: tuple[str, ...] | None
+    __slots__ = ()
 
     operation = "delete_stage"
-
-    @classmethod
-    def of(cls, roles: Roles, stage_ids: StageIds | None) -> ProjectDeleteWork:
-        """Check the arguments.
-
-        Raises:
-            UsageError: A stage id is malformed.
-        """
-        return cls(roles, parse_stage_ids(stage_ids))
 
     @property
     def options(self) -> dict[str, Any]:

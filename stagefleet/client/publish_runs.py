@@ -7,6 +7,7 @@ from typing import Unpack
 from stagefleet.client.arguments import HostArguments
 from stagefleet.client.project_work import (
     CacheWork,
+    DescribeWork,
     ProjectDeleteWork,
     PublishForecast,
     PublishWork,
@@ -21,11 +22,11 @@ from stagefleet.runs.model import Run
 __all__ = ["PublishRuns"]
 
 
-ProjectWork = PublishWork | CacheWork | TakeWork | ProjectDeleteWork
+ProjectWork = DescribeWork | PublishWork | CacheWork | TakeWork | ProjectDeleteWork
 
 
 class PublishRuns(Projects):
-    """Stages of a project published, put into caches, taken from secondaries, deleted everywhere.
+    """Stages of a project described, published, put into caches, taken from secondaries, deleted everywhere.
 
     A project is the name of one in the settings, or `Roles` that say which storages it has. Every
     `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`,
@@ -33,6 +34,29 @@ class PublishRuns(Projects):
     `for_each_copy_stage` does. None in place of stage ids is all of them. Every `plan_...` says what the run
     of that name would do; it changes nothing, and needs Redis only where it has to find a host.
     """
+
+    def for_each_describe_stage(
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        on_outcome: OnOutcome | None = None,
+        **arguments: Unpack[HostArguments],
+    ) -> Run:
+        """Describe stages of the primary storage, through the caches; the result is the description.
+
+        The fleet remembers each: `describe_stages` and `describe_project_stages` find it afterwards. What
+        cannot be described fails. For a storage by itself, the final one too, hand in `Roles.alone(storage)`.
+        """
+        return self._for_project(
+            project, DescribeWork.of(self.roles(project), stage_ids), on_outcome, arguments
+        )
+
+    def plan_describe_stage(
+        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+    ) -> Plan:
+        """See the class."""
+        work = DescribeWork.of(self.roles(project), stage_ids)
+        return self._plan(work, work.roles.primary, host)
 
     def for_each_publish_stage(
         self,

@@ -92,6 +92,15 @@ def test_a_publication_and_a_removal_of_records_are_started_and_told_of(post, cl
         assert [pushed.tag] == maker.tags("app/stages") == maker.tags("app/final")
 
 
+def test_descriptions_are_told_as_results(post, client, registry, receiver):
+    (pushed,) = push_stages(registry, "app/stages", 1)
+    repository = f"{registry.host}/app/stages"
+    task = post(operation="describe", primary=repository, on_outcome_url=f"{receiver.url}/outcome")
+    (call, *_) = receiver.wait_for(lambda calls: calls)
+    assert f"{repository}@{pushed.digest}" == call.message["data"]["outcome"]["result"]["repo_digest"]
+    assert "describe_stage" == run_under(client, task).order.operation
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -100,6 +109,7 @@ def test_a_publication_and_a_removal_of_records_are_started_and_told_of(post, cl
         ({"operation": "purge", "project": "app", "yes": True}, "operation"),
         ({"operation": "fetch", "primary": "a.test/app", "stage_ids": ["x"], "final": "b.test/app"}, "final"),
         ({"operation": "publish", "primary": "A B"}, "primary"),
+        ({"operation": "describe", "primary": "a.test/app", "hosts": ["one"]}, "hosts"),
         ({"operation": "remove_records", "repository": "a.test/app", "kind": "tag", "ids": ["a"]}, "kind"),
         ({"operation": "remove_records", "repository": "a.test/app", "kind": "custom-tag"}, "ids"),
         ({"operation": "copy", "source": "a.test/app"}, "destination"),
@@ -129,6 +139,8 @@ def test_wrong_arguments_are_refused_by_name(arguments, name):
         ({"operation": "fetch", "primary": "a.test/app", "stage_ids": [STAGE]}, "hosts"),
         ({"operation": "delete", "repository": "docker-daemon:app", "stage_ids": [STAGE]}, "hosts"),
         ({"operation": "publish", "primary": "docker-daemon:app", "final": "a.test/app"}, "hosts"),
+        ({"operation": "describe", "primary": "docker-daemon:app", "stage_ids": [STAGE]}, "hosts"),
+        ({"operation": "describe"}, "project"),
         ({"operation": "publish", "final": "a.test/app"}, "project"),
         ({"operation": "publish", "project": "app", "primary": "a.test/app"}, "project"),
     ],

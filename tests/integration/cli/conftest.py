@@ -32,6 +32,13 @@ def environment(tmp_path):
 
 
 @pytest.fixture
+def fleet(environment, redis_server, make_workers):
+    """Commands find a Redis, and a worker listens there."""
+    make_workers(redis_server.url, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"]})
+    environment["STAGEFLEET_REDIS_URL"] = redis_server.url
+
+
+@pytest.fixture
 def start(environment, tmp_path):
     """Starts a command; what a test leaves running is killed."""
     started = []

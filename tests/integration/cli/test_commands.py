@@ -83,11 +83,6 @@ class TestEmbedded:
 
 
 class TestFleet:
-    @pytest.fixture
-    def fleet(self, environment, redis_server, make_workers):
-        make_workers(redis_server.url, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"]})
-        environment["STAGEFLEET_REDIS_URL"] = redis_server.url
-
     def test_a_detached_run_is_watched_from_elsewhere(
         self, command, fleet, registry, source, destination, push_stages, digests_in
     ):

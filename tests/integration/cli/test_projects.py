@@ -120,6 +120,28 @@ def test_listing_a_project_describes_through_its_caches(command, registry, setti
     assert [] == [path for path in asked if "/app/cache/" not in path]
 
 
+def test_a_project_is_described_through_its_caches_and_its_final_storage_by_itself(
+    command, registry, settings_file
+):
+    settings_file()
+    stages = push_everywhere(registry, 2, "app/stages", "app/cache", "app/final")
+    registry.forget_requests()
+    primary = command("describe", "--project", "app", "--json")
+    assert (0, 2) == (primary.code, primary.objects[-1]["succeeded"])
+    assert {f"{registry.host}/app/stages@{digest}" for digest in stages.values()} == {
+        outcome["result"]["repo_digest"] for outcome in primary.objects[:-1]
+    }
+    asked = [path for _, path, _ in registry.requests() if "/blobs/" in path]
+    assert {"/v2/app/cache"} == {path.partition("/blobs/")[0] for path in asked}
+
+    named, _ = stages
+    final = command("describe", "--project", "app", "--final", named, "--json")
+    assert (0, [f"{registry.host}/app/final:{named}"]) == (
+        final.code,
+        [outcome["result"]["name"] for outcome in final.objects[:-1]],
+    )
+
+
 def test_projects_shows_the_state_of_each_storage(command, registry, settings_file, push_stages):
     settings_file()
     push_stages(registry, "app/stages", 2)

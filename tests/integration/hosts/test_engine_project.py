@@ -181,6 +181,19 @@ class TestCommands:
         ]
         assert [] == engines["one"].tags()
 
+    def test_stages_are_described_by_the_engine_of_the_host_that_is_named(self, command, objects, engines):
+        image_id = engines["two"].import_image(f"app:{FREE}", labels={"werf": "app"})
+        (described, _) = objects("describe", APP, FREE, "--host", "two")
+
+        assert ("two", f"app:{FREE}", image_id) == (
+            described["host"],
+            described["result"]["name"],
+            described["result"]["image_id"],
+        )
+        code, out, err = command("describe", APP, FREE)
+        assert (2, "") == (code, out)
+        assert f"{APP} does not have {FREE}" in err
+
     def test_stages_are_published_out_of_the_engine_of_the_host_that_is_named(
         self, command, objects, engines, registry
     ):

@@ -21,6 +21,15 @@ import pytest
         (["list", "--final", "127.0.0.1:5/app"], "name one with --project"),
         (["list", "--project", "bare", "127.0.0.1:5/app"], "leave out"),
         (["delete", "--project", "bare"], "no stage is named"),
+        (["describe"], "Missing argument 'REPO'; or name a project with --project"),
+        (["describe", "--project", "bare", "127.0.0.1:9/app"], "is no stage id"),
+        (["describe", "--project", "bare", ""], "is no stage id"),
+        (["describe", "--project", "bare", "--final"], "no final storage"),
+        (["describe", "--final", "127.0.0.1:9/app"], "name one with --project"),
+        (["describe", "--project", "other"], "no project 'other'"),
+        (["describe", "127.0.0.1:9/app", "--host", "one"], "registries have no hosts"),
+        (["describe", "docker-daemon:app", "--host", "one", "--host", "two"], "name one with --host"),
+        (["fetch"], "Missing argument 'REPO'; or name a project with --project"),
     ],
 )
 def test_wrong_use_is_refused_before_anything_starts(command, tmp_path, arguments, words):

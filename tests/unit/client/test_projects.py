@@ -8,6 +8,7 @@ from stagefleet import Fleet
 from stagefleet.client.host_work import OnHostWork
 from stagefleet.client.project_work import (
     CacheWork,
+    DescribeWork,
     ProjectDeleteWork,
     PublishForecast,
     PublishWork,
@@ -89,16 +90,22 @@ class TestPublishing:
             publish(roles=BARE)
 
 
-class TestCaching:
-    def test_no_cache_is_asked_before_the_run(self):
+@pytest.mark.parametrize("work", [DescribeWork, CacheWork])
+class TestOfThePrimary:
+    def test_no_cache_is_asked_before_the_run(self, work):
         lists = tag_lists(primary=[stage(1)])
-        assert [stage(1)] == list(CacheWork.of(ROLES, None).plan(lists).items)
+        assert [stage(1)] == list(work.of(ROLES, None).plan(lists).items)
         assert [str(PRIMARY)] == lists.read
 
-    def test_a_named_stage_has_to_be_there(self):
+    def test_a_named_stage_has_to_be_there(self, work):
         with pytest.raises(StagesMissingError):
-            CacheWork.of(ROLES, [stage(2)]).plan(tag_lists(primary=[stage(1)]))
+            work.of(ROLES, [stage(2)]).plan(tag_lists(primary=[stage(1)]))
 
+    def test_the_tasks_get_the_roles(self, work):
+        assert ROLES == Roles.of_options(work.of(ROLES, None).options)
+
+
+class TestCaching:
     def test_a_project_without_caches_is_refused(self):
         with pytest.raises(UsageError, match="no caches"):
             CacheWork.of(BARE, None)
@@ -182,3 +189,10 @@ class TestFleet:
             runs = [fleet.for_each_publish_stage("app", parallel=n, detach=True) for n in (None, 7)]
         assert [3, 7] == [run.order.parallel for run in runs]
         assert {"publish_stage"} == {run.order.operation for run in runs}
+
+    def test_a_plan_to_describe_starts_nothing_and_takes_no_host_for_a_registry(self, services):
+        with Fleet(services) as fleet:
+            assert [stage(1)] == list(fleet.plan_describe_stage("app").items)
+            with pytest.raises(UsageError, match="registries have no hosts"):
+                fleet.plan_describe_stage("app", host="builder")
+            assert [] == list(fleet.runs())

@@ -28,6 +28,7 @@ METHODS = {
     "for_each_delete_rejected_stage": (PLACE, STAGES),
     "for_each_delete_stage": (PLACE, STAGES),
     "for_each_delete_stage_custom_tag": (PLACE, ["latest"]),
+    "for_each_describe_stage": (ROLES, STAGES),
     "for_each_fetch_stage": (PLACE, STAGES),
     "for_each_get_import_metadata": (PLACE, ["0f" * 32]),
     "for_each_get_stage_custom_tag_metadata": (PLACE, ["latest"]),

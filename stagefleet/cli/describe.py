@@ -1,0 +1,53 @@
+"""`stagefleet describe`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.following import leave_or_follow
+from stagefleet.cli.report import print_plan
+from stagefleet.cli.run_options import RunOptions, takes_run_options
+from stagefleet.cli.session import say
+from stagefleet.client import Fleet
+from stagefleet.names import parse_address
+from stagefleet.roles import Roles
+
+__all__ = ["describe_stages"]
+
+
+@takes_run_options()
+def describe_stages(
+    repository: opt.RepositoryArgument = None,
+    stage_ids: opt.StageIdArguments = None,
+    *,
+    project: opt.Project = None,
+    final: opt.Final = False,
+    hosts: opt.Hosts = None,
+    options: RunOptions,
+) -> None:
+    """Let the fleet describe stages, all when none is named.
+
+    With --json the results are the descriptions. The fleet remembers them, so that list -l asks for none of
+    them again. With --project: the stages of the project's primary storage, through its caches.
+    """
+    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
+    host = opt.one_host(hosts)
+    with options.open_fleet() as fleet:
+        which = _choose(fleet, repository, project, final=final)
+        if options.dry_run:
+            print_plan(fleet.plan_describe_stage(which, named, host=host), as_json=options.json)
+            return
+        if project is not None and options.parallel is None:
+            options = replace(options, parallel=fleet.settings.project(project).parallel)
+        run = fleet.for_each_describe_stage(which, named, options.callback, host=host, **options.arguments)
+        if not run.total:
+            say("there is nothing to describe")
+        leave_or_follow(fleet, run, options)
+
+
+def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Roles:
+    """The project that the command means; a storage by itself is one of its own."""
+    if final:
+        return Roles.alone(fleet.final_repository(opt.of_project(project, "--final")))
+    return Roles.alone(parse_address(repository or "")) if project is None else project
