@@ -4,6 +4,10 @@ kombu (5.7.0) reads the answer of the pending BRPOP when it closes a channel, an
 escape. After a restart of Redis the error escapes from the very code that was to clean up, and the worker
 dies (``'NoneType' object has no attribute 'hostname'``); reported in other shapes as celery #8091, #8947.
 
+It notes each message that a worker has as unacknowledged, and strikes it out again: two transactions. What
+the ledger publishes is transient (AMQP 0-9-1, basic, delivery-mode 1): a hint, published again if nobody
+claims it. A worker keeps account of those in memory alone (docs/adr/0004), and notes the others as ever.
+
 It also makes a client for each message that it takes and for each that it acknowledges. A client is a handle
 on the pool of connections, and redis-py (8.1) fills a table of some 250 answers for each: a third of what a
 worker's main loop did.
@@ -15,18 +19,75 @@ from contextlib import suppress
 from typing import Any
 
 from kombu.connection import Connection
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.entity import TRANSIENT_DELIVERY_MODE
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 
-__all__ = ["BriskConnection", "MendedChannel", "MendedTransport", "install"]
+__all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "install"]
 
 _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 5}  # seconds
 
 
+class FrugalQoS(kombu_redis.QoS):
+    """What is delivered and not acknowledged yet: in Redis only what nobody else would mend."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message that was delivered."""
+        if _is_transient(message):
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Strike a message out."""
+        if self._holds_transient(delivery_tag):
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Strike a message out, or put it back behind the others."""
+        if not self._holds_transient(delivery_tag):
+            super().reject(delivery_tag, requeue=requeue)
+            return
+        if requeue:
+            with self.channel.conn_or_acquire() as client:
+                self._put_back(self._delivered[delivery_tag], client, leftmost=True)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put back what was delivered and not acknowledged, to be taken next."""
+        tags = [tag for tag in self._delivered if self._holds_transient(tag)]
+        transient = [self._delivered.pop(tag) for tag in tags]  # what cannot be put back, the ledger mends
+        with self.channel.conn_or_acquire(client) as connected:
+            for message in transient:
+                self._put_back(message, connected)
+            super().restore_unacked(connected)
+
+    def _holds_transient(self, delivery_tag: str) -> bool:
+        message = self._delivered.get(delivery_tag)
+        return message is not None and _is_transient(message)
+
+    def _put_back(self, message: Any, client: Any, *, leftmost: bool = False) -> None:
+        delivery = message.delivery_info
+        self.channel._do_restore_message(  # noqa: SLF001 - kombu's own way back, which has no public name
+            message._raw,  # noqa: SLF001 - the message as it came
+            delivery["exchange"],
+            delivery["routing_key"],
+            client,
+            leftmost,
+        )
+
+
+def _is_transient(message: Any) -> bool:
+    return bool(message.properties.get("delivery_mode") == TRANSIENT_DELIVERY_MODE)
+
+
 class MendedChannel(kombu_redis.Channel):
     """A channel that is closed even when its connection is broken, and keeps its client."""
 
+    QoS = FrugalQoS
     _kept_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature

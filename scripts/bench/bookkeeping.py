@@ -71,7 +71,8 @@ def _submit(ledger: RedisLedger, callback: Callback) -> str:
 
 def _bare_seconds(redis: RedisServer, settings: Settings) -> float:
     client, key = redis.client(), queue_key(settings.key_prefix, BARE)
-    template = message_template(BARE)
+    # as Celery sends it: persistent, to be noted as unacknowledged
+    template = message_template(BARE).replace('"delivery_mode":1', '"delivery_mode":2')
     messages = [
         template.replace("@TASK@", f"bare.{number}").replace("@INDEX@", str(number))
         for number in range(ITEMS)

@@ -54,6 +54,8 @@ QUEUES: dict[str, str] = {
 
 _HOST_PREFIX = "host."
 _VISIBILITY_TIMEOUT_SECONDS = 3600
+_TRANSIENT = 1
+"""AMQP's mark of a message that need not be kept: what is lost, the ledger publishes again."""
 
 
 def queue_of(operation: str) -> str:
@@ -99,8 +101,8 @@ def broker_options(prefix: str) -> dict[str, Any]:
     """Celery's `broker_transport_options`.
 
     A dead link is noticed (kombu has no socket time-out by default), queues take turns, and there are no
-    priorities: each would be a list of its own. The visibility timeout only puts doubles of long work
-    into the queue, which claims make harmless.
+    priorities: each would be a list of its own. The visibility timeout is for what a person or a
+    program enqueues; the ledger's own messages have none (docs/adr/0004).
     """
     return {
         "visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS,
@@ -159,7 +161,7 @@ def _template(operation: str, arguments: dict[str, str], shown: tuple[str, ...] 
         "properties": {
             "correlation_id": "@TASK@",
             "reply_to": "",
-            "delivery_mode": 2,
+            "delivery_mode": _TRANSIENT,
             "delivery_info": {"exchange": "", "routing_key": "@QUEUE@"},
             "priority": 0,
             "delivery_tag": "@TASK@",
