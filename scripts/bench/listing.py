@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +11,10 @@ from scripts.bench.figures import Figures, median_of, seconds_of
 from scripts.bench.many_tags import REPOSITORY, STAGES, fill
 from stagefleet import Fleet, Settings, StageDescription
 from stagefleet.storages.descriptions import RedisDescriptions
-from tests.services import RedisServer, RegistryServer, clean_environment
+from tests.services import RedisServer, RegistryServer, clean_environment, stagefleet_command
 
 __all__ = ["measure_listing"]
 
-_COMMAND = (sys.executable, "-I", "-c", "from stagefleet.cli import main; main()")
 _LABELS = {
     "werf": "app",
     "werf-version": "v2.10.0",
@@ -87,7 +85,7 @@ def _remember(fleet: Fleet, redis_url: str, repository: str) -> None:
 def _list(redis_url: str, repository: str, folder: Path) -> bytes:
     """Run the command as a person does: bytecode is kept and output buffered, as `-I` reads no PYTHON*."""
     environment = clean_environment(STAGEFLEET_REDIS_URL=redis_url)
-    arguments = (*_COMMAND, "list", repository, "-l", "--json")
+    arguments = stagefleet_command("list", repository, "-l", "--json")
     done = subprocess.run(arguments, env=environment, cwd=folder, stdout=subprocess.PIPE, check=True)  # noqa: S603 - our own command
     return done.stdout
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from stagefleet.errors import NotFoundError
-from stagefleet.manager.outages import CacheOutages
+from stagefleet.manager.eviction import Deletes
 from stagefleet.manager.produced import Produced
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.registry import RegistryClient
@@ -42,12 +42,8 @@ class Host(Protocol):
         """Copy a stage out of the engine or into it."""
 
 
-class Stages(Protocol):
+class Stages(Deletes, Protocol):
     """What is asked of the storage manager."""
-
-    @property
-    def outages(self) -> CacheOutages:
-        """The caches that are left alone."""
 
     @property
     def has_host(self) -> bool:
@@ -71,17 +67,6 @@ class Stages(Protocol):
         leash: Leash,
     ) -> Produced:
         """Copy one stage from registry to registry."""
-
-    def delete_stage(
-        self,
-        repository: Repository,
-        stage_id: StageId,
-        *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash,
-    ) -> Produced:
-        """Delete one stage, and no tag that nobody asked for."""
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Raise `StageNotFoundError` for a stage that is rejected."""

@@ -1,6 +1,5 @@
 """Workers that die where they are told to, on a Redis that keeps what it holds and links that break."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 
 from stagefleet.settings import RunSettings, Settings, WorkerSettings
 from tests.integration.workers.conftest import Fleet, Workers
+from tests.services import setting_variables
 
 SCRIPT = Path(__file__).with_name("faulty_worker.py")
 
@@ -58,8 +58,7 @@ def fleet(redis_server, settings, cleanup):
 
 @pytest.fixture
 def make_faulty_workers(settings, tmp_path, cleanup):
-    sections = settings.model_dump(mode="json", include={"runs", "worker"})
-    variables = {f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in sections.items()}
+    variables = setting_variables(settings, "runs", "worker")
 
     def make(redis_url):
         workers = FaultyWorkers(redis_url, tmp_path, variables)

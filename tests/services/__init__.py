@@ -5,7 +5,7 @@ and each ends with the process that started it, however that one ends.
 """
 
 from tests.services.engine import DockerEngine, archive_of
-from tests.services.environment import clean_environment
+from tests.services.environment import clean_environment, setting_variables, stagefleet_command
 from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
 from tests.services.processes import (
     Program,
@@ -43,5 +43,7 @@ __all__ = [
     "make_workspace",
     "push_image",
     "push_index",
+    "setting_variables",
     "stage_id_of",
+    "stagefleet_command",
 ]

@@ -1,10 +1,19 @@
-"""The environment of what tests, demo and bench start."""
+"""How `stagefleet` is called by tests, demo and bench, and the environment of what they start."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 
-__all__ = ["clean_environment", "search_path"]
+from stagefleet.settings import Settings
+
+__all__ = ["clean_environment", "search_path", "setting_variables", "stagefleet_command"]
+
+
+def stagefleet_command(*arguments: object) -> list[str]:
+    """The command of this checkout; no package in the current directory comes before ours."""
+    return [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *map(str, arguments)]
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -17,6 +26,12 @@ def clean_environment(**more: str) -> dict[str, str]:
         name: text for name, text in os.environ.items() if not name.upper().startswith("STAGEFLEET_")
     }
     return inherited | more
+
+
+def setting_variables(settings: Settings, *sections: str) -> dict[str, str]:
+    """Sections of settings, as the variables that a process reads them from."""
+    document = settings.model_dump(mode="json", include=set(sections))
+    return {f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in document.items()}
 
 
 def search_path() -> str:

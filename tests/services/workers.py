@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +13,8 @@ from typing import Self
 
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
-from tests.services.environment import clean_environment
+from tests.services.environment import clean_environment, stagefleet_command
 from tests.services.processes import Program, ServiceStartError, wait_until
-
-_ARGUMENTS = ("-I", "-c", "from stagefleet.cli import main; main()", "worker")
 
 
 class Workers:
@@ -68,7 +65,7 @@ class Workers:
         for number in range(self._commands):
             self.programs.append(
                 Program(
-                    [sys.executable, *_ARGUMENTS, *self._options],
+                    stagefleet_command("worker", *self._options),
                     folder=self._folder,
                     name=f"worker-{len(self.programs)}-{number}",
                     environment=self._environment,

@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import sys
 from collections import Counter
 
 import pytest
 
-from tests.services import clean_environment
+from tests.services import clean_environment, stagefleet_command
 from tests.services.images import push_stages
 
 
@@ -18,7 +17,7 @@ def command(redis_server, started, tmp_path):
 
     def command(*arguments):
         return subprocess.run(
-            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *arguments],
+            stagefleet_command(*arguments),
             env=environment,
             cwd=tmp_path,
             capture_output=True,

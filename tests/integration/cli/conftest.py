@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 
-from tests.services import ImageMaker, clean_environment, stage_id_of
+from tests.services import ImageMaker, clean_environment, stage_id_of, stagefleet_command
 
 WAIT_SECONDS = 60
 
@@ -45,7 +44,7 @@ def start(environment, tmp_path):
 
     def start(*arguments, **variables):
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *map(str, arguments)],
+            stagefleet_command(*arguments),
             env=environment | variables,
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,

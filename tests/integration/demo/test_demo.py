@@ -16,7 +16,14 @@ from docker.errors import DockerException
 
 from scripts.demo.fleet import DemoFleet
 from scripts.demo.shell import Shell
-from tests.services import DockerEngine, ImageMaker, Program, ServiceMissingError, ServiceStartError
+from tests.services import (
+    DockerEngine,
+    ImageMaker,
+    Program,
+    ServiceMissingError,
+    ServiceStartError,
+    stagefleet_command,
+)
 from tests.services.processes import find_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -124,7 +131,7 @@ def test_the_demo_checks_all_it_says_in_under_forty_lines_can_be_kept_and_leaves
     machines = re.findall(r"docker -H (unix://\S+)", help_text)
     assert [fetched] * (2 if engines_start else 0) == list(map(images_of, machines))
     shown = subprocess.run(
-        [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", "runs", "list"],
+        stagefleet_command("runs", "list"),
         env={"PATH": os.environ["PATH"], "STAGEFLEET_REDIS_URL": variables["STAGEFLEET_REDIS_URL"]},
         check=True,
         capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from queue import Queue
@@ -14,7 +13,14 @@ import pytest
 
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import HttpSettings, RunSettings, Settings
-from tests.services import ImageMaker, RegistryServer, clean_environment, stage_id_of
+from tests.services import (
+    ImageMaker,
+    RegistryServer,
+    clean_environment,
+    setting_variables,
+    stage_id_of,
+    stagefleet_command,
+)
 
 LIMIT_SECONDS = 40.0
 STAGES = 200
@@ -41,7 +47,7 @@ class Command:
 
     def __init__(self, environment: dict[str, str], cwd: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *arguments],
+            stagefleet_command(*arguments),
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -133,12 +139,11 @@ def redis_server(make_redis):
 @pytest.fixture
 def environment(redis_server, tmp_path):
     """Nothing of the user's; short leases, so that what is lost comes back within seconds."""
-    sections = SETTINGS.model_dump(mode="json", include={"http", "runs"})
     return clean_environment(
         HOME=str(tmp_path),
         DOCKER_CONFIG=str(tmp_path),
         STAGEFLEET_REDIS_URL=redis_server.url,
-        **{f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in sections.items()},
+        **setting_variables(SETTINGS, "http", "runs"),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from tests.services import (
     archive_of,
     clean_environment,
     stage_id_of,
+    stagefleet_command,
 )
 from tests.services.receiver import SECRET
 
@@ -130,7 +130,7 @@ def start_command(redis_server, engines, tmp_path):
 
     def start(*arguments):
         process = subprocess.Popen(
-            [sys.executable, "-I", "-c", "from stagefleet.cli import main; main()", *map(str, arguments)],
+            stagefleet_command(*arguments),
             env=environment,
             cwd=tmp_path,
             stdin=subprocess.PIPE,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
-from tests.services import ImageMaker, clean_environment, push_image, stage_id_of
+from tests.services import ImageMaker, clean_environment, push_image, stage_id_of, stagefleet_command
 
-COMMAND = ("-I", "-c", "from stagefleet.cli import main; main()")
 USERS = {"ci": "right"}
 
 
@@ -23,7 +21,7 @@ def command(tmp_path, config_file):
 
     def command(*arguments):
         return subprocess.run(
-            [sys.executable, *COMMAND, *arguments],
+            stagefleet_command(*arguments),
             env=environment,
             cwd=tmp_path,
             check=False,

@@ -1,8 +1,9 @@
-"""What is started knows nothing of this process's settings."""
+"""What is started knows nothing of this process's settings, and everything of those that it is given."""
 
 from __future__ import annotations
 
-from tests.services import clean_environment
+from stagefleet.settings import RunSettings, Settings
+from tests.services import clean_environment, setting_variables
 
 
 def test_settings_are_left_behind_however_they_are_written(monkeypatch):
@@ -14,3 +15,10 @@ def test_settings_are_left_behind_however_they_are_written(monkeypatch):
         name: text for name, text in environment.items() if name.upper().startswith("STAGEFLEET_")
     }
     assert ("/nonexistent", "the user's") == (environment["HOME"], environment["DOCKER_CONFIG"])
+
+
+def test_settings_are_read_back_from_their_variables(monkeypatch):
+    settings = Settings(runs=RunSettings(parallel=3, lease_seconds=7))
+    for name, text in setting_variables(settings, "runs").items():
+        monkeypatch.setenv(name, text)
+    assert settings.runs == Settings().runs

@@ -16,7 +16,7 @@ from stagefleet.runs.coordinator import watch
 from stagefleet.runs.model import Order, Outcome, Run
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings, WorkerSettings
-from tests.services import clean_environment
+from tests.services import clean_environment, setting_variables
 
 SCRIPT = Path(__file__).with_name("noop_worker.py")
 LIMIT_SECONDS = 40.0
@@ -131,8 +131,7 @@ def fleet(redis_server, settings):
 
 @pytest.fixture
 def workers(redis_server, settings, tmp_path):
-    sections = settings.model_dump(mode="json", include={"runs", "worker"})
-    variables = {f"STAGEFLEET_{name.upper()}": json.dumps(section) for name, section in sections.items()}
+    variables = setting_variables(settings, "runs", "worker")
     workers = Workers(redis_server.url, tmp_path / "worker.log", variables)
     yield workers
     workers.close()
