@@ -29,9 +29,7 @@ check: ## style, types, and the direction of imports
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 
 lock: ## write requirements.lock anew
-	@scripts/setup.sh
-	@.tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
-		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@scripts/setup.sh lock
 
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
+#   scripts/setup.sh lock       the same, and requirements.lock written anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,11 +50,13 @@ fi
 if [ ! -x .tools/bin/uv ]; then
     say "installing uv into .tools"
     "$interpreter" -m venv .tools
-    .tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir uv
 fi
 
 # A network may sign with a certificate of its own: believe whom the system believes, as pip does.
 [ ! -s /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"
+
+export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.tools/cache}" # nothing outside the checkout
 
 stamp=.venv/.installed
 wanted=$(cat requirements.lock pyproject.toml | sha256sum)
@@ -65,6 +68,10 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     printf '%s' "$wanted" > "$stamp"
 fi
 
-if [ "${1:-}" = services ]; then
-    install docker-registry=docker-registry dockerd=docker.io busybox=busybox-static
-fi
+case "${1:-}" in
+    services) install docker-registry=docker-registry dockerd=docker.io busybox=busybox-static ;;
+    lock)
+        .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
+            --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+        ;;
+esac
