@@ -47,13 +47,13 @@ class Machine:
         folder.mkdir(parents=True, exist_ok=True)
         self.add("uv", f'[ "$1" = venv ] && mkdir -p {self.checkout}/.venv/bin; true', folder)
 
-    def set_up(self, *arguments):
+    def set_up(self, *arguments, **environment):
         """Run set-up; returns its exit status, what it said, and the calls that it made."""
         self._calls.write_text("")
         done = subprocess.run(
             ["bash", "scripts/setup.sh", *arguments],
             cwd=self.checkout,
-            env={"PATH": str(self._bin), "HOME": os.devnull},
+            env={"PATH": str(self._bin), "HOME": os.devnull, **environment},
             capture_output=True,
             text=True,
             timeout=30,
@@ -81,6 +81,34 @@ def test_packages_are_installed_from_the_lock_with_hashes_checked(machine):
     assert sync.endswith("requirements.lock")
     (own,) = [call for call in calls if call.startswith("uv pip install")]
     assert "--no-deps" in own
+
+
+@pytest.mark.parametrize("chosen", [None, "/elsewhere"])
+def test_uv_keeps_its_cache_in_the_checkout_unless_told_where(machine, chosen):
+    note = f'echo "cache $UV_CACHE_DIR" >> "{machine.checkout}/../calls"; true'
+    machine.add("uv", note, machine.checkout / ".tools/bin")
+    environment = {} if chosen is None else {"UV_CACHE_DIR": chosen}
+    _, _, calls = machine.set_up(**environment)
+    assert {f"cache {chosen or machine.checkout / '.tools/cache'}"} == {
+        call for call in calls if call.startswith("cache")
+    }
+
+
+def test_uv_believes_the_certificates_of_the_system(machine):
+    if not Path("/etc/ssl/certs/ca-certificates.crt").exists():
+        pytest.skip("this system has no list of certificates")
+    note = f'echo "system $UV_SYSTEM_CERTS" >> "{machine.checkout}/../calls"; true'
+    machine.add("uv", note, machine.checkout / ".tools/bin")
+    _, _, calls = machine.set_up()
+    assert {"system 1"} == {call for call in calls if call.startswith("system")}
+
+
+def test_a_lock_is_written_with_hashes_and_without_addresses(machine):
+    status, _, calls = machine.set_up("lock")
+    assert 0 == status
+    (compiled,) = [call for call in calls if call.startswith("uv pip compile")]
+    assert {"--generate-hashes", "--no-emit-index-url"} <= set(compiled.split())
+    assert compiled.endswith("-o requirements.lock")
 
 
 def test_a_second_set_up_installs_nothing(machine):
