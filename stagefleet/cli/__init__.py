@@ -29,9 +29,8 @@ def run_command(arguments: Sequence[str]) -> int:
         The exit code: 0 all succeeded or skipped, 1 some items failed, 2 wrong use or configuration,
         3 cancelled, 4 a service is out of reach.
     """
-    # Imported here: an interrupt while modules load ends in one line too.
     try:
-        from stagefleet.cli.app import app  # noqa: PLC0415 - see above
+        from stagefleet.cli.app import app  # noqa: PLC0415 - an interrupt while modules load ends in one line too
 
         code = app(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
         sys.stdout.flush()
@@ -49,7 +48,7 @@ def run_command(arguments: Sequence[str]) -> int:
 def _explain(error: Exception) -> int:
     from typer import Abort, TyperException  # noqa: PLC0415 - loaded already, unless loading failed
 
-    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - as above
+    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - loaded already, unless loading failed
 
     _show_traceback(error)
     match error:
@@ -71,8 +70,8 @@ def _complain(message: str, code: int) -> int:
 
 
 def _show_traceback(error: Exception) -> None:
-    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - see `run_command`
-    from stagefleet.settings import load_settings  # noqa: PLC0415 - see `run_command`
+    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - an interrupt while modules load ends in one line
+    from stagefleet.settings import load_settings  # noqa: PLC0415 - an interrupt while modules load ends in one line
 
     try:
         level = load_settings().log.level
