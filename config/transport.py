@@ -58,6 +58,7 @@ class FrugalQoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any = None) -> None:
         """Put back what was delivered and not acknowledged, to be taken next."""
+        self._flush()  # of what was acknowledged
         tags = [tag for tag in self._delivered if self._holds_transient(tag)]
         transient = [self._delivered.pop(tag) for tag in tags]  # what cannot be put back, the ledger mends
         with self.channel.conn_or_acquire(client) as connected:

@@ -48,9 +48,10 @@ def test_only_a_persistent_message_is_noted_in_redis(broker):
     assert ["order"] == broker.noted()
 
 
-def test_an_acknowledgement_strikes_out_both_kinds(broker):
-    broker.push("hint", TRANSIENT)
-    broker.push("order", PERSISTENT)
+@pytest.mark.parametrize("modes", [(TRANSIENT, PERSISTENT), (PERSISTENT, TRANSIENT)])
+def test_an_acknowledgement_strikes_out_both_kinds(broker, modes):
+    for mode in modes:
+        broker.push(f"message {mode}", mode)
 
     for _ in range(2):
         broker.channel.basic_get(QUEUE).ack()
