@@ -14,13 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts.demo.shell import ClaimError, ensure, tell
+from scripts.demo.shell import INTERRUPTS, ClaimError, ensure, tell
 from scripts.demo.story import Story
 from tests.services import ServiceMissingError, ServiceStartError, make_workspace
 from tests.services.processes import wait_until
 from tests.services.workspace import mounts_under
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GONE_SECONDS = 20
 _INTERRUPTED = 130
 
@@ -28,7 +27,7 @@ _INTERRUPTED = 130
 def main() -> int:
     """Tell the story; returns the exit code, 0 only if all that it says was checked."""
     started_at = time.monotonic()
-    for number in _SIGNALS:
+    for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     status = 0
     try:
@@ -57,7 +56,7 @@ def _perform(folder: Path) -> None:
                     story.explain_use()
                     _wait_for_leave()
             finally:
-                for number in _SIGNALS:  # from here on the end is near, and bounded: it is not interrupted
+                for number in INTERRUPTS:  # from here on the end is near, and bounded: it is not interrupted
                     signal.signal(number, signal.SIG_IGN)
     finally:
         _await_ends(folder)

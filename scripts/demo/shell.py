@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.services import Program, clean_environment
 
-__all__ = ["ClaimError", "Shell", "claim", "ensure", "tell"]
+__all__ = ["INTERRUPTS", "ClaimError", "Shell", "claim", "ensure", "tell"]
 
 _COMMAND_SECONDS = 90
 """The longest that one command may take; a run waits 60 s for a worker before it gives up."""
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a demo before its time."""
 _PROGRESS = re.compile(r"stagefleet: [\d,]+ of [\d,]+ ")
 """A line each ten seconds: only slow machines would show it, and have a longer story than others."""
 
@@ -122,11 +126,26 @@ class Shell:
         return program.printed()
 
     def _start(self, line: str) -> Program:
-        program = Program(
-            ["env", "-C", str(self.folder), "sh", "-c", line],
-            folder=self.folder,
-            name=f"command-{next(self._numbers)}",
-            environment=self.environment,
-        )
-        self._stack.callback(program.stop)
+        with _uninterrupted():  # or it would run on with nobody to end it
+            program = Program(
+                ["env", "-C", str(self.folder), "sh", "-c", line],
+                folder=self.folder,
+                name=f"command-{next(self._numbers)}",
+                environment=self.environment,
+            )
+            self._stack.callback(program.stop)
         return program
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold signals back until the block has ended."""
+    came: list[int] = []
+    held = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
