@@ -9,7 +9,7 @@ from typing import Any
 import requests
 from docker.errors import APIError
 
-from scripts.demo.shell import Shell, tell
+from scripts.demo.shell import Shell, tell, uninterrupted
 from tests.services import (
     DockerEngine,
     RedisServer,
@@ -63,7 +63,8 @@ class DemoFleet:
         self._machines: list[Workers] = []
         redis = RedisServer(shell.folder / "redis", append_only=True)
         stack.callback(redis.stop)
-        self.redis_url = redis.start().url
+        with uninterrupted():
+            self.redis_url = redis.start().url
         self.flower_url = ""
 
     @property
@@ -78,7 +79,9 @@ class DemoFleet:
                 for name in MACHINES:
                     engine = DockerEngine(self._shell.folder / name)
                     attempt.callback(engine.stop)
-                    _try_out(engine.start())
+                    with uninterrupted():
+                        engine.start()
+                    _try_out(engine)
                     self.engines[name] = engine
             except (ServiceMissingError, ServiceStartError) as error:
                 self.missing = str(error).splitlines()[-1][:_REASON_LENGTH]
@@ -104,7 +107,8 @@ class DemoFleet:
                 | {key: text.replace("$PWD", str(self._shell.folder)) for key, text in variables.items()},
             )
             self._stack.callback(machine.stop, seconds=_STOP_SECONDS)
-            machine.launch()
+            with uninterrupted():
+                machine.launch()
             self._machines.append(machine)
         flower = self._shell.start("python -I -m config.flower --port 0")
         for machine in self._machines:

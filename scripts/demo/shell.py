@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.services import Program, clean_environment
 
-__all__ = ["INTERRUPTS", "ClaimError", "Shell", "claim", "ensure", "tell"]
+__all__ = ["INTERRUPTS", "ClaimError", "Shell", "claim", "ensure", "tell", "uninterrupted"]
 
 _COMMAND_SECONDS = 90
 """The longest that one command may take; a run waits 60 s for a worker before it gives up."""
@@ -126,7 +126,7 @@ class Shell:
         return program.printed()
 
     def _start(self, line: str) -> Program:
-        with _uninterrupted():  # or it would run on with nobody to end it
+        with uninterrupted():
             program = Program(
                 ["env", "-C", str(self.folder), "sh", "-c", line],
                 folder=self.folder,
@@ -138,8 +138,8 @@ class Shell:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold signals back until the block has ended."""
+def uninterrupted() -> Iterator[None]:
+    """Hold signals back while something starts: one in between would leave a process that nobody ends."""
     came: list[int] = []
     held = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTS}
     try:

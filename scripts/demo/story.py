@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripts.demo.corpus import CUSTOM_TAG, STAGES, Corpus, differences
 from scripts.demo.fleet import LEASE_SECONDS, MACHINES, DemoFleet
-from scripts.demo.shell import Shell, claim, ensure, tell
+from scripts.demo.shell import Shell, claim, ensure, tell, uninterrupted
 from stagefleet import Fleet
 from tests.services import ImageMaker, Program, RegistryServer
 from tests.services.processes import wait_until
@@ -70,7 +70,8 @@ class Story:
     def _start_registry(self, name: str) -> RegistryServer:
         registry = RegistryServer(self._folder / name)
         self._stack.callback(registry.stop)
-        return registry.start()
+        with uninterrupted():
+            return registry.start()
 
     def _copy_alone(self) -> None:
         tell("\n# Another registry mirrors it: one command, and nothing else is set up.")
