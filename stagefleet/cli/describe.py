@@ -38,7 +38,8 @@ def describe_stages(
         if options.dry_run:
             print_plan(fleet.plan_describe_stage(which, named, host=host), as_json=options.json)
             return
-        if project is not None and options.parallel is None:
+        if final and project is not None and options.parallel is None:
+            # by itself the storage is of no project, whose limit holds all the same
             options = replace(options, parallel=fleet.settings.project(project).parallel)
         run = fleet.for_each_describe_stage(which, named, options.callback, host=host, **options.arguments)
         if not run.total:
