@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from stagefleet.runs.model import Claim, ErrorInfo, Order, Outcome, Run, Submission, Visit, WorkerInfo
+from stagefleet.runs.waits import WaitReason
 
 __all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
 
@@ -83,16 +84,29 @@ class Workbench(Protocol):
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
         """Extend the leases to a full lease from now, and learn how each claim stands."""
 
-    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+    def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        retry_after_seconds: float | None = None,
+        reason: WaitReason | None = None,
+    ) -> bool:
         """Record how an attempt ended.
 
         With `retry_after_seconds` a failure waits that long and is then tried again, unless the item's
-        attempts are used up or the run is being cancelled. `outcome.attempts` and `host` are set by the
-        ledger.
+        attempts are used up or the run is being cancelled. The run keeps the latest `reason` for such a wait,
+        and shows it in `Run.waits`. `outcome.attempts` and `host` are set by the ledger.
         An outcome with state `cancelled` is recorded, counted and needs no acknowledgement.
 
         Returns:
             Whether it was recorded; False for a stale claim, whose finish changes nothing.
+        """
+
+    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+        """Show in `Run.waits` that a worker which has an item waits for some seconds; 0 takes that back.
+
+        The run keeps the latest such note, if it is of a claim that stands.
         """
 
     def hand_back(self, claim: Claim) -> bool:
@@ -189,10 +203,10 @@ class Switchboard(Protocol):
             False if another coordinator is there by now; so do the two below.
         """
 
-    def pause(self, visit: Visit, seconds: float) -> bool:
+    def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
         """Go, and let the next coordinator come after some seconds; counts as a failure.
 
-        An acknowledgement forgets the failures.
+        An acknowledgement forgets the failures. `Run.waits` shows the reason meanwhile.
         """
 
     def conclude(self, visit: Visit) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from stagefleet import errors
+from stagefleet.runs.waits import Wait
 
 __all__ = [
     "HOST_SEPARATOR",
@@ -208,7 +209,8 @@ class Submission:
 class Run:
     """A run as the ledger knows it at one moment; counts are items, times are seconds since 1970.
 
-    `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry.
+    `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry. The last
+    lease of an item ends at `leased_until`, 0 for none; `waits` are those that go on at `now_at`.
     """
 
     id: str
@@ -227,6 +229,8 @@ class Run:
     created_at: float = 0.0
     finished_at: float | None = None
     now_at: float = 0.0
+    leased_until: float = 0.0
+    waits: tuple[Wait, ...] = ()
 
     @property
     def done(self) -> int:

@@ -6,7 +6,6 @@ The scripts are in `lua/`, the keys are explained in `lua/common.lua`.
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -34,12 +33,13 @@ from stagefleet.runs.model import (
     Outcome,
     Run,
     Submission,
-    WorkerInfo,
     split_host,
 )
+from stagefleet.runs.redis_attendance import RedisAttendance
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
-from stagefleet.runs.snapshots import order_of, run_of
-from stagefleet.runs.wire import decode_outcome, encode_outcome
+from stagefleet.runs.snapshots import Surroundings, order_of, run_of
+from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.wire import decode_outcome, encode_outcome, encode_reason
 from stagefleet.settings import RunSettings, Settings
 
 __all__ = ["RedisLedger"]
@@ -51,6 +51,7 @@ _SCRIPTS = (
     "claim",
     "renew",
     "finish",
+    "note_pause",
     "hand_back",
     "sweep",
     "coordinate",
@@ -70,7 +71,7 @@ _COORDINATOR_LOST = ErrorInfo(
 )
 
 
-class RedisLedger(RedisSwitchboard):
+class RedisLedger(RedisSwitchboard, RedisAttendance):
     """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
 
     Attributes:
@@ -225,7 +226,14 @@ class RedisLedger(RedisSwitchboard):
         triples = itertools.chain.from_iterable((claim.run, claim.index, claim.fence) for claim in claims)
         return [Renewal(answer.decode()) for answer in self._call("renew", *triples)]
 
-    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+    def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        retry_after_seconds: float | None = None,
+        reason: WaitReason | None = None,
+    ) -> bool:
         """See `Workbench.finish`."""
         answer = self._call(
             "finish",
@@ -236,8 +244,13 @@ class RedisLedger(RedisSwitchboard):
             encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
             "" if retry_after_seconds is None else _ms(retry_after_seconds),
+            encode_reason(reason),
         )
         return bool(answer)
+
+    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+        """See `Workbench.note_pause`."""
+        self._call("note_pause", claim.run, claim.index, claim.fence, _ms(seconds), encode_reason(reason))
 
     def hand_back(self, claim: Claim) -> bool:
         """See `Workbench.hand_back`."""
@@ -251,21 +264,6 @@ class RedisLedger(RedisSwitchboard):
         called_again: int = self._call("recall")
         mended: int = sum(self._call("sweep", run, error) for run in live)
         return called_again + mended
-
-    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        """Be the one who has a role in the fleet for some seconds, or go on being it.
-
-        Returns:
-            Whether `holder` has it now.
-        """
-        name = f"{self._prefix}lead:{role}"
-        with reaching(self._redis):
-            if self._redis.set(name, holder, nx=True, px=_ms(seconds)):
-                return True
-            if self._redis.get(name) != holder.encode():
-                return False
-            # Two leaders for a moment are harmless: a sweep may run twice at once.
-            return bool(self._redis.pexpire(name, _ms(seconds)))
 
     # Observer
 
@@ -295,16 +293,15 @@ class RedisLedger(RedisSwitchboard):
             pipe = self._redis.pipeline(transaction=True)
             for run in runs:
                 pipe.hgetall(self._key(run))
-                pipe.zcard(self._key(run, "leases"))
-                pipe.zcard(self._key(run, "published"))
-                pipe.zcard(self._key(run, "waiting"))
+                Surroundings.ask(pipe, self._prefix, run)
             pipe.time()
             *answers, (seconds, micros) = pipe.execute()
         now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
-        rows = [answers[n : n + 4] for n in range(0, len(answers), 4)]
+        width = len(answers) // len(runs)
+        rows = [answers[n : n + width] for n in range(0, len(answers), width)]
         return [
-            run_of(run, fields, now_at, claimed=claimed, published=published, waiting=waiting)
-            for run, (fields, claimed, published, waiting) in zip(runs, rows, strict=True)
+            run_of(run, fields, now_at, Surroundings.read(around))
+            for run, (fields, *around) in zip(runs, rows, strict=True)
             if fields
         ]
 
@@ -352,27 +349,6 @@ class RedisLedger(RedisSwitchboard):
         if answer < 0:
             raise _no_run(run)
         return bool(answer)
-
-    # Attendance
-
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
-        """See `Attendance.beat`."""
-        self._call("beat", worker.name, worker.slots, json.dumps(worker.queues), _ms(seconds))
-
-    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
-        """See `Attendance.workers`."""
-        with reaching(self._redis):
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(f"{self._prefix}workers")
-            pipe.time()
-            entries, (seconds, micros) = pipe.execute()
-        now_ms = seconds * 1000 + micros / 1000 + self.clock_offset_ms
-        found = [(name.decode(), json.loads(entry)) for name, entry in sorted(entries.items())]
-        return [
-            WorkerInfo(name=name, slots=entry["slots"], queues=tuple(entry["queues"]))
-            for name, entry in found
-            if entry["until"] > now_ms and (queue is None or queue in entry["queues"])
-        ]
 
 
 def _ms(seconds: float) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 from stagefleet.connection import reaching
 from stagefleet.runs.model import Visit
+from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.wire import encode_reason
 
 __all__ = ["RedisSwitchboard"]
 
@@ -31,9 +33,10 @@ class RedisSwitchboard:
         """See `Switchboard.leave`."""
         return bool(self._call("leave", visit.run, visit.epoch, "leave"))
 
-    def pause(self, visit: Visit, seconds: float) -> bool:
+    def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
         """See `Switchboard.pause`."""
-        return bool(self._call("leave", visit.run, visit.epoch, "pause", round(seconds * 1000)))
+        pause_ms = round(seconds * 1000)
+        return bool(self._call("leave", visit.run, visit.epoch, "pause", pause_ms, encode_reason(reason)))
 
     def conclude(self, visit: Visit) -> bool:
         """See `Switchboard.conclude`."""

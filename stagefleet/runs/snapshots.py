@@ -2,9 +2,56 @@
 
 from __future__ import annotations
 
-from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
-__all__ = ["order_of", "run_of"]
+from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+
+__all__ = ["Surroundings", "order_of", "run_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What stands beside a run's hash in Redis; times are milliseconds since 1970, 0 for none.
+
+    Attributes:
+        claimed: Items under way.
+        published: Items in the broker.
+        waiting: Items that wait for a retry.
+        leased_until_ms: When the last lease ends.
+        retry_at_ms: When the first of those that wait is due.
+        call_at_ms: When a coordinator is called again.
+    """
+
+    claimed: int
+    published: int
+    waiting: int
+    leased_until_ms: int
+    retry_at_ms: int
+    call_at_ms: int
+
+    @staticmethod
+    def ask(pipe: Any, prefix: str, run: str) -> None:
+        """Put the commands into a pipeline whose answers `read` takes."""
+        key = f"{prefix}run:{run}"
+        pipe.zcard(f"{key}:leases")
+        pipe.zcard(f"{key}:published")
+        pipe.zcard(f"{key}:waiting")
+        pipe.zrange(f"{key}:leases", -1, -1, withscores=True)
+        pipe.zrange(f"{key}:waiting", 0, 0, withscores=True)
+        pipe.zscore(f"{prefix}callbacks", run)
+
+    @classmethod
+    def read(cls, answers: Sequence[Any]) -> Self:
+        """Make the answers to `ask` a value."""
+        claimed, published, waiting, leases, waits, call_at = answers
+        return cls(claimed, published, waiting, _score(leases), _score(waits), int(call_at or 0))
+
+
+def _score(found: Sequence[tuple[bytes, float]]) -> int:
+    return int(found[0][1]) if found else 0
 
 
 def order_of(order: bytes, parent: bytes | None) -> Order:
@@ -13,9 +60,7 @@ def order_of(order: bytes, parent: bytes | None) -> Order:
     return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
 
 
-def run_of(
-    run: str, fields: dict[bytes, bytes], now_at: float, *, claimed: int, published: int, waiting: int
-) -> Run:
+def run_of(run: str, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
     """The run at a moment, `now_at` seconds since 1970."""
 
     def number(name: bytes) -> int:
@@ -31,12 +76,32 @@ def run_of(
         failed=number(b"failed"),
         skipped=number(b"skipped"),
         cancelled=number(b"cancelled"),
-        claimed=claimed,
-        published=published,
-        waiting=waiting,
+        claimed=around.claimed,
+        published=around.published,
+        waiting=around.waiting,
         bytes=number(b"bytes"),
         error=None if error is None else ErrorInfo.model_validate_json(error),
         created_at=number(b"created_ms") / 1000,
         finished_at=None if finished_ms is None else int(finished_ms) / 1000,
         now_at=now_at,
+        leased_until=around.leased_until_ms / 1000,
+        waits=tuple(wait for wait in _waits(fields, around) if wait.until > now_at),
     )
+
+
+def _waits(fields: dict[bytes, bytes], around: Surroundings) -> Iterator[Wait]:
+    """All waits that are noted, over or not."""
+
+    def reason(name: bytes) -> WaitReason:
+        noted = fields.get(name)
+        return WaitReason.model_validate_json(noted) if noted else WaitReason()
+
+    if around.waiting:
+        until = around.retry_at_ms / 1000
+        yield Wait(WaitKind.RETRY, reason(b"retry_reason"), until, around.waiting)
+    if b"pause_until" in fields:
+        yield Wait(WaitKind.PAUSE, reason(b"pause_reason"), int(fields[b"pause_until"]) / 1000)
+    if fields.get(b"coordinator") == b"paused":
+        unacknowledged = int(fields.get(b"unacknowledged", 0))
+        until = around.call_at_ms / 1000
+        yield Wait(WaitKind.CALLBACK, reason(b"callback_reason"), until, unacknowledged)

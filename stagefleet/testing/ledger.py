@@ -36,6 +36,7 @@ from stagefleet.runs.model import (
     Submission,
     split_host,
 )
+from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
 from stagefleet.testing.record import RunRecord
@@ -167,15 +168,30 @@ class MemoryLedger(MemorySwitchboard, MemoryAttendance):
         with self._step() as now:
             return [self._renew(claim, now) for claim in claims]
 
-    def finish(self, claim: Claim, outcome: Outcome, *, retry_after_seconds: float | None = None) -> bool:
+    def finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        *,
+        retry_after_seconds: float | None = None,
+        reason: WaitReason | None = None,
+    ) -> bool:
         """As `Workbench.finish`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
                 return False
             retry_at = None if retry_after_seconds is None else now + retry_after_seconds
-            record.finish(claim.index, outcome.model_copy(update={"host": claim.host}), retry_at)
+            named = outcome.model_copy(update={"host": claim.host})
+            record.finish(claim.index, named, retry_at, WaitReason() if reason is None else reason.bounded())
             return True
+
+    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+        """As `Workbench.note_pause`."""
+        with self._step() as now:
+            record = self._live.get(claim.run)
+            if record is not None and record.holds(claim):
+                record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
     def hand_back(self, claim: Claim) -> bool:
         """As `Workbench.hand_back`."""

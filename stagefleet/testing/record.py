@@ -25,6 +25,7 @@ from stagefleet.runs.model import (
     RunState,
     split_host,
 )
+from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
 __all__ = ["Coordinator", "RunRecord"]
 
@@ -102,6 +103,9 @@ class RunRecord:
     call_at: float = 0.0
     failures: int = 0
     failing_since: float | None = None
+    retry_reason: WaitReason = field(default_factory=WaitReason)
+    callback_reason: WaitReason = field(default_factory=WaitReason)
+    pause: tuple[int, Wait] | None = None
 
     def __post_init__(self) -> None:
         self.needs_acknowledgement = self.order.callback is not Callback.NONE
@@ -170,7 +174,9 @@ class RunRecord:
         hold = self.claimed.get(claim.index)
         return hold is not None and hold.fence == claim.fence
 
-    def finish(self, index: int, outcome: Outcome, retry_at: float | None) -> None:
+    def finish(
+        self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
+    ) -> None:
         """End the attempt at a claimed item, and the item unless it may be tried again at `retry_at`."""
         hold = self.claimed.pop(index)
         self.attempts_ended[index] += 1
@@ -181,9 +187,17 @@ class RunRecord:
             and self.state is RunState.RUNNING
         ):
             heapq.heappush(self.waiting, (retry_at, index))
+            self.retry_reason = reason or WaitReason()
             return
         self._end(index, outcome.state)
         self._record(outcome.model_copy(update={"attempts": hold.attempt}))
+
+    def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
+        """Note that a worker waits with an item, for a reason; None takes the item's own note back."""
+        if reason is not None:
+            self.pause = (index, Wait(WaitKind.PAUSE, reason, until))
+        elif self.pause is not None and self.pause[0] == index:
+            self.pause = None
 
     def hand_back(self, index: int, now: float) -> None:
         """Undo the claim of an item: it is due at once, or cancelled where the run is."""
@@ -305,7 +319,18 @@ class RunRecord:
             created_at=self.created_at,
             finished_at=self.finished_at,
             now_at=now,
+            leased_until=max((hold.until for hold in self.claimed.values()), default=0.0),
+            waits=tuple(wait for wait in self._waits() if wait.until > now),
         )
+
+    def _waits(self) -> Iterator[Wait]:
+        """All waits that are noted, over or not."""
+        if self.waiting:
+            yield Wait(WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
+        if self.pause is not None:
+            yield self.pause[1]
+        if self.coordinator is Coordinator.PAUSED:
+            yield Wait(WaitKind.CALLBACK, self.callback_reason, self.call_at, self.unacknowledged)
 
     def _failure(self, index: int, error: StagefleetError) -> Outcome:
         item, host = split_host(self.items[index])

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from stagefleet.runs.model import RunState, Visit
+from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing.record import Coordinator, RunRecord
 
@@ -59,13 +60,14 @@ class MemorySwitchboard:
                 self._summon(record, now)
             return True
 
-    def pause(self, visit: Visit, seconds: float) -> bool:
+    def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
         """As `Switchboard.pause`."""
         with self._step() as now:
             record = self._visited(visit)
             if record is None:
                 return False
             record.coordinator, record.call_at = Coordinator.PAUSED, now + seconds
+            record.callback_reason = WaitReason() if reason is None else reason.bounded()
             record.failures += 1
             record.failing_since = now if record.failing_since is None else record.failing_since
             return True

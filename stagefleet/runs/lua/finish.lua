@@ -1,5 +1,5 @@
 -- Record how an attempt ended.
--- ARGV: run, index, fence, state, outcome, bytes, retry_ms ('' for no retry).
+-- ARGV: run, index, fence, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
 -- Returns 1, or 0 for a stale claim.
 local run, index, fence, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
 if not take(run, index, fence) then return 0 end
@@ -9,6 +9,7 @@ if retry ~= '' and state == 'failed' then
   local phase, limit = unpack(redis.call('HMGET', meta, 'state', 'max_attempts'))
   if phase == 'running' and tries < integer(limit) then
     redis.call('ZADD', key(run, 'waiting'), now + integer(retry), index)
+    redis.call('HSET', meta, 'retry_reason', ARGV[10])
     release(run)
     return 1
   end

@@ -1,4 +1,5 @@
--- End a coordinator's visit. ARGV: run, epoch, how ('leave', 'pause' or 'conclude'), milliseconds of the pause.
+-- End a coordinator's visit.
+-- ARGV: run, epoch, how ('leave', 'pause' or 'conclude'), milliseconds of the pause, its reason (JSON).
 -- Returns 1, or 0 if another coordinator is there by now.
 local run, epoch, how = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
@@ -9,7 +10,7 @@ if how == 'conclude' then
   redis.call('HDEL', meta, 'coordinator', 'coordinate_message', 'failures', 'failing_since')
   redis.call('ZREM', P .. 'callbacks', run)
 elseif how == 'pause' then
-  redis.call('HSET', meta, 'coordinator', 'paused')
+  redis.call('HSET', meta, 'coordinator', 'paused', 'callback_reason', ARGV[7])
   redis.call('HINCRBY', meta, 'failures', 1)
   redis.call('HSETNX', meta, 'failing_since', now)
   redis.call('ZADD', P .. 'callbacks', now + integer(ARGV[6]), run)

@@ -39,6 +39,7 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'held', 0, 'unacknowledged', 0, 'cursor', '')
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
 -- Where the fleet calls back, `coordinator` is absent, called, present or paused.
+-- Why it waits, where it does: `retry_reason`, `pause_reason` and `callback_reason` (runs/waits.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)

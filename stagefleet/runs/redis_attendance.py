@@ -1,0 +1,60 @@
+"""The side of the ledger on Redis that knows who works."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stagefleet.connection import reaching
+from stagefleet.runs.model import WorkerInfo
+
+__all__ = ["RedisAttendance"]
+
+
+class RedisAttendance:
+    """A part of `RedisLedger`; keeps the promises of `Attendance`."""
+
+    clock_offset_ms: int
+    _redis: Any
+    _prefix: str
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        """See `Attendance.beat`."""
+        self._call("beat", worker.name, worker.slots, json.dumps(worker.queues), _ms(seconds))
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        """See `Attendance.workers`."""
+        with reaching(self._redis):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(f"{self._prefix}workers")
+            pipe.time()
+            entries, (seconds, micros) = pipe.execute()
+        now_ms = seconds * 1000 + micros / 1000 + self.clock_offset_ms
+        found = [(name.decode(), json.loads(entry)) for name, entry in sorted(entries.items())]
+        return [
+            WorkerInfo(name=name, slots=entry["slots"], queues=tuple(entry["queues"]))
+            for name, entry in found
+            if entry["until"] > now_ms and (queue is None or queue in entry["queues"])
+        ]
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        """Be the one who has a role in the fleet for some seconds, or go on being it.
+
+        Returns:
+            Whether `holder` has it now.
+        """
+        name = f"{self._prefix}lead:{role}"
+        with reaching(self._redis):
+            if self._redis.set(name, holder, nx=True, px=_ms(seconds)):
+                return True
+            if self._redis.get(name) != holder.encode():
+                return False
+            # Two leaders for a moment are harmless: a sweep may run twice at once.
+            return bool(self._redis.pexpire(name, _ms(seconds)))
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,97 @@
+"""Waits of a run: for whom, why and until when, as whoever follows the run is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from stagefleet.errors import RegistryError, RegistryUnreachableError, StagefleetError
+
+__all__ = ["Wait", "WaitKind", "WaitReason"]
+
+_KEPT_CHARACTERS = 200
+"""Of a reason: the ledger keeps one a run, of bounded size."""
+
+
+class WaitKind(StrEnum):
+    """Kinds of waits."""
+
+    RETRY = "retry"
+    """Items whose attempt failed wait for their next one."""
+    PAUSE = "pause"
+    """A worker that has an item waits, as a registry asked it to, or for a lock."""
+    CALLBACK = "callback"
+    """Outcomes wait for a receiver that did not take one."""
+
+
+class WaitReason(BaseModel):
+    """A reason to wait.
+
+    Attributes:
+        host: Who is waited for, as `host[:port]`; "" where it is no host.
+        text: What happened, as `429 Too Many Requests`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, error: StagefleetError) -> Self:
+        """Tell whom an error makes us wait for."""
+        host, text = "", " ".join(str(error).split())
+        if isinstance(error, RegistryUnreachableError):
+            host = error.host
+            text = text.removeprefix(f"{host} ")
+        elif isinstance(error, RegistryError) and error.repository:
+            host = error.repository.partition("/")[0]
+            text = status_text(error.status) or text
+        return cls(host=host, text=text).bounded()
+
+    def bounded(self) -> Self:
+        """Cut it to what a ledger keeps."""
+        return self.model_copy(
+            update={"host": self.host[:_KEPT_CHARACTERS], "text": self.text[:_KEPT_CHARACTERS]}
+        )
+
+    def __str__(self) -> str:
+        """Say it after the word "wait": `for HOST (TEXT)`."""
+        if not self.text:
+            return f"for {self.host}" if self.host else "for another attempt"
+        return f"for {self.host} ({self.text})" if self.host else f"({self.text})"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something in a run that waits, as the ledger knows it at one moment.
+
+    Attributes:
+        kind: What waits.
+        reason: The latest reason; others may wait for others.
+        until: The soonest end, in seconds since 1970 on the ledger's clock.
+        count: How many items or outcomes wait; of a pause, one.
+    """
+
+    kind: WaitKind
+    reason: WaitReason
+    until: float
+    count: int = 1
+
+
+def status_text(status: int) -> str:
+    """Name an HTTP status, as `429 Too Many Requests`; "" for none.
+
+    >>> status_text(429)
+    '429 Too Many Requests'
+    """
+    if not status:
+        return ""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
