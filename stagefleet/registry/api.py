@@ -13,7 +13,7 @@ from stagefleet.names import Repository
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.calls import Call, Caller
 from stagefleet.registry.docker_config import DockerConfig
-from stagefleet.registry.hosts import api_path, base_url, join_url
+from stagefleet.registry.hosts import api_path, base_url, join_url, origin_of
 from stagefleet.registry.transport import Transport
 from stagefleet.settings import Settings, docker_config_file
 
@@ -80,13 +80,16 @@ class Api:
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """A URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
         url = join_url(asked, location)
-        ours, given = urlsplit(base_url(repository.host, self._settings)), urlsplit(url)
-        if given.netloc == ours.netloc:
-            return urlunsplit(given._replace(scheme=ours.scheme))
+        base = base_url(repository.host, self._settings)
+        ours, given = origin_of(base), origin_of(url)
+        # The same port, or each the default of its scheme, as of a proxy that ends TLS.
+        if given.host == ours.host and (given.port == ours.port or (given.is_default and ours.is_default)):
+            scheme, netloc = urlsplit(base)[:2]
+            return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
         if given.scheme in {"https", ours.scheme}:
             return url  # uploads may have a host of their own; it is not sent our login
         raise RegistryError(
-            f"{repository.host} points to {given.scheme}://{given.netloc}, which is not safe",
+            f"{repository.host} points to {given.scheme}://{given.host}, which is not safe",
             repository=str(repository),
         )
 

@@ -22,7 +22,7 @@ from stagefleet.errors import (
 )
 from stagefleet.registry.answers import error_of, retry_after_seconds
 from stagefleet.registry.auth import Authorizer
-from stagefleet.registry.hosts import base_url, is_loopback, join_url
+from stagefleet.registry.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.registry.transport import Body, Transport
@@ -183,26 +183,43 @@ class Caller:
         leash.check()
 
     def _authorized(self, call: Call) -> requests.Response:
-        """Send it, and once or twice again with the login that it turns out to need."""
-        header = self._authorizer.header(call.host, call.scopes)
+        """Send it, and once or twice again with the login that it turns out to need.
+
+        Only the registry's own origin is sent its login, and only that origin's challenge is answered: where
+        a redirect, an upload's `Location` or a `Link` leads, a 401 is the end.
+        """
+        is_own = origin_of(call.url) == self._origin_of(call)
+        header = self._authorizer.header(call.host, call.scopes) if is_own else None
         for _ in range(_MOST_LOGINS):
-            response = self._redirected(call, header)
+            response, is_own = self._redirected(call, header)
             challenge = response.headers.get("WWW-Authenticate")
-            if response.status_code != _UNAUTHORIZED or challenge is None:
-                return response
+            if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
+                break
             if header is not None and 'error="insufficient_scope"' in challenge:
                 break
             read_all(response, _ERROR_BYTES)
             header = self._authorizer.answer(call.host, challenge, call.scopes, header)
         else:
-            response = self._redirected(call, header)
-        if response.status_code != _UNAUTHORIZED:
-            return response
+            response, is_own = self._redirected(call, header)
+        if response.status_code == _UNAUTHORIZED:
+            raise self._refusal(call, response, is_own=is_own)
+        return response
+
+    def _refusal(self, call: Call, response: requests.Response, *, is_own: bool) -> ForbiddenError:
+        """The error of a 401 that no login answers."""
         error = error_of(response, call.method, call.repository, call.subject)
-        message = f"{error}; {self._origin()}"
-        if 'error="invalid_token"' in response.headers.get("WWW-Authenticate", ""):
-            message = f"{error}; not even a new token of its own token server: compare their clocks and keys"
-        raise ForbiddenError(
+        challenge = response.headers.get("WWW-Authenticate")
+        message = str(error)
+        if not is_own:
+            host = urlsplit(response.url).netloc
+            message += (
+                f"; {host}, to which {call.host} leads, wants a login of its own and gets no login of ours"
+            )
+        elif challenge is not None and 'error="invalid_token"' in challenge:
+            message += "; not even a new token of its own token server: compare their clocks and keys"
+        elif challenge is not None:
+            message += f"; {self._origin()}"
+        return ForbiddenError(
             message,
             method=call.method,
             repository=call.repository,
@@ -210,12 +227,21 @@ class Caller:
             codes=error.codes,
         )
 
-    def _redirected(self, call: Call, authorization: str | None) -> requests.Response:
-        url, origin = call.url, urlsplit(base_url(call.host, self._settings))[:2]
+    def _origin_of(self, call: Call) -> Origin:
+        """The registry's own origin, the one that its login is for."""
+        return origin_of(base_url(call.host, self._settings))
+
+    def _redirected(self, call: Call, authorization: str | None) -> tuple[requests.Response, bool]:
+        """Send it and follow redirects; also whether no other origin had a hand in the answer.
+
+        A login that was left out once stays out, also where the way leads back: others chose it.
+        """
+        url, own, is_own = call.url, self._origin_of(call), True
         for _ in range(_MOST_REDIRECTS):
+            is_own = is_own and origin_of(url) == own
             headers = dict(call.headers)
-            if authorization is not None and urlsplit(url)[:2] == origin:
-                headers["Authorization"] = authorization  # the registry's alone
+            if authorization is not None and is_own:
+                headers["Authorization"] = authorization
             response = self._send(call, url, headers)
             location = response.headers.get("Location")
             if (
@@ -223,7 +249,7 @@ class Caller:
                 or location is None
                 or call.method not in {"GET", "HEAD"}
             ):
-                return response
+                return response, is_own
             read_all(response, _ERROR_BYTES)
             url = join_url(url, location)
             self._check_target(call, url)

@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from stagefleet.errors import RegistryError
 from stagefleet.names import Repository
 from stagefleet.settings import RegistrySettings, Settings
 
-__all__ = ["api_path", "base_url", "is_loopback", "join_url", "settings_of"]
+__all__ = ["Origin", "api_path", "base_url", "is_loopback", "join_url", "origin_of", "settings_of"]
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Stricter than a URL parser, and without user names: two parsers that differ over a URL (`http://a\@b/`)
+# would take one host for the registry and connect to another.
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-~]*)?",
+    re.IGNORECASE,
+)
+
+
+class Origin(NamedTuple):
+    """Who answers at a URL (RFC 6454, section 4): what a login is for.
+
+    Attributes:
+        scheme: In lower case.
+        host: Without a port, in lower case.
+        port: The scheme's own where the URL names none; 0 of an unknown scheme.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the port is the scheme's own."""
+        return self.port == _DEFAULT_PORTS.get(self.scheme)
+
+
+@lru_cache(maxsize=1024)
+def origin_of(url: str) -> Origin:
+    """The origin of a URL that `join_url` or `base_url` gave."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return Origin(scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme, 0))
 
 
 @lru_cache(maxsize=1024)
@@ -57,7 +94,7 @@ def join_url(url: str, given: str) -> str:
     """
     try:
         joined = urljoin(url, given)
-        is_usable = bool(urlsplit(joined).hostname) and urlsplit(joined).port != 0
+        is_usable = _URL.fullmatch(joined) is not None and urlsplit(joined).port != 0
     except ValueError:
         is_usable = False
     if not is_usable:

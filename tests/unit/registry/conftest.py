@@ -12,7 +12,7 @@ from tests.unit.registry.scripted import ScriptedServer
 def serve():
     """Starts scripted servers; they end with the test."""
     with ExitStack() as stack:
-        yield lambda script: stack.enter_context(ScriptedServer(script).running())
+        yield lambda script, **more: stack.enter_context(ScriptedServer(script, **more).running())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,9 +31,14 @@ class Answer:
 
 
 class ScriptedServer:
-    """Answers each request by calling `script(asked)`; what was asked stands in `asked`."""
+    """Answers each request by calling `script(asked)`; what was asked stands in `asked`.
 
-    def __init__(self, script: Callable[[Asked], Answer]) -> None:
+    Args:
+        script: Says what to answer.
+        context: How to speak TLS; plain HTTP if None.
+    """
+
+    def __init__(self, script: Callable[[Asked], Answer], *, context: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.script = script
         outer = self
@@ -73,6 +79,10 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if context is not None:
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     @property
     def host(self) -> str:
