@@ -7,6 +7,7 @@ ledger mends it: a lease that nobody renews runs out, and the reaper publishes t
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -95,7 +96,8 @@ class Workshop:
         Raises:
             RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
         """
-        claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker))
+        nonce = secrets.token_hex(8)  # one for all tries: an answer that was lost costs neither lease nor attempt
+        claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker, nonce=nonce))
         if claim is None:
             _log.debug("item_not_claimed", action="claim", run=run, index=index)
             return

@@ -78,8 +78,16 @@ class Workbench(Protocol):
     def order(self, run: str) -> Order | None:
         """What a run is to do, None if there is no such run."""
 
-    def claim(self, run: str, index: int, worker: str) -> Claim | None:
-        """Take an item if it is published and nobody has it."""
+    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+        """Take an item if it is published and nobody has it.
+
+        Args:
+            run: The run's id.
+            index: The item's number in the run.
+            worker: Who claims, for people.
+            nonce: Makes the call one that can be repeated when its answer was lost: with the same one the
+                claim that stands is given again. A new one each time if None.
+        """
 
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
         """Extend the leases to a full lease from now, and learn how each claim stands."""

@@ -269,6 +269,7 @@ class Claim:
         attempt: 1 for the first.
         claimed_at: On this process's monotonic clock, before the claim was asked for.
         lease_until: On the same clock, the end of the lease as claimed.
+        nonce: Tells the claim from another with the same fence: a Redis that forgot one gives its fence again.
     """
 
     run: str
@@ -279,6 +280,12 @@ class Claim:
     claimed_at: float
     lease_until: float
     host: str | None = None
+    nonce: str = ""
+
+    @property
+    def token(self) -> str:
+        """What the ledger knows the claim by, as a whole: no other one ever has the same."""
+        return f"{self.fence} {self.nonce}"
 
     @property
     def seconds(self) -> float:

@@ -200,10 +200,11 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
             order, parent = self._redis.hmget(self._key(run), ["order", "parent"])
         return None if order is None else order_of(order, parent)
 
-    def claim(self, run: str, index: int, worker: str) -> Claim | None:
+    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """See `Workbench.claim`."""
+        owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
-        answer = self._call("claim", run, index, f"{self._nonce()} {worker}")
+        answer = self._call("claim", run, index, owner)
         if answer is None:
             return None
         appended, fence, attempt, lease_ms = answer
@@ -217,13 +218,14 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
             attempt=attempt,
             claimed_at=before,
             lease_until=before + int(lease_ms) / 1000,
+            nonce=owner,
         )
 
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
         """See `Workbench.renew`."""
         if not claims:
             return []
-        triples = itertools.chain.from_iterable((claim.run, claim.index, claim.fence) for claim in claims)
+        triples = itertools.chain.from_iterable((claim.run, claim.index, claim.token) for claim in claims)
         return [Renewal(answer.decode()) for answer in self._call("renew", *triples)]
 
     def finish(
@@ -239,7 +241,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
             "finish",
             claim.run,
             claim.index,
-            claim.fence,
+            claim.token,
             outcome.state,
             encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
@@ -250,11 +252,11 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
         """See `Workbench.note_pause`."""
-        self._call("note_pause", claim.run, claim.index, claim.fence, _ms(seconds), encode_reason(reason))
+        self._call("note_pause", claim.run, claim.index, claim.token, _ms(seconds), encode_reason(reason))
 
     def hand_back(self, claim: Claim) -> bool:
         """See `Workbench.hand_back`."""
-        return bool(self._call("hand_back", claim.run, claim.index, claim.fence))
+        return bool(self._call("hand_back", claim.run, claim.index, claim.token))
 
     def sweep(self) -> int:
         """See `Workbench.sweep`."""

@@ -140,15 +140,16 @@ class MemoryLedger(MemorySwitchboard, MemoryAttendance):
             record = self._records.get(run)
             return None if record is None else record.order
 
-    def claim(self, run: str, index: int, worker: str) -> Claim | None:
+    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """As `Workbench.claim`; who claims is of no interest here."""
         del worker
+        nonce = secrets.token_hex(8) if nonce is None else nonce
         claimed_at = time.monotonic()
         with self._step() as now:
             record = self._live.get(run)
             if record is None:
                 return None
-            hold = record.claim(index, now, self._settings.lease_seconds)
+            hold = record.claim(index, now, self._settings.lease_seconds, nonce)
             if hold is None:
                 return None
             item, host = split_host(record.items[index])
@@ -161,6 +162,7 @@ class MemoryLedger(MemorySwitchboard, MemoryAttendance):
                 attempt=hold.attempt,
                 claimed_at=claimed_at,
                 lease_until=claimed_at + self._settings.lease_seconds,
+                nonce=nonce,
             )
 
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:

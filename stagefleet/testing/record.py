@@ -57,6 +57,7 @@ class _Hold:
     attempt: int
     since: float
     until: float
+    nonce: str
 
 
 @dataclass(slots=True)
@@ -158,21 +159,25 @@ class RunRecord:
             released.append(index)
         return released
 
-    def claim(self, index: int, now: float, lease_seconds: float) -> _Hold | None:
-        """Take a published item, None if it is not one."""
+    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Hold | None:
+        """Take a published item, None if it is not one; the same nonce gets the same claim again."""
         publication = self.published.pop(index, None)
         if publication is None:
-            return None
+            hold = self.claimed.get(index)
+            if hold is None or hold.nonce != nonce:
+                return None
+            hold.until = now + lease_seconds
+            return hold
         self.last_claimed = max(self.last_claimed, publication.number)
         self.fence += 1
-        hold = _Hold(self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds)
+        hold = _Hold(self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce)
         self.claimed[index] = hold
         return hold
 
     def holds(self, claim: Claim) -> bool:
         """Whether a claim is the one that the item has now."""
         hold = self.claimed.get(claim.index)
-        return hold is not None and hold.fence == claim.fence
+        return hold is not None and (hold.fence, hold.nonce) == (claim.fence, claim.nonce)
 
     def finish(
         self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None

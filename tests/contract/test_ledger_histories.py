@@ -317,9 +317,9 @@ class BrokenRecord:
         return []
 
     @staticmethod
-    def claim(record: RunRecord, index: int, now: float, lease_seconds: float) -> Any:
+    def claim(record: RunRecord, index: int, now: float, lease_seconds: float, nonce: str) -> Any:
         """A doubled message is claimed twice."""
-        hold = _CLAIM(record, index, now, lease_seconds)
+        hold = _CLAIM(record, index, now, lease_seconds, nonce)
         if hold is not None:
             record._publish(index, now)
         return hold

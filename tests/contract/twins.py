@@ -15,6 +15,7 @@ from stagefleet.runs.model import Callback, Claim, ItemState, Order, Outcome, Su
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger, Message
+from tests.contract.rollback import restore_memory, restore_redis, snapshot_memory, snapshot_redis
 
 LEASE_SECONDS = 30
 REPUBLISH_SECONDS = 10
@@ -34,6 +35,8 @@ class Broker(Protocol):
     def pop(self) -> Message | None: ...
     def push(self, message: Message) -> None: ...
     def drop(self) -> None: ...
+    def snapshot(self) -> Any: ...
+    def restore(self, snapshot: Any) -> None: ...
     def close(self) -> None: ...
 
 
@@ -43,9 +46,9 @@ HOST_QUEUES = (host_queue("one"), host_queue("two"))
 class MemoryBroker:
     def __init__(self) -> None:
         self.now = time.time()
-        memory = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.ledger: Ledger = memory
-        self._queue = memory.broker
+        self._memory_ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
+        self.ledger: Ledger = self._memory_ledger
+        self._queue = self._memory_ledger.broker
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -64,6 +67,12 @@ class MemoryBroker:
 
     def drop(self) -> None:
         self._queue.clear()
+
+    def snapshot(self) -> Any:
+        return snapshot_memory(self._memory_ledger)
+
+    def restore(self, snapshot: Any) -> None:
+        restore_memory(self._memory_ledger, snapshot)
 
     def close(self) -> None:
         self.drop()
@@ -108,6 +117,12 @@ class RedisBroker:
     def drop(self) -> None:
         self.client.delete(*self._queues)
 
+    def snapshot(self) -> Any:
+        return snapshot_redis(self.client, self.prefix)
+
+    def restore(self, snapshot: Any) -> None:
+        restore_redis(self.client, self.prefix, snapshot)
+
     def close(self) -> None:
         keys = list(self.client.scan_iter(f"{self.prefix}*", count=1000))
         if keys:
@@ -145,6 +160,13 @@ class Twin:
 
     def drop_messages(self) -> None:
         self.broker.drop()
+
+    def snapshot(self) -> Any:
+        """All that the ledger knows now, to be brought back as a Redis that has forgotten the rest."""
+        return self.broker.snapshot()
+
+    def forget_since(self, snapshot: Any) -> None:
+        self.broker.restore(snapshot)
 
     def staff(self, slots: int, *queues: str, name: str = "host:1", seconds: float = 1e6) -> None:
         """Let a worker listen."""

@@ -6,7 +6,7 @@
 --   run:R:items      hash    index -> item, of all that have not succeeded and were not skipped
 --   run:R:published  zset    index -> when its message was pushed; nobody has claimed it
 --   run:R:leases     zset    index -> when its lease ends; a worker has it
---   run:R:claims     hash    index -> "FENCE NONCE"
+--   run:R:claims     hash    index -> "FENCE NONCE"; only the whole is a claim, as a lost fence is given again
 --   run:R:waiting    zset    index -> when it may be tried again
 --   run:R:tries      hash    index -> attempts that ended
 --   run:R:outcomes   stream  `o` an outcome, `end` the run's final state
@@ -172,10 +172,9 @@ local function cancel(run, immediate, problem)
   settle(run)
 end
 
--- Take an item from its worker, if the fence says that it is still the worker's.
-local function take(run, index, fence)
-  local claim = redis.call('HGET', key(run, 'claims'), index)
-  if not claim or string.match(claim, '^%d+') ~= fence then return false end
+-- Take an item from its worker, if the claim ("FENCE NONCE") is the one that stands.
+local function take(run, index, claim)
+  if redis.call('HGET', key(run, 'claims'), index) ~= claim then return false end
   redis.call('HDEL', key(run, 'claims'), index)
   redis.call('ZREM', key(run, 'leases'), index)
   return true

@@ -1,8 +1,8 @@
 -- Record how an attempt ended.
--- ARGV: run, index, fence, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
+-- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
 -- Returns 1, or 0 for a stale claim.
-local run, index, fence, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
-if not take(run, index, fence) then return 0 end
+local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
+if not take(run, index, claim) then return 0 end
 local meta = key(run)
 if retry ~= '' and state == 'failed' then
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)

@@ -1,8 +1,7 @@
--- Note that a worker which has an item waits. ARGV: run, index, fence, milliseconds (0 takes it back), reason (JSON).
+-- Note that a worker which has an item waits. ARGV: run, index, claim, milliseconds (0 takes it back), reason (JSON).
 local run, index, span = ARGV[3], ARGV[4], integer(ARGV[6])
 local meta = key(run)
-local claim = redis.call('HGET', key(run, 'claims'), index)
-if not claim or string.match(claim, '^%d+') ~= ARGV[5] then return 0 end
+if redis.call('HGET', key(run, 'claims'), index) ~= ARGV[5] then return 0 end
 if span > 0 then
   redis.call('HSET', meta, 'pause_index', index, 'pause_until', now + span, 'pause_reason', ARGV[7])
 elseif redis.call('HGET', meta, 'pause_index') == index then

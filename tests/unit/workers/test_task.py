@@ -226,6 +226,23 @@ def test_an_outage_of_the_ledger_at_the_finish_is_waited_out(fleet, monkeypatch)
     assert all(later > earlier / 2 for earlier, later in zip(fleet.slept, fleet.slept[1:], strict=False))
 
 
+def test_a_claim_whose_answer_is_lost_is_repeated_as_the_same(fleet, monkeypatch):
+    """R39: the item is worked on at its first attempt, and the call that is repeated finds its own claim."""
+    run = fleet.submit("a")
+    claim = fleet.ledger.claim
+    lost = iter([RedisUnreachableError("the answer was lost")] * 2)
+
+    def deaf(*args: Any, **kwargs: Any) -> Any:
+        given = claim(*args, **kwargs)
+        for error in lost:
+            raise error
+        return given
+
+    monkeypatch.setattr(fleet.ledger, "claim", deaf)
+    fleet.deliver(lambda _: Produced())
+    assert [("succeeded", 1)] == [(outcome.state, outcome.attempts) for outcome in fleet.outcomes(run)]
+
+
 def test_an_outage_without_end_is_not_waited_for_without_end(fleet, monkeypatch):
     fleet.submit("a")
 
