@@ -86,6 +86,11 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
+    if renewal_seconds * 2 > lease_seconds:
+        raise ValueError("lease_seconds has to be twice renewal_seconds or more: a renewal may be lost")
+
+
 class RegistrySettings(_Section):
     """How one registry is reached; its login comes from the Docker configuration file."""
 
@@ -129,7 +134,8 @@ class RunSettings(_Section):
     """The first pause before an item is tried again; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 60
     lease_seconds: Seconds = 30
-    renewal_seconds: Seconds = 10
+    renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 30) / 3)
+    """How often a lease is renewed, where its run's own lease is not shorter; a third of the lease."""
     sweep_seconds: Seconds = 2
     """How often the reaper looks for what was lost or is due."""
     republish_seconds: Seconds = 10
@@ -139,20 +145,24 @@ class RunSettings(_Section):
     no_worker_notice_seconds: Seconds = 10
     no_worker_limit_seconds: Seconds = 60
 
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        _check_renewal(self.lease_seconds, self.renewal_seconds)
+        return self
+
 
 class LockSettings(_Section):
     """Locks."""
 
     lease_seconds: Seconds = 10
     """How long a holder that died goes on blocking others."""
-    renewal_seconds: Seconds = 3
+    renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 10) * 0.3)
     wait_seconds: Seconds = 600
     """The longest wait for a lock, where nothing else is said."""
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:
-        if self.renewal_seconds * 2 > self.lease_seconds:
-            raise ValueError("lease_seconds has to be twice renewal_seconds or more: a renewal may be lost")
+        _check_renewal(self.lease_seconds, self.renewal_seconds)
         return self
 
 

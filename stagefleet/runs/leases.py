@@ -1,6 +1,6 @@
 """Leases of claimed items, as the worker that holds them keeps and sees them.
 
-One thread a process renews the leases of all items in it. A lease counts on this process's monotonic clock
+One thread a process renews the leases of all items in it, as often as the shortest of them needs. A lease counts on this process's monotonic clock
 from before the request that granted it was sent, so it never ends later here than in the ledger; and it is
 reported lost a moment before it ends, without needing an answer.
 """
@@ -28,7 +28,12 @@ from stagefleet.settings import RunSettings
 __all__ = ["HeldLease", "LeaseKeeper"]
 
 _MARGIN_SECONDS = 1.0
-"""How long before its end a lease counts as lost."""
+"""How long before its end a lease counts as lost, at most."""
+_MARGIN_SHARE = 6
+"""And no more than this part of it: a short lease must not be lost when it begins."""
+_RENEWALS_A_LEASE = 3
+_PAUSE_SECONDS = 1.0
+"""Between renewals that fail: the first one after an outage comes soon, before a sweep takes the lease."""
 
 _log = structlog.get_logger(__name__)
 
@@ -40,7 +45,9 @@ class HeldLease:
         self.claim = claim
         self._keeper = keeper
         self._seconds = claim.lease_until - claim.claimed_at  # the run's: its submitter's settings, not ours
+        self._margin_seconds = min(_MARGIN_SECONDS, self._seconds / _MARGIN_SHARE)
         self._until = claim.lease_until
+        self.renew_at = claim.claimed_at + keeper.renewal_seconds(self._seconds)
         self._standing = Renewal.RUN
 
     def check(self) -> None:
@@ -49,7 +56,7 @@ class HeldLease:
             raise ItemCancelledError(f"run {self.claim.run} was cancelled")
         if self._keeper.stopping:
             raise ItemCancelledError("the worker has to stop")
-        if self._standing is Renewal.LOST or time.monotonic() > self._until - _MARGIN_SECONDS:
+        if self._standing is Renewal.LOST or time.monotonic() > self._until - self._margin_seconds:
             raise LeaseLostError(
                 f"the lease on item {self.claim.item} is over: another worker may have it by now"
             )
@@ -64,7 +71,7 @@ class HeldLease:
         except UnreachableError as error:
             raise LeaseLostError(f"the lease on item {self.claim.item} cannot be renewed: {error}") from error
         self.check()
-        if seconds + _MARGIN_SECONDS > self._seconds:
+        if seconds + self._margin_seconds > self._seconds:
             raise SettingsError(
                 f"a lease of {self._seconds:g} s is too short for a write that may take {seconds:g} s: raise "
                 "runs.lease_seconds, or lower http.connect_timeout_seconds and http.write_timeout_seconds"
@@ -79,11 +86,12 @@ class HeldLease:
 
     def settle(self, standing: Renewal, asked_at: float) -> None:
         """Take the answer to a renewal that was asked for then; for the keeper. A lost lease stays lost."""
+        self.renew_at = asked_at + self._keeper.renewal_seconds(self._seconds)
         if self._standing is not Renewal.LOST:
             self._standing, self._until = standing, asked_at + self._seconds
 
     def _outlasts(self, seconds: float) -> bool:
-        return time.monotonic() + seconds <= self._until - _MARGIN_SECONDS
+        return time.monotonic() + seconds <= self._until - self._margin_seconds
 
 
 class LeaseKeeper:
@@ -91,15 +99,15 @@ class LeaseKeeper:
 
     Args:
         workbench: Where claims are renewed.
-        settings: How long leases are, and how often they are renewed.
+        settings: How often leases are renewed, at least.
     """
 
     def __init__(self, workbench: Workbench, settings: RunSettings) -> None:
         self._workbench = workbench
         self._settings = settings
         self._held: set[HeldLease] = set()
-        self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._changed = threading.Condition()
+        self._closed = False
         self._thread: threading.Thread | None = None
         self.stopping = False
 
@@ -107,21 +115,26 @@ class LeaseKeeper:
     def hold(self, claim: Claim) -> Iterator[HeldLease]:
         """Renew a claim's lease until the block ends."""
         lease = HeldLease(self, claim)
-        with self._lock:
+        with self._changed:
             self._held.add(lease)
+            self._changed.notify_all()  # its renewal may be due before that of the others
             if self._thread is None:
                 self._thread = threading.Thread(target=self._renew_all, name="lease-keeper", daemon=True)
                 self._thread.start()
         try:
             yield lease
         finally:
-            with self._lock:
+            with self._changed:
                 self._held.discard(lease)
 
     @property
     def held(self) -> int:
         """How many items this process holds."""
         return len(self._held)
+
+    def renewal_seconds(self, lease_seconds: float) -> float:
+        """How often a lease of some seconds is renewed: a run's may be shorter than those of this worker."""
+        return min(self._settings.renewal_seconds, lease_seconds / _RENEWALS_A_LEASE)
 
     def renew(self, leases: list[HeldLease]) -> None:
         """Renew some leases now.
@@ -140,17 +153,29 @@ class LeaseKeeper:
 
     def close(self) -> None:
         """End the renewal thread."""
-        self._closed.set()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(timeout=self._settings.renewal_seconds)
 
     def _renew_all(self) -> None:
-        while not self._closed.wait(self._settings.renewal_seconds):
-            with self._lock:
-                leases = list(self._held)
-            if not leases:
-                continue
+        while (leases := self._due_leases()) is not None:
             try:
                 self.renew(leases)
             except StagefleetError as error:
                 _log.warning("leases_not_renewed", action="renew", held=len(leases), error=str(error))
+                again_at = time.monotonic() + min(_PAUSE_SECONDS, self._settings.renewal_seconds)
+                for lease in leases:
+                    lease.renew_at = again_at
+
+    def _due_leases(self) -> list[HeldLease] | None:
+        """All leases, once the renewal of one of them is due; None at the end."""
+        with self._changed:
+            while not self._closed:
+                due_at = min((lease.renew_at for lease in self._held), default=None)
+                left_seconds = None if due_at is None else due_at - time.monotonic()
+                if left_seconds is not None and left_seconds <= 0:
+                    return list(self._held)
+                self._changed.wait(left_seconds)
+        return None

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from stagefleet.errors import SettingsError
-from stagefleet.settings import RegistrySettings, RunSettings, Settings, load_settings
+from stagefleet.settings import LockSettings, RegistrySettings, RunSettings, Settings, load_settings
 
 Writer = Callable[[str], Path]
 
@@ -196,6 +196,28 @@ def test_settings_are_immutable():
         settings.redis_url = "redis://elsewhere"
     with pytest.raises(ValidationError):
         settings.runs.parallel = 3
+
+
+@pytest.mark.parametrize("section", [RunSettings, LockSettings])
+class TestLeaseAndRenewal:
+    def test_a_lease_shorter_than_two_renewals_is_refused(self, section: type[RunSettings | LockSettings]):
+        """R35: a lease that ends before its second renewal is lost by one late answer."""
+        with pytest.raises(ValidationError, match="lease_seconds has to be twice renewal_seconds or more"):
+            section(lease_seconds=5, renewal_seconds=3)
+
+    def test_who_changes_the_lease_alone_changes_the_renewal(
+        self, section: type[RunSettings | LockSettings]
+    ):
+        """R35: a lease of 5 s is not renewed every 10 s because nobody thought of the other setting."""
+        settings = section(lease_seconds=5)
+        assert 1.4 < settings.renewal_seconds < 1.7
+
+
+def test_a_lease_in_the_file_is_checked_against_its_renewal(write: Writer):
+    """R35: the refusal names the file and both settings."""
+    write("[runs]\nlease_seconds = 5.0\nrenewal_seconds = 10.0\n")
+    with pytest.raises(SettingsError, match="lease_seconds has to be twice renewal_seconds"):
+        load_settings()
 
 
 def test_a_write_takes_less_time_than_a_lease_lasts():

@@ -68,6 +68,42 @@ def test_a_write_longer_than_any_lease_fails_for_good_with_the_settings_to_chang
         lease.require(60)
 
 
+def test_a_lease_shorter_than_the_workers_renewals_is_renewed_in_time():
+    """R35: a run's lease is its submitter's setting: the worker renews by it, not by its own alone."""
+    bench = Bench()
+    keeps = keeper(bench, lease_seconds=3600, renewal_seconds=1200)
+
+    with keeps.hold(claim(seconds=3600, lease_seconds=3600)), keeps.hold(claim(0.3, 0.3)) as short:
+        for _ in range(3):
+            bench.asked.clear()
+            assert bench.asked.wait(5)
+            short.check()
+    keeps.close()
+
+
+def test_a_short_lease_is_not_lost_when_it_begins():
+    """R35: what is set aside before a lease's end is a part of the lease."""
+    with keeper(Bench()).hold(claim(0.9, 0.9)) as lease:
+        lease.check()
+        lease.require(0.5)
+
+
+def test_a_renewal_that_failed_is_tried_again_soon(monkeypatch):
+    """R2: the first renewal after an outage does not wait for its turn, so that no sweep comes before it."""
+    monkeypatch.setattr("stagefleet.runs.leases._PAUSE_SECONDS", 0.01)
+    bench = Bench(RedisUnreachableError("away"))
+    keeps = keeper(bench, lease_seconds=3600, renewal_seconds=1200)
+    due = time.monotonic() - 1300
+
+    with keeps.hold(Claim("run", 0, "item", 1, 1, claimed_at=due, lease_until=due + 3600)) as lease:
+        assert bench.asked.wait(5)
+        bench.answer = Renewal.RUN
+        bench.asked.clear()
+        assert bench.asked.wait(5)
+        lease.check()
+    keeps.close()
+
+
 def test_a_renewed_lease_is_as_long_as_its_run_says_not_as_this_worker_would_make_it():
     keeps = keeper(Bench(), lease_seconds=30)
 
