@@ -68,7 +68,7 @@ class Submitter(Protocol):
         """The items of a finished run that did not succeed and were not skipped, in the order of their index.
 
         Raises:
-            RunNotFoundError: No such run.
+            RunNotFoundError: No such run, or it expired meanwhile, so that nobody knows what it left.
         """
 
 

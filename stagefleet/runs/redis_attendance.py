@@ -33,12 +33,8 @@ class RedisAttendance:
             pipe.time()
             entries, (seconds, micros) = pipe.execute()
         now_ms = seconds * 1000 + micros / 1000 + self.clock_offset_ms
-        found = [(name.decode(), json.loads(entry)) for name, entry in sorted(entries.items())]
-        return [
-            WorkerInfo(name=name, slots=entry["slots"], queues=tuple(entry["queues"]))
-            for name, entry in found
-            if entry["until"] > now_ms and (queue is None or queue in entry["queues"])
-        ]
+        found = [_worker_of(name, entry, now_ms) for name, entry in sorted(entries.items())]
+        return [worker for worker in found if worker and (queue is None or queue in worker.queues)]
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
         """Be the one who has a role in the fleet for some seconds, or go on being it.
@@ -54,6 +50,17 @@ class RedisAttendance:
                 return False
             # Two leaders for a moment are harmless: a sweep may run twice at once.
             return bool(self._redis.pexpire(name, _ms(seconds)))
+
+
+def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
+    """The worker of an entry; None for one that is over, or that cannot be read: the others count all the same."""
+    try:
+        fields = json.loads(entry)
+        if float(fields["until"]) <= now_ms:
+            return None
+        return WorkerInfo(name.decode(), slots=int(fields["slots"]), queues=tuple(map(str, fields["queues"])))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _ms(seconds: float) -> int:

@@ -36,6 +36,7 @@ from stagefleet.runs.model import (
     split_host,
 )
 from stagefleet.runs.redis_attendance import RedisAttendance
+from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.snapshots import Surroundings, order_of, run_of
 from stagefleet.runs.waits import WaitReason
@@ -65,13 +66,9 @@ _SCRIPTS = (
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100
 _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
-_COORDINATOR_LOST = ErrorInfo(
-    type="CoordinatorLostError",
-    message="the client that submitted the run and held its callback vanished; submit it again",
-)
 
 
-class RedisLedger(RedisSwitchboard, RedisAttendance):
+class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
     """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
 
     Attributes:
@@ -85,6 +82,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
         self._settings = settings
         self._client = secrets.token_hex(6)
         self._calls = itertools.count()
+        self._damaged: set[str] = set()
         source = resources.files("stagefleet.runs") / "lua"
         common = (source / "common.lua").read_text()
         self._scripts: dict[str, Script] = {
@@ -188,8 +186,12 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
             raise _no_run(run)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = [str(index) for index in range(first, min(int(queued), first + _LEFTOVERS_A_CALL))]
-            with reaching(self._redis):
-                found = self._redis.hmget(self._key(run, "items"), indexes)
+            with reaching(self._redis), self._redis.pipeline(transaction=True) as pipe:
+                pipe.hmget(self._key(run, "items"), indexes)
+                pipe.exists(self._key(run))  # they expire together: items of a run that is gone prove nothing
+                found, stands = pipe.execute()
+            if not stands:
+                raise _no_run(run)
             yield from (item.decode() for item in found if item is not None)
 
     # Workbench
@@ -257,15 +259,6 @@ class RedisLedger(RedisSwitchboard, RedisAttendance):
     def hand_back(self, claim: Claim) -> bool:
         """See `Workbench.hand_back`."""
         return bool(self._call("hand_back", claim.run, claim.index, claim.token))
-
-    def sweep(self) -> int:
-        """See `Workbench.sweep`."""
-        with reaching(self._redis):
-            live = self._redis.zrange(f"{self._prefix}live", 0, -1)
-        error = _COORDINATOR_LOST.model_dump_json()
-        called_again: int = self._call("recall")
-        mended: int = sum(self._call("sweep", run, error) for run in live)
-        return called_again + mended
 
     # Observer
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stagefleet.errors import RunNotFoundError
 from stagefleet.runs.model import ItemState, Outcome, RunState
 from stagefleet.runs.redis_ledger import RedisLedger
 from tests.contract.twins import SETTINGS, RedisBroker, Twin, outcome_of
@@ -80,6 +81,19 @@ def test_a_finished_run_leaves_its_outcomes_and_itself_and_both_expire(twin: Twi
     left = sorted(broker.client.scan_iter(f"{broker.prefix}run:*"))
     assert [f"{broker.prefix}run:{run}".encode(), f"{broker.prefix}run:{run}:outcomes".encode()] == left
     assert all(broker.client.pttl(key) > 0 for key in left)
+
+
+def test_what_a_run_left_is_not_nothing_because_it_expires_meanwhile(twin: Twin, broker: RedisBroker):
+    """R47: items that are gone with their run are no items that succeeded."""
+    run = twin.submit([f"i{number}" for number in range(2500)])
+    twin.ledger.cancel(run)
+    left = twin.ledger.leftovers(run)
+    assert ["i0", "i1"] == [next(left), next(left)]
+
+    broker.client.delete(*broker.client.scan_iter(f"{broker.prefix}run:{run}*"))
+
+    with pytest.raises(RunNotFoundError):
+        list(left)
 
 
 def test_scripts_that_the_server_forgot_are_sent_again(twin: Twin, broker: RedisBroker):

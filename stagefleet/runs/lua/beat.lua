@@ -1,5 +1,6 @@
 -- Note that a worker lives, and count the live slots of each queue anew.
 -- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off).
+-- What cannot be read, an entry of another version or a damaged run, is passed over: the beat goes on.
 local name, span = ARGV[3], integer(ARGV[6])
 local workers = P .. 'workers'
 if span > 0 then
@@ -12,12 +13,16 @@ local slots, longest = {}, 1
 for _, queue in ipairs(cjson.decode(ARGV[5])) do slots[queue] = 0 end
 local entries = redis.call('HGETALL', workers)
 for n = 1, #entries, 2 do
-  local worker = cjson.decode(entries[n + 1])
-  if worker['until'] <= now then
+  local readable, worker = pcall(cjson.decode, entries[n + 1])
+  readable = readable and type(worker) == 'table' and type(worker.queues) == 'table'
+  local till = readable and tonumber(worker['until'])
+  if till and till <= now then
     redis.call('HDEL', workers, entries[n])
-  else
-    longest = math.max(longest, worker['until'] - now)
-    for _, queue in ipairs(worker.queues) do slots[queue] = (slots[queue] or 0) + worker.slots end
+  elseif till then
+    longest = math.max(longest, till - now)
+    for _, queue in ipairs(worker.queues) do
+      if type(queue) == 'string' then slots[queue] = (slots[queue] or 0) + integer(worker.slots) end
+    end
   end
 end
 for queue, count in pairs(slots) do
@@ -26,6 +31,6 @@ for queue, count in pairs(slots) do
   else
     redis.call('DEL', P .. 'slots:' .. queue)
   end
-  for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do release(run) end
+  for _, run in ipairs(redis.call('ZRANGE', P .. 'live:' .. queue, 0, 99)) do pcall(release, run) end
 end
 return 1

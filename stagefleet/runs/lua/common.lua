@@ -33,6 +33,11 @@ local function integer(value)
   return tonumber(value or 0) or 0
 end
 
+-- What `pcall` caught, in words: Redis 7 raises tables, Redis 6 strings.
+local function text_of(problem)
+  return type(problem) == 'table' and problem.err or tostring(problem)
+end
+
 -- An item for a host is "ITEM\31HOST", and goes to the host's own queue.
 local function address(item, queue)
   local id, host = string.match(item, '^(.-)\31(.*)$')

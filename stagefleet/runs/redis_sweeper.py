@@ -1,0 +1,56 @@
+"""The side of the ledger on Redis that mends what was lost, run by run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from stagefleet.connection import reaching
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.runs.model import ErrorInfo
+
+__all__ = ["RedisSweeper"]
+
+_LOGGER = logging.getLogger("stagefleet")
+_COORDINATOR_LOST = ErrorInfo(
+    type="CoordinatorLostError",
+    message="the client that submitted the run and held its callback vanished; submit it again",
+)
+
+
+class RedisSweeper:
+    """A part of `RedisLedger`; keeps the promise of `Workbench.sweep`."""
+
+    _redis: Any
+    _prefix: str
+    _damaged: set[str]
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def sweep(self) -> int:
+        """See `Workbench.sweep`: a run that cannot be swept is logged once, and the others are swept."""
+        with reaching(self._redis):
+            live = [run.decode() for run in self._redis.zrange(f"{self._prefix}live", 0, -1)]
+        touched, *failures = self._call("recall")
+        for run, problem in zip(failures[::2], failures[1::2], strict=True):
+            self._note_damage(run.decode(), problem.decode(errors="replace"))
+        mended: int = touched + sum(self._sweep_run(run) for run in live)
+        self._damaged.intersection_update(live)
+        return mended
+
+    def _sweep_run(self, run: str) -> int:
+        try:
+            touched: int = self._call("sweep", run, _COORDINATOR_LOST.model_dump_json())
+        except RedisUnreachableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep
+            self._note_damage(run, str(error))
+            return 0
+        self._damaged.discard(run)
+        return touched
+
+    def _note_damage(self, run: str, problem: str) -> None:
+        if run not in self._damaged:
+            self._damaged.add(run)
+            _LOGGER.error("run %s cannot be swept: %s; the others go on", run, problem)
