@@ -96,7 +96,8 @@ class Workshop:
         Raises:
             RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
         """
-        nonce = secrets.token_hex(8)  # one for all tries: an answer that was lost costs neither lease nor attempt
+        # One for all tries: an answer that was lost costs neither lease nor attempt.
+        nonce = secrets.token_hex(8)
         claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker, nonce=nonce))
         if claim is None:
             _log.debug("item_not_claimed", action="claim", run=run, index=index)

@@ -1,8 +1,8 @@
 """Leases of claimed items, as the worker that holds them keeps and sees them.
 
-One thread a process renews the leases of all items in it, as often as the shortest of them needs. A lease counts on this process's monotonic clock
-from before the request that granted it was sent, so it never ends later here than in the ledger; and it is
-reported lost a moment before it ends, without needing an answer.
+One thread a process renews the leases of all items in it, as often as the shortest of them needs. A lease
+counts on this process's monotonic clock from before the request that granted it was sent, so it never ends
+later here than in the ledger; and it is reported lost a moment before it ends, without needing an answer.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ class Claim:
         attempt: 1 for the first.
         claimed_at: On this process's monotonic clock, before the claim was asked for.
         lease_until: On the same clock, the end of the lease as claimed.
-        nonce: Tells the claim from another with the same fence: a Redis that forgot one gives its fence again.
+        nonce: Tells the claim from another with the same fence, which a Redis that forgot gives again.
     """
 
     run: str

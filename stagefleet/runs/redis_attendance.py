@@ -53,7 +53,7 @@ class RedisAttendance:
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
-    """The worker of an entry; None for one that is over, or that cannot be read: the others count all the same."""
+    """Read an entry; None for one that is over or cannot be read: the others count all the same."""
     try:
         fields = json.loads(entry)
         if float(fields["until"]) <= now_ms:

@@ -32,9 +32,7 @@ def spoil(broker: RedisBroker, run: str, part: str) -> None:
 
 
 class TestOneRun:
-    def test_the_others_are_swept(
-        self, twin: Twin, broker: RedisBroker, caplog: pytest.LogCaptureFixture
-    ):
+    def test_the_others_are_swept(self, twin: Twin, broker: RedisBroker, caplog: pytest.LogCaptureFixture):
         """R28: a run whose script fails stops no sweep; it is logged once, with its id."""
         damaged, sound = twin.submit(["a"]), twin.submit(["b"])
         for _ in range(2):
@@ -60,7 +58,7 @@ class TestOneRun:
 
     def test_the_coordinators_of_others_are_called_again(self, twin: Twin, broker: RedisBroker):
         """R28: a call that cannot be made is put off, and those behind it are made."""
-        order = {"callback": Callback.WEBHOOK, "callback_target": "http://receiver.example"}
+        order: dict[str, Any] = {"callback": Callback.WEBHOOK, "callback_target": "http://receiver.example"}
         damaged, sound = twin.submit(["a"], **order), twin.submit(["b"], **order)
         assert 2 == twin.work_off()
         twin.drop_messages()

@@ -205,9 +205,7 @@ class TestLeaseAndRenewal:
         with pytest.raises(ValidationError, match="lease_seconds has to be twice renewal_seconds or more"):
             section(lease_seconds=5, renewal_seconds=3)
 
-    def test_who_changes_the_lease_alone_changes_the_renewal(
-        self, section: type[RunSettings | LockSettings]
-    ):
+    def test_who_changes_the_lease_alone_changes_the_renewal(self, section: type[RunSettings | LockSettings]):
         """R35: a lease of 5 s is not renewed every 10 s because nobody thought of the other setting."""
         settings = section(lease_seconds=5)
         assert 1.4 < settings.renewal_seconds < 1.7
