@@ -8,9 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from stagefleet.bounds import OUTCOME_BYTES, TRUNCATED, fit
 from stagefleet.names import StageId
 
 __all__ = ["ImageInfo", "StageDescription"]
+
+_INFO_BYTES = OUTCOME_BYTES * 3 // 4
+"""The most that one `ImageInfo` has as JSON; the rest of an outcome is for its frame."""
 
 
 class ImageInfo(BaseModel):
@@ -30,6 +34,7 @@ class ImageInfo(BaseModel):
         size: The sum of the sizes of its layers as the registry keeps them, in bytes.
         created_at: When the image was made, None if it does not say.
         members: For an index, what is known of each member, in the index's order.
+        truncated: Whether something was left out, because there was too much to be kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +52,14 @@ class ImageInfo(BaseModel):
     size: int = 0
     created_at: datetime | None = None
     members: tuple[ImageInfo, ...] = ()
+    truncated: bool = False
+
+    def bounded(self) -> ImageInfo:
+        """Cut labels, environment and the like to what may be kept; names, digests and sizes stay."""
+        if len(self.model_dump_json(exclude_defaults=True)) <= _INFO_BYTES:
+            return self
+        document = self.model_dump(mode="json", exclude_defaults=True)
+        return ImageInfo.model_validate(fit(document, _INFO_BYTES))
 
 
 class StageDescription(BaseModel):
@@ -72,4 +85,10 @@ class StageDescription(BaseModel):
             "env": list(info.env),
             "size": info.size,
             "created_at": None if info.created_at is None else info.created_at.isoformat(),
+            **({TRUNCATED: True} if info.truncated else {}),
         }
+
+    def bounded(self) -> StageDescription:
+        """Cut the description to what may be kept, as `ImageInfo.bounded`."""
+        info = self.info.bounded()
+        return self if info is self.info else StageDescription(stage_id=self.stage_id, info=info)

@@ -25,9 +25,18 @@ class ContentError(StagefleetError):
 
 
 class DigestMismatchError(ContentError):
-    """Content whose digest or size is not the one that names it."""
+    """Content whose digest or size is not the one that names it.
+
+    Args:
+        message: What went wrong.
+        found: The digest that the content has; "" where only its size is known.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, found: str = "") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class TruncatedError(ContentError):

@@ -11,7 +11,12 @@ restart it, as its documentation says.
 
 from __future__ import annotations
 
-from stagefleet.errors import ManifestRefusedError, NotFoundError, StageNotFoundError
+from stagefleet.errors import (
+    ManifestRefusedError,
+    NotFoundError,
+    RegistryUnavailableError,
+    StageNotFoundError,
+)
 from stagefleet.manager.blobs import Blob, Consignment
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Reference, Repository, StageId
@@ -21,18 +26,12 @@ from stagefleet.runs.book import SharedBook
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.description import describe_image, describe_index
-from stagefleet.storages.registry import check_depth
+from stagefleet.storages.stage_reader import StageReader
 
 __all__ = ["StageCopy"]
 
 _HEALS = 2
 """How often a refused manifest is put again, its blobs sent anew."""
-
-_FOREIGN_LAYERS = (
-    "application/vnd.docker.image.rootfs.foreign.",
-    "application/vnd.oci.image.layer.nondistributable.",
-)
-"""Layers that must not be pushed (OCI image specification 1.1, "Non-Distributable Layers")."""
 
 
 class StageCopy:
@@ -95,8 +94,8 @@ class StageCopy:
         """Whether the destination has what the source has; two HEADs, which count against no pull limit."""
         try:
             there = self._client.head_manifest(target)
-        except NotFoundError:
-            return False
+        except (NotFoundError, RegistryUnavailableError):
+            return False  # a registry fails at what is damaged in it (distribution 2.8): what is put heals it
         try:
             return (
                 self._client.head_manifest(self._source.address.tagged(str(stage_id))).digest == there.digest
@@ -104,14 +103,20 @@ class StageCopy:
         except NotFoundError as error:
             raise StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
 
-    def _copy(self, manifest: Manifest, target: Reference, depth: int = 1) -> ImageInfo:
-        if manifest.is_index:
-            check_depth(target, depth)
-            return self._copy_index(manifest, target, depth)
-        return self._copy_image(manifest, target)
+    def _copy(self, manifest: Manifest, target: Reference) -> ImageInfo:
+        return self._copy_whole(manifest, target, self._source.reader())
 
-    def _copy_image(self, manifest: Manifest, target: Reference) -> ImageInfo:
-        config = self._source.fetch_config(manifest)
+    def _copy_whole(
+        self, manifest: Manifest, target: Reference, reader: StageReader, depth: int = 1
+    ) -> ImageInfo:
+        if manifest.is_index:
+            return self._copy_index(manifest, target, reader, depth)
+        return self._copy_image(manifest, target, reader)
+
+    def _copy_image(self, manifest: Manifest, target: Reference, reader: StageReader) -> ImageInfo:
+        # Described before anything is sent: what cannot be read must not fail a copy that is done.
+        config = reader.config(manifest)
+        info = describe_image(target, manifest, config)
         assert manifest.config is not None
         blobs = [Blob(layer) for layer in manifest.layers if is_distributable(layer)]
         blobs.append(Blob(manifest.config, config))
@@ -124,31 +129,44 @@ class StageCopy:
                 self._consignment.send_again(_named(blobs, error.missing))
         else:
             self._client.put_manifest(target, manifest, leash=self._leash)
-        return describe_image(target, manifest, config)
+        return info
 
-    def _copy_index(self, index: Manifest, target: Reference, depth: int) -> ImageInfo:
-        members = {member.digest: member for member in index.members}
-        infos = {digest: self._copy_member(index, member, depth) for digest, member in members.items()}
+    def _copy_index(self, index: Manifest, target: Reference, reader: StageReader, depth: int) -> ImageInfo:
+        infos, blobs = [], []
+        for member in reader.members(index, depth):
+            if member.manifest is None:
+                blobs.append(Blob(member.descriptor))
+            else:
+                name = Reference.of(self._destination, member.descriptor.digest)
+                infos.append(self._copy_whole(member.manifest, name, reader, depth + 1))
+        self._consignment.send([blob for blob in blobs if is_distributable(blob.descriptor)])
         for _ in range(_HEALS):
             try:
                 self._client.put_manifest(target, index, leash=self._leash)
                 break
             except ManifestRefusedError as error:
-                named = [member for digest, member in members.items() if str(digest) in error.missing]
-                for member in named or members.values():
-                    self._copy_member(index, member, depth)
+                self._heal_index(index, blobs, error.missing)
         else:
             self._client.put_manifest(target, index, leash=self._leash)
-        return describe_index(target, index, [infos[member.digest] for member in index.members])
+        return describe_index(target, index, infos, blob_bytes=sum(blob.descriptor.size for blob in blobs))
 
-    def _copy_member(self, index: Manifest, member: Descriptor, depth: int) -> ImageInfo:
-        manifest = self._source.fetch_member(index, Reference.of(self._source.address, member.digest))
-        return self._copy(manifest, Reference.of(self._destination, member.digest), depth + 1)
+    def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
+        """Send again what the destination misses of an index; all of it where it names nothing of it."""
+        members = {member.digest: member for member in index.members if member.is_manifest}
+        lost = [digest for digest in members if str(digest) in missing]
+        lost_blobs = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
+        if not lost and not lost_blobs:
+            lost, lost_blobs = list(members), blobs
+        if lost_blobs:
+            self._consignment.send_again(lost_blobs)
+        for digest in lost:
+            manifest = self._source.reader().member(index, digest)
+            self._copy(manifest, Reference.of(self._destination, digest))
 
 
 def is_distributable(layer: Descriptor) -> bool:
     """Whether a layer may be sent: it is not kept elsewhere, for legal reasons."""
-    return not layer.urls and not layer.media_type.startswith(_FOREIGN_LAYERS)
+    return not layer.urls and layer.is_distributable
 
 
 def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:

@@ -101,8 +101,8 @@ class IndexPublication:
         return manifest, reference.repository
 
     def _refuse_other_platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> None:
-        config = RegistryStorage(self._client, reference.repository).fetch_config(manifest)
-        found = platform_in(config, reference)
+        config = RegistryStorage(self._client, reference.repository).reader().config(manifest)
+        found = platform_in(config)
         if found is not None and not platform.matches(found):
             raise UsageError(f"{reference} is an image for {Platform.told(found)}, not for {platform}")
 

@@ -69,8 +69,7 @@ def _images(storage: RegistryStorage, stage_id: StageId) -> list[PlatformImage]:
     """The images of a stage; members that tell no platform, as attestations, are none for Docker either."""
     manifest = storage.fetch_manifest(stage_id)
     if not manifest.is_index:
-        config = storage.fetch_config(manifest)
-        said = platform_in(config, storage.address.tagged(str(stage_id)))
+        said = platform_in(storage.reader().config(manifest))
         return [PlatformImage(Platform.of(said or {}))]
     told = ((Platform.of(member.platform or {}), member.digest) for member in manifest.members)
     return [PlatformImage(platform, digest) for platform, digest in told if platform is not None]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from stagefleet.errors import BrokenStageError, DigestMismatchError, NotFoundError, TruncatedError
 from stagefleet.manager.copy import is_distributable
-from stagefleet.names import Reference, StageId
+from stagefleet.names import StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.registry import check_depth
+from stagefleet.storages.stage_reader import StageReader
 
 __all__ = ["check_stage"]
 
@@ -23,7 +23,7 @@ def check_stage(client: RegistryClient, storage: RegistryStorage, stage_id: Stag
         StageNotFoundError: It is not there.
     """
     manifest = storage.fetch_manifest(stage_id)
-    for layer in _layers(storage, manifest, storage.address.tagged(str(stage_id))):
+    for layer in _layers(storage.reader(), manifest):
         try:
             client.check_blob(storage.address, layer, leash=leash)
         except (NotFoundError, DigestMismatchError, TruncatedError) as error:
@@ -32,15 +32,12 @@ def check_stage(client: RegistryClient, storage: RegistryStorage, stage_id: Stag
             ) from error
 
 
-def _layers(
-    storage: RegistryStorage, manifest: Manifest, reference: Reference, depth: int = 1
-) -> Iterator[Descriptor]:
+def _layers(reader: StageReader, manifest: Manifest, depth: int = 1) -> Iterator[Descriptor]:
     """The layers of an image, or of all members of an index; the configurations are read on the way."""
     if not manifest.is_index:
-        storage.fetch_config(manifest)
+        reader.config(manifest)
         yield from filter(is_distributable, manifest.layers)
         return
-    check_depth(reference, depth)
-    for member in manifest.members:
-        name = Reference.of(storage.address, member.digest)
-        yield from _layers(storage, storage.fetch_member(manifest, name), name, depth + 1)
+    for member in reader.members(manifest, depth):
+        if member.manifest is not None:
+            yield from _layers(reader, member.manifest, depth + 1)

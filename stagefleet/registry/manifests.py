@@ -34,6 +34,11 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 _MOST_DESCRIPTORS = 10_000
+_FOREIGN_LAYERS = (
+    "application/vnd.docker.image.rootfs.foreign.",
+    "application/vnd.oci.image.layer.nondistributable.",
+)
+"""Kept elsewhere, for legal reasons (OCI image specification 1.1, "Non-Distributable Layers")."""
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
@@ -60,6 +65,20 @@ class Descriptor:
     urls: tuple[str, ...] = ()
     platform: Mapping[str, Any] | None = field(default=None, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether it names a manifest or an index, of whatever kind, and no blob.
+
+        An index may name anything: BuildKit's caches name layers and a configuration (moby/buildkit #2251).
+        """
+        kind = self.media_type.lower()
+        return not kind or ".manifest." in kind or ".index." in kind
+
+    @property
+    def is_distributable(self) -> bool:
+        """Whether its media type lets a registry have it."""
+        return not self.media_type.startswith(_FOREIGN_LAYERS)
 
     @classmethod
     def parse(cls, document: object) -> Self:

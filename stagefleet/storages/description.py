@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, TypedDict
 
-from stagefleet.errors import BrokenStageError, UnsupportedManifestError
+from stagefleet.bounds import clean
 from stagefleet.names import Reference
 from stagefleet.registry import Manifest
 from stagefleet.stages import ImageInfo
@@ -21,6 +23,9 @@ __all__ = ["describe_image", "describe_index", "moment_of", "platform_in", "read
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+_LARGE_BYTES = 1024 * 1024
+_LARGE_CONFIG = threading.Lock()
+"""Held while a configuration of more than `_LARGE_BYTES` is parsed: one at a time in a process."""
 
 
 class _Settings(TypedDict):
@@ -38,68 +43,89 @@ class _Names(TypedDict):
     repo_digest: str
 
 
-def describe_image(reference: Reference, manifest: Manifest, config: bytes) -> ImageInfo:
-    """What is known of an image.
+def describe_image(reference: Reference, manifest: Manifest, config: bytes | None) -> ImageInfo:
+    """Describe an image, or any other artifact: one whose configuration is no image's has no labels.
 
     Args:
         reference: The image's name.
         manifest: Its manifest.
-        config: Its configuration, as the manifest names it.
-
-    Raises:
-        BrokenStageError: The configuration is no JSON object.
+        config: Its configuration, as the manifest names it; None for one that is too large to be read.
     """
-    try:
-        document = json.loads(config)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise BrokenStageError(f"{reference}: the image's configuration is no JSON object; build it again")
-    return ImageInfo(
+    settings, created_at = _told(config)
+    info = ImageInfo(
         **_names(reference, manifest),
-        **read_settings(document.get("config")),
+        **settings,
         image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
         size=sum(layer.size for layer in manifest.layers),
-        created_at=moment_of(document.get("created")),
+        created_at=created_at,
+        truncated=config is None,
     )
+    return info.bounded()
+
+
+def _told(config: bytes | None) -> tuple[_Settings, datetime | None]:
+    """What a configuration tells, and when its image was made."""
+    content = config or b""
+    # Parsed, a hostile one takes many times its size.
+    with _LARGE_CONFIG if len(content) > _LARGE_BYTES else nullcontext():
+        document = _read_config(content) or {}
+        return read_settings(document.get("config")), moment_of(document.get("created"))
+
+
+def _read_config(config: bytes) -> dict[str, Any] | None:
+    """Parse a configuration; None for anything but a JSON object: artifacts may have what they like."""
+    try:
+        document = json.loads(config)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def read_settings(section: Any) -> _Settings:
     """What a configuration's section `config` tells; an engine shows the same section of its images."""
     settings = _mapping(section)
-    labels = {key: value for key, value in _mapping(settings.get("Labels")).items() if isinstance(value, str)}
+    labels = {
+        clean(key): clean(value)
+        for key, value in _mapping(settings.get("Labels")).items()
+        if isinstance(value, str)
+    }
     return {
         "parent_id": _text(settings.get("Image")) or labels.get(_PARENT_LABEL, ""),
         "labels": labels,
         "env": _texts(settings.get("Env")),
         "on_build": _texts(settings.get("OnBuild")),
-        "volumes": tuple(sorted(_mapping(settings.get("Volumes")))),
+        "volumes": tuple(sorted(map(clean, _mapping(settings.get("Volumes"))))),
     }
 
 
-def describe_index(reference: Reference, manifest: Manifest, members: Sequence[ImageInfo]) -> ImageInfo:
-    """What is known of an index: its size is that of its members together."""
-    return ImageInfo(
+def describe_index(
+    reference: Reference, manifest: Manifest, members: Sequence[ImageInfo], *, blob_bytes: int = 0
+) -> ImageInfo:
+    """Describe an index: its size is that of what it names together, each thing once.
+
+    Args:
+        reference: Its name.
+        manifest: The index.
+        members: What is known of the images that it names.
+        blob_bytes: The size of the blobs that it names, as BuildKit's caches do.
+    """
+    info = ImageInfo(
         **_names(reference, manifest),
         image_id=str(manifest.digest),
-        size=sum(member.size for member in members),
+        size=sum(member.size for member in members) + blob_bytes,
         created_at=max((member.created_at for member in members if member.created_at), default=None),
         members=tuple(members),
     )
+    return info.bounded()
 
 
-def platform_in(config: bytes, reference: Reference) -> Mapping[str, Any] | None:
+def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
     """The platform that an image's configuration says, as documents write it; None if it says none.
 
-    Raises:
-        UnsupportedManifestError: It is no JSON object.
+    Args:
+        config: As in `describe_image`.
     """
-    try:
-        document = json.loads(config)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise UnsupportedManifestError(f"{reference} has a configuration that is no JSON object")
+    document = _read_config(config or b"") or {}
     return document if document.get("os") and document.get("architecture") else None
 
 
@@ -118,11 +144,15 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return clean(value) if isinstance(value, str) else ""
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+    return tuple(map(_text, filter(_is_text, value))) if isinstance(value, list) else ()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def moment_of(value: Any) -> datetime | None:

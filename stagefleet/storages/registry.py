@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError, UnsupportedManifestError
+from stagefleet.errors import NotFoundError, StageNotFoundError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.stages import ImageInfo, StageDescription
-from stagefleet.storages.description import describe_image, describe_index
 from stagefleet.storages.id_list import StageIdList
+from stagefleet.storages.stage_reader import StageReader
 
 __all__ = ["RegistryStorage"]
-
-_MAX_DEPTH = 4  # indexes in indexes; nobody nests deeper but by mistake or malice
 
 
 class RegistryStorage:
     """A repository as a storage of stages; keeps the promises of `StageStorage`.
 
+    Args:
+        client: Speaks to registries.
+        repository: The repository.
+        leash: Asked before each request but for tags.
+
     Attributes:
         address: The repository.
     """
 
-    def __init__(self, client: RegistryClient, repository: Repository) -> None:
+    def __init__(self, client: RegistryClient, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
         self.address = repository
         self._client = client
+        self._leash = leash
 
     def stage_ids(self) -> StageIdList:
         """See `StageStorage.stage_ids`."""
@@ -60,6 +65,7 @@ class RegistryStorage:
             BrokenStageError: The registry knows of it, but cannot give it.
         """
         reference = self.address.tagged(str(stage_id))
+        self._leash.check()
         try:
             manifest = self._client.fetch_manifest(reference)
         except NotFoundError as error:
@@ -72,7 +78,7 @@ class RegistryStorage:
         """See `StageStorage.describe`."""
         manifest = self.fetch_manifest(stage_id)
         reference = self.address.tagged(str(stage_id))
-        return StageDescription(stage_id=stage_id, info=self._describe(reference, manifest))
+        return StageDescription(stage_id=stage_id, info=self.reader().describe(reference, manifest))
 
     def describe_image(self, reference: Reference) -> ImageInfo:
         """Describe any image of the repository.
@@ -81,54 +87,9 @@ class RegistryStorage:
             NotFoundError: It is not there.
             BrokenStageError: The registry knows of it, but cannot give it.
         """
-        return self._describe(reference, self._client.fetch_manifest(reference))
+        self._leash.check()
+        return self.reader().describe(reference, self._client.fetch_manifest(reference))
 
-    def fetch_member(self, index: Manifest, member: Reference) -> Manifest:
-        """A manifest that an index names.
-
-        Raises:
-            BrokenStageError: The registry cannot give it.
-        """
-        try:
-            return self._client.fetch_manifest(member)
-        except NotFoundError as error:
-            raise _broken(Reference.of(self.address, index.digest), error) from error
-
-    def fetch_config(self, manifest: Manifest) -> bytes:
-        """The configuration of an image.
-
-        Raises:
-            BrokenStageError: The registry cannot give it.
-            UnsupportedManifestError: The manifest names none.
-        """
-        reference = Reference.of(self.address, manifest.digest)
-        if manifest.config is None:
-            raise UnsupportedManifestError(f"{reference}: the manifest names no configuration")
-        try:
-            return self._client.fetch_blob(self.address, manifest.config)
-        except NotFoundError as error:
-            raise _broken(reference, error) from error
-
-    def _describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
-        if not manifest.is_index:
-            return describe_image(reference, manifest, self.fetch_config(manifest))
-        check_depth(reference, depth)
-        members = []
-        for descriptor in manifest.members:
-            member = Reference.of(self.address, descriptor.digest)
-            members.append(self._describe(member, self.fetch_member(manifest, member), depth + 1))
-        return describe_index(reference, manifest, members)
-
-
-def check_depth(reference: Reference, depth: int) -> None:
-    """Refuse indexes nested beyond reason.
-
-    Raises:
-        UnsupportedManifestError: `depth` is too deep.
-    """
-    if depth > _MAX_DEPTH:
-        raise UnsupportedManifestError(f"{reference}: indexes nested more than {_MAX_DEPTH} deep")
-
-
-def _broken(reference: Reference, error: Exception) -> BrokenStageError:
-    return BrokenStageError(f"{reference}: the registry cannot give all of it ({error}); build it again")
+    def reader(self) -> StageReader:
+        """Begin to read one stage or image."""
+        return StageReader(self._client, self.address, leash=self._leash)

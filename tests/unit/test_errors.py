@@ -30,6 +30,7 @@ FIELDS = {
     "codes": ("BLOB_UNKNOWN",),
     "retry_after_seconds": 1.5,
     "missing": ("sha256:a",),
+    "found": "sha256:b",
     "type_name": "KeyError",
 }
 each_class = pytest.mark.parametrize("error_class", CLASSES, ids=lambda error: error.__name__)

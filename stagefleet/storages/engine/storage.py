@@ -65,7 +65,7 @@ def describe_image_in(image: dict[str, Any], repository: str | Repository, tag: 
         tag: The tag in that.
     """
     digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
-    return ImageInfo(
+    info = ImageInfo(
         name=f"{repository}:{tag}",
         repository=str(repository),
         tag=tag,
@@ -75,3 +75,4 @@ def describe_image_in(image: dict[str, Any], repository: str | Repository, tag: 
         created_at=moment_of(image.get("Created")),
         **read_settings(image.get("Config")),
     )
+    return info.bounded()

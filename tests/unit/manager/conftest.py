@@ -80,8 +80,10 @@ class FakeRegistries(RegistryClient):
             raise Crash
 
     def push(self, repository, tag, *, layers=(b"base",), labels=(), config=None, **layer_fields):
-        """An image, as any tool pushes it."""
-        content = json.dumps({"config": {"Labels": dict(labels)}} if config is None else config).encode()
+        """An image, as any tool pushes it; its configuration may be any bytes."""
+        content = config if isinstance(config, bytes) else b""
+        if not content:
+            content = json.dumps({"config": {"Labels": dict(labels)}} if config is None else config).encode()
         shelf = self.shelf(repository)
         shelf.blobs.update({digest_of(blob): blob for blob in (content, *layers)})
         document = {
@@ -92,12 +94,15 @@ class FakeRegistries(RegistryClient):
         }
         return self._shelve(shelf, tag, Manifest.of(document))
 
-    def push_index(self, repository, tag, members):
+    def push_index(self, repository, tag, members, *, blobs=()):
+        """An index of manifests that are there, and of blobs: content and media type of each."""
         shelf = self.shelf(repository)
         entries = [
             {"mediaType": m.media_type, "size": m.size, "digest": str(m.digest)}
             for m in (shelf.manifests[digest] for digest in members)
         ]
+        shelf.blobs.update({digest_of(blob): blob for blob, _ in blobs})
+        entries += [entry(blob, media_type) for blob, media_type in blobs]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         return self._shelve(shelf, tag, Manifest.of(document))
 
@@ -139,7 +144,7 @@ class FakeRegistries(RegistryClient):
             raise ForbiddenError("denied", method="PUT", repository=str(reference.repository), status=403)
         needed = [] if manifest.is_index else [manifest.config, *manifest.layers]
         missing = [d.digest for d in needed if d.digest not in shelf.blobs and not d.urls]
-        missing += [m.digest for m in manifest.members if m.digest not in shelf.manifests]
+        missing += [m.digest for m in manifest.members if m.digest not in {**shelf.manifests, **shelf.blobs}]
         if missing:
             raise ManifestRefusedError("unknown", missing=tuple(map(str, missing)), status=400)
         self._shelve(shelf, reference.tag, manifest)
@@ -162,6 +167,7 @@ class FakeRegistries(RegistryClient):
 
     def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20):
         self.reads.append(("blob", str(descriptor.digest)))
+        assert descriptor.size <= limit_bytes, "the client reads no more at once"
         try:
             return self.shelf(repository).blobs[descriptor.digest]
         except KeyError:
@@ -186,7 +192,7 @@ class FakeRegistries(RegistryClient):
         if upload is None:
             return 0
         leash.check()
-        content = self.fetch_blob(source, descriptor)
+        content = self.fetch_blob(source, descriptor, limit_bytes=descriptor.size)
         if on_bytes is not None:
             on_bytes(len(content))
         self.upload_bytes(upload, content)

@@ -9,13 +9,17 @@ from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
     ManifestRefusedError,
+    RegistryUnavailableError,
     StageNotFoundError,
+    UnsupportedManifestError,
 )
 from stagefleet.manager.blobs import Blob, Consignment
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.records import make_placeholder
 from stagefleet.registry import Manifest
 from stagefleet.registry.leash import UNLEASHED
+from stagefleet.runs.model import ItemState, Outcome
+from stagefleet.runs.wire import encode_outcome
 
 BASE, OWN = b"base layer", b"own layer"
 
@@ -292,3 +296,129 @@ def test_the_sources_manifest_is_read_once(world):
     world.copy(stage_id)
     assert 1 == sum(verb == "get" for verb, _ in world.registries.reads)
     assert Reference.of(world.destination, str(stage_id)).tag in world.tags(world.destination)
+
+
+ODD_CONFIGS = {
+    "text": b"hello",
+    "yaml": b"a: 1",
+    "list": b"[]",
+    "nested brackets": b"[" * 100_000,
+    "nested in its place": b'{"config": ' + b"[" * 100_000,
+    "no UTF-8": b"\xff\xfe{}",
+    "digits": b"1" * 10_000,
+    "labels of other types": b'{"config": {"Labels": ["a"], "Env": {"A": 1}, "Volumes": 7}, "created": []}',
+    "half a surrogate pair": b'{"config": {"Labels": {"\\ud800": "\\udfff"}, "Env": ["\\ud800"]}}',
+}
+
+
+@pytest.mark.parametrize("config", ODD_CONFIGS.values(), ids=ODD_CONFIGS)
+def test_a_stage_is_copied_whatever_its_configuration_is(world, config):
+    """W21, R11: what the configuration holds, of whatever kind, fails no copy; and the outcome encodes."""
+    stage_id, digest = push(world, config=config)
+    produced = world.copy(stage_id)
+    assert digest == world.registries.shelf(world.destination).tags[str(stage_id)]
+    assert world.manager.describe_stage(world.source, stage_id).info.size == len(BASE) + len(OWN)
+    assert f"{world.destination}@{digest}" == produced.result["repo_digest"]
+    encode_outcome(Outcome(item=str(stage_id), state=ItemState.SUCCEEDED, result=produced.result))
+
+
+def test_a_configuration_too_large_to_be_read_is_sent_as_it_comes(world):
+    """W21: a configuration of 9 MiB is copied, and the description goes without labels."""
+    config = b"x" * (9 << 20)
+    stage_id, _ = push(world, config=config)
+    produced = world.copy(stage_id)
+    assert config == world.registries.shelf(world.destination).blobs[digest_of(config)]
+    assert ({}, True) == (produced.result["labels"], produced.result["truncated"])
+
+
+def test_nothing_is_sent_of_a_stage_that_cannot_be_described(world):
+    """W21: what may fail is read before anything is put."""
+    stage_id, _ = push(world)
+    world.registries.fetch_blob = failing = Failing(RegistryUnavailableError("500"))
+    with pytest.raises(RegistryUnavailableError):
+        world.copy(stage_id)
+    assert ([], 1) == (world.registries.writes, failing.calls)
+
+
+class Failing:
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __call__(self, *_, **__):
+        self.calls += 1
+        raise self.error
+
+
+CACHE_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
+
+
+def test_a_build_cache_is_copied_whole_and_described(world):
+    """W19: members that are no manifests are copied as blobs, and weigh in the description."""
+    stage_id = StageId(world.stage(1).digest)
+    blobs = [(b"layer one", CACHE_LAYER), (b"layer two", CACHE_LAYER), (b"{}", CACHE_CONFIG)]
+    index = world.registries.push_index(world.source, str(stage_id), [], blobs=blobs)
+    produced = world.copy(stage_id)
+    there = world.registries.shelf(world.destination)
+    assert index == there.tags[str(stage_id)]
+    assert {content for content, _ in blobs} == set(there.blobs.values())
+    assert sum(len(content) for content, _ in blobs) == produced.result["size"]
+    assert world.manager.describe_stage(world.destination, stage_id).as_json() == produced.result
+
+
+def test_a_build_cache_beside_images_is_copied_with_them(world):
+    """W19: an index may name images and blobs."""
+    member = world.registries.push(world.source, None, layers=(BASE,))
+    stage_id = StageId(world.stage(1).digest)
+    world.registries.push_index(world.source, str(stage_id), [member], blobs=[(b"cached", CACHE_LAYER)])
+    assert len(BASE) + len(b"cached") == world.copy(stage_id).result["size"]
+    assert member in world.registries.shelf(world.destination).manifests
+
+
+def test_a_blob_of_an_index_that_the_destination_lost_is_sent_again(world):
+    """W19: what a refused index lacks is sent again, blobs too."""
+    stage_id = StageId(world.stage(1).digest)
+    index = world.registries.push_index(world.source, str(stage_id), [], blobs=[(b"cached", CACHE_LAYER)])
+    world.registries.stale = {digest_of(b"cached")}
+    world.copy(stage_id)
+    assert index == world.registries.shelf(world.destination).tags[str(stage_id)]
+
+
+def test_a_member_named_many_times_is_copied_and_weighed_once(world):
+    """R17: an index names the same member again and again."""
+    member = world.registries.push(world.source, None, layers=(BASE,))
+    stage_id = StageId(world.stage(1).digest)
+    world.registries.push_index(world.source, str(stage_id), [member] * 5000)
+    assert len(BASE) == world.copy(stage_id).result["size"]
+    assert 2 == sum(verb == "put" for verb, _ in world.registries.writes)
+
+
+def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(world, monkeypatch):
+    """R17: indexes of indexes lead to more than anybody reads."""
+    monkeypatch.setattr("stagefleet.registry.members.MAX_MANIFESTS", 20)
+    images = [world.registries.push(world.source, None, layers=(bytes([n]),)) for n in range(10)]
+    indexes = [world.registries.push_index(world.source, None, images[: n + 1]) for n in range(10)]
+    indexes += [world.registries.push_index(world.source, None, images[n:]) for n in range(1, 10)]
+    stage_id = StageId(world.stage(1).digest)
+    world.registries.push_index(world.source, str(stage_id), indexes)
+    for attempt in (world.copy, lambda stage_id: world.manager.describe_stage(world.source, stage_id)):
+        world.registries.reads.clear()
+        with pytest.raises(UnsupportedManifestError, match="leads to more than"):
+            attempt(stage_id)
+        assert sum(verb == "get" for verb, _ in world.registries.reads) <= 22
+    assert set() == world.tags(world.destination)
+
+
+def test_a_damaged_tag_in_the_destination_is_overwritten_by_a_verified_copy(world):
+    """x1: the destination fails at what is there; a copy heals it."""
+    stage_id, digest = push(world)
+    head = world.registries.head_manifest
+
+    def damaged(reference):
+        if reference.repository == world.destination:
+            raise RegistryUnavailableError("500", status=500)
+        return head(reference)
+
+    world.registries.head_manifest = damaged
+    assert not world.copy(stage_id, verify=True).skipped
+    assert digest == world.registries.shelf(world.destination).tags[str(stage_id)]

@@ -1,0 +1,142 @@
+"""Bounds for text and JSON that strangers wrote: what is kept of it can be encoded, and has a known size."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["OUTCOME_BYTES", "TRUNCATED", "clean", "cut", "fit", "json_bytes"]
+
+OUTCOME_BYTES = 16 * 1024
+"""The most that one outcome, or one entry of the description cache, has as JSON."""
+TRUNCATED = "truncated"
+"""The key that stands, with true, in an object of which something was left out."""
+
+_STRING_BYTES = 1024  # of one string in an object that has to be cut
+_ELLIPSIS = "\u2026"
+_OWN_LABELS = ("werf", "io.stagefleet.")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_ROOM: Any = object()
+
+
+def clean(text: str) -> str:
+    r"""Replace what UTF-8 cannot encode: JSON can spell half of a surrogate pair (RFC 8259, section 8.2).
+
+    >>> clean("a" + chr(0xD800))
+    'a\ufffd'
+    """
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def cut(text: str, limit_bytes: int) -> str:
+    """Cut text to so many bytes of UTF-8, which end with an ellipsis then; `clean` it."""
+    encoded = clean(text).encode()
+    if len(encoded) <= limit_bytes:
+        return clean(text)
+    return encoded[: limit_bytes - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS
+
+
+def json_bytes(value: Any) -> int:
+    """Count the bytes that a value takes as JSON."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def fit(document: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:
+    """Cut a JSON object to a size, and say `TRUNCATED` in it; one that is small enough stays as it is.
+
+    Strings and numbers of its own come first, for they say what it is about. Its lists and objects share the
+    rest: of an object's entries those of the build tool come first, then the small ones.
+
+    Args:
+        document: The object, of strings that are `clean`.
+        limit_bytes: The most that it may have.
+    """
+    fitted = _fit_object(document, limit_bytes)
+    if fitted is not None:
+        return fitted
+    plain = {key: value for key, value in document.items() if not _is_container(value)}
+    return {**_fit_entries(plain, limit_bytes - json_bytes({TRUNCATED: True})), TRUNCATED: True}
+
+
+def _fit_object(document: Mapping[str, Any], left: int) -> dict[str, Any] | None:
+    """Cut an object that has to keep all its strings and numbers; None where there is no room for them."""
+    if json_bytes(document) <= left:
+        return dict(document)
+    kept: dict[str, Any] = {
+        key: _cut_string(value) for key, value in document.items() if not _is_container(value)
+    }
+    kept[TRUNCATED] = True
+    left -= json_bytes(kept)
+    if left < 0:
+        return None
+    containers = sorted((json_bytes(value), key) for key, value in document.items() if _is_container(value))
+    for number, (_, key) in enumerate(containers):
+        overhead = json_bytes(key) + len(":,")
+        fitted = _fit_container(document[key], left // (len(containers) - number) - overhead)
+        if fitted:
+            kept[key] = fitted
+            left -= json_bytes(fitted) + overhead
+    return {key: kept[key] for key in (*document, TRUNCATED) if key in kept}
+
+
+def _fit_container(value: Any, left: int) -> Any:
+    if json_bytes(value) <= left:
+        return value
+    left -= len("[]")
+    return _fit_entries(value, left) if isinstance(value, Mapping) else _fit_list(value, left)
+
+
+def _fit_entries(entries: Mapping[str, Any], left: int) -> dict[str, Any]:
+    """Keep entries of an object while there is room, in their order."""
+    chosen: dict[str, Any] = {}
+    for key in sorted(entries, key=lambda key: (not _is_own(key), _size(key, entries[key]))):
+        value = _fit_value(entries[key], left)
+        if value is not _NO_ROOM and (size := json_bytes({key: value})) <= left:
+            chosen[key] = value
+            left -= size
+        elif not _is_own(key):
+            break  # what follows is no smaller
+    return {key: chosen[key] for key in entries if key in chosen}
+
+
+def _is_own(key: str) -> bool:
+    return key.startswith(_OWN_LABELS)
+
+
+def _size(key: str, value: Any) -> int:
+    """Tell about how many bytes an entry takes, quickly: there may be a million of them."""
+    return len(key) + (len(value) if isinstance(value, str) else json_bytes(value)) + len('"":"",')
+
+
+def _fit_list(values: Sequence[Any], left: int) -> list[Any]:
+    """Keep the first values of a list while there is room; objects share it."""
+    kept = []
+    for number, whole in enumerate(values):
+        share = left // (len(values) - number) if isinstance(whole, Mapping) else left
+        value = _fit_value(whole, share - len(","))
+        if value is _NO_ROOM:  # its own strings and numbers, at least
+            plain = {key: one for key, one in whole.items() if not _is_container(one)}
+            value = _fit_value({**plain, TRUNCATED: True}, left)
+        if value is _NO_ROOM or (size := json_bytes(value) + len(",")) > left:
+            break
+        kept.append(value)
+        left -= size
+    return kept
+
+
+def _fit_value(value: Any, left: int) -> Any:
+    """Cut a value inside of a list or object; `_NO_ROOM` where there is none for it."""
+    if isinstance(value, Mapping):
+        fitted = _fit_object(value, left)
+        return _NO_ROOM if fitted is None else fitted
+    return _fit_container(value, left) if _is_container(value) else _cut_string(value)
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple)
+
+
+def _cut_string(value: Any) -> Any:
+    return cut(value, _STRING_BYTES) if isinstance(value, str) else value

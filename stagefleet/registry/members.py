@@ -1,0 +1,112 @@
+"""The members of an index, and of the indexes in it: each read once, in bounded number and depth.
+
+A small index can name ten thousand others, each of which names ten thousand more. Whoever reads what an index
+leads to reads it through here, so that such a document costs a bounded number of requests and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from stagefleet.errors import UnsupportedManifestError
+from stagefleet.names import Digest, Reference, Repository
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.manifests import Descriptor, Manifest
+
+__all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "Member", "MemberReader"]
+
+MAX_DEPTH = 4
+"""How deep indexes may be nested; nobody nests deeper but by mistake or malice."""
+MAX_MANIFESTS = 1000
+"""How many manifests an index may lead to in all; an image for every platform there is takes some 50."""
+MAX_BLOBS = 10_000
+"""How many blobs an index may name in all, as BuildKit's caches name their layers."""
+
+
+class Manifests(Protocol):
+    """Give manifests by name; `RegistryClient` does."""
+
+    def fetch_manifest(self, reference: Reference) -> Manifest:
+        """Give a manifest or an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of an index.
+
+    Attributes:
+        descriptor: How the index names it.
+        manifest: The manifest or index that it is; None for a blob.
+    """
+
+    descriptor: Descriptor
+    manifest: Manifest | None
+
+
+class MemberReader:
+    """Read what one index leads to; make a new one for each document.
+
+    Args:
+        manifests: Gives the manifests.
+        repository: Where they are.
+        leash: Asked before each request.
+    """
+
+    def __init__(self, manifests: Manifests, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
+        self._manifests = manifests
+        self._repository = repository
+        self._leash = leash
+        self._seen: set[Digest] = set()
+        self._manifests_left = MAX_MANIFESTS
+        self._blobs_left = MAX_BLOBS
+
+    def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Give the members of an index that were not given before.
+
+        Args:
+            index: The index; an image has no members.
+            depth: 1 for the document that is read, one more for each index that this one is in.
+
+        Raises:
+            UnsupportedManifestError: It is nested too deep, or leads to too much.
+            NotFoundError: The registry does not have a member; the error names it.
+            StagefleetError: As `fetch_manifest` raises.
+        """
+        if depth > MAX_DEPTH and index.members:
+            raise UnsupportedManifestError(
+                f"{self._name(index.digest)}: indexes are nested more than {MAX_DEPTH} deep"
+            )
+        for descriptor in index.members:
+            if descriptor.digest not in self._seen:
+                self._seen.add(descriptor.digest)
+                self._count(index, descriptor)
+                yield Member(descriptor, self._fetch(descriptor))
+
+    def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Give all that an index leads to, an index before its members; arguments and errors as `members`."""
+        for member in self.members(index, depth):
+            yield member
+            if member.manifest is not None:
+                yield from self.walk(member.manifest, depth + 1)
+
+    def _count(self, index: Manifest, descriptor: Descriptor) -> None:
+        if descriptor.is_manifest:
+            self._manifests_left -= 1
+        else:
+            self._blobs_left -= 1
+        if self._manifests_left < 0 or self._blobs_left < 0:
+            raise UnsupportedManifestError(
+                f"{self._name(index.digest)} leads to more than {MAX_MANIFESTS} manifests or "
+                f"{MAX_BLOBS} blobs"
+            )
+
+    def _fetch(self, descriptor: Descriptor) -> Manifest | None:
+        if not descriptor.is_manifest:
+            return None
+        self._leash.check()
+        return self._manifests.fetch_manifest(self._name(descriptor.digest))
+
+    def _name(self, digest: Digest) -> Reference:
+        return Reference.of(self._repository, digest)

@@ -1,0 +1,110 @@
+"""Read one stage out of a repository: members and configurations, bounded in number and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
+from stagefleet.names import Digest, Reference, Repository
+from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.members import Member, MemberReader
+from stagefleet.stages import ImageInfo
+from stagefleet.storages.description import describe_image, describe_index
+
+__all__ = ["StageReader"]
+
+_CONFIG_BYTES = 8 * 1024 * 1024
+"""The largest configuration that is read into memory; larger ones, which no image has, are only copied."""
+_CONFIGS_BYTES = 8 * _CONFIG_BYTES
+"""The most that is read of all configurations of an index."""
+
+
+class StageReader:
+    """Read one stage, an image or an index; make a new one for each.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where the stage is.
+        leash: Asked before each request.
+    """
+
+    def __init__(self, client: RegistryClient, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
+        self._client = client
+        self._repository = repository
+        self._leash = leash
+        self._members = MemberReader(client, repository, leash=leash)
+        self._config_bytes_left = _CONFIGS_BYTES
+
+    def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Give the members of an index that were not given before; arguments as for `MemberReader.members`.
+
+        Raises:
+            BrokenStageError: The registry cannot give one.
+            UnsupportedManifestError: It is nested too deep, or leads to too much.
+        """
+        try:
+            yield from self._members.members(index, depth)
+        except NotFoundError as error:
+            raise self._broken(index, error) from error
+
+    def member(self, index: Manifest, digest: Digest) -> Manifest:
+        """Give one manifest that an index names, also again.
+
+        Raises:
+            BrokenStageError: The registry cannot give it.
+        """
+        self._leash.check()
+        try:
+            return self._client.fetch_manifest(Reference.of(self._repository, digest))
+        except NotFoundError as error:
+            raise self._broken(index, error) from error
+
+    def config(self, manifest: Manifest) -> bytes | None:
+        """Give the configuration of an image; None if it is too large to be read.
+
+        Raises:
+            BrokenStageError: The registry cannot give it.
+            UnsupportedManifestError: The manifest names none.
+        """
+        config = manifest.config
+        if config is None:
+            raise UnsupportedManifestError(f"{self._name(manifest)}: the manifest names no configuration")
+        if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
+            return None
+        self._config_bytes_left -= config.size
+        self._leash.check()
+        try:
+            return self._client.fetch_blob(self._repository, config)
+        except NotFoundError as error:
+            raise self._broken(manifest, error) from error
+
+    def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
+        """Describe an image, or an index with all that it leads to.
+
+        Args:
+            reference: Its name.
+            manifest: Its manifest.
+            depth: As for `members`.
+
+        Raises:
+            BrokenStageError: The registry cannot give all of it.
+            UnsupportedManifestError: It leads to too much.
+        """
+        if not manifest.is_index:
+            return describe_image(reference, manifest, self.config(manifest))
+        infos, blob_bytes = [], 0
+        for member in self.members(manifest, depth):
+            if member.manifest is None:
+                blob_bytes += member.descriptor.size
+            else:
+                infos.append(self.describe(self._name(member.manifest), member.manifest, depth + 1))
+        return describe_index(reference, manifest, infos, blob_bytes=blob_bytes)
+
+    def _name(self, manifest: Manifest) -> Reference:
+        return Reference.of(self._repository, manifest.digest)
+
+    def _broken(self, manifest: Manifest, error: Exception) -> BrokenStageError:
+        return BrokenStageError(
+            f"{self._name(manifest)}: the registry cannot give all of it ({error}); build it again"
+        )
