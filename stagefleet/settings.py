@@ -120,7 +120,8 @@ class HttpSettings(_Section):
     """The first pause between attempts; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 20
     retry_after_limit_seconds: Seconds = 600
-    """The longest Retry-After that a request waits for; a longer one fails it."""
+    """How long a registry may make one request wait, all its attempts together; above it the request fails,
+    and its item waits in the ledger."""
 
 
 class RunSettings(_Section):
@@ -133,6 +134,8 @@ class RunSettings(_Section):
     backoff_seconds: Seconds = 1
     """The first pause before an item is tried again; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 60
+    longest_pause_seconds: Seconds = 3600
+    """The longest pause of an item, whoever asks for it; an item that is asked for a longer one fails."""
     lease_seconds: Seconds = 30
     renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 30) / 3)
     """How often a lease is renewed, where its run's own lease is not shorter; a third of the lease."""

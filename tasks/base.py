@@ -21,10 +21,12 @@ from celery import Celery, Task
 from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError, StagefleetError
 from stagefleet.manager import Produced
 from stagefleet.registry.leash import Leash
+from stagefleet.registry.retry_after import span_text
 from stagefleet.runs.dispatch import task_name
 from stagefleet.runs.leases import HeldLease, LeaseKeeper
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Claim, ErrorInfo, ItemState, Order, Outcome
+from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 
 __all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
@@ -130,7 +132,7 @@ class Workshop:
             else:
                 self._hand_back(claim)
         except StagefleetError as error:
-            self._finish(claim, _outcome(claim, ItemState.FAILED, error), self._pause_seconds(error, claim))
+            self._fail(claim, error)
         except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
             _log.error("unexpected_error", action="attempt", exc_info=error)
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
@@ -139,10 +141,32 @@ class Workshop:
             outcome = _outcome(claim, state, result=produced.result, sent_bytes=produced.bytes)
             self._finish(claim, outcome)
 
-    def _finish(self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None = None) -> None:
+    def _fail(self, claim: Claim, error: StagefleetError) -> None:
+        """End an attempt that failed: with a pause before the next one, unless there is no use in that."""
+        outcome = _outcome(claim, ItemState.FAILED, error)
+        pause = self._pause_seconds(error, claim)
+        longest = self._settings.longest_pause_seconds
+        if pause is not None and _asked_seconds(error) > longest:
+            pause = None
+            told = (
+                f"{error}; an item waits {span_text(longest)} at most: raise "
+                "runs.longest_pause_seconds for the workers, or start it again later"
+            )
+            outcome = outcome.model_copy(update={"error": ErrorInfo(type=type(error).__name__, message=told)})
+        self._finish(claim, outcome, pause, WaitReason.of(error))
+
+    def _finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        retry_after_seconds: float | None = None,
+        reason: WaitReason | None = None,
+    ) -> None:
         try:
             recorded = self._patiently(
-                lambda: self._ledger.finish(claim, outcome, retry_after_seconds=retry_after_seconds)
+                lambda: self._ledger.finish(
+                    claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
+                )
             )
         except RedisUnreachableError as error:
             # What was done stays done: the next attempt finds it so.
@@ -168,17 +192,19 @@ class Workshop:
             _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
 
     def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
-        """How long to wait before the next attempt, None if there is no use in one."""
-        pauses = error.retry_pauses_seconds
+        """Say how long to wait before the next attempt, None if there is no use in one."""
+        settings, pauses = self._settings, error.retry_pauses_seconds
         if not error.retryable or (pauses and claim.attempt > len(pauses)):
             return None
         if pauses:
-            pause, shortest = pauses[claim.attempt - 1], pauses[0]
+            pause = max(_jittered(pauses[claim.attempt - 1]), pauses[0])
         else:
-            settings = self._settings
-            pause = min(settings.backoff_limit_seconds, settings.backoff_seconds * 2 ** (claim.attempt - 1))
-            shortest = getattr(error, "retry_after_seconds", None) or 0.0
-        return round(max(_jittered(pause), shortest), 3)
+            doubled = settings.backoff_seconds * 2.0 ** min(claim.attempt - 1, 30)
+            pause = _jittered(min(settings.backoff_limit_seconds, doubled))
+            asked = _asked_seconds(error)
+            if asked > pause:  # and a moment more: who waited for the same end would come back together
+                pause = asked + _jittered(min(1.0, settings.backoff_seconds))
+        return round(min(pause, settings.longest_pause_seconds), 3)
 
     def _order(self, run: str) -> Order | None:
         """The run's order; read once a process, as it never changes."""
@@ -226,6 +252,11 @@ def _outcome(
         bytes=sent_bytes,
         attempts=claim.attempt,
     )
+
+
+def _asked_seconds(error: StagefleetError) -> float:
+    """How long somebody asked to wait, 0 if nobody did."""
+    return getattr(error, "retry_after_seconds", None) or 0.0
 
 
 def _jittered(seconds: float) -> float:

@@ -42,6 +42,7 @@
     +-- LockTimeoutError              a lock was not to be had in time (retryable)
     +-- LockLostError                 the lease of a lock is over (retryable)
     +-- ItemCancelledError            the run was cancelled while the item was under way
+    +-- WaitTooLongError              an item has waited for too long in one attempt (retryable)
     +-- WorkerLostError               the worker of an item vanished
     +-- HostGoneError                 the host that an item was for has no worker any more
     +-- CoordinatorLostError          the client that held a run's callback vanished
@@ -75,6 +76,7 @@ from stagefleet.errors.fleet import (
     LockLostError,
     LockTimeoutError,
     RemoteError,
+    WaitTooLongError,
     WorkerLostError,
 )
 from stagefleet.errors.reach import (
@@ -162,5 +164,6 @@ __all__ = [
     "UnreachableError",
     "UnsupportedManifestError",
     "UsageError",
+    "WaitTooLongError",
     "WorkerLostError",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from stagefleet.errors.base import StagefleetError
@@ -27,6 +28,7 @@ class RegistryError(StagefleetError):
         repository: The repository asked, as `host/path`.
         status: The HTTP status of the answer.
         codes: The registry's own error codes (OCI distribution specification 1.1, "Error Codes").
+        retry_after_seconds: How long the registry asked to wait, None if it did not say.
     """
 
     def __init__(
@@ -37,12 +39,33 @@ class RegistryError(StagefleetError):
         repository: str = "",
         status: int = 0,
         codes: tuple[str, ...] = (),
+        retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.method = method
         self.repository = repository
         self.status = status
         self.codes = codes
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def host(self) -> str:
+        """The host of the repository, as `host[:port]`; "" where none is known."""
+        return self.repository.partition("/")[0]
+
+    @property
+    def status_text(self) -> str:
+        """The status and its name, as `429 Too Many Requests`; "" where there is no status."""
+        try:
+            return f"{self.status} {HTTPStatus(self.status).phrase}"
+        except ValueError:
+            return str(self.status or "")
+
+    @property
+    def cause(self) -> tuple[str, str]:
+        """The registry, and its status."""
+        text = super().cause[1]
+        return (self.host, self.status_text or text) if self.host else ("", text)
 
 
 class ForbiddenError(RegistryError):
@@ -54,19 +77,9 @@ class NotFoundError(RegistryError):
 
 
 class RateLimitedError(RegistryError):
-    """The registry asks to slow down (429), for longer than the settings let a request wait.
-
-    Args:
-        message: As in `RegistryError`.
-        retry_after_seconds: How long the registry asked to wait, None if it did not say.
-        **context: As in `RegistryError`.
-    """
+    """The registry asks to slow down (429), for longer than the settings let a request wait."""
 
     retryable = True
-
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None, **context: Any) -> None:
-        super().__init__(message, **context)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class RegistryUnavailableError(RegistryError):

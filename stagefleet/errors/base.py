@@ -25,6 +25,11 @@ class StagefleetError(Exception):
     exit_code: ClassVar[int] = 1
     """The command's exit code when this error ends it."""
 
+    @property
+    def cause(self) -> tuple[str, str]:
+        """Whom it makes others wait for, as `host[:port]` or "", and why, in a few words."""
+        return "", " ".join(str(self).split())
+
     def __reduce__(
         self,
     ) -> tuple[Callable[..., StagefleetError], tuple[type[Self], tuple[Any, ...], dict[str, Any]]]:

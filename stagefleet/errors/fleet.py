@@ -15,6 +15,7 @@ __all__ = [
     "LockLostError",
     "LockTimeoutError",
     "RemoteError",
+    "WaitTooLongError",
     "WorkerLostError",
 ]
 
@@ -37,6 +38,21 @@ class LockLostError(StagefleetError):
 
 class ItemCancelledError(StagefleetError):
     """The run was cancelled while the item was under way."""
+
+
+class WaitTooLongError(StagefleetError):
+    """An item has waited for too long in one attempt; the next one begins after a pause.
+
+    Args:
+        message: For whom, and for how long.
+        retry_after_seconds: The wait that was to come.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class WorkerLostError(StagefleetError):

@@ -38,6 +38,11 @@ class RegistryUnreachableError(UnreachableError):
         super().__init__(message)
         self.host = host
 
+    @property
+    def cause(self) -> tuple[str, str]:
+        """The host, and what happened."""
+        return self.host, super().cause[1].removeprefix(f"{self.host} ")
+
 
 class CertificateError(RegistryUnreachableError):
     """A registry's certificate is not to be trusted."""

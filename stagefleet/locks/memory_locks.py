@@ -54,6 +54,11 @@ class MemoryLocks:
         """See `LockManager.close`."""
         self._keeper.close()
 
+    @property
+    def longest_wait_seconds(self) -> float:
+        """See `LockManager.longest_wait_seconds`."""
+        return self._settings.wait_seconds
+
     def acquire(
         self,
         name: str,

@@ -90,6 +90,10 @@ class HeldLock(Protocol):
 class LockManager(Protocol):
     """Gives locks; from many threads."""
 
+    @property
+    def longest_wait_seconds(self) -> float:
+        """The settings' bound of a wait."""
+
     def acquire(
         self,
         name: str,

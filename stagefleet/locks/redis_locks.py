@@ -63,6 +63,11 @@ class RedisLocks:
         self._keeper.close()
         self._redis.close()
 
+    @property
+    def longest_wait_seconds(self) -> float:
+        """See `LockManager.longest_wait_seconds`."""
+        return self._settings.wait_seconds
+
     def acquire(
         self,
         name: str,

@@ -1,4 +1,4 @@
-"""Caches that did not answer: each is left alone for a while, so that not every stage waits for it."""
+"""Caches that did not answer, or asked to wait: each is left alone, so that not every stage waits for it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from contextlib import contextmanager
 
 from stagefleet.errors import (
     CacheLeftAloneError,
+    RateLimitedError,
     RegistryUnavailableError,
     RegistryUnreachableError,
     StagefleetError,
 )
 from stagefleet.names import Repository
+from stagefleet.registry.pauses import hurrying
 
 __all__ = ["LEFT_ALONE_SECONDS", "CacheOutages"]
 
 LEFT_ALONE_SECONDS = 60.0
-"""How long a cache that did not answer is not asked again."""
+"""How long a cache that did not answer is not asked again; longer where it asks for more."""
+_LONGEST_ALONE_SECONDS = 3600.0
+_LONGEST_WAIT_SECONDS = 10.0
+"""How long one request waits for a cache that asks for time: without the cache it goes on at once."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -50,26 +55,20 @@ class CacheOutages:
                 f"{cache} did not answer, and is left alone for another {left_seconds:.0f} s"
             )
         try:
-            yield
-        except (RegistryUnreachableError, RegistryUnavailableError) as error:
-            if _host_of(error) != cache.host:
+            with hurrying(cache.host, _LONGEST_WAIT_SECONDS):
+                yield
+        except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+            if error.host != cache.host:
                 raise  # what a copy into the cache is made from is out of reach
-            self._begin(cache, error)
+            self._begin(cache, error, getattr(error, "retry_after_seconds", None) or 0.0)
             raise CacheLeftAloneError(f"{cache} is out of reach: {error}") from error
 
-    def _begin(self, cache: Repository, error: StagefleetError) -> None:
+    def _begin(self, cache: Repository, error: StagefleetError, asked_seconds: float) -> None:
+        seconds = min(max(LEFT_ALONE_SECONDS, asked_seconds), _LONGEST_ALONE_SECONDS)
         with self._lock:
             now = self._clock()
             self._ends = {other: end for other, end in self._ends.items() if end > now}
             is_known = cache in self._ends  # to another thread, which asked at the same time
-            self._ends.setdefault(cache, now + LEFT_ALONE_SECONDS)
+            self._ends.setdefault(cache, now + seconds)
         if not is_known:
-            _LOGGER.warning(
-                "cache %s is out of reach, and left alone for %.0f s: %s", cache, LEFT_ALONE_SECONDS, error
-            )
-
-
-def _host_of(error: RegistryUnreachableError | RegistryUnavailableError) -> str:
-    if isinstance(error, RegistryUnreachableError):
-        return error.host
-    return error.repository.partition("/")[0]
+            _LOGGER.warning("cache %s is out of reach, and left alone for %.0f s: %s", cache, seconds, error)

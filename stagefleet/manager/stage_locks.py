@@ -8,7 +8,7 @@ times, take turns.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -16,7 +16,7 @@ import structlog
 from stagefleet.locks import HeldLock, LockInfo, LockManager
 from stagefleet.locks.waiting import default_label
 from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.leash import Leash, waiting
 
 __all__ = ["StageLocks", "Turn"]
 
@@ -55,6 +55,10 @@ class Turn:
         """
         self.leash.require(seconds)
         self.check()
+
+    def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
+        """See `WaitingLeash.waiting`."""
+        return waiting(self.leash, seconds, host, text)
 
 
 class StageLocks:
@@ -114,20 +118,22 @@ class StageLocks:
     @contextmanager
     def _await(self, wanted: dict[str, bool], label: str, leash: Leash) -> Iterator[Turn]:
         """Take locks one after another, as all do in the order of names: so no two wait for each other."""
+        told = ExitStack()
 
         def note_wait(info: LockInfo) -> None:
             holders = [holder.label for holder in info.holders]
             _log.info("stage_awaited", action="await", lock=info.name, holders=holders)
+            text = f"the lock {info.name}, which {', '.join(holders) or 'another'} has"
+            told.enter_context(waiting(leash, self._locks.longest_wait_seconds, "", text))
 
         with ExitStack() as held:
-            locks = [
-                held.enter_context(
-                    self._locks.acquire(
+            locks = []
+            for name in sorted(wanted):
+                with told:
+                    lock = self._locks.acquire(
                         name, shared=wanted[name], on_wait=note_wait, label=label, check=leash.check
                     )
-                )
-                for name in sorted(wanted)
-            ]
+                locks.append(held.enter_context(lock))
             yield Turn(leash, tuple(locks), has_waited=True)
 
     def _name(self, place: Repository | DockerDaemon, stage_id: StageId) -> str:

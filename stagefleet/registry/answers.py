@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +19,9 @@ from stagefleet.errors import (
     UnreachableError,
 )
 from stagefleet.registry.incoming import read_all
+from stagefleet.registry.retry_after import retry_after_seconds, span_text
 
-__all__ = ["error_of", "retry_after_seconds"]
+__all__ = ["error_of"]
 
 _ERROR_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
@@ -67,25 +66,14 @@ def error_of(response: requests.Response, method: str, repository: str, subject:
         return NotFoundError(what, **context)
     if status in {401, 403}:
         return ForbiddenError(f"{what}: the login may not do this", **context)
+    seconds = retry_after_seconds(response.headers)
+    if seconds is not None:
+        what = f"{what}, and asks to wait {span_text(seconds)}"
     if status == 429:  # noqa: PLR2004 - HTTP's number
-        seconds = retry_after_seconds(response)
-        wait = "" if seconds is None else f", and asks to wait {seconds:.0f} s"
-        return RateLimitedError(f"{what}{wait}", retry_after_seconds=seconds, **context)
+        return RateLimitedError(what, retry_after_seconds=seconds, **context)
     if status >= 500:  # noqa: PLR2004 - HTTP's number
-        return RegistryUnavailableError(what, **context)
+        return RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
     return RegistryError(what, **context)
-
-
-def retry_after_seconds(response: requests.Response) -> float | None:
-    """What `Retry-After` asks for, in seconds from now; it may be seconds or a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,300}", value):
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return max(0.0, date.timestamp() - time.time())
 
 
 def _told(response: requests.Response) -> _Told:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,11 +19,13 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     RegistryUnreachableError,
 )
-from stagefleet.registry.answers import error_of, retry_after_seconds
+from stagefleet.registry.answers import error_of
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.pauses import HostPauses, Patience, pause
+from stagefleet.registry.retry_after import span_text
 from stagefleet.registry.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
 
@@ -34,8 +35,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _UNAUTHORIZED = 401
+_TOO_MANY = 429
 _MOST_LOGINS = 2
-_NAP_SECONDS = 1.0  # how soon a wait notices that the item was cancelled
 _ERROR_BYTES = 64 * 1024
 
 _Result = TypeVar("_Result")
@@ -83,6 +84,9 @@ class Caller:
         origin: Says where logins come from, for messages.
         settings: Time-outs and retries.
         sleep: Waits so many seconds; for tests.
+
+    Attributes:
+        longest_wait_seconds: How long a registry may make one call wait, all its attempts together.
     """
 
     def __init__(
@@ -100,8 +104,10 @@ class Caller:
         self._settings = settings
         self._http = settings.http
         self._sleep = sleep
-        self._pauses: dict[str, float] = {}
-        self._pauses_lock = threading.Lock()
+        self._host_pauses = HostPauses()
+        self.longest_wait_seconds = min(
+            settings.http.retry_after_limit_seconds, settings.runs.longest_pause_seconds
+        )
 
     def call(self, call: Call) -> requests.Response:
         """Make a call; the answer's body is still to be read.
@@ -124,9 +130,9 @@ class Caller:
         return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
 
     def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
-        failures = 0
+        failures, patience = 0, Patience.of(call.host, self.longest_wait_seconds)
         while True:
-            self._await_host(call)
+            self._await_host(call, patience)
             try:
                 response = self._authorized(call)
                 if response.status_code in call.hoped:
@@ -136,51 +142,52 @@ class Caller:
             except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
                 # A token server's refusals come as errors; its wait is not the registry's.
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
-                if not self._may_retry(call, failures) or asked > self._http.retry_after_limit_seconds:
+                if not self._may_retry(call, failures) or not patience.allows(asked):
                     raise
-                wait = asked + backoff_seconds(self._http, failures)
+                wait, cause = asked + backoff_seconds(self._http, failures), error.cause
             else:
-                wait = self._wait_seconds(call, response, failures)
+                refusal = error_of(response, call.method, call.repository, call.subject)
+                wait, cause = self._wait_seconds(call, refusal, failures, patience), refusal.cause
             failures += 1
-            self.pause(wait, call.leash)
+            self.pause(wait, call.leash, cause)
 
     def _may_retry(self, call: Call, failures: int) -> bool:
         return call.retries and failures < self._http.retries
 
-    def _wait_seconds(self, call: Call, response: requests.Response, failures: int) -> float:
-        """How long to wait before the next attempt; raises where there is none."""
-        status, asked = response.status_code, retry_after_seconds(response)
-        error = error_of(response, call.method, call.repository, call.subject)
-        if status not in _RETRIED or not self._may_retry(call, failures):
+    def _wait_seconds(self, call: Call, error: RegistryError, failures: int, patience: Patience) -> float:
+        """Say how long to wait before the next attempt; raises the error where there is none."""
+        asked = error.retry_after_seconds
+        if isinstance(error, RateLimitedError) and asked is not None and asked <= self.longest_wait_seconds:
+            # A registry that asks one of us to wait means all of us, also where this call is not repeated.
+            self._host_pauses.begin(call.host, asked, error.status_text)
+        if (
+            error.status not in _RETRIED
+            or not self._may_retry(call, failures)
+            or not patience.allows(asked or 0.0)
+        ):
             raise error
         wait = backoff_seconds(self._http, failures)
-        if asked is None:
-            return wait
-        if asked > self._http.retry_after_limit_seconds:
-            raise error
-        if isinstance(error, RateLimitedError):
-            self._hold_up(call.host, asked)
-        return asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
+        return wait if asked is None else asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
 
-    def _hold_up(self, host: str, seconds: float) -> None:
-        """A registry that asks one of us to wait means all of us."""
-        with self._pauses_lock:
-            self._pauses[host] = max(self._pauses.get(host, 0.0), time.monotonic() + seconds)
-
-    def _await_host(self, call: Call) -> None:
-        if not self._pauses:
+    def _await_host(self, call: Call, patience: Patience) -> None:
+        """Wait out what the host asked another call for, as long as this one may wait at all."""
+        wait, text = self._host_pauses.left(call.host)
+        if wait <= 0:
             return
-        wait = self._pauses.get(call.host, 0.0) - time.monotonic()
-        if wait > 0:
-            self.pause(wait + random.uniform(0, 1.0), call.leash)  # noqa: S311 - jitter, no secret
+        if not patience.allows(wait):
+            raise RateLimitedError(
+                f"{call.subject}: {call.host} asks to wait again and again ({text}), "
+                f"for another {span_text(wait)}",
+                method=call.method,
+                repository=call.repository,
+                status=_TOO_MANY,
+                retry_after_seconds=wait,
+            )
+        self.pause(wait + random.uniform(0, 1.0), call.leash, (call.host, text))  # noqa: S311 - jitter, no secret
 
-    def pause(self, seconds: float, leash: Leash) -> None:
-        """Wait, unless the leash ends it."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            leash.check()
-            self._sleep(min(left, _NAP_SECONDS))
-        leash.check()
+    def pause(self, seconds: float, leash: Leash, cause: tuple[str, str] = ("", "")) -> None:
+        """Wait, unless the leash ends it; `cause` as `StagefleetError.cause`, for whoever follows the run."""
+        pause(seconds, leash, *cause, sleep=self._sleep)
 
     def _authorized(self, call: Call) -> requests.Response:
         """Send it, and once or twice again with the login that it turns out to need.

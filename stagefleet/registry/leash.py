@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, runtime_checkable
 
-__all__ = ["UNLEASHED", "Leash"]
+__all__ = ["UNLEASHED", "Leash", "WaitingLeash", "waiting"]
 
 
 class Leash(Protocol):
@@ -28,6 +29,28 @@ class Leash(Protocol):
             LeaseLostError: It does not.
             ItemCancelledError: As in `check`.
         """
+
+
+@runtime_checkable
+class WaitingLeash(Leash, Protocol):
+    """A leash that also tells whoever follows the run of its waits."""
+
+    def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
+        """Tell of a wait while the block lasts.
+
+        Args:
+            seconds: How long it may last.
+            host: Who is waited for, as `host[:port]`; "" where it is no host.
+            text: Why.
+
+        Raises:
+            WaitTooLongError: The item has waited for too long already in this attempt.
+        """
+
+
+def waiting(leash: Leash, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
+    """Tell a leash of a wait, if it is one to be told; arguments as in `WaitingLeash.waiting`."""
+    return leash.waiting(seconds, host, text) if isinstance(leash, WaitingLeash) else nullcontext()
 
 
 class _Unleashed:

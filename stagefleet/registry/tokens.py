@@ -19,10 +19,10 @@ from urllib.parse import urlencode
 import requests
 
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
-from stagefleet.registry.answers import retry_after_seconds
 from stagefleet.registry.docker_config import Login
 from stagefleet.registry.hosts import is_loopback
 from stagefleet.registry.incoming import read_all
+from stagefleet.registry.retry_after import retry_after_seconds, span_text
 
 __all__ = ["RefusedLoginError", "Send", "Token", "TokenServer", "basic_header"]
 
@@ -156,12 +156,13 @@ class TokenServer:
         if status in {400, 401, 403}:
             raise RefusedLoginError(_details(document, login))
         message = f"{self._name} answered {status}"
-        if status == requests.codes.too_many:
-            seconds = retry_after_seconds(response)
-            raise RateLimitedError(message, method="GET", status=status, retry_after_seconds=seconds)
-        if status >= requests.codes.server_error:
-            raise RegistryUnavailableError(message, method="GET", status=status)
-        raise CredentialsError(message)
+        if status != requests.codes.too_many and status < requests.codes.server_error:
+            raise CredentialsError(message)
+        seconds = retry_after_seconds(response.headers)
+        if seconds is not None:
+            message = f"{message}, and asks to wait {span_text(seconds)}"
+        kind = RateLimitedError if status == requests.codes.too_many else RegistryUnavailableError
+        raise kind(message, method="GET", status=status, retry_after_seconds=seconds)
 
     @property
     def _name(self) -> str:

@@ -26,6 +26,7 @@ from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.registry.manifests import Descriptor
+from stagefleet.registry.pauses import Patience
 from stagefleet.registry.transport import Body
 from stagefleet.settings import Settings
 
@@ -169,7 +170,7 @@ class BlobApi(Api):
         that the destination has forgotten (404) has to begin anew.
         """
         http = self._settings.http
-        failures = 0
+        failures, patience = 0, Patience.of(upload.repository.host, self._caller.longest_wait_seconds)
         while True:
             try:
                 return send(upload)
@@ -184,11 +185,12 @@ class BlobApi(Api):
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
                 if (
                     failures >= http.retries
-                    or asked > http.retry_after_limit_seconds
                     or not (error.retryable or isinstance(error, NotFoundError))
+                    or not patience.allows(asked)
                 ):
                     raise
-            self._caller.pause(asked + backoff_seconds(http, failures), leash)
+                cause = error.cause
+            self._caller.pause(asked + backoff_seconds(http, failures), leash, cause)
             failures += 1
             fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None)
             if fresh is None:

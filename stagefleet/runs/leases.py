@@ -20,9 +20,11 @@ from stagefleet.errors import (
     SettingsError,
     StagefleetError,
     UnreachableError,
+    WaitTooLongError,
 )
 from stagefleet.runs.ledger import Renewal, Workbench
 from stagefleet.runs.model import Claim
+from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 
 __all__ = ["HeldLease", "LeaseKeeper"]
@@ -49,6 +51,7 @@ class HeldLease:
         self._until = claim.lease_until
         self.renew_at = claim.claimed_at + keeper.renewal_seconds(self._seconds)
         self._standing = Renewal.RUN
+        self._waited_seconds = 0.0
 
     def check(self) -> None:
         """See `Leash.check`."""
@@ -78,6 +81,25 @@ class HeldLease:
             )
         if not self._outlasts(seconds):
             raise LeaseLostError(f"the lease on item {self.claim.item} was renewed too slowly")
+
+    @contextmanager
+    def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
+        """See `WaitingLeash.waiting`; waits of threads that wait at the same time add up."""
+        reason = WaitReason(host=host, text=text)
+        longest = self._keeper.longest_pause_seconds
+        if self._waited_seconds >= longest:
+            raise WaitTooLongError(
+                f"this attempt has waited {self._waited_seconds:.0f} s, and would wait {seconds:.0f} s more "
+                f"{reason}: an item waits {longest:g} s at most in one attempt (runs.longest_pause_seconds)",
+                retry_after_seconds=seconds,
+            )
+        began = time.monotonic()
+        self._keeper.note_pause(self.claim, seconds, reason)
+        try:
+            yield
+        finally:
+            self._waited_seconds += time.monotonic() - began
+            self._keeper.note_pause(self.claim, 0, reason)
 
     @property
     def is_cancelled(self) -> bool:
@@ -146,6 +168,18 @@ class LeaseKeeper:
         answers = self._workbench.renew([lease.claim for lease in leases])
         for lease, standing in zip(leases, answers, strict=True):
             lease.settle(standing, asked_at)
+
+    @property
+    def longest_pause_seconds(self) -> float:
+        """How long an item may wait in one attempt, all its waits together."""
+        return self._settings.longest_pause_seconds
+
+    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+        """Show that an item waits; where the ledger does not answer, nobody sees it."""
+        try:
+            self._workbench.note_pause(claim, seconds, reason)
+        except StagefleetError as error:
+            _log.debug("pause_not_noted", action="pause", error=str(error))
 
     def stop_all(self) -> None:
         """Make every leash say that the worker has to stop."""

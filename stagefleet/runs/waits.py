@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from http import HTTPStatus
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from stagefleet.errors import RegistryError, RegistryUnreachableError, StagefleetError
+from stagefleet.errors import StagefleetError
 
 __all__ = ["Wait", "WaitKind", "WaitReason"]
 
@@ -44,13 +43,7 @@ class WaitReason(BaseModel):
     @classmethod
     def of(cls, error: StagefleetError) -> Self:
         """Tell whom an error makes us wait for."""
-        host, text = "", " ".join(str(error).split())
-        if isinstance(error, RegistryUnreachableError):
-            host = error.host
-            text = text.removeprefix(f"{host} ")
-        elif isinstance(error, RegistryError) and error.repository:
-            host = error.repository.partition("/")[0]
-            text = status_text(error.status) or text
+        host, text = error.cause
         return cls(host=host, text=text).bounded()
 
     def bounded(self) -> Self:
@@ -81,17 +74,3 @@ class Wait:
     reason: WaitReason
     until: float
     count: int = 1
-
-
-def status_text(status: int) -> str:
-    """Name an HTTP status, as `429 Too Many Requests`; "" for none.
-
-    >>> status_text(429)
-    '429 Too Many Requests'
-    """
-    if not status:
-        return ""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 
 from stagefleet.errors import CallbackError, CallbackGoneError
-from stagefleet.registry.answers import retry_after_seconds
+from stagefleet.registry.retry_after import retry_after_seconds
 from stagefleet.runs.model import Outcome
 from stagefleet.settings import WebhookSettings
 
@@ -96,7 +96,7 @@ class WebhookCaller:
             with self._session.post(
                 url, data=body, headers=headers, timeout=limits, allow_redirects=False, stream=True
             ) as answer:
-                status, wait_seconds = answer.status_code, retry_after_seconds(answer)
+                status, wait_seconds = answer.status_code, retry_after_seconds(answer.headers)
         except requests.RequestException as error:
             # The error's own text shows the whole URL, which may hold a token.
             raise CallbackError(f"{where} does not answer ({type(error).__name__})") from None

@@ -74,6 +74,18 @@ def test_a_cache_that_is_out_of_reach_is_left_alone_for_a_while(outages, clock, 
     assert [True, True] == [is_used(), is_used()]
 
 
+@pytest.mark.parametrize(("asked", "alone"), [(None, 60), (5, 60), (300, 300), (1e9, 3600)])
+def test_a_cache_that_asks_to_wait_is_left_alone_for_so_long(outages, clock, is_used, asked, alone):
+    """R7: nobody waits for a cache that asks for time; it is asked again then, or after an hour."""
+    limited = RateLimitedError("slow down", repository=str(CACHE), retry_after_seconds=asked)
+    with pytest.raises(CacheLeftAloneError, match="slow down"), outages.watching(CACHE):
+        raise limited
+    clock.now += alone - 1
+    assert not is_used()
+    clock.now += 1
+    assert is_used()
+
+
 def test_a_cache_that_is_still_out_of_reach_is_left_alone_again(clock, is_used, caplog):
     assert [True, False] == [is_used(error=SILENT), is_used()]
     clock.now += LEFT_ALONE_SECONDS
@@ -86,7 +98,7 @@ def test_a_cache_that_is_still_out_of_reach_is_left_alone_again(clock, is_used, 
     [
         StageNotFoundError("it lacks the stage"),
         ForbiddenError("the login may not do this", repository=str(CACHE)),
-        RateLimitedError("slow down", repository=str(CACHE)),
+        RateLimitedError("slow down", repository="primary.test/app"),
         RegistryUnreachableError("primary.test does not answer", host="primary.test"),
         RegistryUnavailableError("502", repository="primary.test/app"),
     ],

@@ -26,7 +26,9 @@ def client(tmp_path, naps, monkeypatch):
     """A client without logins, whose waits take no time."""
     http = HttpSettings(retries=3, backoff_seconds=0.01, backoff_limit_seconds=0.04, read_timeout_seconds=5)
     client = RegistryClient(Settings(http=http), config=DockerConfig(tmp_path / "config.json"))
-    monkeypatch.setattr(client._caller, "pause", lambda seconds, leash: (naps.append(seconds), leash.check()))
+    monkeypatch.setattr(
+        client._caller, "pause", lambda seconds, leash, *_: (naps.append(seconds), leash.check())
+    )
     with client:
         yield client
 

@@ -1,0 +1,78 @@
+"""What a lease says of the waits of its item, and how long it lets them last."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.errors import RedisUnreachableError, WaitTooLongError
+from stagefleet.manager.stage_locks import Turn
+from stagefleet.registry.leash import UNLEASHED, waiting
+from stagefleet.runs.leases import LeaseKeeper
+from stagefleet.runs.model import Order
+from stagefleet.runs.waits import WaitKind, WaitReason
+from stagefleet.settings import RunSettings
+from stagefleet.testing import MemoryLedger
+
+
+@pytest.fixture
+def ledger():
+    return MemoryLedger()
+
+
+@pytest.fixture
+def lease(ledger):
+    submission = ledger.open(Order(operation="noop"))
+    ledger.append(submission, ["a"])
+    ledger.start(submission)
+    claim = ledger.claim(submission.run, 0, "me")
+    keeper = LeaseKeeper(ledger, RunSettings(longest_pause_seconds=100))
+    with keeper.hold(claim) as lease:
+        yield lease
+    keeper.close()
+
+
+def test_who_follows_the_run_sees_a_wait_while_it_lasts(ledger, lease):
+    """R7: a pause inside a worker is told, and taken back at its end."""
+    run = lease.claim.run
+    with waiting(Turn(lease, (), has_waited=False), 50, "r.test", "429 Too Many Requests"):
+        (wait,) = ledger.run(run).waits
+        assert (WaitKind.PAUSE, WaitReason(host="r.test", text="429 Too Many Requests")) == (
+            wait.kind,
+            wait.reason,
+        )
+    assert () == ledger.run(run).waits
+
+
+def test_the_waits_of_one_attempt_add_up_to_the_longest_pause(lease, monkeypatch):
+    """R7: many short waits of one attempt are bounded together, and the error says what to change."""
+    now = [0.0]
+    monkeypatch.setattr("stagefleet.runs.leases.time.monotonic", lambda: now[0])
+    for _ in range(2):
+        with waiting(lease, 60, "r.test", "429 Too Many Requests"):
+            now[0] += 50
+    with (
+        pytest.raises(WaitTooLongError, match=r"waited 100 s, .*runs\.longest_pause_seconds") as caught,
+        waiting(lease, 60, "r.test", "429 Too Many Requests"),
+    ):
+        pytest.fail("it waits no more")
+    assert 60 == caught.value.retry_after_seconds
+
+
+def test_a_ledger_that_is_away_ends_no_wait(ledger, lease, monkeypatch):
+    """R7: to tell of a wait is a courtesy: the wait goes on without it."""
+
+    def away(*_):
+        raise RedisUnreachableError("away")
+
+    monkeypatch.setattr(ledger, "note_pause", away)
+    seen = False
+    with waiting(lease, 60, "r.test", "429"):
+        seen = True
+    assert seen
+
+
+def test_work_that_no_run_asked_for_tells_nobody():
+    seen = False
+    with waiting(UNLEASHED, 60, "r.test", "429"):
+        seen = True
+    assert seen
