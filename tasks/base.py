@@ -18,7 +18,14 @@ from typing import Any, TypeVar
 import structlog
 from celery import Celery, Task
 
-from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError, StagefleetError
+from stagefleet.errors import (
+    IncompatibleVersionError,
+    ItemCancelledError,
+    LeaseLostError,
+    RedisUnreachableError,
+    RunNotFoundError,
+    StagefleetError,
+)
 from stagefleet.manager import Produced
 from stagefleet.registry.leash import Leash
 from stagefleet.registry.retry_after import span_text
@@ -108,11 +115,37 @@ class Workshop:
             structlog.contextvars.bound_contextvars(run=run, item=claim.item),
             self._keeper.hold(claim) as lease,
         ):
-            order = self._order(run)
+            try:
+                order = self._order(run)
+            except IncompatibleVersionError as error:
+                self._finish(claim, _outcome(claim, ItemState.FAILED, error))
+                return
             if order is None:
                 _log.warning("run_gone", action="claim")
                 return
             self._attempt(operation, order, claim, lease)
+
+    def refuse(self, run: str, index: int, problem: str) -> None:
+        """Fail an item whose message this release cannot carry out; the error names both versions.
+
+        Args:
+            run: The run's id.
+            index: The item's number in the run.
+            problem: What this release does not know.
+
+        Raises:
+            RedisUnreachableError: As in `carry_out`.
+        """
+        claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker))
+        if claim is None:
+            return
+        with structlog.contextvars.bound_contextvars(run=run, item=claim.item), self._keeper.hold(claim):
+            error: StagefleetError
+            try:
+                error = self._ledger.run(run).version.refusal(f"run {run}", problem)
+            except (IncompatibleVersionError, RunNotFoundError) as unreadable:
+                error = unreadable
+            self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
     def _attempt(self, operation: Operation, order: Order, claim: Claim, lease: HeldLease) -> None:
         job = Job(
@@ -276,8 +309,8 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
         self._operation = operation
         self._workshop = workshop
 
-    def run(self, *, run: str, index: int) -> None:
-        """Look at item `index` of a run."""
+    def run(self, *, run: str, index: int, **_unknown: Any) -> None:
+        """Look at item `index` of a run; what a later release adds to the message is ignored."""
         self._workshop.carry_out(self._operation, run, index)
 
 

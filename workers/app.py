@@ -152,7 +152,15 @@ class _Process:
         self._heart.pulse()
         self._beating.start()
         self._reaping.start()
-        _log.info("listening", action="start", slots=self._info.slots, queues=self._info.queues)
+        version = self._info.version
+        _log.info(
+            "listening",
+            action="start",
+            slots=self._info.slots,
+            queues=self._info.queues,
+            release=version.release,
+            schema=version.schema,
+        )
         if self._ready_fd is not None:
             os.write(self._ready_fd, READY)
             os.close(self._ready_fd)

@@ -28,6 +28,7 @@ from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
 from tasks.publish import cache_stage, publish_stage, take_stage
 from workers import calling
+from workers.unknown_tasks import fail_unknown_tasks
 
 __all__ = ["OPERATIONS", "Parts", "build_parts"]
 
@@ -100,6 +101,7 @@ def build_parts(
     workshop = Workshop(ledger, keeper, settings.runs, worker=worker)
     for operation, function in operations.items():
         register(app, operation, partial(function, manager), workshop)
+    fail_unknown_tasks(workshop.refuse, closing)
     calling.attach(app, ledger, keeper, settings, closing)
     return Parts(app=app, ledger=ledger, keeper=keeper, closing=closing)
 

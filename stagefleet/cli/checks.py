@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from stagefleet.client import Fleet
 from stagefleet.client.hosts import live_hosts
 from stagefleet.connection import connect_redis, masked_url, reaching
-from stagefleet.errors import StagefleetError
+from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.names import Repository
 from stagefleet.runs.dispatch import QUEUES, queue_of
+from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.versions import own_version
 from stagefleet.settings import Settings, docker_config_file, settings_file
 
 __all__ = ["Finding", "State", "examine_all"]
@@ -133,6 +136,8 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
         except StagefleetError as error:
             yield _failed("workers", error)
             return
+    yield from _examine_versions(workers)
+    workers = [worker for worker in workers if worker.version.is_compatible]
     for queue in dict.fromkeys(QUEUES.values()):
         slots = [worker.slots for worker in workers if queue in worker.queues]
         check = f"workers of {queue}"
@@ -146,6 +151,31 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
             yield Finding(check, State.FAILED, "none listens", "run stagefleet worker", _NO_WORKER_CODE)
     if hosts := live_hosts(workers):
         yield Finding("hosts", State.OK, f"stages can be fetched to {', '.join(hosts)}")
+
+
+def _examine_versions(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
+    """Hold the versions of the workers against this one's."""
+    own = own_version()
+    counts = Counter(worker.version for worker in workers)
+    for version, count in sorted(counts.items(), key=lambda entry: str(entry[0])):
+        processes = f"{count} processes run {version}"
+        if version == own:
+            yield Finding("version of workers", State.OK, f"{processes}, as this command does")
+        elif version.is_compatible:
+            yield Finding(
+                "version of workers",
+                State.WARNING,
+                f"{processes}, this command {own}",
+                "update workers first, then clients (docs/upgrading.md)",
+            )
+        else:
+            yield Finding(
+                "version of workers",
+                State.FAILED,
+                f"{processes}, and this command {own}: they cannot read what each other writes",
+                "run both at one version (docs/upgrading.md)",
+                UsageError.exit_code,
+            )
 
 
 def _examine_docker_config() -> Finding:

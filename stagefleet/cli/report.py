@@ -59,7 +59,9 @@ def exit_code(run: Run) -> int:
 
 
 def describe_run(run: Run) -> str:
-    """How a run stands, in one line."""
+    """Say how a run stands, in one line."""
+    if run.state is RunState.UNREADABLE and run.error is not None:
+        return f"run {run.id} {run.state}: {run.error.message}"
     operation = run.order.operation
     noun = "records" if queue_of(operation) == "records" else "stages"
     counts = [

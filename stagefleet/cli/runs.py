@@ -106,6 +106,7 @@ def _details(run: Run) -> dict[str, Any]:
         "waiting": run.waiting,
         "bytes": run.bytes,
         "created_at": _time(run.created_at),
+        "version": str(run.version),
         "finished_at": None if run.finished_at is None else _time(run.finished_at),
         "error": None if run.error is None else run.error.model_dump(),
     }

@@ -11,6 +11,7 @@
     |   +-- CredentialsError          a login refused, or a credential helper that fails
     |   +-- EngineMissingError        there is no Docker Engine here
     |   +-- HostMissingError          no live worker has the Docker Engine of that host
+    |   +-- IncompatibleVersionError  written by a release that this one cannot read
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError
     |   +-- RegistryUnreachableError
@@ -106,6 +107,7 @@ from stagefleet.errors.usage import (
     CredentialsError,
     EngineMissingError,
     HostMissingError,
+    IncompatibleVersionError,
     InvalidNameError,
     KeyConflictError,
     RunNotFoundError,
@@ -136,6 +138,7 @@ __all__ = [
     "HostGoneError",
     "HostMissingError",
     "ImageInUseError",
+    "IncompatibleVersionError",
     "InvalidNameError",
     "ItemCancelledError",
     "KeyConflictError",

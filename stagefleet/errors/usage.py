@@ -8,6 +8,7 @@ __all__ = [
     "CredentialsError",
     "EngineMissingError",
     "HostMissingError",
+    "IncompatibleVersionError",
     "InvalidNameError",
     "KeyConflictError",
     "RunNotFoundError",
@@ -58,3 +59,7 @@ class EngineMissingError(UsageError):
 
 class HostMissingError(UsageError):
     """No live worker has the Docker Engine of a host that was named; says which hosts there are."""
+
+
+class IncompatibleVersionError(UsageError):
+    """Something was written by a release that this one cannot read; the message names both versions."""

@@ -13,6 +13,8 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+from stagefleet.runs.versions import SCHEMA_VERSION
+
 __all__ = [
     "QUEUES",
     "broker_options",
@@ -120,7 +122,9 @@ def broker_options(prefix: str) -> dict[str, Any]:
 def message_template(operation: str) -> str:
     """The message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@` and `@QUEUE@` to fill in.
 
-    The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger.
+    The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger. `run` and
+    `index` stay what they are in every schema version, so that any worker can claim the item and say that it
+    cannot read the order.
     """
     message = _template(operation, {"run": "@RUN@", "index": "@INDEX@"}, shown=("@ITEM@",))
     return message.replace('\\"@INDEX@\\"', "@INDEX@").replace("'@INDEX@'", "@INDEX@")
@@ -157,6 +161,7 @@ def _template(operation: str, arguments: dict[str, str], shown: tuple[str, ...] 
             "replaced_task_nesting": 0,
             "stamped_headers": None,
             "stamps": {},
+            "stagefleet_schema": SCHEMA_VERSION,
         },
         "properties": {
             "correlation_id": "@TASK@",

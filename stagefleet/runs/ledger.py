@@ -76,7 +76,11 @@ class Workbench(Protocol):
     """The side of the ledger that workers use."""
 
     def order(self, run: str) -> Order | None:
-        """What a run is to do, None if there is no such run."""
+        """Read what a run is to do, None if there is no such run.
+
+        Raises:
+            IncompatibleVersionError: It was written by a release that this one cannot read.
+        """
 
     def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Take an item if it is published and nobody has it.
@@ -143,10 +147,11 @@ class Observer(Protocol):
 
         Raises:
             RunNotFoundError: No such run, or it has expired.
+            IncompatibleVersionError: It was written by a release that this one cannot read.
         """
 
     def runs(self) -> Iterator[Run]:
-        """All runs, the newest first."""
+        """List all runs, the newest first; one that cannot be read is `UNREADABLE`, and hides no other."""
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Outcomes behind a position ("" is the beginning), in the order of completion.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from stagefleet import errors
+from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import Wait
 
 __all__ = [
@@ -58,6 +59,8 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    UNREADABLE = "unreadable"
+    """Written by a release that this one cannot read; `Run.error` says which."""
 
     @property
     def is_final(self) -> bool:
@@ -91,7 +94,7 @@ class Callback(StrEnum):
 class ErrorInfo(BaseModel):
     """An error as it crosses the wire."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str
     message: str
@@ -123,7 +126,7 @@ class Outcome(BaseModel):
         position: Where the outcome stands in the run's stream, "" before it is there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     item: str
     host: str | None = None
@@ -156,7 +159,7 @@ class Order(BaseModel):
         max_attempts: Attempts at one item.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     operation: str
     options: Mapping[str, Any] = {}
@@ -210,7 +213,8 @@ class Run:
     """A run as the ledger knows it at one moment; counts are items, times are seconds since 1970.
 
     `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry. The last
-    lease of an item ends at `leased_until`, 0 for none; `waits` are those that go on at `now_at`.
+    lease of an item ends at `leased_until`, 0 for none; `waits` are those that go on at `now_at`;
+    `version` is of the release that opened it.
     """
 
     id: str
@@ -231,6 +235,7 @@ class Run:
     now_at: float = 0.0
     leased_until: float = 0.0
     waits: tuple[Wait, ...] = ()
+    version: WriterVersion = field(default_factory=own_version)
 
     @property
     def done(self) -> int:
@@ -318,8 +323,10 @@ class WorkerInfo:
         name: `HOST:PID` or as Celery names it.
         slots: Items that it can hold at once.
         queues: The queues that it listens to.
+        version: Of the release that it runs.
     """
 
     name: str
     slots: int
     queues: tuple[str, ...]
+    version: WriterVersion = field(default_factory=own_version)

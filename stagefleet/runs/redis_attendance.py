@@ -7,6 +7,7 @@ from typing import Any
 
 from stagefleet.connection import reaching
 from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.versions import WriterVersion
 
 __all__ = ["RedisAttendance"]
 
@@ -23,7 +24,9 @@ class RedisAttendance:
 
     def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
         """See `Attendance.beat`."""
-        self._call("beat", worker.name, worker.slots, json.dumps(worker.queues), _ms(seconds))
+        version = worker.version
+        queues = json.dumps(worker.queues)
+        self._call("beat", worker.name, worker.slots, queues, _ms(seconds), version.release, version.schema)
 
     def workers(self, queue: str | None = None) -> list[WorkerInfo]:
         """See `Attendance.workers`."""
@@ -53,13 +56,18 @@ class RedisAttendance:
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
-    """Read an entry; None for one that is over or cannot be read: the others count all the same."""
+    """Read a heartbeat; None if it is over, or of a form that this release does not know."""
     try:
-        fields = json.loads(entry)
-        if float(fields["until"]) <= now_ms:
+        document = json.loads(entry)
+        if float(document["until"]) <= now_ms:
             return None
-        return WorkerInfo(name.decode(), slots=int(fields["slots"]), queues=tuple(map(str, fields["queues"])))
-    except (ValueError, TypeError, KeyError):
+        return WorkerInfo(
+            name=name.decode(),
+            slots=int(document["slots"]),
+            queues=tuple(map(str, document["queues"])),
+            version=WriterVersion.read(document.get("release"), document.get("schema")),
+        )
+    except (ValueError, KeyError, TypeError):
         return None
 
 

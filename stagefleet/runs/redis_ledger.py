@@ -17,6 +17,7 @@ from redis.commands.core import Script
 
 from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import (
+    IncompatibleVersionError,
     KeyConflictError,
     LeaseLostError,
     RunNotFoundError,
@@ -32,6 +33,7 @@ from stagefleet.runs.model import (
     Order,
     Outcome,
     Run,
+    RunState,
     Submission,
     split_host,
 )
@@ -39,6 +41,7 @@ from stagefleet.runs.redis_attendance import RedisAttendance
 from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.snapshots import Surroundings, order_of, run_of
+from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.wire import decode_outcome, encode_outcome, encode_reason
 from stagefleet.settings import RunSettings, Settings
@@ -137,6 +140,8 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             _ms(settings.retention_seconds),
             _ms(settings.republish_seconds),
             coordinator_template() if order.is_called_back else "",
+            own_version().release,
+            own_version().schema,
         )
         if fate == b"conflict":
             raise KeyConflictError(
@@ -199,8 +204,10 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
     def order(self, run: str) -> Order | None:
         """See `Workbench.order`."""
         with reaching(self._redis):
-            order, parent = self._redis.hmget(self._key(run), ["order", "parent"])
-        return None if order is None else order_of(order, parent)
+            order, parent, release, schema = self._redis.hmget(
+                self._key(run), ["order", "parent", "release", "schema"]
+            )
+        return None if order is None else order_of(run, order, parent, WriterVersion.read(release, schema))
 
     def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """See `Workbench.claim`."""
@@ -267,6 +274,8 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         found = self._snapshots([run])
         if not found:
             raise _no_run(run)
+        if found[0].state is RunState.UNREADABLE and found[0].error is not None:
+            raise IncompatibleVersionError(found[0].error.message)
         return found[0]
 
     def runs(self) -> Iterator[Run]:

@@ -8,6 +8,7 @@ from typing import Any
 from stagefleet.connection import reaching
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.model import ErrorInfo
+from stagefleet.runs.versions import own_version
 
 __all__ = ["RedisSweeper"]
 
@@ -41,7 +42,7 @@ class RedisSweeper:
 
     def _sweep_run(self, run: str) -> int:
         try:
-            touched: int = self._call("sweep", run, _COORDINATOR_LOST.model_dump_json())
+            touched: int = self._call("sweep", run, _COORDINATOR_LOST.model_dump_json(), own_version().major)
         except RedisUnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep

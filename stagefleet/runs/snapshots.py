@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from stagefleet.errors import IncompatibleVersionError
 from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from stagefleet.runs.versions import WriterVersion
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
 __all__ = ["Surroundings", "order_of", "run_of"]
@@ -54,22 +56,47 @@ def _score(found: Sequence[tuple[bytes, float]]) -> int:
     return int(found[0][1]) if found else 0
 
 
-def order_of(order: bytes, parent: bytes | None) -> Order:
-    """The order, with the run that the ledger made its parent."""
-    parsed = Order.model_validate_json(order)
-    return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
+def order_of(run: str, order: bytes, parent: bytes | None, version: WriterVersion) -> Order:
+    """Read the order, with the run that the ledger made its parent.
+
+    Raises:
+        IncompatibleVersionError: It was written by a release that this one cannot read.
+    """
+    version.check(f"run {run}")
+    try:
+        parsed = Order.model_validate_json(order)
+        return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
+    except ValueError as error:
+        raise version.refusal(f"run {run}", "its order is of another form") from error
 
 
 def run_of(run: str, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
-    """The run at a moment, `now_at` seconds since 1970."""
+    """Read the run at a moment, `now_at` seconds since 1970; `UNREADABLE` if this release cannot."""
+    version = WriterVersion.read(fields.get(b"release"), fields.get(b"schema"))
+    try:
+        order = order_of(run, fields.get(b"order", b""), fields.get(b"parent"), version)
+        return replace(_read(run, order, fields, now_at, around), version=version)
+    except IncompatibleVersionError as error:
+        problem = error
+    except (KeyError, ValueError):
+        problem = version.refusal(f"run {run}", "its fields are of another form")
+    return Run(
+        id=run,
+        order=Order(operation="unreadable"),
+        state=RunState.UNREADABLE,
+        error=ErrorInfo.of(problem),
+        version=version,
+    )
 
+
+def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
     def number(name: bytes) -> int:
         return int(fields.get(name, 0))
 
     finished_ms, error = fields.get(b"finished_ms"), fields.get(b"error")
     return Run(
         id=run,
-        order=order_of(fields[b"order"], fields.get(b"parent")),
+        order=order,
         state=RunState(fields[b"state"].decode()),
         total=number(b"total"),
         succeeded=number(b"succeeded"),

@@ -9,6 +9,7 @@ from config.celery import make_app
 from stagefleet.runs.dispatch import queue_key, queue_of, task_name
 from stagefleet.runs.model import Order
 from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.runs.versions import SCHEMA_VERSION
 from stagefleet.settings import Settings
 
 ITEM = 'a "quoted" % item, @RUN@ and 日本'
@@ -63,6 +64,7 @@ def test_the_envelope_has_exactly_what_kombu_writes(ours, celerys):
 def test_the_headers_are_those_that_celery_writes(ours, celerys):
     run, message = ours
     theirs, mine = celerys["headers"], message["headers"]
+    assert SCHEMA_VERSION == mine.pop("stagefleet_schema")
 
     assert theirs.keys() == mine.keys()
     differing = {name for name in theirs if theirs[name] != mine[name]}
@@ -95,6 +97,7 @@ def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_serv
         )
     theirs = json.loads(redis_server.client().rpop(queue))
 
+    assert SCHEMA_VERSION == mine["headers"].pop("stagefleet_schema")
     assert theirs["headers"].keys() == mine["headers"].keys()
     differing = {name for name in theirs["headers"] if theirs["headers"][name] != mine["headers"][name]}
     assert {"origin"} == differing

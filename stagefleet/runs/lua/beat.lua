@@ -1,11 +1,12 @@
 -- Note that a worker lives, and count the live slots of each queue anew.
--- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off).
+-- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off), release, schema version.
 -- What cannot be read, an entry of another version or a damaged run, is passed over: the beat goes on.
 local name, span = ARGV[3], integer(ARGV[6])
 local workers = P .. 'workers'
 if span > 0 then
   redis.call('HSET', workers, name,
-    cjson.encode({ slots = integer(ARGV[4]), queues = cjson.decode(ARGV[5]), ['until'] = now + span }))
+    cjson.encode({ slots = integer(ARGV[4]), queues = cjson.decode(ARGV[5]), ['until'] = now + span,
+      release = ARGV[7], schema = ARGV[8] }))
 else
   redis.call('HDEL', workers, name)
 end

@@ -1,4 +1,4 @@
--- Mend what one run has lost. ARGV: run, the error of a lost coordinator (JSON).
+-- Mend what one run has lost. ARGV: run, the error of a lost coordinator (JSON), our major schema version.
 -- Returns how much was touched.
 local run, lost_error = ARGV[3], ARGV[4]
 local meta = key(run)
@@ -12,6 +12,8 @@ if not state then
   redis.call('ZREM', P .. 'live', run)
   return 0
 end
+local schema = tonumber(string.match(redis.call('HGET', meta, 'schema') or '', '^(%d+)%.'))
+if schema and schema > integer(ARGV[5]) then return 0 end -- its fields mean something else: its own release mends it
 local touched = 0
 
 local function fail(index, kind, message)

@@ -8,6 +8,7 @@ import pytest
 from stagefleet.cli import checks
 from stagefleet.errors import CredentialsError, RegistryUnreachableError
 from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.versions import WriterVersion, own_version
 
 
 @pytest.fixture
@@ -130,3 +131,30 @@ class TestWorker:
     )
     def test_wrong_options_are_refused(self, command, executed, options):
         assert (2, []) == (command("worker", *options).code, executed)
+
+
+def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
+    """O-A2: doctor names each version that works, and fails for those that cannot be understood."""
+    settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
+    own = own_version()
+    minor = WriterVersion("0.7.0", own.schema)
+    versions = [own, minor, WriterVersion(), WriterVersion("9.9.9", "9.0")]
+    for number, version in enumerate(versions):
+        ledger.beat(WorkerInfo(f"host:{number}", 8, ("copy",), version=version), seconds=60)
+
+    found = list(checks._examine_workers(settings))
+
+    states = {
+        version: (finding.state, finding.code)
+        for finding in found
+        for version in versions
+        if finding.check == "version of workers" and f"processes run {version}" in finding.message
+    }
+    assert {
+        own: ("ok", 0),
+        minor: ("warning", 0),
+        versions[2]: ("failed", 2),
+        versions[3]: ("failed", 2),
+    } == states
+    copying = next(finding for finding in found if finding.check == "workers of copy")
+    assert "2 processes, 16 items at once" == copying.message

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from stagefleet.runs.versions import WriterVersion, own_version
+
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 
 pytestmark = pytest.mark.usefixtures("in_fleet")
@@ -67,3 +70,33 @@ def test_an_unknown_run_is_wrong_use(command, verb):
     result = command("runs", verb, "nonsense")
     assert 2 == result.code
     assert "nonsense" in result.err
+
+
+def test_a_run_that_cannot_be_read_hides_no_other_in_the_list(command, ledger, monkeypatch):
+    """R28, O-A2: `runs list` names the version of what it cannot read, and lists the rest."""
+    readable, odd = start(command), start(command)
+    newer = WriterVersion("9.9.9", "9.0")
+    unreadable = Run(
+        id=odd,
+        order=Order(operation="unreadable"),
+        state=RunState.UNREADABLE,
+        error=ErrorInfo.of(newer.refusal(f"run {odd}")),
+        version=newer,
+    )
+    found = [unreadable if run.id == odd else run for run in ledger.runs()]
+    monkeypatch.setattr(ledger, "runs", lambda: iter(found))
+
+    told = command("runs", "list")
+
+    assert 0 == told.code
+    assert f"run {readable} running" in told.out
+    assert f"run {odd} unreadable" in told.out
+    assert str(newer) in told.out
+
+
+def test_show_tells_the_version_that_started_a_run(command):
+    """O-A2: `runs show` shows the version."""
+    run = start(command)
+    (found,) = command("runs", "show", run, "--json").objects
+    assert str(own_version()) == found["version"]
+    assert str(own_version()) in command("runs", "show", run).out

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs/guarantees.md"
 PROOF = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-PROOFS_LAST = re.compile(r"\((?:`tests/[\w/]+\.py::\w+`(?:, )?)+\)$")
+PROOFS_LAST = re.compile(r"\((?:`tests/[\w/]+\.py::\w+`(?:, )?)+\)\.?$")
 
 
 def _blocks() -> list[str]:

@@ -1,0 +1,61 @@
+"""Messages of operations that this release does not know, as a newer client may have submitted them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import structlog
+from celery.signals import task_unknown
+
+from stagefleet.errors import StagefleetError
+from stagefleet.runs.dispatch import task_name
+
+__all__ = ["fail_unknown_tasks"]
+
+_log = structlog.get_logger(__name__)
+
+Refuse = Callable[[str, int, str], None]
+"""Fails an item: run, index, problem."""
+
+
+def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
+    """Fail the item of each message whose task this worker does not have.
+
+    Celery drops such a message. The ledger would publish it again, for ever: no worker of this release can
+    claim what it cannot carry out, and the run would not end.
+
+    Args:
+        refuse: Fails an item.
+        closing: Undoes it.
+    """
+    pool = closing.enter_context(ThreadPoolExecutor(1, thread_name_prefix="unknown-tasks"))
+
+    def refuse_item(run: str, index: int, name: str) -> None:
+        try:
+            refuse(run, index, f"it knows no task {name!r}")
+        except StagefleetError as error:  # its reaper publishes the item again
+            _log.warning("unknown_task_not_failed", action="refuse", run=run, task=name, error=str(error))
+
+    def on_unknown(*, message: Any, name: str, **_more: Any) -> None:
+        found = _item_of(message)
+        if found is None or not name.startswith(task_name("")):
+            return
+        run, index = found
+        _log.warning("unknown_task", action="refuse", run=run, index=index, task=name)
+        pool.submit(refuse_item, run, index, name)
+
+    task_unknown.connect(on_unknown, weak=False)
+    closing.callback(task_unknown.disconnect, on_unknown)
+
+
+def _item_of(message: Any) -> tuple[str, int] | None:
+    """Read which item a message is about; None if about none."""
+    try:
+        arguments = message.payload[1]
+        run, index = arguments["run"], arguments["index"]
+    except Exception:  # noqa: BLE001 - whatever a stranger sent: it is about no item of ours
+        return None
+    return (run, index) if isinstance(run, str) and isinstance(index, int) else None
