@@ -14,6 +14,7 @@ import pytest
 from tests.services import (
     DockerEngine,
     RedisServer,
+    RegistryFront,
     RegistryServer,
     ServiceMissingError,
     ServiceRefusedError,
@@ -161,6 +162,16 @@ def make_proxy(cleanup: ExitStack) -> Callable[..., TcpProxy]:
 
     def make(*arguments: Any, **options: Any) -> TcpProxy:
         return cleanup.enter_context(TcpProxy(*arguments, **options))
+
+    return make
+
+
+@pytest.fixture
+def make_front(cleanup: ExitStack) -> Callable[..., RegistryFront]:
+    """Starts fronts before registries; arguments as `RegistryFront`."""
+
+    def make(*arguments: Any) -> RegistryFront:
+        return cleanup.enter_context(RegistryFront(*arguments))
 
     return make
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from stagefleet.client.services import Services
 from stagefleet.client.vigil import Vigil
 from stagefleet.errors import NoWorkerError
+from stagefleet.names import Repository, parse_address
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Outcome, Run
 
 __all__ = ["Follower"]
 
+_DELETIONS = ("delete_", "rm_")
+"""How the operations that delete begin."""
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
 
@@ -28,6 +32,7 @@ class Follower:
     def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
         self._services = services
         self._notice = notice
+        self._told: set[str] = set()
 
     def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
         """Follow a run from its first outcome on; the run neither waits for it nor is stopped by it."""
@@ -40,7 +45,9 @@ class Follower:
             NoWorkerError: Nobody did; the run was cancelled.
         """
         with self._giving_up(run) as idle:
-            return coordinator.watch(self._services.ledger, run, on_progress=on_outcome, on_idle=idle)
+            ended = coordinator.watch(self._services.ledger, run, on_progress=on_outcome, on_idle=idle)
+        self._tell_what_stays(ended)
+        return ended
 
     def conduct(self, run: str, fate: Fate, on_outcome: OnOutcome | None) -> Run:
         """Follow a run that was submitted here, calling back for each outcome; an interrupt cancels it.
@@ -62,13 +69,15 @@ class Follower:
                 # Found under its key: it has ended, or was started without a callback and so does not wait.
                 return self.attend(run, self._stopping(run, on_outcome))
             with self._giving_up(run) as idle:
-                return coordinator.watch(
+                ended = coordinator.watch(
                     ledger,
                     run,
                     on_outcome=on_outcome,
                     on_idle=idle,
                     renewal_seconds=self._services.settings.runs.renewal_seconds,
                 )
+            self._tell_what_stays(ended)
+            return ended  # noqa: TRY300 - an interrupt while it is told of is one too
         except KeyboardInterrupt:
             # The error says who stopped it, and that nobody acknowledges outcomes any more.
             ledger.cancel(run, error=_INTERRUPTED)
@@ -88,6 +97,15 @@ class Follower:
 
         return call_back
 
+    def _tell_what_stays(self, run: Run) -> None:
+        """Tell, once a repository, which tags of ours a run that deletes could not remove."""
+        if not run.order.operation.startswith(_DELETIONS):
+            return
+        for line in self._services.registries.words_on_what_stays(_repositories(run.order.options)):
+            if line not in self._told:
+                self._told.add(line)
+                self._notice(line)
+
     @contextmanager
     def _giving_up(self, run: str) -> Iterator[Callable[[], None]]:
         """Gives what to call while nothing happens; cancels the run when nobody works on it."""
@@ -104,3 +122,10 @@ class Follower:
         except NoWorkerError as error:
             ledger.cancel(run, now=True, error=ErrorInfo.of(error))
             raise
+
+
+def _repositories(options: Mapping[str, Any]) -> list[Repository]:
+    """The repositories that a run deletes from."""
+    named = [options.get("repository"), options.get("final"), *options.get("caches", ())]
+    places = map(parse_address, filter(None, named))
+    return [place for place in places if isinstance(place, Repository)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from stagefleet.client.engine_access import EngineAccess
 from stagefleet.client.hosts import live_hosts
+from stagefleet.client.late import Late
 from stagefleet.connection import connect_redis
 from stagefleet.embedded import Embedded
 from stagefleet.errors import RedisUnreachableError
@@ -75,6 +76,9 @@ class Registries(Protocol):
         locks: LockManager,
     ) -> dict[str, Any]:
         """Publish an index over images, nobody else being at the stage; its description."""
+
+    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
+        """One line for each repository that lets tags of ours not go, as the fleet knows."""
 
     def ping(self, repository: Repository) -> None:
         """Raise if the registry cannot be reached or refuses the login."""
@@ -205,6 +209,17 @@ class _RegistryAccess:
         self._manager.note_arrival(repository, stage_id)
         return produced.result
 
+    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
+        from stagefleet.manager.deletion_way import words_on_what_stays  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.runs.book import RedisBook  # noqa: PLC0415 - of use to this alone
+
+        if self._redis is None:
+            return []
+        book = RedisBook(self._redis, prefix=self._settings.key_prefix)
+        with suppress(RedisUnreachableError):  # the run has ended: this is no reason to fail
+            return words_on_what_stays(book, repositories)
+        return []
+
     def ping(self, repository: Repository) -> None:
         self._client.ping(repository.host)
 
@@ -213,35 +228,6 @@ class _RegistryAccess:
         self._engine.close()
         if self._redis is not None:
             self._redis.close()
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-_Part = TypeVar("_Part", bound=_Closable)
-
-
-class _Late(Generic[_Part]):
-    """A part that is built when it is first asked for, once, by whichever thread comes first."""
-
-    def __init__(self, build: Callable[[], _Part]) -> None:
-        self._build = build
-        self._lock = threading.Lock()
-        self._part: _Part | None = None
-
-    @property
-    def value(self) -> _Part:
-        with self._lock:
-            if self._part is None:
-                self._part = self._build()
-            return self._part
-
-    def close(self) -> None:
-        with self._lock:
-            part, self._part = self._part, None
-        if part is not None:
-            part.close()
 
 
 class RedisServices:
@@ -263,10 +249,10 @@ class RedisServices:
 
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
-        self._registries = _Late(lambda: _RegistryAccess(settings, redis_url))
+        self._registries = Late(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
-        self._locks = _Late(lambda: RedisLocks.connect(redis_url, settings))
-        self._last_used = _Late(lambda: _connect_last_used(redis_url, settings))
+        self._locks = Late(lambda: RedisLocks.connect(redis_url, settings))
+        self._last_used = Late(lambda: _connect_last_used(redis_url, settings))
 
     @property
     def ledger(self) -> Ledger:
@@ -335,12 +321,12 @@ class EmbeddedServices:
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings
-        self._registries = _Late(lambda: _RegistryAccess(settings))
+        self._registries = Late(lambda: _RegistryAccess(settings))
         self._embedded = Embedded(settings)
         self._on_start = on_start
-        self._ledger = _Late(self._start)
-        self._locks = _Late(lambda: MemoryLocks(settings.locks))
-        self._last_used = _Late(self._find_last_used)
+        self._ledger = Late(self._start)
+        self._locks = Late(lambda: MemoryLocks(settings.locks))
+        self._last_used = Late(self._find_last_used)
         self._redis_url = ""
 
     def _start(self) -> RedisLedger:

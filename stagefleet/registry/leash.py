@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
-__all__ = ["UNLEASHED", "Leash", "WaitingLeash", "waiting"]
+from stagefleet.errors import ItemCancelledError, LeaseLostError
+
+__all__ = ["UNLEASHED", "Leash", "UndoLeash", "WaitingLeash", "waiting"]
 
 
 class Leash(Protocol):
@@ -63,3 +66,39 @@ class _Unleashed:
 
 UNLEASHED: Leash = _Unleashed()
 """For work that no run asked for."""
+
+
+class UndoLeash:
+    """The leash of what an attempt that ends early takes back: a few requests, for some seconds at most.
+
+    That the run was cancelled, or that the worker has to stop, holds nothing of it back; a lost lease does.
+
+    Args:
+        leash: That of the attempt.
+        seconds: How long it may take.
+    """
+
+    def __init__(self, leash: Leash, *, seconds: float) -> None:
+        self._leash = leash
+        self._until = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """See `Leash.check`.
+
+        Raises:
+            LeaseLostError: The lease is over, or the time is.
+        """
+        if time.monotonic() > self._until:
+            raise LeaseLostError("there is no more time to take back what was begun")
+        try:
+            self._leash.check()
+        except ItemCancelledError:
+            return
+
+    def require(self, seconds: float) -> None:
+        """See `Leash.require`."""
+        self.check()
+        try:
+            self._leash.require(seconds)
+        except ItemCancelledError:
+            return

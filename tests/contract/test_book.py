@@ -239,3 +239,17 @@ def test_a_redis_that_is_gone_is_named_without_its_password():
         book.ask_blobs("r", DESTINATION, [BASE], ANN)
     assert "hunter2" not in str(caught.value)
     book.close()
+
+
+def test_a_value_can_be_looked_at_without_working_it_out(books):
+    """W37: who only wants to know does not become the one at work."""
+    assert books[1].peek("r", "key") is None
+    once(books[0], lambda: {"left": ["a"]})
+    assert {"left": ["a"]} == books[1].peek("r", "key")
+    later(books[1], 61)
+    assert books[1].peek("r", "key") is None
+
+
+def test_a_value_that_is_being_worked_out_is_not_known_yet(books):
+    """W37: a look does not wait, and takes no lease."""
+    assert 1 == once(books[0], lambda: (books[1].peek("r", "key"), 1)[1])

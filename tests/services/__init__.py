@@ -6,6 +6,7 @@ and each ends with the process that started it, however that one ends.
 
 from tests.services.engine import DockerEngine, archive_of
 from tests.services.environment import clean_environment, setting_variables, stagefleet_command
+from tests.services.front import Answer, RegistryFront
 from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
 from tests.services.processes import (
     Program,
@@ -23,11 +24,13 @@ from tests.services.workers import Workers
 from tests.services.workspace import make_workspace
 
 __all__ = [
+    "Answer",
     "DockerEngine",
     "ImageMaker",
     "Program",
     "Pushed",
     "RedisServer",
+    "RegistryFront",
     "RegistryServer",
     "Request",
     "ServiceMissingError",

@@ -18,7 +18,7 @@ from stagefleet.errors import RedisUnreachableError
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book.protocol import OWNER_BYTES
 
-__all__ = ["Flights", "Glance", "Shelf"]
+__all__ = ["Flights", "Glance", "Shelf", "unpack_value"]
 
 _CACHED_VALUES = 64
 _MIN_TTL_SECONDS = 1.0  # or those who waited for a slow build would each build again, as slowly
@@ -93,7 +93,7 @@ class Flights:
             glance = self._wait(page, key, owner, deadline, leash)
             if glance.payload is None:
                 return self._build(page, key, owner, build, ttl_seconds)
-            value = json.loads(zlib.decompress(glance.payload))
+            value = unpack_value(glance.payload)
             self._remember(page, key, value, glance.seconds)
             return value
 
@@ -177,3 +177,8 @@ class Flights:
                     self._under_way[name] = (lock, users)
                 else:
                     del self._under_way[name]
+
+
+def unpack_value(payload: bytes) -> Any:
+    """A value as a shelf keeps it."""
+    return json.loads(zlib.decompress(payload))

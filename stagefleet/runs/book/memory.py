@@ -10,7 +10,7 @@ from typing import Any
 
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.runs.book.flight import Flights, Glance
+from stagefleet.runs.book.flight import Flights, Glance, unpack_value
 from stagefleet.runs.book.protocol import Verdict, blob_field
 
 __all__ = ["MemoryBook"]
@@ -109,6 +109,12 @@ class MemoryBook:
         return self._flights.once(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
+
+    def peek(self, page: str, key: str) -> Any | None:
+        """See `SharedBook.peek`."""
+        with self._lock:
+            payload, until = self._page(page).values.get(key, (b"", 0.0))
+            return unpack_value(payload) if until > self._now() else None
 
     def drop(self, page: str, key: str) -> None:
         """See `SharedBook.drop`."""

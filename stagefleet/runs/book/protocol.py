@@ -92,6 +92,9 @@ class SharedBook(Protocol):
             leash: Asked between looks.
         """
 
+    def peek(self, page: str, key: str) -> Any | None:
+        """A value of `once` if somebody has worked it out already, else None."""
+
     def drop(self, page: str, key: str) -> None:
         """Forget a value of `once`, because it turned out to be wrong."""
 

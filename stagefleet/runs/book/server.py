@@ -21,7 +21,7 @@ import redis
 from stagefleet.connection import connect_redis, reaching
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.runs.book.flight import Flights, Glance
+from stagefleet.runs.book.flight import Flights, Glance, unpack_value
 from stagefleet.runs.book.protocol import OWNER_BYTES, Verdict, blob_field
 from stagefleet.settings import Settings
 
@@ -95,6 +95,14 @@ touch()
 return { 'build' }
 """
 
+_PEEK = """
+local value = redis.call('HGET', page, ARGV[2])
+if not value or string.sub(value, 1, 1) ~= 'v' then return false end
+local colon = string.find(value, ':', 1, true)
+if tonumber(string.sub(value, 2, colon - 1)) <= now then return false end
+return string.sub(value, colon + 1)
+"""
+
 _KEEP = """
 redis.call('HSET', page, ARGV[2], 'v' .. integer(now + tonumber(ARGV[3])) .. ':' .. ARGV[4])
 touch()
@@ -130,6 +138,7 @@ class RedisBook:
         self._sent = client.register_script(_CLOCK + _SENT)
         self._renew = client.register_script(_CLOCK + _RENEW)
         self._look = client.register_script(_CLOCK + _LOOK)
+        self._peek = client.register_script(_CLOCK + _PEEK)
         self._keep = client.register_script(_CLOCK + _KEEP)
         self._release = client.register_script(_CLOCK + _RELEASE)
 
@@ -195,6 +204,11 @@ class RedisBook:
         return self._flights.once(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
+
+    def peek(self, page: str, key: str) -> Any | None:
+        """See `SharedBook.peek`."""
+        payload = self._call(self._peek, page, _value_field(key))
+        return None if payload is None else unpack_value(payload)
 
     def drop(self, page: str, key: str) -> None:
         """See `SharedBook.drop`."""

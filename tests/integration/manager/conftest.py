@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from stagefleet.manager import StageManager
+from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.runs.book import MemoryBook
 from stagefleet.settings import Settings
@@ -138,3 +138,10 @@ def client(tmp_path):
 @pytest.fixture
 def manager(client):
     return StageManager(client, MemoryBook())
+
+
+@pytest.fixture(autouse=True)
+def _short_looks(monkeypatch):
+    """The two looks at a probe follow each other at once, and what is found of one was left."""
+    monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)

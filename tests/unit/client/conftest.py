@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -27,6 +27,7 @@ class FakeRegistries:
     def __init__(self, stages: dict[str, list[str]]) -> None:
         self.stages = stages
         self.pinged: list[str] = []
+        self.staying: dict[str, str] = {}
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         return map(StageId.parse, list(self.stages.get(str(repository), ())))
@@ -49,6 +50,9 @@ class FakeRegistries:
             size=1234,
         )
         return StageDescription(stage_id=stage_id, info=info)
+
+    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
+        return [self.staying[str(name)] for name in repositories if str(name) in self.staying]
 
     def ping(self, repository: Repository) -> None:
         self.pinged.append(str(repository))

@@ -14,7 +14,7 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryError,
 )
-from stagefleet.manager import StageManager
+from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import UNLEASHED
@@ -52,7 +52,7 @@ class FakeRegistries(RegistryClient):
 
     Attributes:
         deletes: "digest" as distribution 2, "tag" as distribution 3, "siblings" for a registry that takes all
-            tags of a tag's digest along, "off".
+            tags of a tag's digest along, "off", "immutable" for one that refuses to delete what has a tag.
         writes: What was written or deleted, in order.
         reads: What was read.
         crash_at: The number of the write after whose effect the worker dies.
@@ -158,6 +158,10 @@ class FakeRegistries(RegistryClient):
         if reference.tag is not None and self.deletes == "digest":
             raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
         manifest = self._found(reference)
+        if self.deletes == "immutable" and manifest.digest in shelf.tags.values():
+            raise RegistryError(
+                f"{reference}: DELETE answered 412 (immutable tag)", method="DELETE", status=412
+            )
         if reference.tag is not None and self.deletes == "tag":
             del shelf.tags[reference.tag]
         else:
@@ -233,3 +237,10 @@ def world():
     return World(
         registries, book, manager, Repository("a.example", "team/app"), Repository("b.example", "team/app")
     )
+
+
+@pytest.fixture(autouse=True)
+def _short_looks(monkeypatch):
+    """The two looks at a probe follow each other at once, and what is found of one was left."""
+    monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)

@@ -1,0 +1,40 @@
+"""Parts of a fleet that are built when they are first needed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Late"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_Part = TypeVar("_Part", bound=_Closable)
+
+
+class Late(Generic[_Part]):
+    """A part that is built when it is first asked for, once, by whichever thread comes first."""
+
+    def __init__(self, build: Callable[[], _Part]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._part: _Part | None = None
+
+    @property
+    def value(self) -> _Part:
+        """The part."""
+        with self._lock:
+            if self._part is None:
+                self._part = self._build()
+            return self._part
+
+    def close(self) -> None:
+        """Close it, if it was built."""
+        with self._lock:
+            part, self._part = self._part, None
+        if part is not None:
+            part.close()

@@ -1,0 +1,95 @@
+"""A front before a registry, as gateways are: it forwards each request, or answers it by itself."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
+
+__all__ = ["Answer", "RegistryFront"]
+
+_TIMEOUT_SECONDS = 30
+_HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "keep-alive"}
+
+
+class Answer(NamedTuple):
+    """What the front says instead of the registry."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Rule = Callable[[str, str], Answer | None]
+
+
+class RegistryFront:
+    """A front on a loopback port; use it in a `with`.
+
+    Attributes:
+        host: `127.0.0.1:PORT`.
+        rule: Told the method and the path of each request; what it returns is the answer, None to forward it.
+        requests: Method, path and status of each request, in the order of completion.
+    """
+
+    def __init__(self, registry: str, rule: Rule = lambda _method, _path: None) -> None:
+        """Make one before the registry at an address `HOST:PORT`."""
+        self.registry = registry
+        self.rule = rule
+        self.requests: list[tuple[str, str, int]] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                return
+
+            def _handle(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = urlsplit(self.path).path
+                answer = front.rule(self.command, path) or self._forward(body)
+                front.requests.append((self.command, path, answer.status))
+                self.send_response(answer.status)
+                for name, value in answer.headers:
+                    self.send_header(name, value)
+                if self.command != "HEAD":
+                    self.send_header("Content-Length", str(len(answer.body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer.body)
+
+            def _forward(self, body: bytes) -> Answer:
+                connection = http.client.HTTPConnection(front.registry, timeout=_TIMEOUT_SECONDS)
+                try:
+                    headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_HEADERS}
+                    connection.request(self.command, self.path, body or None, headers)
+                    response = connection.getresponse()
+                    content = response.read()
+                    hop = _HOP_HEADERS - ({"content-length"} if self.command == "HEAD" else set())
+                    kept = ((k, v) for k, v in response.getheaders() if k.lower() not in hop)
+                    return Answer(response.status, content, tuple(kept))
+                finally:
+                    connection.close()
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815 - http.server's
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.host = f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
