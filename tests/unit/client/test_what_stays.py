@@ -10,7 +10,7 @@ def test_a_run_that_deletes_tells_once_which_tags_a_repository_keeps(
 ):
     """W37, R48: one line, however many items and runs."""
     registries.staying = {REPOSITORY: "src.test/app keeps stagefleet-probe-1-a"}
-    heard = []
+    heard: list[object] = []
     fleet.for_each_delete_stage(REPOSITORY, [make_stage(n) for n in range(3)])
     fleet.for_each_delete_stage(REPOSITORY, [make_stage(4)], heard.append)
     assert ["src.test/app keeps stagefleet-probe-1-a"] == notices
