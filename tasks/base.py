@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from celery import Celery, Task
 from stagefleet.errors import (
     IncompatibleVersionError,
     ItemCancelledError,
+    ItemPostponedError,
     LeaseLostError,
     RedisUnreachableError,
     RunNotFoundError,
@@ -49,6 +50,19 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
+class OtherItems:
+    """The items of a run, for an attempt at one that may have to wait for others.
+
+    Attributes:
+        numbered: The items that have not succeeded yet, each with its index; read from the ledger.
+        standings: How the items of some indexes stand, None for each that has not ended.
+    """
+
+    numbered: Callable[[], Iterator[tuple[int, str]]]
+    standings: Callable[[Sequence[int]], list[ItemState | None]]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One attempt at one item, as an operation sees it.
 
@@ -58,6 +72,7 @@ class Job:
         options: The run's options.
         leash: To be asked often, and before each write.
         asked: The items of the run that have not succeeded yet, read from the ledger at each call.
+        others: How the run's items stand; None where no ledger knows.
     """
 
     run: str
@@ -65,6 +80,7 @@ class Job:
     options: Mapping[str, Any]
     leash: Leash
     asked: Callable[[], Iterator[str]]
+    others: OtherItems | None = None
 
 
 Operation = Callable[[Job], Produced]
@@ -154,6 +170,10 @@ class Workshop:
             options=order.options,
             leash=lease,
             asked=lambda: self._ledger.leftovers(claim.run),
+            others=OtherItems(
+                numbered=lambda: self._ledger.numbered_leftovers(claim.run),
+                standings=lambda indexes: self._patiently(lambda: self._ledger.standings(claim.run, indexes)),
+            ),
         )
         try:
             produced = operation(job)
@@ -164,6 +184,9 @@ class Workshop:
                 self._finish(claim, _outcome(claim, ItemState.CANCELLED, error))
             else:
                 self._hand_back(claim)
+        except ItemPostponedError as error:
+            _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
+            self._hand_back(claim, behind=error.behind)
         except StagefleetError as error:
             self._fail(claim, error)
         except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
@@ -216,9 +239,9 @@ class Workshop:
                 f"item_{outcome.state}", action="finish", retry_after_seconds=retry_after_seconds, **facts
             )
 
-    def _hand_back(self, claim: Claim) -> None:
+    def _hand_back(self, claim: Claim, *, behind: int | None = None) -> None:
         try:
-            self._ledger.hand_back(claim)
+            self._ledger.hand_back(claim, behind=behind)
         except RedisUnreachableError as error:
             _log.warning("item_not_handed_back", action="hand_back", error=str(error))
         else:

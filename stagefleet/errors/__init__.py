@@ -44,6 +44,7 @@
     +-- LockLostError                 the lease of a lock is over (retryable)
     +-- ItemCancelledError            the run was cancelled while the item was under way
     +-- WaitTooLongError              an item has waited for too long in one attempt (retryable)
+    +-- ItemPostponedError            the item has to wait until another item of its run has ended
     +-- WorkerLostError               the worker of an item vanished
     +-- HostGoneError                 the host that an item was for has no worker any more
     +-- CoordinatorLostError          the client that held a run's callback vanished
@@ -73,6 +74,7 @@ from stagefleet.errors.fleet import (
     CoordinatorLostError,
     HostGoneError,
     ItemCancelledError,
+    ItemPostponedError,
     LeaseLostError,
     LockLostError,
     LockTimeoutError,
@@ -141,6 +143,7 @@ __all__ = [
     "IncompatibleVersionError",
     "InvalidNameError",
     "ItemCancelledError",
+    "ItemPostponedError",
     "KeyConflictError",
     "LeaseLostError",
     "LockLostError",

@@ -11,6 +11,7 @@ __all__ = [
     "CoordinatorLostError",
     "HostGoneError",
     "ItemCancelledError",
+    "ItemPostponedError",
     "LeaseLostError",
     "LockLostError",
     "LockTimeoutError",
@@ -53,6 +54,19 @@ class WaitTooLongError(StagefleetError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class ItemPostponedError(StagefleetError):
+    """The item has to wait until another item of its run has ended.
+
+    Args:
+        message: For whom and why.
+        behind: The index of the other item in the run.
+    """
+
+    def __init__(self, message: str, behind: int = 0) -> None:
+        super().__init__(message)
+        self.behind = behind
 
 
 class WorkerLostError(StagefleetError):

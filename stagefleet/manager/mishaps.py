@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from stagefleet.errors import (
     EngineUnreachableError,
     ItemCancelledError,
+    ItemPostponedError,
     LeaseLostError,
     RedisUnreachableError,
     StagefleetError,
@@ -16,7 +17,7 @@ from stagefleet.errors import (
 
 __all__ = ["OURS", "Mishap", "warned"]
 
-OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, RedisUnreachableError)
+OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, ItemPostponedError, RedisUnreachableError)
 """Errors of our own side: no storage's fault, and no other storage would do better."""
 
 _LOGGER = logging.getLogger(__name__)

@@ -20,7 +20,17 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from stagefleet.runs.model import Claim, ErrorInfo, Order, Outcome, Run, Submission, Visit, WorkerInfo
+from stagefleet.runs.model import (
+    Claim,
+    ErrorInfo,
+    ItemState,
+    Order,
+    Outcome,
+    Run,
+    Submission,
+    Visit,
+    WorkerInfo,
+)
 from stagefleet.runs.waits import WaitReason
 
 __all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
@@ -121,8 +131,27 @@ class Workbench(Protocol):
         The run keeps the latest such note, if it is of a claim that stands.
         """
 
-    def hand_back(self, claim: Claim) -> bool:
-        """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling)."""
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
+        """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
+
+        With `behind`, the index of another item of the run, only once that one has ended, however it ends;
+        until then it is neither published nor in the window. At once where that one has ended already, or
+        waits for this one.
+        """
+
+    def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
+        """How some items of a run stand, None for each that has not ended.
+
+        Skipped counts as succeeded. Of a run that is being cancelled, all that neither succeeded nor is under
+        way is cancelled.
+        """
+
+    def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
+        """The items as of `Submitter.leftovers`, each with its index.
+
+        Raises:
+            RunNotFoundError: No such run.
+        """
 
     def sweep(self) -> int:
         """Mend what was lost, in all live runs; returns the number of items and runs touched.

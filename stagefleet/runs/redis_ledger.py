@@ -30,6 +30,7 @@ from stagefleet.runs.model import (
     Claim,
     ErrorInfo,
     Fate,
+    ItemState,
     Order,
     Outcome,
     Run,
@@ -57,6 +58,7 @@ _SCRIPTS = (
     "finish",
     "note_pause",
     "hand_back",
+    "standings",
     "sweep",
     "coordinate",
     "acknowledge",
@@ -185,19 +187,25 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
 
     def leftovers(self, run: str) -> Iterator[str]:
         """See `Submitter.leftovers`."""
+        return (item for _, item in self.numbered_leftovers(run))
+
+    def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
+        """See `Workbench.numbered_leftovers`."""
         with reaching(self._redis):
             queued = self._redis.hget(self._key(run), "queued")
         if queued is None:
             raise _no_run(run)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
-            indexes = [str(index) for index in range(first, min(int(queued), first + _LEFTOVERS_A_CALL))]
+            indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with reaching(self._redis), self._redis.pipeline(transaction=True) as pipe:
-                pipe.hmget(self._key(run, "items"), indexes)
+                pipe.hmget(self._key(run, "items"), list(map(str, indexes)))
                 pipe.exists(self._key(run))  # they expire together: items of a run that is gone prove nothing
                 found, stands = pipe.execute()
             if not stands:
                 raise _no_run(run)
-            yield from (item.decode() for item in found if item is not None)
+            yield from (
+                (index, item.decode()) for index, item in zip(indexes, found, strict=True) if item is not None
+            )
 
     # Workbench
 
@@ -263,9 +271,15 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         """See `Workbench.note_pause`."""
         self._call("note_pause", claim.run, claim.index, claim.token, _ms(seconds), encode_reason(reason))
 
-    def hand_back(self, claim: Claim) -> bool:
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """See `Workbench.hand_back`."""
-        return bool(self._call("hand_back", claim.run, claim.index, claim.token))
+        other = "" if behind is None else behind
+        return bool(self._call("hand_back", claim.run, claim.index, claim.token, other))
+
+    def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
+        """See `Workbench.standings`."""
+        answers = self._call("standings", run, *indexes)
+        return [ItemState(answer.decode()) if answer else None for answer in answers]
 
     # Observer
 

@@ -22,6 +22,7 @@ class Surroundings:
         claimed: Items under way.
         published: Items in the broker.
         waiting: Items that wait for a retry.
+        behind: Items that wait until another one has ended.
         leased_until_ms: When the last lease ends.
         retry_at_ms: When the first of those that wait is due.
         call_at_ms: When a coordinator is called again.
@@ -30,6 +31,7 @@ class Surroundings:
     claimed: int
     published: int
     waiting: int
+    behind: int
     leased_until_ms: int
     retry_at_ms: int
     call_at_ms: int
@@ -41,6 +43,7 @@ class Surroundings:
         pipe.zcard(f"{key}:leases")
         pipe.zcard(f"{key}:published")
         pipe.zcard(f"{key}:waiting")
+        pipe.zcard(f"{key}:behind")
         pipe.zrange(f"{key}:leases", -1, -1, withscores=True)
         pipe.zrange(f"{key}:waiting", 0, 0, withscores=True)
         pipe.zscore(f"{prefix}callbacks", run)
@@ -48,8 +51,8 @@ class Surroundings:
     @classmethod
     def read(cls, answers: Sequence[Any]) -> Self:
         """Make the answers to `ask` a value."""
-        claimed, published, waiting, leases, waits, call_at = answers
-        return cls(claimed, published, waiting, _score(leases), _score(waits), int(call_at or 0))
+        claimed, published, waiting, behind, leases, waits, call_at = answers
+        return cls(claimed, published, waiting, behind, _score(leases), _score(waits), int(call_at or 0))
 
 
 def _score(found: Sequence[tuple[bytes, float]]) -> int:
@@ -105,7 +108,7 @@ def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, aro
         cancelled=number(b"cancelled"),
         claimed=around.claimed,
         published=around.published,
-        waiting=around.waiting,
+        waiting=around.waiting + around.behind,
         bytes=number(b"bytes"),
         error=None if error is None else ErrorInfo.model_validate_json(error),
         created_at=number(b"created_ms") / 1000,

@@ -39,6 +39,7 @@ from stagefleet.runs.model import (
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
+from stagefleet.testing.items import MemoryItems
 from stagefleet.testing.record import RunRecord
 from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
@@ -47,7 +48,7 @@ __all__ = ["MemoryLedger", "Message"]
 _HOST_PATIENCE = 3  # times the age from which a message may count as lost
 
 
-class MemoryLedger(MemorySwitchboard, MemoryAttendance):
+class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
     """A ledger for one process, thread-safe, with everything in memory.
 
     Args:
@@ -127,11 +128,6 @@ class MemoryLedger(MemorySwitchboard, MemoryAttendance):
                 record.state, record.started = RunState.RUNNING, True
                 self._lease(record, now)
 
-    def leftovers(self, run: str) -> Iterator[str]:
-        """As `Submitter.leftovers`."""
-        with self._step():
-            return iter(list(self._found(run).leftovers()))
-
     # Workbench
 
     def order(self, run: str) -> Order | None:
@@ -195,13 +191,13 @@ class MemoryLedger(MemorySwitchboard, MemoryAttendance):
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
-    def hand_back(self, claim: Claim) -> bool:
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """As `Workbench.hand_back`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
                 return False
-            record.hand_back(claim.index, now)
+            record.hand_back(claim.index, now, behind)
             return True
 
     def sweep(self) -> int:

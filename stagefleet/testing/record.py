@@ -26,6 +26,7 @@ from stagefleet.runs.model import (
     split_host,
 )
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+from stagefleet.testing.behind import WaitsBehind
 
 __all__ = ["Coordinator", "RunRecord"]
 
@@ -64,9 +65,9 @@ class _Hold:
 class RunRecord:
     """All that is known of one run.
 
-    Every item below `unreleased` is in exactly one of `published`, `claimed`, `waiting` and `ends`; those
-    from `unreleased` on are in none of them. `unacknowledged` outcomes keep the run from ending; those
-    `held` among them, which had a task, keep their place in the window.
+    Every item below `unreleased` is in exactly one of `published`, `claimed`, `waiting`, `behind` and
+    `ends`; those from `unreleased` on are in none of them. `unacknowledged` outcomes keep the run from
+    ending; those `held` among them, which had a task, keep their place in the window.
     """
 
     id: str
@@ -85,6 +86,7 @@ class RunRecord:
     published: dict[int, _Publication] = field(default_factory=dict)
     claimed: dict[int, _Hold] = field(default_factory=dict)
     waiting: list[tuple[float, int]] = field(default_factory=list)
+    behind: WaitsBehind = field(default_factory=WaitsBehind)
     ends: dict[int, ItemState] = field(default_factory=dict)
     attempts_ended: Counter[int] = field(default_factory=Counter)
     counts: Counter[ItemState] = field(default_factory=Counter)
@@ -143,6 +145,8 @@ class RunRecord:
         Returns:
             The items to send messages for.
         """
+        for index in self.behind.let_go(self.ends):
+            heapq.heappush(self.waiting, (now, index))
         window = max(1, self.order.parallel) - len(self.published) - len(self.claimed) - self.held
         if self.hosted:
             share = window + len(self.published)  # a host that is slow must not hold up the others
@@ -204,10 +208,25 @@ class RunRecord:
         elif self.pause is not None and self.pause[0] == index:
             self.pause = None
 
-    def hand_back(self, index: int, now: float) -> None:
-        """Undo the claim of an item: it is due at once, or cancelled where the run is."""
+    def hand_back(self, index: int, now: float, behind: int | None = None) -> None:
+        """Undo the claim of an item: it is due at once or behind another, or cancelled where the run is."""
         del self.claimed[index]
-        self._requeue(index, now)
+        if (
+            behind is None
+            or self.state is not RunState.RUNNING
+            or not self.behind.put(index, behind, self.ends)
+        ):
+            self._requeue(index, now)
+
+    def standing(self, index: int) -> ItemState | None:
+        """How an item ended, None if it has not."""
+        end = self.ends.get(index)
+        if end is None:
+            return None
+        if end in _SUCCESSES:
+            return ItemState.SUCCEEDED
+        is_cancelled = self.state in {RunState.CANCELLING, RunState.CANCELLED}
+        return ItemState.CANCELLED if is_cancelled else ItemState.FAILED
 
     def expire(self, now: float) -> int:
         """End the attempts whose lease is over; returns how many."""
@@ -283,6 +302,7 @@ class RunRecord:
         self.state = RunState.CANCELLING
         self.published.clear()
         self.waiting.clear()
+        self.behind.clear()
         self.unreleased = len(self.items)
         for index in range(len(self.items)):
             if index not in self.ends and index not in self.claimed:
@@ -301,9 +321,11 @@ class RunRecord:
         self.finished_at = now
         return True
 
-    def leftovers(self) -> Iterator[str]:
-        """The items that neither succeeded nor were skipped."""
-        return (item for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES)
+    def leftovers(self) -> Iterator[tuple[int, str]]:
+        """The items that neither succeeded nor were skipped, each with its index."""
+        return (
+            (index, item) for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES
+        )
 
     def snapshot(self, now: float) -> Run:
         """The run as others see it."""
@@ -318,7 +340,7 @@ class RunRecord:
             cancelled=self.counts[ItemState.CANCELLED],
             claimed=len(self.claimed),
             published=len(self.published),
-            waiting=len(self.waiting),
+            waiting=len(self.waiting) + len(self.behind),
             bytes=self.bytes,
             error=self.error,
             created_at=self.created_at,

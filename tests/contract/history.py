@@ -38,6 +38,7 @@ class ExpectedRun:
     epoch: int = 0
     state: RunState = RunState.RUNNING
     held: dict[int, Holder] = field(default_factory=dict)
+    behind: dict[int, int] = field(default_factory=dict)
     lost_attempts: Counter[int] = field(default_factory=Counter)
     ends: dict[int, ItemState] = field(default_factory=dict)
     news: list[Entry] = field(default_factory=list)
@@ -69,6 +70,7 @@ class ExpectedRun:
         assert self.state is RunState.RUNNING
         assert claim.index not in self.held
         assert claim.index not in self.ends
+        assert claim.index not in self.behind
         assert self.items[claim.index] == claim.item
         assert 1 + self.lost_attempts[claim.index] == claim.attempt
         assert claim.attempt <= self.order.max_attempts
@@ -98,13 +100,28 @@ class ExpectedRun:
         self.settle()
         return True
 
-    def hand_back(self, claim: Claim) -> bool:
+    def hand_back(self, claim: Claim, behind: int | None) -> bool:
         if not self.holds(claim):
             return False
         del self.held[claim.index]
+        if behind is not None and behind not in self.ends and not self.is_ring(claim.index, behind):
+            self.behind[claim.index] = behind
         self.drop_pending()
         self.settle()
         return True
+
+    def is_ring(self, index: int, behind: int) -> bool:
+        at: int | None = behind
+        while at is not None and at != index:
+            at = self.behind.get(at)
+        return at == index
+
+    def standing(self, index: int) -> ItemState | None:
+        end = self.ends.get(index)
+        if end is None or end is ItemState.SUCCEEDED:
+            return end
+        cancelled = self.state in {RunState.CANCELLING, RunState.CANCELLED}
+        return ItemState.CANCELLED if cancelled else ItemState.FAILED
 
     def sweep(self, now: float) -> None:
         if self.state.is_final:
@@ -146,6 +163,7 @@ class ExpectedRun:
     def end(self, index: int, state: ItemState, attempts: int) -> None:
         assert index not in self.ends
         self.ends[index] = state
+        self.behind = {waiting: other for waiting, other in self.behind.items() if other != index}
         self.news.append((self.items[index], state, attempts))
         if self.awaits and state is not ItemState.CANCELLED:
             self.awaited += 1
@@ -154,6 +172,7 @@ class ExpectedRun:
     def drop_pending(self) -> None:
         """In a run that is being cancelled nothing pends."""
         if self.state is RunState.CANCELLING:
+            self.behind.clear()
             for index in range(len(self.items)):
                 if index not in self.held:
                     self.ends.setdefault(index, ItemState.CANCELLED)

@@ -166,7 +166,9 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def hand_back(self, data: st.DataObject) -> None:
         claim = data.draw(st.sampled_from(self.claims))
-        assert self.runs[claim.run].hand_back(claim) == self.ledger.hand_back(claim)
+        run = self.runs[claim.run]
+        behind = data.draw(st.none() | st.integers(0, len(run.items) - 1))
+        assert run.hand_back(claim, behind) == self.ledger.hand_back(claim, behind=behind)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -201,6 +203,8 @@ class Histories(RuleBasedStateMachine):
             assert len(run.held) == found.claimed
             assert found.published + found.waiting <= run.pending
             assert run.leftovers() == list(self.ledger.leftovers(run.id))
+            indexes = range(len(run.items))
+            assert [run.standing(index) for index in indexes] == self.ledger.standings(run.id, indexes)
             if found.state.is_final:
                 assert found.total == found.done
 
@@ -336,10 +340,10 @@ class BrokenRecord:
         _ACKNOWLEDGE(record, position)
 
     @staticmethod
-    def hand_back(record: RunRecord, index: int, now: float) -> None:
+    def hand_back(record: RunRecord, index: int, now: float, behind: int | None = None) -> None:
         """An item handed back has lost an attempt."""
         record.attempts_ended[index] += 1
-        _HAND_BACK(record, index, now)
+        _HAND_BACK(record, index, now, behind)
 
     @staticmethod
     def expire(record: RunRecord, now: float) -> int:

@@ -6,6 +6,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import Callback, Claim, ItemState, Order, Outcome, RunState
 from tests.contract.twins import LEASE_SECONDS, REPUBLISH_SECONDS, Twin, outcome_of
@@ -304,6 +306,98 @@ class TestHandBack:
         assert (RunState.CANCELLED, 1) == (found.state, found.cancelled)
         assert None is twin.outcomes(run)
         assert ["a"] == list(twin.ledger.leftovers(run))
+
+
+class TestWaitBehindAnother:
+    def test_it_waits_outside_the_window_until_the_other_has_ended(self, twin: Twin):
+        """R25: an item that waits for another holds no place, uses up no attempt, and is due at its end."""
+        twin.staff(4)
+        run = twin.submit(["member", "index", "more"], parallel=2)
+        member, index = twin.take(), twin.take()
+        assert twin.ledger.hand_back(member, behind=index.index)
+        found = twin.ledger.run(run)
+        assert (1, 1, 1) == (found.claimed, found.published, found.waiting)
+        assert [2] == twin.indexes()
+        twin.advance(3 * LEASE_SECONDS / 4)
+        assert 0 == twin.ledger.sweep()
+        assert [2] == twin.indexes()
+
+        twin.succeed(index)
+        assert [2, 0] == twin.indexes()
+        twin.succeed(twin.take())
+        again = twin.take()
+        assert ("member", 1) == (again.item, again.attempt)
+        twin.succeed(again)
+        assert RunState.SUCCEEDED is twin.ledger.run(run).state
+
+    @pytest.mark.parametrize("end", ["failed", "lost", "retried"])
+    def test_it_goes_on_however_the_other_ends(self, twin: Twin, end: str):
+        """R25: waiting ends with the other item: failed, its worker lost, or tried again and done."""
+        twin.staff(4)
+        run = twin.submit(["member", "index"], max_attempts=2 if end == "retried" else 1)
+        member, index = twin.take(), twin.take()
+        twin.ledger.hand_back(member, behind=index.index)
+        if end == "lost":
+            twin.advance(LEASE_SECONDS + 1)
+            twin.ledger.sweep()
+        else:
+            twin.fail(index, retry_after_seconds=0)
+        if end == "retried":
+            twin.ledger.sweep()
+            assert [1] == twin.indexes()
+            twin.succeed(twin.take())
+
+        assert [0] == twin.indexes()
+        expected = ItemState.SUCCEEDED if end == "retried" else ItemState.FAILED
+        assert [expected] == twin.ledger.standings(run, [1])
+
+    def test_one_that_has_ended_is_not_waited_for(self, twin: Twin):
+        twin.staff(4)
+        twin.submit(["member", "index"])
+        member, index = twin.take(), twin.take()
+        twin.succeed(index)
+        twin.ledger.hand_back(member, behind=index.index)
+        assert [0] == twin.indexes()
+
+    def test_items_that_would_wait_for_one_another_do_not(self, twin: Twin):
+        """R25: no ring of items waits for ever."""
+        twin.staff(6)
+        twin.submit(["a", "b", "c"])
+        claims = [twin.take() for _ in range(3)]
+        for claim in claims:
+            twin.ledger.hand_back(claim, behind=(claim.index + 1) % 3)
+        assert [2] == twin.indexes()
+        twin.succeed(twin.take())
+        assert [1] == twin.indexes()
+
+    def test_a_cancel_ends_the_wait(self, twin: Twin):
+        """R25: what waits for another item is cancelled with the run."""
+        twin.staff(4)
+        run = twin.submit(["member", "index"])
+        member, index = twin.take(), twin.take()
+        twin.ledger.hand_back(member, behind=index.index)
+        twin.ledger.cancel(run)
+        twin.succeed(index)
+
+        found = twin.ledger.run(run)
+        assert (RunState.CANCELLED, 1, 1) == (found.state, found.succeeded, found.cancelled)
+
+    def test_how_items_stand(self, twin: Twin):
+        """R25: whoever waits learns of each item of the run how it ended."""
+        twin.staff(8)
+        run = twin.submit(["a", "b", "c", "d"])
+        done, failed, under_way, pending = (twin.take() for _ in range(4))
+        twin.succeed(done)
+        twin.fail(failed)
+        twin.ledger.hand_back(pending)
+
+        standings = [ItemState.SUCCEEDED, ItemState.FAILED, None, None]
+        assert standings == twin.ledger.standings(run, range(4))
+        assert [(1, "b"), (2, "c"), (3, "d")] == list(twin.ledger.numbered_leftovers(run))
+        twin.ledger.cancel(run)
+        assert [ItemState.CANCELLED, None] == twin.ledger.standings(run, [3, 2])
+        twin.succeed(under_way)
+        assert [ItemState.SUCCEEDED] == twin.ledger.standings(run, [2])
 
 
 class TestSweep:

@@ -8,6 +8,7 @@
 --   run:R:leases     zset    index -> when its lease ends; a worker has it
 --   run:R:claims     hash    index -> "FENCE NONCE"; only the whole is a claim, as a lost fence is given again
 --   run:R:waiting    zset    index -> when it may be tried again
+--   run:R:behind     zset    index -> the index of the item whose end it waits for
 --   run:R:tries      hash    index -> attempts that ended
 --   run:R:outcomes   stream  `o` an outcome, `end` the run's final state
 --   book:R           hash    what its workers found out together (stagefleet/runs/book)
@@ -18,7 +19,7 @@
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
 --   callbacks        zset    run -> when the sweep calls its coordinator (again); runs that wait for one
--- An index below `next` that is in none of published, leases and waiting is done.
+-- An index below `next` that is in none of published, leases, waiting and behind is done.
 
 local P = ARGV[1]
 local clock = redis.call('TIME')
@@ -116,6 +117,27 @@ local function call(run)
   if redis.call('HGET', key(run), 'coordinator') == 'absent' then summon(run) end
 end
 
+-- Whether an item is done, or was dropped by a cancel.
+local function has_ended(run, index)
+  if integer(index) >= integer(redis.call('HGET', key(run), 'next')) then return false end
+  for _, part in ipairs({ 'published', 'leases', 'waiting', 'behind' }) do
+    if redis.call('ZSCORE', key(run, part), index) then return false end
+  end
+  return true
+end
+
+-- An item has ended: what waits behind it is due.
+local function let_go(run, index)
+  while true do
+    local due = redis.call('ZRANGEBYSCORE', key(run, 'behind'), index, index, 'LIMIT', 0, 1000)
+    if #due == 0 then return end
+    local scores = {}
+    for n, waiting in ipairs(due) do scores[2 * n - 1], scores[2 * n] = now, waiting end
+    redis.call('ZADD', key(run, 'waiting'), unpack(scores))
+    redis.call('ZREM', key(run, 'behind'), unpack(due))
+  end
+end
+
 -- Write an outcome and count it. `awaited`: a callback has to acknowledge it.
 local function record(run, outcome, state, windowed)
   local meta = key(run)
@@ -140,7 +162,8 @@ local function settle(run)
   if integer(next_index) < integer(queued) or integer(unacknowledged) > 0
     or redis.call('ZCARD', key(run, 'published')) > 0
     or redis.call('ZCARD', key(run, 'leases')) > 0
-    or redis.call('ZCARD', key(run, 'waiting')) > 0 then return end
+    or redis.call('ZCARD', key(run, 'waiting')) > 0
+    or redis.call('ZCARD', key(run, 'behind')) > 0 then return end
   local final = 'succeeded'
   if state == 'cancelling' then final = 'cancelled' elseif integer(failed) > 0 then final = 'failed' end
   redis.call('HSET', meta, 'state', final, 'finished_ms', now)
@@ -169,8 +192,9 @@ local function cancel(run, immediate, problem)
   if state == 'submitting' or state == 'running' then
     local pending = integer(queued) - integer(next_index)
       + redis.call('ZCARD', key(run, 'published')) + redis.call('ZCARD', key(run, 'waiting'))
+      + redis.call('ZCARD', key(run, 'behind'))
     redis.call('HINCRBY', meta, 'cancelled', pending)
-    redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'))
+    redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'), key(run, 'behind'))
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued)
     redis.call('ZREM', P .. 'live:' .. queue, run)
   end

@@ -18,5 +18,6 @@ if ARGV[8] ~= '0' then redis.call('HINCRBY', meta, 'bytes', ARGV[8]) end
 if state == 'succeeded' or state == 'skipped' then redis.call('HDEL', key(run, 'items'), index) end
 redis.call('HDEL', key(run, 'tries'), index)
 record(run, ARGV[7], state, true)
+let_go(run, index)
 if release(run) == 0 then settle(run) end -- what was published is left to do
 return 1

@@ -1,11 +1,27 @@
--- Give a claimed item back without counting the attempt. ARGV: run, index, claim.
-local run, index, claim = ARGV[3], ARGV[4], ARGV[5]
+-- Give a claimed item back without counting the attempt.
+-- ARGV: run, index, claim, the index of the item whose end it waits for ('' for none).
+local run, index, claim, other = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 if not take(run, index, claim) then return 0 end
-if redis.call('HGET', key(run), 'state') == 'running' then
-  redis.call('ZADD', key(run, 'waiting'), now, index)
-  release(run)
-else
+
+-- Items that wait for one another in a ring would wait for ever.
+local function is_ring(at)
+  for _ = 1, 100 do
+    if at == index then return true end
+    at = redis.call('ZSCORE', key(run, 'behind'), at)
+    if not at then return false end
+  end
+  return true
+end
+
+if redis.call('HGET', key(run), 'state') ~= 'running' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
   settle(run)
+  return 1
 end
+if other ~= '' and not has_ended(run, other) and not is_ring(other) then
+  redis.call('ZADD', key(run, 'behind'), other, index)
+else
+  redis.call('ZADD', key(run, 'waiting'), now, index)
+end
+release(run)
 return 1

@@ -22,6 +22,7 @@ local function fail(index, kind, message)
   redis.call('HDEL', key(run, 'tries'), index)
   record(run, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
     error = { type = kind, message = message } }), 'failed', true)
+  let_go(run, index)
 end
 
 if state == 'submitting' then
@@ -56,6 +57,14 @@ for _, index in ipairs(redis.call('ZRANGEBYSCORE', key(run, 'leases'), '-inf', n
 end
 
 if state == 'running' then
+  local behind, last = redis.call('ZRANGE', key(run, 'behind'), 0, BATCH - 1, 'WITHSCORES'), nil
+  for n = 2, #behind, 2 do -- nobody waits for ever, whoever forgot to let them go
+    if behind[n] ~= last and has_ended(run, behind[n]) then
+      let_go(run, behind[n])
+      touched = touched + 1
+    end
+    last = behind[n]
+  end
   local old = redis.call('ZRANGEBYSCORE', key(run, 'published'), '-inf', now - integer(republish), 'LIMIT', 0, BATCH)
   local lost = {}
   for _, index in ipairs(old) do

@@ -10,6 +10,7 @@ from config.celery import make_app
 from stagefleet.errors import (
     DeletionDisabledError,
     ItemCancelledError,
+    ItemPostponedError,
     LeaseLostError,
     RateLimitedError,
     RedisUnreachableError,
@@ -287,3 +288,22 @@ def test_a_second_task_of_a_name_is_refused(fleet):
     assert "stagefleet.noop" in app.tasks
     with pytest.raises(ValueError, match=r"stagefleet\.noop"):
         register(app, "noop", lambda _: Produced(), fleet.workshop)
+
+
+def test_an_item_that_has_to_wait_for_another_is_due_when_that_has_ended(fleet):
+    """R25: an item that waits for another uses up no attempt, however often it has to."""
+    run = fleet.submit("member", "index")
+    seen = []
+
+    def operation(job: Job) -> Produced:
+        assert job.others is not None
+        standing = job.others.standings([1])[0]
+        seen.append((job.item, standing))
+        if job.item == "member" and standing is None:
+            raise ItemPostponedError("the index stands", behind=1)
+        return Produced()
+
+    while fleet.ledger.broker:
+        fleet.deliver(operation)
+    assert [("member", None), ("index", None), ("member", "succeeded")] == seen
+    assert [("index", 1), ("member", 1)] == [(out.item, out.attempts) for out in fleet.outcomes(run)]
