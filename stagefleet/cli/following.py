@@ -46,7 +46,7 @@ def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., R
     with cancelling_on_interrupt(fleet, run.id):
         try:
             with report:
-                ended = follow(run.id, report.show)
+                ended = follow(run.id, report.show, on_notice=report.tell)
         except NoWorkerError:
             report.conclude(fleet.run(run.id))
             raise

@@ -157,7 +157,7 @@ def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], optio
             failures.append(outcome)
 
     with cancelling_on_interrupt(fleet, run.id), report:
-        return fleet.attend(run.id, show)
+        return fleet.attend(run.id, show, on_notice=report.tell)
 
 
 def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:

@@ -137,6 +137,10 @@ class RunReport:
             elif self._failures == _FAILURES_TOLD + 1:
                 self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
 
+    def tell(self, message: str) -> None:
+        """Tell a person something meanwhile, on stderr."""
+        self._meter.tell(message)
+
     def conclude(self, run: Run) -> None:
         """Show how the run ended, once the meter has stopped."""
         if self._lacking:

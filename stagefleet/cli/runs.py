@@ -12,6 +12,7 @@ from stagefleet.cli.following import follow_run, leave_or_follow
 from stagefleet.cli.report import describe_run, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import connect, say
+from stagefleet.client.waiting import describe_wait
 from stagefleet.errors import UsageError
 from stagefleet.runs.model import Run, RunState
 
@@ -50,6 +51,8 @@ def show_run(
         raise UsageError("name the run, or its key with --idempotency-key")
     with connect(_PURPOSE) as fleet:
         found = fleet.run_under(idempotency_key or "") if run is None else fleet.run(run)
+    for wait in found.waits:
+        say(describe_wait(wait, found))
     if json:
         print_json(_details(found))
         return

@@ -132,25 +132,39 @@ class Desk:
         """The worker processes that are up."""
         return self._ledger.workers()
 
-    def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+    def watch(
+        self,
+        run: str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Run:
         """Follow a run to its end, from its first outcome on; the run does not wait for the watcher.
 
         Args:
             run: The run's id.
             on_outcome: Told of each outcome; what it raises ends the watching, not the run.
+            on_notice: Told meanwhile for whom the run waits and that nobody works on it; as for the class if
+                None.
 
         Raises:
             RunNotFoundError: No such run.
         """
-        return self._follower.watch(run, on_outcome)
+        return self._follower.watch(run, on_outcome, notice=on_notice)
 
-    def attend(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
+    def attend(
+        self,
+        run: str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Run:
         """Follow a run as `watch` does, and cancel it when nobody works on it.
 
         Raises:
             NoWorkerError: No worker listened for as long as the settings say; the run was cancelled.
         """
-        return self._follower.attend(run, on_outcome)
+        return self._follower.attend(run, on_outcome, notice=on_notice)
 
     def cancel(self, run: str, *, now: bool = False) -> bool:
         """Cancel a run: nothing new starts, what runs finishes (with `now`, stops within seconds).

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from stagefleet.client.services import Services
 from stagefleet.client.vigil import Vigil
-from stagefleet.errors import NoWorkerError
+from stagefleet.client.waiting import WaitReporter
+from stagefleet.errors import NoWorkerError, RedisUnreachableError, StagefleetError
 from stagefleet.names import Repository, parse_address
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
@@ -19,6 +21,48 @@ __all__ = ["Follower"]
 _DELETIONS = ("delete_", "rm_")
 """How the operations that delete begin."""
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
+
+
+class _Onlooker:
+    """Looks after a run while it stands still: who works on it, and for whom it waits.
+
+    Args:
+        services: Where the run is.
+        run: Its id.
+        vigil: Looks for workers.
+        reporter: Says for whom it waits.
+    """
+
+    def __init__(self, services: Services, run: str, vigil: Vigil, reporter: WaitReporter) -> None:
+        self._services = services
+        self._run = run
+        self._vigil = vigil
+        self._reporter = reporter
+
+    def telling(self, on_outcome: OnOutcome | None) -> OnOutcome:
+        """Gives what is to be told of each outcome, so that it is known that the run moves."""
+
+        def tell(outcome: Outcome) -> None:
+            self._vigil.move()
+            self._reporter.move()
+            if on_outcome is not None:
+                on_outcome(outcome)
+
+        return tell
+
+    def look(self) -> None:
+        """Look once; called about each second in which the run has no outcome.
+
+        Raises:
+            NoWorkerError: Nobody has worked on it for too long.
+        """
+        self._services.check()
+        try:
+            run = self._services.ledger.run(self._run)
+        except RedisUnreachableError:
+            return  # who reads the outcomes decides how long is too long
+        self._vigil.look(run)
+        self._reporter.look(run)
 
 
 class Follower:
@@ -34,18 +78,34 @@ class Follower:
         self._notice = notice
         self._told: set[str] = set()
 
-    def watch(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
-        """Follow a run from its first outcome on; the run neither waits for it nor is stopped by it."""
-        return coordinator.watch(self._services.ledger, run, on_progress=on_outcome)
+    def watch(
+        self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
+    ) -> Run:
+        """Follow a run from its first outcome on; the run neither waits for it nor is stopped by it.
 
-    def attend(self, run: str, on_outcome: OnOutcome | None = None) -> Run:
-        """Watch a run, and cancel it when nobody works on it.
+        Args:
+            run: The run's id.
+            on_outcome: Told of each outcome.
+            notice: Told what a person should know meanwhile; this object's own if None.
+        """
+        onlooker = self._onlooker(run, notice, limit_seconds=math.inf)
+        return coordinator.watch(
+            self._services.ledger, run, on_progress=onlooker.telling(on_outcome), on_idle=onlooker.look
+        )
+
+    def attend(
+        self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
+    ) -> Run:
+        """Watch a run, and cancel it when nobody works on it; arguments as of `watch`.
 
         Raises:
             NoWorkerError: Nobody did; the run was cancelled.
         """
-        with self._giving_up(run) as idle:
-            ended = coordinator.watch(self._services.ledger, run, on_progress=on_outcome, on_idle=idle)
+        onlooker = self._onlooker(run, notice)
+        with self._giving_up(run):
+            ended = coordinator.watch(
+                self._services.ledger, run, on_progress=onlooker.telling(on_outcome), on_idle=onlooker.look
+            )
         self._tell_what_stays(ended)
         return ended
 
@@ -59,7 +119,7 @@ class Follower:
 
         Raises:
             NoWorkerError: As in `attend`.
-            Exception: What the callback raised; it has stopped the run.
+            BaseException: What the callback raised; it has stopped the run.
         """
         ledger = self._services.ledger
         try:
@@ -68,19 +128,23 @@ class Follower:
             if fate is Fate.SUCCEEDED or ledger.run(run).order.callback is not Callback.CLIENT:
                 # Found under its key: it has ended, or was started without a callback and so does not wait.
                 return self.attend(run, self._stopping(run, on_outcome))
-            with self._giving_up(run) as idle:
+            onlooker = self._onlooker(run)
+            with self._giving_up(run):
                 ended = coordinator.watch(
                     ledger,
                     run,
                     on_outcome=on_outcome,
-                    on_idle=idle,
+                    on_progress=onlooker.telling(None),
+                    on_idle=onlooker.look,
                     renewal_seconds=self._services.settings.runs.renewal_seconds,
                 )
             self._tell_what_stays(ended)
             return ended  # noqa: TRY300 - an interrupt while it is told of is one too
         except KeyboardInterrupt:
-            # The error says who stopped it, and that nobody acknowledges outcomes any more.
-            ledger.cancel(run, error=_INTERRUPTED)
+            # The error says who stopped it, and that nobody acknowledges outcomes any more. Where it cannot
+            # be written, the lease of the callback ends, and the sweep cancels the run.
+            with suppress(StagefleetError):
+                ledger.cancel(run, error=_INTERRUPTED)
             raise
 
     def _stopping(self, run: str, on_outcome: OnOutcome) -> OnOutcome:
@@ -91,8 +155,9 @@ class Follower:
                 return
             try:
                 on_outcome(outcome)
-            except Exception as error:
-                self._services.ledger.cancel(run, error=ErrorInfo.of(error))
+            except BaseException as error:
+                with suppress(StagefleetError):  # what the callback raised comes first
+                    self._services.ledger.cancel(run, error=ErrorInfo.of(error))
                 raise
 
         return call_back
@@ -106,21 +171,30 @@ class Follower:
                 self._told.add(line)
                 self._notice(line)
 
+    def _onlooker(
+        self, run: str, notice: Callable[[str], None] | None = None, *, limit_seconds: float | None = None
+    ) -> _Onlooker:
+        services, say = self._services, notice or self._notice
+        settings = services.settings.runs
+        if limit_seconds is not None:
+            settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
+        vigil = Vigil(
+            services.ledger,
+            services.ledger.run(run).order,
+            settings,
+            say,
+            advice=services.no_worker_advice,
+            starts_worker=services.starts_worker,
+        )
+        return _Onlooker(services, run, vigil, WaitReporter(say))
+
     @contextmanager
-    def _giving_up(self, run: str) -> Iterator[Callable[[], None]]:
-        """Gives what to call while nothing happens; cancels the run when nobody works on it."""
-        ledger, settings = self._services.ledger, self._services.settings.runs
-        order, advice = ledger.run(run).order, self._services.no_worker_advice
-        vigil = Vigil(ledger, order, settings, self._notice, advice=advice)
-
-        def idle() -> None:
-            self._services.check()
-            vigil.look()
-
+    def _giving_up(self, run: str) -> Iterator[None]:
+        """Cancel the run when nobody works on it."""
         try:
-            yield idle
+            yield
         except NoWorkerError as error:
-            ledger.cancel(run, now=True, error=ErrorInfo.of(error))
+            self._services.ledger.cancel(run, now=True, error=ErrorInfo.of(error))
             raise
 
 

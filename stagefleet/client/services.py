@@ -95,6 +95,10 @@ class Services(Protocol):
         """What to tell a person whose run nobody works on."""
 
     @property
+    def starts_worker(self) -> bool:
+        """Whether it starts a worker of its own, whose end `check` tells."""
+
+    @property
     def no_host_advice(self) -> str:
         """What to tell a person who asks for a host that is not there."""
 
@@ -241,6 +245,7 @@ class RedisServices:
         SettingsError: The URL is malformed.
     """
 
+    starts_worker = False
     no_worker_advice = "start one with stagefleet worker"
     no_host_advice = (
         "start stagefleet worker on it, its engine named by STAGEFLEET_ENGINE__URL "
@@ -316,7 +321,8 @@ class EmbeddedServices:
         on_start: Called before the two are started.
     """
 
-    no_worker_advice = "this command's own has not come up yet"
+    starts_worker = True
+    no_worker_advice = "the one of this command has not come up"
     no_host_advice = "without a fleet there is this host alone; STAGEFLEET_ENGINE__URL names its engine"
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:

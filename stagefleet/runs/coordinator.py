@@ -47,7 +47,8 @@ def watch(
         ledger: Where the run is.
         run: The run's id.
         on_outcome: The run's callback, once for each outcome; the run's window waits for its return. What it
-            raises cancels the run, and is raised here once what was under way has ended. None only watches.
+            raises, of whatever kind, cancels the run, and is raised here once what was under way has ended (a
+            KeyboardInterrupt at once). None only watches.
         on_progress: Told of each outcome, cancelled ones included, before `on_outcome`.
         on_idle: Called at each second without an outcome; what it raises ends the watching.
         renewal_seconds: How often the coordinator's lease is renewed while a callback takes its time.
@@ -116,7 +117,7 @@ class _Coordinator:
     def conduct(self, on_progress: OnOutcome | None, on_idle: Callable[[], None] | None) -> Run:
         renewer = threading.Thread(target=self._renew, name="coordinator-lease", daemon=True)
         renewer.start()
-        raised: Exception | None = None
+        raised: BaseException | None = None
         try:
             start = _patiently(lambda: self._ledger.acknowledged(self._run))
             for outcomes in follow(self._ledger, self._run, start):
@@ -127,8 +128,12 @@ class _Coordinator:
                         raised = self._call_back(outcome)
                 if raised is None:
                     self._acknowledge()
-                    if not outcomes and on_idle is not None:
-                        on_idle()
+                if not outcomes and on_idle is not None:
+                    on_idle()
+        except StagefleetError as error:
+            if raised is None:
+                raise
+            raised.add_note(f"nobody waited for the end of run {self._run}: {error}")
         finally:
             self._ended.set()
             renewer.join()
@@ -136,14 +141,23 @@ class _Coordinator:
             raise raised
         return _patiently(lambda: self._ledger.run(self._run))
 
-    def _call_back(self, outcome: Outcome) -> Exception | None:
-        """Call back for an outcome; an error cancels the run and is returned."""
+    def _call_back(self, outcome: Outcome) -> BaseException | None:
+        """Call back for an outcome; an error of any kind cancels the run and is returned.
+
+        Raises:
+            KeyboardInterrupt: A person who interrupts does not wait for what is under way.
+        """
         if outcome.state is not ItemState.CANCELLED:
             try:
                 self._on_outcome(outcome)
-            except Exception as error:  # noqa: BLE001 - the callback is the user's: any error of it stops the run
+            except BaseException as error:  # the callback is the user's: whatever it raises stops the run
                 problem = ErrorInfo.of(error)
-                _patiently(lambda: self._ledger.cancel(self._run, error=problem))
+                with contextlib.suppress(
+                    StagefleetError
+                ):  # then its lease ends, and the sweep cancels the run
+                    _patiently(lambda: self._ledger.cancel(self._run, error=problem))
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 return error
         self._unacknowledged.append(outcome)
         if time.monotonic() - self._acknowledged_at > _ACKNOWLEDGE_SECONDS:

@@ -104,11 +104,19 @@ class ErrorInfo(BaseModel):
         """What is told of an error."""
         if isinstance(error, errors.RemoteError):
             return cls(type=error.type_name, message=str(error))
-        return cls(type=type(error).__name__, message=str(error) or type(error).__name__)
+        return cls(type=type(error).__name__, message=_words_of(error) or type(error).__name__)
 
     def as_exception(self) -> errors.RemoteError:
         """The error as one to raise here."""
         return errors.RemoteError(self.message, type_name=self.type)
+
+
+def _words_of(error: BaseException) -> str:
+    """The error's message, also of a class whose own way to say it fails."""
+    try:
+        return str(error).encode("utf-8", "replace").decode()
+    except Exception as broken:  # noqa: BLE001 - the class is anybody's, and so is what it raises
+        return f"its message cannot be read ({type(broken).__name__})"
 
 
 class Outcome(BaseModel):

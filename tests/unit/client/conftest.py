@@ -62,6 +62,7 @@ class FakeRegistries:
 
 
 class FakeServices:
+    starts_worker = False
     no_worker_advice = "start one with stagefleet worker"
     no_host_advice = "start stagefleet worker on it"
 

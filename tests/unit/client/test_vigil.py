@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.client.vigil import Vigil
+from stagefleet.client.vigil import Vigil, queues_of_order
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
-from stagefleet.runs.model import Order, WorkerInfo
+from stagefleet.runs.model import Order, Run, RunState, WorkerInfo
 from stagefleet.settings import RunSettings
+
+ORDER = Order(operation="copy_stage")
+NOTICE = "no worker listens to the queue 'copy': start one (giving up after 60 s)"
 
 
 class Attendance:
@@ -16,68 +19,163 @@ class Attendance:
     def workers(self, queue=None):
         if self.outage is not None:
             raise self.outage
-        return [worker for worker in self.present if queue in worker.queues]
+        return [worker for worker in self.present if queue is None or queue in worker.queues]
 
     def beat(self, worker, *, seconds):
         raise NotImplementedError
 
+    def lead(self, role, holder, *, seconds):
+        raise NotImplementedError
+
+
+class Watch:
+    """A vigil that looks each second, and what it said, with the second."""
+
+    def __init__(self, order=ORDER, **options):
+        self.now = 0.0
+        self.said: list[tuple[float, str]] = []
+        self.attendance = Attendance()
+        self.vigil = Vigil(
+            self.attendance,
+            order,
+            RunSettings(),
+            lambda line: self.said.append((self.now, line)),
+            advice="start one",
+            clock=lambda: self.now,
+            **options,
+        )
+
+    def look_until(self, second, run=lambda _: None):
+        while self.now < second:
+            self.now += 1
+            self.vigil.look(run(self.now))
+
 
 @pytest.fixture
-def now():
-    return [0.0]
+def watch():
+    return Watch()
 
 
-@pytest.fixture
-def said():
-    return []
+def standing(now, **fields):
+    return Run("r", ORDER, RunState.RUNNING, now_at=now, **fields)
 
 
-@pytest.fixture
-def attendance():
-    return Attendance()
-
-
-@pytest.fixture
-def vigil(now, said, attendance):
-    order = Order(operation="copy_stage")
-    return Vigil(attendance, order, RunSettings(), said.append, advice="start one", clock=lambda: now[0])
-
-
-def look_at(vigil, now, seconds):
-    now[0] = seconds
-    vigil.look()
-
-
-def test_nobody_is_said_once_after_ten_seconds_and_given_up_after_sixty(vigil, now, said):
-    look_at(vigil, now, 9.9)
-    assert [] == said
-    for seconds in (10, 11, 59):
-        look_at(vigil, now, seconds)
-    assert ["no worker listens to the queue 'copy': start one (giving up after 60 s)"] == said
+def test_nobody_is_said_once_after_ten_seconds_and_given_up_after_sixty(watch):
+    watch.look_until(59)
+    assert [(10, NOTICE)] == watch.said
     with pytest.raises(NoWorkerError, match="60 s, so the run is cancelled: start one"):
-        look_at(vigil, now, 60)
+        watch.look_until(60)
 
 
-def test_the_count_begins_anew_when_a_worker_was_there(vigil, now, attendance):
-    attendance.present = [WorkerInfo("host:1", 8, ("copy",))]
-    look_at(vigil, now, 59)
-    attendance.present = []
-    look_at(vigil, now, 118)
+def test_the_count_begins_anew_when_a_worker_was_there(watch):
+    watch.look_until(58)
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("copy",))]
+    watch.look_until(59)
+    watch.attendance.present = []
+    watch.look_until(118)
+    assert [10, 69] == [second for second, _ in watch.said]
     with pytest.raises(NoWorkerError):
-        look_at(vigil, now, 120)
+        watch.look_until(119)
 
 
-def test_a_worker_of_another_queue_is_no_help(vigil, now, attendance):
-    attendance.present = [WorkerInfo("host:1", 8, ("delete",))]
+def test_a_worker_of_another_queue_is_no_help(watch):
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("delete",))]
     with pytest.raises(NoWorkerError, match="'copy'"):
-        look_at(vigil, now, 60)
+        watch.look_until(60)
 
 
-def test_an_outage_is_no_absence(vigil, attendance, now, said):
-    attendance.outage = RedisUnreachableError("away")
-    now[0] = 600.0
-    vigil.look()
-    attendance.outage = None
-    now[0] = 609.0
-    vigil.look()
-    assert [] == said
+@pytest.mark.parametrize(
+    ("operation", "hosts", "queues"),
+    [
+        ("copy_stage", ["h"], ("host.h",)),
+        ("delete_stage", ["h", "i"], ("host.h", "host.i")),
+        ("fetch_stage", ["h"], ("host.h",)),
+        ("copy_stage", [], ("copy",)),
+        ("copy_stage", None, ("copy",)),
+        ("rm_record", None, ("records",)),
+    ],
+)
+def test_a_run_is_judged_by_the_queues_that_its_items_go_to(operation, hosts, queues):
+    """R14: the worker of a host works on what goes to its engine, whatever the operation's own queue."""
+    order = Order(operation=operation, options={} if hosts is None else {"hosts": hosts})
+    assert queues == queues_of_order(order)
+    watch = Watch(order)
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("fetch", queues[-1]))]
+    watch.look_until(100)
+    assert [] == watch.said
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("callbacks",))]
+    with pytest.raises(NoWorkerError, match=f"the queues? .*{queues[0]}"):
+        watch.look_until(200)
+
+
+def test_of_many_hosts_some_are_named():
+    watch = Watch(Order(operation="fetch_stage", options={"hosts": list("abcdef")}))
+    watch.look_until(10)
+    assert ["no worker listens to any of the queues 'host.a', 'host.b', 'host.c' and 3 more: start one"] == [
+        line.partition(" (")[0] for _, line in watch.said
+    ]
+
+
+def test_outcomes_begin_the_count_anew(watch):
+    """R14: a run whose outcomes come is worked on, and one quiet second after them is not the sixtieth."""
+    for second in range(100):
+        watch.now = second
+        watch.vigil.move()
+    watch.look_until(108)
+    assert [] == watch.said
+    watch.look_until(158)
+    assert [(109, NOTICE)] == watch.said
+    with pytest.raises(NoWorkerError):
+        watch.look_until(159)
+
+
+def test_a_held_item_is_worked_on_whether_or_not_its_worker_is_seen(watch):
+    """R14: a worker that is busy, or whose heartbeats are late, has a lease."""
+    watch.look_until(200, lambda now: standing(now, claimed=1, leased_until=now + 10))
+    assert [] == watch.said
+    with pytest.raises(NoWorkerError):
+        watch.look_until(400, lambda now: standing(now, claimed=1, leased_until=200))
+
+
+@pytest.mark.parametrize("field", ["claimed", "published", "waiting", "succeeded", "bytes"])
+def test_whatever_changes_in_a_run_somebody_works_on_it(watch, field):
+    """R14: a claim that was there between two looks resets the clock, also where its item waits again."""
+    watch.look_until(200, lambda now: standing(now, **{field: int(now / 9)}))
+    assert [] == watch.said
+
+
+def test_the_warning_always_precedes_the_end(watch):
+    """R14: whoever was not warned is not given up, however long the looks were apart."""
+    for second in (1, 8, 17, 26, 35):
+        watch.now = second
+        watch.vigil.look()
+    assert [(17, NOTICE)] == watch.said
+    watch.look_until(66)
+    with pytest.raises(NoWorkerError):
+        watch.look_until(67)
+
+
+def test_nothing_is_known_of_the_time_in_which_nobody_looked(watch):
+    """R14: after an outage of Redis workers have the time that they need to be seen again."""
+    watch.look_until(9)
+    watch.now = 90.0
+    watch.vigil.look()
+    watch.look_until(99)
+    assert [] == watch.said
+
+
+def test_an_outage_is_no_absence(watch):
+    watch.attendance.outage = RedisUnreachableError("away")
+    watch.look_until(600)
+    watch.attendance.outage = None
+    watch.look_until(609)
+    assert [] == watch.said
+
+
+def test_a_command_that_started_its_own_worker_says_so_and_waits_longer():
+    """R14, O-A13: a slow start of an embedded worker is no alarm, and its end would be seen."""
+    watch = Watch(starts_worker=True)
+    watch.look_until(299)
+    assert [(10, "the worker that this command has started is not ready yet")] == watch.said
+    with pytest.raises(NoWorkerError):
+        watch.look_until(300)
