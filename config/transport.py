@@ -8,6 +8,9 @@ It notes each message that a worker has as unacknowledged, and strikes it out ag
 the ledger publishes is transient (AMQP 0-9-1, basic, delivery-mode 1): a hint, published again if nobody
 claims it. A worker keeps account of those in memory alone (docs/adr/0004), and notes the others as ever.
 
+What it pops it takes for a message, and what is none raises out of the worker's loop: the process shuts down
+with all that it holds, or reconnects. Here what is no message is logged and dropped (see `envelope.py`).
+
 It also makes a client for each message that it takes and for each that it acknowledges. A client is a handle
 on the pool of connections, and redis-py (8.1) fills a table of some 250 answers for each: a third of what a
 worker's main loop did.
@@ -16,12 +19,16 @@ worker's main loop did.
 from __future__ import annotations
 
 from contextlib import suppress
+from queue import Empty
 from typing import Any
 
 from kombu.connection import Connection
 from kombu.entity import TRANSIENT_DELIVERY_MODE
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+
+from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped, open_envelope
 
 __all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "install"]
 
@@ -86,7 +93,10 @@ def _is_transient(message: Any) -> bool:
 
 
 class MendedChannel(kombu_redis.Channel):
-    """A channel that is closed even when its connection is broken, and keeps its client."""
+    """A channel that is closed even when its connection is broken, keeps its client, and outlives messages.
+
+    `_brpop_read` and `_receive_one` are kombu 5.7's own, but for what becomes of what they read.
+    """
 
     QoS = FrugalQoS
     _kept_client: Any = None
@@ -98,6 +108,57 @@ class MendedChannel(kombu_redis.Channel):
         if kept is None or kept.connection_pool is not self.pool:
             kept = self._kept_client = super()._create_client()
         return kept
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Read the answer to the pending BRPOP, and deliver what it brings."""
+        try:
+            try:
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not answer:
+                raise Empty
+            key, item = answer
+            queue = bytes_to_str(key).rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._deliver(item, queue)
+            return True
+        finally:
+            self._in_poll: Any = None
+            self._flush_brpop_reauth()
+
+    def _receive_one(self, subscriber: Any) -> Any:
+        """Read one answer of a subscription, and deliver what it brings."""
+        try:
+            answer = subscriber.parse_response()
+        except self.connection_errors:
+            self._in_listen: Any = None
+            raise
+        if not isinstance(answer, list | tuple):
+            return False
+        heard = self._handle_message(subscriber, answer)
+        if not bytes_to_str(heard["type"]).endswith("message"):
+            return False
+        channel = bytes_to_str(heard["channel"])
+        exchange = channel.partition(".")[2] if channel.startswith("/") else channel
+        queue = self._fanout_to_queue.get(exchange.partition("/")[0])
+        if queue is not None and isinstance(heard["data"], bytes):
+            self._deliver(heard["data"], queue)
+        return True
+
+    def _deliver(self, item: bytes, queue: str) -> None:
+        """Hand on a message; drop what is none, and what is of a kind that its receiver fails over."""
+        try:
+            message = open_envelope(item, queue)
+        except MalformedMessageError as error:
+            note_dropped(queue, str(error), item)
+            return
+        try:
+            self.connection._deliver(message, queue)  # noqa: SLF001 - as kombu does
+        except CONTENT_ERRORS as error:
+            note_dropped(queue, f"its receiver fails over it ({type(error).__name__})", item)
+            self.qos.ack(message["properties"]["delivery_tag"])
 
     def close(self) -> None:
         """Close; what was not acknowledged is put back by the broker's own restore if not by this."""

@@ -36,6 +36,7 @@ from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Claim, ErrorInfo, ItemState, Order, Outcome
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
+from tasks.arguments import problem_of_item
 
 __all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
 
@@ -325,12 +326,14 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
 
     ignore_result = True
     acks_late = True
-    typing = False  # messages are our own: their arguments need no check
+    typing = False  # `problem_of` has checked the arguments
 
     def __init__(self, name: str, operation: Operation, workshop: Workshop) -> None:
         self.name = name
         self._operation = operation
         self._workshop = workshop
+
+    problem_of = staticmethod(problem_of_item)
 
     def run(self, *, run: str, index: int, **_unknown: Any) -> None:
         """Look at item `index` of a run; what a later release adds to the message is ignored."""

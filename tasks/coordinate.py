@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from celery import Task
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.detached import DetachedCoordinator
 from stagefleet.runs.dispatch import task_name
+from tasks.arguments import problem_of_run
 
 __all__ = ["CoordinateTask"]
 
@@ -20,13 +23,14 @@ class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
     name = task_name("coordinate")
     ignore_result = True
     acks_late = True
-    typing = False  # messages are our own: their arguments need no check
+    typing = False  # `problem_of` has checked the arguments
+    problem_of = staticmethod(problem_of_run)
 
     def __init__(self, coordinator: DetachedCoordinator) -> None:
         self._coordinator = coordinator
 
-    def run(self, *, run: str) -> None:
-        """Tell what there is to tell of a run."""
+    def run(self, *, run: str, **_unknown: Any) -> None:
+        """Tell what there is to tell of a run; what a later release adds to the message is ignored."""
         with structlog.contextvars.bound_contextvars(run=run):
             try:
                 self._coordinator.coordinate(run)

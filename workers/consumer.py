@@ -1,21 +1,41 @@
-"""Celery's consumer, with events that leave together."""
+"""Celery's consumer, with events that leave together, and messages that are checked before it reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
+
+from config.envelope import CONTENT_ERRORS, note_dropped
+from workers.messages import problem_of
 
 __all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
 
 FLUSH_SECONDS = 0.5
 """How late Flower may hear of an item; sooner when Celery's buffer of 24 events is full."""
 
+_LOGGER = get_logger(__name__)  # where Celery tells that a message cannot be struck out
+
 
 class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
-    """A consumer that publishes its events in batches.
+    """A consumer that publishes its events in batches, and outlives every message.
 
     Celery publishes the buffered events at each turn of its loop, which is a request to Redis for nearly
     every item, in the one thread that feeds the pool. See docs/operations.md for what that costs.
+
+    Of a message that it cannot read Celery logs the content, which may be secret; or it raises, and the
+    worker shuts down.
     """
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]  # Celery ships no types
+        """Celery's steps, with a mailbox of ours for remote commands."""
+
+        default_steps = (
+            *(step for step in Consumer.Blueprint.default_steps if not step.endswith(":Control")),
+            "workers.mailbox:Control",
+        )
 
     def on_send_event_buffered(self) -> None:
         """Leave the event in the buffer: `flush_events` is called every `FLUSH_SECONDS`."""
@@ -24,3 +44,41 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         """Publish what is buffered; to be called by the loop."""
         if self.event_dispatcher:
             self.event_dispatcher.flush()
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """Take each message that is sound; the others are dropped."""
+        take = super().create_task_handler(*arguments, **options)
+
+        def take_sound(message: Any) -> None:
+            problem = problem_of(message, self.app.tasks)
+            if problem is not None:
+                self._drop(message, problem)
+                return
+            try:
+                take(message)
+            except CONTENT_ERRORS as error:
+                self._drop(message, f"Celery fails over it ({type(error).__name__})")
+
+        return take_sound
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop a message whose body cannot be read."""
+        self._drop(message, f"its body cannot be decoded ({type(exc).__name__})")
+
+    def on_unknown_message(self, _body: Any, message: Any) -> None:
+        """Drop a message that is no task's."""
+        self._drop(message, "it names no task")
+
+    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        """Drop a message for a task that this worker does not have."""
+        self._drop(message, "this worker has no such task")
+
+    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """Drop a message that Celery does not take."""
+        self._drop(message, f"Celery does not take it ({type(exc).__name__})")
+
+    def _drop(self, message: Any, reason: str) -> None:
+        body = message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="replace")
+        note_dropped(message.delivery_info.get("routing_key", ""), reason, body)
+        if not message.acknowledged:
+            message.reject_log_error(_LOGGER, self.connection_errors)

@@ -1,0 +1,149 @@
+"""The envelope in which kombu finds a message in Redis, checked before kombu reads it.
+
+kombu (5.7) takes what it pops for a message of its own: what is none raises out of the loop that feeds the
+worker, which then shuts down, or takes its connection for broken. Anybody who may write to Redis can put
+anything there, and a release to come may write what this one cannot read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Annotated, Any, Literal
+
+import structlog
+from kombu.exceptions import SerializationError
+from kombu.utils.json import loads
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from stagefleet.runs.dispatch import queue_of
+from stagefleet.runs.model import MAX_ITEMS
+
+__all__ = [
+    "CONTENT_ERRORS",
+    "MalformedMessageError",
+    "Name",
+    "check_size",
+    "first_problem",
+    "note_dropped",
+    "open_envelope",
+]
+
+CONTENT_ERRORS = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    SerializationError,
+)
+"""What code raises that meets a message of a shape it does not expect; an outage raises none of them."""
+
+_LARGEST_BYTES = 16 * 1024 * 1024
+_LARGEST_REQUEST_BYTES = 128 * 1024 * 1024
+"""Of a request to start a run, which names up to `MAX_ITEMS` stages, in base64."""
+_MOST_TOKENS = 2 * MAX_ITEMS + 10_000
+"""Lists, objects and their members: some 60 bytes of memory each, where JSON takes two."""
+_DIGESTED_BYTES = 1024 * 1024
+
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,255}$")]
+"""A name or an id: one line, not empty."""
+
+_log = structlog.get_logger(__name__)
+
+
+class MalformedMessageError(Exception):
+    """What lies in a queue is no message; says why, and holds nothing of its content."""
+
+
+class _Properties(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+    delivery_tag: Name
+    body_encoding: Literal["base64", "utf-8"] | None = None
+    delivery_info: dict[str, Any] | None = None
+
+
+class _Envelope(BaseModel):
+    """What kombu and Celery read of an envelope; other fields are theirs to ignore."""
+
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+    body: str
+    headers: dict[str, Any] | None = None
+    properties: _Properties
+    content_type: Name | None = Field(default=None, alias="content-type")
+    content_encoding: Name | None = Field(default=None, alias="content-encoding")
+
+
+def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
+    """Read a message as kombu hands it on.
+
+    Args:
+        item: What was popped from the queue, or heard on its channel.
+        queue: Where. A message that is put back goes there, whatever it says of itself.
+
+    Raises:
+        MalformedMessageError: It is no message.
+    """
+    is_request = queue == queue_of("start_run")
+    check_size(item, limit_bytes=_LARGEST_REQUEST_BYTES if is_request else _LARGEST_BYTES)
+    message: Any = _read(item)
+    try:
+        envelope = _Envelope.model_validate(message)
+    except ValidationError as error:
+        raise MalformedMessageError(first_problem(error)) from None
+    headers = message["headers"] = envelope.headers or {}
+    if headers.get("compression"):
+        raise MalformedMessageError("its body is compressed")  # nobody knows how large it would become
+    try:
+        if envelope.properties.body_encoding == "base64":
+            base64.b64decode(envelope.body)
+        else:
+            envelope.body.encode()
+    except ValueError:
+        raise MalformedMessageError("its body cannot be decoded") from None
+    told = envelope.properties.delivery_info or {}
+    message["properties"]["delivery_info"] = told | {"exchange": "", "routing_key": queue}
+    return message  # type: ignore[no-any-return]  # the model has seen that it is an object
+
+
+def first_problem(error: ValidationError) -> str:
+    """The field that is wrong and how, as pydantic names it, without its value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(part for part in first["loc"] if isinstance(part, str))
+    return f"{where or 'the message'}: {first['type']}"
+
+
+def check_size(text: bytes, *, limit_bytes: int = _LARGEST_REQUEST_BYTES) -> None:
+    """Check that JSON takes no more memory than a message may, before it is read.
+
+    Raises:
+        MalformedMessageError: It is too large.
+    """
+    if len(text) > limit_bytes:
+        raise MalformedMessageError(f"it is larger than {limit_bytes} bytes")
+    if len(text) > _MOST_TOKENS and sum(map(text.count, (b"[", b"{", b","))) > _MOST_TOKENS:
+        raise MalformedMessageError("it has too many parts")
+
+
+def _read(item: bytes) -> Any:
+    try:
+        return loads(item)
+    except CONTENT_ERRORS as error:
+        raise MalformedMessageError(f"it is no JSON ({type(error).__name__})") from None
+
+
+def note_dropped(queue: str, reason: str, content: bytes) -> None:
+    """Log that a message is dropped; its digest tells whether it comes again, its content is not told.
+
+    Args:
+        queue: Where it came from.
+        reason: What is wrong with it, without its content.
+        content: The message, or its body; the digest is that of its first MiB.
+    """
+    digest = hashlib.sha256(content[:_DIGESTED_BYTES]).hexdigest()
+    _log.warning(
+        "message_dropped", action="consume", queue=queue, reason=reason, bytes=len(content), sha256=digest
+    )

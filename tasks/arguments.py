@@ -1,0 +1,41 @@
+"""Which arguments our own messages have: checked before a thread is taken for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stagefleet.runs.model import MAX_ITEMS
+
+__all__ = ["problem_of_item", "problem_of_run"]
+
+_RUN = re.compile(r"[0-9a-f]{8,64}")
+
+
+def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Find out why the arguments name no run; None if they do. What a later release adds is left alone.
+
+    Args:
+        positional: Those without a name; our messages have none.
+        named: `run`, the run's id.
+    """
+    run = named.get("run")
+    if positional:
+        return "it has positional arguments"
+    if not isinstance(run, str) or _RUN.fullmatch(run) is None:
+        return "its run is no run's id"
+    return None
+
+
+def problem_of_item(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Find out why the arguments name no item; None if they do.
+
+    Args:
+        positional: As in `problem_of_run`.
+        named: `run` and `index`, the item's number in the run, from 0.
+    """
+    index = named.get("index")
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_ITEMS:
+        return problem_of_run(positional, named) or "its index is no item's number"
+    return problem_of_run(positional, named)
