@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celery.signals import task_unknown
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer
 
@@ -69,8 +70,10 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         """Drop a message that is no task's."""
         self._drop(message, "it names no task")
 
-    def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
-        """Drop a message for a task that this worker does not have."""
+    def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """Drop a message for a task that this worker does not have, and tell who fails its item."""
+        headers = message.headers
+        task_unknown.send(sender=self, message=message, exc=exc, name=headers["task"], id=headers["id"])
         self._drop(message, "this worker has no such task")
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:

@@ -65,7 +65,8 @@ def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
 
     Args:
         message: A message of kombu's whose envelope is sound.
-        tasks: The worker's tasks by name. One that has a `problem_of` is asked about its arguments.
+        tasks: The worker's tasks by name. One that has a `problem_of` is asked about its arguments; that
+            there is none of a name is no problem of the message.
 
     Returns:
         What is wrong, without the message's content.
@@ -87,11 +88,9 @@ def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
 
 def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
     headers = _Headers.model_validate(message.headers)
-    if headers.task not in tasks:
-        raise MalformedMessageError("this worker has no such task")
     _Content(content_type=message.content_type, content_encoding=message.content_encoding)
     check_size(message.body)
     body = message.decode()  # kept by the message, for Celery
     if not isinstance(body, list):
         raise MalformedMessageError("its body is no list")
-    return tasks[headers.task], _Body.model_validate({"parts": tuple(body)})
+    return tasks.get(headers.task), _Body.model_validate({"parts": tuple(body)})

@@ -12,6 +12,7 @@ from celery.signals import task_unknown
 
 from stagefleet.errors import StagefleetError
 from stagefleet.runs.dispatch import task_name
+from tasks.arguments import problem_of_item
 
 __all__ = ["fail_unknown_tasks"]
 
@@ -53,9 +54,5 @@ def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
 
 def _item_of(message: Any) -> tuple[str, int] | None:
     """Read which item a message is about; None if about none."""
-    try:
-        arguments = message.payload[1]
-        run, index = arguments["run"], arguments["index"]
-    except Exception:  # noqa: BLE001 - whatever a stranger sent: it is about no item of ours
-        return None
-    return (run, index) if isinstance(run, str) and isinstance(index, int) else None
+    positional, named, _ = message.payload  # which the consumer has checked
+    return None if problem_of_item(positional, named) else (named["run"], named["index"])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.message import Message
 
@@ -52,6 +52,13 @@ def test_what_a_later_release_adds_is_left_alone():
     assert problem_of(called({"run": RUN, "index": 0, "version": 3}), TASKS) is None
 
 
+def test_a_sound_message_for_a_task_of_another_release_is_told_of_before_it_is_dropped():
+    """R9: what is wrong with a task's name is for who fails its item, not for who checks messages."""
+    unknown = called({"run": RUN, "index": 0})
+    unknown.headers["task"] = "stagefleet.squash_stage"
+    assert problem_of(unknown, TASKS) is None
+
+
 def test_a_task_without_rules_of_its_own_takes_any_arguments():
     request = message(body=json.dumps([[1], {"operation": ["copy"]}, None]).encode())
     request.headers["task"] = "stagefleet.start_run"
@@ -76,7 +83,6 @@ def test_a_task_without_rules_of_its_own_takes_any_arguments():
         (message(body=b"{}"), "its body is no list"),
         (message(body=b"\xff"), "its body cannot be decoded (DecodeError)"),
         (message(content_type="application/x-python-serialize"), "content_type: literal_error"),
-        (message(headers={"id": "a", "task": "stagefleet.nothing"}), "this worker has no such task"),
         (message(headers={"id": "a"}), "task: missing"),
     ],
 )
@@ -85,6 +91,7 @@ def test_another_message_is_refused_with_a_reason(wrong, problem):
     assert problem == problem_of(wrong, TASKS)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     header=st.sampled_from(
         [
@@ -107,4 +114,5 @@ def test_any_message_is_taken_or_refused(header, value, body):
     """R9: nothing in a message raises."""
     odd = message(body=body)
     odd.headers[header] = value
-    assert isinstance(problem_of(odd, TASKS), str)
+    problem = problem_of(odd, TASKS)
+    assert problem is None or problem.isascii()
