@@ -24,6 +24,7 @@ from flower.urls import settings as flower_web_settings
 from config.celery import make_app
 from config.logging import configure_logging
 from stagefleet.errors import SettingsError, StagefleetError
+from stagefleet.registry.hosts import is_loopback
 from stagefleet.runs.dispatch import task_name
 from stagefleet.settings import FlowerSettings, load_settings
 
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         configure_logging(settings.log)
         app = make_app(settings)
         app.register_task(_StartRun())
-        flower = make_flower(app, settings.flower.model_copy(update=given))
+        chosen = settings.flower.model_copy(update=given)
+        _refuse_to_be_open(chosen)
+        flower = make_flower(app, chosen)
         port = _listen(flower)
     except StagefleetError as error:
         sys.stderr.write(f"stagefleet: error: {error}\n")
@@ -72,6 +75,21 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
     if settings.user:
         flower_options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
     return Flower(capp=app, options=flower_options, **flower_web_settings)
+
+
+def _refuse_to_be_open(settings: FlowerSettings) -> None:
+    """Refuse to show and steer the fleet to whoever reaches this host.
+
+    Raises:
+        SettingsError: There is no login, and the address is not a loopback one.
+    """
+    loopback = is_loopback(settings.address) or is_loopback(f"[{settings.address}]")
+    if not settings.user and not loopback:
+        raise SettingsError(
+            f"Flower would listen at {settings.address or 'every address'} without a login, so that "
+            "everybody who reaches it could see and steer the fleet: set flower.user and flower.password, or "
+            "flower.address to 127.0.0.1"
+        )
 
 
 class _StartRun(Task):  # type: ignore[misc]  # Celery ships no types

@@ -62,3 +62,24 @@ def test_flower_asks_for_the_login_and_shows_the_workers(flower, workers, fleet)
     eventually(
         lambda: {"SUCCESS"} == {task["state"] for task in tasks().values()}, "they are shown as succeeded"
     )
+
+
+EVERYBODY = "0.0.0.0"  # noqa: S104 - what has to be refused
+
+
+@pytest.mark.parametrize("address", [EVERYBODY, "::", "", "192.0.2.1", "flower.example.com"])
+def test_flower_does_not_start_open_to_others(redis_server, address):
+    """R29: without a login Flower listens on loopback alone."""
+    result = subprocess.run(
+        [sys.executable, "-I", "-m", "config.flower", "--port", "0", "--address", address],
+        env={"PATH": os.environ["PATH"], "STAGEFLEET_REDIS_URL": redis_server.url},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+
+    assert 2 == result.returncode
+    (line,) = result.stderr.splitlines()
+    assert "without a login" in line
+    assert "flower.password" in line

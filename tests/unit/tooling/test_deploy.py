@@ -26,6 +26,16 @@ DASHBOARDS = sorted((DEPLOY / "dashboards").glob("*.json"))
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 OURS = "stagefleet"  # the image
+MADE = {
+    "redis.conf",
+    "redis.pem",
+    "redis.key",
+    "redis-ca.pem",
+    "redis-password",
+    "stagefleet.toml",
+    "flower.toml",
+}
+"""What `deploy/secrets.sh` makes and the services read."""
 
 
 def objects():
@@ -76,6 +86,8 @@ def check_module(arguments):
 
 
 def check_variable(variable):
+    if variable == "STAGEFLEET_CONFIG":
+        return
     section, *keys = variable.removeprefix("STAGEFLEET_").lower().split("__")
     field = Settings.model_fields[section]
     for key in keys:
@@ -92,7 +104,10 @@ def test_a_wrong_command_line_would_be_seen():
 
 def test_the_image_starts_a_worker_and_checks_its_health():
     entry, command = (json.loads(found) for found in instructions(r"(?:ENTRYPOINT|CMD) (\[.*\])"))
-    assert ["stagefleet"] == entry
+    assert ["stagefleet-entrypoint"] == entry
+    assert ["COPY deploy/entrypoint.sh /usr/local/bin/stagefleet-entrypoint"] == instructions(
+        "(COPY deploy.*)"
+    )
     check_command_line(command)
     check_module(json.loads(instructions(r"\s+CMD (\[.*\])")[0]))
 
@@ -132,9 +147,9 @@ def test_each_service_of_the_compose_file_starts_a_real_command(name):
     COMPOSE["services"]["redis"]["command"],
     *(container["args"] for _, _, container in containers() if container["name"] == "redis"),
 ], ids=["compose", "kubernetes"])  # fmt: skip
-def test_redis_survives_a_restart_and_evicts_nothing(arguments):
-    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
-    assert ("yes", "noeviction") == (options["--appendonly"], options["--maxmemory-policy"])
+def test_redis_takes_its_options_from_the_file_that_is_made_for_it(arguments):
+    assert ["redis-server", "/run/secrets/redis.conf"] == arguments[:2]
+    assert "requirepass" not in " ".join(arguments)  # an argument shows in the process list
 
 
 @pytest.mark.parametrize(("name", "container"), [
@@ -208,10 +223,30 @@ def test_the_kustomization_takes_every_manifest_and_sets_real_variables():
     assert sorted({path.name for path in MANIFESTS} - {"kustomization.yaml"}) == sorted(
         kustomization["resources"]
     )
+    generated = {Path(file).name for one in kustomization["secretGenerator"] for file in one["files"]}
+    assert generated == MADE
     for literal in kustomization["configMapGenerator"][0]["literals"]:
         name = literal.partition("=")[0]
         if name.startswith("STAGEFLEET_"):
             check_variable(name)
+
+
+def test_every_secret_of_the_compose_file_is_made_and_given_to_somebody():
+    declared = {name: Path(secret["file"]).name for name, secret in COMPOSE["secrets"].items()}
+    given = {name for service in COMPOSE["services"].values() for name in service["secrets"]}
+    assert declared.keys() == given
+    assert MADE == set(declared.values())
+    for name, file in declared.items():
+        assert name == file
+
+
+@pytest.mark.parametrize("where", ["compose.yaml", "kubernetes"])
+def test_no_environment_holds_a_secret(where):
+    """R16, R29: passwords and URLs with passwords stand in files, which `docker inspect` does not show."""
+    texts = [path.read_text() for path in (DEPLOY / where).glob("*.yaml")] or [(DEPLOY / where).read_text()]
+    assert texts
+    for text in texts:
+        assert not re.search(r"_PASSWORD|REDIS_URL|redis://|--requirepass", text, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
