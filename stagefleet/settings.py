@@ -110,10 +110,12 @@ class HttpSettings(_Section):
     """Time-outs and retries of requests to registries."""
 
     connect_timeout_seconds: Seconds = 5
+    """How long connecting may take: the host's name, all its addresses, proxy and TLS together."""
     read_timeout_seconds: Seconds = 60
-    """The longest silence in the middle of an answer."""
+    """How long each other part of a request may take as a whole, whatever drips: sending it, the answer's
+    header, its body where that is small (and a second for each 128 KiB), each piece of a large one."""
     write_timeout_seconds: Seconds = 15
-    """The longest wait for the answer to a manifest PUT or a DELETE; shorter than a lease."""
+    """How long a manifest PUT or a DELETE may take besides connecting; together shorter than a lease."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     """Attempts after the first, for connection errors, 5xx and 429."""
     backoff_seconds: Seconds = 0.5

@@ -28,7 +28,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.manager import Produced
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.leash import Leash, under
 from stagefleet.registry.retry_after import span_text
 from stagefleet.runs.dispatch import task_name
 from stagefleet.runs.leases import HeldLease, LeaseKeeper
@@ -177,7 +177,8 @@ class Workshop:
             ),
         )
         try:
-            produced = operation(job)
+            with under(lease):
+                produced = operation(job)
         except LeaseLostError as error:
             _log.warning("lease_lost", action="attempt", error=str(error))
         except ItemCancelledError as error:

@@ -27,7 +27,7 @@ from stagefleet.errors import (
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash, UndoLeash
+from stagefleet.registry.leash import UNLEASHED, Leash, UndoLeash, under
 from stagefleet.registry.pauses import pause
 from stagefleet.storages.record_labels import read_labels
 from stagefleet.storages.record_writer import put_record
@@ -221,12 +221,13 @@ class DeletionProbe:
         """
         leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else has it: no lease is needed
         whole = Reference.of(self._repository, image)
-        try:
-            if delete_manifest(self._client, whole, leash=leash):
-                return []
-        except StagefleetError as error:
-            _LOGGER.debug("%s is not deleted: %s", whole, error)
-        return [tag.identifier for tag in tags if not self._is_removed(tag, leash)]
+        with under(leash):  # also the looks: the item's own leash may be why this is taken back
+            try:
+                if delete_manifest(self._client, whole, leash=leash):
+                    return []
+            except StagefleetError as error:
+                _LOGGER.debug("%s is not deleted: %s", whole, error)
+            return [tag.identifier for tag in tags if not self._is_removed(tag, leash)]
 
     def _is_removed(self, tag: Reference, leash: Leash) -> bool:
         try:

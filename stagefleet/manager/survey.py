@@ -19,7 +19,7 @@ from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManife
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_record_tag
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.leash import Leash, with_current_leash
 from stagefleet.runs.book import SharedBook
 
 __all__ = ["FRESH_SECONDS", "Survey"]
@@ -149,7 +149,7 @@ class Survey:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="survey") as pool:
             for some in _batches(tags, _TAGS_A_TIME):
                 self._leash.check()
-                for tag, descriptor in zip(some, pool.map(self._head, some), strict=True):
+                for tag, descriptor in zip(some, pool.map(with_current_leash(self._head), some), strict=True):
                     if descriptor is None:
                         continue
                     found.tags.setdefault(str(descriptor.digest), []).append(tag)

@@ -1,4 +1,4 @@
-"""Requests' adapter for one origin: its TLS context, large pieces, and a time-out for what is sent.
+"""Requests' adapter for one origin: its TLS context, large pieces, and connections that obey deadlines.
 
 Of what requests does each time, what is always the same for one origin is done once, and what registries have
 no use for is left out (cookies, a guess at the encoding of texts): a quarter of a request's CPU time.
@@ -6,6 +6,7 @@ no use for is left out (cookies, a guess at the encoding of texts): a quarter of
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
@@ -14,41 +15,62 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
-__all__ = ["CHUNK_BYTES", "Adapter"]
+from stagefleet.registry.deadline import Deadline, current_deadline
+from stagefleet.registry.sockets import open_socket
+from stagefleet.registry.tls import make_context
+from stagefleet.settings import RegistrySettings
+
+__all__ = ["CHUNK_BYTES", "Adapter", "Answer"]
 
 CHUNK_BYTES = 512 * 1024
 """How much of a blob is in hand at once: larger saves system calls, smaller saves memory."""
 _CONNECTIONS_A_HOST = 128
 
 
+class Answer(requests.Response):
+    """An answer, its body still to be read.
+
+    Attributes:
+        deadline: Bounds the reading of the body, too; None where no request was made.
+    """
+
+    deadline: Deadline | None = None
+
+
 class Adapter(HTTPAdapter):
-    """Connections to one origin, always through the same proxies.
+    """Connections to one origin, always through the same proxies; each request is made under a deadline.
 
     Args:
         origin: `scheme://host[:port]`; all requests are for it.
         context: How to speak TLS, None where plain HTTP is spoken.
-        send_timeout_seconds: How long one piece of a body may take to be sent.
     """
 
-    def __init__(self, origin: str, context: ssl.SSLContext | None, send_timeout_seconds: float) -> None:
+    def __init__(self, origin: str, context: ssl.SSLContext | None) -> None:
         self._origin = origin
         self._pool: Any = None
         self._pool_options: dict[str, Any] = {"blocksize": CHUNK_BYTES}
         if context is not None:
             self._pool_options["ssl_context"] = context
-        self._pools = _make_pools(send_timeout_seconds)
         super().__init__(pool_connections=1, pool_maxsize=_CONNECTIONS_A_HOST, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make or find the pools of a proxy."""
+        if proxy.lower().startswith("https:"):
+            kwargs.setdefault("proxy_ssl_context", make_context(proxy, RegistrySettings()))
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = self._pools
+        manager.pool_classes_by_scheme = _POOLS
         return manager
 
     def build_connection_pool_key_attributes(
@@ -73,7 +95,8 @@ class Adapter(HTTPAdapter):
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """The answer, its body still to be read."""
-        response = requests.Response()
+        response = Answer()
+        response.deadline = current_deadline()
         response.status_code = resp.status
         response.reason = resp.reason
         response.headers = CaseInsensitiveDict(resp.headers)
@@ -87,29 +110,65 @@ class Adapter(HTTPAdapter):
         """Nothing: all that could be said stands in the context."""
 
 
-def _make_pools(send_timeout_seconds: float) -> dict[str, type[HTTPConnectionPool]]:
-    """The kinds of connection pools by scheme.
+class _Bounded:
+    """What both kinds of connections do under a deadline; to be put in front of the kind.
 
     urllib3 sends a body under the connect time-out on a new connection, and under that of the last answer on
-    a used one: a registry that takes its time over a large layer would be cut off after seconds.
+    a used one; connects to each address of a host for so long; and counts each byte of a header anew.
     """
 
-    class Connection(HTTPConnection):
-        def send(self, data: Any) -> None:
-            if self.sock is not None:
-                self.sock.settimeout(send_timeout_seconds)
-            super().send(data)
+    def _new_conn(self: Any) -> socket.socket:
+        try:
+            return open_socket(self._dns_host.strip("[]"), self.port, self.socket_options or ())
+        except UnicodeError:
+            raise LocationParseError(f"{self.host!r}, label empty or too long") from None
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
 
-    class SecureConnection(HTTPSConnection):
-        def send(self, data: Any) -> None:
-            if self.sock is not None:
-                self.sock.settimeout(send_timeout_seconds)
-            super().send(data)
+    def putrequest(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Begin a request: what comes before it is connecting."""
+        if self.sock is None:
+            self.connect()
+        _phase("sending the request")
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]  # the kind of connection has it
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = Connection
+    def send(self: Any, data: Any) -> None:
+        """Send a piece; of a streamed body each has its time."""
+        deadline = current_deadline()
+        if deadline is not None and deadline.is_streamed and self.sock is not None:
+            deadline.begin("sending a piece of the body")
+        super().send(data)  # type: ignore[misc]  # the kind of connection has it
 
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = SecureConnection
+    def getresponse(self: Any) -> Any:
+        """Read the answer's header."""
+        _phase("its answer")
+        return super().getresponse()  # type: ignore[misc]  # the kind of connection has it
 
-    return {"http": Pool, "https": SecurePool}
+
+def _phase(name: str) -> None:
+    deadline = current_deadline()
+    if deadline is not None:
+        deadline.begin(name)
+
+
+class _Connection(_Bounded, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Bounded, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS: dict[str, type[HTTPConnectionPool]] = {"http": _Pool, "https": _SecurePool}

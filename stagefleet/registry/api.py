@@ -14,6 +14,7 @@ from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.calls import Call, Caller
 from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path, base_url, join_url, origin_of
+from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.transport import Transport
 from stagefleet.settings import Settings, docker_config_file
 
@@ -102,10 +103,14 @@ def _make_call(
     *,
     scopes: tuple[str, ...] | None = None,
     hoped: frozenset[int] = frozenset({200}),
+    leash: Leash = UNLEASHED,
     **more: Any,
 ) -> Call:
     scopes = scopes_of(repository, "pull") if scopes is None else scopes
-    return Call(method, repository.host, url, str(repository), subject, hoped, scopes=scopes, **more)
+    leash = current_leash(leash)
+    return Call(
+        method, repository.host, url, str(repository), subject, hoped, scopes=scopes, leash=leash, **more
+    )
 
 
 def scopes_of(repository: Repository, actions: str) -> tuple[str, ...]:

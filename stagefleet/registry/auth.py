@@ -10,9 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stagefleet.errors import CredentialsError, StagefleetError
+from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
 from stagefleet.registry.challenge import Challenge, parse_challenges
 from stagefleet.registry.docker_config import DockerConfig, Login
+from stagefleet.registry.leash import LeashedLock
 from stagefleet.registry.tokens import RefusedLoginError, Send, TokenServer, basic_header
 
 __all__ = ["Authorizer"]
@@ -46,7 +47,7 @@ class _Slot:
     __slots__ = ("attempts", "error", "grant", "lock")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = LeashedLock()
         self.grant: _Grant | None = None
         self.attempts = 0
         self.error: StagefleetError | None = None
@@ -142,8 +143,9 @@ class Authorizer:
                     slot.grant = self._ask(kind, scopes, was_refused, lacks_rights=lacks_rights)
                 else:
                     slot.grant = self._read_login(host, refused)
-            except StagefleetError as error:
-                slot.error = copy.copy(error)  # without its traceback, which holds the login
+            except (CredentialsError, RegistryError, UnreachableError) as error:
+                # Without its traceback, which holds the login. Not what our own leash said: others may go on.
+                slot.error = copy.copy(error)
                 raise
             finally:
                 slot.attempts += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -48,6 +49,8 @@ class BlobReader:
         descriptor: What is to come.
         leash: Asked at each piece.
         pause: Waits before the source is asked again; told how many times it broke off, from 1.
+        seconds: How long the source may go on, breaks included, where the blob is small; a large one only
+            has to go on.
         on_bytes: Told how many bytes each piece had.
 
     Attributes:
@@ -61,6 +64,7 @@ class BlobReader:
         *,
         leash: Leash,
         pause: Callable[[int], None],
+        seconds: float | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> None:
         self._open_blob = open_blob
@@ -68,6 +72,8 @@ class BlobReader:
         self._leash = leash
         self._pause = pause
         self._on_bytes = on_bytes
+        self._seconds = seconds
+        self._began_at = time.monotonic()
         self._hash: Any = hashlib.new(descriptor.digest.algorithm)
         self._offset = 0
         self._breaks = self._ends = 0
@@ -160,7 +166,7 @@ class BlobReader:
             self._known_bytes = self._descriptor.size  # its body is an error's, and none of the blob
         else:
             self._check_length(response)
-        self._incoming = Incoming(response)
+        self._incoming = Incoming(response, is_small=self._seconds is not None)
         return self._incoming
 
     def _skip(self, incoming: Incoming) -> bool:
@@ -199,6 +205,11 @@ class BlobReader:
         if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
             has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
             raise BrokenStageError(f"the source knows the blob {digest} but sends {has}: build it again")
+        if self._seconds is not None and time.monotonic() - self._began_at > self._seconds:
+            raise TruncatedError(
+                f"the source of {digest} is too slow: {self._offset} of {size} bytes in {self._seconds:.3g} s"
+                + (f": {error}" if error else "")
+            )
         if self._breaks >= _MOST_BREAKS:
             raise TruncatedError(
                 f"the source of {digest} breaks off at byte {self._offset} of {size}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from stagefleet.registry.answers import error_of
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.incoming import read_all
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import UNLEASHED, Leash, current_leash, under
 from stagefleet.registry.pauses import HostPauses, Patience, pause
 from stagefleet.registry.retry_after import span_text
 from stagefleet.registry.transport import Body, Transport
@@ -130,6 +131,11 @@ class Caller:
         return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
 
     def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
+        """Make attempts until one succeeds or there is no use in another, all under the call's leash."""
+        with under(call.leash):
+            return self._try(call, finish)
+
+    def _try(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
         failures, patience = 0, Patience.of(call.host, self.longest_wait_seconds)
         while True:
             self._await_host(call, patience)
@@ -187,7 +193,7 @@ class Caller:
 
     def pause(self, seconds: float, leash: Leash, cause: tuple[str, str] = ("", "")) -> None:
         """Wait, unless the leash ends it; `cause` as `StagefleetError.cause`, for whoever follows the run."""
-        pause(seconds, leash, *cause, sleep=self._sleep)
+        pause(seconds, current_leash(leash), *cause, sleep=self._sleep)
 
     def _authorized(self, call: Call) -> requests.Response:
         """Send it, and once or twice again with the login that it turns out to need.
@@ -244,12 +250,17 @@ class Caller:
         A login that was left out once stays out, also where the way leads back: others chose it.
         """
         url, own, is_own = call.url, self._origin_of(call), True
+        ends_at = math.inf
+        if call.body is None:  # so many hops may not take so many times as long
+            ends_at = (
+                time.monotonic() + self._http.connect_timeout_seconds + 2 * self._http.read_timeout_seconds
+            )
         for _ in range(_MOST_REDIRECTS):
             is_own = is_own and origin_of(url) == own
             headers = dict(call.headers)
             if authorization is not None and is_own:
                 headers["Authorization"] = authorization
-            response = self._send(call, url, headers)
+            response = self._send(call, url, headers, ends_at)
             location = response.headers.get("Location")
             if (
                 response.status_code not in _REDIRECTS
@@ -266,13 +277,16 @@ class Caller:
             repository=call.repository,
         )
 
-    def _send(self, call: Call, url: str, headers: Mapping[str, str]) -> requests.Response:
-        timeout = self._http.read_timeout_seconds
+    def _send(
+        self, call: Call, url: str, headers: Mapping[str, str], ends_at: float = math.inf
+    ) -> requests.Response:
         if call.is_write:
-            timeout = self._http.write_timeout_seconds
-            call.leash.require(self._http.connect_timeout_seconds + timeout)
+            # What the lease is asked for is all that the request has: connecting, sending and the answer.
+            seconds = self._http.connect_timeout_seconds + self._http.write_timeout_seconds
+            ends_at = min(ends_at, time.monotonic() + seconds)
+            call.leash.require(seconds)
         body = call.body() if callable(call.body) else call.body
-        return self._transport.send(call.method, url, headers, body, read_timeout_seconds=timeout)
+        return self._transport.send(call.method, url, headers, body, ends_at=ends_at)
 
     def _check_target(self, call: Call, url: str) -> None:
         """Refuse a redirect that leaves TLS behind, but to where plain HTTP is allowed anyway."""

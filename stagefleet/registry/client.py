@@ -21,7 +21,7 @@ from stagefleet.names import Digest, Reference, Repository, is_tag
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.calls import Call
 from stagefleet.registry.hosts import base_url
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest
 from stagefleet.registry.uploads import BlobApi
 
@@ -37,13 +37,14 @@ _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 class RegistryClient(BlobApi):
     """Speaks to registries: tags, manifests and blobs; see `Api` for what all its methods raise."""
 
-    def ping(self, host: str) -> None:
+    def ping(self, host: str, *, leash: Leash = UNLEASHED) -> None:
         """Ask a registry whether it is one, and takes the login ("Determining Support").
 
         Raises:
             NotFoundError: What answers there is no registry.
         """
-        call = Call("GET", host, f"{base_url(host, self._settings)}/v2/", host, host, frozenset({200}))
+        url = f"{base_url(host, self._settings)}/v2/"
+        call = Call("GET", host, url, host, host, frozenset({200}), leash=current_leash(leash))
         try:
             self._caller.read(call, SMALL_BYTES)
         except NotFoundError as error:
@@ -54,7 +55,7 @@ class RegistryClient(BlobApi):
                 status=404,
             ) from error
 
-    def tags(self, repository: Repository) -> Iterator[str]:
+    def tags(self, repository: Repository, *, leash: Leash = UNLEASHED) -> Iterator[str]:
         """The tags of a repository, through every page ("Listing Tags").
 
         Raises:
@@ -67,7 +68,7 @@ class RegistryClient(BlobApi):
                 break
             seen.add(url)
             response, content = self._ask(
-                "GET", repository, url, f"the tags of {repository}", limit_bytes=_TAGS_BYTES
+                "GET", repository, url, f"the tags of {repository}", limit_bytes=_TAGS_BYTES, leash=leash
             )
             document = _document(content, repository)
             tags = document.get("tags") or []
@@ -84,13 +85,13 @@ class RegistryClient(BlobApi):
             repository=str(repository),
         )
 
-    def head_manifest(self, reference: Reference) -> Descriptor:
+    def head_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Descriptor:
         """What a tag or digest names, in one HEAD ("Pulling manifests").
 
         Raises:
             NotFoundError: There is no such manifest.
         """
-        response, _ = self._ask_manifest("HEAD", reference)
+        response, _ = self._ask_manifest("HEAD", reference, leash=leash)
         media_type, size = (
             response.headers.get("Content-Type", ""),
             response.headers.get("Content-Length", ""),
@@ -98,11 +99,11 @@ class RegistryClient(BlobApi):
         try:
             digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
         except InvalidNameError:
-            manifest = self.fetch_manifest(reference)  # the header is optional
+            manifest = self.fetch_manifest(reference, leash=leash)  # the header is optional
             return Descriptor(manifest.media_type, manifest.digest, manifest.size)
         return Descriptor(media_type.partition(";")[0].strip(), digest, int(size) if size.isdecimal() else 0)
 
-    def fetch_manifest(self, reference: Reference) -> Manifest:
+    def fetch_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Manifest:
         """A manifest or index, byte for byte, its digest checked.
 
         Raises:
@@ -112,7 +113,7 @@ class RegistryClient(BlobApi):
             BrokenStageError: The registry knows it, but sends nothing.
         """
         for _ in range(2):
-            response, raw = self._ask_manifest("GET", reference)
+            response, raw = self._ask_manifest("GET", reference, leash=leash)
             if raw:
                 break
         else:

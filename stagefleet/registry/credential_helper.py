@@ -11,9 +11,11 @@ import os
 import re
 import signal
 import subprocess
+import time
 from contextlib import suppress
 
 from stagefleet.errors import CredentialsError
+from stagefleet.registry.leash import SLICE_SECONDS, current_leash
 
 __all__ = ["ask_helper"]
 
@@ -76,8 +78,8 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
         ) from None
     with process:
         try:
-            output, _ = process.communicate(address.encode(), timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
+            output = _answer(process, address, timeout_seconds)
+        except TimeoutError:
             raise CredentialsError(
                 f"the credential helper {program} did not answer in {timeout_seconds:g} s"
             ) from None
@@ -86,3 +88,20 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, output
+
+
+def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: float) -> bytes:
+    """What a helper writes; waited for under this thread's leash.
+
+    Raises:
+        TimeoutError: It takes too long.
+    """
+    leash, ends_at = current_leash(), time.monotonic() + timeout_seconds
+    question: bytes | None = address.encode()
+    while (left := ends_at - time.monotonic()) > 0:
+        try:
+            return process.communicate(question, timeout=min(left, SLICE_SECONDS))[0]
+        except subprocess.TimeoutExpired:
+            leash.check()
+            question = None  # the first call has it
+    raise TimeoutError

@@ -13,10 +13,13 @@ import urllib3
 
 from stagefleet.errors import RegistryUnreachableError
 from stagefleet.registry.adapter import CHUNK_BYTES
+from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.transport import reaching_host
 
-__all__ = ["Incoming", "read_all"]
+__all__ = ["SMALL_RATE", "Incoming", "read_all"]
 
+SMALL_RATE = 128 * 1024
+"""Bytes a second of a body that has to come as a whole: what it takes at most besides the time-out."""
 _PATIENCE_SECONDS = 60.0
 _LEAST_BYTES = 64 * 1024
 """What a body that goes on has to bring within `_PATIENCE_SECONDS`; less is as good as silence."""
@@ -27,14 +30,26 @@ class Incoming:
 
     Args:
         response: The answer.
+        is_small: Whether it has to be here as a whole in the time of one phase, and what its bytes take at
+            128 KiB a second; else each piece has that time.
         clock: A monotonic clock, in seconds.
 
     Attributes:
         was_cut_short: Whether the other side closed the connection in the middle of the body.
     """
 
-    def __init__(self, response: requests.Response, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        response: requests.Response,
+        *,
+        is_small: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._response = response
+        self._deadline: Deadline | None = getattr(response, "deadline", None)
+        self._is_small = is_small
+        if self._deadline is not None and is_small:
+            self._deadline.begin_body()
         self._clock = clock
         self._waited_seconds = 0.0
         self._came_bytes = 0
@@ -50,7 +65,9 @@ class Incoming:
         """
         raw: Any = self._response.raw
         asked_at = self._clock()
-        with reaching_host(self._response.url):
+        if self._deadline is not None and not self._is_small:
+            self._deadline.begin_body("a piece of its body")
+        with reaching_host(self._response.url), bounding(self._deadline):
             try:
                 piece: bytes = raw.read1(size)
             except urllib3.exceptions.ProtocolError as error:
@@ -58,6 +75,8 @@ class Incoming:
                 raise
         self._waited_seconds += self._clock() - asked_at
         self._came_bytes += len(piece)
+        if self._deadline is not None and self._is_small:
+            self._deadline.extend(len(piece) / SMALL_RATE)
         if self._waited_seconds > _PATIENCE_SECONDS:
             if piece and self._came_bytes < _LEAST_BYTES:
                 self._response.close()
@@ -77,7 +96,7 @@ def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
     Returns:
         The body, or None if it is larger than the limit; the connection is closed then.
     """
-    incoming, pieces, left = Incoming(response), [], limit_bytes
+    incoming, pieces, left = Incoming(response, is_small=True), [], limit_bytes
     while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # the end of the body gives the connection back
         left -= len(piece)
         if left < 0:

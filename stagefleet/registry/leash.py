@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from types import TracebackType
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 
-__all__ = ["UNLEASHED", "Leash", "UndoLeash", "WaitingLeash", "waiting"]
+__all__ = [
+    "SLICE_SECONDS",
+    "UNLEASHED",
+    "Leash",
+    "LeashedLock",
+    "UndoLeash",
+    "WaitingLeash",
+    "current_leash",
+    "under",
+    "waiting",
+    "with_current_leash",
+]
+
+SLICE_SECONDS = 0.5
+"""How long a wait goes on without a look at the leash; a cancelled item has to end within two seconds."""
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class Leash(Protocol):
     """Asked often by long work, so that it stops soon after it must."""
 
     def check(self) -> None:
-        """Return at once, or raise; costs no round trip. Called between chunks of a stream.
+        """Return at once, or raise; costs no round trip. Called between chunks of a stream, and in waits.
 
         Raises:
             LeaseLostError: The lease is over: somebody else may hold the item by now.
@@ -102,3 +123,53 @@ class UndoLeash:
             self._leash.require(seconds)
         except ItemCancelledError:
             return
+
+
+_CURRENT: ContextVar[Leash] = ContextVar("leash", default=UNLEASHED)
+
+
+@contextmanager
+def under(leash: Leash) -> Iterator[None]:
+    """Hold back by a leash whatever this thread asks of registries meanwhile without naming one.
+
+    Work on an item asks registries in a hundred places; that each of these waits ends with the item must not
+    hang on a parameter that one of them forgets.
+    """
+    token = _CURRENT.set(leash)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current_leash(named: Leash = UNLEASHED) -> Leash:
+    """Return the leash that was named, and where none was, the one that this thread works under."""
+    return _CURRENT.get() if named is UNLEASHED else named
+
+
+def with_current_leash(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Make a function that works in other threads under the leash of the thread that calls this."""
+    leash = _CURRENT.get()
+
+    def carried(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with under(leash):
+            return function(*args, **kwargs)
+
+    return carried
+
+
+class LeashedLock:
+    """A lock of this process that is waited for under the leash of the thread that waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        leash = current_leash()
+        while not self._lock.acquire(timeout=SLICE_SECONDS):
+            leash.check()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()

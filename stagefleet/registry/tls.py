@@ -12,6 +12,7 @@ from pathlib import Path
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from stagefleet.errors import SettingsError
+from stagefleet.registry.sockets import TlsSocket
 from stagefleet.settings import RegistrySettings
 
 __all__ = ["make_context"]
@@ -33,6 +34,7 @@ def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=registry.ca_file or _roots())
     except OSError as error:  # an ssl.SSLError is one
         raise _unusable(host, "ca_file", registry.ca_file, error) from error
+    context.sslsocket_class = TlsSocket
     if registry.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -6,6 +6,7 @@ once a host instead of at each request, which halves the CPU time of a request.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from stagefleet.errors import CertificateError, RegistryUnreachableError
 from stagefleet.registry.adapter import Adapter
+from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.hosts import is_loopback, settings_of
+from stagefleet.registry.leash import SLICE_SECONDS, current_leash
 from stagefleet.registry.tls import make_context
 from stagefleet.settings import Settings
 
@@ -75,15 +78,33 @@ class Transport:
         headers: Mapping[str, str],
         body: bytes | Body | None = None,
         *,
-        read_timeout_seconds: float | None = None,
+        ends_at: float = math.inf,
     ) -> requests.Response:
         """Send one request; the answer's body is still to be read, and the response to be closed.
 
+        Args:
+            method: The HTTP method.
+            url: The whole URL.
+            headers: What else stands in the request's header.
+            body: What is sent.
+            ends_at: When the answer's header has to be there at the latest, on the monotonic clock. No phase
+                of the request outlasts its time-out in any case.
+
         Raises:
-            RegistryUnreachableError: The connection failed, broke or stayed silent.
+            RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
             CertificateError: The other side's certificate is not to be trusted.
+            LeaseLostError: The leash that this thread works under says so, during any wait.
+            ItemCancelledError: As above.
         """
         http = self._settings.http
+        deadline = Deadline(
+            urlsplit(url).netloc,
+            connect_seconds=http.connect_timeout_seconds,
+            phase_seconds=http.read_timeout_seconds,
+            ends_at=ends_at,
+            leash=current_leash(),
+        )
+        deadline.is_streamed = not isinstance(body, bytes | None)
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 asks for
         request.headers = CaseInsensitiveDict(headers)
@@ -92,11 +113,11 @@ class Transport:
             request.headers["Content-Length"] = str(len(body or b""))
         request.hooks = default_hooks()
         route = self._route(url)
-        with reaching_host(url, route.proxies):
+        with reaching_host(url, route.proxies), bounding(deadline):
             return route.adapter.send(
                 request,
                 stream=True,
-                timeout=(http.connect_timeout_seconds, read_timeout_seconds or http.read_timeout_seconds),
+                timeout=SLICE_SECONDS,  # what the sockets are set to anyway: the deadline bounds them
                 proxies=route.proxies,
             )
 
@@ -119,7 +140,7 @@ class Transport:
             self._routes.pop(next(iter(self._routes))).adapter.close()
         # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
         proxies = {} if is_loopback(host) else get_environ_proxies(origin)
-        adapter = Adapter(origin, context, self._settings.http.read_timeout_seconds)
+        adapter = Adapter(origin, context)
         route = self._routes[origin] = _Route(adapter, proxies)
         return route
 

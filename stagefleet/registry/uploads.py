@@ -24,7 +24,8 @@ from stagefleet.registry.blobs import BlobReader
 from stagefleet.registry.calls import backoff_seconds
 from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.incoming import SMALL_RATE
+from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.manifests import Descriptor
 from stagefleet.registry.pauses import Patience
 from stagefleet.registry.transport import Body
@@ -58,7 +59,12 @@ class BlobApi(Api):
         self._unmountable: set[tuple[Repository, Repository]] = set()
 
     def fetch_blob(
-        self, repository: Repository, descriptor: Descriptor, *, limit_bytes: int = _BLOB_BYTES
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        *,
+        limit_bytes: int = _BLOB_BYTES,
+        leash: Leash = UNLEASHED,
     ) -> bytes:
         """A small blob, its size and digest checked.
 
@@ -73,7 +79,8 @@ class BlobApi(Api):
                 f"{descriptor.digest} of {repository} has {descriptor.size} bytes, "
                 f"and at most {limit_bytes} are read at once"
             )
-        with self._reader(repository, descriptor, UNLEASHED) as reader:
+        seconds = self._settings.http.read_timeout_seconds + descriptor.size / SMALL_RATE
+        with self._reader(repository, descriptor, leash, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
     def check_blob(self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED) -> None:
@@ -83,7 +90,12 @@ class BlobApi(Api):
                 pass
 
     def begin_upload(
-        self, repository: Repository, digest: Digest, *, mount_from: Repository | None
+        self,
+        repository: Repository,
+        digest: Digest,
+        *,
+        mount_from: Repository | None,
+        leash: Leash = UNLEASHED,
     ) -> Upload | None:
         """Begin the upload of a blob, or mount it ("Mounting a blob from another repository").
 
@@ -92,6 +104,7 @@ class BlobApi(Api):
             digest: Which.
             mount_from: A repository of the same registry that may have it; `repository` itself asks whether
                 it is there, in the same request.
+            leash: Ends the waits.
 
         Returns:
             The upload, or None if the repository has the blob now.
@@ -107,22 +120,22 @@ class BlobApi(Api):
         subject = f"blob {digest} of {repository}"
         try:
             response, _ = self._ask(
-                "POST", repository, url, subject, scopes=scopes, hoped=frozenset({201, 202})
+                "POST", repository, url, subject, scopes=scopes, hoped=frozenset({201, 202}), leash=leash
             )
         except (CredentialsError, RegistryError) as error:
             if mount_from is None or mount_from == repository or not _is_refusal(error):
                 raise
             # No pull on the other repository: some registries refuse instead of starting an upload.
-            upload = self.begin_upload(repository, digest, mount_from=None)
+            upload = self.begin_upload(repository, digest, mount_from=None, leash=leash)
             self._unmountable.add((mount_from, repository))
             return upload
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
             return None
         return Upload(repository, digest, self._location(response, repository, url))
 
-    def upload_bytes(self, upload: Upload, content: bytes) -> None:
+    def upload_bytes(self, upload: Upload, content: bytes, *, leash: Leash = UNLEASHED) -> None:
         """Send the content of a small blob; where that fails, by an upload begun anew."""
-        self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content), UNLEASHED)
+        self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content, leash), leash)
 
     def copy_blob(
         self,
@@ -153,7 +166,7 @@ class BlobApi(Api):
             DigestMismatchError: It is not what its descriptor says.
             TruncatedError: The source broke off, as often as it was asked.
         """
-        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
+        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, leash=leash)
         if upload is None:
             return 0
         self._deliver(
@@ -192,7 +205,7 @@ class BlobApi(Api):
                 cause = error.cause
             self._caller.pause(asked + backoff_seconds(http, failures), leash, cause)
             failures += 1
-            fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None)
+            fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None, leash=leash)
             if fresh is None:
                 return None
             upload = fresh
@@ -213,7 +226,7 @@ class BlobApi(Api):
             return readers[-1]
 
         try:
-            self._send_blob(upload, opened)
+            self._send_blob(upload, opened, leash)
         except StagefleetError as error:
             if any(reader.error is error for reader in readers):
                 raise _SourceError(error) from None
@@ -222,7 +235,7 @@ class BlobApi(Api):
             for reader in readers:
                 reader.close()
 
-    def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body]) -> None:
+    def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body], leash: Leash) -> None:
         separator = "&" if urlsplit(upload.url).query else "?"
         url = f"{upload.url}{separator}{urlencode({'digest': str(upload.digest)}, safe=':')}"
         self._ask(
@@ -235,6 +248,7 @@ class BlobApi(Api):
             headers={"Content-Type": "application/octet-stream"},
             body=body,
             retries=False,
+            leash=leash,
         )
 
     def _reader(
@@ -243,8 +257,10 @@ class BlobApi(Api):
         descriptor: Descriptor,
         leash: Leash,
         on_bytes: Callable[[int], None] | None = None,
+        *,
+        seconds: float | None = None,
     ) -> BlobReader:
-        url = self._url(repository, f"blobs/{descriptor.digest}")
+        url, leash = self._url(repository, f"blobs/{descriptor.digest}"), current_leash(leash)
 
         def open_blob(offset: int) -> requests.Response:
             return self._open(
@@ -260,7 +276,7 @@ class BlobApi(Api):
         def pause(breaks: int) -> None:
             self._caller.pause(backoff_seconds(self._settings.http, breaks - 1), leash)
 
-        return BlobReader(open_blob, descriptor, leash=leash, pause=pause, on_bytes=on_bytes)
+        return BlobReader(open_blob, descriptor, leash=leash, pause=pause, seconds=seconds, on_bytes=on_bytes)
 
     def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
         location = response.headers.get("Location")

@@ -115,7 +115,7 @@ class FakeRegistries(RegistryClient):
 
     # The client's methods
 
-    def tags(self, repository):
+    def tags(self, repository, *, leash=UNLEASHED):
         self.reads.append(("tags", str(repository)))
         if repository not in self.shelves:
             raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
@@ -128,12 +128,12 @@ class FakeRegistries(RegistryClient):
             raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
         return shelf.manifests[digest]
 
-    def head_manifest(self, reference):
+    def head_manifest(self, reference, *, leash=UNLEASHED):
         self.reads.append(("head", reference.identifier))
         found = self._found(reference)
         return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
 
-    def fetch_manifest(self, reference):
+    def fetch_manifest(self, reference, *, leash=UNLEASHED):
         self.reads.append(("get", reference.identifier))
         return self._found(reference)
 
@@ -169,7 +169,7 @@ class FakeRegistries(RegistryClient):
             shelf.tags = {tag: digest for tag, digest in shelf.tags.items() if digest != manifest.digest}
         self._written("delete", reference.identifier)
 
-    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20):
+    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, leash=UNLEASHED):
         self.reads.append(("blob", str(descriptor.digest)))
         assert descriptor.size <= limit_bytes, "the client reads no more at once"
         try:
@@ -177,7 +177,7 @@ class FakeRegistries(RegistryClient):
         except KeyError:
             raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
 
-    def begin_upload(self, repository, digest, *, mount_from):
+    def begin_upload(self, repository, digest, *, mount_from, leash=UNLEASHED):
         shelf = self.shelf(repository)
         if mount_from is not None and digest in self.stale:
             return None
@@ -186,7 +186,7 @@ class FakeRegistries(RegistryClient):
             return None
         return shelf, digest
 
-    def upload_bytes(self, upload, content):
+    def upload_bytes(self, upload, content, *, leash=UNLEASHED):
         shelf, digest = upload
         shelf.blobs[digest] = content
         self._written("upload", str(digest))
@@ -216,7 +216,7 @@ class World:
     def stage(self, number):
         return StageId(f"{number:056x}", 1700000000000 + number)
 
-    def tags(self, repository):
+    def tags(self, repository, *, leash=UNLEASHED):
         return set(self.registries.shelf(repository).tags)
 
     def copy(self, stage_id, *, run="r", **options):

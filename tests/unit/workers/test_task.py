@@ -18,6 +18,7 @@ from stagefleet.errors import (
     StorageStateChangedError,
 )
 from stagefleet.manager import Produced
+from stagefleet.registry.leash import UNLEASHED, current_leash
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.model import Order, Outcome
 from stagefleet.settings import RunSettings, Settings
@@ -65,6 +66,20 @@ def failing(error: Exception) -> Callable[[Job], Produced]:
         raise error
 
     return operation
+
+
+def test_what_an_operation_asks_is_under_its_lease(fleet):
+    """R26: every request of an item is held back by its lease, named or not; what comes after is not."""
+    seen: list[Any] = []
+    fleet.submit("a")
+
+    def operation(job: Job) -> Produced:
+        seen.append((current_leash(), job.leash))
+        return Produced()
+
+    fleet.deliver(operation)
+    assert seen[0][0] is seen[0][1]
+    assert UNLEASHED is current_leash()
 
 
 def test_an_operation_sees_its_item_its_options_and_what_is_asked_for(fleet):

@@ -1,0 +1,164 @@
+"""Sockets that obey the deadline of the request under way, and the leash of the item that it is for.
+
+The time-out of an ordinary socket is for one call: a server that sends a byte now and then is waited for
+without end, and who waits for a minute hears nothing of a cancelled item meanwhile.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import queue
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from stagefleet.registry.deadline import Deadline, current_deadline
+
+__all__ = ["PlainSocket", "TlsSocket", "open_socket"]
+
+_SENT_BYTES = 128 * 1024  # at once: a TLS write that was cut short has to be repeated as it was
+
+_Result = TypeVar("_Result")
+_Address = tuple[Any, Any, int, str, Any]
+
+
+class _Bounded:
+    """What both kinds of sockets do under a deadline; to be put in front of the kind."""
+
+    def _wait(self: Any, operation: Callable[..., _Result], *arguments: Any) -> _Result:
+        deadline = current_deadline()
+        if deadline is None:
+            return operation(*arguments)
+        while True:
+            seconds = deadline.slice_seconds()
+            if self.gettimeout() != seconds:
+                self.settimeout(seconds)
+            try:
+                return operation(*arguments)
+            except TimeoutError as error:
+                if error.errno is not None:  # the kernel's word, not our slice's end
+                    raise
+
+    def recv_into(self: Any, *arguments: Any) -> int:
+        """Receive, as `socket.recv_into`."""
+        received: int = self._wait(super().recv_into, *arguments)  # type: ignore[misc]  # the kind of socket has it
+        return received
+
+    def recv(self: Any, *arguments: Any) -> bytes:
+        """Receive, as `socket.recv`."""
+        received: bytes = self._wait(super().recv, *arguments)  # type: ignore[misc]  # the kind of socket has it
+        return received
+
+    def sendall(self: Any, data: Any, flags: int = 0) -> None:
+        """Send all of it, as `socket.sendall`."""
+        send = super().send  # type: ignore[misc]  # the kind of socket has it
+        with memoryview(data) as whole, whole.cast("B") as left:
+            sent = 0
+            while sent < len(left):
+                sent += self._wait(send, left[sent : sent + _SENT_BYTES], flags)
+
+
+class PlainSocket(_Bounded, socket.socket):
+    """A TCP connection."""
+
+
+class TlsSocket(_Bounded, ssl.SSLSocket):
+    """A TLS connection; made by a context that has it as `sslsocket_class`."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the ssl module's signature
+        """Shake hands, as `SSLSocket.do_handshake`; one that was interrupted goes on where it was."""
+        try:
+            self._wait(super().do_handshake, block)
+        except BaseException:
+            self.close()  # who makes it closes it after the ssl module's own errors alone
+            raise
+
+
+def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> socket.socket:
+    """Connect to a host under the deadline of the request under way, by whichever address answers.
+
+    Args:
+        host: A name or an IP address, without brackets.
+        port: The port.
+        options: Arguments for `setsockopt`.
+
+    Raises:
+        OSError: No address answers, or in time.
+        UnicodeError: The name cannot be one.
+    """
+    deadline = current_deadline()
+    assert deadline is not None  # the transport sets one for each request
+    addresses = _resolve(host, port, deadline)
+    failure = OSError("getaddrinfo returns an empty list")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        share_seconds = deadline.left_seconds() / (len(addresses) - number)
+        sock = PlainSocket(family, kind, protocol)
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            _connect(sock, address, deadline, share_seconds)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+def _resolve(host: str, port: int, deadline: Deadline) -> list[_Address]:
+    """Ask for a host's addresses, in a thread of its own: the resolver has no time-out that can be set."""
+    if _is_address(host):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    answers: queue.SimpleQueue[list[_Address] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    while True:
+        try:
+            answer = answers.get(timeout=deadline.slice_seconds())
+        except queue.Empty:
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _connect(sock: socket.socket, address: Any, deadline: Deadline, seconds: float) -> None:
+    """Connect within so many seconds, a slice at a time."""
+    ends_with = deadline.left_seconds() - seconds
+    sock.settimeout(min(deadline.slice_seconds(), max(seconds, 0.001)))
+    try:
+        sock.connect(address)
+    except TimeoutError as error:
+        if error.errno is not None:
+            raise
+    else:
+        return
+    waiting = select.poll()
+    waiting.register(sock, select.POLLOUT)
+    while not waiting.poll(1000 * min(deadline.slice_seconds(), max(deadline.left_seconds() - ends_with, 0))):
+        if deadline.left_seconds() <= ends_with:
+            raise TimeoutError("timed out")
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
