@@ -10,6 +10,7 @@ from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.dispatch import host_queue, queue_of
 from stagefleet.runs.ledger import Attendance
 from stagefleet.runs.model import Order, Run
+from stagefleet.runs.versions import own_version
 from stagefleet.settings import RunSettings
 
 __all__ = ["Vigil", "queues_of_order"]
@@ -65,6 +66,7 @@ class Vigil:
         self._alone_since = self._looked_at = clock()
         self._said_at: float | None = None
         self._standing: tuple[int, ...] = ()
+        self._foreign: set[str] = set()
 
     def move(self) -> None:
         """Note that the run has an outcome: somebody works on it."""
@@ -91,8 +93,8 @@ class Vigil:
                 self._say(self._notice())
         elif now - self._said_at >= self._limit_seconds - self._notice_seconds:
             raise NoWorkerError(
-                f"no worker has listened to {self._named()} for {alone_seconds:.0f} s, "
-                f"so the run is cancelled: {self._advice}"
+                f"no worker{self._of_this_version()} has listened to {self._named()} for "
+                f"{alone_seconds:.0f} s, so the run is cancelled: {self._advice}"
             )
 
     def _begin_anew(self, now: float) -> None:
@@ -113,7 +115,9 @@ class Vigil:
         except RedisUnreachableError:
             # Nobody can be seen, so nobody is missed; who reads the outcomes decides how long is too long.
             return True
-        return any(queue in worker.queues for worker in workers for queue in self._queues)
+        listening = [worker for worker in workers if not set(self._queues).isdisjoint(worker.queues)]
+        self._foreign = {str(worker.version) for worker in listening if not worker.version.is_compatible}
+        return any(worker.version.is_compatible for worker in listening)
 
     def _named(self) -> str:
         shown = ", ".join(map(repr, self._queues[:_NAMED]))
@@ -125,4 +129,12 @@ class Vigil:
         if self._starts_worker:
             return "the worker that this command has started is not ready yet"
         end = "" if math.isinf(self._limit_seconds) else f" (giving up after {self._limit_seconds:.0f} s)"
-        return f"no worker listens to {self._named()}: {self._advice}{end}"
+        return f"no worker{self._of_this_version()} listens to {self._named()}: {self._advice}{end}"
+
+    def _of_this_version(self) -> str:
+        """Name the versions, where workers listen that this release cannot work with."""
+        if not self._foreign:
+            return ""
+        return (
+            f" that {own_version()} can work with (there are workers of {', '.join(sorted(self._foreign))})"
+        )

@@ -5,6 +5,7 @@ import pytest
 from stagefleet.client.vigil import Vigil, queues_of_order
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.model import Order, Run, RunState, WorkerInfo
+from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings
 
 ORDER = Order(operation="copy_stage")
@@ -179,3 +180,15 @@ def test_a_command_that_started_its_own_worker_says_so_and_waits_longer():
     assert [(10, "the worker that this command has started is not ready yet")] == watch.said
     with pytest.raises(NoWorkerError):
         watch.look_until(300)
+
+
+@pytest.mark.parametrize("version", [WriterVersion(), WriterVersion("9.9.9", "9.0")])
+def test_workers_that_cannot_be_worked_with_are_no_help_and_named(watch, version):
+    """O-A2: a worker that knows no version, or another major one, is told and does not count."""
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("copy",), version=version)]
+    watch.look_until(59)
+    ((_, notice),) = watch.said
+    assert str(version) in notice
+    assert str(own_version()) in notice
+    with pytest.raises(NoWorkerError, match="can work with"):
+        watch.look_until(60)
