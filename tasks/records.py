@@ -80,12 +80,19 @@ def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
 
 
 def delete_rejected_stage(manager: StageManager, job: Job) -> Produced:
-    """Delete the rejected stage that `job.item` names, then the record that rejects it."""
+    """Delete the rejected stage that `job.item` names, then the record that rejects it.
+
+    With the option `unfinished` also one whose record only a deletion has left.
+    """
     return _delete(
         manager,
         job,
         RecordId.of(RecordKind.REJECTED_STAGE, job.item),
-        partial(manager.records.delete_rejected_stage, stage_id=StageId.parse(job.item)),
+        partial(
+            manager.records.delete_rejected_stage,
+            stage_id=StageId.parse(job.item),
+            unfinished=job.options.get("unfinished", False),
+        ),
         lambda item: (item, StageId.parse(item).rejected_tag),
     )
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from stagefleet.errors import NotFoundError, RegistryError, SharedDigestError
+from stagefleet.errors import NotFoundError, RegistryError, RegistryUnavailableError, SharedDigestError
 from stagefleet.manager.deletion_way import (
     DeletionWay,
+    Trial,
     delete_manifest,
     find_way,
     forget_way,
@@ -70,13 +71,13 @@ class TagDeletion:
         """
         reference = self._repository.tagged(tag)
         try:
-            way = find_way(self._client, self._book, reference, leash=self._leash)
+            found = find_way(self._client, self._book, reference, leash=self._leash)
         except NotFoundError:
-            way = DeletionWay.DIGEST  # it is gone; what a crash left of its deletion may not be
-        if way is DeletionWay.TAG:
+            found = Trial(DeletionWay.DIGEST)  # it is gone; what a crash left of its deletion may not be
+        if found.way is DeletionWay.TAG:
             self._delete_tag(reference)
         else:
-            self._delete_digest(tag, reference)
+            self._delete_digest(tag, reference, found)
         return Produced()
 
     def _delete_tag(self, reference: Reference) -> None:
@@ -87,7 +88,7 @@ class TagDeletion:
                 forget_way(self._book, self._repository)
             raise
 
-    def _delete_digest(self, tag: str, reference: Reference) -> None:
+    def _delete_digest(self, tag: str, reference: Reference, trial: Trial) -> None:
         displacement = Displacement(self._client, self._repository, tag, leash=self._leash)
         try:
             there = self._client.head_manifest(reference)
@@ -102,14 +103,15 @@ class TagDeletion:
             displacement.withdraw()
             self._delete_members(members, tag)
             return
+        if trial.left:  # a rejection would stay as well
+            raise _shared(reference, staying, trial.refusal, passes=trial.passes)
         try:
             placeholder = displacement.begin()
         except RegistryError as error:
             if error.status not in _CLIENT_ERRORS or error.retryable:
                 raise
-            displacement.withdraw()
-            raise _shared(reference, staying) from error
-        displacement.finish(placeholder)
+            raise _shared(reference, staying, str(error)) from error
+        displacement.finish(placeholder, there.digest)
 
     def _delete_members(self, members: Iterable[Digest], tag: str) -> None:
         """Delete what only an index used that is gone now.
@@ -132,10 +134,15 @@ class TagDeletion:
         return True
 
 
-def _shared(reference: Reference, staying: list[str]) -> SharedDigestError:
+def _shared(
+    reference: Reference, staying: list[str], refusal: str, *, passes: bool = False
+) -> SharedDigestError | RegistryUnavailableError:
     shown = ", ".join(staying[:_SHOWN_TAGS])
     more = f" and {len(staying) - _SHOWN_TAGS} more" if len(staying) > _SHOWN_TAGS else ""
-    return SharedDigestError(
+    what = (
         f"{reference} shares its digest with {shown}{more}, and the registry lets it neither be deleted "
-        "alone nor be moved aside: delete those too, or let this login push"
+        f"alone nor be moved aside ({refusal})"
     )
+    if passes:
+        return RegistryUnavailableError(what, method="DELETE", repository=str(reference.repository))
+    return SharedDigestError(f"{what}: delete those too, or let this login push and delete")

@@ -11,9 +11,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from stagefleet.errors import (
@@ -66,11 +66,16 @@ class Trial:
 
     Attributes:
         way: What a deletion takes.
-        left: The tags of trials that cannot be removed.
+        left: The tags of trials that cannot be removed. Where there are some, nothing is to be added that has
+            to be removed again.
+        refusal: How the registry refuses to remove them.
+        passes: Whether that may pass by itself.
     """
 
     way: DeletionWay
     left: tuple[str, ...] = ()
+    refusal: str = ""
+    passes: bool = False
 
 
 def delete_manifest(client: RegistryClient, reference: Reference, *, leash: Leash) -> bool:
@@ -93,13 +98,13 @@ def delete_manifest(client: RegistryClient, reference: Reference, *, leash: Leas
     return True
 
 
-def words_on_probe_tags(repository: Repository | str, tags: Sequence[str]) -> str:
-    """Say in one line which tags of ours stay in a repository."""
+def words_on_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
+    """Say in one line which tags of ours stay in a repository, and why."""
     shown = ", ".join(tags[:_SHOWN_TAGS])
     more = f" and {len(tags) - _SHOWN_TAGS:,} more" if len(tags) > _SHOWN_TAGS else ""
     return (
-        f"{repository} keeps {shown}{more}, on which was tried how it deletes: it does not let them go. "
-        "No others are added; allow their deletion there, or remove them by hand"
+        f"{repository} keeps {shown}{more}, on which was tried how it deletes ({refusal}); no others are "
+        "added: allow their deletion there, or remove them by hand"
     )
 
 
@@ -131,8 +136,8 @@ class DeletionProbe:
         unused = Digest("sha256", hashlib.sha256(secrets.token_bytes(32)).hexdigest())
         delete_manifest(self._client, Reference.of(self._repository, unused), leash=self._leash)
         left = self._remove_left()
-        if left:  # ours would stay as well; what was tried on these is known: they cannot be deleted by tag
-            return Trial(DeletionWay.DIGEST, self._told(left))
+        if left.left:  # others would stay as well; these cannot be deleted by tag
+            return left
         token = secrets.token_hex(8)
         name = f"{_PREFIX}{int(time.time()):010}-{token}"
         tags = [self._repository.tagged(f"{name}-{letter}") for letter in "ab"]
@@ -140,10 +145,12 @@ class DeletionProbe:
         digest = Manifest.of(image.manifest).digest
         try:
             way = self._try(image, digest, *tags)
-        except Exception:
-            self._told(self._remove(digest, tags))
+        except Exception as error:
+            trial = self._remove(digest, tags)
+            if trial.left and isinstance(error, RegistryError):
+                return trial  # to be remembered: the next attempt adds no others
             raise
-        return Trial(way, self._told(self._remove(digest, tags)))
+        return replace(self._remove(digest, tags), way=way)
 
     def _see_repository(self) -> None:
         try:
@@ -178,18 +185,13 @@ class DeletionProbe:
 
     # Clearing away
 
-    def _remove_left(self) -> list[str]:
-        """Remove what other trials left.
-
-        Returns:
-            The tags that stay.
-        """
-        stay: list[str] = []
+    def _remove_left(self) -> Trial:
+        """Remove what other trials left, up to the first that stays."""
         for digest, tags in self._find_left().items():
-            stay += self._remove(digest, tags)
-            if stay:
-                break  # the others would not go either
-        return stay
+            tried = self._remove(digest, tags)
+            if tried.left:
+                return tried  # the others would not go either
+        return Trial(DeletionWay.DIGEST)
 
     def _find_left(self) -> dict[Digest, list[Reference]]:
         """Find the tags of trials that nobody is at any more, by the image that they name."""
@@ -203,7 +205,7 @@ class DeletionProbe:
             reference = self._repository.tagged(tag)
             with suppress(RegistryError):  # what cannot be read cannot be told from somebody else's
                 image = read_labels(self._client, reference)
-                if image is not None and _LABEL in image.labels:
+                if image is not None and image.digest is not None and _LABEL in image.labels:
                     images.setdefault(image.digest, []).append(reference)
         return images
 
@@ -213,41 +215,30 @@ class DeletionProbe:
         except RegistryError:
             return set()  # some do not list; they can delete all the same
 
-    def _remove(self, image: Digest, tags: Sequence[Reference]) -> list[str]:
-        """Remove an image of a trial with its tags, by digest, else tag by tag.
-
-        Returns:
-            The tags that stay.
-        """
+    def _remove(self, image: Digest, tags: Sequence[Reference]) -> Trial:
+        """Remove an image of a trial with its tags, by digest, else tag by tag; warn of what stays."""
         leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else has it: no lease is needed
         whole = Reference.of(self._repository, image)
+        refusal: StagefleetError | None = None
         with under(leash):  # also the looks: the item's own leash may be why this is taken back
-            try:
-                if delete_manifest(self._client, whole, leash=leash):
-                    return []
-            except StagefleetError as error:
-                _LOGGER.debug("%s is not deleted: %s", whole, error)
-            return [tag.identifier for tag in tags if not self._is_removed(tag, leash)]
-
-    def _is_removed(self, tag: Reference, leash: Leash) -> bool:
-        try:
-            delete_manifest(self._client, tag, leash=leash)
-        except StagefleetError:
-            return self._is_gone(tag)
-        return True
+            for reference in (whole, *tags):
+                try:
+                    if delete_manifest(self._client, reference, leash=leash) and reference == whole:
+                        break
+                except StagefleetError as error:
+                    refusal = refusal or error
+            if refusal is None:
+                return Trial(DeletionWay.DIGEST)
+            left = tuple(tag.identifier for tag in tags if not self._is_gone(tag))
+        if left:
+            _LOGGER.warning("%s", words_on_probe_tags(self._repository, left, str(refusal)))
+        return Trial(DeletionWay.DIGEST, left, str(refusal), refusal.retryable)
 
     def _is_gone(self, tag: Reference) -> bool:
         try:
             return self._look(tag) is None
         except StagefleetError:
             return False  # nobody knows: better named once too often
-
-    def _told(self, left: Iterable[str]) -> tuple[str, ...]:
-        """Warn of tags that stay."""
-        tags = tuple(left)
-        if tags:
-            _LOGGER.warning("%s", words_on_probe_tags(self._repository, tags))
-        return tags
 
 
 def _seconds_under_way(tag: str) -> float:

@@ -1,22 +1,49 @@
 """Take a tag away from a digest that stays: move it to a placeholder, and delete that.
 
 The order matters. While a stage's tag leads to the placeholder, a rejection keeps builders from taking it for
-the stage; so the rejection comes first and goes last. Each step can be repeated, and what a crash leaves is
-finished by the next attempt, which sees how far the last one came.
+the stage; so the rejection comes first and goes last. Each step can be repeated. An attempt that ends early
+leaves the tag where it was or gone; what a killed one leaves is finished by the next, which sees how far it
+came (see `manager.unfinished_deletions`).
 """
 
 from __future__ import annotations
 
-from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
-from stagefleet.manager.deletion_way import delete_manifest
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stagefleet.errors import (
+    ContentError,
+    ItemCancelledError,
+    LeaseLostError,
+    LockLostError,
+    NotFoundError,
+    RegistryError,
+    StagefleetError,
+)
+from stagefleet.manager.deletion_probe import delete_manifest
+from stagefleet.manager.mishaps import warned
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records import DELETION_LABEL, make_placeholder, make_rejection
+from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.storages.description import describe_image
+from stagefleet.registry.leash import Leash, UndoLeash, under
+from stagefleet.storages.record_labels import read_labels
 from stagefleet.storages.record_writer import put_record
 
-__all__ = ["Displacement"]
+__all__ = ["Displacement", "withdraw_deletion"]
+
+_UNDO_SECONDS = 10.0
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What a tag names."""
+
+    digest: Digest
+    is_placeholder: bool
 
 
 class Displacement:
@@ -40,19 +67,70 @@ class Displacement:
     def begin(self) -> Digest:
         """Reject the stage if the tag is that of one, then move the tag to a new placeholder.
 
+        What fails leaves the tag where it was, and no rejection.
+
         Returns:
             The placeholder's digest.
+
+        Raises:
+            RegistryError: The registry refuses one of the two.
         """
-        if self._rejection is not None:
-            self._reject(self._rejection)
         placeholder = Manifest.of(make_placeholder())
-        self._client.put_manifest(self._tag, placeholder, leash=self._leash)
+        try:
+            if self._rejection is not None:
+                self._reject(self._rejection)
+            self._client.put_manifest(self._tag, placeholder, leash=self._leash)
+        except (LeaseLostError, LockLostError):
+            raise  # somebody else may be at it by now
+        except StagefleetError:
+            if not self._has_moved(placeholder.digest):
+                raise
         return placeholder.digest
 
-    def finish(self, placeholder: Digest) -> None:
-        """Delete the placeholder, and with it the tag; then withdraw the rejection."""
-        delete_manifest(self._client, Reference.of(self._repository, placeholder), leash=self._leash)
-        self.withdraw()
+    def finish(self, placeholder: Digest, content: Digest | None = None) -> None:
+        """Delete the placeholder, and with it the tag; then withdraw the rejection.
+
+        A cancelled item is finished all the same: that takes a few requests. Where the registry refuses, the
+        tag is put back.
+
+        Args:
+            placeholder: Its digest.
+            content: What the tag named before; None if that is not known.
+        """
+        try:
+            self._delete(placeholder, self._leash)
+            self.withdraw()
+        except ItemCancelledError:
+            with self._undoing(f"{self._tag} is half deleted") as leash:
+                self._delete(placeholder, leash)
+                self._withdraw(leash)
+            raise
+        except RegistryError:
+            if content is not None:
+                self._put_back(placeholder, content)
+            raise
+
+    def resume(self, *, is_left: bool) -> bool:
+        """Go on with a displacement that somebody may have left half done.
+
+        Args:
+            is_left: Whether somebody has; else one that has not moved the tag yet is left alone.
+
+        Returns:
+            Whether nothing of it is left.
+        """
+        there = self._look()
+        if there is not None and there.is_placeholder:
+            self.finish(there.digest)
+        elif there is None or is_left:
+            self.withdraw()
+        else:
+            return False
+        return True
+
+    def withdraw(self) -> None:
+        """Remove the rejection if it was made for the deletion alone; others' stay."""
+        self._withdraw(self._leash)
 
     def _reject(self, rejection: Reference) -> None:
         try:
@@ -61,17 +139,63 @@ class Displacement:
             record = make_rejection(self._repository.name, while_deleting=True)
             put_record(self._client, rejection, record, leash=self._leash)
 
-    def withdraw(self) -> None:
-        """Remove the rejection if it was made for the deletion alone; others' stay."""
+    def _has_moved(self, placeholder: Digest) -> bool:
+        """Look where the tag is after an error; the rejection goes if the tag was not moved."""
+        with self._undoing(f"{self._tag} may be rejected, though it is not deleted") as leash:
+            there = self._look()
+            if there is not None and there.digest == placeholder:
+                return True  # the answer alone was lost
+            if there is None or not there.is_placeholder:
+                self._withdraw(leash)
+        return False
+
+    def _put_back(self, placeholder: Digest, content: Digest) -> None:
+        """Let the tag name again what it named before, after a deletion that the registry refused."""
+        with self._undoing(f"{self._tag} is moved aside, and not deleted") as leash:
+            there = self._look()
+            if there is None or there.digest != placeholder:
+                return  # it did take effect, or somebody else came
+            before = self._client.fetch_manifest(Reference.of(self._repository, content))
+            self._client.put_manifest(self._tag, before, leash=leash)
+            self._withdraw(leash)
+
+    def _withdraw(self, leash: Leash) -> None:
         if self._rejection is None:
             return
+        record = read_labels(self._client, self._rejection)
+        if record is not None and record.digest is not None and DELETION_LABEL in record.labels:
+            self._delete(record.digest, leash)
+
+    @contextmanager
+    def _undoing(self, what: str) -> Iterator[Leash]:
+        """Take back what was begun, as far as that goes: the error that made it necessary is told anyway."""
+        leash = UndoLeash(self._leash, seconds=_UNDO_SECONDS)
         try:
-            record = self._client.fetch_manifest(self._rejection)
-            if record.config is None or record.is_index:
-                return
-            config = self._client.fetch_blob(self._repository, record.config)
-            labels = describe_image(self._rejection, record, config).labels
-        except (NotFoundError, BrokenStageError, UnsupportedManifestError):
-            return  # none, or none of ours
-        if DELETION_LABEL in labels:
-            delete_manifest(self._client, Reference.of(self._repository, record.digest), leash=self._leash)
+            with under(leash):  # also the looks: the item's own leash may be why it is taken back
+                yield leash
+        except StagefleetError as error:
+            _LOGGER.warning("%s: %s", what, error)
+
+    def _look(self) -> _There | None:
+        try:
+            found = self._client.fetch_manifest(self._tag)
+        except NotFoundError:
+            return None
+        except ContentError:  # what it is, nobody can read: no placeholder of ours
+            return _There(self._client.head_manifest(self._tag).digest, is_placeholder=False)
+        return _There(found.digest, is_placeholder(found.annotations))
+
+    def _delete(self, digest: Digest, leash: Leash) -> None:
+        delete_manifest(self._client, Reference.of(self._repository, digest), leash=leash)
+
+
+def withdraw_deletion(
+    client: RegistryClient, repository: Repository, stage_id: StageId, *, leash: Leash
+) -> None:
+    """Withdraw the rejection that a deletion has left of a stage that has come anew; nobody else is at it.
+
+    Other tools take it for a rejection like any other, and a multi-platform stage comes again under the same
+    name: it would stay rejected. What fails is a warning.
+    """
+    with warned(f"{repository}:{stage_id.rejected_tag} may be left of a deletion"):
+        Displacement(client, repository, str(stage_id), leash=leash).withdraw()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
+from stagefleet.manager.memory import StageMemory
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
@@ -53,11 +54,13 @@ class FinalLists:
     Args:
         client: Speaks to registries.
         book: Where the workers of a run share what they find out.
+        memory: What is remembered of storages.
     """
 
-    def __init__(self, client: RegistryClient, book: SharedBook) -> None:
+    def __init__(self, client: RegistryClient, book: SharedBook, memory: StageMemory) -> None:
         self._client = client
         self._book = book
+        self._memory = memory
         self._lock = Lock()
         self._lists: OrderedDict[tuple[str, Repository], FinalList] = OrderedDict()
 
@@ -78,7 +81,7 @@ class FinalLists:
             return made
 
     def _read(self, run: str, final: Repository, leash: Leash) -> Any:
-        storage = RegistryStorage(self._client, final)
+        storage = RegistryStorage(self._client, final, known=self._memory.rejections)
         return self._book.once(
             run,
             f"final {final}",

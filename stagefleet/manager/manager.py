@@ -9,6 +9,7 @@ from stagefleet.errors import EngineMissingError, StageNotFoundError
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
+from stagefleet.manager.displacement import withdraw_deletion
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.listing import Comparison, compare
 from stagefleet.manager.memory import StageMemory
@@ -19,6 +20,7 @@ from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
 from stagefleet.manager.rejecting import forget_rejections, reject_stage, rejections_key
 from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
@@ -63,9 +65,10 @@ class StageManager:
         self._memory = StageMemory() if memory is None else memory
         self._turns = StageLocks(MemoryLocks() if locks is None else locks)
         self.records = RecordManager(client, book, self._turns, memory=self._memory)
+        self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
         self.outages = CacheOutages()
         self._host: HostManager | None = None
-        self._final_lists = FinalLists(client, book)
+        self._final_lists = FinalLists(client, book, self._memory)
 
     def project(self, roles: Roles) -> ProjectManager:
         """What can be done with the stages of a project, in all its storages."""
@@ -95,7 +98,11 @@ class StageManager:
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         """The stages of a repository, without rejected ones; none where it does not exist."""
-        return iter(RegistryStorage(self._client, repository).stage_ids())
+        return iter(self.storage(repository).stage_ids())
+
+    def storage(self, repository: Repository) -> RegistryStorage:
+        """A repository as a storage, with what is remembered of its rejections."""
+        return RegistryStorage(self._client, repository, known=self._memory.rejections)
 
     def compare_stages(self, source: Repository, destination: Repository) -> Comparison:
         """What a destination lacks and what it has, from the two tag lists.
@@ -103,7 +110,7 @@ class StageManager:
         Raises:
             TooManyItemsError: The source has more stages than a run may have items.
         """
-        return compare(RegistryStorage(self._client, source), RegistryStorage(self._client, destination))
+        return compare(self.storage(source), self.storage(destination))
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         """Describe one stage.
@@ -161,6 +168,8 @@ class StageManager:
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
             copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=turn)
             produced = copy.carry_out(stage_id, verify=verify or turn.has_waited)
+            if stage_id.is_multiplatform and not produced.skipped:
+                withdraw_deletion(self._client, destination, stage_id, leash=turn)
         if not produced.skipped:
             self.note_arrival(destination, stage_id)
         return produced
@@ -192,6 +201,7 @@ class StageManager:
             deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=turn)
             produced = deletion.carry_out(str(stage_id))
         self._memory.forget(repository, stage_id)
+        self._unfinished.finish(repository, run=run, leash=leash)
         return produced
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
@@ -220,7 +230,7 @@ class StageManager:
         Raises:
             StageNotFoundError: The stage is rejected.
         """
-        storage = RegistryStorage(self._client, repository)
+        storage = self.storage(repository)
         rejected = self._book.once(
             FLEET,
             rejections_key(repository),

@@ -10,6 +10,7 @@ import redis
 from stagefleet.names import Repository, StageId
 from stagefleet.settings import Settings
 from stagefleet.storages.descriptions import DescriptionCache, MemoryDescriptions, RedisDescriptions
+from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections, RedisRejections
 from stagefleet.storages.tag_lists import MemoryTagLists, RedisTagLists, TagLists
 
 __all__ = ["StageMemory"]
@@ -22,10 +23,12 @@ class StageMemory:
     Attributes:
         descriptions: What was described before.
         lists: What was listed last.
+        rejections: What was looked at before of what rejects stages.
     """
 
     descriptions: DescriptionCache = field(default_factory=MemoryDescriptions)
     lists: TagLists = field(default_factory=MemoryTagLists)
+    rejections: KnownRejections = field(default_factory=MemoryRejections)
 
     @classmethod
     def on(cls, client: redis.Redis, settings: Settings) -> Self:
@@ -39,6 +42,7 @@ class StageMemory:
         prefix, caches = settings.key_prefix, settings.caches
         self.descriptions = RedisDescriptions(client, prefix=prefix, settings=caches)
         self.lists = RedisTagLists(client, prefix=prefix, settings=caches)
+        self.rejections = RedisRejections(client, prefix=prefix, settings=caches)
 
     def add(self, repository: Repository, stage_id: StageId) -> None:
         """A stage has come to a repository."""
@@ -48,3 +52,4 @@ class StageMemory:
         """A stage is gone from a repository, or rejected there: it must not be answered as existing."""
         self.lists.forget(str(repository), stage_id)
         self.descriptions.forget(str(repository), [stage_id])
+        self.rejections.forget(str(repository), stage_id)

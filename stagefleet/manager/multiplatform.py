@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.manager.copy import StageCopy
+from stagefleet.manager.displacement import withdraw_deletion
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.platforms import Platform
@@ -20,6 +21,7 @@ from stagefleet.registry.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_IND
 from stagefleet.runs.book import SharedBook
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.description import platform_in
+from stagefleet.storages.rejections import Rejections
 
 __all__ = ["IndexPublication"]
 
@@ -80,6 +82,7 @@ class IndexPublication:
         if not is_there:
             sent = sum(self._bring(manifest, source) for manifest, source in chosen.values())
             self._client.put_manifest(target, index, leash=self._leash)
+        withdraw_deletion(self._client, self._repository, stage_id, leash=self._leash)
         description = RegistryStorage(self._client, self._repository).describe(stage_id)
         return Produced(description.as_json(), bytes=sent, skipped=is_there)
 
@@ -112,7 +115,7 @@ class IndexPublication:
         Raises:
             UsageError: Another one is, or none can be: what a stage's name means never changes.
         """
-        if self._find(self._repository.tagged(stage_id.rejected_tag)) is not None:
+        if Rejections(self._client, self._repository).stands(stage_id):
             raise UsageError(
                 f"{self._repository} has the stage {stage_id} rejected: delete it first, with "
                 f"stagefleet records remove {self._repository} rejected-stage {stage_id}"

@@ -32,12 +32,12 @@ _MOST_ALSO = 10_000
 What is not told is deleted all the same, only the longer way.
 """
 
-_RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, str]]] = {
+_RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
     RecordKind.IMPORT_METADATA: ("import-metadata", "rm_import_metadata", {}),
     RecordKind.MANAGED_IMAGE: ("managed-images", "rm_managed_image", {}),
     RecordKind.IMAGE_METADATA: ("image-metadata", "rm_record", {"kind": str(RecordKind.IMAGE_METADATA)}),
     RecordKind.CUSTOM_TAG: ("custom-tags", "delete_stage_custom_tag", {}),
-    RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {}),
+    RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {"unfinished": True}),
 }
 """In the order of a purge: name, operation and its options besides the repository."""
 

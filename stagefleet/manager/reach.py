@@ -13,6 +13,7 @@ from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage, StageIdList
+from stagefleet.storages.rejections import Rejections
 
 __all__ = ["Reach", "Stages"]
 
@@ -53,6 +54,9 @@ class Stages(Deletes, Protocol):
     def host(self) -> Host:
         """The engine of this host."""
 
+    def storage(self, repository: Repository) -> RegistryStorage:
+        """A repository as a storage."""
+
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
@@ -92,7 +96,7 @@ class Reach:
         """The stages of a storage, without rejected ones; none where it does not exist."""
         if isinstance(address, DockerDaemon):
             return StageIdList(self.stages.host.stage_ids(address))
-        return RegistryStorage(self.client, address).stage_ids()
+        return self.stages.storage(address).stage_ids()
 
     def describe(self, address: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage.
@@ -111,7 +115,9 @@ class Reach:
 
     def rejects(self, repository: Repository, stage_id: StageId) -> bool:
         """Whether a repository has a record at this moment that rejects a stage."""
-        return self._has_tag(repository, stage_id.rejected_tag)
+        if not self._has_tag(repository, stage_id.rejected_tag):
+            return False
+        return Rejections(self.client, repository).stands(stage_id)
 
     def _has_tag(self, repository: Repository, tag: str) -> bool:
         try:

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, StageNotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
+from stagefleet.manager.displacement import Displacement
 from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import forget_rejections
 from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
     CustomTag,
@@ -26,6 +28,7 @@ from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.runs.book import SharedBook
 from stagefleet.storages.records import RecordStore, StoredRecord, Written
+from stagefleet.storages.rejections import Rejections
 
 __all__ = ["RecordManager", "metadata_ids"]
 
@@ -52,6 +55,7 @@ class RecordManager:
         self._book = book
         self._turns = StageLocks(MemoryLocks()) if turns is None else turns
         self._memory = StageMemory() if memory is None else memory
+        self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
 
     def ids(
         self,
@@ -106,6 +110,7 @@ class RecordManager:
         self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash)
         if record_id.kind is RecordKind.REJECTED_STAGE:
             forget_rejections(self._book, repository)
+            self._memory.rejections.forget(str(repository), StageId.parse(record_id.name))
         return Produced()
 
     def delete_image_metadata(
@@ -138,8 +143,17 @@ class RecordManager:
         run: str,
         asked: Callable[[], Iterable[str]],
         leash: Leash = UNLEASHED,
+        unfinished: bool = False,
     ) -> Produced:
         """Delete a rejected stage and then the record: so nobody takes the stage meanwhile.
+
+        Args:
+            repository: Where it is.
+            stage_id: Which.
+            run: The run that this belongs to.
+            asked: As in `delete`.
+            leash: Holds the work back.
+            unfinished: Delete also a stage whose rejection a deletion has left; else that alone goes.
 
         Raises:
             StageNotFoundError: The stage is not rejected, and so stays.
@@ -148,7 +162,10 @@ class RecordManager:
         """
         record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
         with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
-            if self.read(repository, record_id) is not None:
+            is_there = self.read(repository, record_id) is not None
+            if is_there and not unfinished and not Rejections(self._client, repository).stands(stage_id):
+                Displacement(self._client, repository, str(stage_id), leash=turn).withdraw()
+            elif is_there:
                 self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=turn)
                 return self.delete(repository, record_id, run=run, asked=asked, leash=turn)
             if self._manifest(repository, str(stage_id)) is None:
@@ -164,8 +181,7 @@ class RecordManager:
             StageNotFoundError: There is no such stage.
         """
         stage = self._manifest(repository, str(custom.stage_id))
-        rejection = RecordId.of(RecordKind.REJECTED_STAGE, str(custom.stage_id))
-        if stage is None or self._manifest(repository, rejection.tag) is not None:
+        if stage is None or Rejections(self._client, repository).stands(custom.stage_id):
             raise StageNotFoundError(f"{repository} has no stage {custom.stage_id} to be tagged")
         with _saying(f"the record of the tag {custom.name} cannot be written"):
             written = self.write(repository, project, custom)
@@ -223,6 +239,7 @@ class RecordManager:
     ) -> None:
         deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
         deletion.carry_out(tag)
+        self._unfinished.finish(repository, run=run, leash=leash)
 
     def _manifest(self, repository: Repository, tag: str) -> Manifest | None:
         try:

@@ -105,6 +105,15 @@ class StageLocks:
             yield turn
 
     @contextmanager
+    def if_free(
+        self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
+    ) -> Iterator[Turn | None]:
+        """Have a stage alone if nobody is at it now; None if somebody is."""
+        wanted = {self._name(place, stage_id): False}
+        with self._locks.take_free(wanted, label=f"{default_label()}, run {run}") as held:
+            yield Turn(leash, tuple(held), has_waited=False) if held else None
+
+    @contextmanager
     def _take(self, wanted: dict[str, bool], run: str, leash: Leash) -> Iterator[Turn]:
         """Take locks: nearly always in one step."""
         label = f"{default_label()}, run {run}"

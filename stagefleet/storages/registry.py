@@ -11,6 +11,8 @@ from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages.id_list import StageIdList
+from stagefleet.storages.known_rejections import KnownRejections
+from stagefleet.storages.rejections import Rejections
 from stagefleet.storages.stage_reader import StageReader
 
 __all__ = ["RegistryStorage"]
@@ -23,31 +25,40 @@ class RegistryStorage:
         client: Speaks to registries.
         repository: The repository.
         leash: Asked before each request but for tags.
+        known: The rejections that were looked at before; each listing looks again if None.
 
     Attributes:
         address: The repository.
     """
 
-    def __init__(self, client: RegistryClient, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
+    def __init__(
+        self,
+        client: RegistryClient,
+        repository: Repository,
+        *,
+        leash: Leash = UNLEASHED,
+        known: KnownRejections | None = None,
+    ) -> None:
         self.address = repository
         self._client = client
         self._leash = leash
+        self._rejections = Rejections(client, repository, known)
 
     def stage_ids(self) -> StageIdList:
         """See `StageStorage.stage_ids`."""
-        rejected: set[StageId] = set()
-        found = StageIdList(self._candidates(rejected))
-        return found.without(rejected) if rejected else found
+        named: set[StageId] = set()
+        found = StageIdList(self._candidates(named))
+        return found.without(self._rejections.standing(named)) if named else found
 
     def rejected_ids(self) -> set[StageId]:
-        """The stages with a record that rejects them."""
-        rejected: set[StageId] = set()
-        for _ in self._candidates(rejected):
+        """The stages that a record rejects."""
+        named: set[StageId] = set()
+        for _ in self._candidates(named):
             pass
-        return rejected
+        return self._rejections.standing(named) if named else named
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
-        """The stages by tag; those that a record rejects are noted aside, the record may come later."""
+        """The stages by tag; those that a record is named for are noted aside, it may come later."""
         try:
             for tag in self._client.tags(self.address):
                 if stage_id := StageId.from_tag(tag):

@@ -38,7 +38,8 @@ def way(world):
 
     def way(repository=None, *, book=None, leash=UNLEASHED):
         wanted = (repository or world.source).tagged(str(world.stage(1)))
-        return find_way(world.registries, world.book if book is None else book, wanted, leash=leash)
+        book = world.book if book is None else book
+        return find_way(world.registries, book, wanted, leash=leash).way
 
     return way
 

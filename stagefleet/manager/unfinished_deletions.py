@@ -1,0 +1,108 @@
+"""Finish what deletions that were killed have left half done, or withdraw it.
+
+A tag that is moved aside leads to a placeholder, and while it does a rejection stands. Whoever deletes in a
+repository later finishes what it finds there: the placeholder goes with its tag, or, where the stage is there
+after all, the rejection goes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+
+from stagefleet.errors import ItemCancelledError, NotFoundError
+from stagefleet.manager.deletion_way import may_move_aside
+from stagefleet.manager.displacement import Displacement
+from stagefleet.manager.memory import StageMemory
+from stagefleet.manager.mishaps import warned
+from stagefleet.manager.rejecting import forget_rejections
+from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.names import Repository, StageId
+from stagefleet.records import rejected_stage
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.registry.pauses import pause
+from stagefleet.runs.book import SharedBook
+from stagefleet.storages.rejections import Rejections
+
+__all__ = ["UnfinishedDeletions"]
+
+SECOND_LOOK_SECONDS = 3.0
+"""Between the looks at a rejection whose stage is there: a deletion under way goes on meanwhile."""
+
+_RUN_SECONDS = 24 * 3600
+_WAIT_SECONDS = 60
+
+
+class UnfinishedDeletions:
+    """The deletions in repositories that others have left; from many threads.
+
+    Args:
+        client: Speaks to registries.
+        book: Lets one worker of a run see to them.
+        turns: The turns at stages: who has one is at work, and left nothing.
+        memory: What is remembered of rejections.
+    """
+
+    def __init__(
+        self, client: RegistryClient, book: SharedBook, turns: StageLocks, memory: StageMemory
+    ) -> None:
+        self._client = client
+        self._book = book
+        self._turns = turns
+        self._memory = memory
+
+    def finish(self, repository: Repository, *, run: str, leash: Leash) -> None:
+        """Finish those in a repository, once a run; what cannot be finished is warned of, and stays.
+
+        Call it after what the item is for: that the run is cancelled now ends this, and no more.
+        """
+        with suppress(ItemCancelledError):
+            self._book.once(
+                run,
+                f"unfinished {repository}",
+                lambda: self._finish_all(repository, run, leash),
+                ttl_seconds=_RUN_SECONDS,
+                wait_seconds=_WAIT_SECONDS,
+                leash=leash,
+            )
+
+    def _finish_all(self, repository: Repository, run: str, leash: Leash) -> bool:
+        with warned(f"deletions that were broken off may be left in {repository}"):
+            if may_move_aside(self._book, repository):
+                self._look_for_them(repository, run, leash)
+        return True
+
+    def _look_for_them(self, repository: Repository, run: str, leash: Leash) -> None:
+        rejections = Rejections(self._client, repository, self._memory.rejections)
+        found = rejections.of_deletions(self._named(repository))
+        resume = partial(self._resume, repository, run=run, leash=leash)
+        in_place = [stage_id for stage_id in found if not resume(stage_id)]
+        if in_place:
+            pause(SECOND_LOOK_SECONDS, leash)
+            again = rejections.of_deletions(in_place)
+            for stage_id in in_place:
+                if again.get(stage_id) == found[stage_id]:
+                    resume(stage_id, is_left=True)
+        if found:
+            forget_rejections(self._book, repository)
+
+    def _resume(
+        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, is_left: bool = False
+    ) -> bool:
+        """Go on with one; returns whether there is nothing more to be done about it."""
+        is_done = True
+        with self._turns.if_free(repository, stage_id, run=run, leash=leash) as turn:
+            if turn is None:
+                return True  # somebody is at work
+            with warned(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
+                displacement = Displacement(self._client, repository, str(stage_id), leash=turn)
+                is_done = displacement.resume(is_left=is_left)
+                self._memory.forget(repository, stage_id)
+        return is_done
+
+    def _named(self, repository: Repository) -> list[StageId]:
+        try:
+            return list(filter(None, map(rejected_stage, self._client.tags(repository))))
+        except NotFoundError:
+            return []

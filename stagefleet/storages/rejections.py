@@ -1,0 +1,108 @@
+"""Which stages of a repository are rejected, and which only look so.
+
+Where a tag is moved aside to be deleted, a rejection keeps builders from taking what it names meanwhile for
+the stage. A deletion that is killed leaves it behind. So one that carries the label of a deletion counts only
+while the stage's tag leads to a placeholder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from stagefleet.errors import ContentError, NotFoundError, RegistryError
+from stagefleet.names import Digest, Repository, StageId
+from stagefleet.records import DELETION_LABEL, is_placeholder
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import with_current_leash
+from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections
+from stagefleet.storages.record_labels import LabelledImage, read_labels
+
+__all__ = ["MOST_LOOKED_AT", "Rejections"]
+
+MOST_LOOKED_AT = 256
+"""Rejections read at one listing, besides those that are known; the rest counts as rejected until then."""
+_THREADS = 8
+
+
+class Rejections:
+    """The rejections in a repository; from many threads.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where.
+        known: Those that were looked at before; only what this object learns if None.
+    """
+
+    def __init__(
+        self, client: RegistryClient, repository: Repository, known: KnownRejections | None = None
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._known = MemoryRejections() if known is None else known
+
+    def standing(self, named: Collection[StageId]) -> set[StageId]:
+        """Those of the stages that a record is named for which are rejected.
+
+        Args:
+            named: From the tag list.
+        """
+        deletions = list(self.of_deletions(named))
+        with _threads() as pool:
+            moved = dict(zip(deletions, pool.map(with_current_leash(self._may_be_moved), deletions), strict=True))
+        return {stage_id for stage_id in named if moved.get(stage_id, True)}
+
+    def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest]:
+        """Those of the stages whose rejection was made for a deletion, with the digest of its record.
+
+        Those that are no deletion's are remembered, so each is looked at once; at first at most
+        `MOST_LOOKED_AT` at a time, multi-platform stages and the newest first.
+
+        Args:
+            named: The stages that a record is named for, from the tag list.
+        """
+        storage = str(self._repository)
+        unknown = set(named) - self._known.find(storage, named)
+        asked = sorted(unknown, key=_urgency)[:MOST_LOOKED_AT]
+        with _threads() as pool:
+            records = dict(zip(asked, pool.map(with_current_leash(self._read), asked), strict=True))
+        read = {stage_id: record for stage_id, record in records.items() if record is not None}
+        found = {
+            stage_id: record.digest
+            for stage_id, record in read.items()
+            if record.digest is not None and DELETION_LABEL in record.labels
+        }
+        self._known.remember(storage, [stage_id for stage_id in read if stage_id not in found])
+        return found
+
+    def stands(self, stage_id: StageId) -> bool:
+        """Look whether a stage is rejected at this moment."""
+        record = read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
+        if record is None:
+            return False
+        return DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
+
+    def _read(self, stage_id: StageId) -> LabelledImage | None:
+        """Read a rejection; None for one that is gone meanwhile, or cannot be read now."""
+        try:
+            return read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
+        except RegistryError:
+            return None
+
+    def _may_be_moved(self, stage_id: StageId) -> bool:
+        """Whether a stage's tag leads to a placeholder, or nobody knows."""
+        try:
+            manifest = self._client.fetch_manifest(self._repository.tagged(str(stage_id)))
+        except (NotFoundError, ContentError):
+            return False
+        except RegistryError:
+            return True
+        return is_placeholder(manifest.annotations)
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="rejections")
+
+
+def _urgency(stage_id: StageId) -> tuple[bool, int, str]:
+    return not stage_id.is_multiplatform, -stage_id.created_ms, stage_id.digest

@@ -1,0 +1,9 @@
+"""Commands as a shell starts them, beside workers that are killed."""
+
+from tests.integration.cli.conftest import (  # noqa: F401 - fixtures are used by name
+    command,
+    environment,
+    finish,
+    push_stages,
+    start,
+)
