@@ -49,7 +49,9 @@ class Rejections:
         """
         deletions = list(self.of_deletions(named))
         with _threads() as pool:
-            moved = dict(zip(deletions, pool.map(with_current_leash(self._may_be_moved), deletions), strict=True))
+            moved = dict(
+                zip(deletions, pool.map(with_current_leash(self._may_be_moved), deletions), strict=True)
+            )
         return {stage_id for stage_id in named if moved.get(stage_id, True)}
 
     def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest]:

@@ -17,7 +17,7 @@ from stagefleet.errors import (
 from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.leash import UNLEASHED, current_leash
 from stagefleet.runs.book import MemoryBook
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -116,6 +116,7 @@ class FakeRegistries(RegistryClient):
     # The client's methods
 
     def tags(self, repository, *, leash=UNLEASHED):
+        current_leash(leash).check()
         self.reads.append(("tags", str(repository)))
         if repository not in self.shelves:
             raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
@@ -129,11 +130,13 @@ class FakeRegistries(RegistryClient):
         return shelf.manifests[digest]
 
     def head_manifest(self, reference, *, leash=UNLEASHED):
+        current_leash(leash).check()
         self.reads.append(("head", reference.identifier))
         found = self._found(reference)
         return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
 
     def fetch_manifest(self, reference, *, leash=UNLEASHED):
+        current_leash(leash).check()
         self.reads.append(("get", reference.identifier))
         return self._found(reference)
 
@@ -170,6 +173,7 @@ class FakeRegistries(RegistryClient):
         self._written("delete", reference.identifier)
 
     def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, leash=UNLEASHED):
+        current_leash(leash).check()
         self.reads.append(("blob", str(descriptor.digest)))
         assert descriptor.size <= limit_bytes, "the client reads no more at once"
         try:

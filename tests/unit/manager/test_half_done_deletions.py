@@ -30,7 +30,7 @@ from stagefleet.records import (
     make_rejection,
 )
 from stagefleet.registry import Manifest
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.leash import UNLEASHED, under
 from stagefleet.roles import Roles
 from stagefleet.runs.book import MemoryBook
 from stagefleet.storages import rejections
@@ -141,8 +141,8 @@ def test_a_cancelled_item_withdraws_its_rejection(world, shared, listed):
             if any(what == shared.rejected_tag for _, what in world.registries.writes):
                 raise ItemCancelledError("cancelled")
 
-    with pytest.raises(ItemCancelledError):
-        world.delete(shared, leash=Cancelled())
+    with pytest.raises(ItemCancelledError), under(leash := Cancelled()):
+        world.delete(shared, leash=leash)
     assert ({str(shared), "release"}, [shared]) == (world.tags(world.source), listed())
 
 
@@ -223,8 +223,8 @@ def test_an_item_that_is_cancelled_behind_the_placeholder_is_gone(world, shared,
             ):
                 raise ItemCancelledError("cancelled")
 
-    with pytest.raises(ItemCancelledError):
-        world.delete(shared, leash=Cancelled())
+    with pytest.raises(ItemCancelledError), under(leash := Cancelled()):
+        world.delete(shared, leash=leash)
     assert ({"release"}, []) == (world.tags(world.source), listed())
 
 
