@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +11,10 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
-from stagefleet.errors import RedisUnreachableError, SettingsError
+from stagefleet.errors import SettingsError
+from stagefleet.redis_answers import explain
+from stagefleet.redis_connections import PassingRetry, Peer, checked
 
 __all__ = ["connect_redis", "masked_url", "reaching"]
 
@@ -19,6 +22,10 @@ _SOCKET_TIMEOUT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 3
 _RETRIES = 3
 _HEALTH_CHECK_SECONDS = 10
+_MOST_CONNECTIONS = 1000
+"""Of one client: more than the threads of a process (256), each of which has one and may have another."""
+
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
 
 
 class _Pool(redis.ConnectionPool):
@@ -27,17 +34,27 @@ class _Pool(redis.ConnectionPool):
     redis-py (8.1) counts each for metrics that nobody collects, and asks the socket before each command
     whether it was closed: a third of what a command costs. A connection that was closed is found out by the
     command itself, which is sent again on a new one as after any break, and a silent one by the health check.
+
+    A connection with an answer that nobody has read is never given out: what interrupts a command (Ctrl-C
+    between sending and reading) is seen when its connection comes back, which ends with it.
     """
+
+    def __init__(self, connection_class: Any = redis.Connection, **options: Any) -> None:
+        self._peer = Peer()
+        super().__init__(connection_class=checked(connection_class), peer=self._peer, **options)
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
         """A connection that is connected."""
         self._checkpid()
         with self._lock:
-            connection = self._available_connections.pop() if self._available_connections else None
+            connection: Any = self._available_connections.pop() if self._available_connections else None
             if connection is None:
                 connection = self.make_connection()
             self._in_use_connections.add(connection)
         try:
+            if connection.generation != self._peer.generation:
+                connection.disconnect()  # a server refused as one that is no primary: this may lead to it too
+            connection.handled = id(sys.exc_info()[1])
             connection.connect()
         except BaseException:
             self.release(connection)
@@ -51,10 +68,18 @@ class _Pool(redis.ConnectionPool):
             if connection not in self._in_use_connections:
                 return  # given back before: twice among the free ones, two threads would read one's answers
             self._in_use_connections.remove(connection)
+            if _was_interrupted(connection):
+                connection.disconnect()
             if self.owns_connection(connection):
                 self._available_connections.append(connection)
                 return
         connection.disconnect()
+
+
+def _was_interrupted(connection: Any) -> bool:
+    """Tell whether an error is on its way that is no answer: that may still come, and be read by another."""
+    error = sys.exc_info()[1]
+    return id(error) != connection.handled and not isinstance(error, redis.ResponseError)
 
 
 def connect_redis(url: str) -> redis.Redis:
@@ -64,21 +89,25 @@ def connect_redis(url: str) -> redis.Redis:
         url: `redis://`, `rediss://` or `unix://`, with login and database number as redis-py reads them.
 
     Raises:
-        SettingsError: The URL is malformed.
+        SettingsError: The URL is malformed, or has an option that there is not.
     """
     try:
         pool = _Pool.from_url(
             url,
             protocol=2,  # one shape of answers, with every server since Redis 6
+            max_connections=_MOST_CONNECTIONS,
             socket_timeout=_SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             health_check_interval=_HEALTH_CHECK_SECONDS,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), _RETRIES),
+            retry=PassingRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _RETRIES),
         )
+        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
         return redis.Redis.from_pool(pool)
-    except ValueError as error:
+    except (ValueError, TypeError, redis.RedisError) as error:
+        option = _UNKNOWN_OPTION.search(str(error))
+        reason = f"there is no option {option[1]} for this scheme" if option else error
         raise SettingsError(
-            f"the Redis URL {masked_url(url)} is malformed ({error}): write redis://HOST:PORT/DATABASE"
+            f"the Redis URL {masked_url(url)} is malformed ({reason}): write redis://HOST:PORT/DATABASE"
         ) from None
 
 
@@ -92,23 +121,23 @@ def masked_url(url: str) -> str:
     return url.replace(f":{secret}@", ":***@", 1) if secret else url
 
 
+@contextmanager
+def reaching(client: redis.Redis) -> Iterator[None]:
+    """Turn what Redis answers instead of an answer into typed errors; what is a bug passes.
+
+    Raises:
+        RedisUnreachableError: Redis does not answer, or refuses for now.
+        RedisConfigurationError: What is at the URL cannot be used as it is.
+    """
+    try:
+        yield
+    except (redis.RedisError, UnicodeError) as error:
+        explained = explain(error, _address(client))
+        if explained is None:
+            raise
+        raise explained from error
+
+
 def _address(client: redis.Redis) -> str:
     settings = client.connection_pool.connection_kwargs
     return str(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
-
-
-@contextmanager
-def reaching(client: redis.Redis) -> Iterator[None]:
-    """Turn errors of the connection into `RedisUnreachableError`; others are bugs and pass."""
-    try:
-        yield
-    except redis.AuthenticationError as error:
-        raise RedisUnreachableError(f"Redis at {_address(client)} refuses the login: {error}") from error
-    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
-        raise RedisUnreachableError(
-            f"Redis at {_address(client)} does not answer ({error}): start it or correct STAGEFLEET_REDIS_URL"
-        ) from error
-    except redis.OutOfMemoryError as error:
-        raise RedisUnreachableError(
-            f"Redis at {_address(client)} is out of memory: raise its maxmemory, or let runs expire sooner"
-        ) from error

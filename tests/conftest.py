@@ -13,6 +13,7 @@ import pytest
 
 from tests.services import (
     DockerEngine,
+    FakeRedis,
     RedisServer,
     RegistryFront,
     RegistryServer,
@@ -128,6 +129,20 @@ def redis_server(_session_redis: RedisServer) -> RedisServer:
     """A Redis server, empty: one process for the session; nothing survives its restart."""
     _session_redis.renew()
     return _session_redis
+
+
+@pytest.fixture(scope="session")
+def _session_fake_redis() -> Iterator[FakeRedis]:
+    with FakeRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def fake_redis(_session_fake_redis: FakeRedis) -> FakeRedis:
+    """A server that answers as it is told; one for the session."""
+    _session_fake_redis.answer = b"+OK"
+    _session_fake_redis.commands.clear()
+    return _session_fake_redis
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
     +-- UsageError                    wrong use or configuration: exit code 2
     |   +-- InvalidNameError          a malformed repository, digest or stage id
     |   +-- SettingsError             the settings cannot be read
+    |   +-- RedisConfigurationError   login, rights, database, TLS, mode or version of Redis are wrong
     |   +-- TooManyItemsError         a run of more items than a run may have
     |   +-- KeyConflictError          an idempotency key used before with other arguments
     |   +-- RunNotFoundError          no such run, or it has expired
@@ -13,7 +14,7 @@
     |   +-- HostMissingError          no live worker has the Docker Engine of that host
     |   +-- IncompatibleVersionError  written by a release that this one cannot read
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
-    |   +-- RedisUnreachableError
+    |   +-- RedisUnreachableError     Redis does not answer, or refuses for now
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
     |   +-- CacheLeftAloneError       a cache that did not answer, and is not asked for a while
@@ -112,6 +113,7 @@ from stagefleet.errors.usage import (
     IncompatibleVersionError,
     InvalidNameError,
     KeyConflictError,
+    RedisConfigurationError,
     RunNotFoundError,
     SettingsError,
     StagesMissingError,
@@ -153,6 +155,7 @@ __all__ = [
     "NotFoundError",
     "PlatformMissingError",
     "RateLimitedError",
+    "RedisConfigurationError",
     "RedisUnreachableError",
     "RegistryError",
     "RegistryUnavailableError",

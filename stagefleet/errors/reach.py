@@ -23,7 +23,7 @@ class UnreachableError(StagefleetError):
 
 
 class RedisUnreachableError(UnreachableError):
-    """Redis does not answer at the configured URL."""
+    """Redis does not answer at the configured URL, or refuses for now: it fails over, loads, or is full."""
 
 
 class RegistryUnreachableError(UnreachableError):

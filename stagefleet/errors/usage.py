@@ -11,6 +11,7 @@ __all__ = [
     "IncompatibleVersionError",
     "InvalidNameError",
     "KeyConflictError",
+    "RedisConfigurationError",
     "RunNotFoundError",
     "SettingsError",
     "StagesMissingError",
@@ -31,6 +32,10 @@ class InvalidNameError(UsageError, ValueError):
 
 class SettingsError(UsageError):
     """Settings that cannot be read; names the file and the key."""
+
+
+class RedisConfigurationError(UsageError):
+    """What is at the Redis URL cannot be used as it is: login, rights, database, TLS, mode or version."""
 
 
 class TooManyItemsError(UsageError):

@@ -11,13 +11,21 @@ from stagefleet.errors import (
     ItemCancelledError,
     ItemPostponedError,
     LeaseLostError,
+    RedisConfigurationError,
     RedisUnreachableError,
     StagefleetError,
 )
 
 __all__ = ["OURS", "Mishap", "warned"]
 
-OURS = (EngineUnreachableError, LeaseLostError, ItemCancelledError, ItemPostponedError, RedisUnreachableError)
+OURS = (
+    EngineUnreachableError,
+    ItemCancelledError,
+    ItemPostponedError,
+    LeaseLostError,
+    RedisConfigurationError,
+    RedisUnreachableError,
+)
 """Errors of our own side: no storage's fault, and no other storage would do better."""
 
 _LOGGER = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import redis
 import structlog
 
 from stagefleet.connection import connect_redis, reaching
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import StagefleetError
 from stagefleet.settings import CacheSettings, Settings
 
 __all__ = ["LossyStore"]
@@ -54,7 +54,7 @@ class LossyStore:
         try:
             with reaching(self._redis):
                 yield
-        except (RedisUnreachableError, redis.RedisError) as error:
+        except (StagefleetError, redis.RedisError) as error:
             if not self._was_told:
                 self._was_told = True
                 _log.warning(f"{self._what}_out_of_reach", action="cache", error=str(error))

@@ -6,6 +6,7 @@ and each ends with the process that started it, however that one ends.
 
 from tests.services.engine import DockerEngine, archive_of
 from tests.services.environment import clean_environment, setting_variables, stagefleet_command
+from tests.services.fake_redis import FakeRedis
 from tests.services.front import Answer, RegistryFront
 from tests.services.images import ImageMaker, Pushed, push_image, push_index, stage_id_of
 from tests.services.processes import (
@@ -19,6 +20,7 @@ from tests.services.proxy import TcpProxy
 from tests.services.redis import RedisServer
 from tests.services.registry import RegistryServer, Request
 from tests.services.tls import Tls
+from tests.services.tls_proxy import TlsProxy
 from tests.services.tokens import TokenServer
 from tests.services.workers import Workers
 from tests.services.workspace import make_workspace
@@ -26,6 +28,7 @@ from tests.services.workspace import make_workspace
 __all__ = [
     "Answer",
     "DockerEngine",
+    "FakeRedis",
     "ImageMaker",
     "Program",
     "Pushed",
@@ -38,6 +41,7 @@ __all__ = [
     "ServiceStartError",
     "TcpProxy",
     "Tls",
+    "TlsProxy",
     "TokenServer",
     "Workers",
     "archive_of",

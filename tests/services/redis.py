@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -11,7 +12,7 @@ import redis
 from tests.services.processes import Program, ServiceStartError, find_program, free_port
 
 _START_ATTEMPTS = 5
-_READY = r"Ready to accept connections tcp|Ready to accept connections\n"
+_READY = r"Ready to accept connections (tcp|tls)|Ready to accept connections\n"
 
 
 class RedisServer:
@@ -22,16 +23,20 @@ class RedisServer:
         port: Its port.
     """
 
-    def __init__(self, folder: Path, *, append_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, append_only: bool = False, options: Mapping[str, str] | None = None
+    ) -> None:
         """Prepare a server; `start` starts it.
 
         Args:
             folder: For its data, socket and output, made if need be.
             append_only: Whether what it holds survives a restart.
+            options: More of its configuration, as in `redis.conf`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._append_only = append_only
+        self._more_options = dict(options or {})
         self._binary = _find_binary()
         self._clients: list[redis.Redis] = []
         self._program: Program | None = None
@@ -139,6 +144,7 @@ class RedisServer:
             "appendonly": "yes" if self._append_only else "no",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
+            **self._more_options,
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
