@@ -191,6 +191,8 @@ class CacheSettings(_Section):
 class WorkerSettings(_Section):
     """The worker process."""
 
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,100}$")] = ""
+    """What its processes are called, with a random part behind; where empty, by the machine's name."""
     processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Worker processes; 0 is one per CPU."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from tasks.base import Job
 from workers.bootstrap import OPERATIONS, Parts, build_parts
 from workers.consumer import FLUSH_SECONDS, FrugalConsumer
 from workers.heart import BEAT_SECONDS, Heart
+from workers.identity import make_name
 from workers.layout import check_layout
 from workers.reaper import Reaper
 from workers.stopper import STOP_SIGNALS, Stopper
@@ -84,7 +84,7 @@ def serve(
     Returns:
         The exit status.
     """
-    name = f"worker-{os.getpid()}@{socket.gethostname()}"
+    name = make_name(settings.worker)
     configure_logging(settings.log, worker=name)
     info = WorkerInfo(
         name=name,

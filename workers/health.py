@@ -1,30 +1,33 @@
-"""Whether this host's workers live: `python -I -m workers.health`, for a container's health check.
+"""Whether the workers here live: `python -I -m workers.health`, for a container's health check.
 
 A worker beats in the ledger only while its process runs and Redis answers. When Redis is out of reach the
 answer is yes: starting the worker again would mend nothing, and all of a fleet's would start at once.
+
+Here is the same container, or the same machine outside of containers: where the same process ids are seen.
+Workers elsewhere do not count, whatever their host name.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.runs.ledger import Attendance
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
+from workers.identity import is_of, pool_of
 
 __all__ = ["count_workers", "main"]
 
 
 def main() -> None:
-    """Exit with 0 if a worker of this host lives, 1 if none does, 2 if the settings are wrong."""
+    """Exit with 0 if a worker here lives, 1 if none does, 2 if the settings are wrong."""
     try:
         settings = load_settings()
         if settings.redis_url is None:
             raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL")
         ledger = RedisLedger.connect(settings.redis_url, settings)
-        found = count_workers(ledger, socket.gethostname())
+        found = count_workers(ledger, pool_of(settings.worker))
         ledger.close()
     except RedisUnreachableError as error:
         sys.stdout.write(f"unknown: {error}\n")
@@ -32,13 +35,13 @@ def main() -> None:
     except StagefleetError as error:
         sys.stderr.write(f"stagefleet: error: {error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write(f"{found} worker processes of this host live\n")
+    sys.stdout.write(f"{found} worker processes live here\n")
     sys.exit(0 if found else 1)
 
 
-def count_workers(attendance: Attendance, host: str) -> int:
-    """How many live worker processes a host has."""
-    return sum(worker.name.endswith(f"@{host}") for worker in attendance.workers())
+def count_workers(attendance: Attendance, pool: str) -> int:
+    """Count the live worker processes of a pool, as `identity.pool_of` names it."""
+    return sum(is_of(worker.name, pool) for worker in attendance.workers())
 
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ class WorkerInfo:
     """A live worker process.
 
     Attributes:
-        name: `HOST:PID` or as Celery names it.
+        name: Its own alone: `worker-PID@NAME-PLACE-RANDOM`.
         slots: Items that it can hold at once.
         queues: The queues that it listens to.
         version: Of the release that it runs.

@@ -17,7 +17,7 @@ from workers.reaper import Reaper
 from workers.stopper import EXIT_AT_ONCE, Stopper
 from workers.ticker import Ticker
 
-INFO = WorkerInfo(name="worker-7@here", slots=8, queues=("copy",))
+INFO = WorkerInfo(name="worker-7@here-0a1b2c", slots=8, queues=("copy",))
 
 
 def test_a_ticker_survives_what_its_action_raises():

@@ -1,0 +1,61 @@
+"""What a worker process is called in the fleet: a name that no other has, and that a person can read.
+
+Containers with one host name (ECS, `network_mode: host`, `hostname:` on several replicas) have the same small
+process ids too. So the name also holds where the process runs, which a health check beside it works out
+again, and a random part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from stagefleet.settings import WorkerSettings
+
+__all__ = ["is_of", "make_name", "place_of", "pool_of"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4): one for each boot of a machine
+_PID_NAMESPACE = Path("/proc/self/ns/pid")  # namespaces(7): one for each container
+_NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]{6}")
+
+
+def make_name(settings: WorkerSettings) -> str:
+    """Name this process: `worker-PID@NAME-PLACE-RANDOM`.
+
+    Args:
+        settings: `name` stands there instead of the host name.
+    """
+    return f"worker-{os.getpid()}@{pool_of(settings)}-{secrets.token_hex(3)}"
+
+
+def pool_of(settings: WorkerSettings) -> str:
+    """What the names of all worker processes have in common that run where this process does."""
+    return f"{settings.name or socket.gethostname()}-{place_of()}"
+
+
+def is_of(name: str, pool: str) -> bool:
+    """Tell whether a worker's name is of a pool."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[1] == pool
+
+
+def place_of(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
+    """Digest what tells this container or machine from all others, whatever they are called.
+
+    Where the system does not tell, it is the same for all, and the random part alone tells workers apart.
+
+    Args:
+        boot_id: Holds an id of this boot of the machine.
+        pid_namespace: A link that names the namespace of process ids.
+    """
+    told = ""
+    with suppress(OSError):
+        told += boot_id.read_text(encoding="ascii")
+    with suppress(OSError):
+        told += str(pid_namespace.readlink())
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
