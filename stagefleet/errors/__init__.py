@@ -47,6 +47,7 @@
     +-- WaitTooLongError              an item has waited for too long in one attempt (retryable)
     +-- ItemPostponedError            the item has to wait until another item of its run has ended
     +-- WorkerLostError               the worker of an item vanished
+    +-- ItemLostError                 Redis lost an item, or how it ended
     +-- HostGoneError                 the host that an item was for has no worker any more
     +-- CoordinatorLostError          the client that held a run's callback vanished
     +-- CallbackError                 who is to be called back does not take it (retryable)
@@ -75,6 +76,7 @@ from stagefleet.errors.fleet import (
     CoordinatorLostError,
     HostGoneError,
     ItemCancelledError,
+    ItemLostError,
     ItemPostponedError,
     LeaseLostError,
     LockLostError,
@@ -145,6 +147,7 @@ __all__ = [
     "IncompatibleVersionError",
     "InvalidNameError",
     "ItemCancelledError",
+    "ItemLostError",
     "ItemPostponedError",
     "KeyConflictError",
     "LeaseLostError",

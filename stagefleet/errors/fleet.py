@@ -11,6 +11,7 @@ __all__ = [
     "CoordinatorLostError",
     "HostGoneError",
     "ItemCancelledError",
+    "ItemLostError",
     "ItemPostponedError",
     "LeaseLostError",
     "LockLostError",
@@ -71,6 +72,10 @@ class ItemPostponedError(StagefleetError):
 
 class WorkerLostError(StagefleetError):
     """The worker of an item vanished, as often as an item may be tried."""
+
+
+class ItemLostError(StagefleetError):
+    """Redis lost an item, or how it ended: it was in no set any more, as often as an item may be tried."""
 
 
 class HostGoneError(StagefleetError):

@@ -45,14 +45,7 @@ class RedisAttendance:
         Returns:
             Whether `holder` has it now.
         """
-        name = f"{self._prefix}lead:{role}"
-        with reaching(self._redis):
-            if self._redis.set(name, holder, nx=True, px=_ms(seconds)):
-                return True
-            if self._redis.get(name) != holder.encode():
-                return False
-            # Two leaders for a moment are harmless: a sweep may run twice at once.
-            return bool(self._redis.pexpire(name, _ms(seconds)))
+        return bool(self._call("lead", role, holder, _ms(seconds)))
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:

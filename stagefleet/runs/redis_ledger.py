@@ -67,6 +67,7 @@ _SCRIPTS = (
     "attend",
     "leave",
     "recall",
+    "lead",
 )
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100

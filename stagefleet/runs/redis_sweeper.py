@@ -9,6 +9,7 @@ from stagefleet.connection import reaching
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.model import ErrorInfo
 from stagefleet.runs.versions import own_version
+from stagefleet.settings import RunSettings
 
 __all__ = ["RedisSweeper"]
 
@@ -17,6 +18,11 @@ _COORDINATOR_LOST = ErrorInfo(
     type="CoordinatorLostError",
     message="the client that submitted the run and held its callback vanished; submit it again",
 )
+_ITEMS_LOST = ErrorInfo(
+    type="ItemLostError",
+    message="Redis lost items of the run: run it again, and see whether its keys "
+    "were deleted or evicted (maxmemory-policy has to be noeviction)",
+)
 
 
 class RedisSweeper:
@@ -24,6 +30,7 @@ class RedisSweeper:
 
     _redis: Any
     _prefix: str
+    _settings: RunSettings
     _damaged: set[str]
 
     def _call(self, script: str, *arguments: Any) -> Any:
@@ -33,16 +40,23 @@ class RedisSweeper:
         """See `Workbench.sweep`: a run that cannot be swept is logged once, and the others are swept."""
         with reaching(self._redis):
             live = [run.decode() for run in self._redis.zrange(f"{self._prefix}live", 0, -1)]
-        touched, *failures = self._call("recall")
+            swept_ms = int(self._redis.get(f"{self._prefix}swept") or 0)
+        mended: int = sum(self._sweep_run(run, swept_ms) for run in live)
+        # Last, as it notes the end of this sweep: one that is broken off leaves the gap to be seen.
+        touched, *failures = self._call("recall", self._sweep_ms)
         for run, problem in zip(failures[::2], failures[1::2], strict=True):
             self._note_damage(run.decode(), problem.decode(errors="replace"))
-        mended: int = touched + sum(self._sweep_run(run) for run in live)
         self._damaged.intersection_update(live)
-        return mended
+        return mended + int(touched)
 
-    def _sweep_run(self, run: str) -> int:
+    @property
+    def _sweep_ms(self) -> int:
+        return round(self._settings.sweep_seconds * 1000)
+
+    def _sweep_run(self, run: str, swept_ms: int) -> int:
+        errors = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
-            touched: int = self._call("sweep", run, _COORDINATOR_LOST.model_dump_json(), own_version().major)
+            touched: int = self._call("sweep", run, *errors, swept_ms, self._sweep_ms)
         except RedisUnreachableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from stagefleet.errors import (
-    CoordinatorLostError,
     KeyConflictError,
     LeaseLostError,
     RunNotFoundError,
@@ -25,7 +24,6 @@ from stagefleet.runs import dispatch
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
-    Callback,
     Claim,
     ErrorInfo,
     Fate,
@@ -41,14 +39,13 @@ from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
 from stagefleet.testing.items import MemoryItems
 from stagefleet.testing.record import RunRecord
+from stagefleet.testing.sweeper import MemorySweeper
 from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
 __all__ = ["MemoryLedger", "Message"]
 
-_HOST_PATIENCE = 3  # times the age from which a message may count as lost
 
-
-class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
+class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweeper):
     """A ledger for one process, thread-safe, with everything in memory.
 
     Args:
@@ -77,6 +74,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
         self._live: dict[str, RunRecord] = {}
         self._finished: deque[RunRecord] = deque()
         self._keys: dict[str, str] = {}
+        self._overtaking: dict[str, float] = {}
 
     # Submitter
 
@@ -149,6 +147,8 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
             if hold is None:
                 return None
             item, host = split_host(record.items[index])
+            queue = self._queue(record) if host is None else dispatch.host_queue(host)
+            self._overtaking[queue] = max(self._overtaking.get(queue, 0), hold.published_at)
             return Claim(
                 run=run,
                 index=index,
@@ -199,15 +199,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
                 return False
             record.hand_back(claim.index, now, behind)
             return True
-
-    def sweep(self) -> int:
-        """As `Workbench.sweep`."""
-        with self._step() as now:
-            touched = self._recall(now)
-            for record in list(self._live.values()):
-                touched += self._abandon(record, now)
-                touched += record.expire(now) + self._republish(record, now)
-        return touched
 
     # Observer
 
@@ -310,12 +301,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
         runs = sum(self._queue(record) == queue for record in running)
         return max(1, math.ceil(2 * slots / runs))
 
-    def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
-        self.broker.extend(Message(record.id, index) for index in indexes)
-
-    def _queue(self, record: RunRecord) -> str:
-        return self._queue_of(record.order.operation)
-
     # The parts of single steps
 
     def _open_new(self, order: Order, fate: Fate, now: float) -> Submission:
@@ -348,40 +333,3 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance):
             return Renewal.LOST
         record.claimed[claim.index].until = now + self._settings.lease_seconds
         return Renewal.CANCEL if record.stops_now else Renewal.RUN
-
-    def _republish(self, record: RunRecord, now: float) -> int:
-        def is_gone(host: str) -> bool:
-            return not self._listening(dispatch.host_queue(host))
-
-        def is_empty(host: str | None) -> bool:
-            if host is not None and is_gone(host):
-                return False
-            wanted = self._queue(record) if host is None else dispatch.host_queue(host)
-            return all(self._queue_of_message(message) != wanted for message in list(self.broker))
-
-        age = self._settings.republish_seconds
-        gone = record.forsake(now, _HOST_PATIENCE * age, is_gone)
-        lost = record.republish(now, age, is_empty)
-        self._send(record, lost)
-        return gone + len(lost)
-
-    def _queue_of_message(self, message: Message) -> str | None:
-        record = self._records.get(message.run)
-        if record is None or not 0 <= message.index < len(record.items):
-            return None
-        host = split_host(record.items[message.index])[1]
-        return self._queue(record) if host is None else dispatch.host_queue(host)
-
-    def _abandon(self, record: RunRecord, now: float) -> int:
-        """Cancel a run whose client vanished and that nobody will go on with."""
-        if record.state is RunState.SUBMITTING:
-            # Under a key the same call again completes it; nobody calls for ever.
-            patience = self._settings.retention_seconds if record.order.key else 0
-            is_lost = record.submitter_until + patience <= now
-        else:
-            is_client = record.order.callback is Callback.CLIENT
-            is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
-        if is_lost:
-            lost = CoordinatorLostError("the client that started this run vanished: start it again")
-            record.cancel(now=False, error=ErrorInfo.of(lost))
-        return int(is_lost)

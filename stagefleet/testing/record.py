@@ -44,10 +44,9 @@ class Coordinator(Enum):
 
 @dataclass(slots=True)
 class _Publication:
-    """A message on its way: since when, and the how manyth of its run."""
+    """A message on its way: since when."""
 
     at: float
-    number: int
 
 
 @dataclass(slots=True)
@@ -59,6 +58,7 @@ class _Hold:
     since: float
     until: float
     nonce: str
+    published_at: float
 
 
 @dataclass(slots=True)
@@ -95,8 +95,7 @@ class RunRecord:
     unacknowledged: int = 0
     held: int = 0
     fence: int = 0
-    publications: int = 0
-    last_claimed: int = 0
+    swept_at: float | None = None
     stops_now: bool = False
     needs_acknowledgement: bool = False
     bytes: int = 0
@@ -113,6 +112,11 @@ class RunRecord:
     def __post_init__(self) -> None:
         self.needs_acknowledgement = self.order.callback is not Callback.NONE
         self.coordinator = Coordinator.ABSENT if self.order.is_called_back else None
+
+    @property
+    def is_visited(self) -> bool:
+        """Whether a coordinator is there."""
+        return self.coordinator is Coordinator.PRESENT
 
     @property
     def total(self) -> int:
@@ -172,9 +176,10 @@ class RunRecord:
                 return None
             hold.until = now + lease_seconds
             return hold
-        self.last_claimed = max(self.last_claimed, publication.number)
         self.fence += 1
-        hold = _Hold(self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce)
+        hold = _Hold(
+            self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, publication.at
+        )
         self.claimed[index] = hold
         return hold
 
@@ -241,15 +246,22 @@ class RunRecord:
                 self._requeue(index, now)
         return len(expired)
 
+    def extend_leases(self, until: float) -> None:
+        """Let nobody's lease end before a time: nobody could renew."""
+        self.coordinator_until = self.submitter_until = until
+        for hold in self.claimed.values():
+            hold.until = until
+
     def republish(
-        self, now: float, older_than_seconds: float, is_empty: Callable[[str | None], bool]
+        self, now: float, older_than_seconds: float, is_lost: Callable[[str | None, float], bool]
     ) -> list[int]:
         """Publish again what the broker seems to have lost.
 
         Args:
             now: The ledger's time.
             older_than_seconds: The age from which a message may be lost.
-            is_empty: Whether the queue of a host is empty; of None, the run's own.
+            is_lost: Whether a message sent then to the queue of a host (of None, the run's own) cannot be in
+                it any more.
 
         Returns:
             The items to send messages for once more.
@@ -257,8 +269,7 @@ class RunRecord:
         lost = []
         for index, publication in self.published.items():
             host = split_host(self.items[index])[1]
-            overtaken = host is None and publication.number < self.last_claimed
-            if publication.at + older_than_seconds <= now and (overtaken or is_empty(host)):
+            if publication.at + older_than_seconds <= now and is_lost(host, publication.at):
                 lost.append(index)
         for index in lost:
             self._publish(index, now)
@@ -364,8 +375,7 @@ class RunRecord:
         return Outcome(item=item, host=host, state=ItemState.FAILED, error=ErrorInfo.of(error))
 
     def _publish(self, index: int, now: float) -> None:
-        self.publications += 1
-        self.published[index] = _Publication(now, self.publications)
+        self.published[index] = _Publication(now)
 
     def _requeue(self, index: int, now: float) -> None:
         if self.state is RunState.RUNNING:

@@ -47,6 +47,8 @@ class ExpectedRun:
     awaits: bool = False
     stops_now: bool = False
     last_fence: int = 0
+    created_at: float = 0.0
+    swept_at: float | None = None
 
     def __post_init__(self) -> None:
         self.awaits = self.order.callback is not Callback.NONE
@@ -123,9 +125,18 @@ class ExpectedRun:
         cancelled = self.state in {RunState.CANCELLING, RunState.CANCELLED}
         return ItemState.CANCELLED if cancelled else ItemState.FAILED
 
-    def sweep(self, now: float) -> None:
+    def sweep(self, now: float, ledger_swept_at: float | None) -> None:
         if self.state.is_final:
             return
+        if ledger_swept_at is None:
+            since = now
+        else:
+            since = max(self.created_at, ledger_swept_at) if self.swept_at is None else self.swept_at
+        self.swept_at = now
+        if now - since > LEASE_SECONDS / 3:
+            self.coordinator_until = now + LEASE_SECONDS
+            for holder in self.held.values():
+                holder.until = now + LEASE_SECONDS
         if self.awaits and self.order.callback is Callback.CLIENT and self.coordinator_until <= now:
             self.cancel(now=False, with_error=True)
         for index, holder in list(self.held.items()):

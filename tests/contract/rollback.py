@@ -13,7 +13,16 @@ from stagefleet.testing import MemoryLedger
 
 __all__ = ["restore_memory", "restore_redis", "snapshot_memory", "snapshot_redis"]
 
-_MEMORY_FIELDS = ("_records", "_live", "_finished", "_keys", "_workers", "_leaders")
+_MEMORY_FIELDS = (
+    "_records",
+    "_live",
+    "_finished",
+    "_keys",
+    "_workers",
+    "_leaders",
+    "_overtaking",
+    "_swept_at",
+)
 
 
 def snapshot_redis(client: Any, prefix: str) -> dict[bytes, tuple[bytes, int]]:

@@ -53,6 +53,7 @@ class Histories(RuleBasedStateMachine):
         self.seen: list[Message] = []
         self.claims: list[Claim] = []
         self.most_slots = 0
+        self.swept_at: float | None = None
 
     @initialize(slots=st.integers(0, 3))
     def a_fleet(self, slots: int) -> None:
@@ -78,6 +79,7 @@ class Histories(RuleBasedStateMachine):
         self.ledger.start(submission)
         run = ExpectedRun(submission.run, order, names, decided, self.now + LEASE_SECONDS)
         run.news = [(skip.item, skip.state, 0) for skip in skips]
+        run.created_at = self.now
         self.runs[run.id] = run
         self.read[run.id] = []
         self.acknowledged[run.id] = 0
@@ -181,12 +183,21 @@ class Histories(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.twin.advance(seconds)
         self.now += seconds
+        self.swept_at = None if self.swept_at is None else self.swept_at + seconds
+        for run in self.runs.values():
+            run.swept_at = None if run.swept_at is None else run.swept_at + seconds
+
+    @rule(seconds=STEPS_SECONDS)
+    def pass_time_while_nobody_sweeps(self, seconds: float) -> None:
+        self.twin.let_pass_unswept(seconds)
+        self.now += seconds
 
     @rule()
     def sweep(self) -> None:
         self.ledger.sweep()
         for run in self.runs.values():
-            run.sweep(self.now)
+            run.sweep(self.now, self.swept_at)
+        self.swept_at = self.now
 
     # What holds after every step
 
@@ -315,7 +326,7 @@ class BrokenRecord:
 
     @staticmethod
     def republish(
-        record: RunRecord, now: float, age: float, is_empty: Callable[[str | None], bool]
+        record: RunRecord, now: float, age: float, is_lost: Callable[[str | None, float], bool]
     ) -> list[int]:
         """A lost message stays lost."""
         return []

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stagefleet.runs.model import Callback, RunState
+from stagefleet.errors import ItemLostError, WorkerLostError
+from stagefleet.runs.model import Callback, ItemState, Outcome, RunState
 from tests.contract.twins import LEASE_SECONDS, RedisBroker, Twin
 
 
@@ -67,6 +68,128 @@ class TestOneRun:
         twin.ledger.sweep()
 
         assert [sound] == [message.run for message in twin.messages()]
+
+
+class TestAnItem:
+    def test_one_that_is_in_no_set_is_tried_again(self, twin: Twin, broker: RedisBroker):
+        """R20: a run of which an item is lost is not called succeeded; the sweep finds the item."""
+        run = twin.submit(["a", "b"], parallel=1)
+        lost = twin.take()
+        for part in ("leases", "claims"):
+            broker.client.delete(f"{broker.prefix}run:{run}:{part}")
+        twin.ledger.sweep()
+        assert 1 == twin.work_off()
+        assert RunState.RUNNING is twin.ledger.run(run).state
+        assert not twin.succeed(lost)
+        assert 1 == twin.ledger.sweep()
+        assert 1 == twin.work_off()
+
+        ended = twin.ledger.run(run)
+        assert (RunState.SUCCEEDED, 2, 2) == (ended.state, ended.succeeded, ended.total)
+
+    def test_one_that_another_waits_behind_is_tried_again(self, twin: Twin, broker: RedisBroker):
+        """R20: a lost item has not ended: what waits for its end is neither let go nor waits for ever."""
+        run = twin.submit(["a", "b"], parallel=2)
+        first, second = twin.take(), twin.take()
+        assert twin.ledger.hand_back(second, behind=first.index)
+        broker.client.delete(*(f"{broker.prefix}run:{run}:{part}" for part in ("leases", "claims")))
+        twin.ledger.sweep()
+        assert [None, None] == twin.ledger.standings(run, [0, 1])
+        claim = twin.take()
+        assert "a" == claim.item
+        assert twin.succeed(claim)
+        claim = twin.take()
+        assert "b" == claim.item
+        assert twin.succeed(claim)
+
+        assert RunState.SUCCEEDED is twin.ledger.run(run).state
+
+    def test_one_that_is_lost_again_and_again_fails(self, twin: Twin, broker: RedisBroker):
+        """R20: an item that Redis loses counts an attempt each time, and fails in the end."""
+        run = twin.submit(["a"], max_attempts=2)
+        for _ in range(2):
+            twin.take()
+            broker.client.delete(*(f"{broker.prefix}run:{run}:{part}" for part in ("leases", "claims")))
+            twin.ledger.sweep()
+
+        (outcome,) = twin.outcomes(run) or []
+        assert ("a", ItemState.FAILED, 2) == (outcome.item, outcome.state, outcome.attempts)
+        assert outcome.error is not None
+        assert ItemLostError.__name__ == outcome.error.type
+        assert RunState.FAILED is twin.ledger.run(run).state
+
+    def test_one_that_failed_is_not_taken_for_a_lost_one(self, twin: Twin, broker: RedisBroker):
+        """R20: what has ended is not tried again because something else is lost."""
+        run = twin.submit(["a", "b"], parallel=1)
+        twin.fail(twin.take())
+        twin.take()
+        broker.client.delete(*(f"{broker.prefix}run:{run}:{part}" for part in ("leases", "claims")))
+        twin.ledger.sweep()
+        claim = twin.take()
+        assert "b" == claim.item
+        twin.succeed(claim)
+
+        ended = twin.ledger.run(run)
+        assert (RunState.FAILED, 1, 1) == (ended.state, ended.succeeded, ended.failed)
+
+    def test_those_that_nobody_can_find_fail_their_run(self, twin: Twin, broker: RedisBroker):
+        """R20: where even the items are gone, as after an eviction, the run says so and does not succeed."""
+        run = twin.submit(["a", "b", "c"], parallel=1)
+        twin.succeed(twin.take())
+        broker.client.delete(*(f"{broker.prefix}run:{run}:{part}" for part in ("items", "published")))
+        for _ in range(3):
+            twin.advance(LEASE_SECONDS + 1)
+            twin.ledger.sweep()
+            twin.work_off()
+
+        ended = twin.ledger.run(run)
+        assert RunState.FAILED is ended.state
+        assert ended.error is not None
+        assert "ItemLostError" == ended.error.type
+        assert None is twin.outcomes(run, (twin.outcomes(run) or [])[-1].position)
+
+    def test_a_lost_one_of_a_cancelled_run_is_cancelled(self, twin: Twin, broker: RedisBroker):
+        """R20: the counters of a cancelled run add up, whatever Redis has lost of it."""
+        run = twin.submit(["a", "b", "c"], parallel=1)
+        twin.take()
+        broker.client.delete(*(f"{broker.prefix}run:{run}:{part}" for part in ("leases", "claims")))
+        twin.ledger.cancel(run)
+
+        ended = twin.ledger.run(run)
+        assert (RunState.CANCELLED, 3) == (ended.state, ended.cancelled)
+
+    def test_counters_that_are_too_high_fail_their_run(self, twin: Twin, broker: RedisBroker):
+        """R20: counters that do not add up are no success, in either direction."""
+        run = twin.submit(["a"])
+        broker.client.hincrby(f"{broker.prefix}run:{run}", "succeeded", 3)
+        twin.work_off()
+        twin.ledger.sweep()
+
+        assert RunState.FAILED is twin.ledger.run(run).state
+
+    def test_more_bytes_than_a_counter_holds_cost_no_item(self, twin: Twin):
+        """R20: a sum that Redis cannot keep does not lose the item that it is about."""
+        run = twin.submit(["a"])
+        claim = twin.take()
+        assert twin.ledger.finish(claim, Outcome(item="a", state=ItemState.SUCCEEDED, bytes=2**63))
+
+        ended = twin.ledger.run(run)
+        assert (RunState.SUCCEEDED, 1, 1) == (ended.state, ended.succeeded, len(twin.outcomes(run) or []))
+
+    def test_one_whose_outcome_cannot_be_written_stays_until_it_can(self, twin: Twin, broker: RedisBroker):
+        """R20: the end of a lost worker's item is written before the item is taken out of its set."""
+        run = twin.submit(["a"], max_attempts=1)
+        twin.take()
+        spoil(broker, run, "outcomes")
+        twin.advance(LEASE_SECONDS + 1)
+        twin.ledger.sweep()
+        assert 1 == twin.ledger.run(run).claimed
+        broker.client.delete(f"{broker.prefix}run:{run}:outcomes")
+        twin.ledger.sweep()
+
+        (outcome,) = twin.outcomes(run) or []
+        assert outcome.error is not None
+        assert WorkerLostError.__name__ == outcome.error.type
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class Broker(Protocol):
     ledger: Ledger
 
     def advance(self, seconds: float) -> None: ...
+    def note_sweeps(self, seconds: float) -> None: ...
     def messages(self) -> list[Message]: ...
     def pop(self) -> Message | None: ...
     def push(self, message: Message) -> None: ...
@@ -52,6 +53,12 @@ class MemoryBroker:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+    def note_sweeps(self, seconds: float) -> None:
+        ledger = self._memory_ledger
+        ledger._swept_at = None if ledger._swept_at is None else ledger._swept_at + seconds
+        for record in ledger._records.values():
+            record.swept_at = None if record.swept_at is None else record.swept_at + seconds
 
     def messages(self) -> list[Message]:
         return list(self._queue)
@@ -92,6 +99,15 @@ class RedisBroker:
 
     def advance(self, seconds: float) -> None:
         self._redis_ledger.clock_offset_ms += round(seconds * 1000)
+
+    def note_sweeps(self, seconds: float) -> None:
+        milliseconds = round(seconds * 1000)
+        if self.client.exists(f"{self.prefix}swept"):
+            self.client.incrby(f"{self.prefix}swept", milliseconds)
+        for run in self.client.zrange(f"{self.prefix}live", 0, -1):
+            key = f"{self.prefix}run:{run.decode()}"
+            if self.client.hexists(key, "swept_ms"):
+                self.client.hincrby(key, "swept_ms", milliseconds)
 
     def messages(self) -> list[Message]:
         raws = [raw for queue in self._queues for raw in reversed(self.client.lrange(queue, 0, -1))]
@@ -143,6 +159,12 @@ class Twin:
         self.ledger = broker.ledger
 
     def advance(self, seconds: float) -> None:
+        """Let time pass in which the reaper finds nothing to mend."""
+        self.broker.advance(seconds)
+        self.broker.note_sweeps(seconds)
+
+    def let_pass_unswept(self, seconds: float) -> None:
+        """Let time pass in which nobody sweeps, as while Redis is away."""
         self.broker.advance(seconds)
 
     def messages(self) -> list[Message]:

@@ -2,9 +2,10 @@
 -- them hold a place in the window. Returns 1, or 0 if another coordinator took over or the run ended.
 local run, epoch, position = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
-local state, current, cursor, lease, awaits =
-  unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits'))
+local state, current, cursor, lease, awaits, unacknowledged, held =
+  unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits', 'unacknowledged', 'held'))
 if current ~= epoch or (state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting') then return 0 end
+write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'callbacks', 'XX', now + integer(lease), run)
 
@@ -17,11 +18,12 @@ local function after(left, right)
 end
 
 if position == '' or not after(position, cursor) then return 1 end
-redis.call('HSET', meta, 'cursor', position)
-redis.call('HDEL', meta, 'failures', 'failing_since')
-if awaits == '1' then
-  redis.call('HINCRBY', meta, 'unacknowledged', -integer(ARGV[6]))
-  redis.call('HINCRBY', meta, 'held', -integer(ARGV[7]))
+if awaits == '1' then -- in one command: no cursor without its counters
+  redis.call('HSET', meta, 'cursor', position, 'unacknowledged', integer(unacknowledged) - integer(ARGV[6]),
+    'held', integer(held) - integer(ARGV[7]))
+else
+  redis.call('HSET', meta, 'cursor', position)
 end
+redis.call('HDEL', meta, 'failures', 'failing_since')
 if release(run) == 0 then settle(run) end -- what was published is left to do
 return 1

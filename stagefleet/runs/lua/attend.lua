@@ -7,6 +7,7 @@ local state, coordinator, lease_until, lease, failures, failing_since = unpack(r
 if not coordinator or coordinator == 'absent' or state == 'submitting' then return false end
 if coordinator == 'present' and integer(lease_until) > now then return false end
 if coordinator == 'paused' and integer(redis.call('ZSCORE', P .. 'callbacks', run)) > now then return false end
+write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator', 'present', 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
 local failing = failing_since and now - integer(failing_since) or 0

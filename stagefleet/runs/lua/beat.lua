@@ -3,6 +3,7 @@
 -- What cannot be read, an entry of another version or a damaged run, is passed over: the beat goes on.
 local name, span = ARGV[3], integer(ARGV[6])
 local workers = P .. 'workers'
+write_at_maxmemory()
 if span > 0 then
   redis.call('HSET', workers, name,
     cjson.encode({ slots = integer(ARGV[4]), queues = cjson.decode(ARGV[5]), ['until'] = now + span,

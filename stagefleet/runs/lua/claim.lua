@@ -1,22 +1,39 @@
 -- Give an item to a worker.
 -- ARGV: run, index, nonce. Returns false, or item, fence, attempt, lease in ms.
 -- The nonce makes a claim repeatable whose answer was lost.
+local OVERTAKING_STEP_MS = 500 -- so that not every claim has to write
+local OVERTAKING_LIFE_MS = 24 * 3600 * 1000
 local run, index, nonce = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
-local state, lease, overtaking = unpack(redis.call('HMGET', meta, 'state', 'lease_ms', 'overtaking_ms'))
+local state, lease, queue, overtaking = unpack(redis.call('HMGET', meta, 'state', 'lease_ms', 'queue', 'overtaking_ms'))
 local published = redis.call('ZSCORE', key(run, 'published'), index)
+local item = redis.call('HGET', key(run, 'items'), index)
 local fence
-if published and state == 'running' then
+
+-- A queue is first in, first out over all runs: what was pushed before a message that was claimed, and is not
+-- claimed a while later, is lost.
+local function note_overtaking()
+  local _, host, target = address(item, queue)
+  if not host and integer(published) < integer(overtaking) + OVERTAKING_STEP_MS then return end
+  redis.call('HSET', meta, 'overtaking_ms', published)
+  local name = P .. 'overtaking:' .. target
+  if integer(published) > integer(redis.call('GET', name)) then
+    redis.call('SET', name, published, 'PX', OVERTAKING_LIFE_MS)
+  end
+end
+
+if published and item and state == 'running' then
   fence = tostring(redis.call('HINCRBY', meta, 'fence', 1))
-  redis.call('ZREM', key(run, 'published'), index)
   redis.call('HSET', key(run, 'claims'), index, fence .. ' ' .. nonce)
-  if integer(published) > integer(overtaking) then redis.call('HSET', meta, 'overtaking_ms', published) end
+  note_overtaking()
 else
   local holder, owner = string.match(redis.call('HGET', key(run, 'claims'), index) or '', '^(%d+) (.*)$')
   if owner ~= nonce then return false end
   fence = holder
 end
 redis.call('ZADD', key(run, 'leases'), now + integer(lease), index)
-if published then release(run) end
-return { redis.call('HGET', key(run, 'items'), index), fence,
-  integer(redis.call('HGET', key(run, 'tries'), index)) + 1, lease }
+if published then
+  redis.call('ZREM', key(run, 'published'), index)
+  release(run)
+end
+return { item, fence, integer(redis.call('HGET', key(run, 'tries'), index)) + 1, lease }

@@ -1,5 +1,8 @@
 -- Shared by all scripts of the ledger, and put in front of each.
 --
+-- What Redis can refuse goes first, and a removal goes last: where a script ends in its middle (a command that
+-- the login may not use, a key of another type), what it was about is still in some set, and is found again.
+--
 -- ARGV[1] is the key prefix, ARGV[2] is added to the server's clock (milliseconds; 0 but in tests).
 -- Keys of a run R (with the prefix in front):
 --   run:R            hash    what the run is and where it stands (fields: see open.lua)
@@ -9,7 +12,7 @@
 --   run:R:claims     hash    index -> "FENCE NONCE"; only the whole is a claim, as a lost fence is given again
 --   run:R:waiting    zset    index -> when it may be tried again
 --   run:R:behind     zset    index -> the index of the item whose end it waits for
---   run:R:tries      hash    index -> attempts that ended
+--   run:R:tries      hash    index -> attempts that ended; -1 once the item has failed for good
 --   run:R:outcomes   stream  `o` an outcome, `end` the run's final state
 --   book:R           hash    what its workers found out together (stagefleet/runs/book)
 -- and of the fleet:
@@ -18,6 +21,8 @@
 --   key:K            string  the run under an idempotency key
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
+--   overtaking:Q     string  when the newest message of queue Q that was claimed had been pushed
+--   swept            string  when the last sweep ended
 --   callbacks        zset    run -> when the sweep calls its coordinator (again); runs that wait for one
 -- An index below `next` that is in none of published, leases, waiting and behind is done.
 
@@ -32,6 +37,12 @@ end
 
 local function integer(value)
   return tonumber(value or 0) or 0
+end
+
+-- Let a script write although Redis is at its `maxmemory`: it is refused there up to its first write, and a
+-- write that needs no memory is none of those (Redis 6 and 7, Valkey).
+local function write_at_maxmemory()
+  redis.call('DEL', P .. 'none')
 end
 
 -- What `pcall` caught, in words: Redis 7 raises tables, Redis 6 strings.
@@ -67,6 +78,7 @@ local function publish(run, queue, indexes)
     table.insert(messages[target], message)
     scores[2 * n - 1], scores[2 * n] = now, index
   end
+  -- Nobody looks between the two: a message that cannot be pushed leaves its item where it was.
   for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
 end
@@ -88,13 +100,14 @@ local function release(run)
   if hosted then share = integer(parallel) end -- a host that is slow must not hold up the others
   local room = math.min(share - published, window, 1000)
   if room <= 0 then return 0 end
-  local indexes = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
-  if #indexes > 0 then redis.call('ZREM', key(run, 'waiting'), unpack(indexes)) end
+  local due = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
   local first, last = integer(next_index), integer(queued)
-  local upto = math.min(last, first + room - #indexes)
+  local upto = math.min(last, first + room - #due)
+  local indexes = { unpack(due) }
   for index = first, upto - 1 do indexes[#indexes + 1] = tostring(index) end
-  if upto > first then redis.call('HSET', meta, 'next', upto) end
   publish(run, queue, indexes)
+  if #due > 0 then redis.call('ZREM', key(run, 'waiting'), unpack(due)) end
+  if upto > first then redis.call('HSET', meta, 'next', upto) end
   return #indexes
 end
 
@@ -117,13 +130,16 @@ local function call(run)
   if redis.call('HGET', key(run), 'coordinator') == 'absent' then summon(run) end
 end
 
--- Whether an item is done, or was dropped by a cancel.
+-- Whether an item is done, or was dropped by a cancel. What is in no set of a run that goes on, and has no outcome,
+-- is lost: the sweep tries it again.
 local function has_ended(run, index)
-  if integer(index) >= integer(redis.call('HGET', key(run), 'next')) then return false end
+  local state, next_index = unpack(redis.call('HMGET', key(run), 'state', 'next'))
+  if integer(index) >= integer(next_index) then return false end
   for _, part in ipairs({ 'published', 'leases', 'waiting', 'behind' }) do
     if redis.call('ZSCORE', key(run, part), index) then return false end
   end
-  return true
+  return state ~= 'running' or redis.call('HEXISTS', key(run, 'items'), index) == 0
+    or redis.call('HGET', key(run, 'tries'), index) == '-1'
 end
 
 -- An item has ended: what waits behind it is due.
@@ -152,24 +168,58 @@ local function record(run, outcome, state, windowed)
   end
 end
 
--- End the run if nothing is left to do.
-local function settle(run)
+-- End an item, and let go what waits behind it: the caller takes it out of the set that it is in.
+local function conclude(run, index, outcome, state)
+  record(run, outcome, state, true)
+  if state == 'succeeded' or state == 'skipped' then
+    redis.call('HDEL', key(run, 'items'), index)
+    redis.call('HDEL', key(run, 'tries'), index)
+  else
+    redis.call('HSET', key(run, 'tries'), index, -1)
+  end
+  let_go(run, index)
+end
+
+-- How many items have neither ended nor are in any set, and how many wait behind others, if nothing else is left
+-- to do; nothing if something is.
+local function unaccounted(run)
   local meta = key(run)
-  local state, next_index, queued, failed, unacknowledged, queue, retention, idempotency_key =
-    unpack(redis.call('HMGET', meta, 'state', 'next', 'queued', 'failed', 'unacknowledged', 'queue',
-      'retention_ms', 'key'))
-  if state ~= 'running' and state ~= 'cancelling' then return end
+  local next_index, queued, total, succeeded, failed, skipped, cancelled, unacknowledged =
+    unpack(redis.call('HMGET', meta, 'next', 'queued', 'total', 'succeeded', 'failed', 'skipped', 'cancelled',
+      'unacknowledged'))
   if integer(next_index) < integer(queued) or integer(unacknowledged) > 0
     or redis.call('ZCARD', key(run, 'published')) > 0
     or redis.call('ZCARD', key(run, 'leases')) > 0
-    or redis.call('ZCARD', key(run, 'waiting')) > 0
-    or redis.call('ZCARD', key(run, 'behind')) > 0 then return end
+    or redis.call('ZCARD', key(run, 'waiting')) > 0 then return nil end
+  local behind = redis.call('ZCARD', key(run, 'behind'))
+  local done = integer(succeeded) + integer(failed) + integer(skipped) + integer(cancelled)
+  return integer(total) - done - behind, behind
+end
+
+-- End the run if nothing is left to do. One whose counters do not add up to its total has lost items: it goes on
+-- until the sweep has looked for them; with `problem`, an error in JSON, it fails.
+local function settle(run, problem)
+  local meta = key(run)
+  local missing, behind = unaccounted(run)
+  if not missing or behind > 0 and not problem then return end
+  local state, failed, queue, retention, idempotency_key =
+    unpack(redis.call('HMGET', meta, 'state', 'failed', 'queue', 'retention_ms', 'key'))
+  if state ~= 'running' and state ~= 'cancelling' then return end
   local final = 'succeeded'
-  if state == 'cancelling' then final = 'cancelled' elseif integer(failed) > 0 then final = 'failed' end
+  if state == 'cancelling' then
+    final = 'cancelled'
+  elseif missing ~= 0 then
+    if not problem then return end
+    final = 'failed'
+  elseif integer(failed) > 0 then
+    final = 'failed'
+  end
+  redis.call('XADD', key(run, 'outcomes'), '*', 'end', final)
+  if state == 'cancelling' and missing > 0 then redis.call('HINCRBY', meta, 'cancelled', missing) end
+  if final == 'failed' and missing ~= 0 then redis.call('HSETNX', meta, 'error', problem) end
   redis.call('HSET', meta, 'state', final, 'finished_ms', now)
   redis.call('HDEL', meta, 'message')
-  redis.call('XADD', key(run, 'outcomes'), '*', 'end', final)
-  redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'), P .. 'book:' .. run)
+  redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'), key(run, 'behind'), P .. 'book:' .. run)
   redis.call('ZREM', P .. 'live', run)
   redis.call('ZREM', P .. 'live:' .. queue, run)
   for _, part in ipairs({ false, 'items', 'outcomes' }) do
@@ -182,29 +232,27 @@ end
 -- Cancel a live run: what is pending is counted as cancelled, what runs goes on to its end.
 local function cancel(run, immediate, problem)
   local meta = key(run)
-  local state, next_index, queued, queue =
-    unpack(redis.call('HMGET', meta, 'state', 'next', 'queued', 'queue'))
+  local state, queued, queue, total, succeeded, failed, skipped =
+    unpack(redis.call('HMGET', meta, 'state', 'queued', 'queue', 'total', 'succeeded', 'failed', 'skipped'))
+  redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'), key(run, 'behind'))
   if immediate then redis.call('HSET', meta, 'now', 1) end
   if problem then
     redis.call('HSETNX', meta, 'error', problem)
     redis.call('HSET', meta, 'awaits', 0, 'unacknowledged', 0, 'held', 0)
   end
   if state == 'submitting' or state == 'running' then
-    local pending = integer(queued) - integer(next_index)
-      + redis.call('ZCARD', key(run, 'published')) + redis.call('ZCARD', key(run, 'waiting'))
-      + redis.call('ZCARD', key(run, 'behind'))
-    redis.call('HINCRBY', meta, 'cancelled', pending)
-    redis.call('UNLINK', key(run, 'published'), key(run, 'waiting'), key(run, 'behind'))
-    redis.call('HSET', meta, 'state', 'cancelling', 'next', queued)
+    local pending = integer(total) - integer(succeeded) - integer(failed) - integer(skipped)
+      - redis.call('ZCARD', key(run, 'leases'))
+    redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
   end
   settle(run)
 end
 
--- Take an item from its worker, if the claim ("FENCE NONCE") is the one that stands.
+-- Forget a claim ("FENCE NONCE"), if it is the one that stands; false if it is not. The lease stays until the
+-- item is where it belongs: should that be refused, its end brings the item back.
 local function take(run, index, claim)
   if redis.call('HGET', key(run, 'claims'), index) ~= claim then return false end
   redis.call('HDEL', key(run, 'claims'), index)
-  redis.call('ZREM', key(run, 'leases'), index)
   return true
 end

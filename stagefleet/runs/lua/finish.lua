@@ -9,15 +9,14 @@ if retry ~= '' and state == 'failed' then
   local phase, limit = unpack(redis.call('HMGET', meta, 'state', 'max_attempts'))
   if phase == 'running' and tries < integer(limit) then
     redis.call('ZADD', key(run, 'waiting'), now + integer(retry), index)
+    redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])
     release(run)
     return 1
   end
 end
-if ARGV[8] ~= '0' then redis.call('HINCRBY', meta, 'bytes', ARGV[8]) end
-if state == 'succeeded' or state == 'skipped' then redis.call('HDEL', key(run, 'items'), index) end
-redis.call('HDEL', key(run, 'tries'), index)
-record(run, ARGV[7], state, true)
-let_go(run, index)
+conclude(run, index, ARGV[7], state)
+if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- no item fails for a sum too large
+redis.call('ZREM', key(run, 'leases'), index)
 if release(run) == 0 then settle(run) end -- what was published is left to do
 return 1

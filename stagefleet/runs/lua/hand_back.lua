@@ -15,6 +15,7 @@ end
 
 if redis.call('HGET', key(run), 'state') ~= 'running' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
+  redis.call('ZREM', key(run, 'leases'), index)
   settle(run)
   return 1
 end
@@ -23,5 +24,6 @@ if other ~= '' and not has_ended(run, other) and not is_ring(other) then
 else
   redis.call('ZADD', key(run, 'waiting'), now, index)
 end
+redis.call('ZREM', key(run, 'leases'), index)
 release(run)
 return 1

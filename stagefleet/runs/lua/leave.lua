@@ -5,6 +5,7 @@ local run, epoch, how = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
 local current, coordinator, cursor = unpack(redis.call('HMGET', meta, 'epoch', 'coordinator', 'cursor'))
 if current ~= epoch or coordinator ~= 'present' then return 0 end
+write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator_until', 0)
 if how == 'conclude' then
   redis.call('HDEL', meta, 'coordinator', 'coordinate_message', 'failures', 'failing_since')

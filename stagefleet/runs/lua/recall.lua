@@ -1,12 +1,25 @@
--- Call again the coordinators that never came, that vanished, or whose pause is over.
+-- Call again the coordinators that never came, that vanished, or whose pause is over; note that a sweep ends.
+-- ARGV: how often sweeps come in ms.
 -- Returns how many, and for each run that could not be looked at its id and why; it is left alone for a while.
 local DAMAGED_PAUSE_MS = 60000
+local SWEEPS_MISSED = 3 -- as in sweep.lua
+write_at_maxmemory()
 local room = redis.call('ZCARD', P .. 'callbacks') - redis.call('LLEN', P .. 'mq:coordinate')
+local since = integer(redis.call('GET', P .. 'swept'))
 local touched, failures = 0, {}
 
+-- Whether those who are there could not renew their leases meanwhile.
+local function is_gap(lease)
+  return since > 0 and now - since > math.max(lease / 3, SWEEPS_MISSED * integer(ARGV[3]))
+end
+
 local function look_at(run)
-  if not redis.call('HGET', key(run), 'coordinator') then
+  local coordinator, lease = unpack(redis.call('HMGET', key(run), 'coordinator', 'lease_ms'))
+  if not coordinator then
     redis.call('ZREM', P .. 'callbacks', run)
+  elseif coordinator == 'present' and is_gap(integer(lease)) then
+    redis.call('HSET', key(run), 'coordinator_until', now + integer(lease))
+    redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
   elseif room > 0 then -- one message a run will do, however long nobody listens
     summon(run)
     room = room - 1
@@ -14,6 +27,11 @@ local function look_at(run)
   end
 end
 
+if since - now > DAMAGED_PAUSE_MS then -- the clock went back: what is due is due by the new one
+  for _, run in ipairs(redis.call('ZRANGE', P .. 'callbacks', 0, -1)) do
+    redis.call('ZINCRBY', P .. 'callbacks', now - since, run)
+  end
+end
 for _, run in ipairs(redis.call('ZRANGEBYSCORE', P .. 'callbacks', '-inf', now, 'LIMIT', 0, 500)) do
   local done, problem = pcall(look_at, run)
   if not done then
@@ -22,4 +40,5 @@ for _, run in ipairs(redis.call('ZRANGEBYSCORE', P .. 'callbacks', '-inf', now, 
     failures[#failures + 1] = text_of(problem)
   end
 end
+redis.call('SET', P .. 'swept', now)
 return { touched, unpack(failures) }

@@ -1,5 +1,6 @@
 -- Extend leases. ARGV: (run, index, claim)... Returns 'run', 'cancel' or 'lost' for each.
 local answers = {}
+write_at_maxmemory()
 for n = 3, #ARGV, 3 do
   local run, index, claim = ARGV[n], ARGV[n + 1], ARGV[n + 2]
   if redis.call('HGET', key(run, 'claims'), index) == claim then

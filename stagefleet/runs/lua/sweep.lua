@@ -1,30 +1,141 @@
--- Mend what one run has lost. ARGV: run, the error of a lost coordinator (JSON), our major schema version.
+-- Mend what one run has lost.
+-- ARGV: run, the error of a lost coordinator (JSON), our major schema version, the error of lost items (JSON),
+--       when the sweep before ended ('0' if there was none), how often sweeps come in ms.
 -- Returns how much was touched.
 local run, lost_error = ARGV[3], ARGV[4]
 local meta = key(run)
 local BATCH = 500
 local HOST_PATIENCE = 3 -- times the age from which a message may count as lost
+local SWEEPS_MISSED = 3 -- that many are no gap: another worker takes over when the reaper vanishes
 local state, queue, callback, awaits, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
-local idempotency_key, limit, republish, overtaking, retention =
-  unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'overtaking_ms', 'retention_ms'))
+local idempotency_key, limit, republish, retention, schema, lease, swept, created =
+  unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'retention_ms', 'schema', 'lease_ms',
+    'swept_ms', 'created_ms'))
+write_at_maxmemory()
 if not state then
   redis.call('ZREM', P .. 'live', run)
   return 0
 end
-local schema = tonumber(string.match(redis.call('HGET', meta, 'schema') or '', '^(%d+)%.'))
-if schema and schema > integer(ARGV[5]) then return 0 end -- its fields mean something else: its own release mends it
+local major = tonumber(string.match(schema or '', '^(%d+)%.'))
+if major and major > integer(ARGV[5]) then return 0 end -- its fields mean something else: its own release mends it
 local touched = 0
 
-local function fail(index, kind, message)
-  local id, host = address(redis.call('HGET', key(run, 'items'), index), queue)
-  local tries = integer(redis.call('HGET', key(run, 'tries'), index))
-  redis.call('HDEL', key(run, 'tries'), index)
-  record(run, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
-    error = { type = kind, message = message } }), 'failed', true)
-  let_go(run, index)
+-- Give every holder a whole lease if none of them could renew: nobody has swept for more than a third of a lease,
+-- since Redis was away or has forgotten, or its clock is another one. One that went back took all times with it.
+local function bridge_gap()
+  local since = integer(swept)
+  if since == 0 then since = ARGV[7] == '0' and now or math.max(integer(created), integer(ARGV[7])) end
+  redis.call('HSET', meta, 'swept_ms', now)
+  local third = integer(lease) / 3
+  local went_back = since - now > third
+  if now - since <= math.max(third, SWEEPS_MISSED * integer(ARGV[8])) and not went_back then return end
+  coordinator_until, submitter_until = now + integer(lease), now + integer(lease)
+  redis.call('HSET', meta, 'coordinator_until', coordinator_until, 'submitter_until', submitter_until)
+  for _, index in ipairs(redis.call('ZRANGE', key(run, 'leases'), 0, -1)) do
+    redis.call('ZADD', key(run, 'leases'), now + integer(lease), index)
+  end
+  if not went_back then return end
+  for _, index in ipairs(redis.call('ZRANGE', key(run, 'published'), 0, -1)) do
+    redis.call('ZADD', key(run, 'published'), now, index)
+  end
+  for _, index in ipairs(redis.call('ZRANGE', key(run, 'waiting'), 0, -1)) do
+    redis.call('ZINCRBY', key(run, 'waiting'), now - since, index)
+  end
 end
 
+local function fail(index, kind, message)
+  local id, host = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
+  local tries = integer(redis.call('HGET', key(run, 'tries'), index))
+  conclude(run, index, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
+    error = { type = kind, message = message } }), 'failed')
+end
+
+-- An attempt that nobody ended: another one, or the item's end. The caller takes it out of the set that it is in.
+local function try_again(index, kind, message)
+  local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
+  if tries < integer(limit) then
+    redis.call('ZADD', key(run, 'waiting'), now, index)
+  else
+    fail(index, kind, string.format(message, tries))
+  end
+end
+
+local function expire_leases()
+  for _, index in ipairs(redis.call('ZRANGEBYSCORE', key(run, 'leases'), '-inf', now, 'LIMIT', 0, BATCH)) do
+    touched = touched + 1
+    if state == 'cancelling' then
+      redis.call('HINCRBY', meta, 'cancelled', 1)
+    else
+      try_again(index, 'WorkerLostError', 'the worker vanished, %d times in a row; see the logs of the workers')
+    end
+    redis.call('HDEL', key(run, 'claims'), index)
+    redis.call('ZREM', key(run, 'leases'), index)
+  end
+end
+
+-- Nobody waits for ever behind another, whoever forgot to let them go.
+local function let_go_forgotten()
+  local behind, last = redis.call('ZRANGE', key(run, 'behind'), 0, BATCH - 1, 'WITHSCORES'), nil
+  for n = 2, #behind, 2 do
+    if behind[n] ~= last and has_ended(run, behind[n]) then
+      let_go(run, behind[n])
+      touched = touched + 1
+    end
+    last = behind[n]
+  end
+end
+
+-- Whether a message of that time was overtaken in its queue; a time to come is from a clock that went back.
+local function overtaken(target, since)
+  local newest = integer(redis.call('GET', P .. 'overtaking:' .. target))
+  return newest <= now and since < newest
+end
+
+local function republish_lost()
+  local old = redis.call('ZRANGEBYSCORE', key(run, 'published'), '-inf', now - integer(republish), 'LIMIT', 0, BATCH)
+  local lost = {}
+  for _, index in ipairs(old) do
+    local since = integer(redis.call('ZSCORE', key(run, 'published'), index))
+    local item = redis.call('HGET', key(run, 'items'), index)
+    local _, host, target = address(item or '', queue)
+    if not item then
+      redis.call('ZREM', key(run, 'published'), index) -- nobody knows what it was: the counters will tell
+    elseif host and redis.call('EXISTS', P .. 'slots:' .. target) == 0 then
+      if since <= now - HOST_PATIENCE * integer(republish) then
+        fail(index, 'HostGoneError', 'no worker of host ' .. host .. ' is there any more')
+        redis.call('ZREM', key(run, 'published'), index)
+        touched = touched + 1
+      end
+    elseif redis.call('LLEN', P .. 'mq:' .. target) == 0 or overtaken(target, since) then
+      lost[#lost + 1] = index
+    end
+  end
+  touched = touched + #lost
+  publish(run, queue, lost)
+  release(run)
+end
+
+-- Try again what is in no set and has not ended. Returns whether anything was found.
+local function find_unaccounted()
+  local queued, found = integer(redis.call('HGET', meta, 'queued')), false
+  for first = 0, queued - 1, BATCH do
+    local indexes = {}
+    for index = first, math.min(queued, first + BATCH) - 1 do indexes[#indexes + 1] = tostring(index) end
+    local items = redis.call('HMGET', key(run, 'items'), unpack(indexes))
+    local tries = redis.call('HMGET', key(run, 'tries'), unpack(indexes))
+    for n, index in ipairs(indexes) do
+      if items[n] and tries[n] ~= '-1' and not redis.call('ZSCORE', key(run, 'behind'), index) then
+        try_again(index, 'ItemLostError', 'Redis lost the item, %d times in a row')
+        found = true
+        touched = touched + 1
+      end
+    end
+  end
+  return found
+end
+
+bridge_gap()
 if state == 'submitting' then
   -- Under a key the same call again completes it; nobody calls for ever.
   local patience = idempotency_key and integer(retention) or 0
@@ -38,50 +149,15 @@ if awaits == '1' and callback == 'client' and integer(coordinator_until) <= now 
   state = 'cancelling'
   touched = touched + 1
 end
-
-for _, index in ipairs(redis.call('ZRANGEBYSCORE', key(run, 'leases'), '-inf', now, 'LIMIT', 0, BATCH)) do
-  touched = touched + 1
-  redis.call('ZREM', key(run, 'leases'), index)
-  redis.call('HDEL', key(run, 'claims'), index)
-  if state == 'cancelling' then
-    redis.call('HINCRBY', meta, 'cancelled', 1)
-  else
-    local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
-    if tries < integer(limit) then
-      redis.call('ZADD', key(run, 'waiting'), now, index)
-    else
-      fail(index, 'WorkerLostError',
-        'the worker vanished, ' .. tries .. ' times in a row; see the logs of the workers')
-    end
-  end
-end
-
+expire_leases()
 if state == 'running' then
-  local behind, last = redis.call('ZRANGE', key(run, 'behind'), 0, BATCH - 1, 'WITHSCORES'), nil
-  for n = 2, #behind, 2 do -- nobody waits for ever, whoever forgot to let them go
-    if behind[n] ~= last and has_ended(run, behind[n]) then
-      let_go(run, behind[n])
-      touched = touched + 1
-    end
-    last = behind[n]
+  let_go_forgotten()
+  republish_lost()
+  local missing = unaccounted(run)
+  if missing and missing ~= 0 and not find_unaccounted() then
+    settle(run, ARGV[6])
+    return touched + 1
   end
-  local old = redis.call('ZRANGEBYSCORE', key(run, 'published'), '-inf', now - integer(republish), 'LIMIT', 0, BATCH)
-  local lost = {}
-  for _, index in ipairs(old) do
-    local since = integer(redis.call('ZSCORE', key(run, 'published'), index))
-    local _, host, target = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
-    if host and redis.call('EXISTS', P .. 'slots:' .. target) == 0 then
-      if since <= now - HOST_PATIENCE * integer(republish) then
-        redis.call('ZREM', key(run, 'published'), index)
-        fail(index, 'HostGoneError', 'no worker of host ' .. host .. ' is there any more')
-        touched = touched + 1
-      end
-    elseif redis.call('LLEN', P .. 'mq:' .. target) == 0 or (not host and since < integer(overtaking)) then
-      lost[#lost + 1] = index
-    end
-  end
-  touched = touched + #lost
-  publish(run, queue, lost)
   release(run)
 end
 settle(run)

@@ -1,0 +1,109 @@
+"""The side of the ledger in memory that mends what was lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from stagefleet.errors import CoordinatorLostError
+from stagefleet.runs import dispatch
+from stagefleet.runs.model import Callback, ErrorInfo, RunState, WorkerInfo, split_host
+from stagefleet.settings import RunSettings
+from stagefleet.testing.record import RunRecord
+from stagefleet.testing.switchboard import Message
+
+__all__ = ["MemorySweeper"]
+
+_HOST_PATIENCE = 3  # times the age from which a message may count as lost
+_SWEEPS_MISSED = 3  # that many are no gap
+
+
+class MemorySweeper:
+    """A part of `MemoryLedger`; keeps the promise of `Workbench.sweep`."""
+
+    broker: deque[Message]
+    _settings: RunSettings
+    _queue_of: Callable[[str], str]
+    _records: dict[str, RunRecord]
+    _live: dict[str, RunRecord]
+    _overtaking: dict[str, float]
+    _swept_at: float | None = None
+
+    def _step(self) -> AbstractContextManager[float]:
+        raise NotImplementedError
+
+    def _recall(self, now: float) -> int:
+        raise NotImplementedError
+
+    def _listening(self, queue: str | None) -> list[WorkerInfo]:
+        raise NotImplementedError
+
+    def sweep(self) -> int:
+        """As `Workbench.sweep`."""
+        with self._step() as now:
+            touched = 0
+            for record in self._records.values():
+                self._bridge_gap(record, now)
+            for record in list(self._live.values()):
+                touched += self._abandon(record, now)
+                touched += record.expire(now) + self._republish(record, now)
+            touched += self._recall(now)
+            self._swept_at = now
+        return touched
+
+    def _queue(self, record: RunRecord) -> str:
+        return self._queue_of(record.order.operation)
+
+    def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
+        self.broker.extend(Message(record.id, index) for index in indexes)
+
+    def _bridge_gap(self, record: RunRecord, now: float) -> None:
+        """Give every holder a whole lease where nobody has swept for too long."""
+        if self._swept_at is None:
+            since = now
+        else:
+            since = max(record.created_at, self._swept_at) if record.swept_at is None else record.swept_at
+        record.swept_at = now
+        lease_seconds = self._settings.lease_seconds
+        if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._settings.sweep_seconds):
+            record.extend_leases(now + lease_seconds)
+            record.call_at = max(record.call_at, now + lease_seconds) if record.is_visited else record.call_at
+
+    def _republish(self, record: RunRecord, now: float) -> int:
+        def is_gone(host: str) -> bool:
+            return not self._listening(dispatch.host_queue(host))
+
+        def is_lost(host: str | None, sent_at: float) -> bool:
+            if host is not None and is_gone(host):
+                return False
+            wanted = self._queue(record) if host is None else dispatch.host_queue(host)
+            is_empty = all(self._queue_of_message(message) != wanted for message in list(self.broker))
+            return is_empty or sent_at < self._overtaking.get(wanted, 0)
+
+        age = self._settings.republish_seconds
+        gone = record.forsake(now, _HOST_PATIENCE * age, is_gone)
+        lost = record.republish(now, age, is_lost)
+        self._send(record, lost)
+        return gone + len(lost)
+
+    def _queue_of_message(self, message: Message) -> str | None:
+        record = self._records.get(message.run)
+        if record is None or not 0 <= message.index < len(record.items):
+            return None
+        host = split_host(record.items[message.index])[1]
+        return self._queue(record) if host is None else dispatch.host_queue(host)
+
+    def _abandon(self, record: RunRecord, now: float) -> int:
+        """Cancel a run whose client vanished and that nobody will go on with."""
+        if record.state is RunState.SUBMITTING:
+            # Under a key the same call again completes it; nobody calls for ever.
+            patience = self._settings.retention_seconds if record.order.key else 0
+            is_lost = record.submitter_until + patience <= now
+        else:
+            is_client = record.order.callback is Callback.CLIENT
+            is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
+        if is_lost:
+            lost = CoordinatorLostError("the client that started this run vanished: start it again")
+            record.cancel(now=False, error=ErrorInfo.of(lost))
+        return int(is_lost)
