@@ -9,7 +9,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from config.celery import work_queue
-from stagefleet.errors import CallbackError
+from stagefleet.errors import CallbackError, UsageError
+from stagefleet.runs.callback_tasks import check_task
 from stagefleet.runs.detached import DetachedCoordinator, PublishTask
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.redis_ledger import RedisLedger
@@ -32,7 +33,7 @@ def attach(
     closing: ExitStack,
 ) -> None:
     """Register the tasks that every worker has, whatever else it does."""
-    webhooks = WebhookCaller(settings.webhooks)
+    webhooks = WebhookCaller(settings)
     closing.callback(webhooks.close)
     coordinator = DetachedCoordinator(
         ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: keeper.stopping
@@ -47,6 +48,7 @@ def _make_publisher(app: Celery) -> PublishTask:
     def publish(target: str, task_id: str, arguments: dict[str, Any]) -> None:
         name, _, queue = target.partition("@")
         try:
+            check_task(target)  # of a run that an older release took: some names break the broker for all
             app.send_task(
                 name,
                 kwargs=arguments,
@@ -55,7 +57,7 @@ def _make_publisher(app: Celery) -> PublishTask:
                 retry=False,
                 ignore_result=True,
             )
-        except OperationalError as error:
+        except (UsageError, OperationalError) as error:
             raise CallbackError(f"the task {name} cannot be published: {error}") from None
 
     return publish

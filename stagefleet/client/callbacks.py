@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from stagefleet.errors import UsageError
+from stagefleet.runs.callback_tasks import check_task
 from stagefleet.runs.model import Callback, Outcome
 
 __all__ = ["RemoteCallback"]
 
 _MAX_URL_CHARACTERS = 2000
-_TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(@[A-Za-z0-9_.:-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,8 @@ class RemoteCallback:
         for name, url in (("outcome", self.outcome_url), ("finish", self.finish_url)):
             if url:
                 _check_url(name, url)
-        if self.outcome_task and not _TASK.fullmatch(self.outcome_task):
-            raise UsageError(f"{self.outcome_task!r} names no Celery task: write NAME or NAME@QUEUE")
+        if self.outcome_task:
+            check_task(self.outcome_task)
 
     @classmethod
     def of(cls, outcome_url: str | None, outcome_task: str | None, finish_url: str | None) -> Self | None:
@@ -75,9 +74,12 @@ class RemoteCallback:
 
 def _check_url(name: str, url: str) -> None:
     """Refuse what cannot be called; the messages leave the URL out, since it may hold a token."""
+    from stagefleet.runs.webhook import prepare_url  # noqa: PLC0415 - brings requests, and few runs have a URL
+
     try:
         parts = urlsplit(url)
         is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        prepare_url(url)
     except ValueError:
         is_complete = False
     if not is_complete or not url.isprintable() or len(url) > _MAX_URL_CHARACTERS:

@@ -91,14 +91,21 @@ class CallbackError(StagefleetError):
 
     Args:
         message: Who, and what came instead.
+        host: The receiver, as `host[:port]`; "" where it is a task.
         retry_after_seconds: How long the receiver asked to wait, None if it did not say.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, message: str, *, host: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
+        self.host = host
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def cause(self) -> tuple[str, str]:
+        """The receiver, and what it did."""
+        return self.host, super().cause[1].removeprefix(f"the webhook at {self.host} ")
 
 
 class CallbackGoneError(StagefleetError):

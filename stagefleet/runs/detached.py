@@ -11,11 +11,22 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from stagefleet.errors import CallbackError, CallbackGoneError, CallbackLostError, StagefleetError
+from stagefleet.errors import (
+    CallbackError,
+    CallbackGoneError,
+    CallbackLostError,
+    LeaseLostError,
+    RedisUnreachableError,
+    StagefleetError,
+)
+from stagefleet.registry.leash import Leash
 from stagefleet.runs.ledger import Observer, Switchboard
 from stagefleet.runs.model import Callback, ErrorInfo, ItemState, Outcome, Run, Visit
+from stagefleet.runs.visit_lease import VisitLease
+from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.webhook import call_id
 from stagefleet.settings import WebhookSettings
 
@@ -35,7 +46,24 @@ class _Ledger(Observer, Switchboard, Protocol):
 
 
 class _Webhooks(Protocol):
-    def call(self, url: str, webhook_id: str, kind: str, data: dict[str, Any]) -> None: ...
+    def call(
+        self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, leash: Leash
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class _Calls:
+    """The calls of one visit.
+
+    Attributes:
+        visit: The right to make them.
+        lease: How long it lasts.
+        went_well: Whether one of them was taken.
+    """
+
+    visit: Visit
+    lease: VisitLease
+    went_well: bool = False
 
 
 class DetachedCoordinator:
@@ -70,43 +98,67 @@ class DetachedCoordinator:
     def coordinate(self, run: str) -> None:
         """Tell what there is to tell of a run, and go; nothing to do where another coordinator is there.
 
+        Whatever goes wrong counts as a failure, is followed by a pause, and is given up in the end: no error
+        calls the next coordinator for ever.
+
         Raises:
             RedisUnreachableError: The ledger is out of reach; its sweep calls the next coordinator.
         """
+        asked_at = self._clock()
         visit = self._ledger.attend(run)
         if visit is None:
             return
-        position = self._ledger.acknowledged(run)
+        with VisitLease(self._ledger, visit, asked_at, clock=self._clock) as lease:
+            self._call(_Calls(visit, lease))
+
+    def _call(self, calls: _Calls) -> None:
+        """Make the calls of one visit, and end it."""
+        visit = calls.visit
         try:
-            self._tell_outcomes(visit, position)
-            found = self._ledger.run(run)
+            self._tell_outcomes(calls)
+            found = self._ledger.run(visit.run)
             if found.state.is_final:
-                self._tell_end(found)
+                calls.lease.check()
+                self._tell_end(found, calls.lease)
                 self._ledger.conclude(visit)
             else:
                 self._ledger.leave(visit)
+        except RedisUnreachableError:
+            raise
+        except LeaseLostError as error:
+            _LOGGER.warning("run %s: %s", visit.run, error)
         except CallbackGoneError as error:
             self._give_up(visit, error)
         except CallbackError as error:
-            went_well = self._ledger.acknowledged(run) != position
-            self._put_off(Visit(run, visit.epoch) if went_well else visit, error)
+            self._put_off(calls, error)
+        except Exception as error:
+            _LOGGER.exception("run %s: unexpected error of a callback", visit.run)
+            problem = ErrorInfo.of(error)
+            self._put_off(calls, CallbackError(f"unexpected {problem.type}: {problem.message}"))
 
-    def _tell_outcomes(self, visit: Visit, position: str) -> None:
-        """Call back for what is behind a position, until there is nothing more, or this visit is over."""
+    def _tell_outcomes(self, calls: _Calls) -> None:
+        """Call back for what is not acknowledged, until there is nothing more, or this visit is over."""
+        visit, position = calls.visit, self._ledger.acknowledged(calls.visit.run)
         until = self._clock() + _SLICE_SECONDS
         while not (run := self._ledger.run(visit.run)).state.is_final:
+            read_at = self._clock()
             outcomes = self._ledger.outcomes(run.id, position, limit=_OUTCOMES_A_READ, block_seconds=0)
             if not outcomes:
                 return
             for outcome in outcomes:
-                if self._stopping() or self._clock() >= until:
+                asked_at = self._clock()
+                if self._stopping() or asked_at >= until:
                     return
-                self._tell(run, outcome)
+                calls.lease.check()
+                self._tell(run, outcome, at=run.now_at + asked_at - read_at, leash=calls.lease)
+                asked_at = self._clock()
                 if not self._ledger.acknowledge(run.id, visit.epoch, [outcome]):
                     return  # the run has ended, or another coordinator took it over
+                calls.lease.note_renewal(asked_at)
+                calls.went_well = True
                 position = outcome.position
 
-    def _tell(self, run: Run, outcome: Outcome) -> None:
+    def _tell(self, run: Run, outcome: Outcome, *, at: float, leash: Leash) -> None:
         """Call back for one outcome, unless it needs none or the run has an error already."""
         if outcome.state is ItemState.CANCELLED or run.error is not None:
             return
@@ -114,16 +166,19 @@ class DetachedCoordinator:
         data = {"run": run.id, "outcome": outcome.as_json()}
         if order.callback is Callback.WEBHOOK:
             data["operation"] = order.operation
-            self._webhooks.call(order.callback_target, call_id(run.id, outcome), "stagefleet.outcome", data)
+            url, webhook_id = order.callback_target, call_id(run.id, outcome)
+            self._webhooks.call(url, webhook_id, "stagefleet.outcome", data, at=at, leash=leash)
         elif order.callback is Callback.TASK:
             self._publish_task(order.callback_target, call_id(run.id, outcome), data)
 
-    def _tell_end(self, run: Run) -> None:
-        if run.order.finish_url:
-            self._webhooks.call(run.order.finish_url, call_id(run.id, None), "stagefleet.run", _end_of(run))
+    def _tell_end(self, run: Run, leash: Leash) -> None:
+        url, webhook_id = run.order.finish_url, call_id(run.id, None)
+        if url:
+            self._webhooks.call(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, leash=leash)
 
-    def _put_off(self, visit: Visit, error: CallbackError) -> None:
-        """Let the next coordinator try again later, or give up."""
+    def _put_off(self, calls: _Calls, error: CallbackError) -> None:
+        """Let the next coordinator try again later, or give up; a call that went well ends the failures."""
+        visit = Visit(calls.visit.run, calls.visit.epoch) if calls.went_well else calls.visit
         if visit.failing_seconds >= self._settings.give_up_seconds:
             lost = CallbackLostError(
                 f"{error}, and has not answered well for {visit.failing_seconds:.0f} s "
@@ -133,13 +188,15 @@ class DetachedCoordinator:
             return
         pause_seconds = self._pause_seconds(visit, error)
         _LOGGER.warning("run %s: %s; next attempt in %.1f s", visit.run, error, pause_seconds)
-        self._ledger.pause(visit, pause_seconds)
+        self._ledger.pause(visit, pause_seconds, WaitReason.of(error))
 
     def _pause_seconds(self, visit: Visit, error: CallbackError) -> float:
+        """Say how long to wait: the back-off, or what the receiver asks for before it is given up."""
         settings = self._settings
         doubled = settings.backoff_seconds * 2.0 ** min(visit.failures, 30)
         pause = min(settings.backoff_limit_seconds, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter
-        return min(max(pause, error.retry_after_seconds or 0.0), settings.give_up_seconds)
+        left = settings.give_up_seconds - visit.failing_seconds
+        return max(pause, min(error.retry_after_seconds or 0.0, left))
 
     def _give_up(self, visit: Visit, error: StagefleetError) -> None:
         """Cancel the run; where it has ended already, nobody is told."""

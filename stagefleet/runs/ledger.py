@@ -238,12 +238,15 @@ class Switchboard(Protocol):
             None if another is there, the run is paused, or nothing is left to do for it.
         """
 
-    def leave(self, visit: Visit) -> bool:
-        """Go; where something is left to do, the next coordinator is called in the same step.
+    def renew_visit(self, visit: Visit) -> bool:
+        """Extend the visit's lease to a full lease from now, also where the run has ended meanwhile.
 
         Returns:
-            False if another coordinator is there by now; so do the two below.
+            False if another coordinator is there by now; so do the three below.
         """
+
+    def leave(self, visit: Visit) -> bool:
+        """Go; where something is left to do, the next coordinator is called in the same step."""
 
     def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
         """Go, and let the next coordinator come after some seconds; counts as a failure.

@@ -315,12 +315,14 @@ class Visit:
         epoch: Fences off another coordinator.
         failures: Visits in a row that ended without an answer.
         failing_seconds: Since the first of them; 0 where the last one went well.
+        lease_seconds: How long it lasts without a renewal.
     """
 
     run: str
     epoch: int
     failures: int = 0
     failing_seconds: float = 0.0
+    lease_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

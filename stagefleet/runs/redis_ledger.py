@@ -65,6 +65,7 @@ _SCRIPTS = (
     "cancel",
     "beat",
     "attend",
+    "renew_visit",
     "leave",
     "recall",
     "lead",

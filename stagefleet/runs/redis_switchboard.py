@@ -26,8 +26,18 @@ class RedisSwitchboard:
         answer = self._call("attend", run)
         if answer is None:
             return None
-        epoch, failures, failing_ms = answer
-        return Visit(run=run, epoch=epoch, failures=failures, failing_seconds=failing_ms / 1000)
+        epoch, failures, failing_ms, lease_ms = answer
+        return Visit(
+            run=run,
+            epoch=epoch,
+            failures=failures,
+            failing_seconds=failing_ms / 1000,
+            lease_seconds=lease_ms / 1000,
+        )
+
+    def renew_visit(self, visit: Visit) -> bool:
+        """See `Switchboard.renew_visit`."""
+        return bool(self._call("renew_visit", visit.run, visit.epoch))
 
     def leave(self, visit: Visit) -> bool:
         """See `Switchboard.leave`."""

@@ -14,16 +14,17 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stagefleet.errors import CallbackError, CallbackGoneError
+from stagefleet.errors import CallbackError, CallbackGoneError, RegistryUnreachableError
+from stagefleet.registry.leash import UNLEASHED, Leash, under
 from stagefleet.registry.retry_after import retry_after_seconds
+from stagefleet.registry.transport import Transport
 from stagefleet.runs.model import Outcome
-from stagefleet.settings import WebhookSettings
+from stagefleet.settings import Settings
 
-__all__ = ["WebhookCaller", "call_id", "sign"]
+__all__ = ["WebhookCaller", "call_id", "prepare_url", "sign"]
 
 _GONE = 410
-_CONNECT_SECONDS = 5.0
-_USER_AGENT = "stagefleet"
+_HOST_CHARACTERS = 253  # RFC 1035, 2.3.4
 
 
 def call_id(run: str, outcome: Outcome | None) -> str:
@@ -50,62 +51,94 @@ def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
 class WebhookCaller:
     """Calls URLs; one a process, safe to use from several threads.
 
+    Calls go the way of requests to registries: under a deadline for the whole of them, with the system's
+    certificates and proxies, without cookies, logins and redirects.
+
     Args:
-        settings: The secret and the time-out.
-        clock: Gives seconds since 1970.
+        settings: The secret and the time-out, and how TLS is spoken with a host.
+        clock: Monotonic, in seconds.
     """
 
-    def __init__(self, settings: WebhookSettings, *, clock: Callable[[], float] = time.time) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings.webhooks
         self._clock = clock
-        self._session = requests.Session()
-        self._session.auth = _no_login
+        self._transport = Transport(settings)
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._transport.close()
 
-    def call(self, url: str, webhook_id: str, kind: str, data: dict[str, Any]) -> None:
-        """Make one attempt at a call.
+    def call(
+        self,
+        url: str,
+        webhook_id: str,
+        kind: str,
+        data: dict[str, Any],
+        *,
+        at: float,
+        leash: Leash = UNLEASHED,
+    ) -> None:
+        """Make one attempt at a call; it is over within the time-out, whatever drips.
 
         Args:
             url: The receiver.
             webhook_id: What the receiver recognises a repeat by.
             kind: The event's type, as `stagefleet.outcome`.
             data: What is told.
+            at: The time of the call, in seconds since 1970 on the fleet's clock.
+            leash: Ends the call when somebody else may make it.
 
         Raises:
             CallbackGoneError: The receiver answered 410.
-            CallbackError: It answered with another status than 2xx, or not at all.
+            CallbackError: It answered with another status than 2xx, or not at all, or not in time.
+            LeaseLostError: As the leash says.
         """
-        now = self._clock()
-        message = {"type": kind, "timestamp": datetime.fromtimestamp(now, UTC).isoformat(), "data": data}
+        message = {"type": kind, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "data": data}
         body = json.dumps(message, separators=(",", ":")).encode()
         headers = {
             "content-type": "application/json",
-            "user-agent": _USER_AGENT,
             "webhook-id": webhook_id,
-            "webhook-timestamp": str(int(now)),
+            "webhook-timestamp": str(int(at)),
         }
         if self._settings.key:
-            headers["webhook-signature"] = sign(self._settings.key, webhook_id, int(now), body)
-        where = f"the webhook at {urlsplit(url).hostname}"
-        limits = (min(_CONNECT_SECONDS, self._settings.timeout_seconds), self._settings.timeout_seconds)
+            headers["webhook-signature"] = sign(self._settings.key, webhook_id, int(at), body)
+        host = urlsplit(url).netloc
+        ends_at = self._clock() + self._settings.timeout_seconds
         try:
-            # Redirects would take the call to where nobody sent it; the answer's body is of no interest.
-            with self._session.post(
-                url, data=body, headers=headers, timeout=limits, allow_redirects=False, stream=True
-            ) as answer:
+            with under(leash):
+                answer = self._transport.send("POST", prepare_url(url), headers, body, ends_at=ends_at)
+            with answer:  # its body is of no interest
                 status, wait_seconds = answer.status_code, retry_after_seconds(answer.headers)
-        except requests.RequestException as error:
-            # The error's own text shows the whole URL, which may hold a token.
-            raise CallbackError(f"{where} does not answer ({type(error).__name__})") from None
+        except RegistryUnreachableError as error:
+            raise CallbackError(f"the webhook at {host} {error.cause[1]}", host=host) from None
+        except ValueError as error:
+            # Without its text, which shows the URL, and so perhaps a token.
+            raise CallbackError(
+                f"the webhook at {host} has a URL that cannot be called ({type(error).__name__})", host=host
+            ) from None
         if status == _GONE:
-            raise CallbackGoneError(f"{where} answered 410: it wants no more calls, so the run is cancelled")
+            raise CallbackGoneError(
+                f"the webhook at {host} answered 410: it wants no more calls, so the run is cancelled"
+            )
         if not 200 <= status < 300:  # noqa: PLR2004 - 2xx
-            raise CallbackError(f"{where} answered {status}", retry_after_seconds=wait_seconds)
+            raise CallbackError(
+                f"the webhook at {host} answered {status}", host=host, retry_after_seconds=wait_seconds
+            )
 
 
-def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from looking for a login in ~/.netrc."""
-    return request
+def prepare_url(url: str) -> str:
+    """Make a URL what is sent: its host in ASCII, its path quoted.
+
+    Raises:
+        ValueError: It cannot be called.
+    """
+    if "\\" in url:
+        raise ValueError("a backslash: two programs would find two hosts in it")
+    request = requests.PreparedRequest()
+    request.prepare_url(url, None)
+    prepared = str(request.url)
+    host = urlsplit(prepared).hostname or ""
+    host.encode("idna")  # as the socket does: labels of 1 to 63 characters
+    if len(host.rstrip(".")) > _HOST_CHARACTERS:
+        raise ValueError("the host's name is too long")
+    return prepared

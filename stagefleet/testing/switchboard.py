@@ -47,7 +47,16 @@ class MemorySwitchboard:
             record.call_at = record.coordinator_until = now + self._settings.lease_seconds
             record.epoch += 1
             failing_seconds = 0.0 if record.failing_since is None else now - record.failing_since
-            return Visit(run, record.epoch, record.failures, failing_seconds)
+            return Visit(run, record.epoch, record.failures, failing_seconds, self._settings.lease_seconds)
+
+    def renew_visit(self, visit: Visit) -> bool:
+        """As `Switchboard.renew_visit`."""
+        with self._step() as now:
+            record = self._visited(visit)
+            if record is None:
+                return False
+            record.call_at = record.coordinator_until = now + self._settings.lease_seconds
+            return True
 
     def leave(self, visit: Visit) -> bool:
         """As `Switchboard.leave`."""

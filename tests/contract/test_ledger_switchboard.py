@@ -173,6 +173,53 @@ class TestLosses:
         assert 0 == calls(twin)
 
 
+class TestRenewals:
+    def test_a_visit_that_is_renewed_lasts_as_long_as_its_calls(self, twin: Twin):
+        """R10: while a receiver takes its time, no second coordinator is called."""
+        run = submit(twin, "a")
+        finish_one(twin)
+        visit = twin.ledger.attend(run)
+        assert visit is not None
+        assert LEASE_SECONDS == visit.lease_seconds
+        twin.drop_messages()
+        for _ in range(3):
+            twin.advance(LEASE_SECONDS - 1)
+            assert twin.ledger.renew_visit(visit)
+            twin.ledger.sweep()
+        assert 0 == calls(twin)
+        assert twin.ledger.attend(run) is None
+
+    def test_also_while_the_end_of_a_run_is_told(self, twin: Twin):
+        """R10: the last call may be slow as well."""
+        run = submit(twin, "a")
+        finish_one(twin)
+        visit = twin.ledger.attend(run)
+        assert visit is not None
+        assert twin.ledger.acknowledge(run, visit.epoch, twin.outcomes(run) or [])
+        assert twin.ledger.run(run).state.is_final
+        twin.drop_messages()
+        for _ in range(3):
+            twin.advance(LEASE_SECONDS - 1)
+            assert twin.ledger.renew_visit(visit)
+            twin.ledger.sweep()
+        assert 0 == calls(twin)
+        assert twin.ledger.conclude(visit)
+
+    def test_one_that_another_has_followed_or_that_is_over_is_not_renewed(self, twin: Twin):
+        """R10: of two coordinators one goes on."""
+        run = submit(twin, "a", "b")
+        finish_one(twin)
+        old = twin.ledger.attend(run)
+        assert old is not None
+        twin.advance(LEASE_SECONDS + 1)
+        new = twin.ledger.attend(run)
+        assert new is not None
+        assert not twin.ledger.renew_visit(old)
+        assert twin.ledger.renew_visit(new)
+        assert twin.ledger.leave(new)
+        assert not twin.ledger.renew_visit(new)
+
+
 class TestPauses:
     def test_a_paused_run_is_left_alone_until_it_is_due(self, twin: Twin):
         run = submit(twin, "a", "b")

@@ -1,5 +1,6 @@
 -- Become the coordinator of a run that the fleet calls back for. ARGV: run.
--- Returns epoch, failures, milliseconds since the first of them; or nothing if there is nothing to do.
+-- Returns epoch, failures, milliseconds since the first of them, its lease in milliseconds; or nothing if there
+-- is nothing to do.
 local run = ARGV[3]
 local meta = key(run)
 local state, coordinator, lease_until, lease, failures, failing_since = unpack(redis.call('HMGET', meta,
@@ -11,4 +12,4 @@ write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator', 'present', 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
 local failing = failing_since and now - integer(failing_since) or 0
-return { redis.call('HINCRBY', meta, 'epoch', 1), integer(failures), failing }
+return { redis.call('HINCRBY', meta, 'epoch', 1), integer(failures), failing, integer(lease) }

@@ -122,6 +122,8 @@ def test_a_retry_may_name_whom_else_to_call(command, registry, receiver, told):
     [
         (["--on-outcome-url", "https://me:hunter2@ci.test/"], "holds a login"),
         (["--on-outcome-url", "https://ci.test/", "--on-outcome-task", "acme.note"], "not to both"),
+        (["--on-outcome-url", "http://a..b/hunter2"], "the outcome URL is malformed"),
+        (["--on-outcome-task", "acme.note@unacked"], "a name that Celery needs itself"),
         (["--on-finish-url", "https://ci.test/", "--embedded"], "does not go with --embedded"),
     ],
 )

@@ -124,6 +124,15 @@ def test_descriptions_are_told_as_results(post, client, registry, receiver):
             },
             "outcome URL",
         ),
+        (
+            {
+                "operation": "copy",
+                "source": "a.test/app",
+                "destination": "b.test/app",
+                "on_outcome_task": "acme.note@_kombu.binding.copy",
+            },
+            "Celery needs itself",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(arguments, name):

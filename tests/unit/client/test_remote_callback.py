@@ -76,6 +76,87 @@ def test_what_cannot_be_called_is_refused(options, words):
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..b/",
+        "http://.a.b/",
+        f"http://{'a' * 64}.test/",
+        f"http://{'.'.join(['a' * 60] * 5)}/",
+        "http://*.test/",
+        "http://a b.test/",
+        "http://a\\b.test/",
+        "http://[::1/",
+        "http://[nonsense]/",
+        "http://[::1]:99999/",
+        "http://a.test:99999/",
+        "http://a.test:-1/",
+        "http://a.test:0/",
+        "http://\ud800.test/",
+        "http://" + "\u00fc" * 64 + ".test/",
+        "http:///path",
+        "http:a.test",
+        "//a.test/",
+        "http://a.test/\n",
+        "http://?token=hunter2",
+        "http://a..b/hunter2",
+    ],
+)
+@pytest.mark.parametrize("name", ["outcome_url", "finish_url"])
+def test_a_url_that_no_call_can_go_to_is_refused_when_it_is_given(name, url):
+    """R10: what the HTTP library cannot parse or resolve into a host is no receiver, and is not quoted."""
+    with pytest.raises(UsageError, match="URL is malformed") as caught:
+        RemoteCallback(**{name: url})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8080/a?b=c#d",
+        "http://[::1]:8080/",
+        "https://ci.example.",
+        "https://b\u00fccher.example/\u00fc",
+        f"https://{'a' * 63}.example/",
+        "https://under_score.example/",
+    ],
+)
+def test_odd_urls_that_can_be_called_are_taken(url):
+    """R10: the check refuses no more than what cannot work."""
+    assert url == RemoteCallback(outcome_url=url).order_fields()["callback_target"]
+
+
+@pytest.mark.parametrize(
+    ("queue", "words"),
+    [
+        *((name, "Celery needs itself") for name in ("unacked", "unacked_index", "unacked_mutex")),
+        *((name, "Celery needs itself") for name in ("_kombu.binding.x", "_kombu.binding.callbacks")),
+        *((name, "Celery needs itself") for name in ("celeryev", "celeryev.1", "celery.pidbox", "pidbox")),
+        ("worker-1.celery.pidbox", "Celery needs itself"),
+        *(
+            (name, "the fleet's own")
+            for name in ("copy", "delete", "records", "coordinate", "fetch", "host.one")
+        ),
+        *(
+            (name, "names no Celery task")
+            for name in ("", "a b", "a/b", "a\x06\x163", "\u00fc", "a@b", "a\n", "*")
+        ),
+        ("q" * 300, "names no Celery task"),
+    ],
+)
+def test_a_queue_of_the_fleet_or_of_celery_is_refused_when_it_is_given(queue, words):
+    """R10: what is put into such a queue comes to no task, or breaks an account of the broker."""
+    with pytest.raises(UsageError, match=words):
+        RemoteCallback(outcome_task=f"acme.note@{queue}")
+
+
+@pytest.mark.parametrize(
+    "task", ["acme.note", "acme.note@celery", "note@a:b.c-d_e", "_x@callbacks", "n@unacked2"]
+)
+def test_other_tasks_and_queues_are_taken(task):
+    assert task == RemoteCallback(outcome_task=task).order_fields()["callback_target"]
+
+
 def test_every_method_for_each_is_known_here():
     assert list(METHODS) == sorted(name for name in dir(Fleet) if name.startswith("for_each_"))
 

@@ -1,0 +1,39 @@
+"""Tasks of users that outcomes are published to, by name and queue."""
+
+from __future__ import annotations
+
+import re
+
+from stagefleet.errors import UsageError
+from stagefleet.runs.dispatch import QUEUES, host_of_queue
+
+__all__ = ["check_task"]
+
+_MOST_CHARACTERS = 255
+_TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(@(?P<queue>[A-Za-z0-9_.:-]+))?")
+_QUEUE_OF_KOMBU = re.compile(r"unacked(_index|_mutex)?|_kombu\..*|celeryev.*|(.*\.)?pidbox")
+"""What kombu keeps its own accounts, bindings, events and replies under, next to the queues."""
+
+
+def check_task(target: str) -> None:
+    """Refuse what is no `NAME[@QUEUE]`, and queues that are not the user's: no task would come out of them.
+
+    Args:
+        target: The task, as it was given.
+
+    Raises:
+        UsageError: It cannot be published to.
+    """
+    match = _TASK.fullmatch(target)
+    if match is None or len(target) > _MOST_CHARACTERS:
+        shown = repr(target[:_MOST_CHARACTERS])
+        raise UsageError(
+            f"{shown} names no Celery task: write NAME or NAME@QUEUE, in letters, digits and _.-"
+        )
+    queue = match["queue"] or ""
+    if queue in QUEUES.values() or host_of_queue(queue) is not None:
+        raise UsageError(
+            f"the queue {queue!r} is one of the fleet's own: name one that your workers listen to"
+        )
+    if _QUEUE_OF_KOMBU.fullmatch(queue):
+        raise UsageError(f"the queue {queue!r} has a name that Celery needs itself: name another")
