@@ -56,7 +56,7 @@ class ImageInfo(BaseModel):
 
     def bounded(self) -> ImageInfo:
         """Cut labels, environment and the like to what may be kept; names, digests and sizes stay."""
-        if len(self.model_dump_json(exclude_defaults=True)) <= _INFO_BYTES:
+        if len(self.model_dump_json(exclude_defaults=True).encode()) <= _INFO_BYTES:
             return self
         document = self.model_dump(mode="json", exclude_defaults=True)
         return ImageInfo.model_validate(fit(document, _INFO_BYTES))

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import structlog
 from celery import Celery, Task
+from redis import RedisError
 
 from stagefleet.errors import (
     IncompatibleVersionError,
@@ -178,7 +179,7 @@ class Workshop:
         )
         try:
             with under(lease):
-                produced = operation(job)
+                outcome = _done(claim, operation(job))
         except LeaseLostError as error:
             _log.warning("lease_lost", action="attempt", error=str(error))
         except ItemCancelledError as error:
@@ -195,8 +196,6 @@ class Workshop:
             _log.error("unexpected_error", action="attempt", exc_info=error)
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
         else:
-            state = ItemState.SKIPPED if produced.skipped else ItemState.SUCCEEDED
-            outcome = _outcome(claim, state, result=produced.result, sent_bytes=produced.bytes)
             self._finish(claim, outcome)
 
     def _fail(self, claim: Claim, error: StagefleetError) -> None:
@@ -210,7 +209,9 @@ class Workshop:
                 f"{error}; an item waits {span_text(longest)} at most: raise "
                 "runs.longest_pause_seconds for the workers, or start it again later"
             )
-            outcome = outcome.model_copy(update={"error": ErrorInfo(type=type(error).__name__, message=told)})
+            outcome = outcome.model_copy(
+                update={"error": ErrorInfo(type=type(error).__name__, message=told).bounded()}
+            )
         self._finish(claim, outcome, pause, WaitReason.of(error))
 
     def _finish(
@@ -221,12 +222,8 @@ class Workshop:
         reason: WaitReason | None = None,
     ) -> None:
         try:
-            recorded = self._patiently(
-                lambda: self._ledger.finish(
-                    claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
-                )
-            )
-        except RedisUnreachableError as error:
+            recorded = self._record(claim, outcome, retry_after_seconds, reason)
+        except (StagefleetError, RedisError) as error:
             # What was done stays done: the next attempt finds it so.
             _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
             return
@@ -240,6 +237,27 @@ class Workshop:
             _log.warning(
                 f"item_{outcome.state}", action="finish", retry_after_seconds=retry_after_seconds, **facts
             )
+
+    def _record(
+        self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None, reason: WaitReason | None
+    ) -> bool:
+        """Record an outcome; as a failure, one that cannot be written: the item must not stay leased.
+
+        Returns:
+            Whether the claim was still the newest one.
+        """
+        try:
+            return self._patiently(
+                lambda: self._ledger.finish(
+                    claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
+                )
+            )
+        except (StagefleetError, RedisError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what cannot be encoded may fail in any way
+            _log.error("outcome_not_encoded", action="finish", state=outcome.state, exc_info=error)
+            failed = _outcome(claim, ItemState.FAILED, error, sent_bytes=outcome.bytes)
+            return self._patiently(lambda: self._ledger.finish(claim, failed))
 
     def _hand_back(self, claim: Claim, *, behind: int | None = None) -> None:
         try:
@@ -291,6 +309,11 @@ class Workshop:
                     raise
                 self._sleep(_jittered(pause))
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def _done(claim: Claim, produced: Produced) -> Outcome:
+    state = ItemState.SKIPPED if produced.skipped else ItemState.SUCCEEDED
+    return _outcome(claim, state, result=produced.result, sent_bytes=produced.bytes)
 
 
 def _outcome(

@@ -99,4 +99,4 @@ def _told(response: requests.Response) -> _Told:
 
 def _plain(text: object) -> str:
     """A registry's words on one line, of bounded length, with nothing that a terminal would obey."""
-    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]+", " ", str(text))[:_SHOWN_CHARACTERS]
+    return re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\uffff]+", " ", str(text))[:_SHOWN_CHARACTERS]

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from stagefleet import errors
+from stagefleet.bounds import cut
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import Wait
 
@@ -39,6 +40,8 @@ __all__ = [
 MAX_ITEMS = 1_000_000
 """The most items that a run may have."""
 
+_TYPE_BYTES = 200
+_MESSAGE_BYTES = 2048
 
 HOST_SEPARATOR = "\x1f"
 """Between an item and the host that it is for, in what is appended to a run."""
@@ -102,9 +105,12 @@ class ErrorInfo(BaseModel):
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
         """What is told of an error."""
-        if isinstance(error, errors.RemoteError):
-            return cls(type=error.type_name, message=str(error))
-        return cls(type=type(error).__name__, message=_words_of(error) or type(error).__name__)
+        name = error.type_name if isinstance(error, errors.RemoteError) else type(error).__name__
+        return cls(type=name, message=_words_of(error) or name).bounded()
+
+    def bounded(self) -> ErrorInfo:
+        """Cut it to what is kept, and to what can be encoded."""
+        return ErrorInfo(type=cut(self.type, _TYPE_BYTES), message=cut(self.message, _MESSAGE_BYTES))
 
     def as_exception(self) -> errors.RemoteError:
         """The error as one to raise here."""
@@ -114,7 +120,7 @@ class ErrorInfo(BaseModel):
 def _words_of(error: BaseException) -> str:
     """The error's message, also of a class whose own way to say it fails."""
     try:
-        return str(error).encode("utf-8", "replace").decode()
+        return str(error)
     except Exception as broken:  # noqa: BLE001 - the class is anybody's, and so is what it raises
         return f"its message cannot be read ({type(broken).__name__})"
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from stagefleet.bounds import clean
 from stagefleet.errors import StagefleetError
 
 __all__ = ["Wait", "WaitKind", "WaitReason"]
@@ -49,7 +50,7 @@ class WaitReason(BaseModel):
     def bounded(self) -> Self:
         """Cut it to what a ledger keeps."""
         return self.model_copy(
-            update={"host": self.host[:_KEPT_CHARACTERS], "text": self.text[:_KEPT_CHARACTERS]}
+            update={"host": self.host[:_KEPT_CHARACTERS], "text": clean(self.text[:_KEPT_CHARACTERS])}
         )
 
     def __str__(self) -> str:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import json
 
+from stagefleet.bounds import OUTCOME_BYTES, fit
 from stagefleet.packing import pack, unpack
 from stagefleet.runs.model import ErrorInfo, ItemState, Outcome
 from stagefleet.runs.versions import WriterVersion
 from stagefleet.runs.waits import WaitReason
 
-__all__ = ["decode_outcome", "encode_outcome", "encode_reason"]
+__all__ = ["bounded", "decode_outcome", "encode_outcome", "encode_reason"]
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """The outcome without its position."""
-    return pack(outcome.model_dump_json(exclude={"position"}, exclude_defaults=True).encode())
+    """Write an outcome without its position, of bounded size.
+
+    Raises:
+        ValueError: It holds what cannot be encoded.
+    """
+    document = _json(outcome)
+    return pack(document if len(document) <= OUTCOME_BYTES else _json(_cut(outcome)))
+
+
+def bounded(outcome: Outcome) -> Outcome:
+    """Cut an outcome to what a ledger keeps, `OUTCOME_BYTES` of JSON; one that is small stays as it is.
+
+    Raises:
+        ValueError: It holds what cannot be encoded.
+    """
+    return outcome if len(_json(outcome)) <= OUTCOME_BYTES else _cut(outcome)
 
 
 def decode_outcome(data: bytes, position: str) -> Outcome:
@@ -43,3 +58,16 @@ def _item_of(data: bytes) -> str:
 def encode_reason(reason: WaitReason | None) -> str:
     """Write the reason of a wait, of bounded size; "" for none."""
     return "" if reason is None else reason.bounded().model_dump_json()
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    error = None if outcome.error is None else outcome.error.bounded()
+    cut = outcome.model_copy(update={"error": error})
+    if outcome.result is None:
+        return cut
+    frame = len(_json(cut.model_copy(update={"result": {}})))
+    return cut.model_copy(update={"result": fit(outcome.result, OUTCOME_BYTES - frame)})
+
+
+def _json(outcome: Outcome) -> bytes:
+    return outcome.model_dump_json(exclude={"position"}, exclude_defaults=True).encode()

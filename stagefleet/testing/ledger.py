@@ -35,6 +35,7 @@ from stagefleet.runs.model import (
     split_host,
 )
 from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.wire import bounded
 from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
 from stagefleet.testing.items import MemoryItems
@@ -115,7 +116,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 raise LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
             if record.total + len(items) + len(decided) > MAX_ITEMS:
                 raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split this one into several")
-            record.append(items, decided)
+            record.append(items, [bounded(outcome) for outcome in decided])
             self._lease(record, now)
 
     def start(self, submission: Submission) -> None:
@@ -180,7 +181,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             if record is None or not record.holds(claim):
                 return False
             retry_at = None if retry_after_seconds is None else now + retry_after_seconds
-            named = outcome.model_copy(update={"host": claim.host})
+            named = bounded(outcome.model_copy(update={"host": claim.host}))
             record.finish(claim.index, named, retry_at, WaitReason() if reason is None else reason.bounded())
             return True
 

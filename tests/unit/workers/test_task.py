@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis import ResponseError
 
 from config.celery import make_app
 from stagefleet.errors import (
@@ -181,6 +182,42 @@ def test_a_bug_fails_its_item_with_type_and_message(fleet):
     fleet.deliver(failing(ZeroDivisionError("division by zero")))
     (outcome,) = fleet.outcomes(run)
     assert ("ZeroDivisionError", "division by zero") == (outcome.error.type, outcome.error.message)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{"labels": {"a": "\ud800"}}, {"a": object()}, ["no object"]],
+    ids=["surrogate", "object", "list"],
+)
+def test_an_outcome_that_cannot_be_recorded_is_a_failed_one_at_once(fleet, result):
+    """R11: the item is not left to five leases that run out."""
+    run = fleet.submit("a")
+    fleet.deliver(lambda _: Produced(result=result, bytes=7))
+    (outcome,) = fleet.outcomes(run)
+    assert ("failed", 1) == (outcome.state, outcome.attempts)
+    assert outcome.error.message
+    assert 0 == fleet.ledger.run(run).claimed
+
+
+def test_an_error_in_words_that_cannot_be_encoded_is_recorded(fleet):
+    """R11: half a surrogate pair in what a registry says."""
+    run = fleet.submit("a")
+    fleet.deliver(failing(DeletionDisabledError("no \ud800")))
+    assert ["no \ufffd"] == [outcome.error.message for outcome in fleet.outcomes(run)]
+
+
+def test_a_refusal_of_redis_leaves_the_item_to_its_lease(fleet, monkeypatch):
+    """R11: no success is made a failure because Redis refused to write it."""
+    run, finished = fleet.submit("a"), []
+
+    def refuse(_claim: Any, outcome: Outcome, **_: Any) -> bool:
+        finished.append(outcome.state)
+        raise ResponseError("NOPERM")
+
+    monkeypatch.setattr(fleet.ledger, "finish", refuse)
+    fleet.deliver(lambda _: Produced())
+    assert ["succeeded"] == finished
+    assert 1 == fleet.ledger.run(run).claimed
 
 
 def test_who_lost_the_lease_finishes_nothing(fleet):
