@@ -16,7 +16,8 @@ from stagefleet.cli.report import as_line, print_line, print_plan
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
-from stagefleet.errors import UsageError
+from stagefleet.errors import StageNotFoundError, UsageError
+from stagefleet.isolation import OnLeftOut, left_out
 from stagefleet.names import StageId
 from stagefleet.runs.model import Run
 from stagefleet.stages import StageDescription
@@ -52,7 +53,10 @@ def list_stages(
     parallel: opt.Parallel = None,
     json: opt.Json = False,
 ) -> None:
-    """List the stages of a repository, or of a project."""
+    """List the stages of a repository, or of a project.
+
+    With -l and --json a stage that cannot be described is left out and named, and the exit code is 1.
+    """
     options = RunOptions(parallel=parallel, json=json)
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
@@ -63,8 +67,26 @@ def list_stages(
                 print_line(str(stage_id))
             return
         show = _json_line if json else _long_line
-        for description in where.describe_stages():
+        omitted = _LeftOut()
+        for description in where.describe_stages(omitted.note):
             print_line(show(description))
+    if omitted.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """The stages that a list leaves out.
+
+    Attributes:
+        failed: How many of them are there and could not be described.
+    """
+
+    failed: int = 0
+
+    def note(self, stage_id: StageId, error: Exception) -> None:
+        say(left_out(stage_id, error))
+        self.failed += not isinstance(error, StageNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +102,10 @@ class _Listed:
             return self.fleet.stage_ids(self.repository)
         return self.fleet.project(self.project).lookup.stage_ids()
 
-    def describe_stages(self) -> Iterable[StageDescription]:
+    def describe_stages(self, on_left_out: OnLeftOut) -> Iterable[StageDescription]:
         if self.repository is not None:
-            return self.fleet.describe_stages(self.repository)
-        return self.fleet.describe_project_stages(self.project)
+            return self.fleet.describe_stages(self.repository, on_left_out=on_left_out)
+        return self.fleet.describe_project_stages(self.project, on_left_out=on_left_out)
 
 
 def _listed(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Listed:

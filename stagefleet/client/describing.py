@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from stagefleet.errors import BrokenStageError, StageNotFoundError
+from stagefleet.isolation import Isolation, OnLeftOut, try_again
 from stagefleet.names import StageId
 
 __all__ = ["describe_all"]
@@ -25,39 +25,37 @@ def describe_all(
     stage_ids: Iterable[StageId],
     *,
     parallel: int,
-    on_left_out: Callable[[StageId, Exception], None],
+    on_left_out: OnLeftOut,
     find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None = None,
+    ping: Callable[[], object] | None = None,
 ) -> Generator[Description, None, None]:
-    """Describe stages as they are asked for; what is gone or broken is left out.
+    """Describe stages as they are asked for; one that cannot be described is left out.
 
     Args:
         describe: Describes one; called from several threads.
         stage_ids: Which; read only a little ahead, so that memory is bounded.
         parallel: Threads.
-        on_left_out: Told of each stage that is gone or broken.
+        on_left_out: Told of each stage that is left out, and why.
         find: Tells what is known already, of many stages at once; only the others are described.
+        ping: As for `Isolation`.
 
     Raises:
-        StagefleetError: Any other error of `describe`; ends it.
+        StagefleetError: An error of `describe` that the other stages would meet too; ends it.
     """
     under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
     pool = ThreadPoolExecutor(parallel, thread_name_prefix="describe")
+    isolation = Isolation(on_left_out, ping=ping)
 
     def settle() -> Description | None:
         stage_id, found = under_way.popleft()
-        if not isinstance(found, Future):
-            return found
-        try:
-            return found.result()
-        except (StageNotFoundError, BrokenStageError) as error:
-            on_left_out(stage_id, error)
-            return None
+        return isolation.settle(stage_id, found.result) if isinstance(found, Future) else found
 
     waiting = _looked_up(stage_ids, find)
     try:
         while True:
             for stage_id, known in islice(waiting, parallel * _AHEAD - len(under_way)):
-                under_way.append((stage_id, pool.submit(describe, stage_id) if known is None else known))
+                asked = pool.submit(try_again, describe, stage_id) if known is None else known
+                under_way.append((stage_id, asked))
             if not under_way:
                 return
             if (description := settle()) is not None:

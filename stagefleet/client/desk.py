@@ -15,7 +15,8 @@ from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
 from stagefleet.client.work import Plan, Work, fingerprint
 from stagefleet.errors import RunNotFoundError, UsageError
-from stagefleet.names import DockerDaemon, Repository
+from stagefleet.isolation import left_out
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
@@ -102,6 +103,9 @@ class Desk:
     @property
     def _ledger(self) -> Ledger:
         return self._services.ledger
+
+    def _tell_left_out(self, stage_id: StageId, error: Exception) -> None:
+        self._notice(left_out(stage_id, error))
 
     # Runs that are there
 

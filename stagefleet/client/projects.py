@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from stagefleet.client.describing import describe_all
 from stagefleet.client.desk import Desk
 from stagefleet.client.project_work import final_of
 from stagefleet.errors import StagefleetError
+from stagefleet.isolation import OnLeftOut
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.roles import Roles
 from stagefleet.stages import StageDescription
@@ -112,7 +113,7 @@ class Projects(Desk):
         stage_ids: Iterator[StageId] | None = None,
         *,
         parallel: int | None = None,
-        on_left_out: Callable[[StageId, Exception], None] | None = None,
+        on_left_out: OnLeftOut | None = None,
     ) -> Iterator[StageDescription]:
         """Describe stages of the primary storage, through the caches, in threads of this process.
 
@@ -120,10 +121,10 @@ class Projects(Desk):
             project: See the class.
             stage_ids: Which; all if None.
             parallel: Stages at once; from the settings if None.
-            on_left_out: Told of each stage that is gone or broken, which is left out; logged if None.
+            on_left_out: As for `describe_stages`.
 
         Raises:
-            StagefleetError: Any other error of a storage; ends the iteration.
+            StagefleetError: What the other stages would meet too, as a registry that is out of reach.
         """
         lookup, primary = self.project(project).lookup, self.roles(project).primary
         registries = self._services.registries
@@ -133,15 +134,18 @@ class Projects(Desk):
                 return [None] * len(stage_ids)
             return registries.known_descriptions(primary, stage_ids)
 
-        def left_out(stage_id: StageId, error: Exception) -> None:
-            self._notice(f"{stage_id} is left out: {error}")
+        def ping() -> None:
+            if isinstance(primary, Repository):
+                registries.ping(primary)
 
         return describe_all(
             lookup.describe,
             lookup.stage_ids() if stage_ids is None else stage_ids,
             parallel=self._parallel(parallel),
-            on_left_out=on_left_out or left_out,
-            find=known,
+            on_left_out=on_left_out or self._tell_left_out,
+            # Of those that are named nobody has looked yet whether they are rejected.
+            find=known if stage_ids is None else None,
+            ping=ping,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from stagefleet.client.describing import describe_all
@@ -18,6 +18,7 @@ from stagefleet.client.work import (
     parse_stage_ids,
 )
 from stagefleet.errors import UsageError
+from stagefleet.isolation import OnLeftOut
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
@@ -49,7 +50,7 @@ class StageRuns(Desk):
         stage_ids: StageIds | None = None,
         *,
         parallel: int | None = None,
-        on_left_out: Callable[[StageId, Exception], None] | None = None,
+        on_left_out: OnLeftOut | None = None,
     ) -> Iterator[StageDescription]:
         """Describe stages, in order, in threads of this process; no worker is needed.
 
@@ -57,15 +58,16 @@ class StageRuns(Desk):
             place: Where the stages are: a repository, or this host's engine.
             stage_ids: Which; all if None.
             parallel: Stages at once; from the settings if None.
-            on_left_out: Told of each stage that is gone or broken, which is left out; logged if None.
+            on_left_out: Told of each stage that is left out and why: `StageNotFoundError` of one that is
+                gone or rejected, other errors of one that cannot be described; logged if None.
 
         Raises:
-            UsageError: An argument is malformed.
-            StagefleetError: A registry's error; ends the iteration.
+            UsageError: An argument is malformed, or the registry refuses the login.
+            StagefleetError: What the other stages would meet too, as a registry that is out of reach.
         """
         where = parse_place(place)
         registries = self._services.registries
-        find = None
+        find = ping = None
         if stage_ids is None:
             which = registries.stage_ids(where)
             if isinstance(where, Repository):
@@ -73,15 +75,15 @@ class StageRuns(Desk):
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
 
-        def left_out(stage_id: StageId, error: Exception) -> None:
-            self._notice(f"{stage_id} is left out: {error}")
-
+        if isinstance(where, Repository):
+            ping = partial(registries.ping, where)
         return describe_all(
             lambda stage_id: registries.describe_stage(where, stage_id),
             which,
             parallel=self._parallel(parallel),
-            on_left_out=on_left_out or left_out,
+            on_left_out=on_left_out or self._tell_left_out,
             find=find,
+            ping=ping,
         )
 
     # Runs to start

@@ -71,6 +71,8 @@ class RegistryError(StagefleetError):
 class ForbiddenError(RegistryError):
     """The login is known but may not do this (403)."""
 
+    stops_others = True
+
 
 class NotFoundError(RegistryError):
     """The repository, manifest or blob does not exist (404)."""
@@ -80,6 +82,7 @@ class RateLimitedError(RegistryError):
     """The registry asks to slow down (429), for longer than the settings let a request wait."""
 
     retryable = True
+    stops_others = True
 
 
 class RegistryUnavailableError(RegistryError):

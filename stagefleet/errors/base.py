@@ -22,6 +22,8 @@ class StagefleetError(Exception):
     """Whether the same attempt may succeed later without anybody changing anything."""
     retry_pauses_seconds: ClassVar[tuple[float, ...]] = ()
     """The pause before each further attempt, after which there is none; where empty, the settings say."""
+    stops_others: bool = False
+    """Whether the other stages of a storage would meet it too, so that the work on all of them stops."""
     exit_code: ClassVar[int] = 1
     """The command's exit code when this error ends it."""
 

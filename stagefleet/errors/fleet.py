@@ -25,6 +25,8 @@ __all__ = [
 class LeaseLostError(StagefleetError):
     """The lease on the item is over: somebody else may hold it by now."""
 
+    stops_others = True
+
 
 class LockTimeoutError(StagefleetError):
     """A lock was not to be had in time; says who has it."""
@@ -35,11 +37,15 @@ class LockTimeoutError(StagefleetError):
 class LockLostError(StagefleetError):
     """The lease of a lock is over: somebody else may hold it by now."""
 
+    stops_others = True
+
     retryable = True
 
 
 class ItemCancelledError(StagefleetError):
     """The run was cancelled while the item was under way."""
+
+    stops_others = True
 
 
 class WaitTooLongError(StagefleetError):

@@ -19,6 +19,7 @@ class UnreachableError(StagefleetError):
     """A service does not answer."""
 
     retryable = True
+    stops_others = True
     exit_code = 4
 
 

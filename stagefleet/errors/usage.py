@@ -23,11 +23,14 @@ __all__ = [
 class UsageError(StagefleetError):
     """Wrong use or configuration; nothing was started."""
 
+    stops_others = True
     exit_code = 2
 
 
 class InvalidNameError(UsageError, ValueError):
     """A malformed repository, reference, digest or stage id."""
+
+    stops_others = False  # a registry may have answered it
 
 
 class SettingsError(UsageError):

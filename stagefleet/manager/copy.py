@@ -19,7 +19,7 @@ from stagefleet.errors import (
 )
 from stagefleet.manager.blobs import Blob, Consignment
 from stagefleet.manager.produced import Produced
-from stagefleet.names import Reference, Repository, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
@@ -44,6 +44,10 @@ class StageCopy:
         destination: The repository that gets it.
         run: The run's id.
         leash: Holds the work back.
+
+    Attributes:
+        found: The digest of what was there already and is the same; None if the stage was copied.
+        description: What was put under the stage's name; None if nothing was.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class StageCopy:
         run: str,
         leash: Leash,
     ) -> None:
+        self.found: Digest | None = None
+        self.description: StageDescription | None = None
         self._client = client
         self._source = source
         self._destination = destination
@@ -74,9 +80,8 @@ class StageCopy:
         if verify and self._is_same(stage_id, target):
             return Produced(skipped=True)
         manifest = self._source.fetch_manifest(stage_id)
-        info = self._copy(manifest, target)
-        description = StageDescription(stage_id=stage_id, info=info)
-        return Produced(result=description.as_json(), bytes=self._consignment.sent_bytes)
+        self.description = StageDescription(stage_id=stage_id, info=self._copy(manifest, target))
+        return Produced(result=self.description.as_json(), bytes=self._consignment.sent_bytes)
 
     def copy_manifest(self, manifest: Manifest) -> int:
         """Copy an image or index, whole, under its digest alone.
@@ -97,11 +102,11 @@ class StageCopy:
         except (NotFoundError, RegistryUnavailableError):
             return False  # a registry fails at what is damaged in it (distribution 2.8): what is put heals it
         try:
-            return (
-                self._client.head_manifest(self._source.address.tagged(str(stage_id))).digest == there.digest
-            )
+            here = self._client.head_manifest(self._source.address.tagged(str(stage_id)))
         except NotFoundError as error:
             raise StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
+        self.found = there.digest if there.digest == here.digest else None
+        return self.found is not None
 
     def _copy(self, manifest: Manifest, target: Reference) -> ImageInfo:
         return self._copy_whole(manifest, target, self._source.reader())

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stagefleet.errors import EngineError, NotFoundError, StageNotFoundError
+from stagefleet.errors import (
+    ContentError,
+    EngineError,
+    NotFoundError,
+    RegistryUnavailableError,
+    StageNotFoundError,
+)
 from stagefleet.manager.produced import Produced
 from stagefleet.names import StageId
 from stagefleet.records.image import PROJECT_LABEL
@@ -101,5 +107,5 @@ def copy_from_engine(
 def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
     try:
         return storage.describe(stage_id).info.image_id
-    except StageNotFoundError:
-        return None
+    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+        return None  # what is damaged there is healed by a push

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from functools import partial
 
-from stagefleet.errors import BrokenStageError, CacheLeftAloneError, NotFoundError, StageNotFoundError
+from stagefleet.errors import CacheLeftAloneError, RedisUnreachableError, StageNotFoundError
+from stagefleet.isolation import Isolation, left_out, try_again
 from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.reach import Reach
 from stagefleet.manager.renaming import renamed
 from stagefleet.manager.secondary import Select, oldest
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.leash import current_leash
 from stagefleet.roles import Roles
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import StageIdList
 
 __all__ = ["StageLookup", "new_created_ms"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class StageLookup:
@@ -64,7 +69,8 @@ class StageLookup:
         """Describe a stage of the primary storage.
 
         What was remembered of it comes first, then each cache in turn; a cache that fails is warned of and
-        passed over. A Docker Engine as primary is asked directly.
+        passed over. A Docker Engine as primary is asked directly, and so is the primary for a multi-platform
+        stage: a cache may have an index that stood there before.
 
         Returns:
             The description, under the primary's name wherever it came from.
@@ -76,7 +82,7 @@ class StageLookup:
         primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
             return self._reach.describe(primary, stage_id)
-        self._reach.stages.refuse_rejected(primary, stage_id, UNLEASHED)
+        self._reach.stages.refuse_rejected(primary, stage_id, current_leash())
         return self._describe(primary, stage_id)
 
     def describe_final(self, stage_id: StageId) -> StageDescription:
@@ -91,8 +97,12 @@ class StageLookup:
         return self._reach.describe(self._roles.final, stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
-        """The stages of a digest, described; what is broken or gone meanwhile is left out."""
-        return _sound(self.describe, self.stage_ids().of_digest(digest))
+        """The stages of a digest, described; one that cannot be described is left out, with a warning.
+
+        Raises:
+            StagefleetError: What any other stage would meet too, as a registry that is out of reach.
+        """
+        return self._sound(self.describe, self.stage_ids().of_digest(digest))
 
     def by_digest_as_known(self, digest: str) -> list[StageDescription]:
         """As `by_digest`, from the tag list that the fleet knows; it is read afresh if that gives nothing.
@@ -104,7 +114,7 @@ class StageLookup:
             return self.by_digest(digest)
         known = self._memory.lists.find(str(primary), digest)
         standing = (stage_id for stage_id in known if self._stands(primary, stage_id))
-        found = _sound(lambda stage_id: self._describe(primary, stage_id), standing)
+        found = self._sound(lambda stage_id: self._describe(primary, stage_id), standing)
         return found or self.by_digest(digest)
 
     def select(
@@ -141,12 +151,30 @@ class StageLookup:
         """Whether a stage is there at this moment and not rejected; it is forgotten if not."""
         stands = self._reach.has(primary, stage_id) and not self._reach.rejects(primary, stage_id)
         if not stands:
-            self._memory.forget(primary, stage_id)
+            with suppress(RedisUnreachableError):  # who made the change has told of it, or will
+                self._memory.forget(primary, stage_id)
         return stands
 
+    def _sound(
+        self, describe: Callable[[StageId], StageDescription], stage_ids: Iterable[StageId]
+    ) -> list[StageDescription]:
+        """Describe stages, and leave out those that cannot be described."""
+        isolation = Isolation(_warn, ping=self._ping)
+        described = (
+            isolation.settle(stage_id, partial(try_again, describe, stage_id)) for stage_id in stage_ids
+        )
+        return [description for description in described if description is not None]
+
+    def _ping(self) -> None:
+        if isinstance(self._roles.primary, Repository):
+            self._reach.client.ping(self._roles.primary.host)
+
     def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:
-        (remembered,) = self._memory.descriptions.find(str(primary), [stage_id])
-        return remembered or self._cached(primary, stage_id) or self._reach.describe(primary, stage_id)
+        known = None
+        if not stage_id.is_multiplatform:
+            (known,) = self._memory.known(primary, [stage_id])
+            known = known or self._cached(primary, stage_id)
+        return known or self._reach.describe(primary, stage_id)
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
         for cache in self._roles.caches:
@@ -159,15 +187,9 @@ class StageLookup:
         return None
 
 
-def _sound(
-    describe: Callable[[StageId], StageDescription], stage_ids: Iterable[StageId]
-) -> list[StageDescription]:
-    """Stages described; what is broken or gone meanwhile is left out."""
-    found = []
-    for stage_id in stage_ids:
-        with suppress(StageNotFoundError, BrokenStageError, NotFoundError):
-            found.append(describe(stage_id))
-    return found
+def _warn(stage_id: StageId, error: Exception) -> None:
+    if not isinstance(error, StageNotFoundError):
+        _LOGGER.warning("%s", left_out(stage_id, error))
 
 
 def new_created_ms(taken: Collection[int], now_ms: int | None = None) -> int:

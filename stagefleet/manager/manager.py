@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stagefleet.errors import EngineMissingError, StageNotFoundError
+from stagefleet.errors import EngineMissingError, NotFoundError, StageNotFoundError
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
@@ -23,7 +23,7 @@ from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.roles import Roles
 from stagefleet.runs.book import FLEET, SharedBook
 from stagefleet.stages import StageDescription
@@ -113,16 +113,33 @@ class StageManager:
         return compare(self.storage(source), self.storage(destination))
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
-        """Describe one stage.
+        """Describe one stage: from what is known of it, or as it is now where its tag may have moved.
 
         Raises:
             StageNotFoundError: It is not there, or rejected.
             BrokenStageError: The registry knows of it, but cannot give it.
         """
-        self.refuse_rejected(repository, stage_id, UNLEASHED)
-        (known,) = self._memory.descriptions.find(str(repository), [stage_id])
-        if known is not None:
-            return known
+        self.refuse_rejected(repository, stage_id, current_leash())
+        if stage_id.is_multiplatform:
+            return self.describe_current_stage(repository, stage_id)
+        (known,) = self._memory.known(repository, [stage_id])
+        return known or self._look_at(repository, stage_id)
+
+    def describe_current_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        """Describe what stands under a stage's name at this moment, rejected or not.
+
+        Raises:
+            StageNotFoundError: It is not there.
+            BrokenStageError: The registry knows of it, but cannot give it.
+        """
+        try:
+            there = self._client.head_manifest(repository.tagged(str(stage_id)))
+        except NotFoundError as error:
+            raise StageNotFoundError(f"{repository} has no stage {stage_id}") from error
+        known = self._memory.confirm(repository, stage_id, there.digest)
+        return known or self._look_at(repository, stage_id)
+
+    def _look_at(self, repository: Repository, stage_id: StageId) -> StageDescription:
         description = RegistryStorage(self._client, repository).describe(stage_id)
         self._memory.descriptions.remember(str(repository), [description])
         return description
@@ -134,7 +151,7 @@ class StageManager:
 
         Whoever asks knows that they exist and are not rejected, as from `stage_ids`.
         """
-        return self._memory.descriptions.find(str(repository), stage_ids)
+        return self._memory.known(repository, stage_ids)
 
     def copy_stage(
         self,
@@ -163,15 +180,17 @@ class StageManager:
             BrokenStageError: The source knows of it, but cannot give it.
             LockTimeoutError: It is being copied or deleted by others for too long.
         """
-        storage = RegistryStorage(self._client, source)
         self.refuse_rejected(source, stage_id, leash)
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
+            storage = RegistryStorage(self._client, source)
             copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=turn)
             produced = copy.carry_out(stage_id, verify=verify or turn.has_waited)
             if stage_id.is_multiplatform and not produced.skipped:
                 withdraw_deletion(self._client, destination, stage_id, leash=turn)
-        if not produced.skipped:
-            self.note_arrival(destination, stage_id)
+        if copy.found is not None:
+            self._memory.confirm(destination, stage_id, copy.found)
+        else:
+            self._memory.add(destination, stage_id, copy.description)
         return produced
 
     def delete_stage(
@@ -205,7 +224,7 @@ class StageManager:
         return produced
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
-        """A stage has come to a repository: what is remembered of that is brought up to date."""
+        """Note that a stage has come to a repository: what is remembered of that is brought up to date."""
         self._memory.add(repository, stage_id)
 
     def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import redis
 
-from stagefleet.names import Repository, StageId
+from stagefleet.names import Digest, Repository, StageId
 from stagefleet.settings import Settings
+from stagefleet.stages import StageDescription
 from stagefleet.storages.descriptions import DescriptionCache, MemoryDescriptions, RedisDescriptions
 from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections, RedisRejections
 from stagefleet.storages.tag_lists import MemoryTagLists, RedisTagLists, TagLists
@@ -44,12 +46,50 @@ class StageMemory:
         self.lists = RedisTagLists(client, prefix=prefix, settings=caches)
         self.rejections = RedisRejections(client, prefix=prefix, settings=caches)
 
-    def add(self, repository: Repository, stage_id: StageId) -> None:
-        """A stage has come to a repository."""
+    def known(self, repository: Repository, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        """Give what is known of stages of a repository without asking it, None for each that is not known.
+
+        Of multi-platform stages nothing is: builders put their index anew under the same tag.
+        """
+        known = self.descriptions.find(str(repository), stage_ids)
+        return [
+            None if stage_id.is_multiplatform else description
+            for stage_id, description in zip(stage_ids, known, strict=True)
+        ]
+
+    def add(
+        self, repository: Repository, stage_id: StageId, description: StageDescription | None = None
+    ) -> None:
+        """Note that a stage has come to a repository; something else may have stood there under its name.
+
+        Args:
+            repository: Where it is now.
+            stage_id: Which.
+            description: What it is, None if that is not known.
+
+        Raises:
+            RedisUnreachableError: It cannot be told: an old description may stand there.
+        """
         self.lists.add(str(repository), stage_id)
+        if description is None:
+            self.descriptions.forget(str(repository), [stage_id])
+        else:
+            self.descriptions.replace(str(repository), description)
+
+    def confirm(self, repository: Repository, stage_id: StageId, digest: Digest) -> StageDescription | None:
+        """Give what is known of a stage whose digest was just asked for; what does not fit it is dropped."""
+        (known,) = self.descriptions.find(str(repository), [stage_id])
+        if known is None or known.info.repo_digest.endswith(f"@{digest}"):
+            return known
+        self.descriptions.forget(str(repository), [stage_id])
+        return None
 
     def forget(self, repository: Repository, stage_id: StageId) -> None:
-        """A stage is gone from a repository, or rejected there: it must not be answered as existing."""
+        """Note that a stage is gone from a repository, or rejected: it must not be answered as existing.
+
+        Raises:
+            RedisUnreachableError: It cannot be told: an old description may stand there.
+        """
         self.lists.forget(str(repository), stage_id)
-        self.descriptions.forget(str(repository), [stage_id])
         self.rejections.forget(str(repository), stage_id)
+        self.descriptions.forget(str(repository), [stage_id])

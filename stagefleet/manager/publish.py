@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from stagefleet.errors import BrokenStageError, CacheLeftAloneError, StageNotFoundError, UsageError
+from stagefleet.errors import (
+    BrokenStageError,
+    CacheLeftAloneError,
+    ContentError,
+    RegistryUnavailableError,
+    StageNotFoundError,
+    UsageError,
+)
 from stagefleet.manager.final_list import FinalLists
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.produced import Produced
@@ -80,7 +87,8 @@ class Publication:
         produced = self._copy(stage_id, final, verify=not is_listed)
         listed.add(stage_id)
         if produced.skipped:  # another run or worker was faster
-            return Produced(self._reach.describe(final, stage_id).as_json(), skipped=True)
+            there = self._reach.stages.describe_current_stage(final, stage_id)
+            return Produced(there.as_json(), skipped=True)
         return produced
 
     def fill_caches(self, stage_id: StageId) -> tuple[dict[str, str], int]:
@@ -115,8 +123,12 @@ class Publication:
         )
 
     def _built(self, final: Repository, stage_id: StageId) -> StageDescription | None:
-        """The description of what the final storage itself has now, never what was remembered of it."""
+        """The description of what the final storage itself has now, never what was remembered of it.
+
+        None also for what is damaged there, for it gets that again.
+        """
         try:
-            return self._reach.describe(final, stage_id) if self._reach.has(final, stage_id) else None
-        except (StageNotFoundError, BrokenStageError):
+            self._reach.stages.refuse_rejected(final, stage_id, self._leash)
+            return self._reach.stages.describe_current_stage(final, stage_id)
+        except (StageNotFoundError, ContentError, RegistryUnavailableError):
             return None

@@ -60,6 +60,9 @@ class Stages(Deletes, Protocol):
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
+    def describe_current_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
+        """Describe what stands under a stage's name at this moment."""
+
     def copy_stage(
         self,
         source: Repository,

@@ -110,7 +110,9 @@ class RecordManager:
         self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash)
         if record_id.kind is RecordKind.REJECTED_STAGE:
             forget_rejections(self._book, repository)
-            self._memory.rejections.forget(str(repository), StageId.parse(record_id.name))
+            named = StageId.parse(record_id.name)
+            self._memory.rejections.forget(str(repository), named)
+            self._memory.add(repository, named)  # it may be seen again, if it is there
         return Produced()
 
     def delete_image_metadata(
@@ -167,7 +169,9 @@ class RecordManager:
                 Displacement(self._client, repository, str(stage_id), leash=turn).withdraw()
             elif is_there:
                 self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=turn)
-                return self.delete(repository, record_id, run=run, asked=asked, leash=turn)
+                produced = self.delete(repository, record_id, run=run, asked=asked, leash=turn)
+                self._memory.forget(repository, stage_id)
+                return produced
             if self._manifest(repository, str(stage_id)) is None:
                 return Produced()
         raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")

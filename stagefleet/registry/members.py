@@ -12,7 +12,7 @@ from typing import Protocol
 
 from stagefleet.errors import UnsupportedManifestError
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import current_leash
 from stagefleet.registry.manifests import Descriptor, Manifest
 
 __all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "Member", "MemberReader"]
@@ -51,13 +51,11 @@ class MemberReader:
     Args:
         manifests: Gives the manifests.
         repository: Where they are.
-        leash: Asked before each request.
     """
 
-    def __init__(self, manifests: Manifests, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
+    def __init__(self, manifests: Manifests, repository: Repository) -> None:
         self._manifests = manifests
         self._repository = repository
-        self._leash = leash
         self._seen: set[Digest] = set()
         self._manifests_left = MAX_MANIFESTS
         self._blobs_left = MAX_BLOBS
@@ -105,7 +103,7 @@ class MemberReader:
     def _fetch(self, descriptor: Descriptor) -> Manifest | None:
         if not descriptor.is_manifest:
             return None
-        self._leash.check()
+        current_leash().check()
         return self._manifests.fetch_manifest(self._name(descriptor.digest))
 
     def _name(self, digest: Digest) -> Reference:

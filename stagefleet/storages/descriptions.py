@@ -1,18 +1,26 @@
 """The description cache: one look-up serves all workers and clients of a fleet.
 
-A stage's name never changes its content, so an entry never goes stale: it goes with the stage's deletion or
-rejection. Losing entries loses nothing but a request to the registry, so the cache is bounded by dropping
-some at random, and is silent where Redis is out of reach.
+An entry goes with the stage's deletion or rejection, and is replaced when the fleet puts a stage under its
+name. Somebody may have looked at the registry just before that and be about to remember what was there: so
+for a while after a change only whoever made it says what is there.
+
+Losing entries loses nothing but a request to the registry, so the cache is bounded by dropping some at
+random, and reading it is silent where Redis is out of reach. A change that cannot be told is an error: the
+old entry would stand there for weeks.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
+import redis
 from pydantic import ValidationError
 
+from stagefleet.connection import reaching
 from stagefleet.names import StageId
 from stagefleet.packing import pack, unpack
 from stagefleet.settings import CacheSettings
@@ -22,25 +30,87 @@ from stagefleet.storages.lossy import LossyStore
 __all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
 
 _NAMES_A_CALL = 1000
+_UNSETTLED_SECONDS = 120.0
+"""How long after a change others' descriptions are not taken; longer than a look at a registry takes."""
+
+_CLOCK = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[1])
+local entries, changes, unsettled, lifetime = KEYS[1], KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
+"""
+# ARGV from 4 on: a stage and its packed description, and so on.
+_REMEMBER = f"""{_CLOCK}
+for n = 4, #ARGV, 2 do
+  local changed = redis.call('ZSCORE', changes, ARGV[n])
+  if not changed or now - tonumber(changed) >= unsettled then
+    redis.call('HSET', entries, ARGV[n], ARGV[n + 1])
+  end
+end
+redis.call('PEXPIRE', entries, lifetime)
+return redis.call('HLEN', entries)
+"""
+# The same; an empty description drops what is there.
+_CHANGE = f"""{_CLOCK}
+redis.call('ZREMRANGEBYSCORE', changes, '-inf', now - unsettled)
+for n = 4, #ARGV, 2 do
+  redis.call('ZADD', changes, now, ARGV[n])
+  if ARGV[n + 1] == '' then redis.call('HDEL', entries, ARGV[n])
+  else redis.call('HSET', entries, ARGV[n], ARGV[n + 1]) end
+end
+redis.call('PEXPIRE', changes, unsettled)
+redis.call('PEXPIRE', entries, lifetime)
+return redis.call('HLEN', entries)
+"""
 
 
 class DescriptionCache(Protocol):
-    """Keeps descriptions by storage and stage; from many threads. None raises for a cache out of reach."""
+    """Keep descriptions by storage and stage, cut to a bounded size; from many threads."""
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """What is known of some stages of a storage, None for each that is not known."""
+        """Give what is known of some stages of a storage, None for each that is not known.
+
+        Nothing is known where the cache is out of reach.
+        """
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        """Keep descriptions of stages of a storage."""
+        """Keep what was seen of stages of a storage, but of those that have just changed.
+
+        Does nothing where the cache is out of reach.
+        """
+
+    def replace(self, storage: str, description: StageDescription) -> None:
+        """Keep the description of a stage that has just been put into a storage, whatever was there.
+
+        Raises:
+            RedisUnreachableError: It cannot be told: an old description may stand there.
+        """
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """Drop what is known of stages that were deleted or rejected."""
+        """Drop what is known of stages that were deleted or rejected, or put there anew.
+
+        Raises:
+            RedisUnreachableError: It cannot be told: an old description may stand there.
+        """
 
 
 class RedisDescriptions(LossyStore):
-    """Descriptions in the fleet's Redis: a hash a storage, the stage's tag to its packed description."""
+    """Descriptions in the fleet's Redis.
+
+    Two keys a storage: a hash, the stage's tag to its packed description, and a sorted set of what has just
+    changed, the stage's tag by the server's time in milliseconds.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
+    """
 
     _what = _keys = "descriptions"
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+        super().__init__(client, prefix=prefix, settings=settings)
+        self.clock_offset_ms = 0
+        self._changes = f"{prefix}described-changes:"
+        self._remember = client.register_script(_REMEMBER)
+        self._change = client.register_script(_CHANGE)
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """See `DescriptionCache.find`; one round trip for all."""
@@ -56,33 +126,47 @@ class RedisDescriptions(LossyStore):
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
         """See `DescriptionCache.remember`."""
-        if not descriptions:
-            return
-        entries = {str(entry.stage_id): _encoded(entry) for entry in descriptions}
-        name, settings = self._prefix + storage, self._settings
-        with self._calls():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.hset(name, mapping=entries)
-            pipe.expire(name, round(settings.lifetime_seconds))
-            pipe.hlen(name)
-            surplus = pipe.execute()[2] - settings.entries
-            if surplus > 0:
-                self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
+        pairs = [(entry.stage_id, _encoded(entry)) for entry in descriptions]
+        if pairs:
+            with self._calls():
+                self._write(self._remember, storage, pairs)
+
+    def replace(self, storage: str, description: StageDescription) -> None:
+        """See `DescriptionCache.replace`; one call."""
+        with reaching(self._redis):
+            self._write(self._change, storage, [(description.stage_id, _encoded(description))])
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """See `DescriptionCache.forget`."""
+        """See `DescriptionCache.forget`; one call."""
         if stage_ids:
-            with self._calls():
-                self._redis.hdel(self._prefix + storage, *map(str, stage_ids))
+            with reaching(self._redis):
+                self._write(self._change, storage, [(stage_id, b"") for stage_id in stage_ids])
+
+    def _write(self, script: Any, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> None:
+        name, settings = self._prefix + storage, self._settings
+        times = (self.clock_offset_ms, _ms(_UNSETTLED_SECONDS), _ms(settings.lifetime_seconds))
+        entries = itertools.chain.from_iterable((str(stage_id), data) for stage_id, data in pairs)
+        count = script(keys=[name, self._changes + storage], args=[*times, *entries])
+        if count > settings.entries:
+            self._redis.hdel(name, *self._redis.hrandfield(name, count - settings.entries))
 
 
 class MemoryDescriptions:
-    """Descriptions in this process, for embedded commands and tests."""
+    """Descriptions in this process, for embedded commands and tests.
 
-    def __init__(self, settings: CacheSettings | None = None) -> None:
+    Args:
+        settings: How many to keep.
+        clock: A monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, settings: CacheSettings | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._entries = (CacheSettings() if settings is None else settings).entries
+        self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, dict[StageId, StageDescription]] = {}
+        self._changed: dict[tuple[str, StageId], float] = {}
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """See `DescriptionCache.find`."""
@@ -93,20 +177,47 @@ class MemoryDescriptions:
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
         """See `DescriptionCache.remember`; the oldest entries go."""
         with self._lock:
-            known = self._known.setdefault(storage, {})
-            known.update({entry.stage_id: entry for entry in descriptions})
-            while len(known) > self._entries:
-                del known[next(iter(known))]
+            self._settle()
+            for entry in descriptions:
+                if (storage, entry.stage_id) not in self._changed:
+                    self._keep(storage, entry)
+
+    def replace(self, storage: str, description: StageDescription) -> None:
+        """See `DescriptionCache.replace`."""
+        with self._lock:
+            self._note_change(storage, description.stage_id)
+            self._keep(storage, description)
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         """See `DescriptionCache.forget`."""
         with self._lock:
             for stage_id in stage_ids:
+                self._note_change(storage, stage_id)
                 self._known.get(storage, {}).pop(stage_id, None)
+
+    def _keep(self, storage: str, description: StageDescription) -> None:
+        known = self._known.setdefault(storage, {})
+        known[description.stage_id] = description.bounded()
+        while len(known) > self._entries:
+            del known[next(iter(known))]
+
+    def _note_change(self, storage: str, stage_id: StageId) -> None:
+        self._settle()
+        self._changed.pop((storage, stage_id), None)  # the latest change is the last entry
+        self._changed[storage, stage_id] = self._clock()
+
+    def _settle(self) -> None:
+        over = self._clock() - _UNSETTLED_SECONDS
+        while self._changed and next(iter(self._changed.values())) <= over:
+            del self._changed[next(iter(self._changed))]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _encoded(description: StageDescription) -> bytes:
-    return pack(description.info.model_dump_json(exclude_defaults=True).encode())
+    return pack(description.bounded().info.model_dump_json(exclude_defaults=True).encode())
 
 
 def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:

@@ -8,7 +8,6 @@ from stagefleet.errors import NotFoundError, StageNotFoundError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages.id_list import StageIdList
 from stagefleet.storages.known_rejections import KnownRejections
@@ -24,7 +23,6 @@ class RegistryStorage:
     Args:
         client: Speaks to registries.
         repository: The repository.
-        leash: Asked before each request but for tags.
         known: The rejections that were looked at before; each listing looks again if None.
 
     Attributes:
@@ -32,16 +30,10 @@ class RegistryStorage:
     """
 
     def __init__(
-        self,
-        client: RegistryClient,
-        repository: Repository,
-        *,
-        leash: Leash = UNLEASHED,
-        known: KnownRejections | None = None,
+        self, client: RegistryClient, repository: Repository, *, known: KnownRejections | None = None
     ) -> None:
         self.address = repository
         self._client = client
-        self._leash = leash
         self._rejections = Rejections(client, repository, known)
 
     def stage_ids(self) -> StageIdList:
@@ -76,7 +68,6 @@ class RegistryStorage:
             BrokenStageError: The registry knows of it, but cannot give it.
         """
         reference = self.address.tagged(str(stage_id))
-        self._leash.check()
         try:
             manifest = self._client.fetch_manifest(reference)
         except NotFoundError as error:
@@ -98,9 +89,8 @@ class RegistryStorage:
             NotFoundError: It is not there.
             BrokenStageError: The registry knows of it, but cannot give it.
         """
-        self._leash.check()
         return self.reader().describe(reference, self._client.fetch_manifest(reference))
 
     def reader(self) -> StageReader:
         """Begin to read one stage or image."""
-        return StageReader(self._client, self.address, leash=self._leash)
+        return StageReader(self._client, self.address)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import current_leash
 from stagefleet.registry.members import Member, MemberReader
 from stagefleet.stages import ImageInfo
 from stagefleet.storages.description import describe_image, describe_index
@@ -26,14 +26,12 @@ class StageReader:
     Args:
         client: Speaks to registries.
         repository: Where the stage is.
-        leash: Asked before each request.
     """
 
-    def __init__(self, client: RegistryClient, repository: Repository, *, leash: Leash = UNLEASHED) -> None:
+    def __init__(self, client: RegistryClient, repository: Repository) -> None:
         self._client = client
         self._repository = repository
-        self._leash = leash
-        self._members = MemberReader(client, repository, leash=leash)
+        self._members = MemberReader(client, repository)
         self._config_bytes_left = _CONFIGS_BYTES
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
@@ -54,7 +52,6 @@ class StageReader:
         Raises:
             BrokenStageError: The registry cannot give it.
         """
-        self._leash.check()
         try:
             return self._client.fetch_manifest(Reference.of(self._repository, digest))
         except NotFoundError as error:
@@ -73,7 +70,7 @@ class StageReader:
         if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
             return None
         self._config_bytes_left -= config.size
-        self._leash.check()
+        current_leash().check()
         try:
             return self._client.fetch_blob(self._repository, config)
         except NotFoundError as error:

@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from stagefleet.errors import RegistryUnreachableError, UnsupportedManifestError
+
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 SUMMARY = {"run", "state", "total", "succeeded", "failed", "skipped", "cancelled", "seconds"}
 OUTCOME = {"item", "host", "state", "result", "error", "seconds", "bytes", "attempts"}
@@ -34,6 +36,52 @@ def test_a_long_list_describes_each_stage(command):
 def test_list_as_json_is_one_description_a_line(command):
     result = command("list", "--json", SOURCE)
     assert [DESCRIPTION] * 5 == [set(found) for found in result.objects]
+
+
+@pytest.mark.parametrize("how", ["-l", "--json"])
+def test_a_list_shows_the_sound_stages_names_the_others_and_fails(
+    command, registries, make_stage, monkeypatch, how
+):
+    """R11, x1: one stage that cannot be described hides no other; the exit code is 1."""
+    describe = registries.describe_stage
+
+    def damaged(repository, stage_id):
+        if str(stage_id) == make_stage(2):
+            raise UnsupportedManifestError("of another kind")
+        return describe(repository, stage_id)
+
+    monkeypatch.setattr(registries, "describe_stage", damaged)
+    result = command("list", how, SOURCE)
+    assert (1, 4) == (result.code, len(result.out.splitlines()))
+    assert f"stagefleet: {make_stage(2)} is left out: of another kind\n" == result.err
+
+
+def test_a_stage_that_went_while_a_list_was_made_is_no_failure(command, registries, make_stage, monkeypatch):
+    """x1: it is named all the same."""
+    describe = registries.describe_stage
+
+    def going(repository, stage_id):
+        if str(stage_id) == make_stage(2):
+            registries.stages[SOURCE].remove(make_stage(2))
+        return describe(repository, stage_id)
+
+    monkeypatch.setattr(registries, "describe_stage", going)
+    result = command("list", "-l", SOURCE)
+    assert (0, 4) == (result.code, len(result.out.splitlines()))
+    assert f"{make_stage(2)} is left out" in result.err
+
+
+def test_a_registry_that_goes_while_a_list_is_made_gives_4(command, registries, monkeypatch):
+    """x1: what is out of reach is not left out stage by stage."""
+
+    def gone(*_):
+        raise RegistryUnreachableError("src.test does not answer")
+
+    monkeypatch.setattr(registries, "describe_stage", gone)
+    monkeypatch.setattr(registries, "ping", gone)
+    result = command("list", "-l", SOURCE)
+    assert (4, "") == (result.code, result.out)
+    assert "left out" not in result.err
 
 
 def test_copy_prints_outcomes_as_they_come_and_the_summary_last(command, crew):

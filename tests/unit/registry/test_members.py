@@ -7,6 +7,7 @@ import pytest
 from stagefleet.errors import ItemCancelledError, NotFoundError, UnsupportedManifestError
 from stagefleet.names import Repository
 from stagefleet.registry import members as bounds
+from stagefleet.registry.leash import under
 from stagefleet.registry.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.registry.members import MemberReader
 
@@ -49,8 +50,8 @@ def shelf():
     return Shelf()
 
 
-def walk(shelf, index, **options):
-    return [member.descriptor.digest for member in MemberReader(shelf, REPOSITORY, **options).walk(index)]
+def walk(shelf, index):
+    return [member.descriptor.digest for member in MemberReader(shelf, REPOSITORY).walk(index)]
 
 
 def test_each_member_is_read_once_wherever_it_is_named(shelf):
@@ -128,8 +129,8 @@ def test_the_leash_is_asked_before_each_request(shelf):
             raise NotImplementedError
 
     index = shelf.index(*(shelf.image(str(n)) for n in range(9)))
-    with pytest.raises(ItemCancelledError):
-        walk(shelf, index, leash=Leash())
+    with under(Leash()), pytest.raises(ItemCancelledError):
+        walk(shelf, index)
     assert 3 == len(shelf.asked)
 
 
