@@ -1,13 +1,15 @@
 """Settings: the one place that reads the environment and `stagefleet.toml`.
 
 Environment variables `STAGEFLEET_*` (nested with `__`) stand over the file, the file over the defaults.
-The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONFIG` names.
+The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONFIG` names; one whose name ends
+in `.json` is JSON.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import re
 import socket
@@ -29,6 +31,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -56,8 +59,6 @@ __all__ = [
     "StorageAddress",
     "WebhookSettings",
     "WorkerSettings",
-    "docker_config_file",
-    "docker_tls_environment",
     "load_settings",
     "settings_file",
 ]
@@ -349,7 +350,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file over defaults."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+        file = settings_file()
+        source = JsonConfigSettingsSource if file.suffix == ".json" else TomlConfigSettingsSource
+        return init_settings, env_settings, source(settings_cls, file)
 
     def registry(self, host: str) -> RegistrySettings:
         """The settings of a registry, the defaults where none are given."""
@@ -375,18 +378,6 @@ def settings_file() -> Path:
     return Path(os.environ.get(_FILE_VARIABLE, _DEFAULT_FILE))
 
 
-def docker_config_file() -> Path:
-    """The Docker configuration file, whether or not it is there; `DOCKER_CONFIG` names its directory."""
-    directory = os.environ.get("DOCKER_CONFIG")
-    return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
-
-
-def docker_tls_environment() -> dict[str, str]:
-    """The variables by which Docker's clients find the certificates of an engine behind TCP."""
-    names = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
 def load_settings(**overrides: object) -> Settings:
     """Read the settings.
 
@@ -401,7 +392,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"{_FILE_VARIABLE} names {path}, which is no file")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     except SourceError as error:
         raise SettingsError(f"the environment cannot be read: {error}") from None

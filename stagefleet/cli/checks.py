@@ -11,12 +11,13 @@ from typing import Any
 from stagefleet.client import Fleet
 from stagefleet.client.hosts import live_hosts
 from stagefleet.connection import connect_redis, masked_url, reaching
+from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.names import Repository
 from stagefleet.runs.dispatch import QUEUES, queue_of
 from stagefleet.runs.model import WorkerInfo
 from stagefleet.runs.versions import own_version
-from stagefleet.settings import Settings, docker_config_file, settings_file
+from stagefleet.settings import Settings, settings_file
 
 __all__ = ["Finding", "State", "examine_all"]
 

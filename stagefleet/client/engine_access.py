@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import EngineMissingError
 from stagefleet.names import DockerDaemon, StageId
 from stagefleet.records import RecordId
-from stagefleet.settings import EngineSettings, docker_config_file
+from stagefleet.settings import EngineSettings
 from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:

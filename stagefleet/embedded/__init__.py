@@ -1,8 +1,8 @@
 """An embedded fleet: a private Valkey and a worker, for one process and gone with it.
 
 Valkey listens on a Unix socket in a directory that only this user may enter, keeps nothing on disk, and
-refuses writes rather than forget (`noeviction`). Both belong to a keeper (see `keeper.py`), which notices
-the end of this process however it comes.
+refuses writes rather than forget (`noeviction`). The worker reads its settings from a file in it, secrets
+among them. Both belong to a keeper (see `keeper.py`), which notices the end of this process however it comes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import json
 import math
 import os
 import selectors
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from stagefleet.embedded import keeper
+from stagefleet.embedded.folder import make_folder, write_settings
 from stagefleet.errors import UnreachableError
 from stagefleet.launch import worker_command
 from stagefleet.settings import Settings
@@ -25,7 +26,6 @@ from stagefleet.settings import Settings
 __all__ = ["Embedded"]
 
 _MAX_SOCKET_BYTES = 103  # sun_path is 104 bytes with its NUL on macOS, 108 on Linux
-_SHORT_DIRECTORY = "/tmp"  # noqa: S108 - mkdtemp makes a directory of its own in it, mode 0700
 _START_SECONDS = 15.0
 _STOP_SECONDS = 15.0
 
@@ -40,6 +40,7 @@ class Embedded:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keeper: subprocess.Popen[str] | None = None
+        self._directory = Path()
 
     def start(self) -> str:
         """Start both; returns once Valkey listens, while the worker still loads.
@@ -51,29 +52,41 @@ class Embedded:
             UnreachableError: Valkey does not start; says why.
         """
         assert self._keeper is None
-        directory = _make_directory()
-        redis_url = f"unix://{directory / keeper.SOCKET}"
-        commands = (_server_command(directory), self._worker_command())
-        self._keeper = subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
+        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{keeper.SOCKET}")
+        self._directory, lock = make_folder(longest_bytes)
+        try:
+            redis_url = f"unix://{self._directory / keeper.SOCKET}"
+            settings = write_settings(self._settings, self._directory, redis_url)
+            self._keeper = self._start_keeper(settings, lock)
+        except BaseException:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            raise
+        finally:
+            os.close(lock)  # the keeper holds it from here on
+        line = self._read_line(_START_SECONDS)
+        if line != "ready":
+            self.stop()
+            raise UnreachableError(f"the embedded fleet does not start: {line or 'no answer'}")
+        return redis_url
+
+    def _start_keeper(self, settings: Path, lock: int) -> subprocess.Popen[str]:
+        commands = (_server_command(self._directory), self._worker_command())
+        return subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
             [
                 sys.executable,
                 "-I",
                 "-S",
                 keeper.__file__,
-                str(directory),
+                str(self._directory),
                 *(json.dumps(command) for command in commands),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env=self._environment(directory, redis_url),
+            pass_fds=(lock,),
+            env=_environment(settings),
         )
-        line = self._read_line(_START_SECONDS)
-        if line != "ready":
-            self.stop()
-            raise UnreachableError(f"the embedded fleet does not start: {line or 'no answer'}")
-        return redis_url
 
     def check(self) -> None:
         """Raise if Valkey or the worker has ended.
@@ -99,6 +112,7 @@ class Embedded:
             process.kill()
             process.wait()
         process.stdout.close()
+        shutil.rmtree(self._directory, ignore_errors=True)  # which a keeper that was killed has left
 
     def _read_line(self, seconds: float) -> str:
         assert self._keeper is not None
@@ -114,28 +128,15 @@ class Embedded:
         concurrency = max(worker.concurrency, math.ceil(self._settings.runs.parallel / processes))
         return worker_command("--processes", str(processes), "--concurrency", str(concurrency))
 
-    def _environment(self, directory: Path, redis_url: str) -> dict[str, str]:
-        """The worker's environment: these settings and no others, whatever else there is to be read."""
-        empty = directory / "stagefleet.toml"
-        empty.touch()
-        environment = {
-            name: value
-            for name, value in os.environ.items()  # for what is no setting: PATH, HOME, proxies
-            if not name.upper().startswith("STAGEFLEET_")
-        }
-        document = self._settings.model_dump(mode="json", exclude={"redis_url"})
-        for name, value in document.items():
-            environment[f"STAGEFLEET_{name.upper()}"] = value if isinstance(value, str) else json.dumps(value)
-        return environment | {"STAGEFLEET_CONFIG": str(empty), "STAGEFLEET_REDIS_URL": redis_url}
 
-
-def _make_directory() -> Path:
-    """A directory of our own, near enough to the root for a socket's name."""
-    directory = Path(tempfile.mkdtemp(prefix="stagefleet-"))
-    if len(os.fsencode(directory / keeper.SOCKET)) <= _MAX_SOCKET_BYTES:
-        return directory
-    directory.rmdir()
-    return Path(tempfile.mkdtemp(prefix="stagefleet-", dir=_SHORT_DIRECTORY))
+def _environment(settings: Path) -> dict[str, str]:
+    """What the keeper and the worker need of the environment, and these settings, whatever else there is."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()  # for what is no setting: PATH, HOME, proxies
+        if not name.upper().startswith("STAGEFLEET_")
+    }
+    return environment | {"STAGEFLEET_CONFIG": str(settings)}
 
 
 def _server_command(directory: Path) -> list[str]:

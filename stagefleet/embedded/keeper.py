@@ -32,6 +32,8 @@ _STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TAIL_BYTES = 2000
+_OF_THE_SERVER = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+"""What the server needs of the environment: all of it may hold logins, of proxies or clouds."""
 
 
 def main(arguments: list[str]) -> None:
@@ -45,11 +47,12 @@ def main(arguments: list[str]) -> None:
     server_command, worker_command = (json.loads(argument) for argument in arguments[1:])
     children: list[subprocess.Popen[bytes]] = []
     try:
-        server = _spawn(server_command, directory / SERVER_LOG)
+        needed = {name: os.environ[name] for name in _OF_THE_SERVER if name in os.environ}
+        server = _spawn(server_command, directory / SERVER_LOG, needed)
         children.append(server)
         problem = _await_socket(server, directory)
         if problem is None:
-            worker = _spawn(worker_command, directory / WORKER_LOG)
+            worker = _spawn(worker_command, directory / WORKER_LOG, dict(os.environ))
             children.append(worker)
             _say("ready")
             problem = _keep(server, worker, directory)
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def _spawn(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 - the client's own commands, no shell
             command,
@@ -68,6 +71,7 @@ def _spawn(command: list[str], log: Path) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env=environment,
             preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the keeper has one thread: code between fork and exec is safe
         )
 

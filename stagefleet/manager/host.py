@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
+from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import EngineError, ImageInUseError, UsageError
 from stagefleet.locks import LockManager
 from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
@@ -18,7 +19,7 @@ from stagefleet.platforms import PlatformChoice
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.roles import Roles
-from stagefleet.settings import EngineSettings, docker_config_file
+from stagefleet.settings import EngineSettings
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage, StageImages

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
+from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry.auth import Authorizer
@@ -16,7 +17,7 @@ from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path, base_url, join_url, origin_of
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.transport import Transport
-from stagefleet.settings import Settings, docker_config_file
+from stagefleet.settings import Settings
 
 __all__ = ["SMALL_BYTES", "Api", "scopes_of"]
 

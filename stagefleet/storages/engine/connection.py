@@ -12,12 +12,13 @@ import requests
 from docker.auth import encode_header
 from docker.utils import kwargs_from_env
 
+from stagefleet.docker_environment import docker_tls_environment
 from stagefleet.errors import EngineError, NotFoundError
 from stagefleet.names import Reference, Repository
 from stagefleet.platforms import Platform
 from stagefleet.registry import DockerConfig
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.settings import EngineSettings, docker_tls_environment
+from stagefleet.settings import EngineSettings
 from stagefleet.storages.engine.answers import explain, reaching_engine
 
 __all__ = ["Engine"]

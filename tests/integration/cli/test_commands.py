@@ -43,6 +43,18 @@ class TestEmbedded:
         assert 0 == command("delete", destination, gone).code
         assert set(kept) == set(digests_in(registry, "destination/app"))
 
+    def test_it_works_whatever_secrets_the_settings_hold(
+        self, command, source, destination, push_stages, registry
+    ):
+        """R15: its worker gets them as they are, though it calls nobody back."""
+        push_stages(registry, "source/app", 1)
+        secret = "whsec_" + base64.b64encode(bytes(32)).decode()
+        login = {"STAGEFLEET_FLOWER__USER": "me", "STAGEFLEET_FLOWER__PASSWORD": "planted-password"}
+        copied = command(
+            "copy", source, destination, "--embedded", STAGEFLEET_WEBHOOKS__SECRET=secret, **login
+        )
+        assert (0, "") == (copied.code, copied.err)
+
     def test_a_second_copy_skips_all_without_a_request_a_stage(
         self, command, registry, source, destination, push_stages
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from pydantic import SecretStr
 
 import stagefleet.embedded as embedded_module
 from stagefleet.embedded import Embedded
 from stagefleet.errors import UnreachableError
-from stagefleet.settings import RunSettings, Settings, WorkerSettings
+from stagefleet.settings import FlowerSettings, RunSettings, Settings, WebhookSettings, WorkerSettings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to wait for processes")
 
@@ -116,10 +118,33 @@ def test_the_worker_has_the_clients_settings_and_no_others(use_worker, facts, ma
     embedded = make_embedded(worker=WorkerSettings(processes=2), runs=RunSettings(parallel=30))
     url = embedded.start()
     told = facts()
-    assert url == told["environment"]["STAGEFLEET_REDIS_URL"]
-    assert 20 == json.loads(told["environment"]["STAGEFLEET_WORKER"])["drain_seconds"]
-    assert "STAGEFLEET_WORKER__DRAIN_SECONDS" not in told["environment"]
+    assert {"STAGEFLEET_CONFIG"} == told["environment"].keys()
+    found = json.loads(Path(told["environment"]["STAGEFLEET_CONFIG"]).read_text())
+    assert url == found["redis_url"]
+    assert 20 == found["worker"]["drain_seconds"]
     assert ["--processes", "2", "--concurrency", "15"] == told["arguments"]
+
+
+def test_no_process_has_a_secret_in_its_environment_or_command(use_worker, facts, make_embedded, monkeypatch):
+    """R15, R16: a file alone carries them, and Valkey gets nothing of the user's own environment either."""
+    planted = ["whsec_" + base64.b64encode(b"planted webhook secret, 32 bytes").decode(), "planted-password"]
+    monkeypatch.setenv("STAGEFLEET_WEBHOOKS__SECRET", planted[0])
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:planted-password@proxy.test:3128")
+    webhooks = WebhookSettings(secret=SecretStr(planted[0]))
+    flower = FlowerSettings(user="me", password=SecretStr(planted[1]))
+    url = make_embedded(webhooks=webhooks, flower=flower).start()
+    told = facts()
+    assert planted[0] in Path(told["environment"]["STAGEFLEET_CONFIG"]).read_text()
+    shown = {
+        (name, what): Path(f"/proc/{pid}/{what}").read_text()
+        for name, pid in (("worker", told["worker"]), ("keeper", told["keeper"]), ("valkey", server_of(url)))
+        for what in ("cmdline", "environ")
+    }
+    assert [] == [where for where, text in shown.items() if planted[0] in text]
+    # the worker goes through the user's own proxy, and has it from the keeper
+    assert {("worker", "environ"), ("keeper", "environ")} == {
+        where for where, text in shown.items() if planted[1] in text
+    }
 
 
 def test_stopping_leaves_neither_process_nor_directory(use_worker, facts, make_embedded):
@@ -147,7 +172,29 @@ def test_a_client_that_is_killed_leaves_nothing_behind(facts, number):
     assert not directory_of(url).exists()
 
 
+def test_what_killed_processes_left_is_removed_by_the_next_command(use_worker, facts, make_embedded):
+    """R55, R15: where client and keeper are killed together, the settings file stays no longer than that."""
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, STAND_IN], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    left = directory_of(client.stdout.readline().strip())
+    told = facts()
+    living = make_embedded()
+    living_url = living.start()
+    ends = watch(told["worker"], told["keeper"])
+    for pid in (client.pid, told["keeper"]):
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (client.pid, told["keeper"]):
+        os.kill(pid, signal.SIGKILL)
+    client.communicate()
+    await_ends(ends)
+    assert left.exists()
+    make_embedded().start()
+    assert not left.exists()
+    assert directory_of(living_url).exists()
+
+
 def test_a_keeper_that_is_killed_takes_its_processes_along(use_worker, facts, make_embedded):
+    """R55: neither a process nor the folder stays."""
     embedded = make_embedded()
     url = embedded.start()
     told = facts()
@@ -155,9 +202,7 @@ def test_a_keeper_that_is_killed_takes_its_processes_along(use_worker, facts, ma
     os.kill(told["keeper"], signal.SIGKILL)
     await_ends(ends)
     embedded.stop()
-    for left in directory_of(url).iterdir():
-        left.unlink()
-    directory_of(url).rmdir()
+    assert not directory_of(url).exists()
 
 
 @pytest.mark.parametrize("victim", ["worker", "valkey"])

@@ -59,6 +59,7 @@ def test_where_nothing_is_told_of_the_place_names_differ_all_the_same(monkeypatc
         (make_name(WorkerSettings(name="my-build-1")), 1),
         ("worker-2@build-1", 1),
     ],
+    ids=["a second one here", "elsewhere", "a longer name", "a name that ends so", "an old name"],
 )
 def test_a_health_check_counts_no_worker_of_another_place_or_name(other, counted):
     """O-A9, W36: a worker that lives elsewhere under the same host name does not vouch for one here."""
