@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from stagefleet.clock import elapsed_seconds
 from stagefleet.connection import connect_redis
 from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Digest, Repository
@@ -141,6 +142,74 @@ def test_a_value_holds_as_long_as_it_was_said(books):
     for book in dict.fromkeys(books):
         later(book, 21)
     assert 2 == once(books[1], lambda: 2)
+
+
+def dated(book, build, *, ttl_seconds=60.0, wait_seconds=5.0):
+    return book.once_dated("r", "key", build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds)
+
+
+def test_a_value_tells_everybody_how_old_it_is(books):
+    """R6: what one worker saw is never taken for younger by another, however late its word arrives."""
+
+    def build():  # takes four seconds, those included in which its worker stood still
+        for book in dict.fromkeys(books):
+            later(book, 4)
+        return 1
+
+    dated(books[0], build)
+    for book in dict.fromkeys(books):
+        later(book, 3)
+    books[0]._flights.forget("r")
+    before = elapsed_seconds()
+    found = dated(books[1], unexpected)
+    assert (1, True) == (found.value, found.since <= before - 6.9)
+
+
+def test_a_value_of_ones_own_is_as_old_as_the_work_on_it(book):
+    """R6: the age counts from when the work began, not from when it was done."""
+    began = elapsed_seconds()
+    ends = []
+    found = dated(book, lambda: ends.append(elapsed_seconds()))
+    assert began <= found.since <= ends[0]
+    assert found == dated(book, unexpected)
+
+
+def test_who_builds_after_a_long_wait_tells_the_true_age_too(books):
+    """R6: also of a value that two worked out, since one had waited for long enough."""
+    books[0].look("r", "key", ANN, 1000)
+
+    def build():
+        for book in dict.fromkeys(books):
+            later(book, 4)
+        return 2
+
+    dated(books[1], build, wait_seconds=0.05)
+    books[1]._flights.forget("r")
+    before = elapsed_seconds()
+    assert dated(books[0], unexpected).since <= before - 3.9
+
+
+def test_work_that_took_longer_than_its_value_holds_is_there_for_who_waited(books):
+    def build():
+        for book in dict.fromkeys(books):
+            later(book, 30)
+        return 3
+
+    dated(books[0], build, ttl_seconds=8)
+    books[0]._flights.forget("r")
+    assert 3 == dated(books[1], unexpected, ttl_seconds=8).value
+
+
+def test_pieces_are_there_for_all_until_the_run_is_closed(books):
+    """R22: what is large is kept in pieces, and each is read alone."""
+    pieces = {f"piece {number}": bytes([number]) * 300_000 for number in range(8)}
+    books[0].put_parts("r", pieces)
+    wanted = ["piece 3", "nothing", "piece 7"]
+    assert [pieces["piece 3"], None, pieces["piece 7"]] == books[1].parts("r", wanted)
+    assert [None] == books[1].parts("s", ["piece 3"])
+    assert [] == books[1].parts("r", [])
+    books[0].close_run("r")
+    assert [None] == books[1].parts("r", ["piece 3"])
 
 
 def test_a_dropped_value_is_built_again(book):

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
+from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.registry.leash import Leash
-from stagefleet.runs.book.protocol import OWNER_BYTES
+from stagefleet.runs.book.protocol import OWNER_BYTES, Dated
 
-__all__ = ["Flights", "Glance", "Shelf", "unpack_value"]
+__all__ = ["MIN_TTL_SECONDS", "Flights", "Glance", "Shelf", "unpack_value"]
 
 _CACHED_VALUES = 64
-_MIN_TTL_SECONDS = 1.0  # or those who waited for a slow build would each build again, as slowly
+MIN_TTL_SECONDS = 1.0
+"""So long a value holds at least: those who waited for a slow build would each build again, as slowly."""
 _LEASE_SECONDS = 15.0  # of who builds; so long a builder that dies holds the others up
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -34,12 +36,16 @@ class Glance:
     Attributes:
         payload: The value, None if it is not there.
         seconds: How long the value still holds.
+        age_seconds: How long ago the work on it began, at the moment of the look.
         is_ours: Without a value: whether it is for the one who looked to work it out.
+        clock: Without a value: the shelf's time, in seconds.
     """
 
     payload: bytes | None = None
     seconds: float = 0.0
+    age_seconds: float = 0.0
     is_ours: bool = False
+    clock: float = 0.0
 
 
 class Shelf(Protocol):
@@ -48,8 +54,17 @@ class Shelf(Protocol):
     def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
         """Read a value; where there is none and nobody else is at work on it, the owner is from now on."""
 
-    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float) -> None:
-        """Write a value; the work on it is over."""
+    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
+        """Write a value; the work on it is over.
+
+        Args:
+            page: As in `look`.
+            key: As in `look`.
+            payload: The value.
+            ttl_seconds: How long it holds, from the moment that the work on it began.
+            began: That moment on the shelf's clock, so that it does not matter when this arrives. What took
+                longer than it holds is there for a second more.
+        """
 
     def release(self, page: str, key: str, owner: bytes) -> None:
         """Give the work up, if it is the owner's."""
@@ -67,7 +82,7 @@ class Flights:
         self._shelf = shelf
         self._sleep = sleep
         self._guard = Lock()
-        self._cache: OrderedDict[tuple[str, str], tuple[Any, float]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], tuple[Dated, float]] = OrderedDict()
         self._under_way: dict[tuple[str, str], tuple[Lock, int]] = {}
 
     def once(
@@ -81,21 +96,37 @@ class Flights:
         leash: Leash,
     ) -> Any:
         """See `SharedBook.once`."""
+        return self.once_dated(
+            page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
+        ).value
+
+    def once_dated(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash,
+    ) -> Dated:
+        """See `SharedBook.once_dated`."""
         found = self._cached(page, key)
         if found is not None:
-            return found[0]
-        deadline = time.monotonic() + wait_seconds
+            return found
+        deadline = elapsed_seconds() + wait_seconds
         with self._alone(page, key, wait_seconds):  # threads of one process need not ask Redis each
             found = self._cached(page, key)
             if found is not None:
-                return found[0]
+                return found
             owner = secrets.token_bytes(OWNER_BYTES)
-            glance = self._wait(page, key, owner, deadline, leash)
+            glance, looked_at = self._wait(page, key, owner, deadline, leash)
             if glance.payload is None:
-                return self._build(page, key, owner, build, ttl_seconds)
-            value = unpack_value(glance.payload)
-            self._remember(page, key, value, glance.seconds)
-            return value
+                return self._build((page, key, owner), build, ttl_seconds, glance.clock)
+            # The shelf told the age some time after we began to look: so it is younger than we take it for.
+            found = Dated(unpack_value(glance.payload), looked_at - glance.age_seconds)
+            self._remember(page, key, found, looked_at + glance.seconds)
+            return found
 
     def forget(self, page: str, key: str | None = None) -> None:
         """Forget in this process what is cached of a page, or one value of it."""
@@ -103,30 +134,35 @@ class Flights:
             for name in [name for name in self._cache if name[0] == page and key in {None, name[1]}]:
                 del self._cache[name]
 
-    def _wait(self, page: str, key: str, owner: bytes, deadline: float, leash: Leash) -> Glance:
-        """Look until there is a value, the work is ours, or the wait is over."""
+    def _wait(self, page: str, key: str, owner: bytes, deadline: float, leash: Leash) -> tuple[Glance, float]:
+        """Look until there is a value, the work is ours, or the wait is over; gives when that look began."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             leash.check()
+            looked_at = elapsed_seconds()
             glance = self._shelf.look(page, key, owner, _LEASE_SECONDS)
-            left = deadline - time.monotonic()
+            left = deadline - elapsed_seconds()
             if glance.payload is not None or glance.is_ours or left <= 0:
-                return glance
+                return glance, looked_at
             self._sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter, no secret
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _build(self, page: str, key: str, owner: bytes, build: Callable[[], Any], ttl_seconds: float) -> Any:
-        began = time.monotonic()
+    def _build(
+        self, name: tuple[str, str, bytes], build: Callable[[], Any], ttl_seconds: float, clock: float
+    ) -> Dated:
+        """Work a value out that is the owner's to work out, since a moment on the shelf's clock."""
+        page, key, owner = name
+        began = elapsed_seconds()
         try:
             with self._renewed(page, key, owner):
                 value = build()
         except BaseException:
             self._shelf.release(page, key, owner)
             raise
-        left = max(_MIN_TTL_SECONDS, ttl_seconds - (time.monotonic() - began))
-        self._shelf.keep(page, key, zlib.compress(json.dumps(value).encode(), 1), left)
-        self._remember(page, key, value, left)
-        return value
+        self._shelf.keep(page, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
+        found = Dated(value, began)
+        self._remember(page, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
+        return found
 
     @contextmanager
     def _renewed(self, page: str, key: str, owner: bytes) -> Iterator[None]:
@@ -146,14 +182,14 @@ class Flights:
             done.set()
             thread.join()  # or a last look would take the lease again
 
-    def _cached(self, page: str, key: str) -> tuple[Any] | None:
+    def _cached(self, page: str, key: str) -> Dated | None:
         with self._guard:
-            value, until = self._cache.get((page, key), (None, 0.0))
-            return (value,) if time.monotonic() < until else None
+            found, until = self._cache.get((page, key), (None, 0.0))
+            return found if elapsed_seconds() < until else None
 
-    def _remember(self, page: str, key: str, value: Any, seconds: float) -> None:
+    def _remember(self, page: str, key: str, found: Dated, until: float) -> None:
         with self._guard:
-            self._cache[page, key] = (value, time.monotonic() + seconds)
+            self._cache[page, key] = (found, until)
             self._cache.move_to_end((page, key))
             while len(self._cache) > _CACHED_VALUES:
                 self._cache.popitem(last=False)

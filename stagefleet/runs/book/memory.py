@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from stagefleet.clock import elapsed_seconds
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.runs.book.flight import Flights, Glance, unpack_value
-from stagefleet.runs.book.protocol import Verdict, blob_field
+from stagefleet.runs.book.flight import MIN_TTL_SECONDS, Flights, Glance, unpack_value
+from stagefleet.runs.book.protocol import Dated, Verdict, blob_field
 
 __all__ = ["MemoryBook"]
 
@@ -20,7 +20,8 @@ __all__ = ["MemoryBook"]
 class _Page:
     known: set[bytes] = field(default_factory=set)
     senders: dict[bytes, tuple[bytes, float]] = field(default_factory=dict)
-    values: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    values: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)
+    parts: dict[str, bytes] = field(default_factory=dict)
     builders: dict[str, tuple[bytes, float]] = field(default_factory=dict)
 
 
@@ -42,7 +43,7 @@ class MemoryBook:
         self._flights = Flights(self)
 
     def _now(self) -> float:
-        return time.monotonic() + self.clock_offset_ms / 1000
+        return elapsed_seconds() + self.clock_offset_ms / 1000
 
     def _page(self, name: str) -> _Page:
         return self._pages.setdefault(name, _Page())
@@ -110,10 +111,25 @@ class MemoryBook:
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
 
+    def once_dated(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash = UNLEASHED,
+    ) -> Dated:
+        """See `SharedBook.once_dated`."""
+        return self._flights.once_dated(
+            page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
+        )
+
     def peek(self, page: str, key: str) -> Any | None:
         """See `SharedBook.peek`."""
         with self._lock:
-            payload, until = self._page(page).values.get(key, (b"", 0.0))
+            payload, until, _ = self._page(page).values.get(key, (b"", 0.0, 0.0))
             return unpack_value(payload) if until > self._now() else None
 
     def drop(self, page: str, key: str) -> None:
@@ -121,6 +137,16 @@ class MemoryBook:
         self._flights.forget(page, key)
         with self._lock:
             self._page(page).values.pop(key, None)
+
+    def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
+        """See `SharedBook.put_parts`."""
+        with self._lock:
+            self._page(page).parts.update(parts)
+
+    def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `SharedBook.parts`."""
+        with self._lock:
+            return [self._page(page).parts.get(key) for key in keys]
 
     def close_run(self, run: str) -> None:
         """See `SharedBook.close_run`."""
@@ -132,19 +158,20 @@ class MemoryBook:
         """See `Shelf.look`."""
         with self._lock:
             there, now = self._page(page), self._now()
-            payload, until = there.values.get(key, (b"", 0.0))
+            payload, until, began = there.values.get(key, (b"", 0.0, 0.0))
             if until > now:
-                return Glance(payload, until - now)
+                return Glance(payload, until - now, now - began)
             builder, until = there.builders.get(key, (owner, 0.0))
             if builder != owner and until > now:
-                return Glance()
+                return Glance(clock=now)
             there.builders[key] = (owner, now + lease_seconds)
-            return Glance(is_ours=True)
+            return Glance(is_ours=True, clock=now)
 
-    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float) -> None:
+    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
         """See `Shelf.keep`."""
         with self._lock:
-            self._page(page).values[key] = (payload, self._now() + ttl_seconds)
+            until = max(began + ttl_seconds, self._now() + MIN_TTL_SECONDS)
+            self._page(page).values[key] = (payload, until, began)
             self._page(page).builders.pop(key, None)
 
     def release(self, page: str, key: str, owner: bytes) -> None:

@@ -10,20 +10,34 @@ longer than a lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
 
-__all__ = ["FLEET", "OWNER_BYTES", "SharedBook", "Verdict", "blob_field"]
+__all__ = ["FLEET", "OWNER_BYTES", "Dated", "SharedBook", "Verdict", "blob_field"]
 
 FLEET = "fleet"
 """The page of what belongs to no run."""
 
 OWNER_BYTES = 8
 """The length of a sender's own token: unique enough for one run, and small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A value, and how old it is.
+
+    Attributes:
+        value: The value.
+        since: When the work on it began at the latest, on this machine's `elapsed_seconds`.
+    """
+
+    value: Any
+    since: float
 
 
 class Verdict(StrEnum):
@@ -92,11 +106,33 @@ class SharedBook(Protocol):
             leash: Asked between looks.
         """
 
+    def once_dated(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash = UNLEASHED,
+    ) -> Dated:
+        """As `once`, and tells since when the value holds, whoever on whatever machine worked it out.
+
+        Between machines the age counts on the clock of where the book is kept: it is never told too small,
+        unless that clock is set back.
+        """
+
     def peek(self, page: str, key: str) -> Any | None:
         """A value of `once` if somebody has worked it out already, else None."""
 
     def drop(self, page: str, key: str) -> None:
         """Forget a value of `once`, because it turned out to be wrong."""
+
+    def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
+        """Keep pieces of bytes on a page, each under a key, for as long as the page lasts."""
+
+    def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Give pieces of `put_parts`, None for each that is lost."""
 
     def close_run(self, run: str) -> None:
         """Throw a run's page away."""

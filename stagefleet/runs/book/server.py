@@ -4,15 +4,16 @@ On a page's hash (`PREFIX` + `book:` + page; it expires some time after it was l
 
 - a blob: 8 bytes of the destination's fingerprint and the raw digest -> `k` (known) or `s`, the sender's
   token and the end of its lease; some 110 bytes a blob;
-- a value: `once:` and its key -> `v`, its end, `:` and the payload, or `b`, the builder's token and the end
-  of its lease.
+- a value: `dated:` and its key -> `v`, its end, `:`, when the work on it began, `:` and the payload, or `b`,
+  the builder's token and the end of its lease;
+- a piece of something large, which no script copies: `part:` and its key -> its bytes.
 
 Times are the server's, in milliseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -21,13 +22,14 @@ import redis
 from stagefleet.connection import connect_redis, reaching
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.runs.book.flight import Flights, Glance, unpack_value
-from stagefleet.runs.book.protocol import OWNER_BYTES, Verdict, blob_field
+from stagefleet.runs.book.flight import MIN_TTL_SECONDS, Flights, Glance, unpack_value
+from stagefleet.runs.book.protocol import OWNER_BYTES, Dated, Verdict, blob_field
 from stagefleet.settings import Settings
 
 __all__ = ["RedisBook"]
 
 _DESTINATION_BYTES = 8
+_PARTS_BYTES_A_CALL = 512 * 1024
 _PAGE_SECONDS = 6 * 3600  # runs throw their pages away; this is for runs whose end nobody saw
 
 _CLOCK = f"""
@@ -83,28 +85,29 @@ _LOOK = """
 local owner, span, name = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local value = redis.call('HGET', page, name)
 if value and string.sub(value, 1, 1) == 'v' then
-  local colon = string.find(value, ':', 1, true)
-  local ends = tonumber(string.sub(value, 2, colon - 1))
-  if ends > now then return { 'value', ends - now, string.sub(value, colon + 1) } end
+  local ends, began, payload = string.match(value, '^v(%d+):(%d+):(.*)$')
+  if tonumber(ends) > now then return { 'value', tonumber(ends) - now, now - tonumber(began), payload } end
 elseif value then
   local builder, ends = lease(value)
-  if builder ~= owner and ends > now then return { 'wait' } end
+  if builder ~= owner and ends > now then return { 'wait', now } end
 end
 redis.call('HSET', page, name, 'b' .. owner .. integer(now + span))
 touch()
-return { 'build' }
+return { 'build', now }
 """
 
 _PEEK = """
 local value = redis.call('HGET', page, ARGV[2])
 if not value or string.sub(value, 1, 1) ~= 'v' then return false end
-local colon = string.find(value, ':', 1, true)
-if tonumber(string.sub(value, 2, colon - 1)) <= now then return false end
-return string.sub(value, colon + 1)
+local ends, payload = string.match(value, '^v(%d+):%d+:(.*)$')
+if tonumber(ends) <= now then return false end
+return payload
 """
 
 _KEEP = """
-redis.call('HSET', page, ARGV[2], 'v' .. integer(now + tonumber(ARGV[3])) .. ':' .. ARGV[4])
+local began = tonumber(ARGV[4])
+local ends = math.max(began + tonumber(ARGV[3]), now + tonumber(ARGV[5]))
+redis.call('HSET', page, ARGV[2], 'v' .. integer(ends) .. ':' .. integer(began) .. ':' .. ARGV[6])
 touch()
 """
 
@@ -205,6 +208,21 @@ class RedisBook:
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
 
+    def once_dated(
+        self,
+        page: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        leash: Leash = UNLEASHED,
+    ) -> Dated:
+        """See `SharedBook.once_dated`."""
+        return self._flights.once_dated(
+            page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
+        )
+
     def peek(self, page: str, key: str) -> Any | None:
         """See `SharedBook.peek`."""
         payload = self._call(self._peek, page, _value_field(key))
@@ -216,6 +234,29 @@ class RedisBook:
         with reaching(self._redis):
             self._redis.hdel(self._prefix + page, _value_field(key))
 
+    def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
+        """See `SharedBook.put_parts`."""
+        name, waiting = self._prefix + page, list(parts.items())
+        while waiting:
+            some, size = {}, 0
+            while waiting and size < _PARTS_BYTES_A_CALL:
+                key, payload = waiting.pop()
+                some[_part_field(key)] = payload
+                size += len(payload)
+            with reaching(self._redis):
+                pipe = self._redis.pipeline(transaction=False)
+                pipe.hset(name, mapping=some)
+                pipe.expire(name, _PAGE_SECONDS)
+                pipe.execute()
+
+    def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `SharedBook.parts`."""
+        if not keys:
+            return []
+        with reaching(self._redis):
+            found: list[bytes | None] = self._redis.hmget(self._prefix + page, list(map(_part_field, keys)))
+        return found
+
     def close_run(self, run: str) -> None:
         """See `SharedBook.close_run`."""
         self._flights.forget(run)
@@ -226,12 +267,13 @@ class RedisBook:
         """See `Shelf.look`."""
         answer = self._call(self._look, page, owner, _ms(lease_seconds), _value_field(key))
         if answer[0] == b"value":
-            return Glance(answer[2], answer[1] / 1000)
-        return Glance(is_ours=answer[0] == b"build")
+            return Glance(answer[3], answer[1] / 1000, answer[2] / 1000)
+        return Glance(is_ours=answer[0] == b"build", clock=answer[1] / 1000)
 
-    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float) -> None:
+    def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
         """See `Shelf.keep`."""
-        self._call(self._keep, page, _value_field(key), _ms(ttl_seconds), payload)
+        times = (_ms(ttl_seconds), _ms(began), _ms(MIN_TTL_SECONDS))
+        self._call(self._keep, page, _value_field(key), *times, payload)
 
     def release(self, page: str, key: str, owner: bytes) -> None:
         """See `Shelf.release`."""
@@ -244,7 +286,11 @@ def _fields(destination: Repository, digests: Sequence[Digest]) -> list[bytes]:
 
 
 def _value_field(key: str) -> str:
-    return "once:" + key
+    return "dated:" + key
+
+
+def _part_field(key: str) -> str:
+    return "part:" + key
 
 
 def _ms(seconds: float) -> int:
