@@ -40,6 +40,8 @@
     +-- ImageInUseError               a job or a container on the host uses the image
     +-- CustomTagError                a custom tag is missing, or names another image than its stage
     +-- SharedDigestError             deleting would take tags that nobody asked for
+    +-- IndexStaysError               a member stays, as an index that has it could not be deleted
+    +-- DeadlineMissedError           a request was not sent, as what allows it was too old (retryable)
     +-- LeaseLostError                somebody else may hold the item by now
     +-- LockTimeoutError              a lock was not to be had in time (retryable)
     +-- LockLostError                 the lease of a lock is over (retryable)
@@ -88,6 +90,7 @@ from stagefleet.errors.fleet import (
 from stagefleet.errors.reach import (
     CacheLeftAloneError,
     CertificateError,
+    DeadlineMissedError,
     EngineUnreachableError,
     NoWorkerError,
     RedisUnreachableError,
@@ -101,6 +104,7 @@ from stagefleet.errors.storage import (
     CustomTagError,
     DigestMismatchError,
     ImageInUseError,
+    IndexStaysError,
     PlatformMissingError,
     SharedDigestError,
     StageNotFoundError,
@@ -135,6 +139,7 @@ __all__ = [
     "CoordinatorLostError",
     "CredentialsError",
     "CustomTagError",
+    "DeadlineMissedError",
     "DeletionDisabledError",
     "DigestMismatchError",
     "EngineError",
@@ -145,6 +150,7 @@ __all__ = [
     "HostMissingError",
     "ImageInUseError",
     "IncompatibleVersionError",
+    "IndexStaysError",
     "InvalidNameError",
     "ItemCancelledError",
     "ItemLostError",

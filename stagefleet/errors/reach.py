@@ -7,6 +7,7 @@ from stagefleet.errors.base import StagefleetError
 __all__ = [
     "CacheLeftAloneError",
     "CertificateError",
+    "DeadlineMissedError",
     "EngineUnreachableError",
     "NoWorkerError",
     "RedisUnreachableError",
@@ -49,6 +50,12 @@ class CertificateError(RegistryUnreachableError):
     """A registry's certificate is not to be trusted."""
 
     retryable = False
+
+
+class DeadlineMissedError(StagefleetError):
+    """A request was not sent, since what allows it was too old by then."""
+
+    retryable = True
 
 
 class CacheLeftAloneError(UnreachableError):

@@ -11,6 +11,7 @@ __all__ = [
     "CustomTagError",
     "DigestMismatchError",
     "ImageInUseError",
+    "IndexStaysError",
     "PlatformMissingError",
     "SharedDigestError",
     "StageNotFoundError",
@@ -82,3 +83,7 @@ class CustomTagError(StagefleetError):
 
 class SharedDigestError(StagefleetError):
     """Deleting would take tags that nobody asked for, and the registry leaves no other way."""
+
+
+class IndexStaysError(StagefleetError):
+    """A stage stays, for an index of the same run that has it as a member could not be deleted."""

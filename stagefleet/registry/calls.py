@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ import requests
 
 from stagefleet.errors import (
     CertificateError,
+    DeadlineMissedError,
     ForbiddenError,
     RateLimitedError,
     RegistryError,
@@ -60,6 +61,9 @@ class Call:
         is_write: Takes effect: starts only while the lease outlasts the time-out.
         retries: Whether it is tried again at all after failures.
         leash: Holds it back.
+        look: Looks whether it may be sent, and tells until when it may leave, on `elapsed_seconds`; raises
+            what forbids it. Asked before each attempt, after all pauses.
+        leave_by: Until when it may leave; what `look` told.
     """
 
     method: str
@@ -74,6 +78,8 @@ class Call:
     is_write: bool = False
     retries: bool = True
     leash: Leash = UNLEASHED
+    look: Callable[[], float] | None = None
+    leave_by: float = math.inf
 
 
 class Caller:
@@ -139,12 +145,19 @@ class Caller:
         failures, patience = 0, Patience.of(call.host, self.longest_wait_seconds)
         while True:
             self._await_host(call, patience)
+            if call.look is not None:
+                call = replace(call, leave_by=call.look())
             try:
                 response = self._authorized(call)
                 if response.status_code in call.hoped:
                     return finish(response)
             except CertificateError:
                 raise
+            except DeadlineMissedError:
+                if not self._may_retry(call, failures):
+                    raise
+                failures += 1
+                continue  # look again
             except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
                 # A token server's refusals come as errors; its wait is not the registry's.
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
@@ -286,7 +299,7 @@ class Caller:
             ends_at = min(ends_at, time.monotonic() + seconds)
             call.leash.require(seconds)
         body = call.body() if callable(call.body) else call.body
-        return self._transport.send(call.method, url, headers, body, ends_at=ends_at)
+        return self._transport.send(call.method, url, headers, body, ends_at=ends_at, leave_by=call.leave_by)
 
     def _check_target(self, call: Call, url: str) -> None:
         """Refuse a redirect that leaves TLS behind, but to where plain HTTP is allowed anyway."""

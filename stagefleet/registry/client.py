@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -145,15 +145,28 @@ class RegistryClient(BlobApi):
             leash=leash,
         )
 
-    def delete_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> None:
+    def delete_manifest(
+        self,
+        reference: Reference,
+        *,
+        leash: Leash = UNLEASHED,
+        look: Callable[[], float] | None = None,
+    ) -> None:
         """Delete a tag, or a digest with every tag that it has ("Content Management").
 
+        Args:
+            reference: What.
+            leash: Holds it back.
+            look: Looks whether it may be deleted, and tells until when the request may leave, on
+                `elapsed_seconds`; asked before each attempt. What it raises is raised here.
+
         Raises:
+            DeadlineMissedError: The request could not leave in time, however often it was looked.
             NotFoundError: There is none.
             RegistryError: With status 400 or 405, where the registry does not do this.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._ask_manifest("DELETE", reference, leash=leash)
+        self._ask_manifest("DELETE", reference, leash=leash, look=look)
 
     def _ask_manifest(
         self,
@@ -163,6 +176,7 @@ class RegistryClient(BlobApi):
         body: bytes | None = None,
         headers: Mapping[str, str] = _ACCEPT,
         leash: Leash = UNLEASHED,
+        look: Callable[[], float] | None = None,
     ) -> tuple[requests.Response, bytes]:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
         return self._ask(
@@ -176,6 +190,7 @@ class RegistryClient(BlobApi):
             body=body,
             is_write=method in {"PUT", "DELETE"},
             leash=leash,
+            look=look,
             limit_bytes=_MANIFEST_BYTES,
         )
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from stagefleet.errors import RegistryUnreachableError
+from stagefleet.clock import elapsed_seconds
+from stagefleet.errors import DeadlineMissedError, RegistryUnreachableError
 from stagefleet.registry.leash import SLICE_SECONDS, UNLEASHED, Leash
 
 __all__ = ["Deadline", "bounding", "current_deadline"]
@@ -27,6 +28,7 @@ class Deadline:
         connect_seconds: How long connecting may take: name, all addresses, proxy and TLS together.
         phase_seconds: How long each other phase may take.
         ends_at: When the header has to be there at the latest, on the monotonic clock.
+        leave_by: Until when the request may leave, on `elapsed_seconds`.
         leash: Ends each wait that lasts.
         clock: The monotonic clock, in seconds.
 
@@ -41,6 +43,7 @@ class Deadline:
         "_ends_at",
         "_host",
         "_leash",
+        "_leave_by",
         "_phase",
         "_phase_ends_at",
         "_phase_seconds",
@@ -54,6 +57,7 @@ class Deadline:
         connect_seconds: float,
         phase_seconds: float,
         ends_at: float = math.inf,
+        leave_by: float = math.inf,
         leash: Leash = UNLEASHED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +66,7 @@ class Deadline:
         self._clock = clock
         self._phase_seconds = phase_seconds
         self._ends_at = ends_at
+        self._leave_by = leave_by
         self._asked_at = clock()
         self._phase = _CONNECT
         self._began_at = self._asked_at
@@ -78,6 +83,18 @@ class Deadline:
         """Begin to read the answer's body, or a piece of it; what had to be there is there by now."""
         self._ends_at = math.inf
         self.begin(phase)
+
+    def see_leave(self) -> None:
+        """Return if the request may still leave; called just before it does, whatever went on until then.
+
+        Raises:
+            DeadlineMissedError: It may not.
+        """
+        late = elapsed_seconds() - self._leave_by
+        if late > 0:
+            raise DeadlineMissedError(
+                f"a request to {self._host} was not sent: what allows it was too old by {late:.3g} s"
+            )
 
     def extend(self, seconds: float) -> None:
         """Give the phase more time, for what has come."""

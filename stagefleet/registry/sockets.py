@@ -56,10 +56,18 @@ class _Bounded:
     def sendall(self: Any, data: Any, flags: int = 0) -> None:
         """Send all of it, as `socket.sendall`."""
         send = super().send  # type: ignore[misc]  # the kind of socket has it
+        deadline = current_deadline()
+
+        def leave(*arguments: Any) -> int:
+            if deadline is not None:
+                deadline.see_leave()
+            count: int = send(*arguments)
+            return count
+
         with memoryview(data) as whole, whole.cast("B") as left:
             sent = 0
             while sent < len(left):
-                sent += self._wait(send, left[sent : sent + _SENT_BYTES], flags)
+                sent += self._wait(leave, left[sent : sent + _SENT_BYTES], flags)
 
 
 class PlainSocket(_Bounded, socket.socket):

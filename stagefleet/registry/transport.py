@@ -79,6 +79,7 @@ class Transport:
         body: bytes | Body | None = None,
         *,
         ends_at: float = math.inf,
+        leave_by: float = math.inf,
     ) -> requests.Response:
         """Send one request; the answer's body is still to be read, and the response to be closed.
 
@@ -89,9 +90,11 @@ class Transport:
             body: What is sent.
             ends_at: When the answer's header has to be there at the latest, on the monotonic clock. No phase
                 of the request outlasts its time-out in any case.
+            leave_by: Until when the request may leave, on `elapsed_seconds`.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
+            DeadlineMissedError: It could not leave in time, and did not.
             CertificateError: The other side's certificate is not to be trusted.
             LeaseLostError: The leash that this thread works under says so, during any wait.
             ItemCancelledError: As above.
@@ -102,6 +105,7 @@ class Transport:
             connect_seconds=http.connect_timeout_seconds,
             phase_seconds=http.read_timeout_seconds,
             ends_at=ends_at,
+            leave_by=leave_by,
             leash=current_leash(),
         )
         deadline.is_streamed = not isinstance(body, bytes | None)
