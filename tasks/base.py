@@ -56,10 +56,12 @@ class OtherItems:
     """The items of a run, for an attempt at one that may have to wait for others.
 
     Attributes:
+        own: The index of the item that is under way.
         numbered: The items that have not succeeded yet, each with its index; read from the ledger.
         standings: How the items of some indexes stand, None for each that has not ended.
     """
 
+    own: int
     numbered: Callable[[], Iterator[tuple[int, str]]]
     standings: Callable[[Sequence[int]], list[ItemState | None]]
 
@@ -173,6 +175,7 @@ class Workshop:
             leash=lease,
             asked=lambda: self._ledger.leftovers(claim.run),
             others=OtherItems(
+                own=claim.index,
                 numbered=lambda: self._ledger.numbered_leftovers(claim.run),
                 standings=lambda indexes: self._patiently(lambda: self._ledger.standings(claim.run, indexes)),
             ),

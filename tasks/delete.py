@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 from stagefleet.manager import Produced, StageManager
 from stagefleet.manager.eviction import evict_stage
+from stagefleet.manager.run_items import Asked, RunItems
 from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
 from stagefleet.use_policy import UsePolicy
 from tasks.base import Job
 
-__all__ = ["delete_stage"]
+__all__ = ["asked_by", "delete_stage"]
 
 
 def delete_stage(manager: StageManager, job: Job) -> Produced:
@@ -27,10 +29,19 @@ def delete_stage(manager: StageManager, job: Job) -> Produced:
     if isinstance(address, DockerDaemon):
         policy = UsePolicy.of_options(job.options)
         return manager.host.delete_stage(address, stage_id, policy, run=job.run, leash=job.leash)
-    return manager.delete_stage(
-        address,
-        stage_id,
-        run=job.run,
-        asked=lambda: chain(job.asked(), job.options.get("also", ())),
-        leash=job.leash,
-    )
+    asked = asked_by(job, lambda item: (item,), also=job.options.get("also", ()))
+    return manager.delete_stage(address, stage_id, run=job.run, asked=asked, leash=job.leash)
+
+
+def asked_by(job: Job, tags: Callable[[str], Iterable[str]], *, also: Iterable[str] = ()) -> Asked:
+    """Give what a run deletes, with what is known of its items.
+
+    Args:
+        job: The attempt.
+        tags: Gives the tags that an item deletes.
+        also: Tags that go with later runs of the same plan.
+    """
+    others = job.others
+    if others is None:
+        return lambda: chain((tag for item in job.asked() for tag in tags(item)), also)
+    return RunItems(others.numbered, tags, others.standings, own=others.own, also=also)

@@ -13,6 +13,7 @@ from stagefleet.manager.records import metadata_ids
 from stagefleet.names import DockerDaemon, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
 from tasks.base import Job
+from tasks.delete import asked_by
 
 __all__ = [
     "delete_rejected_stage",
@@ -136,6 +137,6 @@ def _delete(
     return delete(
         place,
         run=job.run,
-        asked=lambda: (tag for item in job.asked() for tag in tags(item)),
+        asked=asked_by(job, tags),
         leash=job.leash,
     )

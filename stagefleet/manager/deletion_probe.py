@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -78,8 +78,16 @@ class Trial:
     passes: bool = False
 
 
-def delete_manifest(client: RegistryClient, reference: Reference, *, leash: Leash) -> bool:
+def delete_manifest(
+    client: RegistryClient, reference: Reference, *, leash: Leash, look: Callable[[], float] | None = None
+) -> bool:
     """Delete, where deletion of what is gone already is success.
+
+    Args:
+        client: Speaks to registries.
+        reference: What is to be deleted.
+        leash: Holds the work back.
+        look: As of `RegistryClient.delete_manifest`.
 
     Returns:
         Whether it was there.
@@ -88,7 +96,7 @@ def delete_manifest(client: RegistryClient, reference: Reference, *, leash: Leas
         DeletionDisabledError: Deletion is switched off in the registry.
     """
     try:
-        client.delete_manifest(reference, leash=leash)
+        client.delete_manifest(reference, leash=leash, look=look)
     except NotFoundError:
         return False
     except RegistryError as error:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import (
     ContentError,
     ItemCancelledError,
@@ -23,6 +24,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.manager.deletion_probe import delete_manifest
+from stagefleet.manager.freshness import looking
 from stagefleet.manager.mishaps import warned
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
@@ -63,6 +65,7 @@ class Displacement:
         stage_id = StageId.from_tag(tag)
         self._rejection = None if stage_id is None else repository.tagged(stage_id.rejected_tag)
         self._leash = leash
+        self._seen_at = 0.0
 
     def begin(self) -> Digest:
         """Reject the stage if the tag is that of one, then move the tag to a new placeholder.
@@ -79,6 +82,7 @@ class Displacement:
         try:
             if self._rejection is not None:
                 self._reject(self._rejection)
+            self._seen_at = elapsed_seconds()
             self._client.put_manifest(self._tag, placeholder, leash=self._leash)
         except (LeaseLostError, LockLostError):
             raise  # somebody else may be at it by now
@@ -98,11 +102,11 @@ class Displacement:
             content: What the tag named before; None if that is not known.
         """
         try:
-            self._delete(placeholder, self._leash)
+            self._delete(placeholder, self._tag, self._seen_at, self._leash)
             self.withdraw()
         except ItemCancelledError:
             with self._undoing(f"{self._tag} is half deleted") as leash:
-                self._delete(placeholder, leash)
+                self._delete(placeholder, self._tag, self._seen_at, leash)
                 self._withdraw(leash)
             raise
         except RegistryError:
@@ -162,9 +166,10 @@ class Displacement:
     def _withdraw(self, leash: Leash) -> None:
         if self._rejection is None:
             return
+        seen_at = elapsed_seconds()
         record = read_labels(self._client, self._rejection)
         if record is not None and record.digest is not None and DELETION_LABEL in record.labels:
-            self._delete(record.digest, leash)
+            self._delete(record.digest, self._rejection, seen_at, leash)
 
     @contextmanager
     def _undoing(self, what: str) -> Iterator[Leash]:
@@ -177,6 +182,7 @@ class Displacement:
             _LOGGER.warning("%s: %s", what, error)
 
     def _look(self) -> _There | None:
+        self._seen_at = elapsed_seconds()
         try:
             found = self._client.fetch_manifest(self._tag)
         except NotFoundError:
@@ -185,8 +191,10 @@ class Displacement:
             return _There(self._client.head_manifest(self._tag).digest, is_placeholder=False)
         return _There(found.digest, is_placeholder(found.annotations))
 
-    def _delete(self, digest: Digest, leash: Leash) -> None:
-        delete_manifest(self._client, Reference.of(self._repository, digest), leash=leash)
+    def _delete(self, digest: Digest, tag: Reference, seen_at: float, leash: Leash) -> None:
+        """Delete a digest that is like no other, and so with its one tag; the tag was seen a moment ago."""
+        look = looking(lambda: self._client.head_manifest(tag), seen_at)
+        delete_manifest(self._client, Reference.of(self._repository, digest), leash=leash, look=look)
 
 
 def withdraw_deletion(

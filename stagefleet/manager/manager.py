@@ -20,6 +20,7 @@ from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
 from stagefleet.manager.rejecting import forget_rejections, reject_stage, rejections_key
 from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.manager.survey_memory import SurveyMemory
 from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
@@ -64,7 +65,8 @@ class StageManager:
         self._book = book
         self._memory = StageMemory() if memory is None else memory
         self._turns = StageLocks(MemoryLocks() if locks is None else locks)
-        self.records = RecordManager(client, book, self._turns, memory=self._memory)
+        self._surveys = SurveyMemory()
+        self.records = RecordManager(client, book, self._turns, memory=self._memory, surveys=self._surveys)
         self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
         self.outages = CacheOutages()
         self._host: HostManager | None = None
@@ -216,9 +218,17 @@ class StageManager:
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
             LockTimeoutError: It is being copied for too long.
         """
-        with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
-            deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=turn)
-            produced = deletion.carry_out(str(stage_id))
+        deletion = TagDeletion(
+            self._client,
+            self._book,
+            repository,
+            run=run,
+            asked=asked,
+            leash=leash,
+            turns=self._turns,
+            memory=self._surveys,
+        )
+        produced = deletion.carry_out(str(stage_id))
         self._memory.forget(repository, stage_id)
         self._unfinished.finish(repository, run=run, leash=leash)
         return produced

@@ -9,10 +9,12 @@ from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, St
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.displacement import Displacement
+from stagefleet.manager.freshness import Check, checked
 from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.rejecting import forget_rejections
 from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.manager.survey_memory import SurveyMemory
 from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
@@ -41,6 +43,7 @@ class RecordManager:
         book: What the workers of a run find out together.
         turns: The turns at stages; those of this process alone if None.
         memory: What is remembered of stages; nothing if None.
+        surveys: What surveys keep in this process.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class RecordManager:
         turns: StageLocks | None = None,
         *,
         memory: StageMemory | None = None,
+        surveys: SurveyMemory | None = None,
     ) -> None:
         self._client = client
         self._book = book
         self._turns = StageLocks(MemoryLocks()) if turns is None else turns
         self._memory = StageMemory() if memory is None else memory
+        self._surveys = SurveyMemory() if surveys is None else surveys
         self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
 
     def ids(
@@ -106,8 +111,8 @@ class RecordManager:
             DeletionDisabledError: Deletion is switched off in the registry.
             SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
         """
-        self.read(repository, record_id)
-        self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash)
+        check = checked(lambda: self.read(repository, record_id))
+        self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash, check=check)
         if record_id.kind is RecordKind.REJECTED_STAGE:
             forget_rejections(self._book, repository)
             named = StageId.parse(record_id.name)
@@ -163,12 +168,25 @@ class RecordManager:
             StagefleetError: As in `delete`.
         """
         record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
+
+        def check() -> None:
+            if self.read(repository, record_id) is None:
+                raise StageNotFoundError(f"{repository}: the stage {stage_id} is rejected no more: it stays")
+
         with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
             is_there = self.read(repository, record_id) is not None
             if is_there and not unfinished and not Rejections(self._client, repository).stands(stage_id):
                 Displacement(self._client, repository, str(stage_id), leash=turn).withdraw()
             elif is_there:
-                self._delete_tag(repository, str(stage_id), run=run, asked=asked, leash=turn)
+                self._delete_tag(
+                    repository,
+                    str(stage_id),
+                    run=run,
+                    asked=asked,
+                    leash=turn,
+                    check=checked(check),
+                    has_turn=True,
+                )
                 produced = self.delete(repository, record_id, run=run, asked=asked, leash=turn)
                 self._memory.forget(repository, stage_id)
                 return produced
@@ -227,8 +245,14 @@ class RecordManager:
         if found is not None:
             assert isinstance(found.record, CustomTag)
             tag = found.record.name
+
+            def check() -> None:
+                again = self.read(repository, record_id)
+                if again is None or again.record != found.record:
+                    raise CustomTagError(f"{repository}:{tag} is no custom tag any more: it stays")
+
             with _saying(f"the tag {tag} cannot be deleted"):
-                self._delete_tag(repository, tag, run=run, asked=asked, leash=leash)
+                self._delete_tag(repository, tag, run=run, asked=asked, leash=leash, check=checked(check))
         with _saying(f"the tag is deleted, but its record {record_id.tag} cannot be"):
             return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
 
@@ -240,9 +264,20 @@ class RecordManager:
         run: str,
         asked: Callable[[], Iterable[str]],
         leash: Leash,
+        check: Check,
+        has_turn: bool = False,
     ) -> None:
-        deletion = TagDeletion(self._client, self._book, repository, run=run, asked=asked, leash=leash)
-        deletion.carry_out(tag)
+        deletion = TagDeletion(
+            self._client,
+            self._book,
+            repository,
+            run=run,
+            asked=asked,
+            leash=leash,
+            turns=None if has_turn else self._turns,
+            memory=self._surveys,
+        )
+        deletion.carry_out(tag, check=check)
         self._unfinished.finish(repository, run=run, leash=leash)
 
     def _manifest(self, repository: Repository, tag: str) -> Manifest | None:

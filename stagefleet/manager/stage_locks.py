@@ -94,14 +94,15 @@ class StageLocks:
 
     @contextmanager
     def alone(
-        self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
+        self, place: Repository | DockerDaemon, *stage_ids: StageId, run: str, leash: Leash
     ) -> Iterator[Turn]:
-        """Have a stage alone: to delete it, or to make it out of other images.
+        """Have stages alone: to delete them, or to make one out of other images.
 
         Raises:
-            LockTimeoutError: It is being copied for too long.
+            LockTimeoutError: One is being copied for too long.
         """
-        with self._take({self._name(place, stage_id): False}, run, leash) as turn:
+        wanted = {self._name(place, stage_id): False for stage_id in stage_ids}
+        with self._take(wanted, run, leash) as turn:
             yield turn
 
     @contextmanager

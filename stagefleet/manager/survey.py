@@ -1,57 +1,76 @@
-"""Which tags share which digest: what must be known before anything is deleted by digest.
+"""What uses a digest: what must be known before anything is deleted by digest.
 
 Two rounds, each by one worker for the whole fleet. The first, once a run, looks at stages and records: their
-tags never move. The second is never older than some seconds and looks at everything else: foreign tags, which
-anybody may move at any time, and stages and records that are new. Between the second round and a DELETE a
-foreign tag may still come to share the digest; no registry offers a way to close that gap of
-`FRESH_SECONDS` (where one round takes longer, of so long).
+tags never move. The second looks at everything else: foreign tags, which anybody may move at any time, and
+stages and records that are new, or that the first could not read. It holds for `FRESH_SECONDS` from when it
+began, its tag list included; who deletes on its word tells the request until when it may leave. No registry
+offers a way to close the gap that is left.
+
+Where a second round takes longer than `SLOW_SECONDS`, as with many thousands of foreign tags, none can be
+relied on: a tag is then moved aside, which needs no look at the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeVar
 
-from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
-from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.clock import elapsed_seconds
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.manager.run_items import Asked, numbered
+from stagefleet.manager.survey_memory import SurveyMemory
+from stagefleet.manager.tag_looks import TagLooks
+from stagefleet.manager.tag_tables import AskedTable, KnownTable, KnownTags, UserTable
+from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import is_record_tag
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import Leash, with_current_leash
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
 
-__all__ = ["FRESH_SECONDS", "Survey"]
+__all__ = ["SLOW_SECONDS", "DigestLook", "Survey"]
 
 T = TypeVar("T")
 
-FRESH_SECONDS = 8.0
-"""The age of the second round when a DELETE is decided on; it starts within ten."""
+SLOW_SECONDS = 6.0
+"""How long a second round may take; the rest is for the deletions that it allows."""
 
+_REUSED_SECONDS = 8.0
 _RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 600
-_THREADS = 8
-_TAGS_A_TIME = 1000  # bounds the answers under way, and how late a lost lease is noticed
-_MAX_DEPTH = 4
-_SHORT_CHARACTERS = 16
+_MOST_UNREADABLE = 100
+"""Tags that cannot be read are tried for some seconds each; with more of them no round is whole."""
+_MOST_MEMBERS = 2_000_000
+_MOST_FRESH_MEMBERS = 20_000
+_MOST_TRIES = 3
+_SALT_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """One look at some tags.
+class DigestLook:
+    """What was seen of a digest.
 
     Attributes:
-        tags: By digest, the tags looked at.
-        members: By digest, the tags of the indexes that have it as a member.
+        tags: The tags that name it.
+        holders: The tags of indexes that have it as a member, in whatever depth.
+        unreadable: Tags that nobody here can read to their ground, so that they may use anything.
+        since: Since when it holds, on `elapsed_seconds`; None where it is not fresh or not whole, so that
+            nothing may be deleted by this digest.
     """
 
-    tags: dict[str, list[str]]
-    members: dict[str, list[str]]
+    tags: frozenset[str]
+    holders: frozenset[str]
+    unreadable: tuple[str, ...]
+    since: float | None
+
+
+class _PartLostError(Exception):
+    """A part of the first round is not kept any more."""
 
 
 class Survey:
-    """Tells what shares a digest in a repository.
+    """Tell what uses a digest in a repository.
 
     Args:
         client: Speaks to registries.
@@ -60,6 +79,7 @@ class Survey:
         run: The run's id.
         asked: Gives the tags that the run deletes; called once a run.
         leash: Holds the work back.
+        memory: What surveys keep in this process.
     """
 
     def __init__(
@@ -69,135 +89,191 @@ class Survey:
         repository: Repository,
         *,
         run: str,
-        asked: Callable[[], Iterable[str]],
+        asked: Asked,
         leash: Leash,
+        memory: SurveyMemory | None = None,
     ) -> None:
-        self._client = client
         self._book = book
         self._repository = repository
         self._run = run
         self._asked = asked
         self._leash = leash
+        self._looks = TagLooks(client, repository, leash)
+        self._memory = SurveyMemory() if memory is None else memory
+        self._key = f"survey {repository}"
 
-    def staying(self, digest: Digest, tag: str) -> list[str]:
-        """The tags that a DELETE of a digest would harm and that nobody asked for, besides `tag`.
+    def look(self, digest: Digest) -> DigestLook:
+        """Look for what uses a digest."""
 
-        Tags of the digest itself, and of indexes that have it as a member.
-        """
-        return sorted(self.users(digest) - {tag} - set(self._first_round()["asked"]))
+        def look(first: dict[str, Any]) -> DigestLook:
+            salt, name = _salt(first), str(digest)
+            part = self._part(first, "users", UserTable.place(digest, salt, first["users"]))
+            found = UserTable.find(part, digest, salt)
+            fresh, since = self._second_round(first)
+            is_whole = first["is_whole"] and fresh["is_whole"] and not found.has_more
+            suspects = [] if fresh["is_whole"] else first["unreadable"]  # the second round tries them again
+            return DigestLook(
+                tags=frozenset({*found.tags, *fresh["tags"].get(name, ())}),
+                holders=frozenset({*found.holders, *fresh["members"].get(name, ())}),
+                unreadable=tuple(dict.fromkeys([*fresh["unreadable"], *suspects])),
+                since=since if is_whole else None,
+            )
 
-    def users(self, digest: Digest) -> set[str]:
-        """The tags of a digest, and those of the indexes that have it as a member."""
-        first, second = self._first_round(), self._second_round()
-        name = str(digest)
-        return {
-            *first["known"].get(_short(name), ()),
-            *first["members"].get(name, ()),
-            *second["tags"].get(name, ()),
-            *second["members"].get(name, ()),
-        }
+        return self._answer(look)
 
-    def members(self, index: Descriptor) -> list[Digest]:
-        """The members of an index and theirs, an index before its members; none of anything else."""
-        return [Digest.parse(member) for member in dict.fromkeys(self._members(index))]
+    def asked(self, tags: Iterable[str]) -> dict[str, int]:
+        """Give those of some tags that the run deletes, each with its item's index, or `NO_ITEM`."""
 
-    def _first_round(self) -> Any:
-        return self._book.once(
-            self._run,
-            f"survey {self._repository}",
-            self._look_at_stages,
-            ttl_seconds=_RUN_SECONDS,
-            wait_seconds=_WAIT_SECONDS,
-            leash=self._leash,
+        def find(first: dict[str, Any]) -> dict[str, int]:
+            salt, found = _salt(first), {}
+            for tag in tags:
+                part = self._part(first, "asked", AskedTable.place(tag, salt, first["asked"]))
+                index = AskedTable.find(part, tag, salt)
+                if index is not None:
+                    found[tag] = index
+            return found
+
+        return self._answer(find)
+
+    def is_listed(self, tag: str, *, since: float) -> bool:
+        """Tell whether the registry lists a tag, which was not there at some moment on `elapsed_seconds`."""
+        kept = self._memory.listings.find(self._repository)
+        if kept is not None:
+            tags, listed_at = kept
+            if elapsed_seconds() - listed_at <= _REUSED_SECONDS and (listed_at >= since or tag not in tags):
+                return tag in tags
+        listed_at, salt = elapsed_seconds(), secrets.token_bytes(_SALT_BYTES)
+        table = KnownTable(salt)
+        for listed in self._looks.list():
+            table.add(listed)
+        tags = KnownTags(table.parts(), salt)
+        self._memory.listings.keep(self._repository, (tags, listed_at))
+        return tag in tags
+
+    def _answer(self, question: Callable[[dict[str, Any]], T]) -> T:
+        """Ask a first round; one that was lost in part is made anew."""
+        for _ in range(_MOST_TRIES):
+            first = self._book.once(
+                self._run,
+                self._key,
+                self._look_at_stages,
+                ttl_seconds=_RUN_SECONDS,
+                wait_seconds=_WAIT_SECONDS,
+                leash=self._leash,
+            )
+            try:
+                return question(first)
+            except _PartLostError:
+                self._book.drop(self._run, self._key)
+        raise RedisUnreachableError(
+            f"Redis forgets what was found out of the tags of {self._repository}: has it enough memory?"
         )
 
-    def _second_round(self) -> Any:
-        return self._book.once(
-            self._run,
-            f"fresh survey {self._repository}",
-            self._look_at_the_rest,
-            ttl_seconds=FRESH_SECONDS,
-            wait_seconds=_WAIT_SECONDS,
-            leash=self._leash,
-        )
+    # The rounds
 
     def _look_at_stages(self) -> dict[str, Any]:
-        found = self._look(tag for tag in self._tags() if _is_fixed(tag))
-        shared = [tags for tags in found.tags.values() if len(tags) > 1]
-        touched = {tag for tags in (*shared, *found.members.values()) for tag in tags}
+        token = secrets.token_hex(_SALT_BYTES)
+        salt = bytes.fromhex(token)
+        users, known, asked = UserTable(salt), KnownTable(salt), AskedTable(salt)
+        unreadable: list[str] = []
+        members = 0
+        for seen in self._looks.look(tag for tag in self._looks.list() if _is_fixed(tag)):
+            members += len(seen.members.digests)
+            if seen.digest is None or not seen.is_readable or members > _MOST_MEMBERS:
+                unreadable.append(seen.tag)
+                if len(unreadable) > _MOST_UNREADABLE:
+                    next(self._looks.list(), None)  # fails where it is not the tags, but the registry
+                    break
+                continue
+            known.add(seen.tag)
+            users.add_tag(str(seen.digest), seen.tag)
+            for member in seen.members.digests:
+                users.add_member(str(member), seen.tag)
+        for tag, index in numbered(self._asked):
+            asked.add(tag, index)
+        tables = {"users": users, "known": known, "asked": asked}
         return {
-            # All of them, also those that are alone: what is to be deleted may be a tag of the second round.
-            "known": _shortened(found.tags),
-            "members": found.members,
-            # Of foreign tags nothing is known yet: those that are asked for are all kept in mind.
-            "asked": [tag for tag in self._asked() if tag in touched or not _is_fixed(tag)],
+            "token": token,
+            "is_whole": len(unreadable) <= _MOST_UNREADABLE,
+            "unreadable": unreadable,
+            **{name: self._put_parts(token, name, table.parts()) for name, table in tables.items()},
         }
 
-    def _look_at_the_rest(self) -> dict[str, Any]:
-        known = {tag for tags in self._first_round()["known"].values() for tag in tags}
-        found = self._look(tag for tag in self._tags() if tag not in known)
-        return {"tags": found.tags, "members": found.members}
+    def _second_round(self, first: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        if self._memory.is_slow(self._run, self._repository):
+            return {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}, 0.0
+        found = self._book.once_dated(
+            self._run,
+            f"fresh {self._key}",
+            lambda: self._look_at_the_rest(first),
+            ttl_seconds=_REUSED_SECONDS,
+            wait_seconds=_WAIT_SECONDS,
+            leash=self._leash,
+        )
+        if not found.value["is_whole"]:
+            self._memory.note_slow(self._run, self._repository)
+        return found.value, found.since
 
-    def _tags(self) -> Iterator[str]:
-        try:
-            yield from self._client.tags(self._repository)
-        except NotFoundError:
-            return
+    def _look_at_the_rest(self, first: dict[str, Any]) -> dict[str, Any]:
+        began, known = elapsed_seconds(), self._known(first)
+        tags: dict[str, list[str]] = {}
+        members: dict[str, list[str]] = {}
+        unreadable: list[str] = []
+        left = _MOST_FRESH_MEMBERS
 
-    def _look(self, tags: Iterable[str]) -> _Round:
-        found = _Round({}, {})
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="survey") as pool:
-            for some in _batches(tags, _TAGS_A_TIME):
-                self._leash.check()
-                for tag, descriptor in zip(some, pool.map(with_current_leash(self._head), some), strict=True):
-                    if descriptor is None:
-                        continue
-                    found.tags.setdefault(str(descriptor.digest), []).append(tag)
-                    for member in self._members(descriptor):
-                        found.members.setdefault(member, []).append(tag)
-        return found
+        def is_whole() -> bool:
+            in_time = elapsed_seconds() - began <= SLOW_SECONDS
+            return in_time and left >= 0 and len(unreadable) <= _MOST_UNREADABLE
 
-    def _head(self, tag: str) -> Descriptor | None:
-        try:
-            return self._client.head_manifest(self._repository.tagged(tag))
-        except NotFoundError:
-            return None  # gone meanwhile
+        for seen in self._looks.look(
+            tag for tag in self._looks.list() if not (_is_fixed(tag) and tag in known)
+        ):
+            if not seen.is_readable:
+                unreadable.append(seen.tag)
+            if seen.digest is not None:
+                tags.setdefault(str(seen.digest), []).append(seen.tag)
+            for member in seen.members.digests:
+                members.setdefault(str(member), []).append(seen.tag)
+            left -= len(seen.members.digests)
+            if not is_whole():
+                break
+        if not is_whole():
+            return {"is_whole": False, "tags": {}, "members": {}, "unreadable": unreadable}
+        return {"is_whole": True, "tags": tags, "members": members, "unreadable": unreadable}
 
-    def _members(self, descriptor: Descriptor, depth: int = 1) -> Iterator[str]:
-        """The digests of an index's members, and of theirs."""
-        if not descriptor.media_type.endswith(("image.index.v1+json", "manifest.list.v2+json")):
-            return
-        index = self._fetch(descriptor.digest)
-        for member in index.members if index else ():
-            yield str(member.digest)
-            if depth < _MAX_DEPTH:
-                yield from self._members(member, depth + 1)
+    # The first round's tables, in parts
 
-    def _fetch(self, digest: Digest) -> Manifest | None:
-        try:
-            return self._client.fetch_manifest(Reference.of(self._repository, digest))
-        except (NotFoundError, BrokenStageError, UnsupportedManifestError):
-            return None  # gone, or broken: nobody can read it, so nothing is taken from under it
+    def _put_parts(self, token: str, name: str, parts: list[bytes]) -> int:
+        keys = [self._part_key(token, name, place) for place in range(len(parts))]
+        self._book.put_parts(self._run, dict(zip(keys, parts, strict=True)))
+        return len(parts)
+
+    def _part(self, first: dict[str, Any], name: str, place: int) -> bytes:
+        (part,) = self._parts(first, name, [place])
+        return part
+
+    def _parts(self, first: dict[str, Any], name: str, places: Iterable[int]) -> list[bytes]:
+        keys = [self._part_key(first["token"], name, place) for place in places]
+        parts = [part for part in self._book.parts(self._run, keys) if part is not None]
+        if len(parts) < len(keys):
+            raise _PartLostError
+        return parts
+
+    def _known(self, first: dict[str, Any]) -> KnownTags:
+        known = self._memory.known.find(first["token"])
+        if known is None:
+            known = KnownTags(self._parts(first, "known", range(first["known"])), _salt(first))
+            self._memory.known.keep(first["token"], known)
+        return known
+
+    def _part_key(self, token: str, name: str, place: int) -> str:
+        return f"{self._key} {token} {name} {place}"
+
+
+def _salt(first: dict[str, Any]) -> bytes:
+    return bytes.fromhex(first["token"])
 
 
 def _is_fixed(tag: str) -> bool:
     """Whether what a tag names never changes: stages and their records."""
     return StageId.from_tag(tag) is not None or is_record_tag(tag)
-
-
-def _short(digest: str) -> str:
-    """Enough of a digest to find it by: a million stages are kept so. A wrong match only keeps a tag."""
-    return digest.rpartition(":")[2][:_SHORT_CHARACTERS]
-
-
-def _shortened(tags: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for digest, some in tags.items():
-        found.setdefault(_short(digest), []).extend(some)
-    return found
-
-
-def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -8,7 +8,7 @@ from typing import Self
 
 from stagefleet.names import StageId
 
-__all__ = ["ENTRY_BYTES", "StageIdList", "pack_id"]
+__all__ = ["ENTRY_BYTES", "StageIdList", "pack_id", "unpack_id"]
 
 _DIGEST_BYTES = 28
 ENTRY_BYTES = _DIGEST_BYTES + 8
@@ -60,14 +60,14 @@ class StageIdList(Collection[StageId]):
             entry = self._entry(place)
             if not entry.startswith(wanted):
                 break
-            found.append(_unpack(entry))
+            found.append(unpack_id(entry))
         return found
 
     def __len__(self) -> int:
         return len(self._packed) // ENTRY_BYTES
 
     def __iter__(self) -> Iterator[StageId]:
-        return map(_unpack, _entries(self._packed))
+        return map(unpack_id, _entries(self._packed))
 
     def __contains__(self, stage_id: object) -> bool:
         if not isinstance(stage_id, StageId):
@@ -114,7 +114,8 @@ def pack_id(stage_id: StageId) -> bytes:
     return bytes.fromhex(stage_id.digest) + stage_id.created_ms.to_bytes(8, "big")
 
 
-def _unpack(entry: bytes) -> StageId:
+def unpack_id(entry: bytes) -> StageId:
+    """Give the id that `pack_id` packed."""
     return StageId(entry[:_DIGEST_BYTES].hex(), int.from_bytes(entry[_DIGEST_BYTES:], "big"))
 
 

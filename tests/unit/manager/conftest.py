@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import (
     ForbiddenError,
     ManifestRefusedError,
     NotFoundError,
     RegistryError,
+    RegistryUnavailableError,
 )
 from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.names import Digest, Reference, Repository, StageId
@@ -38,6 +40,22 @@ def entry(content, media_type, **more):
     return {"mediaType": media_type, "size": len(content), "digest": str(digest_of(content)), **more}
 
 
+@dataclass(frozen=True)
+class OddManifest:
+    """A manifest that is kept as it came, whatever it is."""
+
+    raw: bytes
+    media_type: str
+
+    @property
+    def digest(self):
+        return digest_of(self.raw)
+
+    @property
+    def size(self):
+        return len(self.raw)
+
+
 @dataclass
 class Shelf:
     """One repository."""
@@ -58,6 +76,9 @@ class FakeRegistries(RegistryClient):
         crash_at: The number of the write after whose effect the worker dies.
         stale: Blobs that are said to be there and are not.
         forbidden: Tags that nobody may push.
+        damaged: Tags and digests that are answered with 500.
+        unknown: Tags that are listed, and whose manifest is not there.
+        on_request: Called with verb and name before each request; may raise.
     """
 
     crash = Crash
@@ -70,6 +91,9 @@ class FakeRegistries(RegistryClient):
         self.crash_at = None
         self.stale = set()
         self.forbidden = set()
+        self.damaged = set()
+        self.unknown = set()
+        self.on_request = lambda verb, name: None
 
     def shelf(self, repository):
         return self.shelves.setdefault(repository, Shelf())
@@ -106,8 +130,14 @@ class FakeRegistries(RegistryClient):
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         return self._shelve(shelf, tag, Manifest.of(document))
 
-    @staticmethod
-    def _shelve(shelf, tag, manifest):
+    def push_odd(self, repository, tag, document, *, media_type=OCI_INDEX):
+        """A manifest that no honest tool pushes."""
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return self._shelve(self.shelf(repository), tag, OddManifest(raw, media_type))
+
+    def _shelve(self, shelf, tag, manifest):
+        self.damaged.discard(tag)
+        self.unknown.discard(tag)
         shelf.manifests[manifest.digest] = manifest
         if tag is not None:
             shelf.tags[tag] = manifest.digest
@@ -123,22 +153,27 @@ class FakeRegistries(RegistryClient):
         return iter(sorted(self.shelves[repository].tags))
 
     def _found(self, reference):
+        if {reference.tag, str(reference.digest)} & self.damaged:
+            raise RegistryUnavailableError("broken inside", method="GET", status=500)
         shelf = self.shelf(reference.repository)
         digest = shelf.tags.get(reference.tag) if reference.tag else reference.digest
-        if digest not in shelf.manifests:
+        if digest not in shelf.manifests or reference.tag in self.unknown:
             raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
         return shelf.manifests[digest]
 
     def head_manifest(self, reference, *, leash=UNLEASHED):
         current_leash(leash).check()
         self.reads.append(("head", reference.identifier))
+        self.on_request("HEAD", reference.identifier)
         found = self._found(reference)
         return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
 
     def fetch_manifest(self, reference, *, leash=UNLEASHED):
         current_leash(leash).check()
         self.reads.append(("get", reference.identifier))
-        return self._found(reference)
+        self.on_request("GET", reference.identifier)
+        found = self._found(reference)
+        return Manifest.parse(found.raw, found.media_type) if isinstance(found, OddManifest) else found
 
     def put_manifest(self, reference, manifest, *, leash=UNLEASHED):
         leash.require(15)
@@ -153,8 +188,11 @@ class FakeRegistries(RegistryClient):
         self._shelve(shelf, reference.tag, manifest)
         self._written("put", reference.identifier)
 
-    def delete_manifest(self, reference, *, leash=UNLEASHED):
+    def delete_manifest(self, reference, *, leash=UNLEASHED, look=None):
         leash.require(15)
+        if look is not None:
+            assert elapsed_seconds() <= look()
+        self.on_request("DELETE", reference.identifier)
         shelf = self.shelf(reference.repository)
         if self.deletes == "off":
             raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))

@@ -1,0 +1,191 @@
+"""Delete a tag where a registry deletes by digest, which takes every tag of it.
+
+A digest is deleted only if all of its tags are asked for and no index that stays has it as a member; see
+`manager.deletion_permit`. Otherwise the tag is moved aside first; see `manager.displacement`. With an index
+go those of its members that nothing else uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from stagefleet.clock import elapsed_seconds
+from stagefleet.errors import (
+    DeadlineMissedError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+    SharedDigestError,
+    StagefleetError,
+)
+from stagefleet.manager.deletion_permit import DigestPermit, TagMovedError, TagStaysError, is_there
+from stagefleet.manager.deletion_way import Trial, delete_manifest
+from stagefleet.manager.displacement import Displacement
+from stagefleet.manager.freshness import FRESH_SECONDS, Check
+from stagefleet.manager.index_members import is_damage, read_members
+from stagefleet.manager.mishaps import warned
+from stagefleet.manager.run_items import Asked
+from stagefleet.manager.survey import Survey
+from stagefleet.names import Digest, Reference
+from stagefleet.registry import Descriptor, RegistryClient
+from stagefleet.registry.leash import Leash
+
+__all__ = ["DigestDeletion"]
+
+_SHOWN_TAGS = 5
+_CLIENT_ERRORS = range(400, 500)
+_MOST_TRIES = 4
+_MOST_USERS_SEEN = 50
+
+
+class DigestDeletion:
+    """One attempt at deleting one tag, by the digest that it names.
+
+    Args:
+        client: Speaks to registries.
+        survey: Tells what uses a digest.
+        reference: The tag.
+        trial: How the registry deletes.
+        asked: Gives the tags that the run deletes.
+        leash: Holds the work back.
+        locked: The tags of stages whose locks are held; None where no others can be taken.
+        check: Raises what speaks against the deletion.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        survey: Survey,
+        reference: Reference,
+        trial: Trial,
+        *,
+        asked: Asked,
+        leash: Leash,
+        locked: frozenset[str] | None,
+        check: Check | None,
+    ) -> None:
+        self._client = client
+        self._survey = survey
+        self._reference = reference
+        self._repository = reference.repository
+        self._tag = reference.identifier
+        self._trial = trial
+        self._asked = asked
+        self._leash = leash
+        self._locked = locked
+        self._check = check
+        self._displacement = Displacement(client, self._repository, self._tag, leash=leash)
+
+    def carry_out(self) -> None:
+        """Delete the tag; that it is gone already is success."""
+        for _ in range(_MOST_TRIES):
+            seen_at = elapsed_seconds()
+            try:
+                named = self._client.head_manifest(self._reference)
+            except NotFoundError:
+                self._leave(seen_at)
+                return
+            except StagefleetError as error:
+                if not is_damage(error):
+                    raise
+                break  # what it shares nobody can tell, but the tag itself can be moved
+            try:
+                self._delete(named, seen_at)
+            except TagMovedError:
+                continue
+            except TagStaysError as error:
+                self._move_aside(error.tags, named.digest)
+            except DeadlineMissedError:
+                self._move_aside([], named.digest)  # no look can be had that is fresh enough
+            return
+        self._move_aside([])
+
+    def _leave(self, seen_at: float) -> None:
+        """Be done with a tag that the registry does not know, unless it goes on listing it.
+
+        A DELETE that was broken off may leave a tag whose manifest is gone (distribution #3191).
+        """
+        if self._survey.is_listed(self._tag, since=seen_at):
+            self._move_aside([])
+        else:
+            self._displacement.withdraw()
+
+    def _delete(self, named: Descriptor, seen_at: float) -> None:
+        members = read_members(self._client, self._repository, named, leash=self._leash)
+        permit = DigestPermit(
+            self._client,
+            self._survey,
+            self._reference,
+            named.digest,
+            seen_at=seen_at,
+            asked=self._asked,
+            locked=self._locked,
+            check=self._check,
+        )
+        digest = Reference.of(self._repository, named.digest)
+        was_there = delete_manifest(self._client, digest, leash=self._leash, look=permit)
+        if not was_there and is_there(self._client, self._reference):
+            raise TagStaysError([])  # the registry knows the tag, and not what it names
+        self._displacement.withdraw()
+        self._delete_members(members.digests)  # known from before: once the index is gone, nobody can tell
+
+    def _move_aside(self, staying: list[str], content: Digest | None = None) -> None:
+        """Take the tag away from what it names, if that is known."""
+        if self._check is not None:
+            self._check()
+        if self._trial.left:  # a rejection would stay as well
+            raise _shared(self._reference, staying, self._trial.refusal, passes=self._trial.passes)
+        try:
+            placeholder = self._displacement.begin()
+        except RegistryError as error:
+            if error.status not in _CLIENT_ERRORS or error.retryable:
+                raise
+            raise _shared(self._reference, staying, str(error)) from error
+        self._displacement.finish(placeholder, content)
+
+    def _delete_members(self, members: Iterable[Digest]) -> None:
+        """Delete what only an index used that is gone now.
+
+        Of two indexes that go at once and share a member, whoever comes last finds the other gone, and
+        deletes it. What fails stays to the registry's collection of untagged manifests.
+        """
+        for member in members:
+            reference = Reference.of(self._repository, member)
+            with warned(f"{reference} stays, though no index has it any more"):
+                try:
+                    delete_manifest(
+                        self._client, reference, leash=self._leash, look=partial(self._see, member)
+                    )
+                except TagStaysError:
+                    continue
+
+    def _see(self, member: Digest) -> float:
+        """See that nothing uses a member, and tell until when that holds."""
+        began = elapsed_seconds()
+        look = self._survey.look(member)
+        users = (look.tags | look.holders) - {self._tag}
+        unreadable = set(look.unreadable) - {self._tag}
+        if look.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
+            raise TagStaysError(users | unreadable)
+        for user in users:
+            if is_there(self._client, self._repository.tagged(user)):
+                raise TagStaysError([user])
+        return min(began, look.since) + FRESH_SECONDS
+
+
+def _shared(
+    reference: Reference, staying: list[str], refusal: str, *, passes: bool = False
+) -> SharedDigestError | RegistryUnavailableError:
+    shown = ", ".join(staying[:_SHOWN_TAGS])
+    more = f" and {len(staying) - _SHOWN_TAGS} more" if len(staying) > _SHOWN_TAGS else ""
+    shares = (
+        f"shares its digest with {shown}{more}, or may" if staying else "may share its digest with others"
+    )
+    what = (
+        f"{reference} {shares}, and the registry lets it neither be deleted alone nor be moved aside "
+        f"({refusal})"
+    )
+    if passes:
+        return RegistryUnavailableError(what, method="DELETE", repository=str(reference.repository))
+    return SharedDigestError(f"{what}: delete those too, or let this login push and delete")

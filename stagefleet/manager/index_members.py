@@ -1,0 +1,103 @@
+"""The members of what a tag names, in whatever depth: their digests, as a deletion has to know them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from stagefleet.errors import (
+    ContentError,
+    ForbiddenError,
+    RateLimitedError,
+    RegistryError,
+    StagefleetError,
+)
+from stagefleet.names import Digest, Reference, Repository
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.leash import Leash
+from stagefleet.registry.manifests import DOCKER_MANIFEST, OCI_MANIFEST
+from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS
+
+__all__ = ["IndexMembers", "is_damage", "read_members"]
+
+_MOST_MEMBERS = MAX_MANIFESTS
+_MOST_INDEXES = 100
+_IMAGES = frozenset(
+    {
+        OCI_MANIFEST,
+        DOCKER_MANIFEST,
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.oci.artifact.manifest.v1+json",
+    }
+)
+"""Kinds of manifests that name no others; whatever else is a manifest may be an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMembers:
+    """What an index leads to.
+
+    Attributes:
+        digests: All that it was found to lead to, an index before its members; none for an image.
+        is_whole: Whether these are all. What cannot be read here may be read by others, and use anything.
+    """
+
+    digests: tuple[Digest, ...] = ()
+    is_whole: bool = True
+
+
+def read_members(
+    client: RegistryClient, repository: Repository, named: Descriptor, *, leash: Leash
+) -> IndexMembers:
+    """Read what a manifest leads to: each index in it once, in bounded number and depth.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where it is.
+        named: The manifest, of whatever kind.
+        leash: Asked before each request.
+
+    Raises:
+        StagefleetError: The registry does not answer, or refuses the login.
+    """
+    if named.media_type.lower() in _IMAGES:
+        return IndexMembers()
+    digests: dict[Digest, None] = {}
+    waiting = deque([(named.digest, 1)])
+    is_whole, read = True, 0
+    while waiting:
+        digest, depth = waiting.popleft()
+        if depth > MAX_DEPTH or read == _MOST_INDEXES:
+            return IndexMembers(tuple(digests), is_whole=False)
+        leash.check()
+        read += 1
+        manifest = _fetch(client, Reference.of(repository, digest))
+        if manifest is None:
+            is_whole = False
+            continue
+        for member in manifest.members:
+            if member.digest in digests or not member.is_manifest:
+                continue
+            if len(digests) == _MOST_MEMBERS:
+                return IndexMembers(tuple(digests), is_whole=False)
+            digests[member.digest] = None
+            if member.media_type.lower() not in _IMAGES:
+                waiting.append((member.digest, depth + 1))
+    return IndexMembers(tuple(digests), is_whole)
+
+
+def is_damage(error: StagefleetError) -> bool:
+    """Tell whether an error is about one manifest, and not about the registry, its limits or the login."""
+    is_of_one = isinstance(error, RegistryError | ContentError)
+    return is_of_one and not isinstance(error, ForbiddenError | RateLimitedError)
+
+
+def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
+    """Fetch a manifest, None where it is gone, damaged or of a kind that nobody here can read."""
+    try:
+        return client.fetch_manifest(reference)
+    except StagefleetError as error:
+        if not is_damage(error):
+            raise
+        return None

@@ -1,0 +1,73 @@
+"""What the surveys of a process keep in its memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from threading import Lock
+from typing import Generic, TypeVar
+
+from stagefleet.clock import elapsed_seconds
+from stagefleet.manager.tag_tables import KnownTags
+from stagefleet.names import Repository
+
+__all__ = ["Latest", "SurveyMemory"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_LARGE_VALUES = 2
+_SLOW_SECONDS = 300.0
+
+
+class Latest(Generic[K, V]):
+    """The latest of some values, by key; from many threads.
+
+    Args:
+        most: How many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._values: OrderedDict[K, V] = OrderedDict()
+
+    def find(self, key: K) -> V | None:
+        """Give the value of a key, None if it is not kept."""
+        with self._lock:
+            return self._values.get(key)
+
+    def values(self) -> list[V]:
+        """Give the values that are kept, the oldest first."""
+        with self._lock:
+            return list(self._values.values())
+
+    def keep(self, key: K, value: V) -> None:
+        """Keep a value; the oldest goes."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+
+class SurveyMemory:
+    """What surveys keep from one item to the next: little, and of few of them.
+
+    Attributes:
+        known: By survey, the tags that it has looked at.
+        listings: By repository, the tags that it listed last, and since when that holds.
+    """
+
+    def __init__(self) -> None:
+        self.known: Latest[str, KnownTags] = Latest(_LARGE_VALUES)
+        self.listings: Latest[Repository, tuple[KnownTags, float]] = Latest(_LARGE_VALUES)
+        self._slow: Latest[tuple[str, Repository], float] = Latest(100)
+
+    def is_slow(self, run: str, repository: Repository) -> bool:
+        """Tell whether a look at a repository took too long, not long ago."""
+        return elapsed_seconds() < (self._slow.find((run, repository)) or 0.0)
+
+    def note_slow(self, run: str, repository: Repository) -> None:
+        """Note that a look at a repository takes too long; it is tried again some minutes later."""
+        self._slow.keep((run, repository), elapsed_seconds() + _SLOW_SECONDS)

@@ -1,0 +1,219 @@
+"""Tables of tags, packed: what uses a digest, which tags a run deletes, and which were looked at.
+
+A table is cut into parts by its keys, so that one question needs one part, however many tags there are: a
+million stages are some 50 MB in Redis, and a part is some kilobytes. Keys are salted: nobody can choose a tag
+or push a manifest to be taken for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stagefleet.names import Digest, StageId
+from stagefleet.storages.id_list import ENTRY_BYTES, pack_id, unpack_id
+
+__all__ = ["MOST_USERS", "NO_ITEM", "AskedTable", "DigestUsers", "KnownTable", "KnownTags", "UserTable"]
+
+MOST_USERS = 500
+"""Of what uses one digest, so many are told by name."""
+NO_ITEM = 2**32 - 1
+"""In place of an item's index: the tag goes with another run of the same plan."""
+
+_KEY_BYTES = 8
+_BUCKETS = 4096
+_RECORDS_A_PART = 256
+_LARGE_BYTES = 16 * 1024
+_TAG, _MEMBER, _MORE = range(3)
+_HEAD = struct.Struct(">BB")  # kind of use, length of the tag (0: a packed stage id follows)
+_INDEX = struct.Struct(">I")
+
+
+class _Table:
+    """Records by key, in buckets that become parts.
+
+    Args:
+        salt: Of the keys.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+        self._buckets = [bytearray() for _ in range(_BUCKETS)]
+        self._records = 0
+
+    def _put(self, name: str, record: bytes = b"") -> None:
+        key = _key(name, self._salt)
+        bucket = self._buckets[_bucket(key)]
+        bucket += key
+        bucket += record
+        self._records += 1
+
+    def parts(self) -> list[bytes]:
+        """Give the parts, a power of two of them."""
+        parts = 1
+        while parts < _BUCKETS and parts * _RECORDS_A_PART < self._records:
+            parts *= 2
+        width = _BUCKETS // parts
+        return [b"".join(self._buckets[n : n + width]) for n in range(0, _BUCKETS, width)]
+
+
+@dataclass(frozen=True, slots=True)
+class DigestUsers:
+    """What uses a digest.
+
+    Attributes:
+        tags: The tags that name it.
+        holders: The tags of indexes that have it as a member, in whatever depth.
+        has_more: Whether there are more than are told.
+    """
+
+    tags: set[str] = field(default_factory=set)
+    holders: set[str] = field(default_factory=set)
+    has_more: bool = False
+
+
+class UserTable(_Table):
+    """What uses a digest: some 46 bytes a stage, and as much for each member of an index."""
+
+    def add_tag(self, digest: str, tag: str) -> None:
+        """Note the digest that a tag names."""
+        self._put(digest, _packed(_TAG, tag))
+
+    def add_member(self, digest: str, tag: str) -> None:
+        """Note a member of the index that a tag names."""
+        self._put(digest, _packed(_MEMBER, tag))
+
+    def parts(self) -> list[bytes]:
+        """Give the parts; of what very many tags use, only some are told."""
+        for place, bucket in enumerate(self._buckets):
+            if len(bucket) > _LARGE_BYTES:
+                self._buckets[place] = _cut(bytes(bucket))
+        return super().parts()
+
+    @staticmethod
+    def place(digest: Digest, salt: bytes, parts: int) -> int:
+        """Tell which of so many parts has a digest."""
+        return _part(_key(str(digest), salt), parts)
+
+    @staticmethod
+    def find(part: bytes, digest: Digest, salt: bytes) -> DigestUsers:
+        """Find what uses a digest, in the part that has it."""
+        tags: set[str] = set()
+        holders: set[str] = set()
+        has_more = False
+        wanted = _key(str(digest), salt)
+        for key, kind, record in _records(part):
+            if key != wanted:
+                continue
+            if kind == _MORE:
+                has_more = True
+            else:
+                (holders if kind == _MEMBER else tags).add(_tag(record))
+        return DigestUsers(tags, holders, has_more)
+
+
+class KnownTable(_Table):
+    """Tags that were looked at, or listed: 8 bytes a tag."""
+
+    def add(self, tag: str) -> None:
+        """Note a tag."""
+        self._put(tag)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTags:
+    """The tags of a `KnownTable`.
+
+    Attributes:
+        parts: All of its parts.
+        salt: Of its keys.
+    """
+
+    parts: Sequence[bytes]
+    salt: bytes
+
+    def __contains__(self, tag: str) -> bool:
+        key = _key(tag, self.salt)
+        return _place(self.parts[_part(key, len(self.parts))], key, _KEY_BYTES) >= 0
+
+
+class AskedTable(_Table):
+    """The tags that a run deletes, each with its item's index: 12 bytes a tag."""
+
+    def add(self, tag: str, index: int | None) -> None:
+        """Note a tag, and the index of the item that deletes it; None for a later run's."""
+        self._put(tag, _INDEX.pack(NO_ITEM if index is None else index))
+
+    @staticmethod
+    def place(tag: str, salt: bytes, parts: int) -> int:
+        """Tell which of so many parts has a tag."""
+        return _part(_key(tag, salt), parts)
+
+    @staticmethod
+    def find(part: bytes, tag: str, salt: bytes) -> int | None:
+        """Find the index of the item that deletes a tag, None for a tag that none deletes."""
+        at = _place(part, _key(tag, salt), _KEY_BYTES + _INDEX.size)
+        if at < 0:
+            return None
+        index: int = _INDEX.unpack_from(part, at + _KEY_BYTES)[0]
+        return index
+
+
+def _key(name: str, salt: bytes) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, key=salt).digest()
+
+
+def _bucket(key: bytes) -> int:
+    return key[0] << 4 | key[1] >> 4
+
+
+def _part(key: bytes, parts: int) -> int:
+    return _bucket(key) * parts // _BUCKETS
+
+
+def _place(part: bytes, key: bytes, width: int) -> int:
+    """Where a part of records of one width has a key, -1 for nowhere."""
+    at = part.find(key)
+    while at > 0 and at % width:
+        at = part.find(key, at + 1)
+    return at
+
+
+def _packed(kind: int, tag: str) -> bytes:
+    stage_id = StageId.from_tag(tag)
+    if stage_id is not None and str(stage_id) == tag:
+        return _HEAD.pack(kind, 0) + pack_id(stage_id)
+    name = tag.encode()
+    return _HEAD.pack(kind, len(name)) + name
+
+
+def _tag(record: bytes) -> str:
+    """The tag in a record of `UserTable`, without its key."""
+    name = record[_HEAD.size :]
+    return name.decode() if record[1] else str(unpack_id(name))
+
+
+def _records(part: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """The records of a part of `UserTable`: key, kind of use, and the record behind its key."""
+    at = 0
+    while at < len(part):
+        begin = at + _KEY_BYTES
+        kind, length = _HEAD.unpack_from(part, begin)
+        end = begin + _HEAD.size + (length or ENTRY_BYTES)
+        yield part[at:begin], kind, part[begin:end]
+        at = end
+
+
+def _cut(bucket: bytes) -> bytearray:
+    """A bucket of `UserTable` with at most `MOST_USERS` of each digest."""
+    kept, counts = bytearray(), Counter[bytes]()
+    for key, _, record in _records(bucket):
+        counts[key] += 1
+        if counts[key] <= MOST_USERS:
+            kept += key + record
+        elif counts[key] == MOST_USERS + 1:
+            kept += key + _HEAD.pack(_MORE, 1) + b"-"
+    return kept

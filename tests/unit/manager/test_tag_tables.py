@@ -1,0 +1,106 @@
+"""Tables of tags: found again by digest, and small however many there are."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from stagefleet.manager.tag_tables import (
+    MOST_USERS,
+    NO_ITEM,
+    AskedTable,
+    KnownTable,
+    KnownTags,
+    UserTable,
+)
+from stagefleet.names import Digest, StageId
+
+SALT = b"0123456789abcdef"
+RECORD = f"meta-abc_{'c' * 40}_{'d' * 56}-1700000000000"
+LONGEST = "import-metadata-" + "e" * 64
+
+
+def digest(number):
+    return Digest("sha256", f"{number:064x}")
+
+
+def stage_tag(number):
+    return str(StageId(f"{number * 0x9E3779B97F4A7C15 % 2**224:056x}", 1700000000000 + number))
+
+
+def find(table, number):
+    parts = table.parts()
+    return UserTable.find(parts[UserTable.place(digest(number), SALT, len(parts))], digest(number), SALT)
+
+
+class TestTables:
+    @pytest.mark.parametrize("others", [0, 5_000])
+    def test_what_uses_a_digest_is_found_by_it(self, others):
+        """R22: tags of a digest and indexes that have it as a member come back as they were noted."""
+        table = UserTable(SALT)
+        for number in range(100, 100 + others):
+            table.add_tag(str(digest(number)), stage_tag(number))
+        for tag in (stage_tag(1), RECORD, "d" * 56, "d" * 56 + "-0017", "x" * 128):
+            table.add_tag(str(digest(1)), tag)
+        table.add_member(str(digest(1)), LONGEST)
+        found = find(table, 1)
+        assert {stage_tag(1), RECORD, "d" * 56, "d" * 56 + "-0017", "x" * 128} == found.tags
+        assert ({LONGEST}, False) == (found.holders, found.has_more)
+        assert set() == find(table, 2).tags
+
+    def test_of_a_digest_that_very_many_tags_share_some_are_told(self):
+        """R22: the table's parts stay small also where all tags share one digest."""
+        table = UserTable(SALT)
+        for number in range(20_000):
+            table.add_tag(str(digest(1)), stage_tag(number))
+        table.add_tag(str(digest(2)), "other")
+        assert (MOST_USERS, True) == (len(find(table, 1).tags), find(table, 1).has_more)
+        assert {"other"} == find(table, 2).tags
+        assert 50_000 > max(map(len, table.parts()))
+
+    @pytest.mark.parametrize("others", [0, 5_000])
+    def test_tags_that_were_noted_are_known_and_no_others(self, others):
+        table = KnownTable(SALT)
+        for number in range(others):
+            table.add(stage_tag(number))
+        table.add(RECORD)
+        known = KnownTags(table.parts(), SALT)
+        assert RECORD in known
+        assert [number < others for number in range(4_000, 6_000)] == [
+            stage_tag(number) in known for number in range(4_000, 6_000)
+        ]
+
+    @pytest.mark.parametrize("others", [0, 5_000])
+    def test_tags_that_are_asked_for_are_found_with_their_item(self, others):
+        table = AskedTable(SALT)
+        for number in range(others):
+            table.add(stage_tag(number), number)
+        table.add("release", None)
+        parts = table.parts()
+
+        def item(tag):
+            return AskedTable.find(parts[AskedTable.place(tag, SALT, len(parts))], tag, SALT)
+
+        assert (NO_ITEM, None) == (item("release"), item("v2"))
+        assert [number if number < others else None for number in range(4_990, 5_010)] == [
+            item(stage_tag(number)) for number in range(4_990, 5_010)
+        ]
+
+
+def test_the_tables_of_a_survey_cost_some_bytes_a_tag_while_they_are_made():
+    """R22: who makes a survey needs under 150 bytes for each stage at once, besides what is empty."""
+    count = 4_000
+    tracemalloc.start()
+    users, known, asked = UserTable(SALT), KnownTable(SALT), AskedTable(SALT)
+    empty = tracemalloc.get_traced_memory()[0]
+    for number in range(count):
+        tag = stage_tag(number)
+        users.add_tag(str(digest(number)), tag)
+        known.add(tag)
+        asked.add(tag, number)
+    parts = [table.parts() for table in (users, known, asked)]
+    peak = tracemalloc.get_traced_memory()[1] - empty
+    tracemalloc.stop()
+    assert [46, 8, 12] == [sum(map(len, table)) / count for table in parts]
+    assert 150 > peak / count
