@@ -142,6 +142,8 @@ class RunSettings(_Section):
     lease_seconds: Seconds = 30
     renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 30) / 3)
     """How often a lease is renewed, where its run's own lease is not shorter; a third of the lease."""
+    outage_seconds: Seconds = 60
+    """How long a command or an item under way waits for a Redis that is out of reach."""
     sweep_seconds: Seconds = 2
     """How often the reaper looks for what was lost or is due."""
     republish_seconds: Seconds = 10

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from celery import Celery, Task
@@ -24,11 +24,13 @@ from stagefleet.errors import (
     ItemCancelledError,
     ItemPostponedError,
     LeaseLostError,
+    RedisConfigurationError,
     RedisUnreachableError,
     RunNotFoundError,
     StagefleetError,
 )
 from stagefleet.manager import Produced
+from stagefleet.patience import Patience
 from stagefleet.registry.leash import Leash, under
 from stagefleet.registry.retry_after import span_text
 from stagefleet.runs.dispatch import task_name
@@ -41,14 +43,12 @@ from tasks.arguments import problem_of_item
 
 __all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
 
-_OUTAGE_SECONDS = 30.0
-"""How long a claim or a finish is tried again while the ledger is out of reach, as while Redis restarts."""
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
 _ORDERS_KEPT = 64
 
+OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
+"""What ends a call to the ledger for good, whatever the item."""
+
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Workshop:
         self._keeper = keeper
         self._settings = settings
         self._worker = worker
-        self._sleep = sleep
+        self._patiently = Patience(settings.outage_seconds, stopping=lambda: keeper.stopping, sleep=sleep)
         self._orders: OrderedDict[str, Order] = OrderedDict()
         self._orders_lock = threading.Lock()
 
@@ -124,6 +124,7 @@ class Workshop:
 
         Raises:
             RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
+            RedisConfigurationError: It cannot be used any more as it is.
         """
         # One for all tries: an answer that was lost costs neither lease nor attempt.
         nonce = secrets.token_hex(8)
@@ -265,7 +266,7 @@ class Workshop:
     def _hand_back(self, claim: Claim, *, behind: int | None = None) -> None:
         try:
             self._ledger.hand_back(claim, behind=behind)
-        except RedisUnreachableError as error:
+        except OUT_OF_REACH as error:
             _log.warning("item_not_handed_back", action="hand_back", error=str(error))
         else:
             _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
@@ -299,19 +300,6 @@ class Workshop:
                 while len(self._orders) > _ORDERS_KEPT:
                     self._orders.popitem(last=False)
         return order
-
-    def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Call again while the ledger is out of reach, as long as an outage may last."""
-        give_up_at = time.monotonic() + _OUTAGE_SECONDS
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return call()
-            except RedisUnreachableError:
-                if time.monotonic() + pause > give_up_at or self._keeper.stopping:
-                    raise
-                self._sleep(_jittered(pause))
-                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
 
 
 def _done(claim: Claim, produced: Produced) -> Outcome:
@@ -364,7 +352,10 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
 
     def run(self, *, run: str, index: int, **_unknown: Any) -> None:
         """Look at item `index` of a run; what a later release adds to the message is ignored."""
-        self._workshop.carry_out(self._operation, run, index)
+        try:
+            self._workshop.carry_out(self._operation, run, index)
+        except OUT_OF_REACH as error:  # its reaper publishes the item again
+            _log.warning("item_not_looked_at", action="claim", run=run, index=index, error=str(error))
 
 
 def register(app: Celery, operation: str, function: Operation, workshop: Workshop) -> None:

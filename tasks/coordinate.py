@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from celery import Task
 
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.runs.detached import DetachedCoordinator
 from stagefleet.runs.dispatch import task_name
 from tasks.arguments import problem_of_run
@@ -34,5 +34,5 @@ class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
         with structlog.contextvars.bound_contextvars(run=run):
             try:
                 self._coordinator.coordinate(run)
-            except RedisUnreachableError as error:
+            except (RedisUnreachableError, RedisConfigurationError) as error:
                 _log.warning("visit_broken_off", action="coordinate", error=str(error))

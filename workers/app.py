@@ -14,7 +14,7 @@ from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from config.logging import configure_logging
-from stagefleet.errors import RedisUnreachableError, StagefleetError
+from stagefleet.errors import StagefleetError
 from stagefleet.manager import Produced, StageManager
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import WorkerInfo
@@ -126,7 +126,7 @@ class _Process:
         self._beating.stop()
         try:
             self._heart.sign_off()
-        except RedisUnreachableError as error:
+        except StagefleetError as error:
             _log.warning("not_signed_off", action="stop", error=str(error))
         _log.info("stopped", action="stop")
         return int(controller.exitcode or 0)

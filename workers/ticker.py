@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from stagefleet.errors import UnreachableError
+from stagefleet.errors import RedisConfigurationError, UnreachableError
 
 __all__ = ["Ticker"]
 
@@ -55,7 +55,7 @@ class Ticker:
         """Call the action once."""
         try:
             self._action()
-        except UnreachableError as error:
+        except (UnreachableError, RedisConfigurationError) as error:
             if not self._in_outage:
                 _log.warning("out_of_reach", action=self._name, error=str(error))
             self._in_outage = True

@@ -13,6 +13,7 @@ from stagefleet.cli.logs import configure_logs
 from stagefleet.client import Fleet
 from stagefleet.client.services import EmbeddedServices
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.patience import Patience
 from stagefleet.settings import Settings, load_settings
 
 __all__ = ["cancelling_on_interrupt", "connect", "open_fleet", "read_settings", "say"]
@@ -83,7 +84,7 @@ def cancelling_on_interrupt(fleet: Fleet, run: str) -> Iterator[None]:
     def cancel() -> None:
         say(f"cancelling run {run}: what runs is finished first; once more leaves at once")
         try:
-            fleet.cancel(run)
+            Patience(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run))
         except StagefleetError as error:
             say(f"run {run} cannot be cancelled: {error}")
 

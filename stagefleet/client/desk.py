@@ -246,9 +246,10 @@ class Desk:
     def _conduct(
         self, order: Order, make_plan: Callable[[], Plan], on_outcome: OnOutcome | None, *, detach: bool
     ) -> Run:
-        submission = submit(lambda: self._ledger, order, make_plan)
+        patience = self._follower.patience()
+        submission = submit(lambda: self._ledger, order, make_plan, patience=patience)
         if detach:
-            return self._ledger.run(submission.run)
+            return self._follower.look(submission.run)
         if isinstance(on_outcome, RemoteCallback):
             on_outcome = None
         return self._follower.conduct(submission.run, submission.fate, on_outcome)

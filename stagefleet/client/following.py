@@ -12,6 +12,7 @@ from stagefleet.client.vigil import Vigil
 from stagefleet.client.waiting import WaitReporter
 from stagefleet.errors import NoWorkerError, RedisUnreachableError, StagefleetError
 from stagefleet.names import Repository, parse_address
+from stagefleet.patience import Patience
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Outcome, Run
@@ -59,6 +60,7 @@ class _Onlooker:
         self._services.check()
         try:
             run = self._services.ledger.run(self._run)
+            self._services.ledger.ping()  # where nothing can be written, no worker can say that it is there
         except RedisUnreachableError:
             return  # who reads the outcomes decides how long is too long
         self._vigil.look(run)
@@ -78,6 +80,19 @@ class Follower:
         self._notice = notice
         self._told: set[str] = set()
 
+    def patience(self, notice: Callable[[str], None] | None = None) -> Patience:
+        """Gives what waits for a Redis that is away, and says so."""
+        return Patience(self._services.settings.runs.outage_seconds, say=notice or self._notice)
+
+    def look(self, run: str) -> Run:
+        """Look at a run that was started here.
+
+        Raises:
+            RedisUnreachableError: Redis stayed out of reach; names the run.
+        """
+        with _naming(run):
+            return self.patience()(lambda: self._services.ledger.run(run))
+
     def watch(
         self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
     ) -> Run:
@@ -88,10 +103,15 @@ class Follower:
             on_outcome: Told of each outcome.
             notice: Told what a person should know meanwhile; this object's own if None.
         """
-        onlooker = self._onlooker(run, notice, limit_seconds=math.inf)
-        return coordinator.watch(
-            self._services.ledger, run, on_progress=onlooker.telling(on_outcome), on_idle=onlooker.look
-        )
+        with _naming(run):
+            onlooker = self._onlooker(run, notice, limit_seconds=math.inf)
+            return coordinator.watch(
+                self._services.ledger,
+                run,
+                on_progress=onlooker.telling(on_outcome),
+                on_idle=onlooker.look,
+                patience=self.patience(notice),
+            )
 
     def attend(
         self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
@@ -101,10 +121,14 @@ class Follower:
         Raises:
             NoWorkerError: Nobody did; the run was cancelled.
         """
-        onlooker = self._onlooker(run, notice)
-        with self._giving_up(run):
+        with _naming(run), self._giving_up(run):
+            onlooker = self._onlooker(run, notice)
             ended = coordinator.watch(
-                self._services.ledger, run, on_progress=onlooker.telling(on_outcome), on_idle=onlooker.look
+                self._services.ledger,
+                run,
+                on_progress=onlooker.telling(on_outcome),
+                on_idle=onlooker.look,
+                patience=self.patience(notice),
             )
         self._tell_what_stays(ended)
         return ended
@@ -125,11 +149,11 @@ class Follower:
         try:
             if on_outcome is None:
                 return self.attend(run)
-            if fate is Fate.SUCCEEDED or ledger.run(run).order.callback is not Callback.CLIENT:
+            if fate is Fate.SUCCEEDED or self.look(run).order.callback is not Callback.CLIENT:
                 # Found under its key: it has ended, or was started without a callback and so does not wait.
                 return self.attend(run, self._stopping(run, on_outcome))
-            onlooker = self._onlooker(run)
-            with self._giving_up(run):
+            with _naming(run), self._giving_up(run):
+                onlooker = self._onlooker(run)
                 ended = coordinator.watch(
                     ledger,
                     run,
@@ -137,6 +161,7 @@ class Follower:
                     on_progress=onlooker.telling(None),
                     on_idle=onlooker.look,
                     renewal_seconds=self._services.settings.runs.renewal_seconds,
+                    patience=self.patience(),
                 )
             self._tell_what_stays(ended)
             return ended  # noqa: TRY300 - an interrupt while it is told of is one too
@@ -180,7 +205,7 @@ class Follower:
             settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
         vigil = Vigil(
             services.ledger,
-            services.ledger.run(run).order,
+            self.patience(notice)(lambda: services.ledger.run(run)).order,
             settings,
             say,
             advice=services.no_worker_advice,
@@ -194,8 +219,20 @@ class Follower:
         try:
             yield
         except NoWorkerError as error:
-            self._services.ledger.cancel(run, now=True, error=ErrorInfo.of(error))
+            problem = ErrorInfo.of(error)
+            self.patience()(lambda: self._services.ledger.cancel(run, now=True, error=problem))
             raise
+
+
+@contextmanager
+def _naming(run: str) -> Iterator[None]:
+    """Name the run in what is said of a Redis that stayed away: nobody else would know of it."""
+    try:
+        yield
+    except RedisUnreachableError as error:
+        raise RedisUnreachableError(
+            f"{error}; the run is {run}: look at it with stagefleet runs show {run} once Redis answers"
+        ) from error
 
 
 def _repositories(options: Mapping[str, Any]) -> list[Repository]:

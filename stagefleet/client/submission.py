@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from time import sleep
 from typing import TypeVar
 
 from stagefleet.client.work import Plan
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.patience import OUTAGE_SECONDS, Patience
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Fate, Order, RunState, Submission
+from stagefleet.runs.model import Fate, Order, Outcome, RunState, Submission
 
 __all__ = ["check_key", "submit"]
 
@@ -33,7 +35,13 @@ def check_key(key: str | None) -> None:
         raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
 
 
-def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[[], Plan]) -> Submission:
+def submit(
+    open_ledger: Callable[[], Ledger],
+    order: Order,
+    make_plan: Callable[[], Plan],
+    *,
+    patience: Patience | None = None,
+) -> Submission:
     """Write a run and start it, or find the one under the order's key.
 
     The plan is made before anything is written, unless the key has a run already: a retried job gets its
@@ -43,6 +51,7 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
         open_ledger: Gives the ledger; called after the plan where possible, since it may start services.
         order: What is to be done.
         make_plan: Gives the items; called once at most.
+        patience: Waits while Redis is away, once the run is opened; before that nothing is lost by an error.
 
     Returns:
         The submission; the run under it has been started by this call or by another.
@@ -51,6 +60,7 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
         UsageError: What the plan refuses, or a key used with other arguments.
         LeaseLostError: Another submitter with the same key took the run over.
     """
+    patience = Patience(OUTAGE_SECONDS) if patience is None else patience
     plan = None if order.key is not None and open_ledger().has_key(order.key) else make_plan()
     ledger = open_ledger()
     submission = _open(ledger, order)
@@ -58,13 +68,13 @@ def submit(open_ledger: Callable[[], Ledger], order: Order, make_plan: Callable[
         return submission
     try:
         if submission.fate is Fate.CONTINUED and submission.previous is not None:
-            _append(ledger, submission, ledger.leftovers(submission.previous))
+            _append(ledger, submission, ledger.leftovers(submission.previous), patience)
         else:
             plan = make_plan() if plan is None else plan
             for chunk in _chunks(plan.skips()):
-                ledger.append(submission, (), chunk)
-            _append(ledger, submission, plan.items)
-        ledger.start(submission)
+                _append_chunk(ledger, submission, (), chunk, patience)
+            _append(ledger, submission, plan.items, patience)
+        patience(lambda: ledger.start(submission))
     except BaseException:
         # Under a key the run stays as it is: cancelled, the next attempt would go on with half of the items.
         # Once the submitter's lease is over, the next attempt starts it afresh.
@@ -88,9 +98,20 @@ def _open(ledger: Ledger, order: Order) -> Submission:
         sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
 
-def _append(ledger: Ledger, submission: Submission, items: Iterable[str]) -> None:
+def _append(ledger: Ledger, submission: Submission, items: Iterable[str], patience: Patience) -> None:
     for chunk in _chunks(items):
-        ledger.append(submission, chunk)
+        _append_chunk(ledger, submission, chunk, (), patience)
+
+
+def _append_chunk(
+    ledger: Ledger,
+    submission: Submission,
+    items: Sequence[str],
+    decided: Sequence[Outcome],
+    patience: Patience,
+) -> None:
+    nonce = secrets.token_hex(8)  # one for all tries: what was added and not answered is not added again
+    patience(lambda: ledger.append(submission, items, decided, nonce=nonce))
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:

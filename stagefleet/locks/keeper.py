@@ -11,7 +11,8 @@ from typing import Self
 
 import structlog
 
-from stagefleet.errors import LockLostError, StagefleetError
+from stagefleet.errors import LockLostError
+from stagefleet.renewal import Renewals
 
 __all__ = ["Hold", "HoldKeeper"]
 
@@ -117,7 +118,7 @@ class HoldKeeper:
             self._holds.difference_update(ended)
         try:
             self._release(ended)
-        except StagefleetError as error:
+        except Exception as error:  # noqa: BLE001 - what was done under the locks is done, whatever Redis says
             names = [hold.name for hold in ended]
             _log.warning("locks_not_released", action="release", locks=names, error=str(error))
 
@@ -149,12 +150,11 @@ class HoldKeeper:
         return asked_at + self._lease_seconds * (1 - _MARGIN_SHARE)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._renewal_seconds):
+        renewals, pause = Renewals("locks"), self._renewal_seconds
+        while not self._closed.wait(pause):
             with self._lock:
                 if not self._holds:  # the next hold starts another thread
                     self._thread = None
                     return
-            try:
-                self.renew_all()
-            except Exception as error:  # noqa: BLE001 - whatever Redis answers now, it may renew the next time
-                _log.warning("locks_not_renewed", action="renew", error=str(error))
+            failed = renewals.attempt(self.renew_all)
+            pause = self._renewal_seconds if failed is None else min(failed, self._renewal_seconds)

@@ -14,7 +14,6 @@ from typing import Any
 import redis
 
 from stagefleet.connection import connect_redis, reaching
-from stagefleet.errors import StagefleetError
 from stagefleet.locks.keeper import Hold, HoldKeeper
 from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
 from stagefleet.locks.waiting import default_label, wait_for
@@ -107,7 +106,7 @@ class RedisLocks:
                 check=check,
             )
         except BaseException:
-            with contextlib.suppress(StagefleetError):  # silent, it leaves the line by itself
+            with contextlib.suppress(Exception):  # silent, it leaves the line by itself
                 self._call("release", name, ticket)
             raise
         finally:
@@ -126,7 +125,7 @@ class RedisLocks:
         try:
             fences = self._call("take_free", ticket, label or default_label(), lease_ms, *pairs)
         except BaseException:
-            with contextlib.suppress(StagefleetError):  # silent, it holds nothing for longer than a lease
+            with contextlib.suppress(Exception):  # silent, it holds nothing for longer than a lease
                 self._call("release", *itertools.chain.from_iterable((name, ticket) for name in wanted))
             raise
         with self._keeper.holding(

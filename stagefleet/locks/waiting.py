@@ -7,9 +7,11 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from stagefleet.errors import LockTimeoutError
 from stagefleet.locks.protocol import LockInfo, OnWait
+from stagefleet.patience import OUTAGE_SECONDS, Patience
 
 __all__ = ["default_label", "wait_for"]
 
@@ -49,7 +51,15 @@ def wait_for(
 
     Raises:
         LockTimeoutError: It was not granted in time.
+        RedisUnreachableError: The locks are out of reach; who stands in line already sits an outage out.
     """
+
+    def rest(seconds: float) -> None:
+        if check is not None:
+            check()
+        time.sleep(seconds)
+
+    patience = Patience(min(wait_seconds, OUTAGE_SECONDS), sleep=rest)
     give_up_at = time.monotonic() + wait_seconds
     longest_nap = min(_LONGEST_NAP_SECONDS, lease_seconds * _NAP_SHARE)
     fence = attempt()
@@ -61,8 +71,9 @@ def wait_for(
             raise LockTimeoutError(_refusal(look(), wait_seconds))
         if check is not None:
             check()
-        nap(min(left, longest_nap * random.uniform(0.5, 1)))  # noqa: S311 - jitter, no secret
-        fence = attempt()
+        seconds = min(left, longest_nap * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
+        patience(partial(nap, seconds))
+        fence = patience(attempt)
     return fence
 
 

@@ -10,16 +10,16 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
-from stagefleet.errors import CoordinatorLostError, RedisUnreachableError, StagefleetError
+from stagefleet.errors import CoordinatorLostError, StagefleetError
+from stagefleet.patience import OUTAGE_SECONDS, Patience
+from stagefleet.renewal import keep_renewing
 from stagefleet.runs.ledger import Observer
 from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run
 
 __all__ = ["OnOutcome", "follow", "watch"]
 
 OnOutcome = Callable[[Outcome], None]
-_T = TypeVar("_T")
 
 _OUTCOMES_A_READ = 256
 _BLOCK_SECONDS = 1.0
@@ -27,9 +27,8 @@ _GATHER_SECONDS = 0.01
 """Outcomes that follow one another faster are read some at a time: each read costs what an item costs."""
 _ACKNOWLEDGE_SECONDS = 0.05
 """The longest that a finished callback waits for its acknowledgement, and so a place in the window."""
-_OUTAGE_SECONDS = 60.0
-"""How long the ledger may be out of reach, as while Redis restarts."""
-_PAUSE_SECONDS = 0.5
+_QUIET_READS = 5
+"""After so many reads without an outcome the ledger is asked whether it takes writes."""
 
 
 def watch(
@@ -40,6 +39,7 @@ def watch(
     on_progress: OnOutcome | None = None,
     on_idle: Callable[[], None] | None = None,
     renewal_seconds: float = 10.0,
+    patience: Patience | None = None,
 ) -> Run:
     """Follow a run to its end.
 
@@ -52,6 +52,7 @@ def watch(
         on_progress: Told of each outcome, cancelled ones included, before `on_outcome`.
         on_idle: Called at each second without an outcome; what it raises ends the watching.
         renewal_seconds: How often the coordinator's lease is renewed while a callback takes its time.
+        patience: Waits while the ledger is out of reach; a minute if None.
 
     Returns:
         The run as it ended.
@@ -61,55 +62,58 @@ def watch(
         RedisUnreachableError: The ledger stayed out of reach.
         CoordinatorLostError: Another coordinator took this run over.
     """
+    patience = Patience(OUTAGE_SECONDS) if patience is None else patience
     if on_outcome is None:
-        for outcomes in follow(ledger, run):
+        for outcomes in follow(ledger, run, patience=patience):
             for outcome in outcomes:
                 if on_progress is not None:
                     on_progress(outcome)
             if not outcomes and on_idle is not None:
                 on_idle()
-        return _patiently(lambda: ledger.run(run))
-    return _Coordinator(ledger, run, on_outcome, renewal_seconds).conduct(on_progress, on_idle)
+        return patience(lambda: ledger.run(run))
+    return _Coordinator(ledger, run, on_outcome, renewal_seconds, patience).conduct(on_progress, on_idle)
 
 
-def follow(ledger: Observer, run: str, after: str = "") -> Iterator[list[Outcome]]:
+def follow(
+    ledger: Observer, run: str, after: str = "", *, patience: Patience | None = None
+) -> Iterator[list[Outcome]]:
     """The outcomes of a run behind a position, as they come, to the run's end; [] each quiet second."""
+    patience, quiet = Patience(OUTAGE_SECONDS) if patience is None else patience, 0
     while True:
         position, asked_at = after, time.monotonic()
-        outcomes = _patiently(
+        outcomes = patience(
             lambda: ledger.outcomes(run, position, limit=_OUTCOMES_A_READ, block_seconds=_BLOCK_SECONDS)  # noqa: B023 - called at once
         )
         if outcomes is None:
             return
+        quiet = 0 if outcomes else quiet + 1
         if outcomes:
             after = outcomes[-1].position
+        elif quiet % _QUIET_READS == 0:
+            patience(ledger.ping)
         came_at_once = time.monotonic() - asked_at < _GATHER_SECONDS
         yield outcomes
         if came_at_once and len(outcomes) < _OUTCOMES_A_READ:
             time.sleep(_GATHER_SECONDS)
 
 
-def _patiently(call: Callable[[], _T]) -> _T:
-    """Call again while the ledger is out of reach, as long as an outage may last."""
-    give_up_at = time.monotonic() + _OUTAGE_SECONDS
-    while True:
-        try:
-            return call()
-        except RedisUnreachableError:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(_PAUSE_SECONDS)
-
-
 class _Coordinator:
     """One coordinator of a run with a callback."""
 
-    def __init__(self, ledger: Observer, run: str, on_outcome: OnOutcome, renewal_seconds: float) -> None:
+    def __init__(
+        self,
+        ledger: Observer,
+        run: str,
+        on_outcome: OnOutcome,
+        renewal_seconds: float,
+        patience: Patience,
+    ) -> None:
         self._ledger = ledger
         self._run = run
         self._on_outcome = on_outcome
         self._renewal_seconds = renewal_seconds
-        self._epoch = _patiently(lambda: ledger.coordinate(run))
+        self._patiently = patience
+        self._epoch = patience(lambda: ledger.coordinate(run))
         self._unacknowledged: list[Outcome] = []
         self._acknowledged_at = time.monotonic()
         self._ended = threading.Event()
@@ -119,8 +123,8 @@ class _Coordinator:
         renewer.start()
         raised: BaseException | None = None
         try:
-            start = _patiently(lambda: self._ledger.acknowledged(self._run))
-            for outcomes in follow(self._ledger, self._run, start):
+            start = self._patiently(lambda: self._ledger.acknowledged(self._run))
+            for outcomes in follow(self._ledger, self._run, start, patience=self._patiently):
                 for outcome in outcomes:
                     if on_progress is not None:
                         on_progress(outcome)
@@ -139,7 +143,7 @@ class _Coordinator:
             renewer.join()
         if raised is not None:
             raise raised
-        return _patiently(lambda: self._ledger.run(self._run))
+        return self._patiently(lambda: self._ledger.run(self._run))
 
     def _call_back(self, outcome: Outcome) -> BaseException | None:
         """Call back for an outcome; an error of any kind cancels the run and is returned.
@@ -155,7 +159,7 @@ class _Coordinator:
                 with contextlib.suppress(
                     StagefleetError
                 ):  # then its lease ends, and the sweep cancels the run
-                    _patiently(lambda: self._ledger.cancel(self._run, error=problem))
+                    self._patiently(lambda: self._ledger.cancel(self._run, error=problem))
                 if isinstance(error, KeyboardInterrupt):
                     raise
                 return error
@@ -169,13 +173,14 @@ class _Coordinator:
         self._acknowledged_at = time.monotonic()
         if not outcomes:
             return
-        if _patiently(lambda: self._ledger.acknowledge(self._run, self._epoch, outcomes)):
+        if self._patiently(lambda: self._ledger.acknowledge(self._run, self._epoch, outcomes)):
             return
-        run = _patiently(lambda: self._ledger.run(self._run))
+        run = self._patiently(lambda: self._ledger.run(self._run))
         if not run.state.is_final:
             raise CoordinatorLostError(f"another coordinator took over run {self._run}")
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._renewal_seconds):
-            with contextlib.suppress(StagefleetError):  # the next renewal may reach the ledger
-                self._ledger.acknowledge(self._run, self._epoch, [])
+        def renew() -> None:
+            self._ledger.acknowledge(self._run, self._epoch, [])
+
+        keep_renewing(renew, self._ended, what="coordinator", seconds=self._renewal_seconds)

@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
 from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
+    RedisConfigurationError,
     SettingsError,
     StagefleetError,
     UnreachableError,
     WaitTooLongError,
 )
+from stagefleet.renewal import Renewals
 from stagefleet.runs.ledger import Renewal, Workbench
 from stagefleet.runs.model import Claim
 from stagefleet.runs.waits import WaitReason
@@ -34,8 +37,6 @@ _MARGIN_SECONDS = 1.0
 _MARGIN_SHARE = 6
 """And no more than this part of it: a short lease must not be lost when it begins."""
 _RENEWALS_A_LEASE = 3
-_PAUSE_SECONDS = 1.0
-"""Between renewals that fail: the first one after an outage comes soon, before a sweep takes the lease."""
 
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class HeldLease:
             return
         try:
             self._keeper.renew([self])
-        except UnreachableError as error:
+        except (UnreachableError, RedisConfigurationError) as error:
             raise LeaseLostError(f"the lease on item {self.claim.item} cannot be renewed: {error}") from error
         self.check()
         if seconds + self._margin_seconds > self._seconds:
@@ -194,12 +195,11 @@ class LeaseKeeper:
             self._thread.join(timeout=self._settings.renewal_seconds)
 
     def _renew_all(self) -> None:
+        renewals = Renewals("leases")
         while (leases := self._due_leases()) is not None:
-            try:
-                self.renew(leases)
-            except StagefleetError as error:
-                _log.warning("leases_not_renewed", action="renew", held=len(leases), error=str(error))
-                again_at = time.monotonic() + min(_PAUSE_SECONDS, self._settings.renewal_seconds)
+            pause = renewals.attempt(partial(self.renew, leases))
+            if pause is not None:
+                again_at = time.monotonic() + min(pause, self._settings.renewal_seconds)
                 for lease in leases:
                     lease.renew_at = again_at
 

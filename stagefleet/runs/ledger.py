@@ -59,8 +59,22 @@ class Submitter(Protocol):
             KeyConflictError: The key was used with another fingerprint.
         """
 
-    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+    def append(
+        self,
+        submission: Submission,
+        items: Sequence[str],
+        decided: Sequence[Outcome] = (),
+        *,
+        nonce: str | None = None,
+    ) -> None:
         """Add items, and outcomes decided without a task (skips); at most some thousands a call.
+
+        Args:
+            submission: Of the run.
+            items: The items.
+            decided: The outcomes.
+            nonce: Makes the call one that can be repeated when its answer was lost: with the same one as the
+                call before nothing is added.
 
         Raises:
             TooManyItemsError: The run would have more than `MAX_ITEMS`.
@@ -181,6 +195,13 @@ class Observer(Protocol):
 
     def runs(self) -> Iterator[Run]:
         """List all runs, the newest first; one that cannot be read is `UNREADABLE`, and hides no other."""
+
+    def ping(self) -> None:
+        """See that the ledger can be written to: what can be read may be a replica, or a disk that is full.
+
+        Raises:
+            RedisUnreachableError: It cannot, for now.
+        """
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Outcomes behind a position ("" is the beginning), in the order of completion.

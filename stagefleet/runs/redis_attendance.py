@@ -11,6 +11,9 @@ from stagefleet.runs.versions import WriterVersion
 
 __all__ = ["RedisAttendance"]
 
+_PING_MS = 1000
+"""How long what a ping writes is kept."""
+
 
 class RedisAttendance:
     """A part of `RedisLedger`; keeps the promises of `Attendance`."""
@@ -46,6 +49,11 @@ class RedisAttendance:
             Whether `holder` has it now.
         """
         return bool(self._call("lead", role, holder, _ms(seconds)))
+
+    def ping(self) -> None:
+        """See `Observer.ping`."""
+        with reaching(self._redis):
+            self._redis.set(f"{self._prefix}ping", b"", px=_PING_MS)
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:

@@ -156,7 +156,14 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             run=run.decode(), fate=Fate(fate.decode()), token=token, previous=previous.decode() or None
         )
 
-    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+    def append(
+        self,
+        submission: Submission,
+        items: Sequence[str],
+        decided: Sequence[Outcome] = (),
+        *,
+        nonce: str | None = None,
+    ) -> None:
         """See `Submitter.append`."""
         outcomes = itertools.chain.from_iterable(
             (outcome.state, encode_outcome(outcome)) for outcome in decided
@@ -165,7 +172,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             "append",
             submission.run,
             submission.token,
-            self._nonce(),
+            self._nonce() if nonce is None else nonce,
             MAX_ITEMS,
             len(items),
             *items,

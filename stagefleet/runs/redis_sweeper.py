@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from stagefleet.connection import reaching
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.runs.model import ErrorInfo
 from stagefleet.runs.versions import own_version
 from stagefleet.settings import RunSettings
@@ -57,7 +57,7 @@ class RedisSweeper:
         errors = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
             touched: int = self._call("sweep", run, *errors, swept_ms, self._sweep_ms)
-        except RedisUnreachableError:
+        except (RedisUnreachableError, RedisConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep
             self._note_damage(run, str(error))

@@ -38,6 +38,9 @@ class MemoryAttendance:
             self._leaders[role] = (holder, now + seconds)
             return True
 
+    def ping(self) -> None:
+        """As `Observer.ping`: memory takes writes."""
+
     def _listening(self, queue: str | None) -> list[WorkerInfo]:
         """The live workers (of a queue), inside a step."""
         return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]

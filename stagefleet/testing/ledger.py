@@ -108,10 +108,20 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 return self._open_new(order, Fate.NEW, now)
             return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
 
-    def append(self, submission: Submission, items: Sequence[str], decided: Sequence[Outcome] = ()) -> None:
+    def append(
+        self,
+        submission: Submission,
+        items: Sequence[str],
+        decided: Sequence[Outcome] = (),
+        *,
+        nonce: str | None = None,
+    ) -> None:
         """As `Submitter.append`."""
         with self._step() as now:
             record = self._submitted(submission)
+            if nonce is not None and record.appended == nonce:
+                return
+            record.appended = nonce
             if record.state is not RunState.SUBMITTING:
                 raise LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
             if record.total + len(items) + len(decided) > MAX_ITEMS:

@@ -80,6 +80,7 @@ class RunRecord:
     state: RunState = RunState.SUBMITTING
     started: bool = False
     hosted: bool = False
+    appended: str | None = None
     items: list[str] = field(default_factory=list)
     decided: int = 0
     unreleased: int = 0

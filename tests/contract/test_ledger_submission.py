@@ -277,3 +277,20 @@ def test_a_run_cancelled_half_submitted_is_not_gone_on_with(twin: Twin):
 
     assert (Fate.NEW, None) == (again.fate, again.previous)
     assert half.run != again.run
+
+
+def test_an_append_that_is_repeated_adds_its_items_once(twin: Twin):
+    """R8: items whose addition was not answered are added again without being there twice."""
+    submission = twin.open()
+    for _ in range(2):
+        twin.ledger.append(submission, ["a", "b"], [skip_of("z")], nonce="first")
+    for _ in range(2):
+        twin.ledger.append(submission, ["c"], nonce="second")
+    assert 4 == twin.ledger.run(submission.run).total
+
+
+def test_a_ledger_that_takes_writes_says_so(twin: Twin):
+    """W34: a ledger that can be written to answers a ping, and forgets it."""
+    twin.ledger.ping()
+    twin.ledger.ping()
+    assert [] == list(twin.ledger.runs())

@@ -80,6 +80,7 @@ def test_a_release_without_an_answer_is_no_error(store: Store) -> None:
 
 
 def test_renewals_go_on_after_an_answer_that_nobody_foresaw(store: Store) -> None:
+    """R8: no answer ends the renewals of locks."""
     keeper = make_keeper(store, renewal_seconds=0.01)
     store.answer = ValueError("MISCONF")
     held = hold(keeper)
@@ -104,4 +105,32 @@ def test_the_thread_ends_when_nothing_is_held_and_the_next_hold_starts_another(s
     hold(keeper, "y")
     store.was_asked.clear()
     assert store.was_asked.wait(10)
+    keeper.close()
+
+
+def test_a_renewal_that_failed_comes_again_soon(store: Store) -> None:
+    """R8: locks are renewed at once after an outage, not when it is their turn again."""
+    keeper = make_keeper(store, renewal_seconds=0.01)
+    store.answer = RedisUnreachableError("away")
+    held = hold(keeper)
+    assert store.was_asked.wait(10)
+    keeper._renewal_seconds = 600
+    store.answer = True
+    store.was_asked.clear()
+
+    assert store.was_asked.wait(10)
+    held.check()
+    keeper.close()
+
+
+def test_a_release_that_ends_in_a_bug_is_no_error_of_what_was_done(store: Store, monkeypatch) -> None:
+    """R8: what was done under a lock is done, whatever Redis answers to its release."""
+
+    def refuse(_holds: Sequence[Hold]) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(store, "release", refuse)
+    keeper = make_keeper(store)
+    with hold(keeper):
+        pass
     keeper.close()

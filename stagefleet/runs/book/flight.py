@@ -15,8 +15,9 @@ from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
 from stagefleet.clock import elapsed_seconds
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import StagefleetError
 from stagefleet.registry.leash import Leash
+from stagefleet.renewal import keep_renewing
 from stagefleet.runs.book.protocol import OWNER_BYTES, Dated
 
 __all__ = ["MIN_TTL_SECONDS", "Flights", "Glance", "Shelf", "unpack_value"]
@@ -157,9 +158,11 @@ class Flights:
             with self._renewed(page, key, owner):
                 value = build()
         except BaseException:
-            self._shelf.release(page, key, owner)
+            with suppress(StagefleetError):  # what went wrong comes first; the lease ends by itself
+                self._shelf.release(page, key, owner)
             raise
-        self._shelf.keep(page, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
+        with suppress(StagefleetError):  # then others work it out again
+            self._shelf.keep(page, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
         found = Dated(value, began)
         self._remember(page, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
         return found
@@ -169,12 +172,13 @@ class Flights:
         """Keep the lease of the one who builds, by a thread: a look by the owner extends it."""
         done = Event()
 
-        def renew() -> None:
-            while not done.wait(_LEASE_SECONDS / 3):
-                with suppress(RedisUnreachableError):  # without a lease others build too: slower, as right
-                    self._shelf.look(page, key, owner, _LEASE_SECONDS)
+        def renew() -> None:  # without a lease others build too: slower, as right
+            self._shelf.look(page, key, owner, _LEASE_SECONDS)
 
-        thread = Thread(target=renew, name=f"book-{page}", daemon=True)
+        def keep() -> None:
+            keep_renewing(renew, done, what="flight", seconds=_LEASE_SECONDS / 3)
+
+        thread = Thread(target=keep, name=f"book-{page}", daemon=True)
         thread.start()
         try:
             yield

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from stagefleet.errors import RegistryUnreachableError, UnsupportedManifestError
+from stagefleet.errors import RedisUnreachableError, RegistryUnreachableError, UnsupportedManifestError
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 SUMMARY = {"run", "state", "total", "succeeded", "failed", "skipped", "cancelled", "seconds"}
@@ -169,6 +169,26 @@ class TestInterrupt:
         summary = result.objects[-1]
         assert (3, "cancelled", 1) == (result.code, summary["state"], summary["succeeded"])
         assert "once more leaves at once" in result.err
+
+    def test_the_first_cancels_also_through_an_outage(self, command, crew, ledger, monkeypatch):
+        """R8: Ctrl-C while Redis is away cancels the run as soon as it answers."""
+        cancelled = threading.Event()
+        cancel, losses = ledger.cancel, iter([RedisUnreachableError("away")] * 2)
+
+        def cancel_later(*arguments, **options):
+            for error in losses:
+                raise error
+            answer = cancel(*arguments, **options)
+            cancelled.set()
+            return answer
+
+        def interrupt(_):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert cancelled.wait(30)
+
+        monkeypatch.setattr(ledger, "cancel", cancel_later)
+        crew.on_claim = interrupt
+        assert 3 == command("copy", SOURCE, DESTINATION, "-j", 1).code
 
     def test_the_second_leaves_at_once(self, command, crew, ledger):
         left = threading.Event()

@@ -76,7 +76,7 @@ def test_a_keyed_submission_that_breaks_off_is_left_to_the_next_attempt(fleet, l
     assert [RunState.SUBMITTING] == [run.state for run in ledger.runs()]
 
 
-def _break(*_):
+def _break(*_, **__):
     raise OSError("broken")
 
 

@@ -2,7 +2,8 @@ import threading
 
 import pytest
 
-from stagefleet.errors import CoordinatorLostError
+from stagefleet.errors import CoordinatorLostError, RedisUnreachableError
+from stagefleet.patience import Patience
 from stagefleet.runs.coordinator import follow, watch
 from stagefleet.runs.model import Callback, ItemState, Order, Outcome, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger
@@ -135,3 +136,67 @@ def test_following_tells_of_quiet_seconds(ledger, monkeypatch):
     assert next(batches) == []
     ledger.cancel(run)
     assert [outcome for batch in batches for outcome in batch] == []
+
+
+class Refusing(MemoryLedger):
+    """A ledger that can be read, and takes no writes until it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.error = None
+        self.pings = 0
+
+    def ping(self):
+        self.pings += 1
+        if self.error is not None:
+            raise self.error
+
+
+def test_who_follows_a_quiet_run_sees_that_redis_takes_no_writes(monkeypatch):
+    """W34: what can be read and not be written is an outage too; who follows is told, and not of workers."""
+    monkeypatch.setattr("stagefleet.runs.coordinator._BLOCK_SECONDS", 0.001)
+    ledger = Refusing()
+    run = submitted(ledger, 1, callback=Callback.NONE)
+    ledger.error = RedisUnreachableError("refuses for now (MISCONF disk full)")
+
+    with pytest.raises(RedisUnreachableError, match="MISCONF"):
+        watch(ledger, run, patience=Patience(0))
+
+
+def test_a_ledger_that_takes_writes_again_is_followed_on(monkeypatch):
+    """W34: a run goes on after an outage of writes, and so does who follows it."""
+    monkeypatch.setattr("stagefleet.runs.coordinator._BLOCK_SECONDS", 0.001)
+    ledger = Refusing()
+    run = submitted(ledger, 1, callback=Callback.NONE)
+    ledger.error = RedisUnreachableError("refuses for now (MISCONF disk full)")
+
+    def recover(_seconds):
+        ledger.error = None
+        ledger.cancel(run)
+
+    assert RunState.CANCELLED is watch(ledger, run, patience=Patience(60, sleep=recover)).state
+    assert ledger.pings > 1
+
+
+@pytest.mark.parametrize("error", [RedisUnreachableError("away"), ZeroDivisionError("a bug in an answer")])
+def test_the_renewals_of_a_coordinator_survive_every_error(ledger, worker, error):
+    """R8: one bad answer does not end the lease of a run's callback."""
+    run = submitted(ledger, 1)
+    renew, renewed = ledger.acknowledge, threading.Event()
+    errors = iter([error])
+
+    def acknowledge(run, epoch, outcomes):
+        if not outcomes and (raised := next(errors, None)):
+            raise raised
+        if not outcomes:
+            renewed.set()
+        return renew(run, epoch, outcomes)
+
+    ledger.acknowledge = acknowledge
+
+    def call_back(_outcome):
+        assert renewed.wait(10)
+
+    ended = watch(ledger, run, on_outcome=call_back, renewal_seconds=0.001)
+    assert RunState.SUCCEEDED is ended.state
+    assert renewed.is_set()

@@ -2,8 +2,15 @@ import threading
 import time
 
 import pytest
+import redis
 
-from stagefleet.errors import ItemCancelledError, LeaseLostError, RedisUnreachableError, SettingsError
+from stagefleet.errors import (
+    ItemCancelledError,
+    LeaseLostError,
+    RedisConfigurationError,
+    RedisUnreachableError,
+    SettingsError,
+)
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.ledger import Renewal
 from stagefleet.runs.model import Claim
@@ -88,9 +95,8 @@ def test_a_short_lease_is_not_lost_when_it_begins():
         lease.require(0.5)
 
 
-def test_a_renewal_that_failed_is_tried_again_soon(monkeypatch):
+def test_a_renewal_that_failed_is_tried_again_soon():
     """R2: the first renewal after an outage does not wait for its turn, so that no sweep comes before it."""
-    monkeypatch.setattr("stagefleet.runs.leases._PAUSE_SECONDS", 0.01)
     bench = Bench(RedisUnreachableError("away"))
     keeps = keeper(bench, lease_seconds=3600, renewal_seconds=1200)
     due = time.monotonic() - 1300
@@ -157,3 +163,34 @@ def test_an_outage_does_not_end_the_renewals():
         lease.check()
     keeps.close()
     assert keeps.held == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RedisUnreachableError("away"),
+        RedisConfigurationError("no such user"),
+        redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        ValueError("zip() argument 2 is shorter than argument 1"),
+    ],
+)
+def test_no_answer_ends_the_renewals(error):
+    """R8: whatever Redis answers to one renewal, the next one comes, and soon."""
+    bench = Bench(error)
+    keeps = keeper(bench, lease_seconds=3600, renewal_seconds=1200)
+    due = time.monotonic() - 1300
+
+    with keeps.hold(Claim("run", 0, "item", 1, 1, claimed_at=due, lease_until=due + 3600)) as lease:
+        assert bench.asked.wait(5)
+        bench.answer = Renewal.RUN
+        bench.asked.clear()
+        assert bench.asked.wait(5)
+        lease.check()
+    keeps.close()
+
+
+@pytest.mark.parametrize("error", [RedisUnreachableError("away"), RedisConfigurationError("no such user")])
+def test_a_write_does_not_start_on_a_lease_that_redis_does_not_renew(error):
+    """R8: a write starts on no lease that cannot be renewed, whatever the reason: the item is another's."""
+    with keeper(Bench(error)).hold(claim(seconds=10)) as lease, pytest.raises(LeaseLostError):
+        lease.require(15)

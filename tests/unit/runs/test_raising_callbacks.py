@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
+from stagefleet.patience import Patience
 from stagefleet.runs.coordinator import watch
 from stagefleet.runs.model import Callback, ErrorInfo, ItemState, Order, Outcome, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger
@@ -100,8 +101,6 @@ def test_the_callbacks_error_comes_out_also_where_redis_has_gone(
     ledger: MemoryLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R10: an outage while the run is stopped hides nothing; the lease of the callback ends the run."""
-    monkeypatch.setattr("stagefleet.runs.coordinator._OUTAGE_SECONDS", 0.0)
-    monkeypatch.setattr("stagefleet.runs.coordinator._PAUSE_SECONDS", 0.0)
 
     def away(*_: object, **__: object) -> None:
         raise RedisUnreachableError("away")
@@ -113,7 +112,7 @@ def test_the_callbacks_error_comes_out_also_where_redis_has_gone(
 
     run = submit(ledger)
     with pytest.raises(ZeroDivisionError, match="the first") as caught:
-        watch(ledger, run, on_outcome=fail)
+        watch(ledger, run, on_outcome=fail, patience=Patience(0))
     assert ["away" in note for note in caught.value.__notes__] == [True]
 
 

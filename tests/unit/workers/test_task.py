@@ -14,17 +14,19 @@ from stagefleet.errors import (
     ItemPostponedError,
     LeaseLostError,
     RateLimitedError,
+    RedisConfigurationError,
     RedisUnreachableError,
     RegistryUnavailableError,
     StorageStateChangedError,
 )
 from stagefleet.manager import Produced
+from stagefleet.patience import Patience
 from stagefleet.registry.leash import UNLEASHED, current_leash
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.model import Order, Outcome
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLedger
-from tasks.base import Job, Operation, Workshop, register
+from tasks.base import ItemTask, Job, Operation, Workshop, register
 
 SETTINGS = RunSettings(backoff_seconds=2, backoff_limit_seconds=60, max_attempts=3)
 
@@ -296,19 +298,31 @@ def test_a_claim_whose_answer_is_lost_is_repeated_as_the_same(fleet, monkeypatch
     assert [("succeeded", 1)] == [(outcome.state, outcome.attempts) for outcome in fleet.outcomes(run)]
 
 
-def test_an_outage_without_end_is_not_waited_for_without_end(fleet, monkeypatch):
-    fleet.submit("a")
+@pytest.mark.parametrize("error", [RedisUnreachableError("gone"), RedisConfigurationError("no such user")])
+@pytest.mark.parametrize("step", ["claim", "finish", "hand_back"])
+def test_an_outage_without_end_is_given_up_in_one_line(fleet, monkeypatch, error, step):
+    """R8: a Redis that stays away, or refuses for good, raises nothing out of the task."""
+    run = fleet.submit("a")
+    monkeypatch.setattr(fleet.workshop, "_patiently", Patience(0, sleep=fleet.slept.append))
 
     def gone(*_: Any, **__: Any) -> bool:
-        raise RedisUnreachableError("gone")
+        raise error
 
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("tasks.base.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr(fleet.ledger, "finish", gone)
-    monkeypatch.setattr(fleet.ledger, "claim", lambda *_: None)
+    monkeypatch.setattr(fleet.ledger, step, gone)
+    operation = (lambda _: Produced()) if step == "finish" else failing(ItemCancelledError("stop"))
+    ItemTask("copy_stage", operation, fleet.workshop).run(run=run, index=0)
+    assert [] == fleet.outcomes(run)
+    assert [] == fleet.slept
+
+
+def test_an_outage_is_sat_out_as_long_as_the_settings_say(fleet, monkeypatch):
+    """R8: the bound of the wait is a setting."""
+    workshop = Workshop(
+        fleet.ledger, fleet.keeper, SETTINGS.model_copy(update={"outage_seconds": 0.001}), worker="w@here"
+    )
+    monkeypatch.setattr(fleet.ledger, "order", failing(RedisUnreachableError("gone")))
     with pytest.raises(RedisUnreachableError):
-        fleet.workshop._patiently(gone)
-    assert len(fleet.slept) < 4
+        workshop._order("run")
 
 
 def test_the_order_of_a_run_is_read_once(fleet, monkeypatch):
