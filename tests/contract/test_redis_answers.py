@@ -140,6 +140,8 @@ PATHS: dict[str, Callable[[Parts], object]] = {
     "ask blobs": lambda parts: parts.book.ask_blobs("run", REPOSITORY, [BLOB], b"owner..."),
     "forget blobs": lambda parts: parts.book.forget("run", REPOSITORY, [BLOB]),
     "once": lambda parts: parts.book.once("page", "key", dict, ttl_seconds=1, wait_seconds=1),
+    "forget description": lambda parts: parts.descriptions.forget("storage", [STAGE]),
+    "replace description": lambda parts: parts.descriptions.replace("storage", DESCRIPTION),
     "used images": lambda parts: parts.last_used.used_images("host"),
     "publish": Parts.publish,
     "subscribe": Parts.subscribe,
@@ -149,7 +151,6 @@ PATHS: dict[str, Callable[[Parts], object]] = {
 LOSSY: dict[str, tuple[object, Callable[[Parts], object]]] = {
     "find": ([None], lambda parts: parts.descriptions.find("storage", [STAGE])),
     "remember": (None, lambda parts: parts.descriptions.remember("storage", [DESCRIPTION])),
-    "forget": (None, lambda parts: parts.descriptions.forget("storage", [STAGE])),
     "last list": (None, lambda parts: parts.tag_lists.last_known("storage")),
     "keep list": (None, lambda parts: parts.tag_lists.remember("storage", StageIdList([STAGE]))),
     "add to list": (None, lambda parts: parts.tag_lists.add("storage", STAGE)),
