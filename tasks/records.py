@@ -10,7 +10,7 @@ from functools import partial
 
 from stagefleet.manager import Produced, StageManager
 from stagefleet.manager.records import metadata_ids
-from stagefleet.names import DockerDaemon, StageId, parse_address
+from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
 from tasks.base import Job
 from tasks.delete import asked_by
@@ -34,12 +34,17 @@ def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
         commit, _, stage_id = item.partition("_")
         return metadata_ids(job.options["image"], commit, StageId.parse(stage_id))
 
+    def certain(item: str) -> list[str]:
+        """Nothing where two can be meant: which of them it is, a look at them tells."""
+        found = candidates(item)
+        return [found[0].tag] if len(found) == 1 else []
+
     return _delete(
         manager,
         job,
         candidates(job.item)[0],
         partial(manager.records.delete_image_metadata, candidates=candidates(job.item)),
-        lambda item: (found.tag for found in candidates(item)),
+        certain,
     )
 
 
@@ -69,14 +74,22 @@ def get_stage_custom_tag_metadata(manager: StageManager, job: Job) -> Produced:
 
 
 def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
-    """Delete the custom tag that `job.item` is, or is the slug of, then its record."""
-    record_id = RecordId.of(RecordKind.CUSTOM_TAG, job.item)
+    """Delete the custom tag that `job.item` is, or is the slug of, then its record.
+
+    Option `final`: the repository that has the tag, where that is not the one that has the record.
+    """
+    record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, job.item), job.options.get("final")
     return _delete(
         manager,
         job,
         record_id,
-        partial(manager.records.delete_custom_tag, record_id=record_id),
-        lambda item: (item, RecordId.of(RecordKind.CUSTOM_TAG, item).tag),
+        partial(
+            manager.records.delete_custom_tag,
+            record_id=record_id,
+            final=None if final is None else Repository.parse(final),
+        ),
+        # Which tag an item means, and whether it is one of ours, its record alone tells: none is asked for.
+        lambda item: (RecordId.of(RecordKind.CUSTOM_TAG, item).tag,),
     )
 
 

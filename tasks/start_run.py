@@ -177,11 +177,18 @@ class _RemoveRecords(_Request):
     repository: StorageAddress
     kind: RecordKind
     ids: Names
+    final: RepositoryAddress | None = None
     host: str | None = None
 
     def start(self, fleet: Fleet, key: str) -> Run:
         return fleet.for_each_remove_record(
-            self.repository, self.kind, self.ids, self.callback, host=self.host, **self.arguments(key)
+            self.repository,
+            self.kind,
+            self.ids,
+            self.callback,
+            final=self.final,
+            host=self.host,
+            **self.arguments(key),
         )
 
 

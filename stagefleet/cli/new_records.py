@@ -77,9 +77,19 @@ def add_record(
     values: Sequence[str],
     *,
     project: str | None,
+    final: Repository | None,
     force: bool,
 ) -> dict[str, Any]:
     """Write the record that some values make.
+
+    Args:
+        fleet: Writes it.
+        place: Where.
+        kind: Of which kind.
+        values: What it says.
+        project: Whose it is.
+        final: Where a custom tag itself goes, if not there.
+        force: Write again what is there.
 
     Returns:
         The record as JSON, and in `state` what became of it: `written`, `present`, `forbidden` or
@@ -90,7 +100,9 @@ def add_record(
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):
-        written = fleet.add_stage_custom_tag(place, record.name, record.stage_id, project=project)
+        written = fleet.add_stage_custom_tag(
+            place, record.name, record.stage_id, project=project, final=final
+        )
     else:
         written = fleet.write_record(place, record, project=project, force=force)
     return {**record.as_json(), "state": str(written)}

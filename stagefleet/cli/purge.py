@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["purge_project"]
 
 _SHOWN_UNKNOWN = 5
+_SHOWN_UNWEIGHED = 3
 _MOST_FAILURES = 100
 """So many a group are named in the report; the run's outcomes have all."""
 _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
@@ -59,6 +61,7 @@ def purge_project(
         plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run)
         _tell_unknown(plan)
         if options.dry_run:
+            _tell_unweighed(plan)
             _print_plan(plan, as_json=options.json)
             return
         if not yes:
@@ -87,6 +90,15 @@ def _tell_unknown(plan: PurgePlan) -> None:
         say(f"tags of nobody, left alone: {shown}{f' and {more:,} more' if more > 0 else ''}")
 
 
+def _tell_unweighed(plan: PurgePlan) -> None:
+    if plan.unweighed:
+        shown = ", ".join(
+            f"{image} ({why})" for image, why in islice(plan.unweighed.items(), _SHOWN_UNWEIGHED)
+        )
+        more = len(plan.unweighed) - _SHOWN_UNWEIGHED
+        say(f"not weighed, or in part: {shown}{f' and {more:,} more' if more > 0 else ''}")
+
+
 def _confirm(plan: PurgePlan, what: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"purge asks on a terminal, and this is none: add --yes to purge {what}")
@@ -110,7 +122,16 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
             print_line(f"  {item}")
     if as_json:
         counts = dict.fromkeys(_COUNTS, 0) | {"total": len(plan)}
-        print_json({"run": None, "state": "planned", **counts, "seconds": 0.0, **_rest(plan)})
+        print_json(
+            {
+                "run": None,
+                "state": "planned",
+                **counts,
+                "seconds": 0.0,
+                **_rest(plan),
+                "unweighed": dict(plan.unweighed),
+            }
+        )
     else:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 

@@ -11,7 +11,7 @@ from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, parse_address
 from stagefleet.records import RecordKind
 
-__all__ = ["Place", "RecordWords"]
+__all__ = ["Place", "RecordWords", "final_of"]
 
 Place = Repository | DockerDaemon
 
@@ -68,6 +68,11 @@ class RecordWords:
         if self.address is not None:
             raise UsageError(f"--project says where the records are: leave out {self.address}")
         return fleet.roles(project).primary
+
+
+def final_of(fleet: Fleet, project: str | None) -> Repository | None:
+    """Where the custom tags of a project are whose records are in its primary storage; None if there, too."""
+    return None if project is None else fleet.roles(project).final
 
 
 def _parse_kind(word: str) -> RecordKind:

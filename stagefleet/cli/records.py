@@ -12,7 +12,7 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.new_records import add_record
-from stagefleet.cli.record_words import Place, RecordWords
+from stagefleet.cli.record_words import Place, RecordWords, final_of
 from stagefleet.cli.report import print_json, print_line, print_plan
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
@@ -20,6 +20,7 @@ from stagefleet.client import Fleet, Plan
 from stagefleet.client.arguments import HostArguments
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import DockerDaemon, StageId
+from stagefleet.names import Repository as Storage
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.image_names import NAMELESS
 from stagefleet.runs.model import Run
@@ -50,7 +51,7 @@ def list_records(
     unknown: list[str] = []
     custom: set[str] = set()
     with open_fleet() as fleet:
-        place = words.place(fleet, project)
+        place, final = words.place(fleet, project), final_of(fleet, project)
         on_unknown = unknown.append if words.named_kind is None else None
         for found in fleet.record_ids(place, words.named_kind, on_unknown=on_unknown):
             if found.kind is RecordKind.CUSTOM_TAG:
@@ -60,6 +61,8 @@ def list_records(
             else:
                 print_line(f"{found.kind:<15}  {found.item}")
         _tell_what_is_kept(place, words.named_kind)
+    if final is not None:
+        custom.clear()  # they are in the final storage: a tag of the same name here is nobody's
     foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
     if foreign:
         shown = ", ".join(foreign[:_NAMED_UNKNOWN])
@@ -93,7 +96,8 @@ def show_record(
             )
         document = found.as_json()
         if isinstance(found.record, CustomTag):
-            document["in_place"] = _is_in_place(fleet, place, found.record)
+            final = final_of(fleet, project)
+            document["in_place"] = _is_in_place(fleet, place, found.record, final)
     if json:
         print_json(document)
         return
@@ -101,9 +105,9 @@ def show_record(
         print_line(f"{fact:<16} {value}")
 
 
-def _is_in_place(fleet: Fleet, place: Place, custom: CustomTag) -> bool:
+def _is_in_place(fleet: Fleet, place: Place, custom: CustomTag, final: Storage | None) -> bool:
     try:
-        fleet.check_stage_custom_tag(place, custom.name, custom.stage_id)
+        fleet.check_stage_custom_tag(place, custom.name, custom.stage_id, final=final)
     except CustomTagError as error:
         say(str(error))
         return False
@@ -138,7 +142,8 @@ def add(
         # The settings may call a project otherwise than the engine does, where its name is the address.
         is_own = words.address is None and isinstance(place, DockerDaemon)
         owner = None if is_own else project
-        document = add_record(fleet, place, words.kind, words.rest, project=owner, force=force)
+        final = None if words.address else final_of(fleet, project)
+        document = add_record(fleet, place, words.kind, words.rest, project=owner, final=final, force=force)
     if json:
         print_json(document)
     else:
@@ -172,7 +177,8 @@ def remove_records(
     _refuse_unclear(words.kind, named, image, everything=everything)
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
-        removal = _Removal(words.place(fleet, project), words.kind, named, image, host)
+        place = words.place(fleet, project)
+        removal = _Removal(place, words.kind, named, image, host, final_of(fleet, project))
         _tell_what_is_kept(removal.place, removal.kind)
         if options.dry_run:
             print_plan(removal.plan(fleet), as_json=options.json)
@@ -202,6 +208,7 @@ class _Removal:
         named: Which; None for all.
         image: Of image metadata, the image, where ids do not say it.
         host: Whose engine, where the place is one; None for this host's.
+        final: Where the custom tags are, if not there.
     """
 
     place: Place
@@ -209,6 +216,7 @@ class _Removal:
     named: list[str] | None
     image: str | None
     host: str | None
+    final: Storage | None
 
     def plan(self, fleet: Fleet) -> Plan:
         if self.image is None:
@@ -220,7 +228,9 @@ class _Removal:
         where, told = self.place, options.callback
         arguments: HostArguments = {**options.arguments, "host": self.host}
         if self.image is None:
-            return fleet.for_each_remove_record(where, self.kind, self.named, told, **arguments)
+            return fleet.for_each_remove_record(
+                where, self.kind, self.named, told, final=self.final, **arguments
+            )
         return fleet.for_each_rm_image_metadata(where, self.image, self._stage_commits(), told, **arguments)
 
     def _stage_commits(self) -> dict[str | StageId, list[str]]:

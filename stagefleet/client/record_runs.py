@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from stagefleet.client.arguments import HostArguments
 from stagefleet.client.desk import Desk
 from stagefleet.client.record_work import RecordWork
-from stagefleet.client.work import Plan, parse_place
+from stagefleet.client.work import Plan, parse_place, parse_repository
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
@@ -105,28 +105,47 @@ class RecordRuns(Desk):
         return registries.records.write(where, project or where.name, record, force=force)
 
     def add_stage_custom_tag(
-        self, place: Place, tag: str, stage_id: str | StageId, *, project: str | None = None
+        self,
+        place: Place,
+        tag: str,
+        stage_id: str | StageId,
+        *,
+        project: str | None = None,
+        final: str | Repository | None = None,
     ) -> Written:
         """Give a stage a tag, and write the record of it; in an engine there is nothing to be done.
 
+        Args:
+            place: Where the record goes: the primary storage.
+            tag: The tag.
+            stage_id: The stage.
+            project: As in `write_record`.
+            final: Where the tag goes: the final storage of a project that has one.
+
         Raises:
-            StageNotFoundError: There is no such stage, or it is rejected.
+            StageNotFoundError: There is no such stage where the tag goes, or it is rejected.
             UsageError: The tag can be no custom tag.
         """
         where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
         if isinstance(where, DockerDaemon):
             return self.write_record(where, custom, project=project)
-        return self._services.registries.records.add_custom_tag(where, project or where.name, custom)
+        records = self._services.registries.records
+        return records.add_custom_tag(where, project or where.name, custom, final=_parse_final(final))
 
-    def check_stage_custom_tag(self, place: Place, tag: str, stage_id: str | StageId) -> None:
+    def check_stage_custom_tag(
+        self, place: Place, tag: str, stage_id: str | StageId, *, final: str | Repository | None = None
+    ) -> None:
         """See that a custom tag names the image of its stage; an engine keeps none, and passes.
+
+        Arguments as of `add_stage_custom_tag`.
 
         Raises:
             CustomTagError: It is missing, or names another image.
         """
         where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
         if isinstance(where, Repository):
-            self._services.registries.records.check_custom_tag(where, custom.name, custom.stage_id)
+            records = self._services.registries.records
+            records.check_custom_tag(where, custom.name, custom.stage_id, final=_parse_final(final))
 
     # Runs to start
 
@@ -200,13 +219,23 @@ class RecordRuns(Desk):
         place: Place,
         tags: Names,
         on_outcome: OnOutcome | None = None,
+        *,
+        final: str | Repository | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete custom tags and their records, by tag or by the tag's slug; the stages stay.
 
         A tag without a record was not given by `add_stage_custom_tag`, and stays.
+
+        Args:
+            place: Where the records are: the primary storage.
+            tags: Which; all if None.
+            on_outcome: See the class.
+            final: Where the tags are: the final storage of a project that has one.
+            **arguments: See the class.
         """
-        work = RecordWork.of("delete_stage_custom_tag", place, RecordKind.CUSTOM_TAG, tags)
+        details = _custom_tag_details(final)
+        work = RecordWork.of("delete_stage_custom_tag", place, RecordKind.CUSTOM_TAG, tags, details)
         return self._run(work, on_outcome, arguments)
 
     def for_each_delete_rejected_stage(
@@ -242,10 +271,17 @@ class RecordRuns(Desk):
         kind: RecordKind | str,
         names: Names,
         on_outcome: OnOutcome | None = None,
+        *,
+        final: str | Repository | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete records of any kind and what they stand for: custom tags too, and rejected stages."""
+        """Delete records of any kind and what they stand for: custom tags too, and rejected stages.
+
+        Arguments as of the other runs; `final` as of `for_each_delete_stage_custom_tag`, of no use to others.
+        """
         parsed = _parse_kind(kind)
+        if parsed is RecordKind.CUSTOM_TAG:
+            return self.for_each_delete_stage_custom_tag(place, names, on_outcome, final=final, **arguments)
         operation = _REMOVALS.get(parsed)
         if operation is None:
             return self.for_each_rm_record(place, parsed, names, on_outcome, **arguments)
@@ -283,6 +319,15 @@ class RecordRuns(Desk):
 def _refuse_project(address: DockerDaemon, project: str | None) -> None:
     if project not in {None, address.project}:
         raise UsageError(f"{address} keeps the records of {address.project} alone, not of {project}")
+
+
+def _parse_final(final: str | Repository | None) -> Repository | None:
+    return None if final is None else parse_repository(final)
+
+
+def _custom_tag_details(final: str | Repository | None) -> dict[str, str]:
+    where = _parse_final(final)
+    return {} if where is None else {"final": str(where)}
 
 
 def _parse_kind(kind: RecordKind | str) -> RecordKind:

@@ -7,12 +7,19 @@ Docker Engine there are stages and import metadata; the groups of what it does n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from stagefleet.errors import BrokenRecordError, InvalidNameError, NotFoundError, UsageError
+from stagefleet.errors import (
+    BrokenRecordError,
+    InvalidNameError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    UsageError,
+)
 from stagefleet.manager.purge_scale import Scale
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import CustomTag, RecordId, RecordKind
@@ -65,6 +72,8 @@ class PurgeGroup:
         tags: The tags that go.
         size: Bytes that nothing of the project's storages holds once this group and those before it are gone;
             None if nobody asked, and for an engine, which does not tell what its images share.
+        final: Where `final_tags` are.
+        final_tags: The tags that go in the final storage: custom tags, whose records are in the primary one.
     """
 
     name: str
@@ -74,6 +83,8 @@ class PurgeGroup:
     options: Mapping[str, Any] = field(hash=False)
     tags: tuple[str, ...] = field(repr=False)
     size: int | None = None
+    final: Repository | None = None
+    final_tags: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +95,13 @@ class PurgePlan:
         groups: What goes, in order; groups may be empty.
         unknown: The images that are nobody's, and stay.
         kept: The records that outlive a purge: clients, the last clean-up, the lock server.
+        unweighed: The images that the sizes leave out, or count in part, and why.
     """
 
     groups: tuple[PurgeGroup, ...]
     unknown: tuple[str, ...]
     kept: tuple[str, ...]
+    unweighed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return sum(len(group.items) for group in self.groups)
@@ -169,10 +182,10 @@ def plan_purge(
     custom = _custom_tags(client, shelf)
     groups = [
         _stages(shelf, roles, custom, policy),
-        *(_records(shelf, kind, custom) for kind in _RECORD_GROUPS),
+        *(_records(shelf, kind, custom, roles.final) for kind in _RECORD_GROUPS),
     ]
     ours = set(custom.values())
-    unknown = [f"{roles.primary}:{tag}" for tag in shelf.unknown if tag not in ours]
+    unknown = _unknown(shelf, ours if roles.final is None else ())
     kept = [
         record.tag for kind, found in shelf.records.items() if kind not in _RECORD_GROUPS for record in found
     ]
@@ -180,14 +193,14 @@ def plan_purge(
     if roles.final is not None:
         final = _Shelf.read(client, roles.final)
         groups.append(_final_stages(final))
-        unknown += [f"{roles.final}:{tag}" for tag in final.unknown]
+        unknown += _unknown(final, ours)
         stays += [f"{roles.final}:{found.tag}" for records in final.records.values() for found in records]
     plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
     return _weighed(client, plan) if sized else plan
 
 
 def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
-    """The custom tag of each record that says one; broken records say none, and fail in their run."""
+    """The custom tag of each record that says one; what cannot be read says none, and fails in its run."""
     if isinstance(shelf.place, DockerDaemon):
         return {}
     store = RecordStore(client, shelf.place, shelf.place.name)
@@ -199,7 +212,9 @@ def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
                 return None
             name = found.record.name
             return name if RecordId.of(RecordKind.CUSTOM_TAG, name) == record_id else None
-        except (BrokenRecordError, InvalidNameError):
+        except RateLimitedError:
+            raise
+        except (BrokenRecordError, InvalidNameError, RegistryError):
             return None
 
     records = shelf.records.get(RecordKind.CUSTOM_TAG, [])
@@ -212,7 +227,8 @@ def _stages(
     shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str], policy: UsePolicy | None
 ) -> PurgeGroup:
     """The stages; with them go by digest the tags of the same digest that would go later."""
-    also = [*custom.values(), *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
+    tagged = () if roles.final is not None else custom.values()
+    also = [*tagged, *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
     options = {
         "repository": str(shelf.place),
         "caches": [str(cache) for cache in roles.caches],
@@ -223,16 +239,28 @@ def _stages(
     return PurgeGroup("stages", shelf.place, stages, "delete_stage", options, stages)
 
 
-def _records(shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str]) -> PurgeGroup:
+def _unknown(shelf: _Shelf, custom: Container[str]) -> list[str]:
+    """The images that are nobody's: neither of a stage nor of a record, nor one of these custom tags."""
+    return [f"{shelf.place}:{tag}" for tag in shelf.unknown if tag not in custom]
+
+
+def _records(
+    shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str], final: Repository | None
+) -> PurgeGroup:
     name, operation, details = _RECORD_GROUPS[kind]
     records = shelf.records.get(kind, [])
     tags = [record.tag for record in records]
+    items = tuple(custom.get(record, record.item) for record in records)
+    options = {"repository": str(shelf.place), **details}
+    if kind is RecordKind.CUSTOM_TAG and final is not None:
+        options["final"] = str(final)
+        return PurgeGroup(
+            name, shelf.place, items, operation, options, tuple(tags), None, final, tuple(custom.values())
+        )
     if kind is RecordKind.CUSTOM_TAG:
         tags += custom.values()
     elif kind is RecordKind.REJECTED_STAGE:
         tags += [record.name for record in records]
-    items = tuple(custom.get(record, record.item) for record in records)
-    options = {"repository": str(shelf.place), **details}
     return PurgeGroup(name, shelf.place, items, operation, options, tuple(tags))
 
 
@@ -243,15 +271,18 @@ def _final_stages(shelf: _Shelf) -> PurgeGroup:
 
 
 def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
-    """The plan with sizes: what stays is laid on the scale first, so that what it holds counts nowhere."""
+    """The plan with sizes: what stays is laid on the scale first, so that what it holds counts nowhere.
+
+    Custom tags in the final storage come last: what they name is mostly a final stage.
+    """
     scale = Scale(client)
     scale.weigh(_references((*plan.unknown, *plan.kept)))
-    return replace(
-        plan,
-        groups=tuple(
-            replace(group, size=_weight(scale, group.repository, group.tags)) for group in plan.groups
-        ),
-    )
+    groups = [replace(group, size=_weight(scale, group.repository, group.tags)) for group in plan.groups]
+    for place, group in enumerate(groups):
+        if group.final is not None and group.size is not None:
+            more = scale.weigh((group.final, tag) for tag in group.final_tags)
+            groups[place] = replace(group, size=group.size + more)
+    return replace(plan, groups=tuple(groups), unweighed=scale.unweighed)
 
 
 def _weight(scale: Scale, place: Place, tags: Iterable[str]) -> int | None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import islice
+from threading import Event
 
-from stagefleet.errors import ContentError, NotFoundError
+from stagefleet.errors import (
+    ContentError,
+    ItemCancelledError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+)
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.members import MemberReader
 
 __all__ = ["Scale"]
 
 _THREADS = 8
 _AT_A_TIME = 1000  # bounds the manifests in memory
-_MAX_DEPTH = 4
+_MOST_NAMED = 1000
 
 
 class Scale:
@@ -24,51 +33,44 @@ class Scale:
 
     Args:
         client: Speaks to registries.
+
+    Attributes:
+        unweighed: The images that could not be weighed, or not wholly, and why; of many, some.
     """
 
     def __init__(self, client: RegistryClient) -> None:
+        self.unweighed: dict[str, str] = {}
         self._client = client
-        self._seen: set[int] = (
-            set()
-        )  # hashes: a million blobs take some 60 MB, their digests three times that
+        # Hashes: a million blobs take some 60 MB, their digests three times that.
+        self._seen: set[int] = set()
 
     def weigh(self, images: Iterable[tuple[Repository, str]]) -> int:
         """The bytes of images that nothing weighed before has: manifests, configurations and layers.
 
-        What is gone or broken weighs nothing.
+        What is gone weighs nothing; what cannot be read weighs nothing either, and is named in `unweighed`.
 
         Args:
             images: Repository and tag of each.
+
+        Raises:
+            UnreachableError: A registry does not answer.
+            UsageError: It refuses the login.
+            RateLimitedError: It asks to slow down, for too long.
         """
         total = 0
-        waiting = iter(images)
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scale") as pool:
+        waiting, stop = iter(images), _Stop()
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scale") as pool, stop:
             while some := list(islice(waiting, _AT_A_TIME)):
-                for (repository, _), manifests in zip(some, pool.map(self._fetch, some), strict=True):
-                    total += sum(self._add(repository, manifest) for manifest in manifests)
+                references = [repository.tagged(tag) for repository, tag in some]
+                for load in pool.map(lambda reference: _Load.of(self._client, reference, stop), references):
+                    total += sum(
+                        size
+                        for digest, size in load.blobs
+                        if self._is_new(load.image.repository.host, digest)
+                    )
+                    if load.trouble and len(self.unweighed) < _MOST_NAMED:
+                        self.unweighed[str(load.image)] = load.trouble
         return total
-
-    def _fetch(self, image: tuple[Repository, str]) -> list[Manifest]:
-        repository, tag = image
-        return list(self._whole(repository.tagged(tag)))
-
-    def _whole(self, reference: Reference, depth: int = 1) -> Iterator[Manifest]:
-        """A manifest, with those of an index's members."""
-        try:
-            manifest = self._client.fetch_manifest(reference)
-        except (NotFoundError, ContentError):
-            return
-        yield manifest
-        if depth <= _MAX_DEPTH:
-            for member in manifest.members:
-                yield from self._whole(Reference.of(reference.repository, member.digest), depth + 1)
-
-    def _add(self, repository: Repository, manifest: Manifest) -> int:
-        blobs = [(manifest.digest, manifest.size)]
-        if manifest.config is not None:
-            blobs.append((manifest.config.digest, manifest.config.size))
-        blobs += [(layer.digest, layer.size) for layer in manifest.layers if not layer.urls]
-        return sum(size for digest, size in blobs if self._is_new(repository.host, digest))
 
     def _is_new(self, host: str, digest: Digest) -> bool:
         key = hash((host, digest.algorithm, digest.hex))
@@ -76,3 +78,92 @@ class Scale:
             return False
         self._seen.add(key)
         return True
+
+
+@dataclass(slots=True)
+class _Load:
+    """One image on the scale, with all that it leads to.
+
+    Attributes:
+        image: Its name.
+        blobs: Digest and size of each manifest and blob.
+        trouble: Why that is not all; "" if it is.
+    """
+
+    image: Reference
+    blobs: list[tuple[Digest, int]] = field(default_factory=list)
+    trouble: str = ""
+
+    @classmethod
+    def of(cls, client: RegistryClient, image: Reference, stop: _Stop) -> _Load:
+        load = cls(image)
+        load._read(client, stop)
+        return load
+
+    def _read(self, client: RegistryClient, stop: _Stop) -> None:
+        lenient = _LenientReads(client, self)
+        reader = MemberReader(lenient, self.image.repository, leash=stop)
+        manifest = lenient.fetch_manifest(self.image)
+        self._add(manifest)
+        try:
+            for member in reader.walk(manifest):
+                if member.manifest is None:
+                    self._add_blob(member.descriptor)
+                else:
+                    self._add(member.manifest)
+        except ContentError as error:
+            self.trouble = str(error)
+
+    def _add(self, manifest: Manifest) -> None:
+        self.blobs.append((manifest.digest, manifest.size))
+        if manifest.config is not None:
+            self._add_blob(manifest.config)
+        for layer in manifest.layers:
+            if not layer.urls:
+                self._add_blob(layer)
+
+    def _add_blob(self, blob: Descriptor) -> None:
+        self.blobs.append((blob.digest, blob.size))
+
+
+class _LenientReads:
+    """Manifests for one load: one that cannot be read is empty, and the load says so."""
+
+    def __init__(self, client: RegistryClient, load: _Load) -> None:
+        self._client = client
+        self._load = load
+
+    def fetch_manifest(self, reference: Reference) -> Manifest:
+        try:
+            return self._client.fetch_manifest(reference)
+        except RateLimitedError:
+            raise
+        except NotFoundError:
+            pass  # gone, as members of an index may be
+        except (RegistryError, ContentError) as error:
+            self._load.trouble = str(error)
+        return Manifest(b"", "", reference.digest or _NOTHING)
+
+
+class _Stop:
+    """The leash of what the scale's threads do: they end when it is interrupted."""
+
+    def __init__(self) -> None:
+        self._stopped = Event()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stopped.set()
+
+    def check(self) -> None:
+        if self._stopped.is_set():
+            raise ItemCancelledError("the weighing was interrupted")
+
+    def require(self, seconds: float) -> None:  # noqa: ARG002 - nothing is written
+        self.check()
+
+
+_NOTHING = Digest("sha256", "0" * 64)

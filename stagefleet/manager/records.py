@@ -194,36 +194,50 @@ class RecordManager:
                 return Produced()
         raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
 
-    # Custom tags
+    # Custom tags: in the final storage of a project that has one, their records always in the primary
 
-    def add_custom_tag(self, repository: Repository, project: str, custom: CustomTag) -> Written:
+    def add_custom_tag(
+        self, repository: Repository, project: str, custom: CustomTag, *, final: Repository | None = None
+    ) -> Written:
         """Give a stage a custom tag: first the record, so that no tag is without one, then the tag.
 
+        Args:
+            repository: Where the record goes: the primary storage.
+            project: The project that it belongs to.
+            custom: The tag, and its stage.
+            final: Where the tag goes, if that is elsewhere.
+
         Raises:
-            StageNotFoundError: There is no such stage.
+            StageNotFoundError: There is no such stage where the tag goes.
         """
-        stage = self._manifest(repository, str(custom.stage_id))
-        if stage is None or Rejections(self._client, repository).stands(custom.stage_id):
-            raise StageNotFoundError(f"{repository} has no stage {custom.stage_id} to be tagged")
+        where = final or repository
+        stage = self._manifest(where, str(custom.stage_id))
+        if stage is None or Rejections(self._client, where).stands(custom.stage_id):
+            advice = "" if final is None else ": publish it first"
+            raise StageNotFoundError(f"{where} has no stage {custom.stage_id} to be tagged{advice}")
         with _saying(f"the record of the tag {custom.name} cannot be written"):
             written = self.write(repository, project, custom)
         with _saying(f"the tag {custom.name} has its record, but cannot be set"):
-            self._client.put_manifest(repository.tagged(custom.name), stage)
+            self._client.put_manifest(where.tagged(custom.name), stage)
         return written
 
-    def check_custom_tag(self, repository: Repository, tag: str, stage_id: StageId) -> None:
-        """See that a custom tag names the image of its stage.
+    def check_custom_tag(
+        self, repository: Repository, tag: str, stage_id: StageId, *, final: Repository | None = None
+    ) -> None:
+        """See that a custom tag names the image of its stage; arguments as of `add_custom_tag`.
 
         Raises:
             CustomTagError: It does not.
         """
-        there = self._manifest(repository, tag)
+        where = final or repository
+        there = self._manifest(where, tag)
         if there is None:
-            raise CustomTagError(f"{repository} has no tag {tag}: add it again")
-        stage = self._manifest(repository, str(stage_id))
+            advice = "" if final else ", or name the project whose final storage has it"
+            raise CustomTagError(f"{where} has no tag {tag}: add it again{advice}")
+        stage = self._manifest(where, str(stage_id))
         if stage is None or stage.digest != there.digest:
             what = "which is gone" if stage is None else "but another image"
-            raise CustomTagError(f"{repository}:{tag} is not the stage {stage_id}, {what}: add it again")
+            raise CustomTagError(f"{where}:{tag} is not the stage {stage_id}, {what}: add it again")
 
     def delete_custom_tag(
         self,
@@ -232,27 +246,36 @@ class RecordManager:
         *,
         run: str,
         asked: Callable[[], Iterable[str]],
+        final: Repository | None = None,
         leash: Leash = UNLEASHED,
     ) -> Produced:
         """Delete a custom tag, then its record; that they are gone already is success.
 
-        A tag without a record is not ours, and stays.
+        Args:
+            repository: Where the record is: the primary storage.
+            record_id: Which.
+            run: The run that this belongs to.
+            asked: As in `delete`.
+            final: Where the tag is, if that is elsewhere.
+            leash: Holds the work back.
 
         Raises:
+            BrokenRecordError: What is there is no record: it is left alone, and so is the tag.
             StagefleetError: As in `delete`; says which of the two failed.
         """
         found = self.read(repository, record_id)
         if found is not None:
             assert isinstance(found.record, CustomTag)
-            tag = found.record.name
+            tag, where = found.record.name, final or repository
 
             def check() -> None:
                 again = self.read(repository, record_id)
                 if again is None or again.record != found.record:
-                    raise CustomTagError(f"{repository}:{tag} is no custom tag any more: it stays")
+                    raise CustomTagError(f"{where}:{tag} is no custom tag any more: it stays")
 
-            with _saying(f"the tag {tag} cannot be deleted"):
-                self._delete_tag(repository, tag, run=run, asked=asked, leash=leash, check=checked(check))
+            with _saying(f"the tag {tag if final is None else where.tagged(tag)} cannot be deleted"):
+                asked_there = asked if final is None else tuple
+                self._delete_tag(where, tag, run=run, asked=asked_there, leash=leash, check=checked(check))
         with _saying(f"the tag is deleted, but its record {record_id.tag} cannot be"):
             return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from stagefleet.manager.records import RecordManager
@@ -48,15 +50,21 @@ def _project(tmp_path, registry, repository):
 
 @pytest.fixture
 def stages(registry, repository, tmp_path):
-    """Three stages, the first with a custom tag and the last rejected; records, and foreign tags."""
+    """Three stages, the first with a custom tag and the last rejected; records, and foreign tags.
+
+    The custom tag is in the final storage, which has the first stage; a foreign tag shares its digest there.
+    """
     ids = [stage_id_of(f"purged {number}", 1_700_000_000_000 + number) for number in range(3)]
     with ImageMaker(registry) as maker:
         pushed = [maker.push_image("purged/app", tag, layers=[b"shared", tag.encode()]) for tag in ids]
         maker.push_tag(pushed[1], "somebodys")
         maker.push_image("purged/app", "v1.0", layers=[b"not ours"])
+        maker.push_image(
+            "purged/app", "latest", layers=[b"theirs"]
+        )  # of the custom tag's name: nobody's here
         for path in ("purged/cache", "purged/final"):
             maker.push_image(path, ids[0], layers=[b"shared"])
-            maker.push_image(path, "latest", layers=[b"shared"])
+            maker.push_image(path, "mine", layers=[b"shared"])
     first, _, last = map(StageId.parse, ids)
     where = Repository.parse(repository)
     with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
@@ -69,7 +77,8 @@ def stages(registry, repository, tmp_path):
             ClientId("me", 1_700_000_000_000),
         ):
             manager.write(where, "app", record)
-        manager.add_custom_tag(where, "app", CustomTag("latest", first))
+        final = Repository.parse(f"{registry.host}/purged/final")
+        manager.add_custom_tag(where, "app", CustomTag("latest", first), final=final)
     return ids
 
 
@@ -77,7 +86,11 @@ def stages(registry, repository, tmp_path):
 def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     command, registry, repository, stages, digests_in
 ):
+    """I1: the custom tag goes in the final storage, and no tag of that name in the primary one."""
     before = digests_in(registry, "purged/app")
+    shown = command("records", "show", "--project", "app", "custom-tag", "latest", "--json").objects[0]
+    assert (True, stages[0]) == (shown["in_place"], shown["stage_id"])
+    assert "latest" in digests_in(registry, "purged/final")
 
     planned = command("purge", "--project", "app", "--dry-run", "--json")
     assert 0 == planned.code
@@ -89,8 +102,9 @@ def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     assert all(group["size"] for group in groups[:4])
     assert 0 == groups[6]["size"]  # all of it is held by a tag that stays
     assert (8, "planned") == (summary["total"], summary["state"])
-    final = f"{registry.host}/purged/final:latest"
-    assert {f"{repository}:somebodys", f"{repository}:v1.0", final} == set(summary["unknown"])
+    final = f"{registry.host}/purged/final:mine"
+    foreign = {f"{repository}:{tag}" for tag in ("somebodys", "v1.0", "latest")}
+    assert {*foreign, final} == set(summary["unknown"])
     assert [f"{repository}:client-id-me-1700000000000"] == summary["kept"]
     assert before == digests_in(registry, "purged/app")
 
@@ -102,13 +116,36 @@ def test_a_purge_takes_all_of_the_project_and_leaves_the_rest(
     *groups, summary = purged.objects
     assert (0, ORDER) == (purged.code, [group["group"] for group in groups]), purged.err
     assert (8, 8, 0) == (summary["total"], summary["succeeded"], summary["failed"])
-    kept = ("client-id-me-1700000000000", "somebodys", "v1.0")
+    kept = ("client-id-me-1700000000000", "latest", "somebodys", "v1.0")
     assert {tag: before[tag] for tag in kept} == digests_in(registry, "purged/app")
     for path in ("purged/cache", "purged/final"):
-        assert ["latest"] == list(digests_in(registry, path))
-    puts = [
-        path
-        for method, path, _ in registry.requests()
-        if (method, path) == ("PUT", f"/v2/purged/app/manifests/{stages[0]}")
-    ]
-    assert 1 == len(puts)  # its own push: it went with its custom tag, and was not moved aside
+        assert ["mine"] == list(digests_in(registry, path))
+
+
+def test_a_dry_run_goes_on_over_what_is_damaged_or_odd(command, registry, push_stages):
+    """x1, W19: a manifest that answers 500, and BuildKit's cache under a foreign tag, each ended it."""
+    first, second = push_stages(registry, "odd/app", 2).items()
+    algorithm, _, hexadecimal = second[1].partition(":")
+    blobs = registry.root / "docker/registry/v2/blobs" / algorithm / hexadecimal[:2] / hexadecimal
+    (blobs / "data").write_bytes(b"")
+    with ImageMaker(registry) as maker:
+        layer = maker.push_blob("odd/app", b"cached layer")
+        kind = "application/vnd.oci.image.index.v1+json"
+        document = {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "manifests": [
+                {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": 12, "digest": layer}
+            ],
+        }
+        raw = json.dumps(document).encode()
+        maker.push_manifest("odd/app", "buildcache", raw, document["mediaType"])
+    planned = command(
+        "purge", f"{registry.host}/odd/app", "--dry-run", "--json", STAGEFLEET_HTTP__RETRIES="0"
+    )
+    *groups, summary = planned.objects
+    assert (0, sorted([first[0], second[0]])) == (planned.code, sorted(groups[0]["items"]))
+    assert summary["size"] > 0
+    assert [f"{registry.host}/odd/app:{second[0]}"] == list(summary["unweighed"])
+    (line,) = [line for line in planned.err.splitlines() if "weighed" in line]
+    assert second[0] in line

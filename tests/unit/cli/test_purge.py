@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from stagefleet.manager.purge import PurgeGroup, PurgePlan
@@ -68,6 +70,16 @@ def test_a_dry_run_starts_nothing(command, ledger, make_stage):
     assert (0, []) == (result.code, list(ledger.runs()))
     assert f"  {make_stage(0)}" in result.out.splitlines()
     assert "dry run: 4 planned, 30 bytes; nothing was done" == result.out.splitlines()[-1]
+
+
+def test_what_was_not_weighed_is_said_in_one_line_and_ends_nothing(command, plan, registries):
+    """x1, W19: a dry run is whole but for a size."""
+    names = {f"{REPOSITORY}:odd-{number}": "GET answered 500" for number in range(5)}
+    registries.plan_purge = lambda roles, *, policy, sized: replace(plan, unweighed=names)
+    result = command("purge", REPOSITORY, "--dry-run")
+    (line,) = [line for line in result.err.splitlines() if "weighed" in line]
+    assert (0, True, True) == (result.code, "odd-0 (GET answered 500)" in line, "and 2 more" in line)
+    assert names == command("purge", REPOSITORY, "--dry-run", "--json").objects[-1]["unweighed"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from stagefleet.settings import ProjectSettings
 from tests.unit.manager.conftest import FakeRegistries
 
 REPOSITORY = "src.test/app"
+FINAL = "final.test/app"
 STAGE = "ab" * 28 + "-1700000000000"
 COMMIT = "c0" * 20
 METADATA = f"81743596_{COMMIT}_{STAGE}"
@@ -23,7 +24,14 @@ pytestmark = pytest.mark.usefixtures("in_fleet")
 def settings(settings):
     """Those of a fleet that knows a project, too."""
     return settings.model_copy(
-        update={"projects": {"shop": ProjectSettings(primary=Repository.parse(REPOSITORY))}}
+        update={
+            "projects": {
+                "shop": ProjectSettings(primary=Repository.parse(REPOSITORY)),
+                "deployed": ProjectSettings(
+                    primary=Repository.parse(REPOSITORY), final=Repository.parse(FINAL)
+                ),
+            }
+        }
     )
 
 
@@ -98,6 +106,21 @@ def test_a_custom_tag_is_set_and_whether_it_is_in_place_is_shown(records, store)
     shown = records("show", REPOSITORY, "custom-tag", "v1", "--json")
     assert not shown.objects[0]["in_place"]
     assert "but another image" in shown.err
+
+
+def test_the_custom_tags_of_a_project_with_a_final_storage_are_there(records, store, ledger):
+    """I1: add sets it there, show looks there, list knows it from a tag of its name here, remove names it."""
+    primary, final = Repository.parse(REPOSITORY), Repository.parse(FINAL)
+    digest = store.push(final, STAGE)
+    assert 0 == records("add", "--project", "deployed", "custom-tag", "v1", STAGE).code
+    assert (digest, {"custom-tag-meta-v1"}) == (store.shelf(final).tags["v1"], tags(store))
+    shown = records("show", "--project", "deployed", "custom-tag", "v1", "--json")
+    assert shown.objects[0]["in_place"]
+    store.push(primary, "v1")
+    assert "left alone: v1" in records("list", "--project", "deployed").err
+    assert 0 == records("remove", "--project", "deployed", "custom-tag", "v1", "--detach").code
+    (run,) = ledger.runs()
+    assert {"repository": REPOSITORY, "final": FINAL} == run.order.options
 
 
 def test_tags_that_are_nobodys_are_named_but_not_custom_ones(records, store):

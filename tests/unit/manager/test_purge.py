@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.errors import UsageError
+from stagefleet.errors import (
+    NotFoundError,
+    RegistryUnavailableError,
+    UnsupportedManifestError,
+    UsageError,
+)
 from stagefleet.manager.purge import plan_purge
-from stagefleet.names import DockerDaemon
+from stagefleet.names import DockerDaemon, StageId
 from stagefleet.records import CustomTag, ManagedImage, RecordId, RecordImage, RecordKind, RejectedStage
+from stagefleet.registry import Manifest, members
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
 from stagefleet.storages.record_writer import put_record
 from stagefleet.use_policy import UsePolicy
+from tests.unit.manager.conftest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, entry
 
 
 class Engine:
@@ -46,6 +53,12 @@ def plan(world, roles):
     return lambda sized=False: plan_purge(world.registries, Engine(), roles, sized=sized)
 
 
+@pytest.fixture
+def plan_alone(world):
+    """Of a project without a final storage."""
+    return lambda sized=False: plan_purge(world.registries, Engine(), Roles("app", world.source), sized=sized)
+
+
 def items(plan):
     return {group.name: group.items for group in plan.groups if group.items}
 
@@ -71,26 +84,154 @@ def test_a_rejected_stage_goes_with_its_record_and_not_among_the_stages(world, w
     assert {"stages": (str(kept),), "rejected-stages": (str(rejected),)} == items(plan())
 
 
-def test_a_custom_tag_with_a_record_is_no_unknown_tag(world, write, plan):
+def test_a_custom_tag_with_a_record_is_no_unknown_tag(world, write, plan_alone):
     world.registries.push(world.source, "latest")
     world.registries.push(world.source, "somebodys")
     write(CustomTag("latest", world.stage(1)))
-    assert {"custom-tags": ("latest",)} == items(plan())
-    assert (f"{world.source}:somebodys",) == plan().unknown
-    assert ["latest"] == plan().groups[0].options["also"]
+    assert {"custom-tags": ("latest",)} == items(plan_alone())
+    assert (f"{world.source}:somebodys",) == plan_alone().unknown
+    assert ["latest"] == plan_alone().groups[0].options["also"]
 
 
-def test_the_tag_that_a_broken_record_may_mean_stays(world, write, plan):
+def test_the_tag_that_a_broken_record_may_mean_stays(world, write, plan_alone):
     world.registries.push(world.source, "latest")
     write(CustomTag("latest", world.stage(1)), other="label")
-    assert (f"{world.source}:latest",) == plan().unknown
+    assert (f"{world.source}:latest",) == plan_alone().unknown
+    assert [] == plan_alone().groups[0].options["also"]
+
+
+def test_a_custom_tag_is_in_the_final_storage_where_there_is_one(world, write, plan):
+    """I1: there it goes, and it is nobody's tag neither there nor here."""
+    for tag in ("latest", "somebodys"):
+        world.registries.push(world.destination, tag)
+    write(CustomTag("latest", world.stage(1)))
+    group = next(group for group in plan().groups if group.items)
+    assert ("custom-tags", ("latest",)) == (group.name, group.items)
+    assert {"repository": str(world.source), "final": str(world.destination)} == group.options
+    assert (f"{world.destination}:somebodys",) == plan().unknown
     assert [] == plan().groups[0].options["also"]
 
 
-def test_a_record_that_says_a_tag_of_another_record_means_none(world, write, plan):
+def test_a_tag_of_the_same_name_in_the_primary_storage_is_nobodys_then(world, write, plan):
+    """I1: nothing goes there that nobody asked for."""
+    world.registries.push(world.source, "latest")
+    write(CustomTag("latest", world.stage(1)))
+    assert (f"{world.source}:latest",) == plan().unknown
+
+
+def test_what_a_custom_tag_names_counts_for_the_final_stage(world, write, plan):
+    """I1: the final stages held nothing, as their custom tags were taken for tags that stay."""
+    stage_id = str(world.stage(1))
+    for tag in (stage_id, "latest"):
+        world.registries.push(world.destination, tag, layers=(b"x" * 1000,))
+    write(CustomTag("latest", world.stage(1)))
+    sizes = {group.name: group.size for group in plan(sized=True).groups}
+    assert sizes["final-stages"] > 1000 > sizes["custom-tags"] > 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "broken", "fails"])
+def test_what_cannot_be_weighed_is_named_and_the_rest_is_weighed(world, plan, monkeypatch, damage):
+    """x1, W19: one damaged tag, ours or a foreign one, ended a dry run."""
+    sound = world.stage(1)
+    world.registries.push(world.source, str(sound), layers=(b"x" * 1000,))
+    weight = plan(sized=True).size
+    for tag in (str(world.stage(2)), "buildcache"):
+        world.registries.push(world.source, tag, layers=(b"y" * 1000,))
+    fetch = world.registries.fetch_manifest
+    error = {
+        "gone": NotFoundError("gone", status=404),
+        "broken": UnsupportedManifestError("no JSON"),
+        "fails": RegistryUnavailableError("GET answered 500", status=500),
+    }[damage]
+
+    def fetch_damaged(reference):
+        if reference.tag in {str(world.stage(2)), "buildcache"}:
+            raise error
+        return fetch(reference)
+
+    monkeypatch.setattr(world.registries, "fetch_manifest", fetch_damaged)
+    found = plan(sized=True)
+    assert {"stages": (str(sound), str(world.stage(2)))} == items(found)
+    named = {f"{world.source}:{tag}" for tag in (str(world.stage(2)), "buildcache")}
+    assert (weight, set() if damage == "gone" else named) == (found.size, set(found.unweighed))
+
+
+@pytest.mark.parametrize("tag", ["buildcache", "stage"])
+def test_a_cache_index_weighs_what_its_blobs_weigh(world, plan, tag):
+    """W19: BuildKit's members are layers and a configuration, and no manifests."""
+    tag = str(StageId(world.stage(9).digest)) if tag == "stage" else tag
+    entries = [
+        {"mediaType": kind, "size": 500, "digest": f"sha256:{letter * 64}"}
+        for kind, letter in (
+            ("application/vnd.oci.image.layer.v1.tar+gzip", "1"),
+            ("application/vnd.buildkit.cacheconfig.v0", "2"),
+        )
+    ]
+    index = Manifest.of({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    world.registries._shelve(world.registries.shelf(world.source), tag, index)
+    found = plan(sized=True)
+    expected = index.size + 1000 if tag != "buildcache" else 0  # what stays weighs nothing
+    assert (expected, {}) == (found.size, found.unweighed)
+
+
+def test_an_index_of_indexes_is_weighed_in_a_bounded_number_of_requests(world, plan):
+    """R17: each is read once, and there is an end to their number."""
+    digest = world.registries.push(world.source, None, layers=(b"x" * 1000,))
+    for _ in range(3):
+        member = world.registries.shelf(world.source).manifests[digest]
+        entry = {"mediaType": member.media_type, "size": member.size, "digest": str(digest)}
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry] * 200}
+        digest = world.registries._shelve(world.registries.shelf(world.source), None, Manifest.of(document))
+    world.registries.shelf(world.source).tags[str(world.stage(1))] = digest
+    world.registries.reads.clear()
+    assert plan(sized=True).size > 1000
+    assert 4 == sum(verb == "get" for verb, _ in world.registries.reads)
+
+
+def test_one_that_leads_to_too_much_is_named(world, plan, monkeypatch):
+    """R17: the sizes are without the rest of it."""
+    monkeypatch.setattr(members, "MAX_MANIFESTS", 2)
+    images = [world.registries.push(world.source, None, layers=(b"%d" % number,)) for number in range(4)]
+    world.registries.push_index(world.source, "many", images)
+    (image,) = plan(sized=True).unweighed
+    assert f"{world.source}:many" == image
+
+
+def test_a_record_that_cannot_be_read_fails_in_its_run_and_blocks_no_plan(world, write, plan, monkeypatch):
+    """x1, R11: nor does one whose configuration is nested without end."""
+    for name in ("v1", "v2", "v3"):
+        write(CustomTag(name, world.stage(1)))
+    tags = world.registries.shelf(world.source).tags
+    odd = b'{"config":' + b"[" * 100_000
+    world.registries.shelf(world.source).blobs[digest_of(odd)] = odd
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": entry(odd, OCI_CONFIG),
+        "layers": [],
+    }
+    world.registries._shelve(
+        world.registries.shelf(world.source), "custom-tag-meta-v3", Manifest.of(document)
+    )
+    fetch = world.registries.fetch_manifest
+
+    def fetch_damaged(reference):
+        if reference.tag == "custom-tag-meta-v2":
+            raise RegistryUnavailableError("GET answered 500", status=500)
+        return fetch(reference)
+
+    monkeypatch.setattr(world.registries, "fetch_manifest", fetch_damaged)
+    assert {"custom-tags": ("v1", "v2", "v3")} == items(plan())
+    assert {"custom-tag-meta-v1", "custom-tag-meta-v2", "custom-tag-meta-v3"} == set(tags)
+
+
+def test_a_record_that_says_a_tag_of_another_record_means_none(world, write, plan_alone):
     world.registries.push(world.source, "latest")
     write(CustomTag("other", world.stage(1)), **{"tag": "latest", "stage-id": str(world.stage(1))})
-    assert ({"custom-tags": ("other",)}, (f"{world.source}:latest",)) == (items(plan()), plan().unknown)
+    assert ({"custom-tags": ("other",)}, (f"{world.source}:latest",)) == (
+        items(plan_alone()),
+        plan_alone().unknown,
+    )
 
 
 def test_final_stages_go_and_foreign_tags_of_the_final_storage_stay(world, plan):
