@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from threading import Event
 
@@ -17,6 +18,7 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.leash import under, with_current_leash
 from stagefleet.registry.members import MemberReader
 
 __all__ = ["Scale"]
@@ -59,18 +61,19 @@ class Scale:
         """
         total = 0
         waiting, stop = iter(images), _Stop()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scale") as pool, stop:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scale") as pool, stop, under(stop):
+            read = with_current_leash(partial(_Load.of, self._client))
             while some := list(islice(waiting, _AT_A_TIME)):
                 references = [repository.tagged(tag) for repository, tag in some]
-                for load in pool.map(lambda reference: _Load.of(self._client, reference, stop), references):
-                    total += sum(
-                        size
-                        for digest, size in load.blobs
-                        if self._is_new(load.image.repository.host, digest)
-                    )
-                    if load.trouble and len(self.unweighed) < _MOST_NAMED:
-                        self.unweighed[str(load.image)] = load.trouble
+                total += sum(map(self._put, pool.map(read, references)))
         return total
+
+    def _put(self, load: _Load) -> int:
+        """Lay one image on the scale; returns what that weighs more."""
+        if load.trouble and len(self.unweighed) < _MOST_NAMED:
+            self.unweighed[str(load.image)] = load.trouble
+        host = load.image.repository.host
+        return sum(size for digest, size in load.blobs if self._is_new(host, digest))
 
     def _is_new(self, host: str, digest: Digest) -> bool:
         key = hash((host, digest.algorithm, digest.hex))
@@ -95,14 +98,14 @@ class _Load:
     trouble: str = ""
 
     @classmethod
-    def of(cls, client: RegistryClient, image: Reference, stop: _Stop) -> _Load:
+    def of(cls, client: RegistryClient, image: Reference) -> _Load:
         load = cls(image)
-        load._read(client, stop)
+        load._read(client)
         return load
 
-    def _read(self, client: RegistryClient, stop: _Stop) -> None:
+    def _read(self, client: RegistryClient) -> None:
         lenient = _LenientReads(client, self)
-        reader = MemberReader(lenient, self.image.repository, leash=stop)
+        reader = MemberReader(lenient, self.image.repository)
         manifest = lenient.fetch_manifest(self.image)
         self._add(manifest)
         try:

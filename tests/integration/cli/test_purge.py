@@ -139,7 +139,7 @@ def test_a_dry_run_goes_on_over_what_is_damaged_or_odd(command, registry, push_s
             ],
         }
         raw = json.dumps(document).encode()
-        maker.push_manifest("odd/app", "buildcache", raw, document["mediaType"])
+        maker.push_manifest("odd/app", "buildcache", raw, kind)
     planned = command(
         "purge", f"{registry.host}/odd/app", "--dry-run", "--json", STAGEFLEET_HTTP__RETRIES="0"
     )
