@@ -99,6 +99,8 @@ class Repository:
             raise InvalidNameError(f"{shown} is no repository: the host {_shown(host)} is malformed")
         if "@" in path or ":" in path:
             raise InvalidNameError(f"{shown} is no repository: leave out the tag or digest")
+        if path.endswith("/"):
+            raise InvalidNameError(f"{shown} is no repository: leave out the slash at its end")
         if _PATH.fullmatch(path) is None:
             raise InvalidNameError(
                 f"{shown} is no repository: a path has lower-case letters, digits and . _ - between them"

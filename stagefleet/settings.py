@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import socket
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
+import pydantic_settings
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -29,20 +28,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    JsonConfigSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings import (
-    SettingsError as SourceError,
-)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stagefleet.errors import SettingsError
 from stagefleet.mistakes import describe_mistake
 from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.settings_sources import SETTINGS_FILE_VARIABLE, read_file, settings_file
 
 __all__ = [
     "CacheSettings",
@@ -60,7 +51,6 @@ __all__ = [
     "WebhookSettings",
     "WorkerSettings",
     "load_settings",
-    "settings_file",
 ]
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -77,8 +67,6 @@ RepositoryAddress = Annotated[
     PlainSerializer(str, return_type=str),
 ]
 
-_FILE_VARIABLE = "STAGEFLEET_CONFIG"
-_DEFAULT_FILE = "stagefleet.toml"
 _SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
 
@@ -110,6 +98,10 @@ class RegistrySettings(_Section):
 class HttpSettings(_Section):
     """Time-outs and retries of requests to registries."""
 
+    insecure: bool = False
+    """Accept any certificate of any registry: for a try; for one registry see `registries`."""
+    plain_http: bool = False
+    """Speak HTTP without TLS to every registry whose own settings do not say otherwise."""
     connect_timeout_seconds: Seconds = 5
     """How long connecting may take: the host's name, all its addresses, proxy and TLS together."""
     read_timeout_seconds: Seconds = 60
@@ -321,7 +313,11 @@ class Settings(BaseSettings):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
 
     model_config = SettingsConfigDict(
-        env_prefix="STAGEFLEET_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="STAGEFLEET_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # CI systems set what is undefined to nothing
+        extra="forbid",
+        frozen=True,
     )
 
     redis_url: str | None = None
@@ -352,13 +348,19 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over file over defaults."""
-        file = settings_file()
-        source = JsonConfigSettingsSource if file.suffix == ".json" else TomlConfigSettingsSource
-        return init_settings, env_settings, source(settings_cls, file)
+        file = InitSettingsSource(settings_cls, init_kwargs=read_file(settings_file()))
+        return init_settings, env_settings, file
 
     def registry(self, host: str) -> RegistrySettings:
-        """The settings of a registry, the defaults where none are given."""
-        return self.registries.get(host, RegistrySettings())
+        """Give the settings of a registry, the defaults where none are given."""
+        found = self.registries.get(host, RegistrySettings())
+        http = self.http
+        if not http.insecure and not http.plain_http:
+            return found
+        plain = http.plain_http if found.plain_http is None else found.plain_http
+        return found.model_copy(
+            update={"insecure": found.insecure or http.insecure, "plain_http": plain or None}
+        )
 
     def project(self, name: str) -> ProjectSettings:
         """The settings of a project.
@@ -375,11 +377,6 @@ class Settings(BaseSettings):
         )
 
 
-def settings_file() -> Path:
-    """The file that settings are read from, whether or not it is there."""
-    return Path(os.environ.get(_FILE_VARIABLE, _DEFAULT_FILE))
-
-
 def load_settings(**overrides: object) -> Settings:
     """Read the settings.
 
@@ -390,13 +387,13 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: They cannot be read; names the file and the key.
     """
     path = settings_file()
-    if _FILE_VARIABLE in os.environ and not path.is_file():
-        raise SettingsError(f"{_FILE_VARIABLE} names {path}, which is no file")
+    if os.environ.get(SETTINGS_FILE_VARIABLE) and not path.is_file():
+        raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {path}, which is no file")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
-    except (OSError, tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-    except SourceError as error:
+    except pydantic_settings.SettingsError as error:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
         raise SettingsError(describe_mistake(error, path, os.environ)) from None
+    except (OSError, ValueError) as error:  # the file's; the two above are ValueErrors, too
+        raise SettingsError(f"{path} cannot be read: {error}") from None

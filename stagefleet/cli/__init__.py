@@ -30,19 +30,33 @@ def run_command(arguments: Sequence[str]) -> int:
         3 cancelled, 4 a service is out of reach.
     """
     try:
+        from stagefleet.cli.common_options import forget_options  # noqa: PLC0415 - as below
+
+        forget_options()
         from stagefleet.cli.app import app  # noqa: PLC0415 - an interrupt while modules load ends in one line too
 
         code = app(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
-    except (BrokenPipeError, SystemExit):  # typer makes the one the other
+    except BrokenPipeError:
         return _leave_closed_pipe()
+    except SystemExit as ending:
+        return _end(ending)
     except Exception as error:  # noqa: BLE001 - the last border: nobody is shown a traceback
         return _explain(error)
     if code == _TYPER_INTERRUPTED:
         return _complain("interrupted", _INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _end(ending: SystemExit) -> int:
+    """Say why somebody ended the process: typer does for a closed pipe and after a completion."""
+    if isinstance(ending.__context__, OSError):
+        return _leave_closed_pipe()
+    if ending.code is None or isinstance(ending.code, int):
+        return ending.code or 0
+    return _complain(f"a module ended the command while it was loaded: {ending.code}", 1)
 
 
 def _explain(error: Exception) -> int:
@@ -59,7 +73,7 @@ def _explain(error: Exception) -> int:
         case Abort():
             return _complain("interrupted", _INTERRUPTED)
         case _:
-            advice = "this is a bug; STAGEFLEET_LOG__LEVEL=debug shows where"
+            advice = "this is a bug; --debug shows where"
             return _complain(f"unexpected {type(error).__name__}: {error} ({advice})", 1)
 
 
@@ -70,11 +84,12 @@ def _complain(message: str, code: int) -> int:
 
 
 def _show_traceback(error: Exception) -> None:
+    from stagefleet.cli.common_options import chosen_options  # noqa: PLC0415 - as above
     from stagefleet.errors import StagefleetError  # noqa: PLC0415 - an interrupt while modules load ends in one line
     from stagefleet.settings import load_settings  # noqa: PLC0415 - an interrupt while modules load ends in one line
 
     try:
-        level = load_settings().log.level
+        level = load_settings(**chosen_options().overrides).log.level
     except StagefleetError:
         return
     if level == "debug":

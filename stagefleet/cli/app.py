@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import (
+    config,
     describe,
     doctor,
     fetch,
@@ -22,12 +23,15 @@ from stagefleet.cli import (
     stages,
     worker,
 )
+from stagefleet.cli.common_options import takes_common_options
+from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulGroup
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Keep the build stages of container images in registries, as a fleet.",
-    add_completion=False,
+    epilog=ROOT_EPILOG,
+    cls=HelpfulGroup,
     rich_markup_mode=None,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
@@ -46,6 +50,7 @@ app.command("projects")(projects.show_projects)
 app.add_typer(records.app, name="records")
 app.add_typer(runs.app, name="runs")
 app.add_typer(locks.app, name="locks")
+app.add_typer(config.app, name="config")
 app.command("worker")(worker.start_worker)
 app.command("doctor")(doctor.examine)
 
@@ -57,6 +62,7 @@ def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with t
 
 
 @app.callback()
+@takes_common_options
 def _main(
     *,
     _version: Annotated[
@@ -64,3 +70,17 @@ def _main(
     ] = False,
 ) -> None:
     pass
+
+
+def _equip(commands: typer.Typer, prefix: str = "") -> None:
+    """Give every command the options of all, and its examples."""
+    for command in commands.registered_commands:
+        if command.callback is not None:
+            command.callback = takes_common_options(command.callback)
+        command.epilog = EPILOGS.get(f"{prefix}{command.name}")
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _equip(group.typer_instance, f"{group.name} ")
+
+
+_equip(app)

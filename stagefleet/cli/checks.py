@@ -17,7 +17,8 @@ from stagefleet.names import Repository
 from stagefleet.runs.dispatch import QUEUES, queue_of
 from stagefleet.runs.model import WorkerInfo
 from stagefleet.runs.versions import own_version
-from stagefleet.settings import Settings, settings_file
+from stagefleet.settings import Settings
+from stagefleet.settings_sources import settings_file
 
 __all__ = ["Finding", "State", "examine_all"]
 

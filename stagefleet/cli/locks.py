@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
+from stagefleet.cli.help import HelpfulGroup
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
@@ -18,7 +19,7 @@ from stagefleet.locks import LockHolder, LockInfo, RedisLocks
 
 __all__ = ["app"]
 
-app = typer.Typer(help="See who holds locks, and take them from who does not let go.")
+app = typer.Typer(help="See who holds locks, and take them from who does not let go.", cls=HelpfulGroup)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.", show_default=False)]
 
 

@@ -12,9 +12,11 @@ from stagefleet.settings import LogSettings
 __all__ = ["configure_logs"]
 
 
-def configure_logs(settings: LogSettings) -> None:
-    """Send logs to stderr: warnings, or more when the settings ask for `debug`."""
-    level = logging.DEBUG if settings.level == "debug" else logging.WARNING
+def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool = False) -> None:
+    """Send logs to stderr: warnings, or more or less as it is asked for."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    if settings.level == "debug":
+        level = logging.DEBUG
     logging.basicConfig(level=level, stream=sys.stderr, format="stagefleet: %(message)s")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -134,14 +134,20 @@ def read_ids(
     shown = "standard input" if from_file == "-" else from_file
     try:
         if from_file == "-":
-            ids += _parse_lines(sys.stdin, shown, parse)
+            ids += _parse_lines(_without_mark(sys.stdin), shown, parse)
         else:
-            with Path(from_file).open(encoding="utf-8") as lines:
+            with Path(from_file).open(encoding="utf-8-sig") as lines:
                 ids += _parse_lines(lines, shown, parse)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UsageError(f"{shown} cannot be read: {reason}") from None
     return ids
+
+
+def _without_mark(lines: Iterable[str]) -> Iterator[str]:
+    """Leave out the byte order mark that some editors put before the first line."""
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix("\ufeff")
 
 
 def _parse_lines(lines: Iterable[str], shown: str, parse: Callable[[str], str]) -> list[str]:

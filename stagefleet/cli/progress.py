@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich.filesize import decimal
 
+from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.session import say
 from stagefleet.runs.model import Outcome, Run
 
@@ -35,6 +36,8 @@ class Meter(Protocol):
 
 def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
     """A bar where stderr is a terminal, unless results appear on the same terminal as they come."""
+    if chosen_options().quiet:
+        return Lines(run.total)
     if sys.stderr.isatty() and not (stdout_is_shared and sys.stdout.isatty()):
         from stagefleet.cli.bar import Bar  # noqa: PLC0415 - where no bar is shown, loading it is a tenth of the start
 

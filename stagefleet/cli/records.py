@@ -11,6 +11,7 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
+from stagefleet.cli.help import HelpfulGroup
 from stagefleet.cli.new_records import add_record
 from stagefleet.cli.record_words import Place, RecordWords, final_of
 from stagefleet.cli.report import print_json, print_line, print_plan
@@ -29,7 +30,10 @@ __all__ = ["app"]
 
 _NAMED_UNKNOWN = 5
 
-app = typer.Typer(help="See and keep the records beside the stages of a repository; see docs/records.md.")
+app = typer.Typer(
+    help="See and keep the records beside the stages: what is built, and from which commits.",
+    cls=HelpfulGroup,
+)
 
 Repository = Annotated[
     str | None,

@@ -45,7 +45,11 @@ class RunOptions:
     ] = False
     on_outcome_url: Annotated[
         str | None,
-        typer.Option("--on-outcome-url", metavar="URL", help="The fleet calls it for each outcome, signed."),
+        typer.Option(
+            "--on-outcome-url",
+            metavar="URL",
+            help="The fleet calls it for each outcome; signed where webhooks.secret is set.",
+        ),
     ] = None
     on_outcome_task: Annotated[
         str | None,

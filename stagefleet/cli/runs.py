@@ -9,6 +9,7 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import follow_run, leave_or_follow
+from stagefleet.cli.help import HelpfulGroup
 from stagefleet.cli.report import describe_run, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import connect, say
@@ -20,7 +21,7 @@ __all__ = ["app"]
 
 _PURPOSE = "stagefleet runs"
 
-app = typer.Typer(help="See and steer runs.")
+app = typer.Typer(help="See and steer runs.", cls=HelpfulGroup)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
 
 

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.logs import configure_logs
 from stagefleet.client import Fleet
 from stagefleet.client.services import EmbeddedServices
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.patience import Patience
 from stagefleet.settings import Settings, load_settings
+from stagefleet.settings_sources import unknown_variables
 
 __all__ = ["cancelling_on_interrupt", "connect", "open_fleet", "read_settings", "say"]
 
 
 def say(message: str) -> None:
-    """Tell a person something that is no result."""
+    """Tell a person something that is no result, and no error."""
+    if chosen_options().quiet:
+        return
     sys.stderr.write(f"stagefleet: {message}\n")
     sys.stderr.flush()
 
 
 def read_settings(parallel: int | None = None) -> Settings:
-    """The settings, with what the command line puts over them."""
-    settings = load_settings()
-    configure_logs(settings.log)
+    """Read the settings, with what the command line puts over them; warn of variables that are none."""
+    options = chosen_options()
+    settings = load_settings(**options.overrides)
+    configure_logs(settings.log, verbose=options.verbose, quiet=options.quiet)
+    for name, meant in unknown_variables(Settings, os.environ).items():
+        say(f"{name} is no setting and changes nothing{f': did you mean {meant}?' if meant else ''}")
     if parallel is None:
         return settings
     return settings.model_copy(update={"runs": settings.runs.model_copy(update={"parallel": parallel})})

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.launch import worker_command
@@ -45,7 +46,8 @@ def start_worker(
     if queues is not None:
         arguments += ["--queues", _checked(queues)]
     sys.stdout.flush()
-    os.execv(sys.executable, worker_command(*arguments))  # noqa: S606 - no shell is meant
+    environment = os.environ | chosen_options().environment
+    os.execve(sys.executable, worker_command(*arguments), environment)  # noqa: S606 - no shell is meant
 
 
 def _checked(queues: str) -> str:

@@ -207,5 +207,5 @@ def _reason(error: BaseException) -> str:
         return "time-out while connecting"
     text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
     if refused:
-        return text.rpartition("] ")[2].lower()
+        return text.rpartition("] ")[2].removesuffix(")").lower()
     return f"{type(seen).__name__}: {text.partition('?')[0][:200]}"

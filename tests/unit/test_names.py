@@ -162,7 +162,7 @@ class TestRepository:
             (f"localhost:5000/a@sha256:{HEX64}", "tag or digest"),
             ("localhost:5000/A", "lower-case"),
             ("localhost:5000/a//b", "lower-case"),
-            ("localhost:5000/a/", "lower-case"),
+            ("localhost:5000/a/", "slash at its end"),
             ("localhost:5000/../a", "lower-case"),
             ("localhost:5000/a___b", "lower-case"),
             ("localhost:123456/a", "host"),
@@ -278,3 +278,9 @@ class TestDockerDaemon:
     def test_a_malformed_project_is_refused(self, text: str):
         with pytest.raises(InvalidNameError, match="docker-daemon:PROJECT"):
             parse_address(text)
+
+
+def test_a_slash_at_the_end_is_named():
+    """U13: the error says what is wrong."""
+    with pytest.raises(InvalidNameError, match="leave out the slash at its end"):
+        Repository.parse("localhost:5000/app/stages/")

@@ -131,7 +131,7 @@ class TestMistakes:
         [
             ("STAGEFLEET_RUNS__PARALLEL", "0"),
             ("STAGEFLEET_LOG__LEVEL", "loud"),
-            ("STAGEFLEET_KEY_PREFIX", ""),
+            ("STAGEFLEET_KEY_PREFIX", "a b"),
             ("STAGEFLEET_RUNS__PARALEL", "3"),
             ("STAGEFLEET_RUNS", '{"parallel": 0}'),
             ("stagefleet_log__level", "loud"),

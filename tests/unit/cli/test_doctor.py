@@ -113,15 +113,18 @@ def test_a_fleet_without_engines_is_whole_and_one_with_them_names_its_hosts(in_f
 class TestWorker:
     @pytest.fixture
     def executed(self, monkeypatch):
-        commands: list[tuple[str, list[str]]] = []
+        commands: list[tuple[str, list[str], dict[str, str]]] = []
         monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://redis.test:6379/0")
-        monkeypatch.setattr(os, "execv", lambda path, arguments: commands.append((path, arguments)))
+        monkeypatch.setattr(
+            os, "execve", lambda path, arguments, environment: commands.append((path, arguments, environment))
+        )
         return commands
 
     def test_it_becomes_the_supervisor_isolated_from_the_current_directory(self, command, executed):
         result = command("worker", "--processes", 2, "--concurrency", 8, "--queues", "copy, delete")
         assert 0 == result.code
-        ((path, arguments),) = executed
+        ((path, arguments, environment),) = executed
+        assert "STAGEFLEET_REDIS_URL" in environment
         assert (sys.executable, "-I") == (path, arguments[1])
         options = ["--processes", "2", "--concurrency", "8", "--queues", "copy,delete"]
         assert options == arguments[4:]

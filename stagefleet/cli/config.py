@@ -1,0 +1,57 @@
+"""`stagefleet config`: the settings in force, and where each comes from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.common_options import chosen_options
+from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.report import print_json, print_line
+from stagefleet.cli.session import read_settings
+from stagefleet.connection import masked_url
+from stagefleet.settings import Settings
+from stagefleet.settings_sources import read_file, setting_paths, settings_file, source_of, value_at
+
+__all__ = ["app"]
+
+app = typer.Typer(help="See the settings in force.", cls=HelpfulGroup)
+
+
+@app.callback()
+def _config() -> None:
+    pass
+
+
+@app.command("show")
+def show_settings(*, json: opt.Json = False) -> None:
+    """Show each setting, its value, and where that comes from; secrets are masked."""
+    for setting, value, source in _rows(read_settings()):
+        if json:
+            print_json({"setting": setting, "value": value, "source": source})
+        else:
+            print_line(f"{setting:<36} {_plain(value):<28} {source}")
+
+
+def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
+    """List the settings by name; a table whose keys a person chose is one, value by value."""
+    values = settings.model_dump(mode="json")
+    if settings.redis_url is not None:
+        values["redis_url"] = masked_url(settings.redis_url)
+    file = settings_file()
+    overrides, document = chosen_options().overrides, read_file(file)
+    for path in setting_paths(Settings):
+        source = source_of(path, overrides, os.environ, document, file)
+        yield ".".join(path), value_at(values, path), source
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(value) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value in {None, ""} else str(value)

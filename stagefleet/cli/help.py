@@ -1,0 +1,93 @@
+"""What `--help` says beside the options: examples of each command, exit codes, variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperGroup
+
+__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulGroup"]
+
+ROOT_EPILOG = """\
+A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH, or
+docker-daemon:PROJECT for the stages in a Docker Engine.
+
+\b
+Exit codes:
+  0  all succeeded or were skipped      3  cancelled
+  1  some items failed                  4  a service is out of reach
+  2  wrong use or configuration
+
+\b
+Settings: STAGEFLEET_* variables over stagefleet.toml over defaults.
+  STAGEFLEET_REDIS_URL  the fleet's Redis; without it each command works alone
+  STAGEFLEET_CONFIG     the settings file, instead of ./stagefleet.toml
+  DOCKER_CONFIG         the folder of Docker's config.json, where logins are read
+  stagefleet config show tells each setting, and where its value comes from.
+
+Result on stdout, everything else on stderr. Completion: stagefleet --install-completion.
+"""
+
+_COPY = "registry.example.com/app mirror.example.com/app"
+_EXAMPLES: dict[str, tuple[str, ...]] = {
+    "list": (
+        "list registry.example.com/app",
+        "list -l registry.example.com/app",
+        "list --project app --json",
+    ),
+    "describe": ("describe registry.example.com/app", "describe --project app --json"),
+    "copy": (
+        f"copy {_COPY}",
+        f"copy {_COPY} --dry-run",
+        f"copy {_COPY} --from-file ids.txt -j 64",
+        f"copy {_COPY} --idempotency-key nightly-2026-11-28 --json",
+    ),
+    "delete": (
+        "delete registry.example.com/app --from-file ids.txt --dry-run",
+        "delete registry.example.com/app --from-file ids.txt",
+        "delete registry.example.com/app --all --yes",
+    ),
+    "fetch": ("fetch registry.example.com/app --from-file ids.txt --all-hosts",),
+    "hosts": ("hosts", "hosts --last-used"),
+    "publish": (
+        "publish --primary registry.example.com/app --final registry.example.com/deploy",
+        "publish --project app --caches",
+    ),
+    "purge": ("purge --project app --dry-run", "purge --project app --yes"),
+    "projects": ("projects", "projects app --json"),
+    "records list": ("records list registry.example.com/app",),
+    "records show": ("records show registry.example.com/app managed-image",),
+    "runs list": ("runs list", "runs list --json"),
+    "runs show": ("runs show 6200c6a4b1f3", "runs show --idempotency-key nightly-2026-11-28"),
+    "runs watch": ("runs watch 6200c6a4b1f3",),
+    "runs cancel": ("runs cancel 6200c6a4b1f3", "runs cancel 6200c6a4b1f3 --now"),
+    "runs retry": ("runs retry 6200c6a4b1f3",),
+    "locks list": ("locks list",),
+    "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),
+    "doctor": ("doctor", "doctor registry.example.com/app mirror.example.com/app"),
+    "config show": ("config show", "config show --json"),
+}
+
+
+def _epilog(examples: tuple[str, ...]) -> str:
+    lines = "".join(f"  stagefleet {example}\n" for example in examples)
+    return f"\b\nExamples:\n{lines}"
+
+
+EPILOGS = {command: _epilog(examples) for command, examples in _EXAMPLES.items()}
+"""By command, as it is typed."""
+
+
+class HelpfulGroup(TyperGroup):
+    """A group of commands that says what each does in full, where click would cut its sentence off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands, each with the first paragraph of its help."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, " ".join((command.help or "").split("\n\n")[0].split()))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
