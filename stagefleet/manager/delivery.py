@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from stagefleet.errors import EngineError, PlatformMissingError
-from stagefleet.manager.platform_images import choose_images
+from stagefleet.manager.platform_images import choose_images, members_for
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.renaming import renamed
 from stagefleet.names import Digest, Reference, Repository, StageId
@@ -14,6 +14,7 @@ from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
+from stagefleet.storages.description import describe_index
 from stagefleet.storages.engine import Engine, StageImages
 
 __all__ = ["StageDelivery"]
@@ -75,12 +76,43 @@ class StageDelivery:
             StagefleetError: The repository does not give all of it, or the engine does not take it.
         """
         storage = RegistryStorage(self._client, source)
-        description = storage.describe(self._stage_id)
         if self._platforms:
             return self._bring_chosen(storage)
+        description = self._describe_own(storage)
         moved = self._bring_own(storage)
         self._note(str(self._primary.tagged(str(self._stage_id))))
         return Produced(renamed(description, self._primary).as_json(), bytes=moved)
+
+    def wanted_members(self, source: Repository) -> Sequence[Digest]:
+        """The members of an index that a fetch brings; none of a stage that is one image.
+
+        Raises:
+            PlatformMissingError: There is none for a platform; what the engine takes instead it alone knows.
+            StageNotFoundError: The repository does not have the stage.
+        """
+        storage = RegistryStorage(self._client, source)
+        if not storage.fetch_manifest(self._stage_id).is_index:
+            return ()
+        own = self._engine.platform
+        chosen = choose_images(storage, self._stage_id, self._platforms or PlatformChoice((own,)), own)
+        return [image.member for _, image in chosen if image.member is not None]
+
+    def _describe_own(self, storage: RegistryStorage) -> StageDescription:
+        """Describe the stage; of an index only what the engine chooses of it is looked at.
+
+        An index may lack the members that nobody asks for: platforms that were cleaned away, or attestations
+        that a proxy does not serve (goharbor/harbor #18216).
+        """
+        manifest, reader = storage.fetch_manifest(self._stage_id), storage.reader()
+        reference = storage.address.tagged(str(self._stage_id))
+        if not manifest.is_index:
+            return StageDescription(stage_id=self._stage_id, info=reader.describe(reference, manifest))
+        own = self._engine.platform
+        infos = []
+        for digest in members_for(manifest, own):
+            name = Reference.of(storage.address, digest)
+            infos.append(reader.describe(name, reader.member(manifest, digest)))
+        return StageDescription(stage_id=self._stage_id, info=describe_index(reference, manifest, infos))
 
     def _bring_own(self, storage: RegistryStorage) -> int:
         """Bring what the engine itself chooses of an index; the bytes that came."""

@@ -13,7 +13,9 @@ from typing import Protocol
 from stagefleet.errors import (
     BrokenStageError,
     CacheLeftAloneError,
+    DigestMismatchError,
     NotFoundError,
+    PlatformMissingError,
     StagefleetError,
     StageNotFoundError,
     StorageStateChangedError,
@@ -23,13 +25,12 @@ from stagefleet.manager.delivery import StageDelivery
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.outages import CacheOutages
 from stagefleet.manager.produced import Produced
-from stagefleet.manager.soundness import check_stage
+from stagefleet.manager.soundness import Defect, Examination
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.platforms import PlatformChoice
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.roles import Roles
-from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineStorage
 
 __all__ = ["StageFetch", "Stages"]
@@ -159,28 +160,47 @@ class StageFetch:
         try:
             self._stages.refuse_rejected(primary, stage_id, self._leash)
             return delivery.bring(primary)
-        except (StageNotFoundError, NotFoundError) as error:
+        except StageNotFoundError as error:
             _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
             raise _changed(stage_id, error) from error
-        except BrokenStageError as error:
-            self._judge(primary, stage_id, error)
+        except (NotFoundError, BrokenStageError, DigestMismatchError, TruncatedError) as error:
+            self._judge(delivery, primary, stage_id, error)
             raise _changed(stage_id, error) from error
 
-    def _judge(self, primary: Repository, stage_id: StageId, error: BrokenStageError) -> None:
-        """Reject a stage that is broken, once we have seen it ourselves: the engine's words are only words.
+    def _judge(
+        self, delivery: StageDelivery, primary: Repository, stage_id: StageId, error: StagefleetError
+    ) -> None:
+        """Reject a stage that is broken, once we have seen that twice: what we were told are only words.
+
+        A multi-platform stage is never rejected: builders then refuse to build its image for good.
 
         Raises:
-            TruncatedError: The registry gives us all of it.
+            TruncatedError: The registry gives us all of it, or it is not sure that it cannot.
+            BrokenStageError: It is an index that lacks what was asked for; says what to do.
         """
         try:
-            check_stage(self._client, RegistryStorage(self._client, primary), stage_id, leash=self._leash)
-        except BrokenStageError as broken:
-            _LOGGER.warning("stage %s is broken and will be rejected in %s: %s", stage_id, primary, broken)
-            self._stages.reject_stage(primary, stage_id, project=self._roles.project, leash=self._leash)
+            defect = self._find_defect(delivery, primary, stage_id)
         except StageNotFoundError:
-            return  # gone meanwhile
-        else:
+            _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
+            return
+        if defect is None:
             raise TruncatedError(f"{error}; but here it gives all of it: try again") from error
+        if defect.member is not None or stage_id.is_multiplatform:
+            what = "" if defect.member in {None, defect.content.digest} else f" in its member {defect.member}"
+            raise BrokenStageError(
+                f"{primary} {defect}{what} of the multi-platform stage {stage_id}: run "
+                f"stagefleet delete {primary} {stage_id}, and build it again"
+            ) from error
+        _LOGGER.warning("stage %s will be rejected: %s %s", stage_id, primary, defect)
+        self._stages.reject_stage(primary, stage_id, project=self._roles.project, leash=self._leash)
+
+    def _find_defect(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Defect | None:
+        """Give what the primary cannot give of what was asked for; None if nobody can be sure."""
+        try:
+            members = delivery.wanted_members(primary)
+            return Examination(self._client, primary, stage_id, leash=self._leash).find_defect(members)
+        except (BrokenStageError, PlatformMissingError):
+            return None  # not even the manifest can be read, or only the engine knows what it took
 
     def _refill(
         self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stagefleet.errors import EngineMissingError, NotFoundError, StageNotFoundError
+from stagefleet.errors import EngineMissingError, NotFoundError, StageNotFoundError, UsageError
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
@@ -247,8 +247,14 @@ class StageManager:
             leash: Holds the work back.
 
         Raises:
+            UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
             RegistryError: The record cannot be written.
         """
+        if stage_id.is_multiplatform:
+            raise UsageError(
+                f"{stage_id} is a multi-platform stage, which is not rejected: run "
+                f"stagefleet delete {repository} {stage_id}"
+            )
         reject_stage(self._client, repository, stage_id, project=project, leash=leash)
         forget_rejections(self._book, repository)
         self._memory.forget(repository, stage_id)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stagefleet.errors import PlatformMissingError
 from stagefleet.names import Digest, StageId
 from stagefleet.platforms import Platform, PlatformChoice
+from stagefleet.registry import Manifest
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.description import platform_in
 
@@ -50,6 +51,12 @@ def choose_images(
     if not wanted:
         raise _missing(stage_id, f"any platform of {own.os}", images)
     return [(platform, _choose(stage_id, images, platform)) for platform in wanted]
+
+
+def members_for(index: Manifest, platform: Platform) -> list[Digest]:
+    """The member that Docker chooses of an index for a platform, as a list of one; empty if none fits."""
+    told = ((Platform.of(member.platform or {}), member.digest) for member in index.members)
+    return [digest for found, digest in told if found == platform.normal][:1]
 
 
 def _choose(stage_id: StageId, images: Sequence[PlatformImage], platform: Platform) -> PlatformImage:

@@ -1,43 +1,148 @@
-"""Whether a registry can give all of a stage: read through, every blob with its digest checked."""
+"""Find out whether a registry can give an image, for what is done about a broken one cannot be undone.
+
+One look proves nothing: a registry restarts, a backend is away for a moment, a proxy has half of a blob. So
+what lacks or is altered is looked at again some seconds later, over connections of its own and past every
+cache on the way. Only the same answer twice counts, 404 or the same wrong content, while the tag still names
+the same manifest. A registry that fails, breaks off or does not answer says nothing about the image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
-from stagefleet.errors import BrokenStageError, DigestMismatchError, NotFoundError, TruncatedError
-from stagefleet.manager.copy import is_distributable
-from stagefleet.names import StageId
+from stagefleet.errors import DigestMismatchError, NotFoundError, RegistryError
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
+from stagefleet.registry.pauses import pause
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.stage_reader import StageReader
 
-__all__ = ["check_stage"]
+__all__ = ["SECOND_LOOK_SECONDS", "Defect", "Examination"]
+
+SECOND_LOOK_SECONDS = 5.0
+"""How long after the first look the second one comes, at the least."""
 
 
-def check_stage(client: RegistryClient, storage: RegistryStorage, stage_id: StageId, *, leash: Leash) -> None:
-    """Read a stage through, for what is done about a broken one cannot be undone.
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """What a registry cannot give of a stage.
 
-    Raises:
-        BrokenStageError: The registry cannot give all of it.
-        StageNotFoundError: It is not there.
+    Attributes:
+        content: The manifest of a member, a configuration or a layer.
+        found: The digest of what the registry gives instead, "" for nothing at all.
+        member: The member of an index that it belongs to; None if the stage is one image.
     """
-    manifest = storage.fetch_manifest(stage_id)
-    for layer in _layers(storage.reader(), manifest):
+
+    content: Descriptor
+    found: str = ""
+    member: Digest | None = None
+
+    def __str__(self) -> str:
+        """Say what is wrong, as `lacks sha256:...`."""
+        if self.found:
+            return f"has other content for {self.content.digest} ({self.found})"
+        return f"lacks {self.content.digest}"
+
+
+class Examination:
+    """Look at one stage, twice where there is need.
+
+    Args:
+        client: Speaks to registries.
+        repository: Where the stage is.
+        stage_id: Which.
+        leash: Of the item; asked while it waits.
+    """
+
+    def __init__(
+        self, client: RegistryClient, repository: Repository, stage_id: StageId, *, leash: Leash
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._stage_id = stage_id
+        self._leash = leash
+
+    def find_defect(self, members: Sequence[Digest]) -> Defect | None:
+        """Give what the registry cannot give, by two looks; None if it gives all, or nobody can be sure.
+
+        Args:
+            members: Of an index, the members to look at; of one image, none.
+
+        Raises:
+            StageNotFoundError: The stage is not there.
+            StagefleetError: A look failed, which says nothing about the stage.
+        """
+        with self._client.afresh() as client:
+            manifest = self._manifest(client)
+            defect = self._first_defect(client, manifest, members)
+        if defect is None:
+            return None
+        what = f"before a second look at {self._repository.tagged(str(self._stage_id))}"
+        pause(SECOND_LOOK_SECONDS, self._leash, self._repository.host, what)
+        with self._client.afresh() as client:
+            if self._manifest(client).digest != manifest.digest:
+                return None
+            look = self._look_at_member if defect.content.digest == defect.member else self._look_at_blob
+            again = look(client, defect.content)
+        return defect if again == defect.found else None
+
+    def _manifest(self, client: RegistryClient) -> Manifest:
+        return RegistryStorage(client, self._repository).fetch_manifest(self._stage_id)
+
+    def _first_defect(
+        self, client: RegistryClient, manifest: Manifest, members: Sequence[Digest]
+    ) -> Defect | None:
+        if not manifest.is_index:
+            return self._defect_of_image(client, manifest)
+        for descriptor in manifest.members:
+            if descriptor.digest not in members:
+                continue
+            seen = self._look_at_member(client, descriptor)
+            if not isinstance(seen, Manifest):
+                return Defect(descriptor, seen, descriptor.digest)
+            defect = self._defect_of_image(client, seen, descriptor.digest)
+            if defect is not None:
+                return defect
+        return None
+
+    def _defect_of_image(
+        self, client: RegistryClient, manifest: Manifest, member: Digest | None = None
+    ) -> Defect | None:
+        for blob in sorted(_blobs(manifest), key=lambda blob: self._seems_there(client, blob)):
+            found = self._look_at_blob(client, blob)
+            if found is not None:
+                return Defect(blob, found, member)
+        return None
+
+    def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
+        """What a HEAD says; it decides about nothing but which blob is read first."""
+        with suppress(RegistryError):
+            return client.has_blob(self._repository, blob)
+        return True
+
+    def _look_at_blob(self, client: RegistryClient, blob: Descriptor) -> str | None:
+        """Read a blob through: None if it is there and whole, else `Defect.found`."""
+        self._leash.check()
         try:
-            client.check_blob(storage.address, layer, leash=leash)
-        except (NotFoundError, DigestMismatchError, TruncatedError) as error:
-            raise BrokenStageError(
-                f"{storage.address} cannot give {layer.digest} of stage {stage_id} ({error}); build it again"
-            ) from error
+            found = client.hash_blob(self._repository, blob)
+        except NotFoundError:
+            return ""
+        return None if found == blob.digest else str(found)
+
+    def _look_at_member(self, client: RegistryClient, member: Descriptor) -> Manifest | str:
+        """Read the manifest of a member, or give `Defect.found`."""
+        self._leash.check()
+        try:
+            return client.fetch_manifest(Reference.of(self._repository, member.digest))
+        except NotFoundError:
+            return ""
+        except DigestMismatchError as error:
+            return error.found
 
 
-def _layers(reader: StageReader, manifest: Manifest, depth: int = 1) -> Iterator[Descriptor]:
-    """The layers of an image, or of all members of an index; the configurations are read on the way."""
-    if not manifest.is_index:
-        reader.config(manifest)
-        yield from filter(is_distributable, manifest.layers)
-        return
-    for member in reader.members(manifest, depth):
-        if member.manifest is not None:
-            yield from _layers(reader, member.manifest, depth + 1)
+def _blobs(manifest: Manifest) -> Iterator[Descriptor]:
+    """What has to be in the registry, each once: layers that are kept elsewhere have not."""
+    named = [*([] if manifest.config is None else [manifest.config]), *manifest.layers]
+    yield from {blob.digest: blob for blob in named if blob.is_distributable}.values()

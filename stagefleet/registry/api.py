@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +22,9 @@ from stagefleet.settings import Settings
 
 __all__ = ["SMALL_BYTES", "Api", "scopes_of"]
 
+_UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
+"""Asks caches between us and a registry to ask it (RFC 9111, sections 5.2.1.4 and 5.4)."""
+
 SMALL_BYTES = 64 * 1024
 """The most that an answer may have where hardly anything is due."""
 
@@ -35,12 +39,20 @@ class Api:
     Args:
         settings: Time-outs, retries, and TLS by registry.
         config: Where logins come from; Docker's own configuration file if None.
+        headers: What each request has besides its own.
     """
 
-    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config: DockerConfig | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         config = DockerConfig(docker_config_file()) if config is None else config
         self._settings = settings
-        self._transport = Transport(settings)
+        self._config = config
+        self._transport = Transport(settings, headers=headers)
         self._caller = Caller(
             self._transport, Authorizer(config, self._transport.send), config.origin, settings
         )
@@ -52,6 +64,10 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def afresh(self) -> Self:
+        """Make a client with connections and logins of its own, past the caches on the way. Close it."""
+        return type(self)(self._settings, config=self._config, headers=_UNCACHED)
 
     def close(self) -> None:
         """Close all connections."""

@@ -11,7 +11,6 @@ from typing import Any, Protocol, Self
 import requests
 
 from stagefleet.errors import (
-    BrokenStageError,
     DigestMismatchError,
     RegistryUnreachableError,
     StagefleetError,
@@ -108,8 +107,8 @@ class BlobReader:
 
         Raises:
             DigestMismatchError: The content is not the descriptor's.
-            TruncatedError: The connection to the source broke, as often as it was asked.
-            BrokenStageError: The source has the blob in name only: it ends before its size, each time.
+            TruncatedError: The connection to the source broke, as often as it was asked; or the source has
+                the blob in name only, for it ends before its size each time.
         """
         try:
             return self._read(CHUNK_BYTES if size < 0 else size)
@@ -204,7 +203,10 @@ class BlobReader:
         digest, size = self._descriptor.digest, self._descriptor.size
         if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
             has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
-            raise BrokenStageError(f"the source knows the blob {digest} but sends {has}: build it again")
+            raise TruncatedError(
+                f"the source knows the blob {digest} but sends {has}, each time: "
+                "if that stays so, build it again"
+            )
         if self._seconds is not None and time.monotonic() - self._began_at > self._seconds:
             raise TruncatedError(
                 f"the source of {digest} is too slow: {self._offset} of {size} bytes in {self._seconds:.3g} s"
@@ -221,7 +223,10 @@ class BlobReader:
         found = self._hash.hexdigest()
         if found != self._descriptor.digest.hex:
             self.close()
-            raise DigestMismatchError(f"the source sent other content for {self._descriptor.digest}: {found}")
+            raise DigestMismatchError(
+                f"the source sent other content for {self._descriptor.digest}: {found}",
+                found=f"{self._descriptor.digest.algorithm}:{found}",
+            )
 
     def _finished(self) -> bytes:
         if self._incoming is None and self._descriptor.size == 0:

@@ -126,7 +126,8 @@ class RegistryClient(BlobApi):
         )
         if wanted and wanted != str(manifest.digest):
             raise DigestMismatchError(
-                f"the registry sent another manifest for {reference}: {manifest.digest}"
+                f"the registry sent another manifest for {reference}: {manifest.digest}",
+                found=str(manifest.digest),
             )
         return manifest
 

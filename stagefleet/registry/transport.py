@@ -58,10 +58,12 @@ class Transport:
 
     Args:
         settings: TLS settings by host, and time-outs.
+        headers: What each request has besides its own.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self._settings = settings
+        self._headers = headers
         self._routes: dict[str, _Route] = {}
         self._lock = threading.Lock()
 
@@ -111,7 +113,7 @@ class Transport:
         deadline.is_streamed = not isinstance(body, bytes | None)
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 asks for
-        request.headers = CaseInsensitiveDict(headers)
+        request.headers = CaseInsensitiveDict({**self._headers, **headers})
         request.headers["User-Agent"] = _USER_AGENT
         if body is not None or method in {"POST", "PUT"}:
             request.headers["Content-Length"] = str(len(body or b""))

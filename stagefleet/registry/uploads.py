@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -17,14 +19,15 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     RegistryUnreachableError,
     StagefleetError,
+    TruncatedError,
 )
 from stagefleet.names import Digest, Repository
+from stagefleet.registry.adapter import CHUNK_BYTES
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blobs import BlobReader
 from stagefleet.registry.calls import backoff_seconds
-from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path
-from stagefleet.registry.incoming import SMALL_RATE
+from stagefleet.registry.incoming import SMALL_RATE, Incoming
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.manifests import Descriptor
 from stagefleet.registry.pauses import Patience
@@ -54,8 +57,8 @@ class Upload:
 class BlobApi(Api):
     """The part of the API that is about blobs."""
 
-    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
-        super().__init__(settings, config=config)
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings, **options)
         self._unmountable: set[tuple[Repository, Repository]] = set()
 
     def fetch_blob(
@@ -70,7 +73,7 @@ class BlobApi(Api):
 
         Raises:
             NotFoundError: There is no such blob.
-            BrokenStageError: It is larger than the limit, or the registry has it in name only.
+            BrokenStageError: It is larger than the limit.
             DigestMismatchError: It is not what its descriptor says.
             TruncatedError: The registry broke off, as often as it was asked.
         """
@@ -83,11 +86,42 @@ class BlobApi(Api):
         with self._reader(repository, descriptor, leash, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
-    def check_blob(self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED) -> None:
-        """Read a blob through, however large, its size and digest checked; as `fetch_blob` otherwise."""
-        with self._reader(repository, descriptor, leash) as reader:
-            while reader.read():
-                pass
+    def has_blob(self, repository: Repository, descriptor: Descriptor) -> bool:
+        """Ask whether a registry knows a blob, in one HEAD; it may know it and not be able to give it."""
+        url = self._url(repository, f"blobs/{descriptor.digest}")
+        try:
+            self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}")
+        except NotFoundError:
+            return False
+        return True
+
+    def hash_blob(
+        self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED
+    ) -> Digest:
+        """Read through what a registry sends for a blob, however large, and give its digest.
+
+        Raises:
+            NotFoundError: It has no such blob.
+            TruncatedError: What came is less, and nothing says that it was all.
+            RegistryUnreachableError: It does not answer, or broke off.
+        """
+        url, leash = self._url(repository, f"blobs/{descriptor.digest}"), current_leash(leash)
+        hashed = hashlib.new(descriptor.digest.algorithm)
+        left = descriptor.size + 1  # more than there should be is altered, whatever follows
+        subject = f"blob {descriptor.digest} of {repository}"
+        with self._open("GET", repository, url, subject, leash=leash) as response:
+            incoming = Incoming(response)
+            while left and (piece := incoming.read(min(CHUNK_BYTES, left))):
+                leash.check()
+                hashed.update(piece)
+                left -= len(piece)
+            is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        if left > 1 and not is_whole:
+            raise TruncatedError(
+                f"{repository.host} sent {descriptor.size + 1 - left} of {descriptor.size} bytes of "
+                f"{descriptor.digest}, and did not say that it was all"
+            )
+        return Digest(descriptor.digest.algorithm, hashed.hexdigest())
 
     def begin_upload(
         self,
@@ -162,9 +196,8 @@ class BlobApi(Api):
 
         Raises:
             NotFoundError: The source does not have it.
-            BrokenStageError: The source has it in name only.
             DigestMismatchError: It is not what its descriptor says.
-            TruncatedError: The source broke off, as often as it was asked.
+            TruncatedError: The source broke off, as often as it was asked, or has it in name only.
         """
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, leash=leash)
         if upload is None:

@@ -16,6 +16,7 @@ from stagefleet.errors import (
     BrokenStageError,
     ForbiddenError,
     NotFoundError,
+    TruncatedError,
     UnsupportedManifestError,
 )
 from stagefleet.names import Reference, Repository, StageId
@@ -175,5 +176,5 @@ class RecordStore:
         try:
             config = self._client.fetch_blob(self._repository, manifest.config)
             return describe_image(reference, manifest, config)
-        except (NotFoundError, BrokenStageError) as error:
+        except (NotFoundError, BrokenStageError, TruncatedError) as error:
             raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error

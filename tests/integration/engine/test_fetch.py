@@ -10,9 +10,7 @@ import pytest
 
 from stagefleet.errors import (
     EngineUnreachableError,
-    ForbiddenError,
     StorageStateChangedError,
-    TruncatedError,
 )
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.platforms import PlatformChoice
@@ -171,49 +169,6 @@ def test_a_stage_that_is_gone_means_a_changed_state_that_can_be_tried_again(host
         with pytest.raises(StorageStateChangedError) as caught:
             fetch(host, repository, absent)
         assert caught.value.retryable
-
-
-@pytest.mark.parametrize("part", ["layer", "configuration"])
-def test_a_broken_stage_is_rejected_so_that_nobody_picks_it_again(
-    registry, host, repository, push, lose_blob, part
-):
-    stage_id, pushed = push("one")
-    digest = pushed.layers[1] if part == "layer" else pushed.document["config"]["digest"]
-    lose_blob(registry, digest)
-    with pytest.raises(StorageStateChangedError):
-        fetch(host, repository, stage_id)
-    assert sorted([str(stage_id), stage_id.rejected_tag]) == tags_of(registry, "stages/app")
-
-
-def test_a_stage_that_only_the_engine_calls_broken_is_not_rejected(
-    registry, host, repository, push, lose_blob, monkeypatch
-):
-    stage_id, pushed = push("one")
-    name = pushed.layers[1].partition(":")[2]
-    file = registry.root / "docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
-    content = file.read_bytes()
-    lose_blob(registry, pushed.layers[1])
-    monkeypatch.setattr(
-        "stagefleet.manager.fetch.check_stage",
-        lambda *arguments, **options: file.write_bytes(content),  # it is back before we look
-    )
-    with pytest.raises(TruncatedError, match="try again"):
-        fetch(host, repository, stage_id)
-    assert [str(stage_id)] == tags_of(registry, "stages/app")
-
-
-def test_a_rejection_that_may_not_be_written_is_an_error(
-    registry, host, repository, push, lose_blob, monkeypatch
-):
-    stage_id, pushed = push("one")
-    lose_blob(registry, pushed.layers[1])
-
-    def forbidden(*arguments, **options):
-        raise ForbiddenError("pushing is not allowed", status=403)
-
-    monkeypatch.setattr("stagefleet.manager.rejecting.put_record", forbidden)
-    with pytest.raises(ForbiddenError):
-        fetch(host, repository, stage_id)
 
 
 @pytest.mark.usefixtures("leaked_sockets")

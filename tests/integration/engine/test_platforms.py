@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stagefleet.errors import ImageInUseError, PlatformMissingError, StorageStateChangedError
+from stagefleet.errors import ImageInUseError, PlatformMissingError
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.platforms import PlatformChoice
@@ -178,15 +178,6 @@ def test_a_cache_serves_the_members_of_its_index_and_one_that_lacks_it_gets_it_w
         assert [member.digest for member in members] == [
             maker.digest("cache", member.digest) for member in members
         ]
-
-
-def test_a_broken_member_means_a_rejected_stage(registry, host, repository, push_index, lose_blob):
-    _, arm64, _ = push_index(AMD64, ARM64)
-    lose_blob(registry, arm64.layers[0])
-    with pytest.raises(StorageStateChangedError):
-        fetch(host, repository, "linux/arm64")
-    with ImageMaker(registry) as maker:
-        assert STAGE.rejected_tag in maker.tags("stages/app")
 
 
 def test_fetches_of_different_platforms_at_once_do_not_harm_each_other(

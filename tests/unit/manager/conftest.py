@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
@@ -94,6 +95,7 @@ class FakeRegistries(RegistryClient):
         self.damaged = set()
         self.unknown = set()
         self.on_request = lambda verb, name: None
+        self.fresh = 0
 
     def shelf(self, repository):
         return self.shelves.setdefault(repository, Shelf())
@@ -218,6 +220,18 @@ class FakeRegistries(RegistryClient):
             return self.shelf(repository).blobs[descriptor.digest]
         except KeyError:
             raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
+
+    def afresh(self):
+        """As a client on connections of its own; `fresh` counts them."""
+        self.fresh += 1
+        return nullcontext(self)
+
+    def has_blob(self, repository, descriptor):
+        self.reads.append(("has", str(descriptor.digest)))
+        return descriptor.digest in self.shelf(repository).blobs
+
+    def hash_blob(self, repository, descriptor, *, leash=UNLEASHED):
+        return digest_of(self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size))
 
     def begin_upload(self, repository, digest, *, mount_from, leash=UNLEASHED):
         shelf = self.shelf(repository)

@@ -127,7 +127,7 @@ def config(client, repository, leash=UNLEASHED):
 
 
 def layer(client, repository, leash=UNLEASHED):
-    client.check_blob(repository, BLOB, leash=leash)
+    client.hash_blob(repository, BLOB, leash=leash)
 
 
 def begin(client, repository, leash=UNLEASHED):
