@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stagefleet.errors import (
+    BrokenStageError,
     ContentError,
     EngineError,
     NotFoundError,
@@ -19,6 +20,7 @@ from stagefleet.manager.produced import Produced
 from stagefleet.names import StageId
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registry.leash import Leash
+from stagefleet.stages import ImageInfo
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import EngineStorage
 
@@ -49,29 +51,38 @@ def copy_into_engine(
 
     Raises:
         StageNotFoundError: The source does not have it.
+        BrokenStageError: The source has it, but not what the engine takes of it.
         EngineError: It is another project's, so that the engine would not list it.
     """
-    described = source.describe(stage_id)
-    project = destination.address.project
-    theirs = described.info.labels.get(PROJECT_LABEL)
-    if theirs != project and not described.info.members:
-        raise EngineError(
-            f"stage {stage_id} of {source.address} has the label {PROJECT_LABEL}={theirs}, so "
-            f"{destination.address} would not list it: copy it to docker-daemon:{theirs or 'PROJECT'}"
-        )
     engine, reference = destination.engine, source.address.tagged(str(stage_id))
+    project, manifest = destination.address.project, source.fetch_manifest(stage_id)
+    if (
+        not manifest.is_index
+    ):  # which of an index is taken, and whether it lacks others, is the engine's matter
+        _refuse_other_project(source.reader().describe(reference, manifest), destination)
     there = engine.find(destination.name_of(stage_id))
-    if verify and there is not None and there["Id"] == described.info.image_id:
+    image_id = str((manifest.config or manifest).digest)
+    if verify and there is not None and there["Id"] == image_id:
         return Produced(skipped=True)
     is_new = engine.find(str(reference)) is None
     try:
         moved = engine.pull(reference, leash=leash)
     except NotFoundError as error:
-        raise StageNotFoundError(f"{source.address} has no stage {stage_id} any more") from error
+        source.fetch_manifest(stage_id)  # it may be gone
+        raise BrokenStageError(f"{error}; {source.address} cannot give all of it: build it again") from error
     engine.tag(str(reference), project, str(stage_id))
     if is_new:
         drop(str(reference))
     return Produced(destination.describe(stage_id).as_json(), bytes=moved)
+
+
+def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
+    address, theirs = destination.address, info.labels.get(PROJECT_LABEL)
+    if theirs != address.project:
+        raise EngineError(
+            f"{info.name} has the label {PROJECT_LABEL}={theirs}, so {address} would not list it: "
+            f"copy it to docker-daemon:{theirs or 'PROJECT'}"
+        )
 
 
 def copy_from_engine(

@@ -5,10 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from stagefleet.errors import BrokenStageError, StageNotFoundError
+from stagefleet.errors import (
+    ContentError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StagefleetError,
+    StageNotFoundError,
+)
 from stagefleet.manager.produced import Produced
 from stagefleet.manager.reach import Reach
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry.leash import Leash
 from stagefleet.roles import Roles
 from stagefleet.stages import StageDescription
@@ -45,24 +52,28 @@ class SecondaryCopy:
     def take(self, stage_id: StageId) -> Produced:
         """Copy a stage from the first secondary that can give it; skipped if the primary has it.
 
+        One that has it damaged, or fails, keeps none of the others from giving it.
+
         Raises:
             StageNotFoundError: No secondary has it.
-            BrokenStageError: One has it, but none can give it.
+            StagefleetError: One has it or may have it, but none can give it: what may pass comes first.
         """
         primary = self._roles.primary
         there = self._described(stage_id)
         if there is not None:
             return Produced(there.as_json(), skipped=True)
-        broken: BrokenStageError | None = None
+        failures: list[StagefleetError] = []
         for secondary in self._roles.secondaries:
             try:
                 return self._reach.copy(secondary, primary, stage_id, run=self._run, leash=self._leash)
             except StageNotFoundError:
                 continue
-            except BrokenStageError as error:
-                broken = error
-        if broken is not None:
-            raise broken
+            except StagefleetError as error:
+                if not _is_of(error, secondary):
+                    raise
+                failures.append(error)
+        if failures:
+            raise next((error for error in failures if error.retryable), failures[0])
         tried = ", ".join(map(str, self._roles.secondaries)) or "there is none"
         raise StageNotFoundError(
             f"no secondary storage of {self._roles.project} has stage {stage_id} ({tried})"
@@ -85,7 +96,7 @@ class SecondaryCopy:
                 continue
             try:
                 return self.take(chosen)
-            except (StageNotFoundError, BrokenStageError) as error:
+            except (StageNotFoundError, ContentError) as error:
                 _LOGGER.warning("%s does not give stage %s, the next is asked: %s", storage, chosen, error)
         return None
 
@@ -95,5 +106,15 @@ class SecondaryCopy:
             if isinstance(primary, Repository) and not self._reach.has(primary, stage_id):
                 return None
             return self._reach.describe(primary, stage_id)
-        except (StageNotFoundError, BrokenStageError):
-            return None
+        except (StageNotFoundError, ContentError, RegistryUnavailableError):
+            return None  # what is damaged there is healed by a copy
+
+
+def _is_of(error: StagefleetError, storage: Repository | DockerDaemon) -> bool:
+    """Whether an error is that of what is copied from, and another may do better."""
+    if isinstance(error, ContentError):
+        return True
+    if isinstance(error, RegistryError):
+        return error.repository == str(storage)
+    host = getattr(error, "host", "")
+    return isinstance(error, RegistryUnreachableError) and host == getattr(storage, "host", None)

@@ -15,7 +15,7 @@ from stagefleet.errors import (
     TruncatedError,
 )
 from stagefleet.manager import soundness
-from stagefleet.names import Repository, StageId
+from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.platforms import PlatformChoice
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.roles import Roles
@@ -198,6 +198,15 @@ class TestOfAnIndex:
         assert f"{repository}:{INDEX}" == produced.result["name"]
         fetch(host, repository, INDEX, "linux/amd64")
         assert [str(INDEX)] == tags()
+
+    def test_that_lacks_what_the_engine_does_not_take_it_is_copied_into_the_engine(
+        self, engine, host, repository, push_index, delete_manifest
+    ):
+        """W3: a copy into an engine asks for one platform, too."""
+        members = push_index(AMD64, ARM64)
+        delete_manifest(members["arm64"])
+        host.copy_stage(repository, DockerDaemon("app"), INDEX, run="r", verify=False, leash=UNLEASHED)
+        assert members["amd64"].document["config"]["digest"] == engine.image_id(f"app:{INDEX}")
 
     @pytest.mark.parametrize("platforms", [(), ("linux/amd64",)], ids=["own", "named"])
     @pytest.mark.parametrize("part", ["member", "configuration", "layer"])
