@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from typing import TypeVar
 
@@ -42,8 +42,10 @@ def describe_all(
     Raises:
         StagefleetError: An error of `describe` that the other stages would meet too; ends it.
     """
+    from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package brings the client of registries
+
     under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
-    pool = ThreadPoolExecutor(parallel, thread_name_prefix="describe")
+    pool = LeashedThreads(parallel, "describe")
     isolation = Isolation(on_left_out, ping=ping)
 
     def settle() -> Description | None:
@@ -61,7 +63,7 @@ def describe_all(
             if (description := settle()) is not None:
                 yield description
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.close()
 
 
 def _looked_up(

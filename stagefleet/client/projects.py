@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +94,8 @@ class Projects(Desk):
         Raises:
             SettingsError: There is no such project in the settings.
         """
+        from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package brings the client of registries
+
         roles = self.roles(project)
         manager = self._services.registries.project(roles)
 
@@ -104,7 +105,7 @@ class Projects(Desk):
             except StagefleetError as error:
                 return StorageState(roles.project, role, address, error=error)
 
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="states") as pool:
+        with LeashedThreads(_THREADS, "states") as pool:
             return list(pool.map(lambda storage: look(*storage), _storages(roles)))
 
     def describe_project_stages(

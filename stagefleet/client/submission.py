@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from stagefleet.runs.model import Fate, Order, Outcome, RunState, Submission
 __all__ = ["check_key", "submit"]
 
 T = TypeVar("T")
+
+_LOGGER = logging.getLogger("stagefleet")
 
 _ITEMS_A_CALL = 2000
 _POLL_SECONDS = 0.5
@@ -90,11 +93,18 @@ def _open(ledger: Ledger, order: Order) -> Submission:
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
+    told = False
     while True:
         submission = ledger.open(order)
         attached = submission.fate is Fate.ATTACHED
         if not attached or ledger.run(submission.run).state is not RunState.SUBMITTING:
             return submission
+        if not told:
+            told = True
+            _LOGGER.warning(
+                "another client is starting run %s under this key: waiting until it has, or is gone",
+                submission.run,
+            )
         sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
 

@@ -56,7 +56,8 @@ class Vigil:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._queues = queues_of_order(order)
+        self._item_queues = self._queues = queues_of_order(order)
+        self._is_called_back = order.is_called_back
         self._notice_seconds = settings.no_worker_notice_seconds
         self._limit_seconds = settings.no_worker_limit_seconds * (_OWN_WORKER_FACTOR if starts_worker else 1)
         self._starts_worker = starts_worker
@@ -83,6 +84,8 @@ class Vigil:
         """
         now = self._clock()
         gap, self._looked_at = now - self._looked_at, now
+        if run is not None:
+            self._queues = self._item_queues if self._has_items_to_do(run) else (queue_of("coordinate"),)
         if gap > _LONGEST_GAP_SECONDS or self._is_worked_on(run) or self._is_attended():
             self._begin_anew(now)
             return
@@ -100,6 +103,10 @@ class Vigil:
     def _begin_anew(self, now: float) -> None:
         self._alone_since = self._looked_at = now
         self._said_at = None
+
+    def _has_items_to_do(self, run: Run) -> bool:
+        """Whether the run waits for its items; otherwise it waits for the fleet to call back."""
+        return not self._is_called_back or bool(run.published or run.claimed or run.waiting)
 
     def _is_worked_on(self, run: Run | None) -> bool:
         """Whether a worker holds an item now, or something has changed since the last look."""

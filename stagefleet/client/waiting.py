@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from stagefleet.runs.model import Run
+from stagefleet.runs.model import Run, RunState
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
 __all__ = ["WaitReporter", "describe_wait"]
@@ -69,6 +69,7 @@ class WaitReporter:
         self._clock = clock
         self._moved_at = clock()
         self._said: dict[WaitKind, _Said] = {}
+        self._has_said_submitting = False
 
     def move(self) -> None:
         """Note that the run has an outcome."""
@@ -79,6 +80,9 @@ class WaitReporter:
         now = self._clock()
         if now - self._moved_at < _QUIET_SECONDS:
             return
+        if run.state is RunState.SUBMITTING and not self._has_said_submitting:
+            self._has_said_submitting = True
+            self._say(f"run {run.id} waits for the client that starts it to hand in all of its items")
         for wait in run.waits:
             said = self._said.get(wait.kind)
             if said is None or (now - said.at >= _AGAIN_SECONDS and _is_news(wait, said, run)):

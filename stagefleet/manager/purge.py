@@ -8,7 +8,6 @@ Docker Engine there are stages and import metadata; the groups of what it does n
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from stagefleet.manager.purge_scale import Scale
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.registry import RegistryClient
+from stagefleet.registry.threads import LeashedThreads
 from stagefleet.roles import Roles
 from stagefleet.storages.records import RecordStore
 from stagefleet.use_policy import UsePolicy
@@ -218,7 +218,7 @@ def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
             return None
 
     records = shelf.records.get(RecordKind.CUSTOM_TAG, [])
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="purge") as pool:
+    with LeashedThreads(_THREADS, "purge") as pool:
         names = pool.map(read, records)
         return {record: name for record, name in zip(records, names, strict=True) if name is not None}
 

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from threading import Event
 
-from stagefleet.errors import (
-    ContentError,
-    ItemCancelledError,
-    NotFoundError,
-    RateLimitedError,
-    RegistryError,
-)
+from stagefleet.errors import ContentError, NotFoundError, RateLimitedError, RegistryError
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import under, with_current_leash
 from stagefleet.registry.members import MemberReader
+from stagefleet.registry.threads import LeashedThreads
 
 __all__ = ["Scale"]
 
@@ -60,9 +52,8 @@ class Scale:
             RateLimitedError: It asks to slow down, for too long.
         """
         total = 0
-        waiting, stop = iter(images), _Stop()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="scale") as pool, stop, under(stop):
-            read = with_current_leash(partial(_Load.of, self._client))
+        waiting, read = iter(images), partial(_Load.of, self._client)
+        with LeashedThreads(_THREADS, "scale") as pool:
             while some := list(islice(waiting, _AT_A_TIME)):
                 references = [repository.tagged(tag) for repository, tag in some]
                 total += sum(map(self._put, pool.map(read, references)))
@@ -146,27 +137,6 @@ class _LenientReads:
         except (RegistryError, ContentError) as error:
             self._load.trouble = str(error)
         return Manifest(b"", "", reference.digest or _NOTHING)
-
-
-class _Stop:
-    """The leash of what the scale's threads do: they end when it is interrupted."""
-
-    def __init__(self) -> None:
-        self._stopped = Event()
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._stopped.set()
-
-    def check(self) -> None:
-        if self._stopped.is_set():
-            raise ItemCancelledError("the weighing was interrupted")
-
-    def require(self, seconds: float) -> None:  # noqa: ARG002 - nothing is written
-        self.check()
 
 
 _NOTHING = Digest("sha256", "0" * 64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -12,7 +11,8 @@ from stagefleet.errors import NotFoundError, StagefleetError
 from stagefleet.manager.index_members import IndexMembers, is_damage, read_members
 from stagefleet.names import Digest, Repository
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash, with_current_leash
+from stagefleet.registry.leash import Leash
+from stagefleet.registry.threads import LeashedThreads
 
 __all__ = ["SeenTag", "TagLooks"]
 
@@ -69,9 +69,9 @@ class TagLooks:
         Raises:
             StagefleetError: The registry does not answer, or refuses the login.
         """
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="survey") as pool:
+        with LeashedThreads(_THREADS, "survey") as pool:
             for some in _batches(tags, _TAGS_A_TIME):
-                found = pool.map(with_current_leash(self._look_at), some)
+                found = pool.map(self._look_at, some)
                 yield from (seen for seen in found if seen is not None)
 
     def _look_at(self, tag: str) -> SeenTag | None:

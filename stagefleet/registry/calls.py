@@ -26,7 +26,7 @@ from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash, under
-from stagefleet.registry.pauses import HostPauses, Patience, pause
+from stagefleet.registry.pauses import HostPauses, WaitBudget, pause
 from stagefleet.registry.retry_after import span_text
 from stagefleet.registry.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
@@ -142,9 +142,9 @@ class Caller:
             return self._try(call, finish)
 
     def _try(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
-        failures, patience = 0, Patience.of(call.host, self.longest_wait_seconds)
+        failures, budget = 0, WaitBudget.of(call.host, self.longest_wait_seconds)
         while True:
-            self._await_host(call, patience)
+            self._await_host(call, budget)
             if call.look is not None:
                 call = replace(call, leave_by=call.look())
             try:
@@ -161,19 +161,19 @@ class Caller:
             except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
                 # A token server's refusals come as errors; its wait is not the registry's.
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
-                if not self._may_retry(call, failures) or not patience.allows(asked):
+                if not self._may_retry(call, failures) or not budget.allows(asked):
                     raise
                 wait, cause = asked + backoff_seconds(self._http, failures), error.cause
             else:
                 refusal = error_of(response, call.method, call.repository, call.subject)
-                wait, cause = self._wait_seconds(call, refusal, failures, patience), refusal.cause
+                wait, cause = self._wait_seconds(call, refusal, failures, budget), refusal.cause
             failures += 1
             self.pause(wait, call.leash, cause)
 
     def _may_retry(self, call: Call, failures: int) -> bool:
         return call.retries and failures < self._http.retries
 
-    def _wait_seconds(self, call: Call, error: RegistryError, failures: int, patience: Patience) -> float:
+    def _wait_seconds(self, call: Call, error: RegistryError, failures: int, budget: WaitBudget) -> float:
         """Say how long to wait before the next attempt; raises the error where there is none."""
         asked = error.retry_after_seconds
         if isinstance(error, RateLimitedError) and asked is not None and asked <= self.longest_wait_seconds:
@@ -182,18 +182,18 @@ class Caller:
         if (
             error.status not in _RETRIED
             or not self._may_retry(call, failures)
-            or not patience.allows(asked or 0.0)
+            or not budget.allows(asked or 0.0)
         ):
             raise error
         wait = backoff_seconds(self._http, failures)
         return wait if asked is None else asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
 
-    def _await_host(self, call: Call, patience: Patience) -> None:
+    def _await_host(self, call: Call, budget: WaitBudget) -> None:
         """Wait out what the host asked another call for, as long as this one may wait at all."""
         wait, text = self._host_pauses.left(call.host)
         if wait <= 0:
             return
-        if not patience.allows(wait):
+        if not budget.allows(wait):
             raise RateLimitedError(
                 f"{call.subject}: {call.host} asks to wait again and again ({text}), "
                 f"for another {span_text(wait)}",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
-from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 
@@ -22,14 +22,10 @@ __all__ = [
     "current_leash",
     "under",
     "waiting",
-    "with_current_leash",
 ]
 
 SLICE_SECONDS = 0.5
 """How long a wait goes on without a look at the leash; a cancelled item has to end within two seconds."""
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 class Leash(Protocol):
@@ -145,17 +141,6 @@ def under(leash: Leash) -> Iterator[None]:
 def current_leash(named: Leash = UNLEASHED) -> Leash:
     """Return the leash that was named, and where none was, the one that this thread works under."""
     return _CURRENT.get() if named is UNLEASHED else named
-
-
-def with_current_leash(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Make a function that works in other threads under the leash of the thread that calls this."""
-    leash = _CURRENT.get()
-
-    def carried(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        with under(leash):
-            return function(*args, **kwargs)
-
-    return carried
 
 
 class LeashedLock:

@@ -14,7 +14,7 @@ from typing import Self
 from stagefleet.registry.leash import Leash, waiting
 from stagefleet.registry.retry_after import span_text
 
-__all__ = ["HostPauses", "Patience", "hurrying", "pause"]
+__all__ = ["HostPauses", "WaitBudget", "hurrying", "pause"]
 
 _NAP_SECONDS = 1.0  # how soon a wait notices that the item was cancelled
 _TOLD_SECONDS = 3.0
@@ -37,7 +37,7 @@ def hurrying(host: str, seconds: float) -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Patience:
+class WaitBudget:
     """How much longer one call may be made to wait, all its attempts together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Patience:
 
     @classmethod
     def of(cls, host: str, longest_seconds: float) -> Self:
-        """The patience for a call to a host, where the settings allow so much."""
+        """The budget for a call to a host, where the settings allow so much."""
         hurried, seconds = _HURRIED.get()
         return cls(min(seconds, longest_seconds) if host == hurried else longest_seconds)
 

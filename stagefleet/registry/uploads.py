@@ -30,7 +30,7 @@ from stagefleet.registry.hosts import api_path
 from stagefleet.registry.incoming import SMALL_RATE, Incoming
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.manifests import Descriptor
-from stagefleet.registry.pauses import Patience
+from stagefleet.registry.pauses import WaitBudget
 from stagefleet.registry.transport import Body
 from stagefleet.settings import Settings
 
@@ -216,7 +216,7 @@ class BlobApi(Api):
         that the destination has forgotten (404) has to begin anew.
         """
         http = self._settings.http
-        failures, patience = 0, Patience.of(upload.repository.host, self._caller.longest_wait_seconds)
+        failures, budget = 0, WaitBudget.of(upload.repository.host, self._caller.longest_wait_seconds)
         while True:
             try:
                 return send(upload)
@@ -232,7 +232,7 @@ class BlobApi(Api):
                 if (
                     failures >= http.retries
                     or not (error.retryable or isinstance(error, NotFoundError))
-                    or not patience.allows(asked)
+                    or not budget.allows(asked)
                 ):
                     raise
                 cause = error.cause

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from stagefleet.errors import LeaseLostError
+from stagefleet.renewal import keep_renewing
 from stagefleet.runs.ledger import Switchboard
 from stagefleet.runs.model import Visit
 
@@ -24,8 +23,6 @@ _MARGIN_SHARE = 0.1
 """The part of a lease before whose end it counts as lost."""
 _JOIN_SECONDS = 1.0
 """How long a renewal that is under way is waited for; one that comes late renews no other visit's lease."""
-
-_log = structlog.get_logger(__name__)
 
 
 class VisitLease:
@@ -52,7 +49,7 @@ class VisitLease:
         self._renewed_at = asked_at
         self._is_lost = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name=f"visit-{visit.run}", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=f"visit-{visit.run}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -83,14 +80,14 @@ class VisitLease:
         del seconds
         self.check()
 
+    def _keep(self) -> None:
+        seconds = self._visit.lease_seconds / _RENEWALS_A_LEASE
+        keep_renewing(self._renew, self._ended, what="visit", seconds=seconds)
+
     def _renew(self) -> None:
-        while not self._ended.wait(self._visit.lease_seconds / _RENEWALS_A_LEASE):
-            asked_at = self._clock()
-            try:
-                if not self._ledger.renew_visit(self._visit):
-                    self._is_lost = True
-                    return
-            except Exception as error:  # noqa: BLE001 - whatever Redis answers now, it may renew the next time
-                _log.warning("visit_not_renewed", action="renew", run=self._visit.run, error=str(error))
-            else:
-                self.note_renewal(asked_at)
+        asked_at = self._clock()
+        if self._ledger.renew_visit(self._visit):
+            self.note_renewal(asked_at)
+        else:
+            self._is_lost = True
+            self._ended.set()

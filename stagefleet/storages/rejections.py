@@ -8,13 +8,12 @@ while the stage's tag leads to a placeholder.
 from __future__ import annotations
 
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import DELETION_LABEL, is_placeholder
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import with_current_leash
+from stagefleet.registry.threads import LeashedThreads
 from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections
 from stagefleet.storages.record_labels import LabelledImage, read_labels
 
@@ -49,9 +48,7 @@ class Rejections:
         """
         deletions = list(self.of_deletions(named))
         with _threads() as pool:
-            moved = dict(
-                zip(deletions, pool.map(with_current_leash(self._may_be_moved), deletions), strict=True)
-            )
+            moved = dict(zip(deletions, pool.map(self._may_be_moved, deletions), strict=True))
         return {stage_id for stage_id in named if moved.get(stage_id, True)}
 
     def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest]:
@@ -67,7 +64,7 @@ class Rejections:
         unknown = set(named) - self._known.find(storage, named)
         asked = sorted(unknown, key=_urgency)[:MOST_LOOKED_AT]
         with _threads() as pool:
-            records = dict(zip(asked, pool.map(with_current_leash(self._read), asked), strict=True))
+            records = dict(zip(asked, pool.map(self._read, asked), strict=True))
         read = {stage_id: record for stage_id, record in records.items() if record is not None}
         found = {
             stage_id: record.digest
@@ -102,8 +99,8 @@ class Rejections:
         return is_placeholder(manifest.annotations)
 
 
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="rejections")
+def _threads() -> LeashedThreads:
+    return LeashedThreads(_THREADS, "rejections")
 
 
 def _urgency(stage_id: StageId) -> tuple[bool, int, str]:

@@ -10,6 +10,7 @@ from stagefleet.clock import elapsed_seconds
 from stagefleet.connection import connect_redis
 from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Digest, Repository
+from stagefleet.registry.leash import under
 from stagefleet.runs.book import FLEET, MemoryBook, RedisBook, Verdict
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
@@ -269,6 +270,33 @@ def test_waiting_ends_with_the_leash(books):
     books[0].look("r", "key", ANN, 1000)
     with pytest.raises(ItemCancelledError):
         once(books[1], unexpected, wait_seconds=600, leash=Cut())
+
+
+def test_waiting_for_another_thread_of_the_process_ends_with_the_leash_too(books):
+    """R7: the wait for what a thread beside us works out hears of a cancelled item."""
+    building, go_on = threading.Event(), threading.Event()
+
+    class Cut:
+        def check(self):
+            raise ItemCancelledError("stop")
+
+        def require(self, seconds):
+            raise ItemCancelledError("stop")
+
+    def build():
+        building.set()
+        assert go_on.wait(20)
+        return 1
+
+    builder = threading.Thread(target=once, args=(books[0], build))
+    builder.start()
+    try:
+        assert building.wait(20)
+        with under(Cut()), pytest.raises(ItemCancelledError):
+            once(books[0], unexpected, wait_seconds=600)
+    finally:
+        go_on.set()
+        builder.join(20)
 
 
 def test_the_work_given_up_by_another_stays_the_owners(book):

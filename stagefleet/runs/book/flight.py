@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import StagefleetError
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.leash import SLICE_SECONDS, Leash, current_leash
 from stagefleet.renewal import keep_renewing
 from stagefleet.runs.book.protocol import OWNER_BYTES, Dated
 
@@ -115,8 +115,9 @@ class Flights:
         found = self._cached(page, key)
         if found is not None:
             return found
+        leash = current_leash(leash)
         deadline = elapsed_seconds() + wait_seconds
-        with self._alone(page, key, wait_seconds):  # threads of one process need not ask Redis each
+        with self._alone(page, key, deadline, leash):  # threads of one process need not ask Redis each
             found = self._cached(page, key)
             if found is not None:
                 return found
@@ -199,14 +200,17 @@ class Flights:
                 self._cache.popitem(last=False)
 
     @contextmanager
-    def _alone(self, page: str, key: str, wait_seconds: float) -> Iterator[None]:
-        """One thread of this process at a time for one value; after the wait, all the same."""
+    def _alone(self, page: str, key: str, deadline: float, leash: Leash) -> Iterator[None]:
+        """Let one thread of this process at a time go on for one value; after the wait, all the same."""
         name = (page, key)
         with self._guard:
             lock, users = self._under_way.get(name, (Lock(), 0))
             self._under_way[name] = (lock, users + 1)
-        held = lock.acquire(timeout=wait_seconds)
+        held = lock.acquire(blocking=False)
         try:
+            while not held and (left := deadline - elapsed_seconds()) > 0:
+                held = lock.acquire(timeout=min(left, SLICE_SECONDS))
+                leash.check()
             yield
         finally:
             if held:

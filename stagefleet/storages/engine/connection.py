@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +16,10 @@ from stagefleet.errors import EngineError, NotFoundError
 from stagefleet.names import Reference, Repository
 from stagefleet.platforms import Platform
 from stagefleet.registry import DockerConfig
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.leash import UNLEASHED, Leash, LeashedLock, current_leash
 from stagefleet.settings import EngineSettings
 from stagefleet.storages.engine.answers import explain, reaching_engine
+from stagefleet.storages.engine.leaving import Heed, call_and_leave
 
 __all__ = ["Engine"]
 
@@ -54,7 +54,7 @@ class Engine:
         self.address = address
         self._settings = settings
         self._config = config
-        self._lock = threading.Lock()
+        self._lock = LeashedLock()
         self._client: _PatientClient | None = None
         self._platform: Platform | None = None
 
@@ -69,14 +69,15 @@ class Engine:
     def _api(self) -> _PatientClient:
         with self._lock:
             if self._client is None:
-                options = kwargs_from_env(
-                    environment={"DOCKER_HOST": self.address, **docker_tls_environment()}
-                )
-                with reaching_engine(self.address, "its version"):
-                    self._client = _PatientClient(
-                        **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
-                    )
+                self._client = call_and_leave(lambda _: self._connect(), current_leash())
             return self._client
+
+    def _connect(self) -> _PatientClient:
+        options = kwargs_from_env(environment={"DOCKER_HOST": self.address, **docker_tls_environment()})
+        with reaching_engine(self.address, "its version"):
+            return _PatientClient(
+                **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
+            )
 
     def ping(self) -> str:
         """Its version."""
@@ -208,14 +209,23 @@ class Engine:
     def _transfer(
         self, path: str, query: dict[str, str], reference: Reference, leash: Leash
     ) -> tuple[int, bool]:
-        """Start a pull or push and read it to its end.
+        """Start a pull or push and read it to its end, or leave it when the leash ends.
 
         Not through docker-py's own methods: their streams leave the connection open when they are left.
 
         Returns:
             The bytes of all layers, and whether a digest was told.
         """
-        api, name = self._api, str(reference)
+        api = self._api
+        return call_and_leave(
+            lambda heed: self._read_transfer(api, path, query, reference, heed), current_leash(leash)
+        )
+
+    def _read_transfer(
+        self, api: _PatientClient, path: str, query: dict[str, str], reference: Reference, heed: Heed
+    ) -> tuple[int, bool]:
+        """Read a pull or push to its end, or until nobody waits for it any more."""
+        name = str(reference)
         moved: dict[str, int] = {}
         is_whole = False
         with (
@@ -232,7 +242,7 @@ class Engine:
                     _message(response), subject=name, engine=self.address, status=response.status_code
                 )
             for event in map(json.loads, filter(None, response.iter_lines())):
-                leash.check()
+                heed()
                 if "error" in event:
                     raise explain(str(event["error"]), subject=name, engine=self.address)
                 if event.get("status") in {"Downloading", "Pushing"}:

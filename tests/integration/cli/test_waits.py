@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from tests.services.front import Answer, RegistryFront
@@ -66,3 +67,20 @@ def test_a_run_that_waits_says_for_whom_and_until_when_and_no_wait_is_without_an
     assert "RateLimitedError" == error["type"]
     for words in ("429", "asks to wait more than a year", "runs.longest_pause_seconds"):
         assert words in error["message"]
+
+
+def test_an_interrupt_ends_a_listing_whose_threads_wait_for_a_registry(start, finish, registry, push_stages):
+    """R7: every wait hears of the end of the command, also those of its threads, and says for whom it is."""
+    push_stages(registry, "source/app", 3)
+
+    def refuse(method: str, path: str) -> Answer | None:
+        is_manifest = "/manifests/" in path and method == "GET"
+        return Answer(429, headers=(("Retry-After", "300"),)) if is_manifest else None
+
+    with RegistryFront(registry.host, refuse) as front:
+        listing = start("list", "-l", f"{front.host}/source/app")
+        told = listing.stderr.readline()
+        listing.send_signal(signal.SIGINT)
+        result = finish(listing)
+    assert told == f"stagefleet: {front.host} asks to wait 300 s (429 Too Many Requests)\n"
+    assert ("", 3) == (result.out, result.code)

@@ -4,7 +4,7 @@ import pytest
 
 from stagefleet.client.vigil import Vigil, queues_of_order
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
-from stagefleet.runs.model import Order, Run, RunState, WorkerInfo
+from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings
 
@@ -115,6 +115,25 @@ def test_of_many_hosts_some_are_named():
     assert ["no worker listens to any of the queues 'host.a', 'host.b', 'host.c' and 3 more: start one"] == [
         line.partition(" (")[0] for _, line in watch.said
     ]
+
+
+def test_a_run_whose_outcomes_nobody_calls_back_for_is_alone():
+    """R14: workers that are set aside without `coordinate` leave a run with its window full for ever."""
+    order = Order(operation="copy_stage", callback=Callback.WEBHOOK, callback_target="https://ci.test/")
+    watch = Watch(order)
+    watch.attendance.present = [WorkerInfo("host:1", 8, ("copy",))]
+    watch.look_until(100, lambda now: standing(now, waiting=1))
+    watch.look_until(200, lambda now: standing(now, published=1))
+    assert [] == watch.said
+    watch.look_until(210, lambda now: standing(now, succeeded=4))
+    assert [] == watch.said, "an outcome a moment ago"
+    watch.look_until(220, lambda now: standing(now, succeeded=4))
+    assert ["no worker listens to the queue 'coordinate'"] == [
+        line.partition(":")[0] for _, line in watch.said
+    ]
+    watch.attendance.present.append(WorkerInfo("host:2", 8, ("coordinate",)))
+    watch.look_until(400, lambda now: standing(now, succeeded=4))
+    assert 1 == len(watch.said)
 
 
 def test_outcomes_begin_the_count_anew(watch):

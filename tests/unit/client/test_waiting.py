@@ -116,6 +116,16 @@ def test_waits_that_change_all_the_time_are_said_each_ten_seconds_at_most(follow
     )
 
 
+def test_a_run_that_is_still_being_handed_in_is_said_to_be_so_once(following):
+    """R7: whoever watches a run whose client is slow, or gone under its key, knows what it waits for."""
+    for _ in range(20):
+        following.now += 1
+        following.reporter.look(
+            Run("r", Order(operation="copy_stage"), RunState.SUBMITTING, now_at=following.now)
+        )
+    assert [(103, "run r waits for the client that starts it to hand in all of its items")] == following.said
+
+
 def test_waits_of_several_kinds_are_said_each(following):
     """R7: a pause in a worker does not hide items that wait."""
     following.look_until(110, lambda _: [retry(200), Wait(WaitKind.PAUSE, DOWN, 200)])

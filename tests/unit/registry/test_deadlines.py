@@ -21,9 +21,10 @@ from stagefleet.errors import (
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.deadline import Deadline, bounding
-from stagefleet.registry.leash import UNLEASHED, current_leash, under, with_current_leash
+from stagefleet.registry.leash import UNLEASHED, current_leash, under
 from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.registry.sockets import open_socket
+from stagefleet.registry.threads import LeashedThreads
 from stagefleet.registry.uploads import Upload
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.raw import RawServer, one_by_one
@@ -537,8 +538,8 @@ def test_what_a_thread_asks_is_under_the_leash_that_it_works_under(start, connec
 
     with under(leash), pytest.raises(ItemCancelledError):
         head(client, at(server))
-    with under(leash), ThreadPoolExecutor() as pool:
-        asked = pool.submit(with_current_leash(head), client, at(server))
+    with under(leash), LeashedThreads(1, "test") as pool:
+        asked = pool.submit(head, client, at(server))
         assert isinstance(asked.exception(10), ItemCancelledError)
     other = Leash()
     with under(leash):
