@@ -167,3 +167,12 @@ def test_a_stage_whose_rejection_was_withdrawn_is_on_the_known_list_again(join, 
     record = RecordId.of(RecordKind.REJECTED_STAGE, str(STAGE))
     manager.records.delete(roles.primary, record, run="r", asked=lambda: [record.tag])
     assert [STAGE, other] == sorted(lookup.last_stage_ids())
+
+
+def test_what_others_put_in_place_of_one_image_is_not_seen(join, roles, push):
+    """R31: the limit: a stage's name means one image, and who does not keep to that tells nobody."""
+    manager = join()
+    digest = push(roles.primary, b"old")
+    told(manager, roles.primary)
+    push(roles.primary, b"new")
+    assert digest == told(manager, roles.primary)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 
@@ -407,6 +408,22 @@ def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(world, 
             attempt(stage_id)
         assert sum(verb == "get" for verb, _ in world.registries.reads) <= 22
     assert set() == world.tags(world.destination)
+
+
+def test_of_all_configurations_of_an_index_so_much_is_read(world, monkeypatch):
+    """R17: a thousand members with one large configuration are no thousand times as much to read."""
+    monkeypatch.setattr("stagefleet.storages.stage_reader._CONFIGS_BYTES", 2500)
+    config = json.dumps({"config": {"Labels": {"a": "b" * 950}}}).encode()
+    members = [
+        world.registries.push(world.source, None, layers=(bytes([n]),), config=config) for n in range(6)
+    ]
+    stage_id = StageId(world.stage(1).digest)
+    world.registries.push_index(world.source, str(stage_id), members)
+    info = world.manager.describe_stage(world.source, stage_id).info
+    assert [False] * 2 + [True] * 4 == [member.truncated for member in info.members]
+    assert 2 == sum(verb == "blob" for verb, _ in world.registries.reads)
+    world.copy(stage_id)
+    assert set(members) < set(world.registries.shelf(world.destination).manifests)
 
 
 def test_a_damaged_tag_in_the_destination_is_overwritten_by_a_verified_copy(world):
