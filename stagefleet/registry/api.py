@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -24,6 +24,8 @@ __all__ = ["SMALL_BYTES", "Api", "scopes_of"]
 
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
 """Asks caches between us and a registry to ask it (RFC 9111, sections 5.2.1.4 and 5.4)."""
+
+_Result = TypeVar("_Result")
 
 SMALL_BYTES = 64 * 1024
 """The most that an answer may have where hardly anything is due."""
@@ -94,6 +96,18 @@ class Api:
     ) -> requests.Response:
         """Make a call whose answer is read as it comes; arguments as in `Call`."""
         return self._caller.call(_make_call(method, repository, url, subject, **more))
+
+    def _consume(
+        self,
+        method: str,
+        repository: Repository,
+        url: str,
+        subject: str,
+        finish: Callable[[requests.Response], _Result],
+        **more: Any,
+    ) -> _Result:
+        """Make a call whose answer `finish` reads, again where it breaks off; arguments as in `Call`."""
+        return self._caller.consume(_make_call(method, repository, url, subject, **more), finish)
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """A URL that a registry gave for itself: behind a proxy it may not know its own scheme."""

@@ -136,6 +136,10 @@ class Caller:
         """
         return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
 
+    def consume(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
+        """Make a call and hand its answer to `finish`, as often as its body breaks off; raises as `call`."""
+        return self._attempt(call, finish)
+
     def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
         """Make attempts until one succeeds or there is no use in another, all under the call's leash."""
         with under(call.leash):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 from urllib.parse import quote
 
 import requests
-from requests.utils import parse_header_links
 
 from stagefleet.errors import (
     BrokenStageError,
@@ -17,18 +14,22 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryError,
 )
-from stagefleet.names import Digest, Reference, Repository, is_tag
+from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.calls import Call
+from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import base_url
+from stagefleet.registry.incoming import TooManyBytesError, pieces_of
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
+from stagefleet.registry.link import next_link
 from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest
+from stagefleet.registry.tag_list import Habits, Page, TagList
+from stagefleet.registry.tag_page import MalformedPageError, TagPage
 from stagefleet.registry.uploads import BlobApi
+from stagefleet.settings import Settings
 
 __all__ = ["RegistryClient"]
 
-_TAGS_A_PAGE = 1000  # more than that, ECR refuses
-_MOST_PAGES = 20_000
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry that knows no pages, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
@@ -36,6 +37,10 @@ _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 
 class RegistryClient(BlobApi):
     """Speaks to registries: tags, manifests and blobs; see `Api` for what all its methods raise."""
+
+    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
+        super().__init__(settings, config=config)
+        self._habits = Habits()
 
     def ping(self, host: str, *, leash: Leash = UNLEASHED) -> None:
         """Ask a registry whether it is one, and takes the login ("Determining Support").
@@ -56,34 +61,44 @@ class RegistryClient(BlobApi):
             ) from error
 
     def tags(self, repository: Repository, *, leash: Leash = UNLEASHED) -> Iterator[str]:
-        """The tags of a repository, through every page ("Listing Tags").
+        """List the tags of a repository, all of them, each once; asks for a page when its first tag is due.
 
         Raises:
             NotFoundError: The repository does not exist.
+            RegistryError: The list cannot be had whole; see `TagList`.
         """
-        url = self._url(repository, f"tags/list?n={_TAGS_A_PAGE}")
-        seen: set[str] = set()
-        while url not in seen:
-            if len(seen) >= _MOST_PAGES:
-                break
-            seen.add(url)
-            response, content = self._ask(
-                "GET", repository, url, f"the tags of {repository}", limit_bytes=_TAGS_BYTES, leash=leash
+
+        def fetch(url: str, stop_at: str) -> Page:
+            return self._consume(
+                "GET",
+                repository,
+                url,
+                f"the tags of {repository}",
+                lambda response: self._read_page(repository, url, response, stop_at),
+                leash=leash,
             )
-            document = _document(content, repository)
-            tags = document.get("tags") or []
-            if not isinstance(tags, list):
-                break
-            yield from (tag for tag in tags if isinstance(tag, str) and is_tag(tag))
-            following = _next_page(response)
-            if following is None:
-                return
-            url = self._same_registry(repository, url, following)
-        raise RegistryError(
-            f"the tags of {repository} have no end: the registry's pages go in circles",
-            method="GET",
-            repository=str(repository),
-        )
+
+        return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
+
+    def _read_page(self, repository: Repository, url: str, response: requests.Response, stop_at: str) -> Page:
+        page = TagPage()
+        try:
+            for piece in pieces_of(response, _TAGS_BYTES):
+                page.feed(piece)
+                if stop_at and page.first == stop_at:
+                    response.close()  # the first page again
+                    return Page(page, None)
+            page.close()
+        except (MalformedPageError, TooManyBytesError) as error:
+            response.close()
+            raise RegistryError(
+                f"{repository.host} answered with what is no list of tags ({error}): is it a registry?",
+                method="GET",
+                repository=str(repository),
+                status=response.status_code,
+            ) from None
+        following = next_link(response.headers.get("Link", ""))
+        return Page(page, following and self._same_registry(repository, url, following))
 
     def head_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Descriptor:
         """What a tag or digest names, in one HEAD ("Pulling manifests").
@@ -194,24 +209,3 @@ class RegistryClient(BlobApi):
             look=look,
             limit_bytes=_MANIFEST_BYTES,
         )
-
-
-def _document(content: bytes, repository: Repository) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise RegistryError(
-            f"{repository.host} answered something that is no JSON object: is it a registry?",
-            method="GET",
-            repository=str(repository),
-        )
-    return document
-
-
-def _next_page(response: requests.Response) -> str | None:
-    for link in parse_header_links(response.headers.get("Link", "")):
-        if link.get("rel") == "next":
-            return link.get("url")
-    return None

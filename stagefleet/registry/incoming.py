@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,13 +16,17 @@ from stagefleet.registry.adapter import CHUNK_BYTES
 from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.transport import reaching_host
 
-__all__ = ["SMALL_RATE", "Incoming", "read_all"]
+__all__ = ["SMALL_RATE", "Incoming", "TooManyBytesError", "pieces_of", "read_all"]
 
 SMALL_RATE = 128 * 1024
 """Bytes a second of a body that has to come as a whole: what it takes at most besides the time-out."""
 _PATIENCE_SECONDS = 60.0
 _LEAST_BYTES = 64 * 1024
 """What a body that goes on has to bring within `_PATIENCE_SECONDS`; less is as good as silence."""
+
+
+class TooManyBytesError(Exception):
+    """A body is larger than it may be."""
 
 
 class Incoming:
@@ -96,12 +100,23 @@ def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
     Returns:
         The body, or None if it is larger than the limit; the connection is closed then.
     """
-    incoming, pieces, left = Incoming(response, is_small=True), [], limit_bytes
+    try:
+        return b"".join(pieces_of(response, limit_bytes))
+    except TooManyBytesError:
+        return None
+
+
+def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
+    """Read an answer's body to its end, which has to come in time as a whole, piece by piece.
+
+    Raises:
+        TooManyBytesError: It is larger than the limit; the connection is closed then.
+    """
+    incoming, left = Incoming(response, is_small=True), limit_bytes
     while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # the end of the body gives the connection back
         left -= len(piece)
         if left < 0:
             response.close()
-            return None
-        pieces.append(piece)
+            raise TooManyBytesError(f"more than {limit_bytes} bytes")
+        yield piece
     response.raw.release_conn()
-    return b"".join(pieces)

@@ -32,7 +32,7 @@ from tests.unit.registry.scripted import Answer
 
 SHORT = 0.15
 LONG = 30
-CONTENT = b"the content of a small blob, a configuration say" * 2
+CONTENT = b'{"padding": "%s"}' % (b"x" * 90)
 BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
 LARGE = Descriptor("application/x", digest_of(bytes(50_000_000)), 50_000_000)
 MANIFEST = Manifest.of(

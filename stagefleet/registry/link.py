@@ -1,0 +1,42 @@
+"""The `Link` header: where a list goes on (RFC 8288, section 3)."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["next_link"]
+
+_LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
+
+# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read.
+_TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
+_PARAMETER = re.compile(
+    r"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)"
+    r'[ \t]*+(?:=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?+)?+'
+)
+
+
+def next_link(header: str) -> str | None:
+    """The target of the first link with the relation `next`, None if there is none.
+
+    A parameter never stands for the target, whatever its name; of `rel` given twice the first counts.
+
+    Args:
+        header: The header's value, from a server that nobody vouches for.
+    """
+    header, position = header[:_LIMIT_CHARACTERS], 0
+    while (target := _TARGET.match(header, position)) is not None:
+        position = target.end()
+        relation = None
+        while (parameter := _PARAMETER.match(header, position)) is not None:
+            position = parameter.end()
+            name, quoted, token = parameter.groups()
+            if relation is None and name is not None and name.lower() == "rel":
+                relation = quoted if quoted is not None else token or ""
+        if relation is not None and "next" in relation.lower().split():
+            return target[1]
+        comma = header.find(",", position)
+        if comma < 0:
+            return None
+        position = comma
+    return None
