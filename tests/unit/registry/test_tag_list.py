@@ -157,7 +157,7 @@ def test_a_registry_that_names_next_pages_is_believed_where_it_names_none():
 
 
 def test_a_registry_that_gives_all_at_once_is_asked_for_more_once_a_repository():
-    """x6: distribution 2.8 ignores `n` and `last`: its list is not read twice, nor each time asked for twice."""
+    """x6: distribution 2.8 ignores `n` and `last`: its list is not read twice, nor always asked for twice."""
     registry, habits = Registry(some(60), knows_n=False, knows_last=False), Habits()
     first_entries = []
 
