@@ -197,6 +197,11 @@ def test_a_registry_that_only_knows_n_is_asked_for_longer_pages():
     assert [N, N, 1, 10 * N] == [int(asked["n"]) for asked in registry.asked]
 
 
+def test_a_short_page_of_a_registry_that_knows_neither_last_nor_links_is_taken_for_all():
+    """x6: nothing tells its own maximum from the end: by the specification fewer than asked for are all."""
+    assert some(N - 2) == listed(Registry(some(2 * N), knows_last=False, maximum=N - 2))
+
+
 @pytest.mark.parametrize("refuses", [{}, {"above": N}])
 def test_a_list_that_cannot_be_had_whole_is_an_error(refuses):
     """x6: a maximum of its own, no next page by any way: rather nothing than the first page."""
