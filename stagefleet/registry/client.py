@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote
 
 import requests
@@ -17,7 +18,6 @@ from stagefleet.errors import (
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.calls import Call
-from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import base_url
 from stagefleet.registry.incoming import TooManyBytesError, pieces_of
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
@@ -38,8 +38,8 @@ _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 class RegistryClient(BlobApi):
     """Speaks to registries: tags, manifests and blobs; see `Api` for what all its methods raise."""
 
-    def __init__(self, settings: Settings, *, config: DockerConfig | None = None) -> None:
-        super().__init__(settings, config=config)
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings, **options)
         self._habits = Habits()
 
     def ping(self, host: str, *, leash: Leash = UNLEASHED) -> None:
