@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 from stagefleet.clock import elapsed_seconds
@@ -107,8 +108,9 @@ class DigestPermit:
             ItemCancelledError: The run was cancelled before such an index went.
         """
         began = elapsed_seconds() if self._check is None else self._check()
+        newer_than = -math.inf if self._seen_at is not None else elapsed_seconds()
         seen_at = self._see_tag()
-        look = self._survey.look(self._digest)
+        look = self._survey.look(self._digest, newer_than=newer_than)
         others = (look.tags | look.holders) - {self._tag}
         asked = self._survey.asked(others)
         staying = others.difference(asked).union(look.unreadable) - {self._tag}

@@ -7,8 +7,8 @@ go those of its members that nothing else uses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
+import math
+from collections.abc import Callable, Iterable
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import (
@@ -154,16 +154,26 @@ class DigestDeletion:
             reference = Reference.of(self._repository, member)
             with warned(f"{reference} stays, though no index has it any more"):
                 try:
-                    delete_manifest(
-                        self._client, reference, leash=self._leash, look=partial(self._see, member)
-                    )
+                    delete_manifest(self._client, reference, leash=self._leash, look=self._permit(member))
                 except TagStaysError:
                     continue
 
-    def _see(self, member: Digest) -> float:
+    def _permit(self, member: Digest) -> Callable[[], float]:
+        """Make what sees that nothing uses a member; each time but the first on a look of its own."""
+        newer_than = -math.inf
+
+        def see() -> float:
+            nonlocal newer_than
+            until = self._see(member, newer_than)
+            newer_than = math.inf
+            return until
+
+        return see
+
+    def _see(self, member: Digest, newer_than: float) -> float:
         """See that nothing uses a member, and tell until when that holds."""
         began = elapsed_seconds()
-        look = self._survey.look(member)
+        look = self._survey.look(member, newer_than=min(began, newer_than))
         users = (look.tags | look.holders) - {self._tag}
         unreadable = set(look.unreadable) - {self._tag}
         if look.since is None or unreadable or len(users) > _MOST_USERS_SEEN:

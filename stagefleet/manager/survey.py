@@ -12,6 +12,7 @@ relied on: a tag is then moved aside, which needs no look at the others.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -102,14 +103,19 @@ class Survey:
         self._memory = SurveyMemory() if memory is None else memory
         self._key = f"survey {repository}"
 
-    def look(self, digest: Digest) -> DigestLook:
-        """Look for what uses a digest."""
+    def look(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestLook:
+        """Look for what uses a digest.
+
+        Args:
+            digest: Which.
+            newer_than: Since when a look at foreign tags that others had will do, on `elapsed_seconds`.
+        """
 
         def look(first: dict[str, Any]) -> DigestLook:
             salt, name = _salt(first), str(digest)
             part = self._part(first, "users", UserTable.place(digest, salt, first["users"]))
             found = UserTable.find(part, digest, salt)
-            fresh, since = self._second_round(first)
+            fresh, since = self._second_round(first, newer_than)
             is_whole = first["is_whole"] and fresh["is_whole"] and not found.has_more
             suspects = [] if fresh["is_whole"] else first["unreadable"]  # the second round tries them again
             return DigestLook(
@@ -199,17 +205,22 @@ class Survey:
             **{name: self._put_parts(token, name, table.parts()) for name, table in tables.items()},
         }
 
-    def _second_round(self, first: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
         if self._memory.is_slow(self._run, self._repository):
             return {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}, 0.0
-        found = self._book.once_dated(
-            self._run,
-            f"fresh {self._key}",
-            lambda: self._look_at_the_rest(first),
-            ttl_seconds=_REUSED_SECONDS,
-            wait_seconds=_WAIT_SECONDS,
-            leash=self._leash,
-        )
+        key = f"fresh {self._key}"
+        for _ in range(_MOST_TRIES):
+            found = self._book.once_dated(
+                self._run,
+                key,
+                lambda: self._look_at_the_rest(first),
+                ttl_seconds=_REUSED_SECONDS,
+                wait_seconds=_WAIT_SECONDS,
+                leash=self._leash,
+            )
+            if found.since >= newer_than:
+                break
+            self._book.drop(self._run, key)
         if not found.value["is_whole"]:
             self._memory.note_slow(self._run, self._repository)
         return found.value, found.since

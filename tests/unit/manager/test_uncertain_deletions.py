@@ -362,3 +362,28 @@ def test_what_moved_before_its_delete_was_sent_again_is_looked_at_anew(world, sh
     world.registries.delete_manifest = delete_manifest
     world.delete(member[0])
     assert ({"release": member[1]}, {member[1]}) == (shelf.tags, set(shelf.manifests))
+
+
+@pytest.mark.usefixtures("tried")
+@pytest.mark.parametrize("what", ["stage", "member"])
+def test_a_look_after_a_refusal_is_a_new_one(world, shelf, member, what):
+    """R6: before a DELETE is sent again it is really looked, and not at what was seen a moment before."""
+    stage_id, digest = member
+    index = StageId(world.stage(9).digest)
+    if what == "member":
+        shelf.tags.clear()
+        world.registries.push_index(world.source, str(index), [digest])
+    refused: list[object] = []
+    delete = world.registries.delete_manifest
+
+    def delete_manifest(reference, *, leash, look=None):
+        look()
+        if reference.digest == digest and not refused:
+            refused.append(reference)
+            shelf.tags["release"] = digest
+            look()
+        delete(reference, leash=leash)
+
+    world.registries.delete_manifest = delete_manifest
+    world.delete(index if what == "member" else stage_id)
+    assert ({"release": digest}, {digest}, 1) == (shelf.tags, set(shelf.manifests), len(refused))
