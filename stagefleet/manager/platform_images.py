@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stagefleet.errors import PlatformMissingError
+from stagefleet.errors import PlatformMissingError, UnsupportedManifestError
 from stagefleet.names import Digest, StageId
 from stagefleet.platforms import Platform, PlatformChoice
 from stagefleet.registry import Manifest
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.description import platform_in
 
-__all__ = ["PlatformImage", "choose_images"]
+__all__ = ["PlatformImage", "choose_images", "members_for"]
+
+_MOST_PLATFORMS = 100
+"""How many images one fetch brings; Go knows some 50 platforms."""
+_TOLD_PLATFORMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ def choose_images(
 
     Raises:
         PlatformMissingError: The stage has no image for one of them; says which it has.
+        UnsupportedManifestError: All were asked for, and it is for more than there can be.
         StageNotFoundError: The repository does not have the stage.
         BrokenStageError: It cannot give it.
     """
@@ -50,6 +55,11 @@ def choose_images(
     )
     if not wanted:
         raise _missing(stage_id, f"any platform of {own.os}", images)
+    if len(wanted) > _MOST_PLATFORMS:
+        raise UnsupportedManifestError(
+            f"stage {stage_id} is for {len(wanted)} platforms, and {_MOST_PLATFORMS} come at most: "
+            "name those to fetch"
+        )
     return [(platform, _choose(stage_id, images, platform)) for platform in wanted]
 
 
@@ -68,7 +78,10 @@ def _choose(stage_id: StageId, images: Sequence[PlatformImage], platform: Platfo
 
 
 def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) -> PlatformMissingError:
-    there = ", ".join(sorted({str(image.platform) for image in images})) or "none for any platform"
+    told = sorted({str(image.platform) for image in images})
+    there = ", ".join(told[:_TOLD_PLATFORMS]) or "none for any platform"
+    if len(told) > _TOLD_PLATFORMS:
+        there += f" and {len(told) - _TOLD_PLATFORMS} more"
     return PlatformMissingError(f"stage {stage_id} has no image for {wanted}: it has {there}")
 
 

@@ -96,9 +96,8 @@ class Examination:
     ) -> Defect | None:
         if not manifest.is_index:
             return self._defect_of_image(client, manifest)
-        for descriptor in manifest.members:
-            if descriptor.digest not in members:
-                continue
+        wanted = {member.digest: member for member in manifest.members if member.digest in members}
+        for descriptor in wanted.values():
             seen = self._look_at_member(client, descriptor)
             if not isinstance(seen, Manifest):
                 return Defect(descriptor, seen, descriptor.digest)
