@@ -130,9 +130,10 @@ class Workbench(Protocol):
     ) -> bool:
         """Record how an attempt ended.
 
-        With `retry_after_seconds` a failure waits that long and is then tried again, unless the item's
-        attempts are used up or the run is being cancelled. The run keeps the latest `reason` for such a wait,
-        and shows it in `Run.waits`. `outcome.attempts` and `host` are set by the ledger.
+        With `retry_after_seconds` a failure waits that long, at most `RunSettings.longest_pause_seconds`, and
+        is then tried again, unless the item's attempts are used up or the run is being cancelled. The run
+        keeps the latest `reason` for such a wait, and shows it in `Run.waits`. `outcome.attempts` and `host`
+        are set by the ledger.
         An outcome with state `cancelled` is recorded, counted and needs no acknowledgement.
 
         Returns:

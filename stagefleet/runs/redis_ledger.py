@@ -43,7 +43,7 @@ from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.snapshots import Surroundings, order_of, run_of
 from stagefleet.runs.versions import WriterVersion, own_version
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.runs.wire import decode_outcome, encode_outcome, encode_reason
 from stagefleet.settings import RunSettings, Settings
 
@@ -271,7 +271,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             outcome.state,
             encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
-            "" if retry_after_seconds is None else _ms(retry_after_seconds),
+            "" if retry_after_seconds is None else _ms(bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
         return bool(answer)

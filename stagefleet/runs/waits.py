@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from stagefleet.bounds import clean
 from stagefleet.errors import StagefleetError
+from stagefleet.settings import RunSettings
 
-__all__ = ["Wait", "WaitKind", "WaitReason"]
+__all__ = ["Wait", "WaitKind", "WaitReason", "bounded_pause"]
 
 _KEPT_CHARACTERS = 200
 """Of a reason: the ledger keeps one a run, of bounded size."""
@@ -58,6 +59,15 @@ class WaitReason(BaseModel):
         if not self.text:
             return f"for {self.host}" if self.host else "for another attempt"
         return f"for {self.host} ({self.text})" if self.host else f"({self.text})"
+
+
+def bounded_pause(seconds: float, settings: RunSettings) -> float:
+    """Bound a pause of an item; what is no number is the longest one.
+
+    >>> bounded_pause(float("nan"), RunSettings()), bounded_pause(-1, RunSettings())
+    (3600, 0)
+    """
+    return max(0, min(settings.longest_pause_seconds, seconds))
 
 
 @dataclass(frozen=True, slots=True)

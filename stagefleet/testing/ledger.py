@@ -34,7 +34,7 @@ from stagefleet.runs.model import (
     Submission,
     split_host,
 )
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.runs.wire import bounded
 from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
@@ -190,7 +190,9 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
                 return False
-            retry_at = None if retry_after_seconds is None else now + retry_after_seconds
+            retry_at = None
+            if retry_after_seconds is not None:
+                retry_at = now + bounded_pause(retry_after_seconds, self._settings)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
             record.finish(claim.index, named, retry_at, WaitReason() if reason is None else reason.bounded())
             return True

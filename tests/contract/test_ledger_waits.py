@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from stagefleet.runs.model import Callback, ItemState
@@ -48,6 +50,18 @@ def test_a_reason_that_nobody_gave_and_one_of_any_length_are_kept_too(twin: Twin
     put_off(twin, 20, WaitReason(host="h" * 10_000, text="\N{SNOWMAN}" * 10_000))
     ((_, kept, _, _),) = waits_of(twin, run)
     assert (200, 200) == (len(kept.host), len(kept.text))
+
+
+@pytest.mark.parametrize("seconds", [1e303, math.inf, math.nan, 3601, 99999999999])
+def test_no_ledger_lets_an_item_wait_for_longer_than_the_settings_say(twin: Twin, seconds: float):
+    """R7: whatever a worker of one's own asks for, the ledger keeps a time that comes."""
+    twin.staff(8)
+    run = twin.submit(["a"])
+    put_off(twin, seconds, LIMITED)
+    assert [(WaitKind.RETRY, LIMITED, 3600, 1)] == waits_of(twin, run)
+    twin.advance(3601)
+    twin.ledger.sweep()
+    assert twin.succeed(twin.take())
 
 
 def test_what_is_due_waits_no_more(twin: Twin):
