@@ -19,7 +19,7 @@ __all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "Member", "MemberReader"]
 
 MAX_DEPTH = 4
 """How deep indexes may be nested; nobody nests deeper but by mistake or malice."""
-MAX_MANIFESTS = 1000
+MAX_MANIFESTS = 500
 """How many manifests an index may lead to in all; an image for every platform there is takes some 50."""
 MAX_BLOBS = 10_000
 """How many blobs an index may name in all, as BuildKit's caches name their layers."""
