@@ -11,7 +11,8 @@ import argparse
 import atexit
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from celery import Task
 from flower.app import Flower
 from flower.options import options as flower_options
 from flower.urls import settings as flower_web_settings
+from tornado.options import Error as TornadoError
 
 from config.celery import make_app
 from config.logging import configure_logging
@@ -31,6 +33,20 @@ from stagefleet.settings import FlowerSettings, load_settings
 __all__ = ["main", "make_flower"]
 
 _log = structlog.get_logger(__name__)
+
+_OURS = {
+    "address": "set flower.address",
+    "port": "set flower.port",
+    "max_tasks": "set flower.max_tasks",
+    "tasks_columns": "set flower.tasks_columns",
+    "purge_offline_workers": "set flower.purge_offline_workers_seconds",
+    "url_prefix": "set flower.url_prefix",
+    "basic_auth": "set flower.user and flower.password",
+    "conf": "Flower's own file is not read: set its options here",
+    "broker_api": "Redis has none",
+}
+"""Options of Flower's that are set in another way."""
+_KNOWN = frozenset(name.replace("-", "_") for name in flower_options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,9 +88,36 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
     flower_options.address = settings.address
     flower_options.port = settings.port
     flower_options.max_tasks = settings.max_tasks
+    flower_options.tasks_columns = settings.tasks_columns
+    flower_options.purge_offline_workers = settings.purge_offline_workers_seconds
     if settings.user:
         flower_options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
-    return Flower(capp=app, options=flower_options, **flower_web_settings)
+    _set_options(settings.options)
+    web_settings = dict(flower_web_settings)
+    if prefix := settings.url_prefix.strip("/"):
+        flower_options.url_prefix = prefix
+        for name in ("login_url", "static_url_prefix"):  # as Flower's own command does
+            web_settings[name] = f"/{prefix}{web_settings[name]}"
+    return Flower(capp=app, options=flower_options, **web_settings)
+
+
+def _set_options(options: Mapping[str, str | float | bool]) -> None:
+    """Set options of Flower's own by name.
+
+    Raises:
+        SettingsError: Flower has no such option, or it has a setting of ours, or takes another value.
+    """
+    for name, value in options.items():
+        if name in _OURS:
+            raise SettingsError(f"flower.options.{name}: {_OURS[name]}")
+        if name not in _KNOWN:
+            close = get_close_matches(name, _KNOWN, 1)
+            advice = f": did you mean {close[0]}?" if close else ""
+            raise SettingsError(f"flower.options.{name}: Flower has no such option{advice}")
+        try:
+            setattr(flower_options, name, value)
+        except (TornadoError, ValueError, TypeError) as error:
+            raise SettingsError(f"flower.options.{name}: {error}") from None
 
 
 def _refuse_to_be_open(settings: FlowerSettings) -> None:

@@ -7,8 +7,6 @@ in `.json` is JSON.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import re
 import socket
@@ -17,13 +15,10 @@ from typing import Annotated, Self
 
 import pydantic_settings
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
     PlainSerializer,
-    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -33,6 +28,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from stagefleet.errors import SettingsError
 from stagefleet.mistakes import describe_mistake
 from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.settings_services import FlowerSettings, Seconds, Section, WebhookSettings
 from stagefleet.settings_sources import SETTINGS_FILE_VARIABLE, read_file, settings_file
 
 __all__ = [
@@ -53,8 +49,6 @@ __all__ = [
     "load_settings",
 ]
 
-Seconds = Annotated[float, Field(gt=0)]
-
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
 StorageAddress = Annotated[
     InstanceOf[Repository] | InstanceOf[DockerDaemon],
@@ -67,12 +61,7 @@ RepositoryAddress = Annotated[
     PlainSerializer(str, return_type=str),
 ]
 
-_SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
@@ -80,7 +69,7 @@ def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
         raise ValueError("lease_seconds has to be twice renewal_seconds or more: a renewal may be lost")
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """How one registry is reached; its login comes from the Docker configuration file."""
 
     plain_http: bool | None = None
@@ -95,7 +84,7 @@ class RegistrySettings(_Section):
     """PEM file with the key of `client_certificate`."""
 
 
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """Time-outs and retries of requests to registries."""
 
     insecure: bool = False
@@ -119,7 +108,7 @@ class HttpSettings(_Section):
     and its item waits in the ledger."""
 
 
-class RunSettings(_Section):
+class RunSettings(Section):
     """Runs and their ledger."""
 
     parallel: Annotated[int, Field(ge=1)] = 16
@@ -151,7 +140,7 @@ class RunSettings(_Section):
         return self
 
 
-class LockSettings(_Section):
+class LockSettings(Section):
     """Locks."""
 
     lease_seconds: Seconds = 10
@@ -166,7 +155,7 @@ class LockSettings(_Section):
         return self
 
 
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """What the fleet remembers of stages, in Redis; losing it loses nothing."""
 
     entries: Annotated[int, Field(ge=1)] = 100_000
@@ -183,7 +172,7 @@ class CacheSettings(_Section):
     """Images of one host whose last use is kept, at about 250 bytes each."""
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """The worker process."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,100}$")] = ""
@@ -196,7 +185,7 @@ class WorkerSettings(_Section):
     """How long a worker that is told to stop may finish what it holds."""
 
 
-class EngineSettings(_Section):
+class EngineSettings(Section):
     """The Docker Engine of this host, where it has one."""
 
     url: str = ""
@@ -229,7 +218,7 @@ class EngineSettings(_Section):
         return f"unix://{_ENGINE_SOCKET}" if _ENGINE_SOCKET.is_socket() else None
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """Logs, always on stderr."""
 
     level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
@@ -237,55 +226,7 @@ class LogSettings(_Section):
     """One JSON object a line; otherwise coloured text, for people."""
 
 
-class FlowerSettings(_Section):
-    """Flower, which shows the fleet; its API answers 401 unless there is a login."""
-
-    address: str = "127.0.0.1"
-    """Where it listens; everybody who reaches it sees the fleet, unless there is a login."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 5555
-    """0 takes a free one, and says which."""
-    user: Annotated[str, Field(pattern="^[^:]*$")] = ""
-    password: SecretStr = SecretStr("")
-    max_tasks: Annotated[int, Field(ge=100)] = 10_000
-    """Tasks kept in memory, some 5 KiB each."""
-
-    @model_validator(mode="after")
-    def _check_login(self) -> Self:
-        if bool(self.user) != bool(self.password.get_secret_value()):
-            raise ValueError("a login has both user and password")
-        return self
-
-
-class WebhookSettings(_Section):
-    """Calls to the URLs of runs that nobody watches."""
-
-    secret: SecretStr = SecretStr("")
-    """`whsec_` and 24 to 64 bytes in base64; signs each call, as Standard Webhooks say. Workers need it."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
-    """The longest wait for an answer."""
-    backoff_seconds: Seconds = 1
-    """The first pause after a call that failed; it doubles each time, with jitter."""
-    backoff_limit_seconds: Seconds = 300
-    give_up_seconds: Seconds = 24 * 3600
-    """A receiver that stays away for so long loses its run, which is cancelled."""
-
-    @model_validator(mode="after")
-    def _check_secret(self) -> Self:
-        if self.secret.get_secret_value() and not _SECRET_BYTES[0] <= len(self.key) <= _SECRET_BYTES[1]:
-            raise ValueError("secret has to be whsec_ and 24 to 64 bytes in base64")
-        return self
-
-    @property
-    def key(self) -> bytes:
-        """The secret's bytes, none where there is no secret (or a malformed one)."""
-        prefix, _, text = self.secret.get_secret_value().partition("_")
-        try:
-            return base64.b64decode(text, validate=True) if prefix == "whsec" else b""
-        except binascii.Error:
-            return b""
-
-
-class ProjectSettings(_Section):
+class ProjectSettings(Section):
     """Where the stages of one project are kept; each storage in one role."""
 
     primary: StorageAddress

@@ -11,8 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -31,64 +30,28 @@ from stagefleet.errors import (
 )
 from stagefleet.manager import Produced
 from stagefleet.patience import Patience
-from stagefleet.registry.leash import Leash, under
+from stagefleet.registry.leash import under
 from stagefleet.registry.retry_after import span_text
 from stagefleet.runs.dispatch import task_name
 from stagefleet.runs.leases import HeldLease, LeaseKeeper
-from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.ledger import Finish, Ledger
 from stagefleet.runs.model import Claim, ErrorInfo, ItemState, Order, Outcome
+from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from tasks.arguments import problem_of_item
+from tasks.job import Job, Operation, OtherItems
+from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind
 
 __all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
 
 _ORDERS_KEPT = 64
+_NOTHING = AttemptEnd(EndKind.NOTHING)
 
 OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
 """What ends a call to the ledger for good, whatever the item."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class OtherItems:
-    """The items of a run, for an attempt at one that may have to wait for others.
-
-    Attributes:
-        own: The index of the item that is under way.
-        numbered: The items that have not succeeded yet, each with its index; read from the ledger.
-        standings: How the items of some indexes stand, None for each that has not ended.
-    """
-
-    own: int
-    numbered: Callable[[], Iterator[tuple[int, str]]]
-    standings: Callable[[Sequence[int]], list[ItemState | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One attempt at one item, as an operation sees it.
-
-    Attributes:
-        run: The run's id.
-        item: The item's id.
-        options: The run's options.
-        leash: To be asked often, and before each write.
-        asked: The items of the run that have not succeeded yet, read from the ledger at each call.
-        others: How the run's items stand; None where no ledger knows.
-    """
-
-    run: str
-    item: str
-    options: Mapping[str, Any]
-    leash: Leash
-    asked: Callable[[], Iterator[str]]
-    others: OtherItems | None = None
-
-
-Operation = Callable[[Job], Produced]
-"""What a task does for an item; it raises what went wrong."""
 
 
 class Workshop:
@@ -119,8 +82,11 @@ class Workshop:
         self._orders: OrderedDict[str, Order] = OrderedDict()
         self._orders_lock = threading.Lock()
 
-    def carry_out(self, operation: Operation, run: str, index: int) -> None:
+    def carry_out(self, operation: Operation, run: str, index: int) -> AttemptEnd:
         """Carry out what a message hints at.
+
+        Returns:
+            How the attempt ended, as the ledger has it.
 
         Raises:
             RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
@@ -131,7 +97,7 @@ class Workshop:
         claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker, nonce=nonce))
         if claim is None:
             _log.debug("item_not_claimed", action="claim", run=run, index=index)
-            return
+            return _NOTHING
         with (
             structlog.contextvars.bound_contextvars(run=run, item=claim.item),
             self._keeper.hold(claim) as lease,
@@ -139,12 +105,12 @@ class Workshop:
             try:
                 order = self._order(run)
             except IncompatibleVersionError as error:
-                self._finish(claim, _outcome(claim, ItemState.FAILED, error))
-                return
+                return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
             if order is None:
                 _log.warning("run_gone", action="claim")
-                return
-            self._attempt(operation, order, claim, lease)
+                return _NOTHING
+            with structlog.contextvars.bound_contextvars(**_facts(order, claim)):
+                return self._attempt(operation, order, claim, lease)
 
     def refuse(self, run: str, index: int, problem: str) -> None:
         """Fail an item whose message this release cannot carry out; the error names both versions.
@@ -168,7 +134,7 @@ class Workshop:
                 error = unreadable
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
-    def _attempt(self, operation: Operation, order: Order, claim: Claim, lease: HeldLease) -> None:
+    def _attempt(self, operation: Operation, order: Order, claim: Claim, lease: HeldLease) -> AttemptEnd:
         job = Job(
             run=claim.run,
             item=claim.item,
@@ -184,25 +150,28 @@ class Workshop:
         try:
             with under(lease):
                 outcome = _done(claim, operation(job))
-        except LeaseLostError as error:
-            _log.warning("lease_lost", action="attempt", error=str(error))
-        except ItemCancelledError as error:
-            if lease.is_cancelled:
-                self._finish(claim, _outcome(claim, ItemState.CANCELLED, error))
-            else:
-                self._hand_back(claim)
-        except ItemPostponedError as error:
-            _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
-            self._hand_back(claim, behind=error.behind)
+        except (LeaseLostError, ItemCancelledError, ItemPostponedError) as error:
+            return self._leave(claim, lease, error)
         except StagefleetError as error:
-            self._fail(claim, error)
+            return self._fail(claim, error)
         except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
             _log.error("unexpected_error", action="attempt", exc_info=error)
-            self._finish(claim, _outcome(claim, ItemState.FAILED, error))
-        else:
-            self._finish(claim, outcome)
+            outcome = _outcome(claim, ItemState.FAILED, error)
+        return self._finish(claim, outcome)
 
-    def _fail(self, claim: Claim, error: StagefleetError) -> None:
+    def _leave(self, claim: Claim, lease: HeldLease, error: StagefleetError) -> AttemptEnd:
+        """End an attempt that had to stop before its item was done."""
+        if isinstance(error, LeaseLostError):
+            _log.warning("lease_lost", action="attempt", error=str(error))
+            return AttemptEnd(EndKind.RETRY, str(error))
+        if isinstance(error, ItemPostponedError):
+            _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
+            return self._hand_back(claim, error, behind=error.behind)
+        if lease.is_cancelled:
+            return self._finish(claim, _outcome(claim, ItemState.CANCELLED, error), told=str(error))
+        return self._hand_back(claim, error)
+
+    def _fail(self, claim: Claim, error: StagefleetError) -> AttemptEnd:
         """End an attempt that failed: with a pause before the next one, unless there is no use in that."""
         outcome = _outcome(claim, ItemState.FAILED, error)
         pause = self._pause_seconds(error, claim)
@@ -216,7 +185,7 @@ class Workshop:
             outcome = outcome.model_copy(
                 update={"error": ErrorInfo(type=type(error).__name__, message=told).bounded()}
             )
-        self._finish(claim, outcome, pause, WaitReason.of(error))
+        return self._finish(claim, outcome, pause, WaitReason.of(error))
 
     def _finish(
         self,
@@ -224,32 +193,32 @@ class Workshop:
         outcome: Outcome,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> None:
+        *,
+        told: str = "",
+    ) -> AttemptEnd:
         try:
             recorded = self._record(claim, outcome, retry_after_seconds, reason)
         except (StagefleetError, RedisError) as error:
             # What was done stays done: the next attempt finds it so.
             _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
-            return
+            return AttemptEnd(EndKind.RETRY, f"the outcome could not be recorded: {error}")
         facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
         if not recorded:
             _log.warning("finish_was_stale", action="finish", state=outcome.state, **facts)
-        elif outcome.error is None:
+            return AttemptEnd(EndKind.RETRY, "the lease was over before the end could be recorded")
+        if outcome.error is None:
             _log.info(f"item_{outcome.state}", action="finish", **facts)
         else:
             facts |= {"error": outcome.error.message, "error_type": outcome.error.type}
             _log.warning(
                 f"item_{outcome.state}", action="finish", retry_after_seconds=retry_after_seconds, **facts
             )
+        return _end_of(outcome, recorded, retry_after_seconds, told)
 
     def _record(
         self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None, reason: WaitReason | None
-    ) -> bool:
-        """Record an outcome; as a failure, one that cannot be written: the item must not stay leased.
-
-        Returns:
-            Whether the claim was still the newest one.
-        """
+    ) -> Finish:
+        """Record an outcome; as a failure, one that cannot be written: the item must not stay leased."""
         try:
             return self._patiently(
                 lambda: self._ledger.finish(
@@ -263,13 +232,14 @@ class Workshop:
             failed = _outcome(claim, ItemState.FAILED, error, sent_bytes=outcome.bytes)
             return self._patiently(lambda: self._ledger.finish(claim, failed))
 
-    def _hand_back(self, claim: Claim, *, behind: int | None = None) -> None:
+    def _hand_back(self, claim: Claim, why: Exception, *, behind: int | None = None) -> AttemptEnd:
         try:
             self._ledger.hand_back(claim, behind=behind)
         except OUT_OF_REACH as error:
             _log.warning("item_not_handed_back", action="hand_back", error=str(error))
         else:
             _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
+        return AttemptEnd(EndKind.RETRY, str(why))
 
     def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
         """Say how long to wait before the next attempt, None if there is no use in one."""
@@ -326,6 +296,24 @@ def _outcome(
     )
 
 
+def _end_of(outcome: Outcome, recorded: Finish, retry_after_seconds: float | None, told: str) -> AttemptEnd:
+    """Say how an attempt ended of which the ledger has taken note."""
+    reason = "" if outcome.error is None else f"{outcome.error.type}: {outcome.error.message}"
+    if recorded is Finish.WAITING:
+        return AttemptEnd(EndKind.RETRY, reason, retry_after_seconds or 0.0)
+    if outcome.state is ItemState.CANCELLED:
+        return AttemptEnd(EndKind.CANCELLED, told)
+    if outcome.state is ItemState.FAILED:
+        return AttemptEnd(EndKind.FAILED, reason)
+    return AttemptEnd(EndKind.DONE, f"{outcome.state}: {outcome.bytes:,} bytes in {outcome.seconds:.1f} s")
+
+
+def _facts(order: Order, claim: Claim) -> dict[str, str]:
+    """Give what every log record of an attempt carries besides run, item and worker."""
+    facts = subject_of(order).facts
+    return facts if claim.host is None else {**facts, "host": claim.host}
+
+
 def _asked_seconds(error: StagefleetError) -> float:
     """How long somebody asked to wait, 0 if nobody did."""
     return getattr(error, "retry_after_seconds", None) or 0.0
@@ -341,6 +329,7 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
 
     ignore_result = True
     acks_late = True
+    throws = TOLD_BY_EXCEPTION
     typing = False  # `problem_of` has checked the arguments
 
     def __init__(self, name: str, operation: Operation, workshop: Workshop) -> None:
@@ -350,12 +339,18 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
 
     problem_of = staticmethod(problem_of_item)
 
-    def run(self, *, run: str, index: int, **_unknown: Any) -> None:
-        """Look at item `index` of a run; what a later release adds to the message is ignored."""
+    def run(self, *, run: str, index: int, **_unknown: Any) -> str:
+        """Look at item `index` of a run; what a later release adds to the message is ignored.
+
+        Returns:
+            The result in one line; any other end is raised, as `AttemptEnd.tell` does.
+        """
         try:
-            self._workshop.carry_out(self._operation, run, index)
+            end = self._workshop.carry_out(self._operation, run, index)
         except OUT_OF_REACH as error:  # its reaper publishes the item again
             _log.warning("item_not_looked_at", action="claim", run=run, index=index, error=str(error))
+            end = AttemptEnd(EndKind.RETRY, str(error))
+        return end.tell()
 
 
 def register(app: Celery, operation: str, function: Operation, workshop: Workshop) -> None:

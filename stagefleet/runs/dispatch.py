@@ -120,22 +120,27 @@ def broker_options(prefix: str) -> dict[str, Any]:
 
 
 def message_template(operation: str) -> str:
-    """The message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@` and `@QUEUE@` to fill in.
+    """Make the message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@`, `@SUBJECT@`, ...
 
-    The item stands in `argsrepr`, which is what Flower shows; a worker reads it from the ledger. `run` and
-    `index` stay what they are in every schema version, so that any worker can claim the item and say that it
-    cannot read the order.
+    Item and subject stand in `argsrepr` and `kwargsrepr`, which is what Flower shows; a worker reads them in
+    the ledger. `run` and `index` stay what they are in every schema version, so that any worker can claim
+    the item and say that it cannot read the order.
     """
-    message = _template(operation, {"run": "@RUN@", "index": "@INDEX@"}, shown=("@ITEM@",))
-    return message.replace('\\"@INDEX@\\"', "@INDEX@").replace("'@INDEX@'", "@INDEX@")
+    message = _template(
+        operation,
+        {"run": "@RUN@", "index": "@INDEX@"},
+        args=repr(("@ITEM@",)),
+        kwargs="{'stage': '@ITEM@', @SUBJECT@, 'run': '@RUN@'}",
+    )
+    return message.replace('\\"@INDEX@\\"', "@INDEX@")
 
 
 def coordinator_template() -> str:
     """The message that calls a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in."""
-    return _template("coordinate", {"run": "@RUN@"})
+    return _template("coordinate", {"run": "@RUN@"}, args="()", kwargs=repr({"run": "@RUN@"}))
 
 
-def _template(operation: str, arguments: dict[str, str], shown: tuple[str, ...] = ()) -> str:
+def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: str) -> str:
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     message = {
         "body": json.dumps([[], arguments, embed]),
@@ -154,8 +159,8 @@ def _template(operation: str, arguments: dict[str, str], shown: tuple[str, ...] 
             "timelimit": [None, None],
             "root_id": "@TASK@",
             "parent_id": None,
-            "argsrepr": repr(shown),
-            "kwargsrepr": repr(arguments),
+            "argsrepr": args,
+            "kwargsrepr": kwargs,
             "origin": f"stagefleet@{socket.gethostname()}",
             "ignore_result": True,
             "replaced_task_nesting": 0,

@@ -17,7 +17,7 @@ delivers late, an item has exactly one outcome:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from stagefleet.runs.model import (
@@ -33,7 +33,18 @@ from stagefleet.runs.model import (
 )
 from stagefleet.runs.waits import WaitReason
 
-__all__ = ["Attendance", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
+__all__ = ["Attendance", "Finish", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
+
+
+class Finish(IntEnum):
+    """What became of the end of an attempt."""
+
+    STALE = 0
+    """The claim was over: nothing has changed."""
+    RECORDED = 1
+    """The item has its outcome."""
+    WAITING = 2
+    """The item waits for another attempt."""
 
 
 class Renewal(StrEnum):
@@ -127,7 +138,7 @@ class Workbench(Protocol):
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> bool:
+    ) -> Finish:
         """Record how an attempt ended.
 
         With `retry_after_seconds` a failure waits that long, at most `RunSettings.longest_pause_seconds`, and
@@ -137,7 +148,7 @@ class Workbench(Protocol):
         An outcome with state `cancelled` is recorded, counted and needs no acknowledgement.
 
         Returns:
-            Whether it was recorded; False for a stale claim, whose finish changes nothing.
+            What became of it; `STALE`, which is false, changes nothing.
         """
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:

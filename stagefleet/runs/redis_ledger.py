@@ -6,6 +6,7 @@ The scripts are in `lua/`, the keys are explained in `lua/common.lua`.
 from __future__ import annotations
 
 import itertools
+import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from stagefleet.errors import (
     TooManyItemsError,
 )
 from stagefleet.runs.dispatch import coordinator_template, message_template, queue_of
-from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.ledger import Finish, Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
     Claim,
@@ -42,6 +43,7 @@ from stagefleet.runs.redis_attendance import RedisAttendance
 from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.snapshots import Surroundings, order_of, run_of
+from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.runs.wire import decode_outcome, encode_outcome, encode_reason
@@ -146,6 +148,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             coordinator_template() if order.is_called_back else "",
             own_version().release,
             own_version().schema,
+            json.dumps(subject_of(order).shown)[1:-1],
         )
         if fate == b"conflict":
             raise KeyConflictError(
@@ -261,7 +264,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> bool:
+    ) -> Finish:
         """See `Workbench.finish`."""
         answer = self._call(
             "finish",
@@ -274,7 +277,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             "" if retry_after_seconds is None else _ms(bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
-        return bool(answer)
+        return Finish(answer)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
         """See `Workbench.note_pause`."""

@@ -21,7 +21,7 @@ from stagefleet.errors import (
     TooManyItemsError,
 )
 from stagefleet.runs import dispatch
-from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.ledger import Finish, Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
     Claim,
@@ -184,18 +184,18 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> bool:
+    ) -> Finish:
         """As `Workbench.finish`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
-                return False
+                return Finish.STALE
             retry_at = None
             if retry_after_seconds is not None:
                 retry_at = now + bounded_pause(retry_after_seconds, self._settings)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
-            record.finish(claim.index, named, retry_at, WaitReason() if reason is None else reason.bounded())
-            return True
+            why = WaitReason() if reason is None else reason.bounded()
+            return record.finish(claim.index, named, retry_at, why)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
         """As `Workbench.note_pause`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from stagefleet.errors import HostGoneError, StagefleetError, WorkerLostError
+from stagefleet.runs.ledger import Finish
 from stagefleet.runs.model import (
     HOST_SEPARATOR,
     Callback,
@@ -191,7 +192,7 @@ class RunRecord:
 
     def finish(
         self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
-    ) -> None:
+    ) -> Finish:
         """End the attempt at a claimed item, and the item unless it may be tried again at `retry_at`."""
         hold = self.claimed.pop(index)
         self.attempts_ended[index] += 1
@@ -203,9 +204,10 @@ class RunRecord:
         ):
             heapq.heappush(self.waiting, (retry_at, index))
             self.retry_reason = reason or WaitReason()
-            return
+            return Finish.WAITING
         self._end(index, outcome.state)
         self._record(outcome.model_copy(update={"attempts": hold.attempt}))
+        return Finish.RECORDED
 
     def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
         """Note that a worker waits with an item, for a reason; None takes the item's own note back."""

@@ -40,14 +40,16 @@ def celerys(ours, settings, redis_server):
             kwargs={"run": run, "index": 0},
             task_id=f"{run}.0.1",
             argsrepr=f"('{ITEM}',)",
+            kwargsrepr=f"{{'stage': '{ITEM}', 'operation': 'copy_stage', 'run': '{run}'}}",
             queue=queue_of("copy_stage"),
             ignore_result=True,
         )
     message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
     # kombu wraps bodies in base64 and says so; a body without `body_encoding` is taken as it stands
     assert message["properties"].pop("body_encoding") == "base64"
-    # send_task hands all its options on as properties, this one of the headers included
+    # send_task hands all its options on as properties, these of the headers included
     message["properties"].pop("argsrepr")
+    message["properties"].pop("kwargsrepr")
     return message
 
 
@@ -70,7 +72,7 @@ def test_the_headers_are_those_that_celery_writes(ours, celerys):
     differing = {name for name in theirs if theirs[name] != mine[name]}
     assert {"origin"} == differing
     assert f"('{ITEM}',)" == mine["argsrepr"]
-    assert f"{{'run': '{run}', 'index': 0}}" == mine["kwargsrepr"]
+    assert f"{{'stage': '{ITEM}', 'operation': 'copy_stage', 'run': '{run}'}}" == mine["kwargsrepr"]
 
 
 def test_the_body_is_celerys_without_the_wrapping(ours, celerys):
@@ -103,3 +105,20 @@ def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_serv
     assert {"origin"} == differing
     assert json.loads(base64.b64decode(theirs["body"])) == json.loads(mine["body"])
     assert theirs["properties"]["delivery_info"] == mine["properties"]["delivery_info"]
+
+
+@pytest.mark.parametrize("source", ["a/@RUN@/@SUBJECT@", "quo\"te/it's", "日本/\\n", "%d/%s", "x" * 2000])
+def test_what_a_message_shows_is_display_alone(settings, redis_server, source):
+    """O-A4: whatever a path holds, the message stays one, and its arguments are what they are."""
+    ledger = RedisLedger.connect(redis_server.url, settings)
+    submission = ledger.open(Order(operation="copy_stage", options={"source": source, "destination": "b/c"}))
+    ledger.append(submission, [ITEM])
+    ledger.start(submission)
+    ledger.close()
+
+    message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
+
+    shown = message["headers"]["kwargsrepr"]
+    assert source[:400] in shown
+    assert len(shown) <= 512 + len(ITEM) + 100
+    assert [[], {"run": submission.run, "index": 0}] == json.loads(message["body"])[:2]

@@ -218,12 +218,11 @@ class Twin:
         return claim
 
     def succeed(self, claim: Claim) -> bool:
-        return self.ledger.finish(claim, outcome_of(claim, ItemState.SUCCEEDED))
+        return bool(self.ledger.finish(claim, outcome_of(claim, ItemState.SUCCEEDED)))
 
     def fail(self, claim: Claim, *, retry_after_seconds: float | None = None) -> bool:
-        return self.ledger.finish(
-            claim, outcome_of(claim, ItemState.FAILED), retry_after_seconds=retry_after_seconds
-        )
+        outcome = outcome_of(claim, ItemState.FAILED)
+        return bool(self.ledger.finish(claim, outcome, retry_after_seconds=retry_after_seconds))
 
     def work_off(self) -> int:
         """Deliver every message and let each claim succeed; returns how many did."""

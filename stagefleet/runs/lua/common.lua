@@ -61,7 +61,7 @@ end
 local function publish(run, queue, indexes)
   if #indexes == 0 then return end
   local meta = key(run)
-  local template = redis.call('HGET', meta, 'message')
+  local template, subject = unpack(redis.call('HMGET', meta, 'message', 'subject'))
   local sent = redis.call('HINCRBY', meta, 'messages', #indexes) - #indexes
   local items = redis.call('HMGET', key(run, 'items'), unpack(indexes))
   local messages, scores = {}, {}
@@ -73,6 +73,7 @@ local function publish(run, queue, indexes)
       TASK = run .. '.' .. index .. '.' .. (sent + n),
       ITEM = string.sub(cjson.encode(host and id .. ' on ' .. host or id), 2, -2),
       QUEUE = target,
+      SUBJECT = subject or '', -- escaped already; what it holds is not looked through again
     })
     messages[target] = messages[target] or {}
     table.insert(messages[target], message)

@@ -1,6 +1,6 @@
 -- Record how an attempt ended.
 -- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
--- Returns 1, or 0 for a stale claim.
+-- Returns 1, 2 if the item waits for another attempt, or 0 for a stale claim.
 local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
 if not take(run, index, claim) then return 0 end
 local meta = key(run)
@@ -12,7 +12,7 @@ if retry ~= '' and state == 'failed' then
     redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])
     release(run)
-    return 1
+    return 2
   end
 end
 conclude(run, index, ARGV[7], state)

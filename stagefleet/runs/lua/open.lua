@@ -1,7 +1,7 @@
 -- Open a run, or find the one under the key.
 -- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
 --       lease_ms, retention_ms, republish_ms, message to a coordinator ('' where the fleet calls nobody),
---       release, schema version
+--       release, schema version, what its messages show (escaped for JSON)
 -- Returns fate, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
@@ -38,7 +38,7 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'token', 1, 'total', 0, 'queued', 0, 'next', 0, 'messages', 0, 'fence', 0, 'epoch', 0,
   'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0, 'bytes', 0,
   'held', 0, 'unacknowledged', 0, 'cursor', '')
-redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17])
+redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
 -- Where the fleet calls back, `coordinator` is absent, called, present or paused.
 -- Why it waits, where it does: `retry_reason`, `pause_reason` and `callback_reason` (runs/waits.py).

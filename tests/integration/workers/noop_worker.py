@@ -4,6 +4,7 @@ import sys
 import time
 
 from config.logging import configure_logging
+from stagefleet.errors import BrokenStageError, RegistryUnavailableError
 from stagefleet.manager import Produced, StageManager
 from stagefleet.settings import load_settings
 from tasks.base import Job
@@ -15,6 +16,10 @@ _CHUNK_SECONDS = 0.02
 
 def wait(_manager: StageManager, job: Job) -> Produced:
     """Wait for `seconds`, with the leash checked as between the chunks of a stream; deaf ones do not."""
+    if "broken" in job.item:
+        raise BrokenStageError(f"{job.item} is broken")
+    if "flaky" in job.item:
+        raise RegistryUnavailableError(f"{job.item}: answered 503")
     until = time.monotonic() + job.options.get("seconds", 0)
     while time.monotonic() < until:
         time.sleep(_CHUNK_SECONDS)

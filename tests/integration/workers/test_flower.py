@@ -9,6 +9,7 @@ import sys
 import pytest
 import requests
 
+from stagefleet.runs.model import Order
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 
 
@@ -62,6 +63,41 @@ def test_flower_asks_for_the_login_and_shows_the_workers(flower, workers, fleet)
     eventually(
         lambda: {"SUCCESS"} == {task["state"] for task in tasks().values()}, "they are shown as succeeded"
     )
+
+
+SOURCE = 'registry.test/it\'s "@RUN@"/日本'
+
+
+def test_the_state_of_each_task_is_the_truth_and_its_arguments_say_what_it_is(flower, workers, fleet):
+    """O-A4: a failed item is a failed task; a task names stage, operation, source, destination and run."""
+    workers.start(processes=1)
+    options = {"source": SOURCE, "destination": "mirror.test/app"}
+    submission = fleet.ledger.open(Order(operation="wait", options=options, max_attempts=2))
+    fleet.ledger.append(submission, ["good", "broken", "flaky"])
+    fleet.ledger.start(submission)
+    run, _ = fleet.follow(submission.run)
+    slow = fleet.submit(1, seconds=60)
+    eventually(lambda: fleet.ledger.run(slow).claimed, "the slow one is under way")
+    fleet.ledger.cancel(slow, now=True)
+
+    def tasks() -> list[dict[str, str]]:
+        answer = requests.get(f"{flower}/api/tasks", auth=("me", "hunter2"), timeout=10)
+        return list(answer.json().values())
+
+    def states() -> set[tuple[str, str]]:
+        return {(task["args"].strip("(',)"), task["state"]) for task in tasks()}
+
+    expected = {("good", "SUCCESS"), ("broken", "FAILURE"), ("flaky", "FAILURE"), ("item-0", "REVOKED")}
+    eventually(lambda: expected <= states(), "each task has its state")
+    assert (1, 2) == (run.succeeded, run.failed)
+    by_stage = {task["args"].strip("(',)"): task for task in tasks() if task["state"] != "RETRY"}
+    for stage in ("good", "broken", "flaky"):
+        shown = by_stage[stage]["kwargs"]
+        for part in (f"'stage': '{stage}'", "'operation': 'wait'", SOURCE, "mirror.test/app", run.id):
+            assert part in shown
+    assert "succeeded: 0 bytes" in by_stage["good"]["result"]
+    assert "BrokenStageError: broken is broken" in by_stage["broken"]["exception"]
+    assert not [record for record in workers.records() if "Traceback" in json.dumps(record)]
 
 
 EVERYBODY = "0.0.0.0"  # noqa: S104 - what has to be refused

@@ -1,0 +1,82 @@
+"""What a run is about, in the words of its options: from where, to where, of which project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stagefleet.runs.model import Order
+
+__all__ = ["Subject", "subject_of"]
+
+_SHOWN_CHARACTERS = 512
+"""Of what a message shows: it is for people, and each message carries it."""
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """From where to where a run goes; "" for what it does not have.
+
+    Attributes:
+        operation: As in `Order.operation`.
+        source: The storage that is read, or whose stages or records are deleted or described.
+        destination: The storages or hosts that are written.
+        project: The project's name.
+    """
+
+    operation: str
+    source: str = ""
+    destination: str = ""
+    project: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The parts that there are, by name, as log records carry them."""
+        parts = {"source": self.source, "destination": self.destination, "project": self.project}
+        return {"operation": self.operation, **{name: part for name, part in parts.items() if part}}
+
+    def __str__(self) -> str:
+        """Say it in a list: `SOURCE -> DESTINATION`."""
+        return " -> ".join(part for part in (self.source, self.destination) if part)
+
+    @property
+    def shown(self) -> str:
+        """The parts as a task's arguments show them, cut to what a message may carry."""
+        text = ", ".join(f"'{name}': '{part}'" for name, part in self.facts.items())
+        return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def subject_of(order: Order) -> Subject:
+    """Read from an order's options what it is about; options of another form say nothing."""
+    options, operation = order.options, order.operation
+    source = _text(options, "source") or _text(options, "primary") or _text(options, "repository")
+    destination = _text(options, "destination")
+    match operation:
+        case "publish_stage":
+            destination = _text(options, "final")
+        case "cache_stage":
+            destination = _several(options, "caches")
+        case "take_stage":
+            source, destination = _several(options, "secondaries"), source
+        case "fetch_stage":
+            destination = _several(options, "hosts")
+        case _ if options.get("hosts") and destination.startswith("docker-daemon:"):
+            destination = f"{destination} on {_several(options, 'hosts')}"
+        case _ if options.get("hosts") and source.startswith("docker-daemon:"):
+            source = f"{source} on {_several(options, 'hosts')}"
+    return Subject(operation, source, destination, _text(options, "project"))
+
+
+def _text(options: Mapping[str, Any], name: str) -> str:
+    value = options.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _several(options: Mapping[str, Any], name: str) -> str:
+    """Name the first few of several."""
+    values = options.get(name)
+    names = [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -1,0 +1,77 @@
+"""Settings of what stands beside the workers: Flower, and the receivers of webhooks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = ["FlowerSettings", "Seconds", "Section", "WebhookSettings"]
+
+Seconds = Annotated[float, Field(gt=0)]
+
+_SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
+
+
+class Section(BaseModel):
+    """One table of the settings: nothing in it changes, and nothing unknown stands in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FlowerSettings(Section):
+    """Flower, which shows the fleet; its API answers 401 unless there is a login."""
+
+    address: str = "127.0.0.1"
+    """Where it listens; everybody who reaches it sees the fleet, unless there is a login."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    """0 takes a free one, and says which."""
+    user: Annotated[str, Field(pattern="^[^:]*$")] = ""
+    password: SecretStr = SecretStr("")
+    max_tasks: Annotated[int, Field(ge=100)] = 10_000
+    """Tasks kept in memory, some 5 KiB each."""
+    tasks_columns: str = "name,state,kwargs,result,exception,runtime,received,worker,uuid"
+    """What the page of tasks shows; `kwargs` has stage, operation, source, destination and run."""
+    purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
+    """How long a worker that is gone is still shown."""
+    url_prefix: Annotated[str, Field(pattern=r"^(/?[\w.~-]+)*/?$")] = ""
+    """The path below which a proxy shows Flower."""
+    options: dict[str, str | int | float | bool] = {}
+    """More options of Flower's own, by name: https://flower.readthedocs.io/en/latest/config.html"""
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("a login has both user and password")
+        return self
+
+
+class WebhookSettings(Section):
+    """Calls to the URLs of runs that nobody watches."""
+
+    secret: SecretStr = SecretStr("")
+    """`whsec_` and 24 to 64 bytes in base64; signs each call, as Standard Webhooks say. Workers need it."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
+    """The longest wait for an answer."""
+    backoff_seconds: Seconds = 1
+    """The first pause after a call that failed; it doubles each time, with jitter."""
+    backoff_limit_seconds: Seconds = 300
+    give_up_seconds: Seconds = 24 * 3600
+    """A receiver that stays away for so long loses its run, which is cancelled."""
+
+    @model_validator(mode="after")
+    def _check_secret(self) -> Self:
+        if self.secret.get_secret_value() and not _SECRET_BYTES[0] <= len(self.key) <= _SECRET_BYTES[1]:
+            raise ValueError("secret has to be whsec_ and 24 to 64 bytes in base64")
+        return self
+
+    @property
+    def key(self) -> bytes:
+        """The secret's bytes, none where there is no secret (or a malformed one)."""
+        prefix, _, text = self.secret.get_secret_value().partition("_")
+        try:
+            return base64.b64decode(text, validate=True) if prefix == "whsec" else b""
+        except binascii.Error:
+            return b""

@@ -1,0 +1,58 @@
+"""Settings that reach Flower's own options."""
+
+import pytest
+from flower.options import options as flower_options
+
+from config.celery import make_app
+from config.flower import make_flower
+from stagefleet.errors import SettingsError
+from stagefleet.settings import FlowerSettings, Settings
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """Makes Flower's application; its options are those of the whole process."""
+    with make_app(Settings(redis_url="redis://127.0.0.1:1/0")) as app:
+        before = flower_options.as_dict()
+        yield lambda **settings: make_flower(app, FlowerSettings(**settings))
+        for name, value in before.items():
+            if getattr(flower_options, name.replace("-", "_")) != value:
+                setattr(flower_options, name.replace("-", "_"), value)
+
+
+def test_by_default_tasks_tell_what_they_are_and_dead_workers_leave(make):
+    """O-A4: arguments, result and exception are columns; a worker that is gone leaves."""
+    make()
+    assert {"kwargs", "result", "exception"} <= set(flower_options.tasks_columns.split(","))
+    assert 600 == flower_options.purge_offline_workers
+
+
+def test_options_of_flowers_own_are_set_by_name(make):
+    make(options={"auto_refresh": False, "natural_time": True, "max_workers": 7})
+    assert (False, True, 7) == (
+        flower_options.auto_refresh,
+        flower_options.natural_time,
+        flower_options.max_workers,
+    )
+
+
+def test_below_a_path_every_link_has_it(make):
+    application = make(url_prefix="/flower/")
+    assert "flower" == flower_options.url_prefix
+    assert application.settings["static_url_prefix"].startswith("/flower/")
+    assert application.settings["login_url"].startswith("/flower/")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"auto_refrehs": True}, "did you mean auto_refresh"),
+        ({"basic_auth": "me:hunter2"}, "set flower.user and flower.password"),
+        ({"max_workers": "many"}, "flower.options.max_workers"),
+        ({"conf": "x.py"}, "not read"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_with_advice(make, options, told):
+    with pytest.raises(SettingsError, match=told) as refused:
+        make(options=options)
+    assert "hunter2" not in str(refused.value)
