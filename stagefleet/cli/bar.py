@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stagefleet.runs.model import Outcome
+from stagefleet.runs.model import ItemState, Outcome
 
 __all__ = ["Bar"]
 
@@ -23,18 +23,19 @@ class Bar:
 
     def __init__(self, total: int, console: Console | None = None) -> None:
         self._bytes = 0
+        self._failed = 0
         self._started_at = time.monotonic()
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("stages  {task.fields[sent]}"),
+            TextColumn("stages{task.fields[failed]}{task.fields[sent]}"),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
             redirect_stdout=False,  # results go where they belong, not through the bar's console
             redirect_stderr=False,
         )
-        self._task = self._progress.add_task("", total=total, sent="")
+        self._task = self._progress.add_task("", total=total, sent="", failed="")
 
     def start(self) -> None:
         """As in `Meter`."""
@@ -44,8 +45,10 @@ class Bar:
         """As in `Meter`."""
         self._bytes += outcome.bytes
         rate = self._bytes / max(time.monotonic() - self._started_at, 0.001)
-        sent = f"{decimal(self._bytes)}  {decimal(int(rate))}/s" if self._bytes else ""
-        self._progress.update(self._task, advance=1, sent=sent)
+        self._failed += outcome.state is ItemState.FAILED
+        sent = f"  {decimal(self._bytes)}  {decimal(int(rate))}/s" if self._bytes else ""
+        failed = f"  {self._failed:,} failed" if self._failed else ""
+        self._progress.update(self._task, advance=1, sent=sent, failed=failed)
 
     def tell(self, message: str) -> None:
         """As in `Meter`."""

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.session import say
-from stagefleet.runs.model import Outcome, Run
+from stagefleet.runs.model import ItemState, Outcome, Run
 
 __all__ = ["Lines", "Meter", "choose_meter"]
 
@@ -61,6 +61,7 @@ class Lines:
         self._clock = clock
         self._write = write
         self._done = 0
+        self._failed = 0
         self._bytes = 0
         self._started_at = self._said_at = clock()
 
@@ -70,6 +71,7 @@ class Lines:
     def advance(self, outcome: Outcome) -> None:
         """As in `Meter`."""
         self._done += 1
+        self._failed += outcome.state is ItemState.FAILED
         self._bytes += outcome.bytes
         now = self._clock()
         if now - self._said_at < _LINE_SECONDS:
@@ -77,8 +79,9 @@ class Lines:
         self._said_at = now
         elapsed = now - self._started_at
         left = elapsed / self._done * (self._total - self._done)
+        failed = f" ({self._failed:,} failed)" if self._failed else ""
         self._write(
-            f"{self._done:,} of {self._total:,} stages, {decimal(self._bytes)}, "
+            f"{self._done:,} of {self._total:,} stages{failed}, {decimal(self._bytes)}, "
             f"{decimal(int(self._bytes / elapsed))}/s, {left:.0f} s left"
         )
 

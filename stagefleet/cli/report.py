@@ -17,7 +17,16 @@ from stagefleet.client import Plan
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import ItemState, Outcome, Run, RunState
 
-__all__ = ["RunReport", "as_line", "describe_run", "exit_code", "print_json", "print_line", "print_plan"]
+__all__ = [
+    "RunReport",
+    "as_line",
+    "describe_failure",
+    "describe_run",
+    "exit_code",
+    "print_json",
+    "print_line",
+    "print_plan",
+]
 
 _VERBS = {
     "cache": "cached",
@@ -81,6 +90,12 @@ def describe_run(run: Run) -> str:
     )
 
 
+def describe_failure(outcome: Outcome) -> str:
+    """Say which item failed, where and why, in one line."""
+    where = f" on {outcome.host}" if outcome.host else ""
+    return f"{outcome.item}{where} failed: {'' if outcome.error is None else outcome.error.message}"
+
+
 def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what a dry run found."""
     if not as_json:
@@ -132,8 +147,7 @@ class RunReport:
         if outcome.state is ItemState.FAILED and outcome.error is not None:
             self._failures += 1
             if self._failures <= _FAILURES_TOLD:
-                where = f" on {outcome.host}" if outcome.host else ""
-                self._meter.tell(f"{outcome.item}{where} failed: {outcome.error.message}")
+                self._meter.tell(describe_failure(outcome))
             elif self._failures == _FAILURES_TOLD + 1:
                 self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -10,19 +12,23 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import follow_run, leave_or_follow
 from stagefleet.cli.help import HelpfulGroup
-from stagefleet.cli.report import describe_run, print_json, print_line
+from stagefleet.cli.report import describe_failure, describe_run, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import connect, say
 from stagefleet.client.waiting import describe_wait
 from stagefleet.errors import UsageError
-from stagefleet.runs.model import Run, RunState
+from stagefleet.runs.model import Outcome, Run, RunState
+from stagefleet.runs.subjects import subject_of
 
 __all__ = ["app"]
 
 _PURPOSE = "stagefleet runs"
 
 app = typer.Typer(help="See and steer runs.", cls=HelpfulGroup)
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False)
+]
+_FAILURES_SHOWN = 20
 
 
 @app.command("list")
@@ -33,41 +39,59 @@ def list_runs(*, json: opt.Json = False) -> None:
             if json:
                 print_json(_details(run))
             else:
-                print_line(f"{_time(run.created_at)}  {run.order.operation:<12}  {describe_run(run)}")
+                told = f"{_time(run.created_at)}  {run.order.operation:<12}  {describe_run(run)}"
+                subject = str(subject_of(run.order))
+                print_line(f"{told}  {subject}" if subject else told)
 
 
 @app.command("show")
 def show_run(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The run's id.", show_default=False)
+        str | None,
+        typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False),
     ] = None,
     *,
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
     ] = None,
+    failed: Annotated[
+        bool,
+        typer.Option("--failed", help="Print the ids of failed items alone, one a line, for --from-file."),
+    ] = False,
     json: opt.Json = False,
 ) -> None:
-    """Show how a run stands."""
+    """Show how a run stands, and which items failed and why."""
     if (run is None) == (idempotency_key is None):
         raise UsageError("name the run, or its key with --idempotency-key")
     with connect(_PURPOSE) as fleet:
-        found = fleet.run_under(idempotency_key or "") if run is None else fleet.run(run)
+        found = (
+            fleet.run_under(idempotency_key or "") if run is None else fleet.run(fleet.complete_run_id(run))
+        )
+        if failed:
+            _print_failed(fleet.failures(found.id), as_json=json)
+            return
+        failures = list(islice(fleet.failures(found.id), _FAILURES_SHOWN)) if found.failed else []
     for wait in found.waits:
         say(describe_wait(wait, found))
     if json:
-        print_json(_details(found))
+        print_json(_details(found) | {"failures": [outcome.as_json() for outcome in failures]})
         return
     print_line(describe_run(found))
     for name, value in _details(found).items():
         if value not in {None, ""} if not isinstance(value, dict) else value:
             print_line(f"  {name:<12} {_plain(value)}")
+    for outcome in failures:
+        print_line(f"  {describe_failure(outcome)}")
+    if found.failed > len(failures):
+        rest = found.failed - len(failures)
+        print_line(f"  and {rest:,} more that failed: stagefleet runs show {found.id} --failed --json")
 
 
 @app.command("watch")
 def watch_run(run: RunId, *, json: opt.Json = False) -> None:
     """Follow a run to its end; Ctrl-C cancels it."""
     with connect(_PURPOSE) as fleet:
-        follow_run(fleet, fleet.run(run), as_json=json, follow=fleet.watch)
+        follow_run(fleet, fleet.run(fleet.complete_run_id(run)), as_json=json, follow=fleet.watch)
 
 
 @app.command("cancel")
@@ -78,9 +102,10 @@ def cancel_run(
 ) -> None:
     """Cancel a run: nothing new starts."""
     with connect(_PURPOSE) as fleet:
-        if not fleet.cancel(run, now=now):
+        run_id = fleet.complete_run_id(run)
+        if not fleet.cancel(run_id, now=now):
             say("the run had ended already")
-        print_line(describe_run(fleet.run(run)))
+        print_line(describe_run(fleet.run(run_id)))
 
 
 @app.command("retry")
@@ -91,10 +116,22 @@ def retry_run(run: RunId, *, options: RunOptions) -> None:
     Whom that one called is called again, unless a callback is named here.
     """
     with connect(_PURPOSE) as fleet:
-        again = fleet.retry(run, options.callback, parallel=options.parallel, detach=True)
-        if again.state is RunState.SUCCEEDED and again.id == run:
+        run_id = fleet.complete_run_id(run)
+        again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
+        if again.state is RunState.SUCCEEDED and again.id == run_id:
             say("all of the run succeeded: nothing to retry")
         leave_or_follow(fleet, again, options)
+
+
+def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
+    """Print failed items: their ids, each once, or their outcomes."""
+    told: set[str] = set()
+    for outcome in failures:
+        if as_json:
+            print_json(outcome.as_json())
+        elif outcome.item not in told:
+            told.add(outcome.item)
+            print_line(outcome.item)
 
 
 def _details(run: Run) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from stagefleet.isolation import left_out
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Callback, Order, Run, RunState, WorkerInfo
+from stagefleet.runs.model import Callback, ItemState, Order, Outcome, Run, RunState, WorkerInfo
 from stagefleet.settings import Settings, load_settings
 
 __all__ = ["Desk"]
 
 _LOGGER = logging.getLogger("stagefleet")
+_NAMED = 3
+_OUTCOMES_A_READ = 1000
 
 
 class Desk:
@@ -120,6 +122,32 @@ class Desk:
             RunNotFoundError: No such run, or it has expired.
         """
         return self._ledger.run(run)
+
+    def complete_run_id(self, text: str) -> str:
+        """Give the id of the run that a text is the beginning of.
+
+        Raises:
+            RunNotFoundError: There is none.
+            UsageError: There are several; names some.
+        """
+        found = self._ledger.runs_beginning(text)
+        if text in found or len(found) == 1:
+            return text if text in found else found[0]
+        if not found:
+            raise RunNotFoundError(f"there is no run {text!r}, or it has expired: see stagefleet runs list")
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(f"run {text!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+
+    def failures(self, run: str) -> Iterator[Outcome]:
+        """Read the outcomes of a run's failed items, in the order of completion, as far as there are any.
+
+        Raises:
+            RunNotFoundError: No such run, or it has expired.
+        """
+        position = ""
+        while outcomes := self._ledger.outcomes(run, position, limit=_OUTCOMES_A_READ, block_seconds=0):
+            position = outcomes[-1].position
+            yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
 
     def run_under(self, idempotency_key: str) -> Run:
         """The run that was started last under a key.

@@ -215,6 +215,9 @@ class Observer(Protocol):
             RedisUnreachableError: It cannot, for now.
         """
 
+    def runs_beginning(self, text: str) -> list[str]:
+        """Find the ids of runs that begin with a text, sorted; those of expired runs may be among them."""
+
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Outcomes behind a position ("" is the beginning), in the order of completion.
 

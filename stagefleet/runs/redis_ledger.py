@@ -318,6 +318,14 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
                     self._redis.zrem(name, *expired)
             yield from found
 
+    def runs_beginning(self, text: str) -> list[str]:
+        """See `Observer.runs_beginning`."""
+        if not text.isalnum():  # a pattern of Redis's
+            return []
+        with reaching(self._redis):
+            found = self._redis.zscan_iter(f"{self._prefix}runs", match=f"{text}*", count=1000)
+            return sorted({run.decode() for run, _ in found})
+
     def _snapshots(self, runs: Sequence[str]) -> list[Run]:
         with reaching(self._redis):
             pipe = self._redis.pipeline(transaction=True)

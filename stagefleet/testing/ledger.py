@@ -225,6 +225,11 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         with self._step() as now:
             return iter([record.snapshot(now) for record in reversed(self._records.values())])
 
+    def runs_beginning(self, text: str) -> list[str]:
+        """As `Observer.runs_beginning`."""
+        with self._step():
+            return sorted(run for run in self._records if text.isalnum() and run.startswith(text))
+
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """As `Observer.outcomes`; it is real time that `block_seconds` counts."""
         begin = int(after or 0)

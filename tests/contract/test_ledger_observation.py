@@ -40,6 +40,15 @@ class TestRuns:
         with pytest.raises(RunNotFoundError):
             twin.outcomes("nowhere")
 
+    def test_one_is_found_by_how_its_id_begins(self, twin: Twin):
+        run = twin.submit(["a"])
+        assert [run] == twin.ledger.runs_beginning(run[:8])
+        assert [run] == twin.ledger.runs_beginning(run)
+        assert [] == twin.ledger.runs_beginning("nowhere")
+        assert [] == [
+            found for text in ("*", "?", "", run[:3] + "*") for found in twin.ledger.runs_beginning(text)
+        ]
+
     def test_the_time_that_a_run_took_stands_still_after_its_end(self, twin: Twin):
         run = twin.submit(["a"])
         twin.advance(5)

@@ -100,3 +100,63 @@ def test_show_tells_the_version_that_started_a_run(command):
     (found,) = command("runs", "show", run, "--json").objects
     assert str(own_version()) == found["version"]
     assert str(own_version()) in command("runs", "show", run).out
+
+
+@pytest.fixture
+def failed_run(command, crew, make_stage):
+    """A run of four stages, two of which failed."""
+    crew.failing = {make_stage(2), make_stage(3)}
+    return command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
+
+
+class TestFailures:
+    def test_show_names_the_failed_items_and_why(self, command, failed_run, make_stage):
+        """O-A4: `runs show` says which items failed and with which reason."""
+        told = command("runs", "show", failed_run).out
+        for stage in (make_stage(2), make_stage(3)):
+            assert any(f"{stage} failed: " in line for line in told.splitlines())
+        (found,) = command("runs", "show", failed_run, "--json").objects
+        assert {str(make_stage(2)), str(make_stage(3))} == {row["item"] for row in found["failures"]}
+
+    def test_their_ids_alone_fit_for_from_file(self, command, failed_run, make_stage, crew, tmp_path):
+        listed = command("runs", "show", failed_run, "--failed")
+        assert {str(make_stage(2)), str(make_stage(3))} == set(listed.out.split())
+        crew.failing = set()
+        (tmp_path / "ids").write_text(listed.out)
+        again = command("copy", SOURCE, DESTINATION, "--from-file", tmp_path / "ids", "--json")
+        assert 2 == again.objects[-1]["succeeded"]
+
+    def test_many_are_counted(self, command, failed_run, monkeypatch):
+        monkeypatch.setattr("stagefleet.cli.runs._FAILURES_SHOWN", 1)
+        assert "and 1 more that failed" in command("runs", "show", failed_run).out
+
+    def test_a_run_without_any_shows_none(self, command, crew):
+        run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
+        assert "" == command("runs", "show", run, "--failed").out
+
+
+def test_the_list_says_from_where_to_where(command):
+    """O-A4: a run is known by its repositories."""
+    start(command)
+    assert f"{SOURCE} -> {DESTINATION}" in command("runs", "list").out
+
+
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel"])
+def test_the_beginning_of_an_id_will_do(command, crew, verb):
+    run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
+    assert run in command("runs", verb, run[:6]).out
+
+
+def test_a_beginning_of_several_or_of_none_is_refused(command, monkeypatch, ledger):
+    run = start(command)
+    monkeypatch.setattr(ledger, "runs_beginning", lambda _: [run, run[:-1] + "z"])
+    several = command("runs", "show", run[:4])
+    assert (2, True) == (several.code, run in several.err and "write more" in several.err)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("text", ["zzzz", "*", "[a-f]", ""])
+def test_what_begins_no_run_is_no_run(command, text):
+    start(command)
+    refused = command("runs", "show", text)
+    assert (2, True) == (refused.code, "there is no run" in refused.err)
