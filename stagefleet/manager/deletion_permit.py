@@ -7,16 +7,18 @@ from collections.abc import Collection, Mapping
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import (
+    ForbiddenError,
     IndexStaysError,
     ItemCancelledError,
     ItemPostponedError,
     NotFoundError,
+    RegistryError,
     StagefleetError,
 )
 from stagefleet.manager.freshness import FRESH_SECONDS, Check
-from stagefleet.manager.index_members import is_damage
+from stagefleet.manager.index_members import is_damaged
 from stagefleet.manager.run_items import Asked, RunItems
-from stagefleet.manager.survey import Survey
+from stagefleet.manager.survey import DigestLook, Survey
 from stagefleet.manager.tag_tables import NO_ITEM
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry import RegistryClient
@@ -110,7 +112,7 @@ class DigestPermit:
         began = elapsed_seconds() if self._check is None else self._check()
         newer_than = -math.inf if self._seen_at is not None else elapsed_seconds()
         seen_at = self._see_tag()
-        look = self._survey.look(self._digest, newer_than=newer_than)
+        look = self._look(newer_than)
         others = (look.tags | look.holders) - {self._tag}
         asked = self._survey.asked(others)
         staying = others.difference(asked).union(look.unreadable) - {self._tag}
@@ -119,6 +121,14 @@ class DigestPermit:
             raise TagStaysError(staying)
         self._see_locks(frozenset(tag for tag in others if StageId.from_tag(tag) is not None))
         return min(began, seen_at, look.since) + FRESH_SECONDS
+
+    def _look(self, newer_than: float) -> DigestLook:
+        try:
+            return self._survey.look(self._digest, newer_than=newer_than)
+        except RegistryError as error:
+            if error.retryable or isinstance(error, ForbiddenError):
+                raise
+            raise TagStaysError([]) from error  # some registries list no tags
 
     def _see_tag(self) -> float:
         """See that the tag still names the digest; the first time it was just seen."""
@@ -178,6 +188,6 @@ def is_there(client: RegistryClient, tag: Reference) -> bool:
     except NotFoundError:
         return False
     except StagefleetError as error:
-        if not is_damage(error):
+        if not is_damaged(client, tag, error):
             raise
     return True

@@ -23,7 +23,7 @@ from stagefleet.manager.deletion_permit import DigestPermit, TagMovedError, TagS
 from stagefleet.manager.deletion_way import Trial, delete_manifest
 from stagefleet.manager.displacement import Displacement
 from stagefleet.manager.freshness import FRESH_SECONDS, Check
-from stagefleet.manager.index_members import is_damage, read_members
+from stagefleet.manager.index_members import is_damaged, read_members
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.run_items import Asked
 from stagefleet.manager.survey import Survey
@@ -87,7 +87,7 @@ class DigestDeletion:
                 self._leave(seen_at)
                 return
             except StagefleetError as error:
-                if not is_damage(error):
+                if not is_damaged(self._client, self._reference, error):
                     raise
                 break  # what it shares nobody can tell, but the tag itself can be moved
             try:

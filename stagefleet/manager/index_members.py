@@ -6,10 +6,12 @@ from collections import deque
 from dataclasses import dataclass
 
 from stagefleet.errors import (
+    CertificateError,
     ContentError,
     ForbiddenError,
     RateLimitedError,
     RegistryError,
+    RegistryUnreachableError,
     StagefleetError,
 )
 from stagefleet.names import Digest, Reference, Repository
@@ -18,7 +20,7 @@ from stagefleet.registry.leash import Leash
 from stagefleet.registry.manifests import DOCKER_MANIFEST, OCI_MANIFEST
 from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS
 
-__all__ = ["IndexMembers", "is_damage", "read_members"]
+__all__ = ["IndexMembers", "is_damaged", "read_members"]
 
 _MOST_MEMBERS = MAX_MANIFESTS
 _MOST_INDEXES = 100
@@ -87,10 +89,24 @@ def read_members(
     return IndexMembers(tuple(digests), is_whole)
 
 
-def is_damage(error: StagefleetError) -> bool:
-    """Tell whether an error is about one manifest, and not about the registry, its limits or the login."""
-    is_of_one = isinstance(error, RegistryError | ContentError)
-    return is_of_one and not isinstance(error, ForbiddenError | RateLimitedError)
+def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetError) -> bool:
+    """Tell whether an error is about one manifest, and not about the registry, its limits or the login.
+
+    Args:
+        client: Speaks to registries.
+        reference: What was asked for.
+        error: What it was answered with. Of a connection that was cut, as by a registry that dies of it, the
+            registry is asked for something else.
+    """
+    if isinstance(error, ForbiddenError | RateLimitedError | CertificateError):
+        return False
+    if not isinstance(error, RegistryUnreachableError):
+        return isinstance(error, RegistryError | ContentError)
+    try:
+        next(iter(client.tags(reference.repository)), None)
+    except StagefleetError:
+        return False
+    return True
 
 
 def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
@@ -98,6 +114,6 @@ def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
     try:
         return client.fetch_manifest(reference)
     except StagefleetError as error:
-        if not is_damage(error):
+        if not is_damaged(client, reference, error):
             raise
         return None

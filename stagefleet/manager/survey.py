@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -127,19 +127,18 @@ class Survey:
 
         return self._answer(look)
 
-    def asked(self, tags: Iterable[str]) -> dict[str, int]:
+    def asked(self, tags: Collection[str]) -> dict[str, int]:
         """Give those of some tags that the run deletes, each with its item's index, or `NO_ITEM`."""
 
         def find(first: dict[str, Any]) -> dict[str, int]:
-            salt, found = _salt(first), {}
-            for tag in tags:
-                part = self._part(first, "asked", AskedTable.place(tag, salt, first["asked"]))
-                index = AskedTable.find(part, tag, salt)
-                if index is not None:
-                    found[tag] = index
-            return found
+            salt = _salt(first)
+            places = {tag: AskedTable.place(tag, salt, first["asked"]) for tag in tags}
+            wanted = sorted(set(places.values()))
+            parts = dict(zip(wanted, self._parts(first, "asked", wanted), strict=True))
+            found = {tag: AskedTable.find(parts[place], tag, salt) for tag, place in places.items()}
+            return {tag: index for tag, index in found.items() if index is not None}
 
-        return self._answer(find)
+        return self._answer(find) if tags else {}
 
     def is_listed(self, tag: str, *, since: float) -> bool:
         """Tell whether the registry lists a tag, which was not there at some moment on `elapsed_seconds`."""

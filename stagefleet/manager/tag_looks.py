@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from stagefleet.errors import NotFoundError, StagefleetError
-from stagefleet.manager.index_members import IndexMembers, is_damage, read_members
+from stagefleet.manager.index_members import IndexMembers, is_damaged, read_members
 from stagefleet.names import Digest, Repository
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
@@ -76,12 +76,13 @@ class TagLooks:
 
     def _look_at(self, tag: str) -> SeenTag | None:
         self._leash.check()
+        reference = self._repository.tagged(tag)
         try:
-            named = self._client.head_manifest(self._repository.tagged(tag))
+            named = self._client.head_manifest(reference)
         except NotFoundError:
             return None
         except StagefleetError as error:
-            if not is_damage(error):
+            if not is_damaged(self._client, reference, error):
                 raise
             return SeenTag(tag, None, IndexMembers())
         members = read_members(self._client, self._repository, named, leash=self._leash)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.clock import elapsed_seconds
-from stagefleet.errors import BrokenRecordError, RegistryUnavailableError, SharedDigestError
+from stagefleet.errors import (
+    BrokenRecordError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    SharedDigestError,
+)
 from stagefleet.manager import index_members, survey
 from stagefleet.manager.freshness import FRESH_SECONDS
 from stagefleet.names import StageId
@@ -175,6 +181,49 @@ def test_a_damaged_tag_blocks_no_deletion_of_sound_ones(world, shelf, member, da
         world.delete(stage_id, [member[0], other])
     assert {tag} == world.tags(world.source)
     assert member[1] in shelf.manifests
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_tag_at_which_a_registry_breaks_off_is_damaged_too(world, shelf, member):
+    """x2: a registry that dies of one manifest, and so cuts the connection, is there for the others."""
+    other = world.stage(5)
+    world.registries.push(world.source, str(other), layers=(b"5",))
+
+    def cut(verb, name):
+        if verb in {"HEAD", "GET"} and name == str(other):
+            raise RegistryUnreachableError("cut off", host="a.example")
+
+    world.registries.on_request = cut
+    world.delete(member[0])
+    assert {str(other)} == world.tags(world.source)
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_registry_that_is_gone_is_no_damaged_tag(world, member):
+    """x2: a registry that answers nothing at all lets the item fail, to be tried again."""
+
+    def cut(verb, name):
+        raise RegistryUnreachableError("cut off", host="a.example")
+
+    def tags(repository):
+        raise RegistryUnreachableError("cut off", host="a.example")
+
+    world.registries.on_request, world.registries.tags = cut, tags
+    with pytest.raises(RegistryUnreachableError):
+        world.delete(member[0])
+    assert {str(member[0])} == world.tags(world.source)
+
+
+@pytest.mark.usefixtures("tried")
+def test_where_no_tags_are_listed_a_tag_is_moved_aside(world, shelf, member):
+    """R21: a registry that lists no tags says of no digest that it may go."""
+
+    def tags(repository):
+        raise RegistryError("no listing", method="GET", status=405)
+
+    world.registries.tags = tags
+    world.delete(member[0])
+    assert (set(), {member[1]}) == (world.tags(world.source), set(shelf.manifests))
 
 
 @pytest.mark.parametrize("tag", ["damaged", "unknown"])
