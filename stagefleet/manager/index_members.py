@@ -15,6 +15,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.names import Digest, Reference, Repository
+from stagefleet.records import is_placeholder
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.registry.manifests import DOCKER_MANIFEST, OCI_MANIFEST
@@ -43,10 +44,12 @@ class IndexMembers:
     Attributes:
         digests: All that it was found to lead to, an index before its members; none for an image.
         is_whole: Whether these are all. What cannot be read here may be read by others, and use anything.
+        is_placeholder: Whether it is one of ours, that a tag was moved to which is to go.
     """
 
     digests: tuple[Digest, ...] = ()
     is_whole: bool = True
+    is_placeholder: bool = False
 
 
 def read_members(
@@ -78,6 +81,8 @@ def read_members(
         if manifest is None:
             is_whole = False
             continue
+        if is_placeholder(manifest.annotations):
+            return IndexMembers(is_placeholder=True)
         for member in manifest.members:
             if member.digest in digests or not member.is_manifest:
                 continue

@@ -30,7 +30,7 @@ from stagefleet.registry import RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
 
-__all__ = ["SLOW_SECONDS", "DigestLook", "Survey"]
+__all__ = ["SLOW_SECONDS", "DigestLook", "Survey", "placeholders_seen"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ _MOST_UNREADABLE = 100
 """Tags that cannot be read are tried for some seconds each; with more of them no round is whole."""
 _MOST_MEMBERS = 2_000_000
 _MOST_FRESH_MEMBERS = 20_000
+_MOST_PLACEHOLDERS = 1000
 _MOST_TRIES = 3
 _SALT_BYTES = 16
 
@@ -181,6 +182,7 @@ class Survey:
         salt = bytes.fromhex(token)
         users, known, asked = UserTable(salt), KnownTable(salt), AskedTable(salt)
         unreadable: list[str] = []
+        placeholders: list[str] = []
         members = 0
         for seen in self._looks.look(tag for tag in self._looks.list() if _is_fixed(tag)):
             members += len(seen.members.digests)
@@ -190,6 +192,8 @@ class Survey:
                     next(self._looks.list(), None)  # fails where it is not the tags, but the registry
                     break
                 continue
+            if seen.members.is_placeholder:
+                placeholders.append(seen.tag)
             known.add(seen.tag)
             users.add_tag(str(seen.digest), seen.tag)
             for member in seen.members.digests:
@@ -201,6 +205,7 @@ class Survey:
             "token": token,
             "is_whole": len(unreadable) <= _MOST_UNREADABLE,
             "unreadable": unreadable,
+            "placeholders": placeholders[:_MOST_PLACEHOLDERS],
             **{name: self._put_parts(token, name, table.parts()) for name, table in tables.items()},
         }
 
@@ -229,6 +234,7 @@ class Survey:
         tags: dict[str, list[str]] = {}
         members: dict[str, list[str]] = {}
         unreadable: list[str] = []
+        placeholders: list[str] = []
         left = _MOST_FRESH_MEMBERS
 
         def is_whole() -> bool:
@@ -240,6 +246,8 @@ class Survey:
         ):
             if not seen.is_readable:
                 unreadable.append(seen.tag)
+            if seen.members.is_placeholder:
+                placeholders.append(seen.tag)
             if seen.digest is not None:
                 tags.setdefault(str(seen.digest), []).append(seen.tag)
             for member in seen.members.digests:
@@ -249,7 +257,13 @@ class Survey:
                 break
         if not is_whole():
             return {"is_whole": False, "tags": {}, "members": {}, "unreadable": unreadable}
-        return {"is_whole": True, "tags": tags, "members": members, "unreadable": unreadable}
+        return {
+            "is_whole": True,
+            "tags": tags,
+            "members": members,
+            "unreadable": unreadable,
+            "placeholders": placeholders[:_MOST_PLACEHOLDERS],
+        }
 
     # The first round's tables, in parts
 
@@ -278,6 +292,13 @@ class Survey:
 
     def _part_key(self, token: str, name: str, place: int) -> str:
         return f"{self._key} {token} {name} {place}"
+
+
+def placeholders_seen(book: SharedBook, run: str, repository: Repository) -> set[str]:
+    """Give the tags that the rounds of a run, as far as they are known, saw lead to placeholders."""
+    key = f"survey {repository}"
+    rounds = (book.peek(run, name) or {} for name in (key, f"fresh {key}"))
+    return {tag for found in rounds for tag in found.get("placeholders", ())}
 
 
 def _salt(first: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from stagefleet.manager.memory import StageMemory
 from stagefleet.manager.mishaps import warned
 from stagefleet.manager.rejecting import forget_rejections
 from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.manager.survey import placeholders_seen
 from stagefleet.names import Repository, StageId
 from stagefleet.records import rejected_stage
 from stagefleet.registry import RegistryClient
@@ -84,6 +85,13 @@ class UnfinishedDeletions:
             for stage_id in in_place:
                 if again.get(stage_id) == found[stage_id]:
                     resume(stage_id, is_left=True)
+        for tag in placeholders_seen(self._book, run, repository):
+            named = StageId.from_tag(tag)
+            if named is None:
+                with warned(f"{repository}:{tag} is moved aside, and not deleted"):
+                    Displacement(self._client, repository, tag, leash=leash).resume(is_left=False)
+            elif named not in found:  # somebody has withdrawn its rejection
+                resume(named)
         if found:
             forget_rejections(self._book, repository)
 

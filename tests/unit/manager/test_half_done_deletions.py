@@ -394,6 +394,18 @@ def test_the_deletion_of_a_record_is_such_a_run_too(world, move_aside):
     assert set() == world.tags(world.source)
 
 
+def test_a_record_or_a_custom_tag_that_was_moved_aside_goes_too(world):
+    """R12: without a rejection, as a stage of which somebody took it back: the look at tags sees them."""
+    tags = ("v1", CustomTag("v1", world.stage(2)).id.tag, str(world.stage(3)))
+    for tag in tags:
+        world.registries.put_manifest(world.source.tagged(tag), Manifest.of(make_placeholder()))
+    world.registries.push_index(world.source, "release", [])  # an index without members that is none of ours
+    other = world.stage(1)
+    world.registries.push(world.source, str(other))
+    world.delete(other)
+    assert {"release"} == world.tags(world.source)
+
+
 def test_a_deletion_under_way_is_left_to_those_who_are_at_it(world, move_aside):
     """R12: who has the stage's lock is at work."""
     locks = MemoryLocks()
