@@ -11,10 +11,11 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
 
 from stagefleet.errors import (
     DeletionDisabledError,
@@ -40,13 +41,15 @@ UNDER_WAY_SECONDS = 15.0
 """A tag that is younger may be that of a trial under way; after that time it is one that was left."""
 
 _PREFIX = "stagefleet-probe-"
-_TAG = re.compile(_PREFIX + r"(?P<seconds>[0-9]{10})-[0-9a-f]{16}-[ab]")
+_TAG = re.compile(_PREFIX + r"(?:(?P<seconds>[0-9]{10})-)?[0-9a-f]{16}-[ab]")
 _LABEL = "io.stagefleet.probe"
 _METHOD_NOT_ALLOWED = 405
 _UNDO_SECONDS = 10.0
 _MOST_REMOVED = 100
 """Of the tags that trials have left, so many are removed by one."""
 _SHOWN_TAGS = 4
+
+_HALF_WAY = RegistryError("the manifest goes, and its tags are listed still: a deletion ends half way there")
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -194,11 +197,13 @@ class DeletionProbe:
     # Clearing away
 
     def _remove_left(self) -> Trial:
-        """Remove what other trials left, up to the first that stays."""
-        for digest, tags in self._find_left().items():
-            tried = self._remove(digest, tags)
+        """Remove what other trials left, up to the first that stays: the others would not go either."""
+        images = self._find_left()
+        while images:
+            digest, tags = images.popitem()
+            tried = self._remove(digest, tags, others=chain.from_iterable(images.values()))
             if tried.left:
-                return tried  # the others would not go either
+                return tried
         return Trial(DeletionWay.DIGEST)
 
     def _find_left(self) -> dict[Digest, list[Reference]]:
@@ -212,10 +217,21 @@ class DeletionProbe:
         for tag in sorted(found)[:_MOST_REMOVED]:
             reference = self._repository.tagged(tag)
             with suppress(RegistryError):  # what cannot be read cannot be told from somebody else's
-                image = read_labels(self._client, reference)
-                if image is not None and image.digest is not None and _LABEL in image.labels:
-                    images.setdefault(image.digest, []).append(reference)
+                digest = self._image_of(reference)
+                if digest is not None:
+                    images.setdefault(digest, []).append(reference)
         return images
+
+    def _image_of(self, tag: Reference) -> Digest | None:
+        """Give the image of a trial that a tag names; None if it names something else."""
+        found = read_labels(self._client, tag)
+        if found is not None:
+            return found.digest if _LABEL in found.labels else None
+        if _TAG.fullmatch(tag.identifier) is None:
+            return None
+        # A deletion that broke off half way: the tag is listed, and its image gone (distribution #3191).
+        image = RecordImage.of(self._repository.name, {_LABEL: secrets.token_hex(8)})
+        return put_record(self._client, tag, image, leash=self._leash).digest
 
     def _probe_tags(self) -> set[str]:
         try:
@@ -223,24 +239,35 @@ class DeletionProbe:
         except RegistryError:
             return set()  # some do not list; they can delete all the same
 
-    def _remove(self, image: Digest, tags: Sequence[Reference]) -> Trial:
-        """Remove an image of a trial with its tags, by digest, else tag by tag; warn of what stays."""
+    def _remove(self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()) -> Trial:
+        """Remove an image of a trial with its tags, by digest, else tag by tag; warn of what stays.
+
+        Args:
+            image: The image.
+            tags: Its tags.
+            others: What stays, too, if these do.
+        """
         leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else has it: no lease is needed
         whole = Reference.of(self._repository, image)
-        refusal: StagefleetError | None = None
+        refusals: list[StagefleetError] = []
         with under(leash):  # also the looks: the item's own leash may be why this is taken back
             for reference in (whole, *tags):
                 try:
                     if delete_manifest(self._client, reference, leash=leash) and reference == whole:
                         break
+                    refusals += [_HALF_WAY] if reference == whole else []
                 except StagefleetError as error:
-                    refusal = refusal or error
-            if refusal is None:
+                    refusals.append(error)
+            if not refusals:
                 return Trial(DeletionWay.DIGEST)
-            left = tuple(tag.identifier for tag in tags if not self._is_gone(tag))
-        if left:
-            _LOGGER.warning("%s", words_on_probe_tags(self._repository, left, str(refusal)))
-        return Trial(DeletionWay.DIGEST, left, str(refusal), refusal.retryable)
+            listed = self._probe_tags()
+            left = [tag.identifier for tag in tags if tag.identifier in listed or not self._is_gone(tag)]
+        if not left:
+            return Trial(DeletionWay.DIGEST)
+        left += [tag.identifier for tag in others]
+        refusal = refusals[0]
+        _LOGGER.warning("%s", words_on_probe_tags(self._repository, left, str(refusal)))
+        return Trial(DeletionWay.DIGEST, tuple(left), str(refusal), refusal.retryable)
 
     def _is_gone(self, tag: Reference) -> bool:
         try:
@@ -252,7 +279,7 @@ class DeletionProbe:
 def _seconds_under_way(tag: str) -> float:
     """How long the trial of a tag may still be under way, 0 where it cannot be."""
     match = _TAG.fullmatch(tag)
-    if match is None:
+    if match is None or match["seconds"] is None:
         return 0.0
     age = time.time() - int(match["seconds"])
     return UNDER_WAY_SECONDS - age if 0 <= age < UNDER_WAY_SECONDS else 0.0

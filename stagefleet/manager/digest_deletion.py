@@ -125,7 +125,7 @@ class DigestDeletion:
         )
         digest = Reference.of(self._repository, named.digest)
         was_there = delete_manifest(self._client, digest, leash=self._leash, look=permit)
-        if not was_there and is_there(self._client, self._reference):
+        if not was_there and self._survey.is_listed(self._tag, since=elapsed_seconds()):
             raise TagStaysError([])  # the registry knows the tag, and not what it names
         self._displacement.withdraw()
         self._delete_members(members.digests)  # known from before: once the index is gone, nobody can tell

@@ -21,6 +21,7 @@ from stagefleet.errors import (
     LockLostError,
     NotFoundError,
     RegistryError,
+    RegistryUnavailableError,
     StagefleetError,
 )
 from stagefleet.manager.deletion_probe import delete_manifest
@@ -114,15 +115,19 @@ class Displacement:
                 self._put_back(placeholder, content)
             raise
 
-    def resume(self, *, is_left: bool) -> bool:
+    def resume(self, *, is_left: bool, is_rejection_dead: bool = False) -> bool:
         """Go on with a displacement that somebody may have left half done.
 
         Args:
             is_left: Whether somebody has; else one that has not moved the tag yet is left alone.
+            is_rejection_dead: Whether the registry lists the rejection, and does not have it: that is written
+                anew, so that it can be withdrawn.
 
         Returns:
             Whether nothing of it is left.
         """
+        if is_rejection_dead and self._rejection is not None:
+            self._reject(self._rejection)
         there = self._look()
         if there is not None and there.is_placeholder:
             self.finish(there.digest)
@@ -157,7 +162,7 @@ class Displacement:
         """Let the tag name again what it named before, after a deletion that the registry refused."""
         with self._undoing(f"{self._tag} is moved aside, and not deleted") as leash:
             there = self._look()
-            if there is None or there.digest != placeholder:
+            if there.digest != placeholder if there is not None else not self._is_listed(self._tag):
                 return  # it did take effect, or somebody else came
             before = self._client.fetch_manifest(Reference.of(self._repository, content))
             self._client.put_manifest(self._tag, before, leash=leash)
@@ -194,7 +199,20 @@ class Displacement:
     def _delete(self, digest: Digest, tag: Reference, seen_at: float, leash: Leash) -> None:
         """Delete a digest that is like no other, and so with its one tag; the tag was seen a moment ago."""
         look = looking(lambda: self._client.head_manifest(tag), seen_at)
-        delete_manifest(self._client, Reference.of(self._repository, digest), leash=leash, look=look)
+        reference = Reference.of(self._repository, digest)
+        if not delete_manifest(self._client, reference, leash=leash, look=look) and self._is_listed(tag):
+            raise RegistryUnavailableError(
+                f"{tag} is listed still, and leads nowhere: the registry fails half way through its deletion",
+                method="DELETE",
+                repository=str(self._repository),
+            )
+
+    def _is_listed(self, tag: Reference) -> bool:
+        """Whether the registry lists a tag; it may, though what that names is gone (distribution #3191)."""
+        try:
+            return tag.identifier in self._client.tags(self._repository)
+        except NotFoundError:
+            return False
 
 
 def withdraw_deletion(

@@ -78,7 +78,10 @@ class UnfinishedDeletions:
         rejections = Rejections(self._client, repository, self._memory.rejections)
         found = rejections.of_deletions(self._named(repository))
         resume = partial(self._resume, repository, run=run, leash=leash)
-        in_place = [stage_id for stage_id in found if not resume(stage_id)]
+        dead = {stage_id for stage_id, digest in found.items() if digest is None}
+        in_place = [stage_id for stage_id in found.keys() - dead if not resume(stage_id)]
+        for stage_id in dead:
+            resume(stage_id, is_left=True, is_rejection_dead=True)
         if in_place:
             pause(SECOND_LOOK_SECONDS, leash)
             again = rejections.of_deletions(in_place)
@@ -96,16 +99,24 @@ class UnfinishedDeletions:
             forget_rejections(self._book, repository)
 
     def _resume(
-        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, is_left: bool = False
+        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, **state: bool
     ) -> bool:
-        """Go on with one; returns whether there is nothing more to be done about it."""
+        """Go on with one; returns whether there is nothing more to be done about it.
+
+        Args:
+            repository: Where.
+            stage_id: Which.
+            run: The run's id.
+            leash: Holds the work back.
+            **state: As for `Displacement.resume`.
+        """
         is_done = True
         with self._turns.if_free(repository, stage_id, run=run, leash=leash) as turn:
             if turn is None:
                 return True  # somebody is at work
             with warned(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
                 displacement = Displacement(self._client, repository, str(stage_id), leash=turn)
-                is_done = displacement.resume(is_left=is_left)
+                is_done = displacement.resume(**{"is_left": False, **state})
                 self._memory.forget(repository, stage_id)
         return is_done
 

@@ -51,11 +51,12 @@ class Rejections:
             moved = dict(zip(deletions, pool.map(self._may_be_moved, deletions), strict=True))
         return {stage_id for stage_id in named if moved.get(stage_id, True)}
 
-    def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest]:
+    def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest | None]:
         """Those of the stages whose rejection was made for a deletion, with the digest of its record.
 
-        Those that are no deletion's are remembered, so each is looked at once; at first at most
-        `MOST_LOOKED_AT` at a time, multi-platform stages and the newest first.
+        The digest is None where the registry lists the record, and does not have it. Those that are no
+        deletion's are remembered, so each is looked at once; at first at most `MOST_LOOKED_AT` at a time,
+        multi-platform stages and the newest first.
 
         Args:
             named: The stages that a record is named for, from the tag list.
@@ -64,12 +65,14 @@ class Rejections:
         unknown = set(named) - self._known.find(storage, named)
         asked = sorted(unknown, key=_urgency)[:MOST_LOOKED_AT]
         with _threads() as pool:
-            records = dict(zip(asked, pool.map(self._read, asked), strict=True))
-        read = {stage_id: record for stage_id, record in records.items() if record is not None}
+            seen = dict(zip(asked, pool.map(self._read, asked), strict=True))
+        read = {
+            stage_id: record for stage_id, record in seen.items() if not isinstance(record, RegistryError)
+        }
         found = {
-            stage_id: record.digest
+            stage_id: None if record is None else record.digest
             for stage_id, record in read.items()
-            if record.digest is not None and DELETION_LABEL in record.labels
+            if record is None or DELETION_LABEL in record.labels
         }
         self._known.remember(storage, [stage_id for stage_id in read if stage_id not in found])
         return found
@@ -81,12 +84,12 @@ class Rejections:
             return False
         return DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
 
-    def _read(self, stage_id: StageId) -> LabelledImage | None:
-        """Read a rejection; None for one that is gone meanwhile, or cannot be read now."""
+    def _read(self, stage_id: StageId) -> LabelledImage | RegistryError | None:
+        """Read a rejection; gives the error of one that cannot be read now."""
         try:
             return read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
-        except RegistryError:
-            return None
+        except RegistryError as error:
+            return error
 
     def _may_be_moved(self, stage_id: StageId) -> bool:
         """Whether a stage's tag leads to a placeholder, or nobody knows."""

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from stagefleet.errors import DeletionDisabledError, StageNotFoundError
+from stagefleet.errors import DeletionDisabledError, SharedDigestError, StageNotFoundError
 from stagefleet.manager import Produced, StageManager
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.runs.book import MemoryBook
-from stagefleet.settings import Settings
+from stagefleet.settings import HttpSettings, Settings
 from tests.services.images import push_image, push_index
 
 PATH = "team/app"
@@ -152,3 +152,22 @@ def test_a_registry_that_deletes_tags_gets_one_request_a_stage(manager, tag_regi
         ("DELETE", f"{manifests}/{stage(4)}", 404),
     ] == tag_registry.log
     assert {str(stage(3)), "release"} == tags(tag_registry.host)
+
+
+def test_where_each_deletion_ends_half_way_nothing_is_told_as_deleted(registry, tmp_path, caplog):
+    """R48, R12, x2: an empty tag link makes distribution 2.8 take manifests, answer 500 and keep tags."""
+    pushed = push_image(registry.host, PATH, str(stage(1)))
+    push_image(registry.host, PATH, "latest", layers=[b"other"])
+    link = registry.root / f"docker/registry/v2/repositories/{PATH}/_manifests/tags/latest/current/link"
+    link.write_text("")
+    settings = Settings(http=HttpSettings(retries=1, backoff_seconds=0.01))
+    with RegistryClient(settings, config=DockerConfig(tmp_path / "none.json")) as client:
+        for _ in range(2):
+            manager = StageManager(client, MemoryBook())
+            with pytest.raises(SharedDigestError, match="ends half way"):
+                delete(manager, registry.host, stage(1))
+    assert pushed.digest == digest_at(registry.host, str(stage(1)))
+    left = {tag for tag in tags(registry.host) if "probe" in tag}
+    assert {str(stage(1)), "latest", *left} == tags(registry.host)
+    assert 2 == len(left)
+    assert all(tag in caplog.text for tag in left)

@@ -15,6 +15,7 @@ from stagefleet.errors import (
     RegistryError,
     RegistryUnavailableError,
     RegistryUnreachableError,
+    SharedDigestError,
 )
 from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.manager.deletion_way import DeletionWay, find_way, words_on_what_stays
@@ -341,3 +342,52 @@ def test_a_registry_that_does_not_list_tags_can_be_tried(world, push, way, probe
 
     monkeypatch.setattr(world.registries, "tags", refuse)
     assert (DeletionWay.TAG, set()) == (way(), probes())
+
+
+@pytest.fixture
+def half_way(world, monkeypatch):
+    """A registry that takes a manifest away and fails then, so its tags are left (distribution #3191)."""
+
+    def half_way(is_meant=lambda digest: True):
+        delete = world.registries.delete_manifest
+
+        def fail(reference, **options):
+            if reference.tag is not None or not is_meant(reference.digest):
+                return delete(reference, **options)
+            shelf = world.registries.shelf(reference.repository)
+            if shelf.manifests.pop(reference.digest, None) is None:
+                raise NotFoundError("unknown", status=404)
+            # As the caller sees it whose client has tried again: the manifest is gone by then.
+            raise NotFoundError("unknown", status=404)
+
+        monkeypatch.setattr(world.registries, "delete_manifest", fail)
+
+    return half_way
+
+
+def test_tags_that_are_listed_without_their_image_are_named_too(world, push, probes, warnings, half_way):
+    """R48, W37: an empty tag link makes distribution 2.8 end each DELETE half way."""
+    stages = [push(world.source, number) for number in (1, 2)]
+    half_way()
+    for stage_id in stages:
+        with pytest.raises(SharedDigestError, match="ends half way"):
+            world.delete(stage_id)
+    assert 2 == len(left := probes())
+    assert all(tag in warnings()[0] for tag in left)
+
+
+def test_tags_that_were_left_without_their_image_are_removed_by_the_next_probe(
+    world, push, way, probes, monkeypatch, half_way
+):
+    """R48: their name says whose they are."""
+    push(world.source)
+    with monkeypatch.context() as patched:
+        half_way()
+        way()
+        patched.undo()
+    monkeypatch.undo()
+    monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)
+    assert 2 == len(probes())
+    way(book=MemoryBook())
+    assert set() == probes()

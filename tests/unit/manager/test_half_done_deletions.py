@@ -9,6 +9,7 @@ from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
     LockLostError,
+    NotFoundError,
     RegistryError,
     RegistryUnavailableError,
     RegistryUnreachableError,
@@ -235,6 +236,40 @@ def test_where_tags_of_ours_stay_no_rejection_is_added(world, shared, listed):
         world.delete(shared)
     assert shared.rejected_tag not in world.tags(world.source)
     assert [shared] == listed()
+
+
+def test_a_deletion_that_ends_half_way_in_the_registry_is_none(world, shared, listed, monkeypatch):
+    """R12, W12: the manifest is gone, its tag is listed: what is told as deleted has to be so."""
+    delete = world.registries.delete_manifest
+    digest = world.registries.shelf(world.source).tags[str(shared)]
+    failing = [True]
+
+    def fail(reference, **options):
+        shelf = world.registries.shelf(reference.repository)
+        found = shelf.manifests.get(reference.digest)
+        if failing and found is not None and is_placeholder(found.annotations):
+            del shelf.manifests[reference.digest]
+            raise NotFoundError("unknown", status=404)  # the first answer was a 500, and it was sent again
+        delete(reference, **options)
+
+    monkeypatch.setattr(world.registries, "delete_manifest", fail)
+    with pytest.raises(RegistryUnavailableError, match="listed still"):
+        world.delete(shared)
+    assert (digest, [shared]) == (world.registries.shelf(world.source).tags[str(shared)], listed())
+    failing.clear()
+    world.delete(shared)
+    assert {"release"} == world.tags(world.source)
+
+
+def test_a_rejection_that_is_listed_and_gone_hides_nothing_and_is_cleared_away(world, left, listed):
+    """R12, W12: as a withdrawal leaves it that ended half way."""
+    shelf = world.registries.shelf(world.source)
+    del shelf.manifests[shelf.tags[left.rejected_tag]]
+    assert [left] == listed()
+    other = world.stage(2)
+    world.registries.push(world.source, str(other))
+    world.delete(other)
+    assert {str(left)} == world.tags(world.source)
 
 
 # Readers after a kill
