@@ -30,6 +30,7 @@
     +-- EngineError                   what a Docker Engine answered
     +-- ContentError                  what arrived is not what was asked for
     |   +-- DigestMismatchError       (retryable)
+    |   |   +-- StoredDigestError     a registry stored something else than it was sent (not retryable)
     |   +-- TruncatedError            (retryable)
     |   +-- UnsupportedManifestError  neither a manifest nor an index that we know
     |   +-- BrokenStageError          the registry knows of the stage but cannot give it
@@ -109,6 +110,7 @@ from stagefleet.errors.storage import (
     SharedDigestError,
     StageNotFoundError,
     StorageStateChangedError,
+    StoredDigestError,
     TruncatedError,
     UnsupportedManifestError,
 )
@@ -177,6 +179,7 @@ __all__ = [
     "StagefleetError",
     "StagesMissingError",
     "StorageStateChangedError",
+    "StoredDigestError",
     "TooManyItemsError",
     "TruncatedError",
     "UnreachableError",

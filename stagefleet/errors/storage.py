@@ -16,6 +16,7 @@ __all__ = [
     "SharedDigestError",
     "StageNotFoundError",
     "StorageStateChangedError",
+    "StoredDigestError",
     "TruncatedError",
     "UnsupportedManifestError",
 ]
@@ -38,6 +39,12 @@ class DigestMismatchError(ContentError):
     def __init__(self, message: str, *, found: str = "") -> None:
         super().__init__(message)
         self.found = found
+
+
+class StoredDigestError(DigestMismatchError):
+    """A registry says that it stored something else than it was sent; another attempt would be no better."""
+
+    retryable = False
 
 
 class TruncatedError(ContentError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import requests
 
 from stagefleet.errors import (
     ForbiddenError,
+    InvalidNameError,
     ManifestRefusedError,
     NotFoundError,
     RateLimitedError,
@@ -21,7 +24,7 @@ from stagefleet.errors import (
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.retry_after import retry_after_seconds, span_text
 
-__all__ = ["error_of"]
+__all__ = ["error_of", "reading_answer"]
 
 _ERROR_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
@@ -29,6 +32,35 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_CODES = 10
 _BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+
+
+@contextmanager
+def reading_answer(method: str, host: str, repository: str, subject: str) -> Iterator[None]:
+    """Be the border for what an answer holds: what cannot be read is an error of the registry's.
+
+    Headers and bodies come from outside: numbers of any length, types of any kind, nesting of any depth. What
+    of that nobody has thought of must fail the one call, typed, as every other answer that makes no sense.
+
+    Args:
+        method: The request's method.
+        host: The registry asked.
+        repository: As `host/path`.
+        subject: What was asked for, for a person.
+    """
+    try:
+        yield
+    except (InvalidNameError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        name = type(error).__name__
+    except RecursionError:
+        name = "nested too deep"
+    else:
+        return
+    # From none: a foreign error may quote what it could not read, and tracebacks would show it.
+    raise RegistryError(
+        f"{subject}: {host} answered {method} with what makes no sense ({name}): is it a registry?",
+        method=method,
+        repository=repository,
+    ) from None
 
 
 @dataclass(frozen=True, slots=True)

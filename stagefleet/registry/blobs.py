@@ -17,6 +17,7 @@ from stagefleet.errors import (
     TruncatedError,
 )
 from stagefleet.registry.adapter import CHUNK_BYTES
+from stagefleet.registry.headers import content_length
 from stagefleet.registry.incoming import Incoming
 from stagefleet.registry.leash import Leash
 from stagefleet.registry.manifests import Descriptor
@@ -182,8 +183,8 @@ class BlobReader:
                 raise TruncatedError(
                     f"the source of {self._descriptor.digest} sent another range than asked for"
                 )
-        told = response.headers.get("Content-Length", "")
-        if told.isdecimal() and int(told) not in {expected, 0}:
+        told = content_length(response.headers)
+        if told not in {None, expected, 0}:
             raise DigestMismatchError(
                 f"the source says that {self._descriptor.digest} has {told} bytes, its manifest {expected}"
             )

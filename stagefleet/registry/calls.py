@@ -21,7 +21,7 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     RegistryUnreachableError,
 )
-from stagefleet.registry.answers import error_of
+from stagefleet.registry.answers import error_of, reading_answer
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.incoming import read_all
@@ -142,7 +142,7 @@ class Caller:
 
     def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
         """Make attempts until one succeeds or there is no use in another, all under the call's leash."""
-        with under(call.leash):
+        with under(call.leash), reading_answer(call.method, call.host, call.repository, call.subject):
             return self._try(call, finish)
 
     def _try(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:

@@ -11,18 +11,19 @@ import requests
 from stagefleet.errors import (
     BrokenStageError,
     DigestMismatchError,
-    InvalidNameError,
     NotFoundError,
     RegistryError,
+    UnsupportedManifestError,
 )
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.calls import Call
+from stagefleet.registry.headers import check_stored, content_digest, content_length, media_type
 from stagefleet.registry.hosts import base_url
 from stagefleet.registry.incoming import TooManyBytesError, pieces_of
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
 from stagefleet.registry.link import next_link
-from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest
+from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.registry.tag_list import Habits, Page, TagList
 from stagefleet.registry.tag_page import MalformedPageError, TagPage
 from stagefleet.registry.uploads import BlobApi
@@ -30,6 +31,7 @@ from stagefleet.settings import Settings
 
 __all__ = ["RegistryClient"]
 
+_NOT_IMPLEMENTED = 501
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry that knows no pages, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
@@ -101,25 +103,32 @@ class RegistryClient(BlobApi):
         return Page(page, following and self._same_registry(repository, url, following))
 
     def head_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Descriptor:
-        """What a tag or digest names, in one HEAD ("Pulling manifests").
+        """Look at what a tag or digest names, by HEAD where that is to be believed ("Pulling manifests").
+
+        A HEAD is believed where it tells digest and media type. Gateways leave these out, or answer 404, 405
+        or 501 where GET works: then a GET decides.
 
         Raises:
             NotFoundError: There is no such manifest.
         """
-        response, _ = self._ask_manifest("HEAD", reference, leash=leash)
-        media_type, size = (
-            response.headers.get("Content-Type", ""),
-            response.headers.get("Content-Length", ""),
-        )
         try:
-            digest = Digest.parse(response.headers.get("Docker-Content-Digest", ""))
-        except InvalidNameError:
-            manifest = self.fetch_manifest(reference, leash=leash)  # the header is optional
-            return Descriptor(manifest.media_type, manifest.digest, manifest.size)
-        return Descriptor(media_type.partition(";")[0].strip(), digest, int(size) if size.isdecimal() else 0)
+            response, _ = self._ask_manifest("HEAD", reference, leash=leash)
+        except RegistryError as error:
+            if not _may_know_no_head(error):
+                raise
+        else:
+            digest, kind = content_digest(response.headers), media_type(response.headers)
+            if digest is not None and kind and reference.digest in {None, digest}:
+                return Descriptor(kind, digest, content_length(response.headers) or 0)
+        raw, digest, told = self._fetch(reference, leash)
+        try:
+            kind = Manifest.parse(raw, told).media_type
+        except UnsupportedManifestError:
+            kind = told.partition(";")[0].strip()  # what it is does not matter to all who look
+        return Descriptor(kind, digest, len(raw))
 
     def fetch_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Manifest:
-        """A manifest or index, byte for byte, its digest checked.
+        """Fetch a manifest or index, byte for byte, its digest checked.
 
         Raises:
             NotFoundError: There is no such manifest.
@@ -127,39 +136,44 @@ class RegistryClient(BlobApi):
             DigestMismatchError: It is not what its digest says.
             BrokenStageError: The registry knows it, but sends nothing.
         """
+        raw, digest, told = self._fetch(reference, leash)
+        return Manifest.parse(raw, told, algorithm=digest.algorithm)
+
+    def _fetch(self, reference: Reference, leash: Leash) -> tuple[bytes, Digest, str]:
+        """Fetch the bytes of a manifest, their digest, and the media type that the registry tells."""
         for _ in range(2):
             response, raw = self._ask_manifest("GET", reference, leash=leash)
             if raw:
                 break
         else:
             raise BrokenStageError(f"the registry knows {reference} but sends nothing of it: build it again")
-        algorithm = "sha256" if reference.digest is None else reference.digest.algorithm
-        manifest = Manifest.parse(raw, response.headers.get("Content-Type", ""), algorithm=algorithm)
-        told = response.headers.get("Docker-Content-Digest", "")
-        wanted = (
-            told if reference.digest is None and told.startswith("sha256:") else str(reference.digest or "")
-        )
-        if wanted and wanted != str(manifest.digest):
+        wanted = reference.digest
+        digest = digest_of(raw, "sha256" if wanted is None else wanted.algorithm)
+        told = content_digest(response.headers)
+        if wanted is None and told is not None and told.algorithm == digest.algorithm:
+            wanted = told
+        if wanted not in {None, digest}:
             raise DigestMismatchError(
-                f"the registry sent another manifest for {reference}: {manifest.digest}",
-                found=str(manifest.digest),
+                f"the registry sent another manifest for {reference}: {digest}", found=str(digest)
             )
-        return manifest
+        return raw, digest, response.headers.get("Content-Type", "")
 
     def put_manifest(self, reference: Reference, manifest: Manifest, *, leash: Leash = UNLEASHED) -> None:
         """Write a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
 
         Raises:
             ManifestRefusedError: The registry lacks blobs or members that it names.
+            StoredDigestError: The registry says that it stored something else.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._ask_manifest(
+        response, _ = self._ask_manifest(
             "PUT",
             reference,
             body=manifest.raw,
             headers={"Content-Type": manifest.media_type},
             leash=leash,
         )
+        check_stored(response.headers, str(reference), manifest.digest, manifest.raw)
 
     def delete_manifest(
         self,
@@ -209,3 +223,8 @@ class RegistryClient(BlobApi):
             look=look,
             limit_bytes=_MANIFEST_BYTES,
         )
+
+
+def _may_know_no_head(error: RegistryError) -> bool:
+    """Whether a GET may be answered where a HEAD was refused so."""
+    return error.status == _NOT_IMPLEMENTED or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

@@ -34,6 +34,7 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 _MOST_DESCRIPTORS = 10_000
+_MOST_BYTES = 2**48  # of one blob: 256 TiB; sums of such sizes still fit where 64 bits are all there are
 _FOREIGN_LAYERS = (
     "application/vnd.docker.image.rootfs.foreign.",
     "application/vnd.oci.image.layer.nondistributable.",
@@ -90,8 +91,8 @@ class Descriptor:
         if not isinstance(document, Mapping):
             raise UnsupportedManifestError("the manifest has a descriptor that is no object")
         size, urls, platform = document.get("size"), document.get("urls") or [], document.get("platform")
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise UnsupportedManifestError("the manifest has a descriptor without a size")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MOST_BYTES:
+            raise UnsupportedManifestError("the manifest has a descriptor without a size that can be")
         if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
             raise UnsupportedManifestError("the manifest has a descriptor with malformed urls")
         try:
@@ -105,7 +106,7 @@ class Descriptor:
             size=size,
             urls=tuple(urls),
             platform=platform if isinstance(platform, Mapping) else None,
-            annotations=annotations if isinstance(annotations, Mapping) else {},
+            annotations=_texts(annotations),
         )
 
 
@@ -156,9 +157,12 @@ class Manifest:
             UnsupportedManifestError: It is of another kind, or malformed.
         """
         try:
-            document = json.loads(raw)
+            return cls._of(json.loads(raw), raw, media_type, algorithm)
         except (ValueError, RecursionError):
-            raise UnsupportedManifestError("the manifest is no JSON") from None
+            raise UnsupportedManifestError("the manifest is no JSON that can be read") from None
+
+    @classmethod
+    def _of(cls, document: object, raw: bytes, media_type: str, algorithm: str) -> Self:
         if not isinstance(document, dict):
             raise UnsupportedManifestError("the manifest is no JSON object")
         kind = _kind(document, media_type)
@@ -166,7 +170,6 @@ class Manifest:
         config, subject = document.get("config"), document.get("subject")
         if not is_index and config is None:
             raise UnsupportedManifestError(f"the manifest of type {kind} has no config")
-        annotations = document.get("annotations")
         return cls(
             raw=raw,
             media_type=kind,
@@ -174,7 +177,7 @@ class Manifest:
             config=None if is_index else Descriptor.parse(config),
             layers=() if is_index else _descriptors(document, "layers"),
             members=_descriptors(document, "manifests") if is_index else (),
-            annotations=annotations if isinstance(annotations, dict) else {},
+            annotations=_texts(document.get("annotations")),
             subject=None if subject is None else Descriptor.parse(subject),
         )
 
@@ -182,6 +185,12 @@ class Manifest:
     def of(cls, document: Mapping[str, Any]) -> Self:
         """The manifest of a document of our own; it must name its `mediaType`."""
         return cls.parse(json.dumps(document, separators=(",", ":")).encode())
+
+
+def _texts(annotations: object) -> Mapping[str, str]:
+    """The annotations that are what they have to be: text by text."""
+    found = annotations if isinstance(annotations, dict) else {}
+    return {name: text for name, text in found.items() if isinstance(text, str)}
 
 
 def _kind(document: Mapping[str, Any], header: str) -> str:

@@ -32,6 +32,7 @@ Send = Callable[[str, str, dict[str, str], bytes | None], requests.Response]
 _CLIENT_ID = "stagefleet"
 _DEFAULT_LIFE_SECONDS = 60.0  # the specification's, where the answer names none
 _LONGEST_LIFE_SECONDS = 24 * 3600.0
+_ENDLESS_SECONDS = 1e12
 _LIMIT_BYTES = 256 * 1024
 _SHOWN_CHARACTERS = 200
 
@@ -202,8 +203,11 @@ def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> fl
     A server may hand out a token that it keeps itself, so `issued_at` counts; by the server's own clock.
     """
     life = document.get("expires_in")
-    if isinstance(life, bool) or not isinstance(life, int | float) or not math.isfinite(life):
+    if isinstance(life, bool) or not isinstance(life, int | float):
         life = _DEFAULT_LIFE_SECONDS
+    if isinstance(life, float) and not math.isfinite(life):
+        life = _DEFAULT_LIFE_SECONDS
+    life = min(max(life, 0.0), _ENDLESS_SECONDS)  # a whole number of hundreds of digits is no float
     age = 0.0
     try:
         issued_at = datetime.fromisoformat(document["issued_at"])

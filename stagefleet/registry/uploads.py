@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import requests
 
@@ -26,6 +26,7 @@ from stagefleet.registry.adapter import CHUNK_BYTES
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blobs import BlobReader
 from stagefleet.registry.calls import backoff_seconds
+from stagefleet.registry.headers import check_stored
 from stagefleet.registry.hosts import api_path
 from stagefleet.registry.incoming import SMALL_RATE, Incoming
 from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
@@ -86,11 +87,11 @@ class BlobApi(Api):
         with self._reader(repository, descriptor, leash, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
-    def has_blob(self, repository: Repository, descriptor: Descriptor) -> bool:
+    def has_blob(self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED) -> bool:
         """Ask whether a registry knows a blob, in one HEAD; it may know it and not be able to give it."""
         url = self._url(repository, f"blobs/{descriptor.digest}")
         try:
-            self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}")
+            self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}", leash=leash)
         except NotFoundError:
             return False
         return True
@@ -164,6 +165,7 @@ class BlobApi(Api):
             self._unmountable.add((mount_from, repository))
             return upload
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
+            check_stored(response.headers, subject, digest)
             return None
         return Upload(repository, digest, self._location(response, repository, url))
 
@@ -269,13 +271,14 @@ class BlobApi(Api):
                 reader.close()
 
     def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body], leash: Leash) -> None:
-        separator = "&" if urlsplit(upload.url).query else "?"
-        url = f"{upload.url}{separator}{urlencode({'digest': str(upload.digest)}, safe=':')}"
-        self._ask(
+        parts = urlsplit(upload.url)
+        query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
+        subject = f"blob {upload.digest} of {upload.repository}"
+        response, _ = self._ask(
             "PUT",
             upload.repository,
-            url,
-            f"blob {upload.digest} of {upload.repository}",
+            urlunsplit(parts._replace(query=query, fragment="")),
+            subject,
             scopes=scopes_of(upload.repository, "pull,push"),
             hoped=frozenset({201, 204}),
             headers={"Content-Type": "application/octet-stream"},
@@ -283,6 +286,7 @@ class BlobApi(Api):
             retries=False,
             leash=leash,
         )
+        check_stored(response.headers, subject, upload.digest)
 
     def _reader(
         self,

@@ -68,6 +68,20 @@ def test_what_was_sent_is_known_to_all(books):
     assert [KNOWN, KNOWN, SEND] == books[1].ask_blobs("r", DESTINATION, [BASE, TALL, OWN], BOB)
 
 
+def test_an_image_may_have_as_many_layers_as_a_manifest_may_name(books):
+    """R30: ten thousand blobs are asked for, sent, renewed, given up and forgotten like one."""
+    many = [Digest("sha256", f"{number:064x}") for number in range(10_000)]
+
+    assert {SEND} == set(books[0].ask_blobs("r", DESTINATION, many, ANN))
+    assert [WAIT] * len(many) == books[1].ask_blobs("r", DESTINATION, many, BOB)
+    books[0].renew("r", DESTINATION, many, ANN)
+    books[0].mark_sent("r", DESTINATION, many[:9_000])
+    books[0].give_up("r", DESTINATION, many[9_000:], ANN)
+    assert [KNOWN] * 9_000 + [SEND] * 1_000 == books[1].ask_blobs("r", DESTINATION, many, BOB)
+    books[0].forget("r", DESTINATION, many)
+    assert {SEND} == set(books[1].ask_blobs("r", DESTINATION, many, BOB))
+
+
 def test_another_destination_or_run_knows_nothing_of_it(book):
     book.mark_sent("r", DESTINATION, [BASE])
     assert [SEND] == book.ask_blobs("r", ELSEWHERE, [BASE], BOB)

@@ -41,13 +41,22 @@ local function lease(value) -- of `s` or `b`, a token, and the end
   return string.sub(value, 2, {1 + OWNER_BYTES}), tonumber(string.sub(value, {2 + OWNER_BYTES}))
 end
 local function integer(number) return string.format('%.0f', number) end
+local function in_steps(list, call) -- Lua unpacks some thousands at once, and an image may have more layers
+  for first = 1, #list, 1000 do call(first, math.min(first + 999, #list)) end
+end
 """
 
 _ASK = """
 local owner, span = ARGV[2], tonumber(ARGV[3])
 local verdicts, leases, names = {}, {}, {}
 for n = 4, #ARGV do names[n - 3] = ARGV[n] end
-for n, value in ipairs(redis.call('HMGET', page, unpack(names))) do
+local values = {}
+in_steps(names, function(first, last)
+  for _, value in ipairs(redis.call('HMGET', page, unpack(names, first, last))) do
+    values[#values + 1] = value
+  end
+end)
+for n, value in ipairs(values) do
   local sender, ends = owner, 0
   if value and value ~= 'k' then sender, ends = lease(value) end
   if value == 'k' then verdicts[n] = 'known'
@@ -58,14 +67,15 @@ for n, value in ipairs(redis.call('HMGET', page, unpack(names))) do
     leases[#leases + 1] = 's' .. owner .. integer(now + span)
   end
 end
-if #leases > 0 then redis.call('HSET', page, unpack(leases)) touch() end
+in_steps(leases, function(first, last) redis.call('HSET', page, unpack(leases, first, last)) end)
+if #leases > 0 then touch() end
 return verdicts
 """
 
 _SENT = """
 local known = {}
 for n = 2, #ARGV do known[#known + 1] = ARGV[n] known[#known + 1] = 'k' end
-redis.call('HSET', page, unpack(known))
+in_steps(known, function(first, last) redis.call('HSET', page, unpack(known, first, last)) end)
 touch()
 """
 

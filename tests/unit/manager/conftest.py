@@ -226,7 +226,7 @@ class FakeRegistries(RegistryClient):
         self.fresh += 1
         return nullcontext(self)
 
-    def has_blob(self, repository, descriptor):
+    def has_blob(self, repository, descriptor, *, leash=UNLEASHED):
         self.reads.append(("has", str(descriptor.digest)))
         return descriptor.digest in self.shelf(repository).blobs
 

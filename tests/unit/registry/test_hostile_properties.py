@@ -1,0 +1,402 @@
+"""Whatever a registry answers, a client gives what it was asked for, or one of our errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import traceback
+from itertools import islice
+
+import pytest
+import requests
+import urllib3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from requests.structures import CaseInsensitiveDict
+
+from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UsageError
+from stagefleet.names import Reference, Repository
+from stagefleet.registry import DockerConfig, Login, RegistryClient
+from stagefleet.registry.answers import reading_answer
+from stagefleet.registry.manifests import (
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    digest_of,
+)
+from stagefleet.registry.uploads import Upload
+from stagefleet.settings import HttpSettings, Settings
+
+REPOSITORY, OTHER = Repository.parse("reg.example.com/group/app"), Repository.parse("reg.example.com/other")
+CONTENT = b"content"
+BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
+MANIFEST = Manifest.of(
+    {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/x", "digest": str(BLOB.digest), "size": 7},
+        "layers": [],
+    }
+)
+TAG = REPOSITORY.tagged("one")
+MANY_REQUESTS = 400
+EXAMPLES = int(os.environ.get("STAGEFLEET_TEST_EXAMPLES", "15"))
+"""For each method; raise it in the environment to try harder."""
+LONG_NUMBER = "9" * 5000
+MANY_DIGITS = 10**400
+
+NUMBERS = st.sampled_from(
+    [
+        "0",
+        "7",
+        "-1",
+        "1e9",
+        "007",
+        "٣",
+        "9" * 19,
+        LONG_NUMBER,
+        "-" + LONG_NUMBER,
+        "",
+        " ",
+        "7, 7",
+        "0x7",
+        "nan",
+    ]
+)
+DATES = st.sampled_from(
+    [
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Thu, 99 Foo 99999",
+        LONG_NUMBER,
+        "0",
+    ]
+)
+ADDRESSES = st.sampled_from(
+    [
+        "/v2/group/app/blobs/uploads/1?state=a#b",
+        f"/v2/group/app/manifests/{BLOB.digest}",
+        "/v2/group/app/manifests/sha512:" + "0" * 128,
+        "https://storage.example.com/x",
+        "https://reg.example.com:443/v2/",
+        "http://[::1",
+        "https://reg.example.com:99999/",
+        "https://reg.example.com:" + LONG_NUMBER,
+        "//",
+        "?",
+        "\x00",
+        "ftp://x/",
+        "https://\u00e9/",
+        "https://" + "a" * 300 + "/",
+    ]
+)
+DIGESTS = st.sampled_from(
+    [
+        str(BLOB.digest),
+        str(MANIFEST.digest),
+        "sha512:" + "0" * 128,
+        "sha256:",
+        "sha256:" + "A" * 64,
+        "md5:x",
+        ":",
+        "\u0660",
+        LONG_NUMBER,
+    ]
+)
+CHALLENGES = st.sampled_from(
+    [
+        "Basic realm=x",
+        'Bearer realm="https://tokens.example.com/t",service="s",scope="x"',
+        'Bearer realm="https://[::1"',
+        'Bearer realm="/relative"',
+        'Bearer realm="https://tokens.example.com:99999/"',
+        'Bearer error="insufficient_scope"',
+        "Negotiate",
+        "Bearer",
+        '"',
+        ",,,=",
+    ]
+)
+LINKS = st.sampled_from(
+    ['</v2/group/app/tags/list?n=1&last=a>; rel="next"', "<http://[>; rel=next", "<>; rel=next", "<;", "x"]
+)
+TYPES = st.sampled_from(
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, "application/json", "text/html", "", ";", "\u00e9", "a" * 3000]
+)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "Content-Length": NUMBERS,
+        "Content-Type": TYPES,
+        "Content-Range": st.sampled_from(["bytes 0-6/7", "bytes 3-", "bytes " + LONG_NUMBER, "x"]),
+        "Docker-Content-Digest": DIGESTS,
+        "Location": ADDRESSES,
+        "Link": LINKS,
+        "Retry-After": NUMBERS | DATES,
+        "Date": DATES,
+        "WWW-Authenticate": CHALLENGES,
+        "Range": NUMBERS,
+    },
+)
+STATUSES = st.sampled_from(
+    [
+        100,
+        103,
+        200,
+        201,
+        202,
+        204,
+        206,
+        301,
+        302,
+        307,
+        400,
+        401,
+        403,
+        404,
+        405,
+        408,
+        412,
+        416,
+        429,
+        500,
+        501,
+        502,
+        503,
+        504,
+        522,
+        599,
+        600,
+        999,
+    ]
+)
+SCALARS = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        7,
+        2**63,
+        2**64,
+        MANY_DIGITS,
+        1e300,
+        float("inf"),
+        float("nan"),
+        "",
+        "a",
+        "\ud800",
+        "\x1b[31m",
+        "x" * 3000,
+        str(BLOB.digest),
+        OCI_MANIFEST,
+        OCI_INDEX,
+        "2025-01-01T00:00:00",
+    ]
+)
+NAMES = st.sampled_from(
+    [
+        "tags",
+        "name",
+        "schemaVersion",
+        "mediaType",
+        "config",
+        "layers",
+        "manifests",
+        "digest",
+        "size",
+        "urls",
+        "platform",
+        "annotations",
+        "subject",
+        "errors",
+        "code",
+        "message",
+        "detail",
+        "token",
+        "access_token",
+        "expires_in",
+        "issued_at",
+        "details",
+    ]
+)
+DOCUMENTS = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=12,
+)
+DESCRIPTOR = st.fixed_dictionaries(
+    {
+        "digest": st.just(str(BLOB.digest)) | DOCUMENTS,
+        "size": st.sampled_from([7, 0, 10**30, MANY_DIGITS]) | DOCUMENTS,
+    },
+    optional={"mediaType": SCALARS, "urls": DOCUMENTS, "annotations": DOCUMENTS, "platform": DOCUMENTS},
+)
+LIKELY = st.fixed_dictionaries(
+    {},
+    optional={
+        "schemaVersion": st.just(2) | SCALARS,
+        "mediaType": st.sampled_from([OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST]) | SCALARS,
+        "config": DESCRIPTOR | DOCUMENTS,
+        "layers": st.lists(DESCRIPTOR, max_size=2) | DOCUMENTS,
+        "manifests": st.lists(DESCRIPTOR, max_size=2) | DOCUMENTS,
+        "subject": DESCRIPTOR | DOCUMENTS,
+        "annotations": DOCUMENTS,
+        "tags": st.lists(SCALARS, max_size=4) | DOCUMENTS,
+        "errors": st.lists(DOCUMENTS, max_size=3) | DOCUMENTS,
+        "token": st.just("granted") | SCALARS,
+        "expires_in": SCALARS,
+        "issued_at": SCALARS,
+    },
+)
+BODIES = st.one_of(
+    (LIKELY | DOCUMENTS).map(lambda document: json.dumps(document).encode()),
+    st.sampled_from(
+        [
+            b"",
+            CONTENT,
+            MANIFEST.raw,
+            b"<html>",
+            b"[" * 100000,
+            b'{"a":' * 100000,
+            LONG_NUMBER.encode(),
+            b"\xff\xfe",
+            b'{"expires_in": %s}' % LONG_NUMBER.encode(),
+            b'{"size": 1e%s}' % LONG_NUMBER.encode(),
+        ]
+    ),
+    st.binary(max_size=30),
+)
+ANSWERS = st.tuples(STATUSES, HEADERS, BODIES)
+
+
+class Config(DockerConfig):
+    """A configuration with a login for everybody."""
+
+    def login(self, host: str) -> Login | None:
+        return Login("ann", "hunter2")
+
+
+def make_client(answers, folder):
+    """A client whose every request is answered by the next of some answers, and the last over again."""
+    http = HttpSettings(
+        retries=2, backoff_seconds=0.001, backoff_limit_seconds=0.001, retry_after_limit_seconds=1
+    )
+    client = RegistryClient(Settings(http=http), config=Config(folder / "config.json"))
+    left, asked = list(answers), []
+
+    def send(method, url, *_, **__):
+        asked.append((method, url))
+        assert len(asked) < MANY_REQUESTS, "it goes on and on"
+        status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+        response = requests.Response()
+        response.status_code, response.url = status, url
+        response.headers = CaseInsensitiveDict(headers)
+        response.raw = urllib3.HTTPResponse(
+            io.BytesIO(b"" if method == "HEAD" else body),
+            headers=headers,
+            status=status,
+            preload_content=False,
+        )
+        return response
+
+    client._transport.send = send  # type: ignore[method-assign]  # the answers are made up
+    client._caller._authorizer._send = send
+    client._caller._sleep = lambda _: None
+    return client
+
+
+def upload_url(client):
+    return Upload(REPOSITORY, BLOB.digest, "https://reg.example.com/v2/upload")
+
+
+METHODS = {
+    "ping": lambda client: client.ping(REPOSITORY.host),
+    "tags": lambda client: list(islice(client.tags(REPOSITORY), 1000)),
+    "head_manifest": lambda client: client.head_manifest(TAG),
+    "head_manifest by digest": lambda client: client.head_manifest(Reference.of(REPOSITORY, MANIFEST.digest)),
+    "fetch_manifest": lambda client: client.fetch_manifest(TAG),
+    "fetch_manifest by digest": lambda client: client.fetch_manifest(
+        Reference.of(REPOSITORY, MANIFEST.digest)
+    ),
+    "put_manifest": lambda client: client.put_manifest(TAG, MANIFEST),
+    "delete_manifest": lambda client: client.delete_manifest(TAG),
+    "fetch_blob": lambda client: client.fetch_blob(REPOSITORY, BLOB),
+    "has_blob": lambda client: client.has_blob(REPOSITORY, BLOB),
+    "hash_blob": lambda client: client.hash_blob(REPOSITORY, BLOB),
+    "begin_upload": lambda client: client.begin_upload(REPOSITORY, BLOB.digest, mount_from=OTHER),
+    "upload_bytes": lambda client: client.upload_bytes(upload_url(client), CONTENT),
+    "copy_blob": lambda client: client.copy_blob(OTHER, REPOSITORY, BLOB, mount_from=REPOSITORY),
+}
+
+
+def assert_ours(call):
+    """Make a call: what it raises is typed, and no wrong use of ours, but for the login that is refused."""
+    error = None
+    try:
+        call()
+    except StagefleetError as caught:
+        error = caught
+    assert isinstance(error, CredentialsError) or not isinstance(error, UsageError)
+    assert len(str(error)) < 2000
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(answers=st.lists(ANSWERS, min_size=1, max_size=5))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_answer_gives_a_result_or_one_of_our_errors(method, answers, tmp_path):
+    """R30: no method of the client raises anything untyped, or goes on for ever, whatever is answered."""
+    assert_ours(lambda: METHODS[method](make_client(answers, tmp_path)))
+
+
+@given(answer=ANSWERS)
+@settings(max_examples=2 * EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_answer_of_a_token_server_gives_a_token_or_one_of_our_errors(answer, tmp_path):
+    """R30: the same of the token server's answers."""
+    challenge = {"WWW-Authenticate": 'Bearer realm="https://tokens.example.com/t"'}
+    answers = [(401, challenge, b""), answer, (200, {}, b'{"tags": []}')]
+    assert_ours(lambda: list(make_client(answers, tmp_path).tags(REPOSITORY)))
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        ValueError("secret"),
+        TypeError("secret"),
+        KeyError("secret"),
+        OverflowError("secret"),
+        RecursionError("secret"),
+        AttributeError("secret"),
+        UnicodeDecodeError("ascii", b"secret", 0, 1, "secret"),
+    ],
+)
+def test_the_border_makes_one_typed_error_of_whatever_reading_an_answer_raises(cause):
+    """R30: the error says who answered what, and nothing of what could not be read."""
+    with (
+        pytest.raises(RegistryError, match=r"reg answered GET with what makes no sense") as caught,
+        reading_answer("GET", "reg", "reg/app", "reg/app:one"),
+    ):
+        raise cause
+    assert not caught.value.retryable
+    assert "secret" not in "".join(traceback.format_exception(caught.value)).replace('("secret")', "")
+
+
+@pytest.mark.parametrize("size", [-1, True, 1.5, "7", None, 2**49, 10**30, sys.maxsize + 1])
+def test_a_size_that_cannot_be_is_refused_where_it_is_read(size):
+    """R30: sizes of descriptors are whole numbers that a blob can have."""
+    document = json.loads(MANIFEST.raw)
+    document["config"]["size"] = size
+    with pytest.raises(StagefleetError, match="size"):
+        Manifest.parse(json.dumps(document).encode())
+
+
+def test_annotations_are_texts():
+    """R30: what else stands there is left out: nobody would know what to do with it."""
+    document = json.loads(MANIFEST.raw) | {"annotations": {"a": "b", "c": 7, "d": {"e": "f"}, "g": None}}
+
+    assert {"a": "b"} == Manifest.parse(json.dumps(document).encode()).annotations
