@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -15,6 +16,7 @@ from kombu.entity import Exchange, Queue
 
 from config import transport
 from stagefleet.errors import SettingsError
+from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import (
     QUEUES,
     broker_options,
@@ -48,7 +50,8 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
         raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")
     transport.install()
     app = Celery("stagefleet", set_as_current=False, autofinalize=True)
-    app.amqp.Connection = transport.BriskConnection
+    check = partial(check_redis, settings.redis_url, settings.key_prefix)
+    app.amqp.Connection = transport.BriskConnection.checking(check)
     app.conf.update(_configuration(settings, settings.redis_url, list(operations)))
     return app
 

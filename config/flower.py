@@ -25,10 +25,11 @@ from tornado.options import Error as TornadoError
 
 from config.celery import make_app
 from config.logging import configure_logging
-from stagefleet.errors import SettingsError, StagefleetError
+from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
+from stagefleet.redis_facts import check_redis
 from stagefleet.registry.hosts import is_loopback
 from stagefleet.runs.dispatch import task_name
-from stagefleet.settings import FlowerSettings, load_settings
+from stagefleet.settings import FlowerSettings, Settings, load_settings
 
 __all__ = ["main", "make_flower"]
 
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen = settings.flower.model_copy(update=given)
         _refuse_to_be_open(chosen)
         flower = make_flower(app, chosen)
+        _check_redis(settings)
         port = _listen(flower)
     except StagefleetError as error:
         sys.stderr.write(f"stagefleet: error: {error}\n")
@@ -118,6 +120,19 @@ def _set_options(options: Mapping[str, str | float | bool]) -> None:
             setattr(flower_options, name, value)
         except (TornadoError, ValueError, TypeError) as error:
             raise SettingsError(f"flower.options.{name}: {error}") from None
+
+
+def _check_redis(settings: Settings) -> None:
+    """See that there is a Redis; Flower waits for one that is out of reach.
+
+    Raises:
+        RedisConfigurationError: What is there cannot be used, and waiting does not help.
+    """
+    assert settings.redis_url is not None, "the application has one"
+    try:
+        check_redis(settings.redis_url, settings.key_prefix)
+    except RedisUnreachableError as error:
+        _log.warning("out_of_reach", action="start", error=str(error))
 
 
 def _refuse_to_be_open(settings: FlowerSettings) -> None:

@@ -14,14 +14,21 @@ with all that it holds, or reconnects. Here what is no message is logged and dro
 It also makes a client for each message that it takes and for each that it acknowledges. A client is a handle
 on the pool of connections, and redis-py (8.1) fills a table of some 250 answers for each: a third of what a
 worker's main loop did.
+
+And it takes for broken only what redis-py calls so. A replica's READONLY, a full disk's MISCONF and the like
+end the processes of a worker. Here an answer that passes is a break: the connection is closed,
+and the server is asked before the next one whether a fleet can work with it (see `stagefleet.redis_answers`).
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
 
+import redis
 from kombu.connection import Connection
 from kombu.entity import TRANSIENT_DELIVERY_MODE
 from kombu.transport import TRANSPORT_ALIASES, virtual
@@ -29,11 +36,14 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped, open_envelope
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.redis_answers import is_passing
+from stagefleet.redis_connections import checked
 
 __all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "install"]
 
 _SCHEMES = ("redis", "rediss")
-_PAUSES = {"interval_start": 1, "interval_step": 1, "interval_max": 5}  # seconds
+_PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 
 
 class FrugalQoS(kombu_redis.QoS):
@@ -109,6 +119,12 @@ class MendedChannel(kombu_redis.Channel):
             kept = self._kept_client = super()._create_client()
         return kept
 
+    def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
+        """Give the parameters of connections: those that take what passes for a break, as all kombu does."""
+        parameters = super()._connparams(asynchronous=asynchronous)
+        parameters["connection_class"] = checked(parameters["connection_class"], is_passing)
+        return parameters
+
     def _brpop_read(self, **options: Any) -> Any:
         """Read the answer to the pending BRPOP, and deliver what it brings."""
         try:
@@ -172,17 +188,51 @@ class MendedChannel(kombu_redis.Channel):
 
 
 class MendedTransport(kombu_redis.Transport):
-    """kombu's Redis transport with mended channels."""
+    """kombu's Redis transport with mended channels, to a server that takes writes."""
 
     Channel = MendedChannel
 
+    def establish_connection(self) -> Any:
+        """Connect, if a fleet can work with what is there: kombu would find out at its first BRPOP.
+
+        Raises:
+            RedisConfigurationError: It cannot, and waiting does not help.
+            redis.ConnectionError: It cannot for now; kombu tries again.
+        """
+        try:
+            getattr(self.client, "check", _check_nothing)()
+        except RedisUnreachableError as error:
+            raise redis.ConnectionError(str(error)) from error
+        return super().establish_connection()
+
+
+def _check_nothing() -> None:
+    """Stands for the check of a connection that has none."""
+
 
 class BriskConnection(Connection):
-    """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s."""
+    """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s.
+
+    Attributes:
+        check: Raises what stands in the way, before each connection; see `check_redis`.
+    """
+
+    check: Callable[[], None] = staticmethod(_check_nothing)
+
+    @classmethod
+    def checking(cls, check: Callable[[], None]) -> type[BriskConnection]:
+        """Make a class of connections with a check; kombu clones them by their class."""
+        return type(cls.__name__, (cls,), {"check": staticmethod(check)})
+
+    def as_uri(self, *args: Any, **kwargs: Any) -> Any:
+        """Show the URL; kombu shows a masked password also where there is none."""
+        shown = super().as_uri(*args, **kwargs)
+        return shown if self.userid or self.password else shown.replace("://:**@", "://", 1)
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect, with pauses of 1 to 5 s between attempts."""
-        return super().ensure_connection(*args, **(_PAUSES | kwargs))
+        """Connect, with pauses of 1 to 5 s between attempts; of two workers hardly one as of the other."""
+        first = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        return super().ensure_connection(*args, **(_PAUSES | {"interval_start": first} | kwargs))
 
 
 def install() -> None:

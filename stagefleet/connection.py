@@ -16,7 +16,7 @@ from stagefleet.errors import SettingsError
 from stagefleet.redis_answers import explain
 from stagefleet.redis_connections import PassingRetry, Peer, checked
 
-__all__ = ["connect_redis", "masked_url", "reaching"]
+__all__ = ["address_of", "connect_redis", "masked_url", "reaching"]
 
 _SOCKET_TIMEOUT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 3
@@ -132,12 +132,13 @@ def reaching(client: redis.Redis) -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, UnicodeError) as error:
-        explained = explain(error, _address(client))
+        explained = explain(error, address_of(client))
         if explained is None:
             raise
         raise explained from error
 
 
-def _address(client: redis.Redis) -> str:
+def address_of(client: redis.Redis) -> str:
+    """Where Redis is, without its login."""
     settings = client.connection_pool.connection_kwargs
     return str(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")

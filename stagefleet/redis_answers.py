@@ -56,7 +56,7 @@ _FAILOVER_CODES = frozenset({"CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "READONL
 """Answers of a server that is not the primary, or not any more: a new connection may lead to that."""
 
 _NO_CLUSTER = "cluster mode is not supported, name a Redis with cluster-enabled no in STAGEFLEET_REDIS_URL"
-_LOGIN = "correct USER and PASSWORD in STAGEFLEET_REDIS_URL (redis://USER:PASSWORD@HOST:PORT/DATABASE)"
+_LOGIN = "correct user and password in STAGEFLEET_REDIS_URL"
 _WRONG = {
     "ASK": _NO_CLUSTER,
     "CROSSSLOT": _NO_CLUSTER,
@@ -111,6 +111,10 @@ _TLS_ALERT = '"\\x15"'
 
 class RefusedError(redis.ConnectionError):
     """A refusal that ends its connection: the next one may lead to a server that does not refuse."""
+
+    def __repr__(self) -> str:
+        """Show the reason: Celery logs errors so, and redis-py's own form has none."""
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class TlsError(redis.RedisError):

@@ -122,8 +122,8 @@ class _Checked(_Connection):  # type: ignore[misc]  # its base is chosen at run 
         try:
             return super().read_response(*arguments, **options)
         except redis.ResponseError as error:
-            if not self.refuses(error):
-                raise
+            if isinstance(error, redis.exceptions.NoScriptError) or not self.refuses(error):
+                raise  # a script that is not known is sent by whoever called it
             self.disconnect()
             if self._peer is not None:
                 self._peer.generation += 1

@@ -168,4 +168,5 @@ class _Process:
 
 def _stop_consuming() -> None:
     """What Celery's own signal handlers do: its loop looks at it at least each second."""
-    state.should_stop = 0
+    if state.should_stop is None:  # else what stops it has said its status already
+        state.should_stop = 0

@@ -7,9 +7,10 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from config.celery import work_queue
-from stagefleet.errors import CallbackError, UsageError
+from stagefleet.errors import CallbackError, StagefleetError
 from stagefleet.runs.callback_tasks import check_task
 from stagefleet.runs.detached import DetachedCoordinator, PublishTask
 from stagefleet.runs.leases import LeaseKeeper
@@ -57,7 +58,7 @@ def _make_publisher(app: Celery) -> PublishTask:
                 retry=False,
                 ignore_result=True,
             )
-        except (UsageError, OperationalError) as error:
+        except (StagefleetError, OperationalError, RedisError, OSError) as error:
             raise CallbackError(f"the task {name} cannot be published: {error}") from None
 
     return publish

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
+from celery.exceptions import WorkerShutdown
 from celery.signals import task_unknown
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from config.envelope import CONTENT_ERRORS, note_dropped
+from stagefleet.errors import RedisConfigurationError
 from workers.messages import problem_of
 
 __all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
@@ -17,6 +24,10 @@ __all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
 FLUSH_SECONDS = 0.5
 """How late Flower may hear of an item; sooner when Celery's buffer of 24 events is full."""
 
+_REFUSAL_SECONDS = 10.0
+"""How long a worker that has worked sits out a Redis that refuses its login, or cannot be used otherwise."""
+
+_log = structlog.get_logger(__name__)
 _LOGGER = get_logger(__name__)  # where Celery tells that a message cannot be struck out
 
 
@@ -37,6 +48,38 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
             *(step for step in Consumer.Blueprint.default_steps if not step.endswith(":Control")),
             "workers.mailbox:Control",
         )
+
+    refused_since: float | None = None
+    has_connected = False
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and wait for a Redis that is out of reach; one that cannot be used ends this process.
+
+        It ends at once, unless it has worked before: a Redis that restarts may know its users a moment later.
+
+        Raises:
+            WorkerShutdown: With the status of wrong configuration.
+        """
+        while True:
+            try:
+                connected = super().ensure_connected(conn)
+            except RedisConfigurationError as error:
+                self._sit_out(error)
+            else:
+                self.has_connected, self.refused_since = True, None
+                return connected
+
+    def _sit_out(self, error: RedisConfigurationError) -> None:
+        now = time.monotonic()
+        self.refused_since = now if self.refused_since is None else self.refused_since
+        if self.has_connected and now - self.refused_since < _REFUSAL_SECONDS:
+            time.sleep(1)
+            state.maybe_shutdown()
+            return
+        _log.error("redis_refuses", action="connect", error=str(error))
+        state.should_stop = error.exit_code
+        os.kill(os.getpid(), signal.SIGTERM)  # what is under way is handed back in time, as at any stop
+        raise WorkerShutdown(error.exit_code)
 
     def on_send_event_buffered(self) -> None:
         """Leave the event in the buffer: `flush_events` is called every `FLUSH_SECONDS`."""

@@ -24,8 +24,9 @@ import structlog
 
 from config.logging import configure_logging
 from stagefleet.connection import masked_url
-from stagefleet.errors import SettingsError, StagefleetError
+from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.launch import isolated_command
+from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
 from workers.queues import choose_queues
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"stagefleet: error: {error}\n")
         sys.exit(error.exit_code)
     configure_logging(settings.log)
+    _check_redis(settings.redis_url, settings.key_prefix)
     count = settings.worker.processes or os.cpu_count() or 1
     supervisor = Supervisor(
         process_command(concurrency=settings.worker.concurrency, queues=queues),
@@ -77,6 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
     )
     sys.exit(supervisor.run())
+
+
+def _check_redis(redis_url: str, prefix: str) -> None:
+    """Leave in one line where the processes could never work; they wait for a Redis that is out of reach."""
+    try:
+        check_redis(redis_url, prefix, rights=True)
+    except UnreachableError as error:
+        _log.warning("out_of_reach", action="start", error=str(error))
+    except StagefleetError as error:
+        sys.stderr.write(f"stagefleet: error: {error}\n")
+        sys.exit(error.exit_code)
 
 
 def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:

@@ -219,7 +219,7 @@ def test_what_may_be_lost_is_gone_without(parts, fake_redis, path):
         (WRONG["database"], "(DB index is out of range): correct DATABASE"),
         (
             WRONG["login missing"],
-            "refuses the login (NOAUTH Authentication required.): correct USER and PASSWORD",
+            "refuses the login (NOAUTH Authentication required.): correct user and password",
         ),
         (WRONG["rights"], "~stagefleet:*"),
         (

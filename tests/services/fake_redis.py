@@ -10,7 +10,14 @@ from typing import Any, Self
 
 import hiredis
 
-_GREETINGS = {b"AUTH", b"CLIENT", b"PING", b"SELECT"}
+_GREETINGS = {
+    b"AUTH": b"+OK",
+    b"CLIENT": b"+OK",
+    b"HELLO": b"%1\r\n$5\r\nproto\r\n:3",
+    b"PING": b"+PONG",
+    b"SELECT": b"+OK",
+}
+"""What clients begin with, and what they are answered."""
 
 
 class FakeRedis:
@@ -56,8 +63,9 @@ class FakeRedis:
         if not isinstance(command, list):
             return b"-ERR Protocol error"
         self.commands.append(command)
-        if command[0].upper() in _GREETINGS:
-            return b"+PONG" if command[0].upper() == b"PING" else b"+OK"
+        name = command[0].upper()
+        if name in _GREETINGS:
+            return _GREETINGS[name]
         return self.answer(command) if callable(self.answer) else self.answer
 
     def start(self) -> Self:

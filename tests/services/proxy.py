@@ -186,6 +186,19 @@ class TcpProxy:
         """Reset all connections now; new ones are accepted."""
         self._call(self._cut)
 
+    def retarget(self, target: str) -> None:
+        """Lead new connections elsewhere, as a name or an address that moves; those that are open stay.
+
+        Args:
+            target: `host:port`.
+        """
+        address, _, port = target.rpartition(":")
+
+        def move() -> None:
+            self._target = (address, int(port))
+
+        self._call(move)
+
     def blackhole(self, on: bool) -> None:  # noqa: FBT001 - a switch
         """Let nothing through in either direction while connections stay open; or let it go on."""
 

@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.celery import make_app
 from config.transport import BriskConnection, MendedChannel, MendedTransport
+from stagefleet.connection import connect_redis
 from stagefleet.errors import SettingsError
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings
@@ -58,6 +59,54 @@ def test_every_kind_of_url_has_the_mended_transport(url):
 def test_certificates_of_a_redis_with_tls_are_checked():
     app = make_app(Settings(redis_url="rediss://localhost:1/0"))
     assert "CERT_REQUIRED" == app.conf.broker_use_ssl["ssl_cert_reqs"].name
+
+
+class Channel(MendedChannel):
+    """A channel that connects to nothing."""
+
+    def __init__(self, connection: BriskConnection) -> None:
+        self.connection = connection.transport
+        self.closed = True
+
+    def __del__(self):
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://redis.test",
+        "redis://redis.test:7/3",
+        "redis://redis.test:7?db=3",
+        "redis://user:p%40%2Fw@redis.test:7/?db=3&client_name=me&socket_timeout=1",
+        "redis://redis.test/?username=user&password=p%40w",
+        "redis://[::1]:7/1",
+        "rediss://redis.test/0?ssl_ca_certs=/ca&ssl_certfile=/cert&ssl_keyfile=/key",
+        "rediss://redis.test/0?ssl_check_hostname=no",
+        "unix:///run/redis.sock?db=3",
+        "unix://user:pw@/run/redis.sock?db=3",
+        "unix:///run/redis.sock?db=3&password=pw",
+    ],
+)
+def test_kombu_connects_to_what_the_ledger_connects_to(url):
+    """U4: whatever form a URL has, messages are taken where the ledger puts them."""
+    with make_app(Settings(redis_url=url)).connection_for_read() as connection:
+        kombu = Channel(connection)._connparams()
+    ours = connect_redis(url).connection_pool.connection_kwargs
+    defaults = {"host": "localhost", "port": 6379, "db": 0} if "path" not in ours else {"db": 0}
+    names = (
+        "host",
+        "port",
+        "db",
+        "username",
+        "password",
+        "path",
+        "ssl_ca_certs",
+        "ssl_certfile",
+        "ssl_keyfile",
+    )
+    for name in (*names, "ssl_check_hostname"):
+        assert ours.get(name, defaults.get(name)) == kombu.get(name), name
 
 
 def test_the_wire_carries_json_only(app):

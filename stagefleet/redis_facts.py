@@ -1,0 +1,231 @@
+"""What is at the Redis URL: its kind, version and role, whether it takes writes, and what its user may do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from stagefleet.connection import address_of, connect_redis, reaching
+from stagefleet.errors import RedisConfigurationError
+from stagefleet.redis_answers import code_of
+
+__all__ = [
+    "MINIMUM_VERSION",
+    "RedisFacts",
+    "check_redis",
+    "check_writes",
+    "describe_rights",
+    "missing_rights",
+    "read_facts",
+]
+
+MINIMUM_VERSION = (6, 2)
+"""Of Redis, or what Valkey says it is compatible with: kombu needs `ZADD ... GT`, the caches `HRANDFIELD`."""
+
+_ANSWER_SECONDS = 2.0
+_NAMED = 5
+
+_COMMANDS = """
+INFO server
+TIME
+PUBLISH $ x
+MULTI
+EXEC
+EVAL return(1) 0
+SCRIPT LOAD return(1)
+EVALSHA 0000000000000000000000000000000000000000 0
+SET $text 1 PX 1000
+GET $text
+INCR $text
+EXISTS $text
+EXPIRE $text 1
+PEXPIRE $text 1000
+TTL $text
+PTTL $text
+DEL $text
+HSET $hash a 1
+HSETNX $hash a 1
+HINCRBY $hash a 1
+HGET $hash a
+HMGET $hash a
+HGETALL $hash
+HLEN $hash
+HEXISTS $hash a
+HRANDFIELD $hash 1
+HDEL $hash a
+LPUSH $list 1
+RPUSH $list 1
+LLEN $list
+RPOP $list
+BRPOP $list 0.01
+SADD $set a
+SMEMBERS $set
+SREM $set a
+ZADD $zset GT 1 a
+ZINCRBY $zset 1 a
+ZCARD $zset
+ZSCORE $zset a
+ZRANGE $zset 0 -1
+ZREVRANGE $zset 0 -1
+ZRANGEBYSCORE $zset 0 0
+ZREMRANGEBYRANK $zset 9 9
+ZREMRANGEBYSCORE $zset 0 0
+ZPOPMIN $zset 1
+ZREM $zset a
+XADD $stream * a 1
+XRANGE $stream - +
+XREAD STREAMS $stream 0
+UNLINK $text $hash $list $set $zset $stream
+"""
+"""What our scripts, our calls and kombu run, each on keys that go with the last; `$` is their prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """What a server says of itself.
+
+    Attributes:
+        name: `Redis` or `Valkey`.
+        version: Its version.
+        mode: `standalone`, `sentinel` or `cluster`.
+        primary: For a replica, whose it is, as `HOST:PORT`; None for a primary.
+        info: All that it says.
+    """
+
+    name: str
+    version: str
+    mode: str
+    primary: str | None
+    info: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> RedisFacts:
+        """Read the answer to INFO; Valkey may call its fields otherwise than Redis."""
+        name = "Valkey" if info.get("server_name") == "valkey" or "valkey_version" in info else "Redis"
+        mode = str(info.get("redis_mode") or info.get("server_mode") or "standalone")
+        is_replica = info.get("role") in {"slave", "replica"}
+        return cls(
+            name=name,
+            version=str(info.get("valkey_version") or info.get("redis_version") or "?"),
+            mode="cluster" if info.get("cluster_enabled") else mode,
+            primary=f"{info.get('master_host')}:{info.get('master_port')}" if is_replica else None,
+            info=info,
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """What makes it unfit for a fleet, whatever its state; None if nothing does."""
+        if self.mode == "sentinel":
+            return (
+                "is a Sentinel, which is not supported: name the primary, or an address that leads to it, in "
+                "STAGEFLEET_REDIS_URL"
+            )
+        if self.mode == "cluster":
+            return (
+                "is in cluster mode, which is not supported: name a Redis with cluster-enabled no in "
+                "STAGEFLEET_REDIS_URL"
+            )
+        compatible = re.match(r"(\d+)\.(\d+)", str(self.info.get("redis_version", "")))
+        if compatible is not None and tuple(map(int, compatible.groups())) < MINIMUM_VERSION:
+            least = ".".join(map(str, MINIMUM_VERSION))
+            return f"is of version {self.version}, which is too old: use Valkey, or Redis from {least} on"
+        return None
+
+
+def read_facts(client: redis.Redis) -> RedisFacts | None:
+    """Ask a server for its facts; None if its user may not ask.
+
+    Raises:
+        RedisUnreachableError: It does not answer.
+        RedisConfigurationError: It refuses the login, or is no Redis.
+    """
+    with reaching(client):
+        try:
+            info: Any = client.info()
+        except redis.ResponseError as error:
+            if code_of(error) == "NOPERM":
+                return None
+            raise
+    return RedisFacts.of(info)
+
+
+def check_writes(client: redis.Redis, prefix: str) -> None:
+    """See that a server takes writes, by one that changes nothing.
+
+    Raises:
+        RedisUnreachableError: It takes none for now: it is a replica, or its disk is full.
+    """
+    with reaching(client):
+        client.delete(f"{prefix}ping")
+
+
+def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
+    """See that a fleet can work with what is at a URL; for those who would find out again and again.
+
+    Args:
+        redis_url: Where it should be.
+        prefix: In front of the fleet's keys.
+        rights: Whether to try each command that a fleet needs.
+
+    Raises:
+        SettingsError: The URL is malformed.
+        RedisConfigurationError: What is there cannot be used as it is.
+        RedisUnreachableError: It is out of reach for now.
+    """
+    with connect_redis(redis_url) as client:
+        facts = read_facts(client)
+        if facts is not None and facts.problem is not None:
+            raise RedisConfigurationError(f"Redis at {address_of(client)} {facts.problem}")
+        check_writes(client, prefix)
+        missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
+        if missing:
+            raise RedisConfigurationError(f"Redis at {address_of(client)} {describe_rights(missing, prefix)}")
+
+
+def describe_rights(missing: Sequence[str], prefix: str) -> str:
+    """Tell which commands a user may not run, and how that is mended."""
+    rule = f"~{prefix}* &* +@all -@dangerous +info +keys"
+    more = f" and {len(missing) - _NAMED} more commands" if len(missing) > _NAMED else ""
+    named = f"{', '.join(missing[:_NAMED])}{more}"
+    return f"does not let its user run {named} on the fleet's keys: give it these rights: {rule}"
+
+
+def missing_rights(client: Any, prefix: str) -> list[str]:
+    """Try each command that a fleet needs, on keys of its own that go at once.
+
+    Returns:
+        The names of those that the server does not know, or refuses to its user.
+
+    Raises:
+        RedisUnreachableError: It is out of reach for now.
+    """
+    commands = [line.replace("$", f"{prefix}probe:").split() for line in _COMMANDS.strip().splitlines()]
+    with reaching(client):
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)
+            answers = pipe.execute(raise_on_error=False)
+        missing = [
+            command[0].lower()
+            for command, answer in zip(commands, answers, strict=True)
+            if isinstance(answer, redis.ResponseError) and code_of(answer) in {"NOPERM", "UNKNOWN"}
+        ]
+        if not _may_subscribe(client, f"{prefix}probe:*"):
+            missing.append("psubscribe")
+    return missing
+
+
+def _may_subscribe(client: Any, pattern: str) -> bool:
+    try:
+        with client.pubsub() as subscription:
+            subscription.psubscribe(pattern)
+            subscription.get_message(timeout=_ANSWER_SECONDS)
+    except redis.ResponseError as error:
+        if code_of(error) == "NOPERM":
+            return False
+        raise
+    return True
