@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,15 @@ __all__ = [
     "RedisFacts",
     "check_redis",
     "check_writes",
-    "describe_rights",
     "missing_rights",
     "read_facts",
+    "rights_rule",
 ]
 
 MINIMUM_VERSION = (6, 2)
 """Of Redis, or what Valkey says it is compatible with: kombu needs `ZADD ... GT`, the caches `HRANDFIELD`."""
 
 _ANSWER_SECONDS = 2.0
-_NAMED = 5
 
 _COMMANDS = """
 INFO server
@@ -117,22 +116,25 @@ class RedisFacts:
         )
 
     @property
-    def problem(self) -> str | None:
-        """What makes it unfit for a fleet, whatever its state; None if nothing does."""
+    def problem(self) -> tuple[str, str] | None:
+        """What makes it unfit for a fleet, whatever its state, and what to do; None if nothing does."""
         if self.mode == "sentinel":
             return (
-                "is a Sentinel, which is not supported: name the primary, or an address that leads to it, in "
-                "STAGEFLEET_REDIS_URL"
+                "is a Sentinel, which is not supported",
+                "name the primary, or an address that always leads to it, in STAGEFLEET_REDIS_URL",
             )
         if self.mode == "cluster":
             return (
-                "is in cluster mode, which is not supported: name a Redis with cluster-enabled no in "
-                "STAGEFLEET_REDIS_URL"
+                "is in cluster mode, which is not supported",
+                "name a Redis with cluster-enabled no in STAGEFLEET_REDIS_URL",
             )
         compatible = re.match(r"(\d+)\.(\d+)", str(self.info.get("redis_version", "")))
         if compatible is not None and tuple(map(int, compatible.groups())) < MINIMUM_VERSION:
             least = ".".join(map(str, MINIMUM_VERSION))
-            return f"is of version {self.version}, which is too old: use Valkey, or Redis from {least} on"
+            return (
+                f"is of version {self.version}, which is too old",
+                f"use Valkey, or Redis from {least} on",
+            )
         return None
 
 
@@ -179,19 +181,19 @@ def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
     with connect_redis(redis_url) as client:
         facts = read_facts(client)
         if facts is not None and facts.problem is not None:
-            raise RedisConfigurationError(f"Redis at {address_of(client)} {facts.problem}")
+            raise RedisConfigurationError(f"Redis at {address_of(client)} {': '.join(facts.problem)}")
         check_writes(client, prefix)
         missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
         if missing:
-            raise RedisConfigurationError(f"Redis at {address_of(client)} {describe_rights(missing, prefix)}")
+            raise RedisConfigurationError(
+                f"Redis at {address_of(client)} does not let its user run {missing[0]} and what else a fleet "
+                f"needs: give it these rights: {rights_rule(prefix)}"
+            )
 
 
-def describe_rights(missing: Sequence[str], prefix: str) -> str:
-    """Tell which commands a user may not run, and how that is mended."""
-    rule = f"~{prefix}* &* +@all -@dangerous +info +keys"
-    more = f" and {len(missing) - _NAMED} more commands" if len(missing) > _NAMED else ""
-    named = f"{', '.join(missing[:_NAMED])}{more}"
-    return f"does not let its user run {named} on the fleet's keys: give it these rights: {rule}"
+def rights_rule(prefix: str) -> str:
+    """Write the rights of a fleet's user as ACL SETUSER takes them."""
+    return f"~{prefix}* &* +@all -@dangerous +info +keys"
 
 
 def missing_rights(client: Any, prefix: str) -> list[str]:

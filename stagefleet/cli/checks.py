@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
+from stagefleet.cli.findings import Finding, State, failed
+from stagefleet.cli.redis_checks import examine_redis
 from stagefleet.client import Fleet
 from stagefleet.client.hosts import live_hosts
-from stagefleet.connection import connect_redis, masked_url, reaching
 from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.names import Repository
@@ -20,46 +18,10 @@ from stagefleet.runs.versions import own_version
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import settings_file
 
-__all__ = ["Finding", "State", "examine_all"]
+__all__ = ["examine_all"]
 
 _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")
-
-
-class State(StrEnum):
-    """How a part is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found.
-
-    Attributes:
-        check: The part that was looked at.
-        state: How it is.
-        message: What was found.
-        advice: What to do about it, "" where nothing needs doing.
-        code: The exit code that it gives, 0 unless it failed.
-    """
-
-    check: str
-    state: State
-    message: str
-    advice: str = ""
-    code: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The finding as `doctor --json` prints it."""
-        return {
-            "check": self.check,
-            "state": str(self.state),
-            "message": self.message,
-            "advice": self.advice or None,
-        }
 
 
 def examine_all(load: Callable[[], Settings], repositories: list[Repository]) -> Iterator[Finding]:
@@ -72,63 +34,16 @@ def examine_all(load: Callable[[], Settings], repositories: list[Repository]) ->
     try:
         settings = load()
     except StagefleetError as error:
-        yield _failed("settings", error)
+        yield failed("settings", error)
         return
     file = settings_file()
     source = f"{file} and the environment" if file.is_file() else f"the environment (there is no {file})"
     yield Finding("settings", State.OK, f"read from {source}")
-    yield from _examine_redis(settings)
+    yield from examine_redis(settings)
+    if settings.redis_url is not None:
+        yield from _examine_workers(settings)
     yield _examine_docker_config()
     yield from _examine_registries(settings, repositories)
-
-
-def _failed(check: str, error: StagefleetError) -> Finding:
-    return Finding(check, State.FAILED, str(error), code=error.exit_code)
-
-
-def _examine_redis(settings: Settings) -> Iterator[Finding]:
-    if settings.redis_url is None:
-        yield Finding(
-            "redis",
-            State.WARNING,
-            "no URL is set, so each command starts a private Valkey and a worker",
-            "for a fleet, set STAGEFLEET_REDIS_URL",
-        )
-        return
-    try:
-        client = connect_redis(settings.redis_url)
-        with client, reaching(client):
-            info: Any = client.info()
-    except StagefleetError as error:
-        yield _failed("redis", error)
-        return
-    server = "Valkey" if info.get("server_name") == "valkey" else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version", "?")
-    yield Finding("redis", State.OK, f"{server} {version} answers at {masked_url(settings.redis_url)}")
-    yield from _examine_memory(info)
-    yield from _examine_workers(settings)
-
-
-def _examine_memory(info: dict[str, Any]) -> Iterator[Finding]:
-    policy = info.get("maxmemory_policy")
-    if policy == "noeviction":
-        yield Finding("redis memory", State.OK, "nothing is evicted")
-    else:
-        yield Finding(
-            "redis memory",
-            State.WARNING,
-            f"maxmemory-policy is {policy}: Redis may forget runs under way",
-            "set maxmemory-policy noeviction",
-        )
-    if info.get("aof_enabled"):
-        yield Finding("redis disk", State.OK, "the append-only file is on")
-    else:
-        yield Finding(
-            "redis disk",
-            State.WARNING,
-            "the append-only file is off: a restart of Redis forgets runs under way",
-            "set appendonly yes",
-        )
 
 
 def _examine_workers(settings: Settings) -> Iterator[Finding]:
@@ -136,7 +51,7 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
         try:
             workers = fleet.workers()
         except StagefleetError as error:
-            yield _failed("workers", error)
+            yield failed("workers", error)
             return
     yield from _examine_versions(workers)
     workers = [worker for worker in workers if worker.version.is_compatible]
@@ -193,7 +108,7 @@ def _examine_registries(settings: Settings, repositories: list[Repository]) -> I
             try:
                 stage = next(fleet.stage_ids(repository), None)
             except StagefleetError as error:
-                yield _failed(str(repository), error)
+                yield failed(str(repository), error)
             else:
                 stages = "there are no stages yet" if stage is None else "there are stages"
                 yield Finding(str(repository), State.OK, f"the registry answers, and {stages}")

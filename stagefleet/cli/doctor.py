@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.checks import Finding, examine_all
+from stagefleet.cli.checks import examine_all
+from stagefleet.cli.findings import Finding
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.client.work import parse_repository

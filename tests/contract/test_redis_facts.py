@@ -40,7 +40,7 @@ def as_answer(info: dict[str, Any]) -> Any:
 def test_what_is_unfit_is_told_by_what_it_says(changes, problem):
     """W35: a cluster, a Sentinel and a version too old are told by INFO, as Redis and Valkey write it."""
     found = RedisFacts.of(REDIS_6 | changes).problem
-    assert problem == (None if found is None else found[: len(problem or "")])
+    assert problem == (None if found is None else found[0])
 
 
 def test_a_primary_is_fit(redis_server):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import redis
 
-from tests.services.processes import Program, ServiceStartError, find_program, free_port
+from tests.services.processes import Program, ServiceStartError, find_program, free_port, wait_until
 
 _START_ATTEMPTS = 5
 _READY = r"Ready to accept connections (tcp|tls)|Ready to accept connections\n"
@@ -99,6 +100,22 @@ class RedisServer:
     def kill(self) -> None:
         """End it at once (SIGKILL); `start` brings it back."""
         self._running.kill()
+
+    def fill_disk(self) -> None:
+        """Let it find out that its disk takes nothing: from now on it refuses writes (MISCONF)."""
+        client: Any = self.client()
+        shutil.rmtree(self.folder)
+        client.config_set("save", "1 1")
+        client.set("full", "1")
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] != "ok", "a save fails")
+
+    def free_disk(self) -> None:
+        """Let it take writes again."""
+        client: Any = self.client()
+        client.config_set("stop-writes-on-bgsave-error", "no")
+        client.config_set("save", "")  # or it would not end before it could save
+        client.delete("full")
 
     def pause(self) -> None:
         """Freeze it (SIGSTOP): its connections stay open, nothing is answered."""

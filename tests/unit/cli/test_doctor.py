@@ -76,17 +76,6 @@ def test_each_named_repositorys_registry_is_tried(command, registries, monkeypat
     assert ["failed", "failed"] == [found[f"{host}/app"]["state"] for host in errors]
 
 
-@pytest.mark.parametrize(
-    ("info", "states"),
-    [
-        ({"maxmemory_policy": "noeviction", "aof_enabled": 1}, ["ok", "ok"]),
-        ({"maxmemory_policy": "allkeys-lru", "aof_enabled": 0}, ["warning", "warning"]),
-    ],
-)
-def test_a_redis_that_forgets_is_warned_of(info, states):
-    assert states == [found.state for found in checks._examine_memory(info)]
-
-
 def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, services):
     ledger.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
     ledger.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)

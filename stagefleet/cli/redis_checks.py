@@ -1,0 +1,134 @@
+"""What `stagefleet doctor` looks at in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import redis
+
+from stagefleet.cli.findings import Finding, State, failed
+from stagefleet.connection import connect_redis, masked_url
+from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
+from stagefleet.redis_facts import RedisFacts, check_writes, missing_rights, read_facts, rights_rule
+from stagefleet.settings import Settings
+
+__all__ = ["examine_redis"]
+
+_UNREACHABLE = RedisUnreachableError.exit_code
+_WRONG = RedisConfigurationError.exit_code
+_NEARLY_FULL = 0.9
+_NAMED = 5
+"""Commands that are named; who may run none of some fifty need not read them all."""
+
+
+def examine_redis(settings: Settings) -> Iterator[Finding]:
+    """Look at Redis: what it is, what its user may do, whether it takes writes and keeps them."""
+    if settings.redis_url is None:
+        yield Finding(
+            "redis",
+            State.WARNING,
+            "no URL is set, so each command starts a private Valkey and a worker",
+            "for a fleet, set STAGEFLEET_REDIS_URL",
+        )
+        return
+    try:
+        with connect_redis(settings.redis_url) as client:
+            yield from _examine(client, settings.redis_url, settings.key_prefix)
+    except StagefleetError as error:
+        yield failed("redis", error)
+
+
+def _examine(client: redis.Redis, url: str, prefix: str) -> Iterator[Finding]:
+    shown, facts = masked_url(url), read_facts(client)
+    if facts is None:
+        yield Finding("redis", State.OK, f"Redis answers at {shown}")
+    elif facts.problem is not None:
+        yield Finding("redis", State.FAILED, f"{shown} {facts.problem[0]}", facts.problem[1], _WRONG)
+        return
+    else:
+        yield Finding("redis", State.OK, f"{facts.name} {facts.version} answers at {shown}")
+    if facts is not None and facts.primary is not None:
+        yield _replica(facts)
+    else:
+        yield _examine_writes(client, prefix)
+        yield _examine_rights(client, prefix)
+    if facts is not None:
+        yield _examine_memory(facts.info)
+        yield _examine_eviction(facts.info)
+        yield _examine_disk(facts.info)
+
+
+def _replica(facts: RedisFacts) -> Finding:
+    return Finding(
+        "redis writes",
+        State.FAILED,
+        f"it is a replica of {facts.primary}, and takes none",
+        "name the primary, or an address that always leads to it, in STAGEFLEET_REDIS_URL",
+        _UNREACHABLE,
+    )
+
+
+def _examine_writes(client: redis.Redis, prefix: str) -> Finding:
+    try:
+        check_writes(client, prefix)
+    except StagefleetError as error:
+        return failed("redis writes", error)
+    return Finding("redis writes", State.OK, "it takes them")
+
+
+def _examine_rights(client: redis.Redis, prefix: str) -> Finding:
+    try:
+        missing = missing_rights(client, prefix)
+    except StagefleetError as error:
+        return failed("redis rights", error)
+    if not missing:
+        return Finding("redis rights", State.OK, "its user may run what a fleet needs")
+    more = f" and {len(missing) - _NAMED} more commands" if len(missing) > _NAMED else ""
+    message = f"its user may not run {', '.join(missing[:_NAMED])}{more}"
+    advice = f"give it these rights: {rights_rule(prefix)}"
+    if missing == ["info"]:
+        return Finding("redis rights", State.WARNING, f"{message}: nothing is known of its state", advice)
+    return Finding("redis rights", State.FAILED, message, advice, _WRONG)
+
+
+def _examine_memory(info: Mapping[str, Any]) -> Finding:
+    limit, used = int(info.get("maxmemory") or 0), int(info.get("used_memory") or 0)
+    if not limit:
+        return Finding("redis memory", State.OK, "it has no limit")
+    message = f"{used / limit:.0%} of its maxmemory are used"
+    advice = "raise maxmemory, or let runs expire sooner (runs.retention_seconds)"
+    if used >= limit:
+        return Finding("redis memory", State.FAILED, message, advice, _UNREACHABLE)
+    if used >= limit * _NEARLY_FULL:
+        return Finding("redis memory", State.WARNING, message, advice)
+    return Finding("redis memory", State.OK, message)
+
+
+def _examine_eviction(info: Mapping[str, Any]) -> Finding:
+    policy = info.get("maxmemory_policy")
+    if policy == "noeviction":
+        return Finding("redis eviction", State.OK, "nothing is evicted")
+    return Finding(
+        "redis eviction",
+        State.WARNING,
+        f"maxmemory-policy is {policy}: Redis may forget runs under way",
+        "set maxmemory-policy noeviction",
+    )
+
+
+def _examine_disk(info: Mapping[str, Any]) -> Finding:
+    advice = "make room on the disk of Redis, and look at its log"
+    if info.get("aof_enabled") and info.get("aof_last_write_status") not in {None, "ok"}:
+        message = "the append-only file cannot be written"
+        return Finding("redis disk", State.FAILED, message, advice, _UNREACHABLE)
+    if info.get("rdb_last_bgsave_status") not in {None, "ok"}:
+        return Finding("redis disk", State.WARNING, "the last snapshot could not be written", advice)
+    if not info.get("aof_enabled"):
+        return Finding(
+            "redis disk",
+            State.WARNING,
+            "the append-only file is off: a restart of Redis forgets runs under way",
+            "set appendonly yes",
+        )
+    return Finding("redis disk", State.OK, "the append-only file is on")
