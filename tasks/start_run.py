@@ -181,6 +181,8 @@ class _RemoveRecords(_Request):
     host: str | None = None
 
     def start(self, fleet: Fleet, key: str) -> Run:
+        if self.final is not None and self.kind is not RecordKind.CUSTOM_TAG:
+            raise UsageError(f"final: a {self.kind} has no use for it; custom tags alone are kept there")
         return fleet.for_each_remove_record(
             self.repository,
             self.kind,

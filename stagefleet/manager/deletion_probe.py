@@ -18,6 +18,7 @@ from enum import StrEnum
 from itertools import chain
 
 from stagefleet.errors import (
+    ContentError,
     DeletionDisabledError,
     ForbiddenError,
     NotFoundError,
@@ -49,6 +50,7 @@ _MOST_REMOVED = 100
 """Of the tags that trials have left, so many are removed by one."""
 _SHOWN_TAGS = 4
 
+_SOMETHING_ELSE = Digest("sha256", "0" * 64)
 _HALF_WAY = RegistryError("the manifest goes, and its tags are listed still: a deletion ends half way there")
 
 _LOGGER = logging.getLogger(__name__)
@@ -166,7 +168,7 @@ class DeletionProbe:
     def _see_repository(self) -> None:
         try:
             self._client.head_manifest(self._wanted)  # a trial must not be what creates a repository
-        except RegistryUnavailableError:
+        except (RegistryUnavailableError, ContentError):
             return  # it is there, and damaged
 
     def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionWay:
@@ -193,6 +195,8 @@ class DeletionProbe:
             return self._client.fetch_manifest(tag).digest
         except NotFoundError:
             return None
+        except ContentError:
+            return _SOMETHING_ELSE
 
     # Clearing away
 

@@ -62,7 +62,7 @@ class Scale:
     def _put(self, load: _Load) -> int:
         """Lay one image on the scale; returns what that weighs more."""
         if load.trouble and len(self.unweighed) < _MOST_NAMED:
-            self.unweighed[str(load.image)] = load.trouble
+            self.unweighed[str(load.image)] = load.trouble.removeprefix(f"{load.image}: ")
         host = load.image.repository.host
         return sum(size for digest, size in load.blobs if self._is_new(host, digest))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from stagefleet.errors import ItemCancelledError, NotFoundError
+from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError
 from stagefleet.manager.deletion_way import may_move_aside
 from stagefleet.manager.displacement import Displacement
 from stagefleet.manager.memory import StageMemory
@@ -56,9 +56,9 @@ class UnfinishedDeletions:
     def finish(self, repository: Repository, *, run: str, leash: Leash) -> None:
         """Finish those in a repository, once a run; what cannot be finished is warned of, and stays.
 
-        Call it after what the item is for: that the run is cancelled now ends this, and no more.
+        Call it after what the item is for: that the run is cancelled now, or Redis is away, ends this alone.
         """
-        with suppress(ItemCancelledError):
+        with suppress(ItemCancelledError, RedisUnreachableError):
             self._book.once(
                 run,
                 f"unfinished {repository}",

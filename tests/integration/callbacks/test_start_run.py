@@ -112,6 +112,16 @@ def test_descriptions_are_told_as_results(post, client, registry, receiver):
         ({"operation": "describe", "primary": "a.test/app", "hosts": ["one"]}, "hosts"),
         ({"operation": "remove_records", "repository": "a.test/app", "kind": "tag", "ids": ["a"]}, "kind"),
         ({"operation": "remove_records", "repository": "a.test/app", "kind": "custom-tag"}, "ids"),
+        (
+            {
+                "operation": "remove_records",
+                "repository": "a.test/app",
+                "kind": "managed-image",
+                "ids": ["a"],
+                "final": "b.test/app",
+            },
+            "final",
+        ),
         ({"operation": "copy", "source": "a.test/app"}, "destination"),
         ({"operation": "copy", "source": "a.test/app", "destination": "b.test/app", "sauce": 1}, "sauce"),
         ({"operation": "delete", "repository": "a.test/app"}, "stage_ids"),

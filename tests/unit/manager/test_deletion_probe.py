@@ -9,6 +9,7 @@ import time
 import pytest
 
 from stagefleet.errors import (
+    DigestMismatchError,
     ItemCancelledError,
     LeaseLostError,
     NotFoundError,
@@ -330,6 +331,22 @@ def test_a_damaged_stage_keeps_nobody_from_finding_out(world, push, way, monkeyp
 
     monkeypatch.setattr(world.registries, "head_manifest", fail)
     assert DeletionWay.DIGEST is way()
+
+
+@pytest.mark.parametrize("method", ["head_manifest", "fetch_manifest"])
+def test_content_that_cannot_be_read_fails_no_trial(world, push, way, probes, monkeypatch, method):
+    """x2, R24: neither the stage's own, nor what a gateway makes of the probe's."""
+    push(world.source)
+    world.registries.deletes = "tag"
+    call = getattr(world.registries, method)
+
+    def spoil(reference, **options):
+        call(reference, **options)
+        raise DigestMismatchError("another manifest")
+
+    monkeypatch.setattr(world.registries, method, spoil)
+    assert (DeletionWay.TAG if method == "head_manifest" else DeletionWay.DIGEST) is way()
+    assert set() == probes()
 
 
 def test_a_registry_that_does_not_list_tags_can_be_tried(world, push, way, probes, monkeypatch):

@@ -10,6 +10,7 @@ from stagefleet.errors import (
     LeaseLostError,
     LockLostError,
     NotFoundError,
+    RedisUnreachableError,
     RegistryError,
     RegistryUnavailableError,
     RegistryUnreachableError,
@@ -17,7 +18,7 @@ from stagefleet.errors import (
     StageNotFoundError,
 )
 from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager, unfinished_deletions
+from stagefleet.manager import Produced, StageManager, unfinished_deletions
 from stagefleet.manager.multiplatform import IndexPublication
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import StageId
@@ -473,6 +474,20 @@ def test_what_cannot_be_finished_does_not_fail_the_item(world, left, monkeypatch
     world.delete(other)
     assert {str(left), left.rejected_tag} == world.tags(world.source)
     assert str(left) in caplog.text
+
+
+@pytest.mark.parametrize("error", [ItemCancelledError("cancelled"), RedisUnreachableError("away")])
+def test_an_item_has_done_its_own_whatever_ends_the_look_for_others(world, left, monkeypatch, error):
+    """R12: what others have left is no reason to tell it as cancelled or failed."""
+    other = world.stage(2)
+    world.registries.push(world.source, str(other))
+
+    def end(*_):
+        raise error
+
+    monkeypatch.setattr(unfinished_deletions, "Rejections", end)
+    assert Produced() == world.delete(other)
+    assert {str(left), left.rejected_tag} == world.tags(world.source)
 
 
 def test_it_is_looked_for_once_a_run_and_not_where_tags_are_deleted_alone(world):
