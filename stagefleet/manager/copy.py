@@ -20,7 +20,7 @@ from stagefleet.errors import (
 from stagefleet.manager.blobs import Blob, Consignment
 from stagefleet.manager.produced import Produced
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.leash import Leash
 from stagefleet.runs.book import SharedBook
 from stagefleet.stages import ImageInfo, StageDescription
@@ -123,7 +123,7 @@ class StageCopy:
         config = reader.config(manifest)
         info = describe_image(target, manifest, config)
         assert manifest.config is not None
-        blobs = [Blob(layer) for layer in manifest.layers if is_distributable(layer)]
+        blobs = [Blob(layer) for layer in manifest.layers if layer.is_distributable]
         blobs.append(Blob(manifest.config, config))
         self._consignment.send(blobs)
         for _ in range(_HEALS):
@@ -144,7 +144,7 @@ class StageCopy:
             else:
                 name = Reference.of(self._destination, member.descriptor.digest)
                 infos.append(self._copy_whole(member.manifest, name, reader, depth + 1))
-        self._consignment.send([blob for blob in blobs if is_distributable(blob.descriptor)])
+        self._consignment.send([blob for blob in blobs if blob.descriptor.is_distributable])
         for _ in range(_HEALS):
             try:
                 self._client.put_manifest(target, index, leash=self._leash)
@@ -167,11 +167,6 @@ class StageCopy:
         for digest in lost:
             manifest = self._source.reader().member(index, digest)
             self._copy(manifest, Reference.of(self._destination, digest))
-
-
-def is_distributable(layer: Descriptor) -> bool:
-    """Whether a layer may be sent: it is not kept elsewhere, for legal reasons."""
-    return not layer.urls and layer.is_distributable
 
 
 def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:

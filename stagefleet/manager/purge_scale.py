@@ -113,7 +113,7 @@ class _Load:
         if manifest.config is not None:
             self._add_blob(manifest.config)
         for layer in manifest.layers:
-            if not layer.urls:
+            if layer.is_distributable:
                 self._add_blob(layer)
 
     def _add_blob(self, blob: Descriptor) -> None:

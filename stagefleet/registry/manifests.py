@@ -55,7 +55,7 @@ class Descriptor:
         media_type: What kind of content it is.
         digest: Of the content.
         size: Of the content, in bytes.
-        urls: Where else it can be had; layers that have some are not for registries.
+        urls: Where else it can be had; whether a registry may have it says its media type alone.
         platform: Of an index's member: `os`, `architecture` and so on.
         annotations: Free facts about the content.
     """

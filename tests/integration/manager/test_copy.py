@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -233,3 +234,21 @@ def test_a_stage_is_copied_anew_after_the_destinations_garbage_was_collected(
     destination.collect_garbage()
     assert manager.copy_stage(here, there, stage(1), run="s", verify=True).bytes > 60_000
     assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
+
+
+def test_a_layer_of_an_ordinary_type_is_copied_whatever_urls_it_carries(manager, source, destination):
+    """W5: "done" means that the layer is there; the media type says what a registry may not have."""
+    here, there = repositories(source, destination)
+    push_stage(source.host, 1)
+    document = json.loads(stored(here, str(stage(1))))
+    layer = document["layers"][-1]
+    layer["urls"] = ["http://127.0.0.1:1/x"]
+    url = f"http://{here.host}/v2/{here.path}/manifests/{stage(2)}"
+    headers = {"Content-Type": MANIFEST}
+    requests.put(url, data=json.dumps(document), headers=headers, timeout=10).raise_for_status()
+
+    manager.copy_stage(here, there, stage(2), run="r")
+
+    blob = requests.get(f"http://{there.host}/v2/{there.path}/blobs/{layer['digest']}", timeout=10)
+    assert (200, layer["size"]) == (blob.status_code, len(blob.content))
+    assert stored(here, str(stage(2))) == stored(there, str(stage(2)))
