@@ -152,7 +152,7 @@ class Survey:
         table = KnownTable(salt)
         for listed in self._looks.list():
             table.add(listed)
-        tags = KnownTags(table.parts(), salt)
+        tags = KnownTags(table.take_parts(), salt)
         self._memory.listings.keep(self._repository, (tags, listed_at))
         return tag in tags
 
@@ -206,7 +206,7 @@ class Survey:
             "is_whole": len(unreadable) <= _MOST_UNREADABLE,
             "unreadable": unreadable,
             "placeholders": placeholders[:_MOST_PLACEHOLDERS],
-            **{name: self._put_parts(token, name, table.parts()) for name, table in tables.items()},
+            **{name: self._put_parts(token, name, table.take_parts()) for name, table in tables.items()},
         }
 
     def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
@@ -241,9 +241,7 @@ class Survey:
             in_time = elapsed_seconds() - began <= SLOW_SECONDS
             return in_time and left >= 0 and len(unreadable) <= _MOST_UNREADABLE
 
-        for seen in self._looks.look(
-            tag for tag in self._looks.list() if not (_is_fixed(tag) and tag in known)
-        ):
+        for seen in self._looks.look(tag for tag in self._looks.list() if tag not in known):
             if not seen.is_readable:
                 unreadable.append(seen.tag)
             if seen.members.is_placeholder:

@@ -51,13 +51,18 @@ class _Table:
         bucket += record
         self._records += 1
 
-    def parts(self) -> list[bytes]:
-        """Give the parts, a power of two of them."""
+    def take_parts(self) -> list[bytes]:
+        """Give the parts, a power of two of them, and forget them: there may be no room for both."""
         parts = 1
         while parts < _BUCKETS and parts * _RECORDS_A_PART < self._records:
             parts *= 2
         width = _BUCKETS // parts
-        return [b"".join(self._buckets[n : n + width]) for n in range(0, _BUCKETS, width)]
+        return [self._take(slice(n, n + width)) for n in range(0, _BUCKETS, width)]
+
+    def _take(self, buckets: slice) -> bytes:
+        taken = b"".join(self._buckets[buckets])
+        self._buckets[buckets] = [bytearray() for _ in self._buckets[buckets]]
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,12 @@ class UserTable(_Table):
         """Note a member of the index that a tag names."""
         self._put(digest, _packed(_MEMBER, tag))
 
-    def parts(self) -> list[bytes]:
-        """Give the parts; of what very many tags use, only some are told."""
+    def take_parts(self) -> list[bytes]:
+        """See `_Table.take_parts`; of what very many tags use, only some are told."""
         for place, bucket in enumerate(self._buckets):
             if len(bucket) > _LARGE_BYTES:
                 self._buckets[place] = _cut(bytes(bucket))
-        return super().parts()
+        return super().take_parts()
 
     @staticmethod
     def place(digest: Digest, salt: bytes, parts: int) -> int:
@@ -163,7 +168,7 @@ class AskedTable(_Table):
 
 
 def _key(name: str, salt: bytes) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=_KEY_BYTES, key=salt).digest()
+    return hashlib.blake2b(salt + name.encode(), digest_size=_KEY_BYTES).digest()
 
 
 def _bucket(key: bytes) -> int:
