@@ -119,7 +119,7 @@ class DigestPermit:
         staying |= self._in_the_way({tag: asked[tag] for tag in look.holders if tag in asked})
         if staying or look.since is None:
             raise TagStaysError(staying)
-        self._see_locks(frozenset(tag for tag in others if StageId.from_tag(tag) is not None))
+        self._see_locks(frozenset(tag for tag in look.tags if StageId.from_tag(tag)) - {self._tag})
         return min(began, seen_at, look.since) + FRESH_SECONDS
 
     def _look(self, newer_than: float) -> DigestLook:

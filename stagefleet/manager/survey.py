@@ -47,6 +47,8 @@ _MOST_FRESH_MEMBERS = 20_000
 _MOST_PLACEHOLDERS = 1000
 _MOST_TRIES = 3
 _SALT_BYTES = 16
+_NO_ROUND: dict[str, Any] = {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}
+"""A second round that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +212,8 @@ class Survey:
         }
 
     def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
-        if self._memory.is_slow(self._run, self._repository):
-            return {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}, 0.0
+        if not first["is_whole"] or self._memory.is_slow(self._run, self._repository):
+            return _NO_ROUND, 0.0
         key = f"fresh {self._key}"
         for _ in range(_MOST_TRIES):
             found = self._book.once_dated(
@@ -223,11 +225,11 @@ class Survey:
                 leash=self._leash,
             )
             if found.since >= newer_than:
-                break
+                if not found.value["is_whole"]:
+                    self._memory.note_slow(self._run, self._repository)
+                return found.value, found.since
             self._book.drop(self._run, key)
-        if not found.value["is_whole"]:
-            self._memory.note_slow(self._run, self._repository)
-        return found.value, found.since
+        return _NO_ROUND, 0.0
 
     def _look_at_the_rest(self, first: dict[str, Any]) -> dict[str, Any]:
         began, known = elapsed_seconds(), self._known(first)
@@ -254,7 +256,7 @@ class Survey:
             if not is_whole():
                 break
         if not is_whole():
-            return {"is_whole": False, "tags": {}, "members": {}, "unreadable": unreadable}
+            return _NO_ROUND | {"unreadable": unreadable}
         return {
             "is_whole": True,
             "tags": tags,

@@ -9,6 +9,7 @@ import pytest
 
 from stagefleet.errors import RegistryError, RegistryUnavailableError
 from stagefleet.names import StageId
+from stagefleet.records import CustomTag, RejectedStage
 from stagefleet.registry.leash import UNLEASHED
 from stagefleet.runs.leases import LeaseKeeper
 from stagefleet.runs.model import ItemState, Order, RunState
@@ -16,6 +17,7 @@ from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
 from tasks.base import Workshop
 from tasks.delete import delete_stage
+from tasks.records import delete_rejected_stage, delete_stage_custom_tag
 
 SETTINGS = RunSettings(backoff_seconds=2, backoff_limit_seconds=60)
 
@@ -324,3 +326,29 @@ def test_what_went_along_with_a_digest_is_counted_as_cancelled_all_the_same(worl
     fleet.ledger.cancel(run)
     found = fleet.ledger.run(run)
     assert ({}, 1, 1) == (shelf.tags, found.succeeded, found.cancelled)
+
+
+def test_rejected_stages_wait_for_one_another_too(world, fleet, shelf, push_member, push_index):
+    """R25: so do the items of every other run that deletes stages."""
+    member, digest = push_member(1)
+    index, _ = push_index(9, digest)
+    for stage_id in (member, index):
+        world.manager.records.write(world.source, "app", RejectedStage(stage_id))
+    run = fleet.submit(member, index)
+    fleet.work_off(delete_rejected_stage)
+    assert ({}, 1) == (shelf.tags, fleet.outcomes(run)[str(member)].attempts)
+    assert [str(member), str(index), str(member)] == fleet.tried
+    assert [] == [name for verb, name in world.registries.writes if verb == "put" and name == str(member)]
+
+
+def test_an_index_under_a_custom_tag_loses_no_member_to_another(world, fleet, shelf):
+    """R25: which custom tags a run takes, their records tell: a member's is moved aside and does not wait."""
+    digest = world.registries.push(world.source, "one", layers=(b"own",))
+    top = world.registries.push_index(world.source, "multi", [digest])
+    for name, number in (("one", 1), ("multi", 2)):
+        world.manager.records.write(world.source, "app", CustomTag(name, world.stage(number)))
+    refuse(world, top)
+    run = fleet.submit("one", "multi")
+    fleet.work_off(delete_stage_custom_tag)
+    assert {"one": "succeeded", "multi": "failed"} == {i: o.state for i, o in fleet.outcomes(run).items()}
+    assert {digest, top} <= set(shelf.manifests)
