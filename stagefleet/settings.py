@@ -92,7 +92,8 @@ class HttpSettings(Section):
     plain_http: bool = False
     """Speak HTTP without TLS to every registry whose own settings do not say otherwise."""
     connect_timeout_seconds: Seconds = 5
-    """How long connecting may take: the host's name, all its addresses, proxy and TLS together."""
+    """How long connecting may take: all addresses of a host, proxy and TLS together. Looking up its name
+    before that may take three times as long."""
     read_timeout_seconds: Seconds = 60
     """How long each other part of a request may take as a whole, whatever drips: sending it, the answer's
     header, its body where that is small (and a second for each 128 KiB), each piece of a large one."""

@@ -15,6 +15,7 @@ from stagefleet.registry.leash import SLICE_SECONDS, UNLEASHED, Leash
 __all__ = ["Deadline", "bounding", "current_deadline"]
 
 _CONNECT = "connecting"
+_NAME_TIMES = 3
 
 
 class Deadline:
@@ -25,7 +26,8 @@ class Deadline:
 
     Args:
         host: Who is asked, for messages.
-        connect_seconds: How long connecting may take: name, all addresses, proxy and TLS together.
+        connect_seconds: How long connecting may take: all addresses, proxy and TLS together. Looking up the
+            name before that may take three times as long: resolvers wait 5 s for a server that is away.
         phase_seconds: How long each other phase may take.
         ends_at: When the header has to be there at the latest, on the monotonic clock.
         leave_by: Until when the request may leave, on `elapsed_seconds`.
@@ -40,6 +42,7 @@ class Deadline:
         "_asked_at",
         "_began_at",
         "_clock",
+        "_connect_seconds",
         "_ends_at",
         "_host",
         "_leash",
@@ -64,14 +67,20 @@ class Deadline:
         self._host = host
         self._leash = leash
         self._clock = clock
+        self._connect_seconds = connect_seconds
         self._phase_seconds = phase_seconds
         self._ends_at = ends_at
         self._leave_by = leave_by
         self._asked_at = clock()
         self._phase = _CONNECT
         self._began_at = self._asked_at
-        self._phase_ends_at = min(self._asked_at + connect_seconds, ends_at)
+        self._phase_ends_at = min(self._asked_at + _NAME_TIMES * connect_seconds, ends_at)
         self.is_streamed = False
+
+    def begin_connecting(self) -> None:
+        """Begin to connect: the name has been looked up."""
+        self._began_at = self._clock()
+        self._phase_ends_at = min(self._began_at + self._connect_seconds, self._ends_at)
 
     def begin(self, phase: str) -> None:
         """Begin another phase, named as a message ends: "... took longer than 60 s"."""

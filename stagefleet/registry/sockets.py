@@ -101,6 +101,7 @@ def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> soc
     deadline = current_deadline()
     assert deadline is not None  # the transport sets one for each request
     addresses = _resolve(host, port, deadline)
+    deadline.begin_connecting()
     failure = OSError("getaddrinfo returns an empty list")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         share_seconds = deadline.left_seconds() / (len(addresses) - number)

@@ -27,6 +27,7 @@ MOST_TAGS = 2_000_000
 _TAGS_A_PAGE = 1000  # more than that, ECR refuses
 _MORE_TAGS_A_PAGE = (10_000, 100_000, MOST_TAGS + 1)
 _MOST_PAGES = 20_000
+_MOST_BYTES = 1024**3  # of all pages together; two million tags of the longest are a quarter of that
 _MOST_STALE_PAGES = 3
 _MOST_EMPTY_PAGES = 100
 _MOST_REPOSITORIES = 1024
@@ -87,6 +88,7 @@ class TagList:
         self._habits = habits
         self._seen = _Seen()
         self._urls: set[str] = set()
+        self._size = 0
         self._new = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -209,7 +211,11 @@ class TagList:
         if url in self._urls or len(self._urls) >= _MOST_PAGES:
             self._fail("have no end: the registry's pages go in circles")
         self._urls.add(url)
-        return self._fetch(url, stop_at)
+        page = self._fetch(url, stop_at)
+        self._size += page.tags.size
+        if self._size > _MOST_BYTES:
+            self._fail(f"take more than {_MOST_BYTES:,} bytes, and so many are not read")
+        return page
 
     def _take(self, page: TagPage) -> Iterator[str]:
         """Give the tags of a page that are new."""

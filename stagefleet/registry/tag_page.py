@@ -34,12 +34,14 @@ class TagPage:
     """The tags of one page; takes the answer's body piece by piece, in about the size of its tags.
 
     Attributes:
+        size: How many bytes were read.
         entries: How many entries the list has, whatever they are.
         first: The first entry that can be a tag, "" if there is none.
         last: The last entry that is a string, "" if there is none.
     """
 
     def __init__(self) -> None:
+        self.size = 0
         self.entries = 0
         self.first = ""
         self.last = ""
@@ -65,6 +67,7 @@ class TagPage:
         Raises:
             MalformedPageError: It is no JSON, or no tag list.
         """
+        self.size += len(piece)
         self._read(self._rest + piece if self._rest else piece, is_last=False)
 
     def close(self) -> None:

@@ -346,15 +346,20 @@ def test_all_addresses_of_a_host_share_the_time_to_connect(black_hole, monkeypat
 
 
 def test_a_name_that_is_never_resolved_is_given_up(connect, monkeypatch):
-    """R26: looking up a name is a part of connecting, and has its end."""
+    """R26: looking up a name has its end, and within a write it is a part of what the lease was asked for."""
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(LONG) and [])
     client = connect(connect_timeout_seconds=SHORT)
+    writer = connect(connect_timeout_seconds=SHORT, write_timeout_seconds=SHORT)
+    leash = Leash()
     try:
         with pytest.raises(RegistryUnreachableError, match="time-out while connecting"):
             ping(client, Repository.parse("reg.example.com/app"))
+        with pytest.raises(RegistryUnreachableError, match="time-out while connecting"):
+            put(writer, Repository.parse("reg.example.com/app"), leash)
     finally:
         over.set()
+    assert [2 * SHORT] == leash.required
 
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 64])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import sys
 import traceback
 from itertools import islice
@@ -30,6 +31,7 @@ from stagefleet.registry.manifests import (
 )
 from stagefleet.registry.uploads import Upload
 from stagefleet.settings import HttpSettings, Settings
+from tests.unit.registry.raw import RawServer
 
 REPOSITORY, OTHER = Repository.parse("reg.example.com/group/app"), Repository.parse("reg.example.com/other")
 CONTENT = b"content"
@@ -400,3 +402,50 @@ def test_annotations_are_texts():
     document = json.loads(MANIFEST.raw) | {"annotations": {"a": "b", "c": 7, "d": {"e": "f"}, "g": None}}
 
     assert {"a": "b"} == Manifest.parse(json.dumps(document).encode()).annotations
+
+
+MANGLED = {
+    "nothing": b"",
+    "blank": b"\r\n",
+    "garbage": b"garbage\r\n\r\n",
+    "no number": b"HTTP/1.1 abc OK\r\n\r\n",
+    "long status": b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n\r\n",
+    "other version": b"HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=next\r\n\r\n",
+    "switching": b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    "no colon": b"HTTP/1.1 200 OK\r\nno colon here\r\nContent-Length: 2\r\n\r\n{}",
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    "long header": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",
+    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{}",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "long length": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n{}",
+    "huge length": b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}",
+    "no chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "long chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\n",
+    "half a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{}",
+    "packed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+    "controls": b"HTTP/1.1 307 \x1b[31m\r\nLocation: \x00\x1b\r\nContent-Length: 0\r\n\r\n",
+    "folded": b"HTTP/1.1 307 x\r\nLocation: http://127.0.0.1\r\n :1/\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", MANGLED.values(), ids=MANGLED)
+def test_what_is_no_http_is_one_of_our_errors(answer, tmp_path):
+    """R30: bytes that no HTTP server would send, on a real connection."""
+
+    def serve(_, connection):
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with RawServer(serve).running() as server:
+        repository = Repository.parse(f"{server.host}/group/app")
+        http = HttpSettings(retries=0, read_timeout_seconds=5, backoff_seconds=0.001)
+        with RegistryClient(Settings(http=http), config=Config(tmp_path / "config.json")) as client:
+            for ask in (
+                lambda: list(client.tags(repository)),
+                lambda: client.fetch_manifest(repository.tagged("one")),
+                lambda: client.fetch_blob(repository, BLOB),
+                lambda: client.put_manifest(repository.tagged("one"), MANIFEST),
+                lambda: client.begin_upload(repository, BLOB.digest, mount_from=None),
+            ):
+                assert_ours(ask)
