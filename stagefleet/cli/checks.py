@@ -24,12 +24,15 @@ _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")
 
 
-def examine_all(load: Callable[[], Settings], repositories: list[Repository]) -> Iterator[Finding]:
+def examine_all(
+    load: Callable[[], Settings], repositories: list[Repository], queue: str | None = None
+) -> Iterator[Finding]:
     """Look at every part, in the order in which they depend on each other.
 
     Args:
         load: Reads the settings.
         repositories: Whose registries are to be tried.
+        queue: The one queue that has to have workers; all if None.
     """
     try:
         settings = load()
@@ -41,12 +44,12 @@ def examine_all(load: Callable[[], Settings], repositories: list[Repository]) ->
     yield Finding("settings", State.OK, f"read from {source}")
     yield from examine_redis(settings)
     if settings.redis_url is not None:
-        yield from _examine_workers(settings)
+        yield from _examine_workers(settings, queue)
     yield _examine_docker_config()
     yield from _examine_registries(settings, repositories)
 
 
-def _examine_workers(settings: Settings) -> Iterator[Finding]:
+def _examine_workers(settings: Settings, needed: str | None = None) -> Iterator[Finding]:
     with Fleet.connect(settings=settings) as fleet:
         try:
             workers = fleet.workers()
@@ -55,12 +58,12 @@ def _examine_workers(settings: Settings) -> Iterator[Finding]:
             return
     yield from _examine_versions(workers)
     workers = [worker for worker in workers if worker.version.is_compatible]
-    for queue in dict.fromkeys(QUEUES.values()):
+    for queue in dict.fromkeys(QUEUES.values() if needed is None else [needed]):
         slots = [worker.slots for worker in workers if queue in worker.queues]
         check = f"workers of {queue}"
         if slots:
             yield Finding(check, State.OK, f"{len(slots)} processes, {sum(slots)} items at once")
-        elif queue == _FETCH:  # a fleet without engines is whole
+        elif queue == _FETCH and needed is None:  # a fleet without engines is whole
             yield Finding(
                 check, State.WARNING, "none listens", "run stagefleet worker beside a Docker Engine"
             )

@@ -12,8 +12,23 @@ from stagefleet.cli.findings import Finding
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.client.work import parse_repository
+from stagefleet.errors import UsageError
+from stagefleet.runs.dispatch import queue_of
 
 __all__ = ["examine"]
+
+_PURPOSES = {
+    command: queue_of(operation)
+    for command, operation in {
+        "copy": "copy_stage",
+        "delete": "delete_stage",
+        "describe": "describe_stage",
+        "fetch": "fetch_stage",
+        "publish": "publish_stage",
+        "records": "rm_record",
+    }.items()
+}
+"""By command, the queue that its items go to."""
 
 
 def examine(
@@ -22,18 +37,40 @@ def examine(
         typer.Argument(metavar="REPO", help="Repositories whose registries to try.", show_default=False),
     ] = None,
     *,
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="COMMAND",
+            help=f"Only what this command needs: {', '.join(_PURPOSES)}. Default: all that the fleet can do.",
+            show_default=False,
+        ),
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Say what is missing or unreachable, and what to do."""
     parsed = [parse_repository(address) for address in repositories or ()]
     code = 0
-    for finding in examine_all(read_settings, parsed):
+    for finding in examine_all(read_settings, parsed, _queue_for(purpose)):
         code = code or finding.code
         if json:
             print_json(finding.as_json())
         else:
             print_line(_line(finding))
     raise typer.Exit(code)
+
+
+def _queue_for(purpose: str | None) -> str | None:
+    """Give the queue whose workers a command needs, None for all.
+
+    Raises:
+        UsageError: No such command needs workers.
+    """
+    if purpose is None:
+        return None
+    if purpose not in _PURPOSES:
+        raise UsageError(f"--for {purpose}: the commands that need workers are {', '.join(_PURPOSES)}")
+    return _PURPOSES[purpose]
 
 
 def _line(finding: Finding) -> str:

@@ -64,7 +64,7 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs retry": ("runs retry 6200c6a4b1f3",),
     "locks list": ("locks list",),
     "worker": ("worker", "worker --processes 4 --concurrency 8 --queues copy,delete"),
-    "doctor": ("doctor", "doctor registry.example.com/app mirror.example.com/app"),
+    "doctor": ("doctor", f"doctor --for copy {_COPY}"),
     "config show": ("config show", "config show --json"),
 }
 

@@ -150,3 +150,22 @@ def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
     } == states
     copying = next(finding for finding in found if finding.check == "workers of copy")
     assert "2 processes, 16 items at once" == copying.message
+
+
+def test_it_looks_at_what_one_command_needs(in_fleet, ledger, services):
+    """O-A3: a job that copies needs no workers that delete."""
+    settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
+    ledger.beat(WorkerInfo("host:1", 8, ("copy", "coordinate")), seconds=60)
+
+    found = [
+        finding for finding in checks._examine_workers(settings, "copy") if "workers of" in finding.check
+    ]
+
+    assert ["ok"] * len(found) == [finding.state for finding in found]
+    lacking = {finding.check: finding for finding in checks._examine_workers(settings, "fetch")}
+    assert 4 == lacking["workers of fetch"].code
+
+
+def test_a_command_that_needs_no_workers_is_refused(command):
+    refused = command("doctor", "--for", "list")
+    assert (2, True) == (refused.code, "copy, delete" in refused.err)

@@ -80,7 +80,10 @@ def test_a_layer_twice_in_an_image_is_sent_once(world):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"urls": ["https://example.com/layer"]},
+        {
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "urls": ["https://e.com"],
+        },
         {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "urls": ["https://e.com"]},
     ],
 )
@@ -88,6 +91,13 @@ def test_layers_that_must_not_be_pushed_are_not(world, fields):
     stage_id, _ = push(world, layers=(BASE,), **fields)
     world.copy(stage_id)
     assert digest_of(BASE) not in world.registries.shelf(world.destination).blobs
+
+
+def test_urls_alone_keep_no_layer_back(world):
+    """W5: the media type decides."""
+    stage_id, _ = push(world, layers=(BASE,), urls=["https://example.com/layer"])
+    world.copy(stage_id)
+    assert digest_of(BASE) in world.registries.shelf(world.destination).blobs
 
 
 def test_on_one_registry_blobs_are_mounted(world):
