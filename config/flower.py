@@ -30,6 +30,7 @@ from stagefleet.redis_facts import check_redis
 from stagefleet.registry.hosts import is_loopback
 from stagefleet.runs.dispatch import task_name
 from stagefleet.settings import FlowerSettings, Settings, load_settings
+from stagefleet.streams import prepare_streams
 
 __all__ = ["main", "make_flower"]
 
@@ -52,6 +53,7 @@ _KNOWN = frozenset(name.replace("-", "_") for name in flower_options)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run Flower until it is told to stop."""
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="python -I -m config.flower")
     parser.add_argument("--address", help="where to listen")
     parser.add_argument("--port", type=int, help="0 takes a free one")

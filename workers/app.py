@@ -19,6 +19,7 @@ from stagefleet.manager import Produced, StageManager
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import WorkerInfo
 from stagefleet.settings import Settings, load_settings
+from stagefleet.streams import prepare_streams
 from tasks.base import Job
 from workers.bootstrap import OPERATIONS, Parts, build_parts
 from workers.consumer import FLUSH_SECONDS, FrugalConsumer
@@ -40,6 +41,7 @@ _log = structlog.get_logger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one worker process of a supervisor; exits with the error's code where it cannot start."""
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="stagefleet-worker-process")
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--queues")

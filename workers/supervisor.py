@@ -29,6 +29,7 @@ from stagefleet.launch import isolated_command
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
+from stagefleet.streams import prepare_streams
 from workers.queues import choose_queues
 
 __all__ = ["Child", "Supervisor", "main", "process_command"]
@@ -49,6 +50,7 @@ _log = structlog.get_logger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a worker until it is told to stop; the exit status is that of `stagefleet worker`."""
     known = ", ".join(sorted(set(QUEUES.values())))
+    prepare_streams()
     parser = argparse.ArgumentParser(prog="stagefleet worker")
     parser.add_argument("--processes", type=int, help="worker processes; one a CPU by default")
     parser.add_argument("--concurrency", type=int, help="items at once in each process")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
+
+from stagefleet.streams import discard_stdout, prepare_streams
 
 __all__ = ["main", "run_command"]
 
@@ -16,6 +17,7 @@ _TYPER_INTERRUPTED = 130
 
 def main() -> None:
     """The console script."""
+    prepare_streams()
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -36,7 +38,9 @@ def run_command(arguments: Sequence[str]) -> int:
         from stagefleet.cli.app import app  # noqa: PLC0415 - an interrupt while modules load ends in one line too
 
         code = app(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
-        sys.stdout.flush()
+        from stagefleet.cli.output import flush_output  # noqa: PLC0415 - loaded by now
+
+        flush_output()
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
     except BrokenPipeError:
@@ -62,9 +66,11 @@ def _end(ending: SystemExit) -> int:
 def _explain(error: Exception) -> int:
     from typer import Abort, TyperException  # noqa: PLC0415 - loaded already, unless loading failed
 
-    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - loaded already, unless loading failed
+    from stagefleet.errors import OutputError, StagefleetError  # noqa: PLC0415 - loaded already, unless loading failed
 
     _show_traceback(error)
+    if isinstance(error, OutputError):
+        discard_stdout()
     match error:
         case StagefleetError():
             return _complain(str(error), error.exit_code)
@@ -98,5 +104,5 @@ def _show_traceback(error: Exception) -> None:
 
 def _leave_closed_pipe() -> int:
     """End as a program does that SIGPIPE ends; Python must not flush into the closed pipe once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    discard_stdout()
     return 128 + signal.SIGPIPE

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 
-from stagefleet.cli.report import RunReport, exit_code, print_json, print_line
+from stagefleet.cli.output import flush_output, print_json, print_line
+from stagefleet.cli.report import RunReport, exit_code
 from stagefleet.cli.run_options import RunOptions
 from stagefleet.cli.session import cancelling_on_interrupt
 from stagefleet.client import Fleet
-from stagefleet.errors import NoWorkerError
+from stagefleet.errors import NoWorkerError, OutputError
 from stagefleet.runs.model import Run
 
-__all__ = ["follow_run", "leave_or_follow"]
+__all__ = ["follow_run", "leave_or_follow", "naming_run"]
 
 
 def leave_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
@@ -24,10 +26,30 @@ def leave_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
     """
     if not options.detach:
         follow_run(fleet, run, as_json=options.json, follow=fleet.attend)
-    if options.json:
-        print_json(run.summary())
-    else:
-        print_line(run.id)
+    with naming_run(fleet, run.id):
+        if options.json:
+            print_json(run.summary())
+        else:
+            print_line(run.id)
+
+
+@contextmanager
+def naming_run(fleet: Fleet, run: str) -> Iterator[None]:
+    """Hand on what is printed, and name the run where that fails: nobody else would know of it.
+
+    Raises:
+        OutputError: Stdout cannot be written; the run goes on, unless it lives in this process.
+    """
+    try:
+        yield
+        flush_output()
+    except OutputError as error:
+        where = (
+            f"look at run {run} with stagefleet runs show {run}"
+            if fleet.keeps_runs
+            else f"run {run} ends with this command"
+        )
+        raise OutputError(f"{error}; {where}") from None
 
 
 def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., Run]) -> None:
@@ -45,10 +67,11 @@ def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., R
     report = RunReport(run, as_json=as_json)
     with cancelling_on_interrupt(fleet, run.id):
         try:
-            with report:
+            with naming_run(fleet, run.id), report:
                 ended = follow(run.id, report.show, on_notice=report.tell)
         except NoWorkerError:
             report.conclude(fleet.run(run.id))
             raise
-    report.conclude(ended)
+    with naming_run(fleet, run.id):
+        report.conclude(ended)
     raise typer.Exit(exit_code(ended))

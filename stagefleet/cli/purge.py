@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
+from stagefleet.cli.following import naming_run
 from stagefleet.cli.progress import choose_meter
 from stagefleet.cli.report import RunReport, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, takes_run_options
@@ -151,7 +153,8 @@ def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
         if group.items:
             run = _purge_group(fleet, group, failures, options)
         report = _report(group, run, failures)
-        _print_group(report, as_json=options.json)
+        with nullcontext() if run is None else naming_run(fleet, run.id):
+            _print_group(report, as_json=options.json)
         states.add(report["state"])
         for count in _COUNTS:
             totals[count] += report[count]

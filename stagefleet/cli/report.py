@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.filesize import decimal
 
+from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import Meter, choose_meter
 from stagefleet.cli.session import say
 from stagefleet.client import Plan
@@ -42,24 +40,7 @@ _VERBS = {
 """By the first word of an operation."""
 _FAILURES_TOLD = 20
 """Whatever fails thousands of items says the same thousands of times."""
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
-
-
-def print_line(text: str) -> None:
-    """Print a line of the result."""
-    sys.stdout.write(text + "\n")
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """Print an object of the result, in one line, at once: who reads it may be waiting."""
-    print_line(as_line(value))
-    sys.stdout.flush()
-
-
-def as_line(value: Mapping[str, Any]) -> str:
-    """An object of the result in one line, without its end."""
-    return _ENCODER.encode(value)
 
 
 def exit_code(run: Run) -> int:

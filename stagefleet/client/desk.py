@@ -103,6 +103,11 @@ class Desk:
         return self._services.settings
 
     @property
+    def keeps_runs(self) -> bool:
+        """Whether runs go on when this process has ended."""
+        return not self._services.starts_worker
+
+    @property
     def _ledger(self) -> Ledger:
         return self._services.ledger
 

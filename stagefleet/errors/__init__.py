@@ -4,6 +4,7 @@
     +-- UsageError                    wrong use or configuration: exit code 2
     |   +-- InvalidNameError          a malformed repository, digest or stage id
     |   +-- SettingsError             the settings cannot be read
+    |   +-- OutputError               stdout is closed, or leads to a full disk
     |   +-- RedisConfigurationError   login, rights, database, TLS, mode or version of Redis are wrong
     |   +-- TooManyItemsError         a run of more items than a run may have
     |   +-- KeyConflictError          an idempotency key used before with other arguments
@@ -121,6 +122,7 @@ from stagefleet.errors.usage import (
     IncompatibleVersionError,
     InvalidNameError,
     KeyConflictError,
+    OutputError,
     RedisConfigurationError,
     RunNotFoundError,
     SettingsError,
@@ -164,6 +166,7 @@ __all__ = [
     "ManifestRefusedError",
     "NoWorkerError",
     "NotFoundError",
+    "OutputError",
     "PlatformMissingError",
     "RateLimitedError",
     "RedisConfigurationError",

@@ -11,6 +11,7 @@ __all__ = [
     "IncompatibleVersionError",
     "InvalidNameError",
     "KeyConflictError",
+    "OutputError",
     "RedisConfigurationError",
     "RunNotFoundError",
     "SettingsError",
@@ -35,6 +36,10 @@ class InvalidNameError(UsageError, ValueError):
 
 class SettingsError(UsageError):
     """Settings that cannot be read; names the file and the key."""
+
+
+class OutputError(UsageError):
+    """The result of a command cannot be written: stdout is closed, or leads to a full disk."""
 
 
 class RedisConfigurationError(UsageError):

@@ -1,0 +1,102 @@
+"""Stdout that is closed, or leads to a full disk."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+
+import pytest
+
+from stagefleet.runs.model import RunState
+from stagefleet.streams import UnfailingStream
+
+SOURCE, DESTINATION = "src.test/app", "dst.test/app"
+
+
+class Full(io.StringIO):
+    """A stream on a disk that takes a number of lines, and then no more."""
+
+    def __init__(self, lines: int = 0) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def flush(self) -> None:
+        if self.getvalue().count("\n") > self.lines:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(params=["full", "closed"])
+def bad_stdout(request, monkeypatch):
+    """Lets a command find stdout as it should not be."""
+    stream = Full() if request.param == "full" else None
+    return lambda: monkeypatch.setattr(sys, "stdout", stream)
+
+
+@pytest.fixture
+def errors_of(monkeypatch, capsys):
+    """Runs a command, and gives its exit code and the lines that it told."""
+    from stagefleet.cli import run_command  # noqa: PLC0415 - as the fixture of all commands
+
+    def run(*arguments):
+        code = run_command([str(argument) for argument in arguments])
+        return code, capsys.readouterr().err.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--detach",)])
+@pytest.mark.usefixtures("in_fleet", "crew")
+def test_a_run_is_named_where_its_result_cannot_be_written(errors_of, bad_stdout, ledger, options):
+    """U3: a full disk or a closed stdout is one line with the run, exit code 2, and no bug."""
+    bad_stdout()
+    code, lines = errors_of("copy", SOURCE, DESTINATION, *options)
+    (run,) = ledger.runs()
+    assert 2 == code
+    assert f"stagefleet runs show {run.id}" in lines[-1]
+    assert [] == [line for line in lines if "bug" in line]
+    assert run.state in {RunState.RUNNING, RunState.SUCCEEDED}
+
+
+@pytest.mark.usefixtures("in_fleet", "crew")
+def test_a_disk_that_gets_full_in_the_middle_cancels_no_run(errors_of, monkeypatch, ledger):
+    """U3: who follows a run and can write no more leaves it alone."""
+    monkeypatch.setattr(sys, "stdout", Full(2))
+    code, lines = errors_of("copy", SOURCE, DESTINATION, "--json")
+    (run,) = ledger.runs()
+    assert (2, True) == (code, run.id in lines[-1] and "No space left on device" in lines[-1])
+    assert run.error is None
+
+
+@pytest.mark.usefixtures("without_fleet", "crew")
+def test_a_run_of_this_command_alone_ends_with_it(errors_of, bad_stdout, services, ledger):
+    """U3: of a run that lives in the command nobody is told that it goes on."""
+    services.starts_worker = True
+    bad_stdout()
+    code, lines = errors_of("copy", SOURCE, DESTINATION)
+    (run,) = ledger.runs()
+    assert (2, True) == (code, f"run {run.id} ends with this command" in lines[-1])
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.usefixtures("in_fleet")
+def test_a_result_that_cannot_be_written_is_one_line(errors_of, bad_stdout, options):
+    """U3: also what is listed is told in one line as not written, with exit code 2."""
+    bad_stdout()
+    code, lines = errors_of("list", SOURCE, *options)
+    assert (2, 1) == (code, len(lines))
+
+
+@pytest.mark.usefixtures("in_fleet")
+def test_a_closed_stdout_is_no_error_where_nothing_is_printed(errors_of, bad_stdout):
+    """U3: who prints nothing needs no stdout."""
+    bad_stdout()
+    assert (0, []) == errors_of("runs", "list")
+
+
+def test_what_cannot_be_told_ends_nothing():
+    """U3: a stderr that is closed, or on a full disk, ends no command."""
+    for stream in (UnfailingStream(Full()), UnfailingStream(None)):
+        assert 4 == stream.write("text")
+        stream.flush()
+        assert not stream.isatty()
