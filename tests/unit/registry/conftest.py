@@ -1,3 +1,4 @@
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import HttpSettings, Settings
+from tests.unit.registry.raw import RawServer
 from tests.unit.registry.scripted import ScriptedServer
 
 
@@ -36,3 +38,46 @@ def client(tmp_path, naps, monkeypatch):
 @pytest.fixture
 def repository_at():
     return lambda server: Repository.parse(f"{server.host}/group/app")
+
+
+@pytest.fixture
+def short_slices(monkeypatch):
+    """Makes waits look at their leash more often."""
+    for module in ("leash", "deadline", "credential_helper"):
+        monkeypatch.setattr(f"stagefleet.registry.{module}.SLICE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def start():
+    """Starts raw servers; they end with the test."""
+    with ExitStack() as stack:
+        yield lambda serve, **more: stack.enter_context(RawServer(serve, **more).running())
+
+
+@pytest.fixture
+def connect(tmp_path):
+    """Makes clients that try once; takes settings."""
+    with ExitStack() as stack:
+
+        def connect(*, registries=None, **http):
+            settings = Settings(
+                http=HttpSettings(**{"retries": 0, "connect_timeout_seconds": 30, **http}),
+                registries=registries or {},
+            )
+            config = DockerConfig(tmp_path / "config.json")
+            return stack.enter_context(RegistryClient(settings, config=config))
+
+        yield connect
+
+
+@pytest.fixture
+def black_hole():
+    """An address that answers no connection: its listener's queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.settimeout(0)
+            filling.connect_ex(address)
+        yield address

@@ -1,141 +1,40 @@
-"""Whatever drips, each request ends in time; whatever it waits for, it ends with its item."""
+"""Whatever drips, each request ends in time."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 
-from stagefleet.errors import (
-    ForbiddenError,
-    ItemCancelledError,
-    RegistryUnreachableError,
-    StagefleetError,
-    TruncatedError,
-)
+from stagefleet.errors import ForbiddenError, RegistryUnreachableError, StagefleetError, TruncatedError
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.deadline import Deadline, bounding
-from stagefleet.registry.leash import UNLEASHED, current_leash, under
-from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
+from stagefleet.registry.manifests import OCI_MANIFEST, Manifest, digest_of
 from stagefleet.registry.sockets import open_socket
-from stagefleet.registry.threads import LeashedThreads
-from stagefleet.registry.uploads import Upload
-from stagefleet.settings import HttpSettings, RegistrySettings, Settings
-from tests.unit.registry.raw import RawServer, one_by_one
+from tests.unit.registry.asking import (
+    ALL,
+    CONTENT,
+    LONG,
+    MANIFEST,
+    PADDING,
+    SHORT,
+    Leash,
+    answer,
+    at,
+    config,
+    delete,
+    fetch,
+    layer,
+    ping,
+    put,
+    tags,
+)
+from tests.unit.registry.raw import one_by_one
 from tests.unit.registry.scripted import Answer
 
-SHORT = 0.15
-LONG = 30
-CONTENT = b'{"padding": "%s"}' % (b"x" * 90)
-BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
-LARGE = Descriptor("application/x", digest_of(bytes(50_000_000)), 50_000_000)
-MANIFEST = Manifest.of(
-    {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": "application/x", "digest": str(BLOB.digest), "size": 7},
-        "layers": [],
-        "annotations": {"padding": "x" * 100},
-    }
-)
-PADDING = b"X-Padding: " + b"x" * 100 + b"\r\n"
-
-
-class Leash:
-    """Cancelled once an event is set; notes what is required."""
-
-    def __init__(self, cancelled=None):
-        self.cancelled = cancelled or threading.Event()
-        self.required = []
-
-    def check(self):
-        if self.cancelled.is_set():
-            raise ItemCancelledError("cancelled")
-
-    def require(self, seconds):
-        self.required.append(seconds)
-
-
-@pytest.fixture(autouse=True)
-def _short_slices(monkeypatch):
-    for module in ("leash", "deadline", "credential_helper"):
-        monkeypatch.setattr(f"stagefleet.registry.{module}.SLICE_SECONDS", 0.05)
-
-
-@pytest.fixture
-def start():
-    """Starts raw servers; they end with the test."""
-    with ExitStack() as stack:
-        yield lambda serve, **more: stack.enter_context(RawServer(serve, **more).running())
-
-
-@pytest.fixture
-def connect(tmp_path):
-    """Makes clients that try once; takes settings."""
-    with ExitStack() as stack:
-
-        def connect(*, registries=None, **http):
-            settings = Settings(
-                http=HttpSettings(**{"retries": 0, "connect_timeout_seconds": LONG, **http}),
-                registries=registries or {},
-            )
-            config = DockerConfig(tmp_path / "config.json")
-            return stack.enter_context(RegistryClient(settings, config=config))
-
-        yield connect
-
-
-def answer(body=b"", *, status=b"200 OK", headers=b""):
-    return b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (status, headers, len(body), body)
-
-
-def at(server):
-    return Repository.parse(f"{server.host}/group/app")
-
-
-def ping(client, repository, leash=UNLEASHED):
-    client.ping(repository.host, leash=leash)
-
-
-def tags(client, repository, leash=UNLEASHED):
-    return list(client.tags(repository, leash=leash))
-
-
-def head(client, repository, leash=UNLEASHED):
-    return client.head_manifest(repository.tagged("one"), leash=leash)
-
-
-def fetch(client, repository, leash=UNLEASHED):
-    return client.fetch_manifest(repository.tagged("one"), leash=leash)
-
-
-def put(client, repository, leash=UNLEASHED):
-    client.put_manifest(repository.tagged("one"), MANIFEST, leash=leash)
-
-
-def delete(client, repository, leash=UNLEASHED):
-    client.delete_manifest(repository.tagged("one"), leash=leash)
-
-
-def config(client, repository, leash=UNLEASHED):
-    return client.fetch_blob(repository, BLOB, leash=leash)
-
-
-def layer(client, repository, leash=UNLEASHED):
-    client.hash_blob(repository, BLOB, leash=leash)
-
-
-def begin(client, repository, leash=UNLEASHED):
-    return client.begin_upload(repository, BLOB.digest, mount_from=None, leash=leash)
-
-
-ALL = [ping, tags, head, fetch, put, delete, config, layer, begin]
+pytestmark = pytest.mark.usefixtures("short_slices")
 
 
 @pytest.mark.parametrize("ask", ALL)
@@ -314,19 +213,6 @@ def test_hops_share_the_time_of_one_request(serve, connect):
     assert len(server.asked) < 5
 
 
-@pytest.fixture
-def black_hole():
-    """An address that answers no connection: its listener's queue is full."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = listener.getsockname()
-        for _ in range(4):
-            filling = stack.enter_context(socket.socket())
-            filling.settimeout(0)
-            filling.connect_ex(address)
-        yield address
-
-
 def test_all_addresses_of_a_host_share_the_time_to_connect(black_hole, monkeypatch):
     """R26: a name with many dead addresses takes no longer than one, and the last of them has its turn."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -369,185 +255,3 @@ def test_a_name_that_cannot_be_one_is_a_typed_error(serve, connect, name):
 
     with pytest.raises(StagefleetError, match="does not answer"):
         tags(connect(), at(server))
-
-
-def silent(server, _):
-    server.over.wait(LONG)
-
-
-def half_a_body(server, connection):
-    connection.sendall(answer(CONTENT, headers=b"Content-Type: %s\r\n" % OCI_MANIFEST.encode())[:-10])
-    server.over.wait(LONG)
-
-
-@pytest.mark.parametrize("ask", ALL)
-def test_a_cancelled_item_waits_for_no_answer(start, connect, ask):
-    """R26: each method hears its leash while nothing comes."""
-    server = start(silent)
-
-    with pytest.raises(ItemCancelledError):
-        ask(connect(read_timeout_seconds=LONG, write_timeout_seconds=LONG), at(server), Leash(server.asked))
-
-
-@pytest.mark.parametrize("ask", [tags, fetch, config, layer])
-def test_a_cancelled_item_waits_for_no_body(start, connect, ask):
-    """R26: each method hears its leash in the middle of a body."""
-    server = start(half_a_body)
-
-    with pytest.raises(ItemCancelledError):
-        ask(connect(read_timeout_seconds=LONG), at(server), Leash(server.asked))
-
-
-def test_a_cancelled_item_hears_it_while_bytes_drip(start, connect):
-    """R26: bytes that come now and then do not keep a request from asking its leash."""
-
-    def serve(server, connection):
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-        server.drip(connection, [b"y"] * 1000)
-
-    server = start(serve)
-    with pytest.raises(ItemCancelledError):
-        tags(connect(read_timeout_seconds=LONG), at(server), Leash(server.asked))
-
-
-def test_a_cancelled_item_sends_nothing_more(start, connect):
-    """R26: a body that nobody takes is not sent on."""
-    server = start(silent, reads_head=False)
-    client = connect(read_timeout_seconds=LONG)
-    upload = Upload(at(server), BLOB.digest, f"http://{server.host}/upload")
-
-    with pytest.raises(ItemCancelledError):
-        client.upload_bytes(upload, bytes(20_000_000), leash=Leash(server.asked))
-
-
-def test_a_cancelled_item_waits_for_no_handshake(start, connect):
-    """R26: a TLS handshake that is never answered ends with the item, and in time."""
-    server = start(silent, reads_head=False)
-    secure = {server.host: RegistrySettings(plain_http=False, insecure=True)}
-
-    with pytest.raises(ItemCancelledError):
-        ping(connect(registries=secure), at(server), Leash(server.asked))
-    with pytest.raises(RegistryUnreachableError, match="time-out"):
-        ping(connect(registries=secure, connect_timeout_seconds=SHORT), at(server))
-
-
-def test_a_cancelled_item_waits_for_no_connection(connect, black_hole):
-    """R26: connecting ends with the item."""
-    cancelled = threading.Event()
-    cancelled.set()
-
-    with pytest.raises(ItemCancelledError):
-        ping(connect(), Repository.parse(f"127.0.0.1:{black_hole[1]}/app"), Leash(cancelled))
-
-
-def test_a_cancelled_item_waits_for_no_name(connect, monkeypatch):
-    """R26: looking up a name ends with the item."""
-    over, asked = threading.Event(), threading.Event()
-
-    def look_up(*_, **__):
-        asked.set()
-        over.wait(LONG)
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    try:
-        with pytest.raises(ItemCancelledError):
-            ping(connect(), Repository.parse("reg.example.com/app"), Leash(asked))
-    finally:
-        over.set()
-
-
-def test_a_cancelled_item_waits_for_no_token(start, connect, serve):
-    """R26: neither for a token server, nor for another thread that waits for it; the other goes on."""
-    go_on = threading.Event()
-
-    def grant(server, connection):
-        go_on.wait(LONG)
-        connection.sendall(answer(b'{"token": "t"}'))
-
-    realm = start(grant)
-
-    def script(asked):
-        if "Authorization" in asked.headers:
-            return Answer(body=b'{"tags": ["one"]}')
-        return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'})
-
-    repository = at(serve(script))
-    client = connect(read_timeout_seconds=LONG)
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(tags, client, repository)
-        assert realm.asked.wait(10)
-        with pytest.raises(ItemCancelledError):
-            tags(client, repository, Leash(realm.asked))
-        go_on.set()
-        assert ["one"] == first.result(10)
-
-
-def test_who_is_cancelled_at_a_token_server_fails_nobody_else(start, connect, serve):
-    """R26: that an item was cancelled while it asked for a token is no answer for those that waited."""
-    tries = []
-
-    def grant(server, connection):
-        tries.append(True)
-        if len(tries) > 1:
-            connection.sendall(answer(b'{"token": "t"}'))
-        else:
-            server.over.wait(LONG)
-
-    realm = start(grant)
-
-    def script(asked):
-        if "Authorization" in asked.headers:
-            return Answer(body=b'{"tags": ["one"]}')
-        return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'})
-
-    server = serve(script)
-    client, cancelled = connect(read_timeout_seconds=LONG), threading.Event()
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(tags, client, at(server), Leash(cancelled))
-        assert realm.asked.wait(10)
-        others = [pool.submit(tags, client, at(server)) for _ in range(3)]
-        cancelled.set()
-        assert isinstance(first.exception(10), ItemCancelledError)
-        assert [["one"]] * 3 == [other.result(10) for other in others]
-
-
-def test_a_cancelled_item_waits_for_no_credential_helper(serve, connect, tmp_path, monkeypatch):
-    """R26: a helper that thinks is left alone, and ended, when the item is cancelled."""
-    asked = tmp_path / "asked"
-    os.mkfifo(asked)
-    program = tmp_path / "docker-credential-slow"
-    program.write_text(f"#!/bin/sh\necho asked > {asked}\nsleep {LONG}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "slow"}))
-    server = serve(lambda _: Answer(401, headers={"WWW-Authenticate": "Basic realm=x"}))
-    cancelled = threading.Event()
-
-    def cancel():
-        asked.read_text()
-        cancelled.set()
-
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    with pytest.raises(ItemCancelledError):
-        tags(connect(), at(server), Leash(cancelled))
-    thread.join(10)
-
-
-def test_what_a_thread_asks_is_under_the_leash_that_it_works_under(start, connect):
-    """R26: work on an item is under its lease as a whole, in its pools, too; a named leash goes first."""
-    server = start(silent)
-    client = connect(read_timeout_seconds=LONG)
-    leash = Leash(server.asked)
-
-    with under(leash), pytest.raises(ItemCancelledError):
-        head(client, at(server))
-    with under(leash), LeashedThreads(1, "test") as pool:
-        asked = pool.submit(head, client, at(server))
-        assert isinstance(asked.exception(10), ItemCancelledError)
-    other = Leash()
-    with under(leash):
-        assert other is current_leash(other)
-        assert leash is current_leash()
-    assert UNLEASHED is current_leash()
