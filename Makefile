@@ -16,7 +16,8 @@ test: setup ## unit, contract and integration tests
 	@$(PYTEST) tests/unit tests/contract tests/integration -n 2 --dist worksteal --timeout 300
 
 faults: setup ## what kills, pauses and cuts, for longer
-	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py --timeout 1800
+	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py tests/contract/test_forgetful_redis.py \
+		--timeout 1800
 
 bench: setup ## figures, beside crane and skopeo where they are installed
 	@$(BIN)/python -m scripts.bench

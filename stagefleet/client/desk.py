@@ -14,7 +14,7 @@ from stagefleet.client.hosts import choose_hosts
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
 from stagefleet.client.work import Plan, Work, fingerprint
-from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.errors import LedgerRewoundError, RunNotFoundError, UsageError
 from stagefleet.isolation import left_out
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
@@ -27,6 +27,8 @@ __all__ = ["Desk"]
 _LOGGER = logging.getLogger("stagefleet")
 _NAMED = 3
 _OUTCOMES_A_READ = 1000
+_MOST_SUBMISSIONS = 5
+"""How often a run is submitted that Redis forgets once it has started."""
 
 
 class Desk:
@@ -280,12 +282,20 @@ class Desk:
         self, order: Order, make_plan: Callable[[], Plan], on_outcome: OnOutcome | None, *, detach: bool
     ) -> Run:
         patience = self._follower.patience()
-        submission = submit(lambda: self._ledger, order, make_plan, patience=patience)
-        if detach:
-            return self._follower.look(submission.run)
         if isinstance(on_outcome, RemoteCallback):
             on_outcome = None
-        return self._follower.conduct(submission.run, submission.fate, on_outcome)
+        submission, submissions = None, 0
+        while True:
+            submissions += 1
+            submission = submit(lambda: self._ledger, order, make_plan, again=submission, patience=patience)
+            try:
+                if detach:
+                    return self._follower.started(submission.run)
+                return self._follower.conduct(submission.run, submission.fate, on_outcome)
+            except (LedgerRewoundError, RunNotFoundError):
+                if submissions == _MOST_SUBMISSIONS or not self._follower.is_forgotten(submission.run):
+                    raise
+                self._notice(f"Redis has forgotten run {submission.run}, as after a failover: begun again")
 
     def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
         """The hosts that a run is for: those named, this one if None, or all that are there.

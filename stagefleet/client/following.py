@@ -10,12 +10,18 @@ from typing import Any
 from stagefleet.client.services import Services
 from stagefleet.client.vigil import Vigil
 from stagefleet.client.waiting import WaitReporter
-from stagefleet.errors import NoWorkerError, RedisUnreachableError, StagefleetError
+from stagefleet.errors import (
+    LedgerRewoundError,
+    NoWorkerError,
+    RedisUnreachableError,
+    RunNotFoundError,
+    StagefleetError,
+)
 from stagefleet.names import Repository, parse_address
 from stagefleet.patience import Patience
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Outcome, Run
+from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Outcome, Run, RunState
 
 __all__ = ["Follower"]
 
@@ -29,14 +35,15 @@ class _Onlooker:
 
     Args:
         services: Where the run is.
-        run: Its id.
+        run: The run as it stands.
         vigil: Looks for workers.
         reporter: Says for whom it waits.
     """
 
-    def __init__(self, services: Services, run: str, vigil: Vigil, reporter: WaitReporter) -> None:
+    def __init__(self, services: Services, run: Run, vigil: Vigil, reporter: WaitReporter) -> None:
         self._services = services
-        self._run = run
+        self._run = run.id
+        self._is_started = run.state is not RunState.SUBMITTING
         self._vigil = vigil
         self._reporter = reporter
 
@@ -56,6 +63,7 @@ class _Onlooker:
 
         Raises:
             NoWorkerError: Nobody has worked on it for too long.
+            LedgerRewoundError: Redis has forgotten that it was started.
         """
         self._services.check()
         try:
@@ -63,6 +71,9 @@ class _Onlooker:
             self._services.ledger.ping()  # where nothing can be written, no worker can say that it is there
         except RedisUnreachableError:
             return  # who reads the outcomes decides how long is too long
+        if self._is_started and run.state is RunState.SUBMITTING:
+            raise _forgotten(self._run)
+        self._is_started = run.state is not RunState.SUBMITTING
         self._vigil.look(run)
         self._reporter.look(run)
 
@@ -83,15 +94,6 @@ class Follower:
     def patience(self, notice: Callable[[str], None] | None = None) -> Patience:
         """Gives what waits for a Redis that is away, and says so."""
         return Patience(self._services.settings.runs.outage_seconds, say=notice or self._notice)
-
-    def look(self, run: str) -> Run:
-        """Look at a run that was started here.
-
-        Raises:
-            RedisUnreachableError: Redis stayed out of reach; names the run.
-        """
-        with _naming(run):
-            return self.patience()(lambda: self._services.ledger.run(run))
 
     def watch(
         self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
@@ -120,6 +122,7 @@ class Follower:
 
         Raises:
             NoWorkerError: Nobody did; the run was cancelled.
+            LedgerRewoundError: Redis has forgotten the run, or that it was started.
         """
         with _naming(run), self._giving_up(run):
             onlooker = self._onlooker(run, notice)
@@ -143,13 +146,15 @@ class Follower:
 
         Raises:
             NoWorkerError: As in `attend`.
+            LedgerRewoundError: As in `attend`.
             BaseException: What the callback raised; it has stopped the run.
         """
         ledger = self._services.ledger
+        order = self.started(run).order
         try:
             if on_outcome is None:
                 return self.attend(run)
-            if fate is Fate.SUCCEEDED or self.look(run).order.callback is not Callback.CLIENT:
+            if fate is Fate.SUCCEEDED or order.callback is not Callback.CLIENT:
                 # Found under its key: it has ended, or was started without a callback and so does not wait.
                 return self.attend(run, self._stopping(run, on_outcome))
             with _naming(run), self._giving_up(run):
@@ -171,6 +176,30 @@ class Follower:
             with suppress(StagefleetError):
                 ledger.cancel(run, error=_INTERRUPTED)
             raise
+
+    def started(self, run: str) -> Run:
+        """Look at a run that was started here.
+
+        Raises:
+            LedgerRewoundError: Redis has forgotten the run, or that it was started.
+            RedisUnreachableError: Redis stayed out of reach; names the run.
+        """
+        try:
+            with _naming(run):
+                stands = self.patience()(lambda: self._services.ledger.run(run))
+        except RunNotFoundError as error:
+            raise _forgotten(run) from error
+        if stands.state is RunState.SUBMITTING:
+            raise _forgotten(run)
+        return stands
+
+    def is_forgotten(self, run: str) -> bool:
+        """Tell whether Redis has forgotten a run that was started."""
+        try:
+            self.started(run)
+        except LedgerRewoundError:
+            return True
+        return False
 
     def _stopping(self, run: str, on_outcome: OnOutcome) -> OnOutcome:
         """A callback that only watches, but stops the run all the same when it raises."""
@@ -197,27 +226,36 @@ class Follower:
                 self._notice(line)
 
     def _onlooker(
-        self, run: str, notice: Callable[[str], None] | None = None, *, limit_seconds: float | None = None
+        self,
+        run: str,
+        notice: Callable[[str], None] | None = None,
+        *,
+        limit_seconds: float | None = None,
     ) -> _Onlooker:
         services, say = self._services, notice or self._notice
         settings = services.settings.runs
         if limit_seconds is not None:
             settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
+        stands = self.patience(notice)(lambda: services.ledger.run(run))
         vigil = Vigil(
             services.ledger,
-            self.patience(notice)(lambda: services.ledger.run(run)).order,
+            stands.order,
             settings,
             say,
             advice=services.no_worker_advice,
             starts_worker=services.starts_worker,
         )
-        return _Onlooker(services, run, vigil, WaitReporter(say))
+        return _Onlooker(services, stands, vigil, WaitReporter(say))
 
     @contextmanager
     def _giving_up(self, run: str) -> Iterator[None]:
-        """Cancel the run when nobody works on it."""
+        """Cancel the run when nobody works on it, and tell when Redis has forgotten it."""
         try:
             yield
+        except RunNotFoundError as error:
+            if self.is_forgotten(run):  # and it is not what a callback raised
+                raise _forgotten(run) from error
+            raise
         except NoWorkerError as error:
             problem = ErrorInfo.of(error)
             self.patience()(lambda: self._services.ledger.cancel(run, now=True, error=problem))
@@ -233,6 +271,12 @@ def _naming(run: str) -> Iterator[None]:
         raise RedisUnreachableError(
             f"{error}; the run is {run}: look at it with stagefleet runs show {run} once Redis answers"
         ) from error
+
+
+def _forgotten(run: str) -> LedgerRewoundError:
+    return LedgerRewoundError(
+        f"Redis has forgotten run {run}, or that it was started, as after a failover: start it again"
+    )
 
 
 def _repositories(options: Mapping[str, Any]) -> list[Repository]:

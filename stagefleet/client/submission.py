@@ -7,12 +7,13 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from time import sleep
 from typing import TypeVar
 
 from stagefleet.client.work import Plan
-from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
 from stagefleet.patience import OUTAGE_SECONDS, Patience
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Fate, Order, Outcome, RunState, Submission
@@ -25,6 +26,8 @@ _LOGGER = logging.getLogger("stagefleet")
 
 _ITEMS_A_CALL = 2000
 _POLL_SECONDS = 0.5
+_MOST_BEGINNINGS = 10
+"""How often a run is written whose beginning Redis forgets."""
 _MAX_KEY_CHARACTERS = 200
 
 
@@ -43,17 +46,20 @@ def submit(
     order: Order,
     make_plan: Callable[[], Plan],
     *,
+    again: Submission | None = None,
     patience: Patience | None = None,
 ) -> Submission:
     """Write a run and start it, or find the one under the order's key.
 
     The plan is made before anything is written, unless the key has a run already: a retried job gets its
-    result also where the source has changed meanwhile.
+    result also where the source has changed meanwhile. Where Redis forgets what was written, as in a
+    failover, the run is written again from its first item.
 
     Args:
         open_ledger: Gives the ledger; called after the plan where possible, since it may start services.
         order: What is to be done.
         make_plan: Gives the items; called once at most.
+        again: This client's own submission of the same, which Redis has forgotten a part of.
         patience: Waits while Redis is away, once the run is opened; before that nothing is lost by an error.
 
     Returns:
@@ -62,43 +68,45 @@ def submit(
     Raises:
         UsageError: What the plan refuses, or a key used with other arguments.
         LeaseLostError: Another submitter with the same key took the run over.
+        LedgerRewoundError: Redis goes on forgetting what was written.
     """
     patience = Patience(OUTAGE_SECONDS) if patience is None else patience
     plan = None if order.key is not None and open_ledger().has_key(order.key) else make_plan()
+    make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
-    submission = _open(ledger, order)
-    if submission.fate in {Fate.ATTACHED, Fate.SUCCEEDED}:
-        return submission
-    try:
-        if submission.fate is Fate.CONTINUED and submission.previous is not None:
-            _append(ledger, submission, ledger.leftovers(submission.previous), patience)
-        else:
-            plan = make_plan() if plan is None else plan
-            for chunk in _chunks(plan.skips()):
-                _append_chunk(ledger, submission, (), chunk, patience)
-            _append(ledger, submission, plan.items, patience)
-        patience(lambda: ledger.start(submission))
-    except BaseException:
-        # Under a key the run stays as it is: cancelled, the next attempt would go on with half of the items.
-        # Once the submitter's lease is over, the next attempt starts it afresh.
-        if order.key is None:
-            with contextlib.suppress(StagefleetError):
-                ledger.cancel(submission.run)
-        raise
+    for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
+        submission = _open(ledger, order, again)
+        if submission.fate in {Fate.ATTACHED, Fate.SUCCEEDED}:
+            break
+        try:
+            _write(ledger, submission, make_once, patience)
+            break
+        except BaseException as error:
+            if isinstance(error, LedgerRewoundError) and beginnings_left:
+                again = submission
+                continue
+            # Under a key the run stays as it is: cancelled, the next attempt would go on with half of the
+            # items. Once the submitter's lease is over, the next attempt starts it afresh.
+            if order.key is None:
+                with contextlib.suppress(StagefleetError):
+                    ledger.cancel(submission.run)
+            raise
     return submission
 
 
-def _open(ledger: Ledger, order: Order) -> Submission:
+def _open(ledger: Ledger, order: Order, again: Submission | None) -> Submission:
     """Open the run; one that another client is submitting is waited for.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
     told = False
     while True:
-        submission = ledger.open(order)
-        attached = submission.fate is Fate.ATTACHED
-        if not attached or ledger.run(submission.run).state is not RunState.SUBMITTING:
+        submission = ledger.open(order, again=again)
+        if submission.fate is not Fate.ATTACHED:
             return submission
+        with contextlib.suppress(RunNotFoundError):  # Redis has forgotten it since
+            if ledger.run(submission.run).state is not RunState.SUBMITTING:
+                return submission
         if not told:
             told = True
             _LOGGER.warning(
@@ -108,12 +116,28 @@ def _open(ledger: Ledger, order: Order) -> Submission:
         sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
 
 
-def _append(ledger: Ledger, submission: Submission, items: Iterable[str], patience: Patience) -> None:
-    for chunk in _chunks(items):
-        _append_chunk(ledger, submission, chunk, (), patience)
+def _write(ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], patience: Patience) -> None:
+    """Append the items, those that a previous run left or those of the plan, and start the run."""
+    left = _leftover_plan(ledger, submission)
+    plan = make_plan() if left is None else left
+    for chunk in _chunks(plan.skips()):
+        _append(ledger, submission, (), chunk, patience)
+    for items in _chunks(plan.items):
+        _append(ledger, submission, items, (), patience)
+    patience(lambda: ledger.start(submission))
 
 
-def _append_chunk(
+def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
+    """Plan what the previous run left; None without one, or where it expires before that is known."""
+    if submission.fate is not Fate.CONTINUED or submission.previous is None:
+        return None
+    try:
+        return Plan(tuple(ledger.leftovers(submission.previous)))
+    except RunNotFoundError:
+        return None
+
+
+def _append(
     ledger: Ledger,
     submission: Submission,
     items: Sequence[str],

@@ -16,6 +16,7 @@
     |   +-- IncompatibleVersionError  written by a release that this one cannot read
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError     Redis does not answer, or refuses for now
+    |   +-- LedgerRewoundError        Redis has forgotten what it had confirmed
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
     |   +-- CacheLeftAloneError       a cache that did not answer, and is not asked for a while
@@ -94,6 +95,7 @@ from stagefleet.errors.reach import (
     CertificateError,
     DeadlineMissedError,
     EngineUnreachableError,
+    LedgerRewoundError,
     NoWorkerError,
     RedisUnreachableError,
     RegistryUnreachableError,
@@ -161,6 +163,7 @@ __all__ = [
     "ItemPostponedError",
     "KeyConflictError",
     "LeaseLostError",
+    "LedgerRewoundError",
     "LockLostError",
     "LockTimeoutError",
     "ManifestRefusedError",

@@ -9,6 +9,7 @@ __all__ = [
     "CertificateError",
     "DeadlineMissedError",
     "EngineUnreachableError",
+    "LedgerRewoundError",
     "NoWorkerError",
     "RedisUnreachableError",
     "RegistryUnreachableError",
@@ -26,6 +27,10 @@ class UnreachableError(StagefleetError):
 
 class RedisUnreachableError(UnreachableError):
     """Redis does not answer at the configured URL, or refuses for now: it fails over, loads, or is full."""
+
+
+class LedgerRewoundError(UnreachableError):
+    """Redis has forgotten what it had confirmed, as in a failover to a replica that lagged behind."""
 
 
 class RegistryUnreachableError(UnreachableError):

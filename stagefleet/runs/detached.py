@@ -19,6 +19,7 @@ from stagefleet.errors import (
     CallbackGoneError,
     CallbackLostError,
     LeaseLostError,
+    LedgerRewoundError,
     RedisUnreachableError,
     StagefleetError,
 )
@@ -127,6 +128,10 @@ class DetachedCoordinator:
             raise
         except LeaseLostError as error:
             _LOGGER.warning("run %s: %s", visit.run, error)
+        except LedgerRewoundError as error:
+            # The next coordinator goes on from what Redis has; where this visit is forgotten, by the sweep.
+            _LOGGER.warning("run %s: %s", visit.run, error)
+            self._ledger.leave(visit)
         except CallbackGoneError as error:
             self._give_up(visit, error)
         except CallbackError as error:
@@ -152,7 +157,7 @@ class DetachedCoordinator:
                 calls.lease.check()
                 self._tell(run, outcome, at=run.now_at + asked_at - read_at, leash=calls.lease)
                 asked_at = self._clock()
-                if not self._ledger.acknowledge(run.id, visit.epoch, [outcome]):
+                if not self._ledger.acknowledge(run.id, visit.epoch, [outcome], before=position):
                     return  # the run has ended, or another coordinator took it over
                 calls.lease.note_renewal(asked_at)
                 calls.went_well = True

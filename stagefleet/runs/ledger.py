@@ -63,8 +63,13 @@ class Submitter(Protocol):
     def has_key(self, key: str) -> bool:
         """Whether a run stands under an idempotency key; `open` says what it means."""
 
-    def open(self, order: Order) -> Submission:
+    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
         """Open a run, or find the one under the order's key.
+
+        Args:
+            order: What the run is to do.
+            again: This client's own submission, of which the ledger has forgotten something: where that run
+                is still being submitted, it is emptied, to be submitted from its first item.
 
         Raises:
             KeyConflictError: The key was used with another fingerprint.
@@ -80,6 +85,8 @@ class Submitter(Protocol):
     ) -> None:
         """Add items, and outcomes decided without a task (skips); at most some thousands a call.
 
+        The submission says how much is there, and is told how much is there now.
+
         Args:
             submission: Of the run.
             items: The items.
@@ -90,6 +97,7 @@ class Submitter(Protocol):
         Raises:
             TooManyItemsError: The run would have more than `MAX_ITEMS`.
             LeaseLostError: Another submitter has taken the run over.
+            LedgerRewoundError: Less is there than the submission says: open it again.
         """
 
     def start(self, submission: Submission) -> None:
@@ -97,6 +105,7 @@ class Submitter(Protocol):
 
         Raises:
             LeaseLostError: Another submitter has taken the run over.
+            LedgerRewoundError: Less is there than the submission says: open it again.
         """
 
     def leftovers(self, run: str) -> Iterator[str]:
@@ -225,18 +234,37 @@ class Observer(Protocol):
 
         Returns:
             The outcomes, [] if none came in time, None if the run has ended and there are no more.
+
+        Raises:
+            RunNotFoundError: No such run, or it has expired.
+            LedgerRewoundError: The ledger has forgotten the outcome at that position: what lies behind it may
+                not be all that the caller lacks.
         """
 
     def coordinate(self, run: str) -> int:
-        """Become the run's coordinator: a new epoch, which fences off the coordinator before, and a lease."""
+        """Become the run's coordinator: a new epoch, which fences off the coordinator before, and a lease.
 
-    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+        No epoch is given twice, also where the ledger has forgotten one.
+        """
+
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
         """Acknowledge outcomes, which were read right behind the last acknowledged one; renews the lease.
 
-        With no outcomes it only renews. Repeating an acknowledgement changes nothing.
+        With no outcomes it only renews. Repeating an acknowledgement changes nothing. What is counted are the
+        outcomes that the ledger has up to the last of these: an acknowledgement that it forgot is made good.
+
+        Args:
+            run: The run's id.
+            epoch: The coordinator's.
+            outcomes: What was called back, in their order.
+            before: The position of the last outcome that the caller has acknowledged before, "" for none.
 
         Returns:
             False if another coordinator has a newer epoch, or the run has ended.
+
+        Raises:
+            LedgerRewoundError: The ledger has forgotten the epoch, or outcomes that were read: `coordinate`
+                again, and read on from what is `acknowledged`.
         """
 
     def acknowledged(self, run: str) -> str:

@@ -205,21 +205,30 @@ class Fate(StrEnum):
     """A new run that goes on with the failed or cancelled one under the key: append what that left."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
-    """A run that is open for items.
+    """A run that is open for items, and what its submitter believes to be there.
 
     Attributes:
         run: The run's id.
         fate: What became of the request.
         token: Fences off another submitter of the same run.
         previous: The run whose leftovers a continued run goes on with.
+        items: How many items the ledger has taken from this submission; the ledger counts them here.
+        decided: The same of outcomes that need no task.
     """
 
     run: str
     fate: Fate
     token: int = 0
     previous: str | None = None
+    items: int = 0
+    decided: int = 0
+
+    @property
+    def total(self) -> int:
+        """Items and decided outcomes."""
+        return self.items + self.decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +237,8 @@ class Run:
 
     `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry. The last
     lease of an item ends at `leased_until`, 0 for none; `waits` are those that go on at `now_at`;
-    `version` is of the release that opened it.
+    a lease, of an item or of the coordinator, lasts for `lease_seconds`; `version` is of the release that
+    opened it.
     """
 
     id: str
@@ -249,6 +259,7 @@ class Run:
     now_at: float = 0.0
     leased_until: float = 0.0
     waits: tuple[Wait, ...] = ()
+    lease_seconds: float = 30.0
     version: WriterVersion = field(default_factory=own_version)
 
     @property

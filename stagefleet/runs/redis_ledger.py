@@ -17,36 +17,28 @@ import redis
 from redis.commands.core import Script
 
 from stagefleet.connection import connect_redis, reaching
-from stagefleet.errors import (
-    IncompatibleVersionError,
-    KeyConflictError,
-    LeaseLostError,
-    RunNotFoundError,
-    TooManyItemsError,
-)
+from stagefleet.errors import KeyConflictError, LeaseLostError, LedgerRewoundError, TooManyItemsError
 from stagefleet.runs.dispatch import coordinator_template, message_template, queue_of
 from stagefleet.runs.ledger import Finish, Renewal
 from stagefleet.runs.model import (
     MAX_ITEMS,
     Claim,
-    ErrorInfo,
     Fate,
     ItemState,
     Order,
     Outcome,
-    Run,
-    RunState,
     Submission,
     split_host,
 )
 from stagefleet.runs.redis_attendance import RedisAttendance
+from stagefleet.runs.redis_observer import RedisObserver, no_run
 from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
-from stagefleet.runs.snapshots import Surroundings, order_of, run_of
+from stagefleet.runs.snapshots import order_of
 from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
-from stagefleet.runs.wire import decode_outcome, encode_outcome, encode_reason
+from stagefleet.runs.wire import encode_outcome, encode_reason
 from stagefleet.settings import RunSettings, Settings
 
 __all__ = ["RedisLedger"]
@@ -77,7 +69,7 @@ _RUNS_A_CALL = 100
 _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
 
 
-class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
+class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper):
     """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
 
     Attributes:
@@ -128,7 +120,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         """See `Submitter.has_key`."""
         return self.run_under(key) is not None
 
-    def open(self, order: Order) -> Submission:
+    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
         """See `Submitter.open`."""
         settings = self._settings
         fate, run, token, previous = self._call(
@@ -149,6 +141,9 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             own_version().release,
             own_version().schema,
             json.dumps(subject_of(order).shown)[1:-1],
+            secrets.randbelow(1024),
+            "" if again is None else again.run,
+            "" if again is None else again.token,
         )
         if fate == b"conflict":
             raise KeyConflictError(
@@ -175,27 +170,36 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
             "append",
             submission.run,
             submission.token,
-            self._nonce() if nonce is None else nonce,
+            submission.items,
+            submission.total,
             MAX_ITEMS,
+            self._nonce() if nonce is None else nonce,
             len(items),
             *items,
             *outcomes,
         )
         if answer == b"many":
             raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split it")
-        self._check_submitter(submission, answer)
+        if not isinstance(answer, list):
+            raise self._refusal(submission, answer)
+        submission.items, submission.decided = answer[0], answer[1] - answer[0]
 
     def start(self, submission: Submission) -> None:
         """See `Submitter.start`."""
-        self._check_submitter(submission, self._call("start", submission.run, submission.token))
+        answer = self._call("start", submission.run, submission.token, submission.total)
+        if answer != b"ok":
+            raise self._refusal(submission, answer)
 
     @staticmethod
-    def _check_submitter(submission: Submission, answer: bytes) -> None:
-        if answer != b"ok":
-            raise LeaseLostError(
-                f"run {submission.run} was cancelled or taken over by the same call elsewhere; watch it with "
-                f"stagefleet runs watch {submission.run}"
+    def _refusal(submission: Submission, answer: bytes) -> LeaseLostError | LedgerRewoundError:
+        if answer == b"rewound":
+            return LedgerRewoundError(
+                f"Redis has forgotten parts of run {submission.run}, as after a failover: submit it again"
             )
+        return LeaseLostError(
+            f"run {submission.run} was cancelled or taken over by the same call elsewhere; watch it with "
+            f"stagefleet runs watch {submission.run}"
+        )
 
     def leftovers(self, run: str) -> Iterator[str]:
         """See `Submitter.leftovers`."""
@@ -206,7 +210,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         with reaching(self._redis):
             queued = self._redis.hget(self._key(run), "queued")
         if queued is None:
-            raise _no_run(run)
+            raise no_run(run)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with reaching(self._redis), self._redis.pipeline(transaction=True) as pipe:
@@ -214,7 +218,7 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
                 pipe.exists(self._key(run))  # they expire together: items of a run that is gone prove nothing
                 found, stands = pipe.execute()
             if not stands:
-                raise _no_run(run)
+                raise no_run(run)
             yield from (
                 (index, item.decode()) for index, item in zip(indexes, found, strict=True) if item is not None
             )
@@ -293,105 +297,6 @@ class RedisLedger(RedisSwitchboard, RedisAttendance, RedisSweeper):
         answers = self._call("standings", run, *indexes)
         return [ItemState(answer.decode()) if answer else None for answer in answers]
 
-    # Observer
-
-    def run(self, run: str) -> Run:
-        """See `Observer.run`."""
-        found = self._snapshots([run])
-        if not found:
-            raise _no_run(run)
-        if found[0].state is RunState.UNREADABLE and found[0].error is not None:
-            raise IncompatibleVersionError(found[0].error.message)
-        return found[0]
-
-    def runs(self) -> Iterator[Run]:
-        """See `Observer.runs`."""
-        name = f"{self._prefix}runs"
-        with reaching(self._redis):
-            listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
-        for first in range(0, len(listed), _RUNS_A_CALL):
-            chunk = listed[first : first + _RUNS_A_CALL]
-            found = self._snapshots(chunk)
-            expired = set(chunk) - {run.id for run in found}
-            if expired:
-                with reaching(self._redis):
-                    self._redis.zrem(name, *expired)
-            yield from found
-
-    def runs_beginning(self, text: str) -> list[str]:
-        """See `Observer.runs_beginning`."""
-        if not text.isalnum():  # a pattern of Redis's
-            return []
-        with reaching(self._redis):
-            found = self._redis.zscan_iter(f"{self._prefix}runs", match=f"{text}*", count=1000)
-            return sorted({run.decode() for run, _ in found})
-
-    def _snapshots(self, runs: Sequence[str]) -> list[Run]:
-        with reaching(self._redis):
-            pipe = self._redis.pipeline(transaction=True)
-            for run in runs:
-                pipe.hgetall(self._key(run))
-                Surroundings.ask(pipe, self._prefix, run)
-            pipe.time()
-            *answers, (seconds, micros) = pipe.execute()
-        now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
-        width = len(answers) // len(runs)
-        rows = [answers[n : n + width] for n in range(0, len(answers), width)]
-        return [
-            run_of(run, fields, now_at, Surroundings.read(around))
-            for run, (fields, *around) in zip(runs, rows, strict=True)
-            if fields
-        ]
-
-    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
-        """See `Observer.outcomes`."""
-        stream = self._key(run, "outcomes")
-        block = _ms(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
-        with reaching(self._redis):
-            answer = self._redis.xread({stream: after or "0-0"}, count=limit, block=block)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1] if answer else []
-        if not entries:
-            self.run(run)  # says so when it has expired meanwhile
-            return []
-        if b"end" in entries[0][1]:
-            return None
-        return [
-            decode_outcome(fields[b"o"], position.decode()) for position, fields in entries if b"o" in fields
-        ]
-
-    def coordinate(self, run: str) -> int:
-        """See `Observer.coordinate`."""
-        epoch = int(self._call("coordinate", run))
-        if not epoch:
-            raise _no_run(run)
-        return epoch
-
-    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
-        """See `Observer.acknowledge`."""
-        position = outcomes[-1].position if outcomes else ""
-        awaited = [outcome for outcome in outcomes if outcome.state != "cancelled"]
-        windowed = sum(outcome.attempts > 0 for outcome in awaited)
-        return bool(self._call("acknowledge", run, epoch, position, len(awaited), windowed))
-
-    def acknowledged(self, run: str) -> str:
-        """See `Observer.acknowledged`."""
-        with reaching(self._redis):
-            cursor = self._redis.hget(self._key(run), "cursor")
-        if cursor is None:
-            raise _no_run(run)
-        return str(cursor, "ascii")
-
-    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        """See `Observer.cancel`."""
-        answer = self._call("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
-        if answer < 0:
-            raise _no_run(run)
-        return bool(answer)
-
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _no_run(run: str) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run!r}, or it has expired: see stagefleet runs list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from stagefleet.connection import reaching
@@ -23,7 +24,7 @@ class RedisSwitchboard:
 
     def attend(self, run: str) -> Visit | None:
         """See `Switchboard.attend`."""
-        answer = self._call("attend", run)
+        answer = self._call("attend", run, secrets.randbelow(1024))
         if answer is None:
             return None
         epoch, failures, failing_ms, lease_ms = answer

@@ -114,6 +114,7 @@ def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, aro
         created_at=number(b"created_ms") / 1000,
         finished_at=None if finished_ms is None else int(finished_ms) / 1000,
         now_at=now_at,
+        lease_seconds=number(b"lease_ms") / 1000,
         leased_until=around.leased_until_ms / 1000,
         waits=tuple(wait for wait in _waits(fields, around) if wait.until > now_at),
     )

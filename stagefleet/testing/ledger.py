@@ -13,10 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
+    LedgerRewoundError,
     RunNotFoundError,
     TooManyItemsError,
 )
@@ -40,6 +42,7 @@ from stagefleet.settings import RunSettings
 from stagefleet.testing.attendance import MemoryAttendance
 from stagefleet.testing.items import MemoryItems
 from stagefleet.testing.record import RunRecord
+from stagefleet.testing.stream import next_number
 from stagefleet.testing.sweeper import MemorySweeper
 from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
@@ -84,29 +87,32 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         with self._step():
             return self._keys.get(key) in self._records
 
-    def open(self, order: Order) -> Submission:
+    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
         """As `Submitter.open`."""
         with self._step() as now:
+            own = None if again is None else self._records.get(again.run)
+            if again and own and own.state is RunState.SUBMITTING and own.token <= again.token:
+                previous = None if own.order.parent == order.parent else own.order.parent
+                return self._take_over(own, previous, now)
             old = self._records.get(self._keys.get(order.key, "")) if order.key else None
-            if old is None:
-                return self._open_new(order, Fate.NEW, now)
-            if old.order.fingerprint != order.fingerprint:
-                raise KeyConflictError(
-                    f"the idempotency key {order.key!r} was used for run {old.id} with other arguments: "
-                    "choose another key, or repeat the arguments of that run"
-                )
-            if old.state is RunState.SUBMITTING and old.submitter_until <= now:
-                old.empty()
-                old.token += 1
-                self._lease(old, now)
-                return Submission(old.id, Fate.NEW, old.token)
-            if not old.state.is_final:
-                return Submission(old.id, Fate.ATTACHED)
-            if old.state is RunState.SUCCEEDED:
-                return Submission(old.id, Fate.SUCCEEDED)
-            if not old.started:  # cancelled half submitted: it does not know all of its items
-                return self._open_new(order, Fate.NEW, now)
-            return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
+            return self._open_new(order, Fate.NEW, now) if old is None else self._open_under(order, old, now)
+
+    def _open_under(self, order: Order, old: RunRecord, now: float) -> Submission:
+        """Open a run under the key of one that is there."""
+        if old.order.fingerprint != order.fingerprint:
+            raise KeyConflictError(
+                f"the idempotency key {order.key!r} was used for run {old.id} with other arguments: "
+                "choose another key, or repeat the arguments of that run"
+            )
+        if old.state is RunState.SUBMITTING and old.submitter_until <= now:
+            return self._take_over(old, None, now)
+        if not old.state.is_final:
+            return Submission(old.id, Fate.ATTACHED)
+        if old.state is RunState.SUCCEEDED:
+            return Submission(old.id, Fate.SUCCEEDED)
+        if not old.started:  # cancelled half submitted: it does not know all of its items
+            return self._open_new(order, Fate.NEW, now)
+        return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
 
     def append(
         self,
@@ -120,20 +126,24 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         with self._step() as now:
             record = self._submitted(submission)
             if nonce is not None and record.appended == nonce:
+                submission.items, submission.decided = len(record.items), record.decided
                 return
-            record.appended = nonce
             if record.state is not RunState.SUBMITTING:
                 raise LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
+            self._check_believed(record, submission)
             if record.total + len(items) + len(decided) > MAX_ITEMS:
                 raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split this one into several")
             record.append(items, [bounded(outcome) for outcome in decided])
+            record.appended = nonce
             self._lease(record, now)
+            submission.items, submission.decided = len(record.items), record.decided
 
     def start(self, submission: Submission) -> None:
         """As `Submitter.start`; to start a run again changes nothing."""
         with self._step() as now:
             record = self._submitted(submission)
             if record.state is RunState.SUBMITTING:
+                self._check_believed(record, submission)
                 record.state, record.started = RunState.RUNNING, True
                 self._lease(record, now)
 
@@ -218,7 +228,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
     def run(self, run: str) -> Run:
         """As `Observer.run`."""
         with self._step() as now:
-            return self._found(run).snapshot(now)
+            return replace(self._found(run).snapshot(now), lease_seconds=self._settings.lease_seconds)
 
     def runs(self) -> Iterator[Run]:
         """As `Observer.runs`."""
@@ -232,34 +242,40 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """As `Observer.outcomes`; it is real time that `block_seconds` counts."""
-        begin = int(after or 0)
 
         def has_news() -> bool:
             record = self._found(run)
-            return len(record.stream) > begin or record.state.is_final
+            return record.stream.place_of(after) != len(record.stream) or record.state.is_final
 
         with self._changed:
             self._changed.wait_for(has_news, block_seconds)
             record = self._found(run)
-            outcomes = record.stream[begin : begin + limit]
+            begin = record.stream.place_of(after)
+            if begin is None:
+                raise LedgerRewoundError(f"outcomes of run {run} were forgotten: read them again")
+            outcomes = list(record.stream.between(begin, begin + limit))
             return None if record.state.is_final and not outcomes else outcomes
 
     def coordinate(self, run: str) -> int:
         """As `Observer.coordinate`."""
         with self._step() as now:
             record = self._found(run)
-            record.epoch += 1
+            record.epoch = next_number()
             record.coordinator_until = now + self._settings.lease_seconds
             return record.epoch
 
-    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome]) -> bool:
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
         """As `Observer.acknowledge`."""
         with self._step() as now:
             record = self._live.get(run)
-            if record is None or record.epoch != epoch:
+            if record is None or record.epoch > epoch:
                 return False
-            if outcomes:
-                record.acknowledge(int(outcomes[-1].position))
+            place = record.stream.place_of(outcomes[-1].position if outcomes else before)
+            if record.epoch != epoch or place is None or record.stream.place_of(before) is None:
+                raise LedgerRewoundError(
+                    f"what was acknowledged of run {run} was forgotten: coordinate it again"
+                )
+            record.acknowledge(place)
             record.call_at = now + self._settings.lease_seconds
             record.coordinator_until = now + self._settings.lease_seconds
             return True
@@ -267,7 +283,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
     def acknowledged(self, run: str) -> str:
         """As `Observer.acknowledged`."""
         with self._step():
-            return str(self._found(run).acknowledged or "")
+            return self._found(run).stream.cursor
 
     def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
         """As `Observer.cancel`."""
@@ -339,11 +355,25 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             raise RunNotFoundError(f"there is no run {run}, or it has expired")
         return record
 
+    def _take_over(self, record: RunRecord, previous: str | None, now: float) -> Submission:
+        """Let a run be submitted again from its first item."""
+        record.empty()
+        self._lease(record, now)
+        fate = Fate.NEW if previous is None else Fate.CONTINUED
+        return Submission(record.id, fate, record.token, previous)
+
     def _submitted(self, submission: Submission) -> RunRecord:
         record = self._records.get(submission.run)
-        if record is None or record.token != submission.token:
+        if record is None or record.token < submission.token:
+            raise LedgerRewoundError(f"run {submission.run} was forgotten: submit it again")
+        if record.token != submission.token:
             raise LeaseLostError(f"run {submission.run} is not submitted by this client any more")
         return record
+
+    @staticmethod
+    def _check_believed(record: RunRecord, submission: Submission) -> None:
+        if (len(record.items), record.decided) != (submission.items, submission.decided):
+            raise LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
     def _renew(self, claim: Claim, now: float) -> Renewal:
         record = self._live.get(claim.run)

@@ -10,7 +10,6 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from stagefleet.errors import HostGoneError, StagefleetError, WorkerLostError
 from stagefleet.runs.ledger import Finish
@@ -28,19 +27,12 @@ from stagefleet.runs.model import (
 )
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 from stagefleet.testing.behind import WaitsBehind
+from stagefleet.testing.coordinators import Coordinator
+from stagefleet.testing.stream import OutcomeStream, next_number
 
-__all__ = ["Coordinator", "RunRecord"]
+__all__ = ["RunRecord"]
 
 _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
-
-
-class Coordinator(Enum):
-    """Where the coordinator of a run is that the fleet calls back for."""
-
-    ABSENT = 1
-    CALLED = 2
-    PRESENT = 3
-    PAUSED = 4
 
 
 @dataclass(slots=True)
@@ -74,7 +66,7 @@ class RunRecord:
     id: str
     order: Order
     created_at: float
-    token: int = 1
+    token: int = field(default_factory=next_number)
     epoch: int = 0
     submitter_until: float = 0.0
     coordinator_until: float = 0.0
@@ -92,8 +84,7 @@ class RunRecord:
     ends: dict[int, ItemState] = field(default_factory=dict)
     attempts_ended: Counter[int] = field(default_factory=Counter)
     counts: Counter[ItemState] = field(default_factory=Counter)
-    stream: list[Outcome] = field(default_factory=list)
-    acknowledged: int = 0
+    stream: OutcomeStream = field(default_factory=OutcomeStream)
     unacknowledged: int = 0
     held: int = 0
     fence: int = 0
@@ -127,10 +118,11 @@ class RunRecord:
 
     def empty(self) -> None:
         """Forget all items: another submitter writes them again."""
+        self.token = next_number()
         self.items.clear()
-        self.stream.clear()
+        self.stream = OutcomeStream()
         self.counts.clear()
-        self.decided = self.acknowledged = self.unacknowledged = 0
+        self.decided = self.unacknowledged = 0
 
     def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
         """Add items, and outcomes that need no task."""
@@ -296,13 +288,13 @@ class RunRecord:
             self._record(failure)
         return len(gone)
 
-    def acknowledge(self, position: int) -> None:
-        """Take the outcomes up to a position out of the window."""
-        awaited = list(filter(self._awaits, self.stream[self.acknowledged : position]))
+    def acknowledge(self, place: int) -> None:
+        """Take the outcomes up to a place out of the window."""
+        awaited = list(filter(self._awaits, self.stream.between(self.stream.acknowledged, place)))
         self.unacknowledged -= len(awaited)
         self.held -= sum(outcome.attempts > 0 for outcome in awaited)
-        if position > self.acknowledged:
-            self.acknowledged, self.failures, self.failing_since = position, 0, None
+        if place > self.stream.acknowledged:
+            self.stream.acknowledged, self.failures, self.failing_since = place, 0, None
 
     def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
         """Cancel what is pending; what is claimed goes on, or stops at its next renewal with `now`."""
@@ -392,8 +384,7 @@ class RunRecord:
         self.attempts_ended.pop(index, None)
 
     def _record(self, outcome: Outcome) -> None:
-        placed = outcome.model_copy(update={"position": str(len(self.stream) + 1)})
-        self.stream.append(placed)
+        placed = self.stream.add(outcome)
         self.bytes += placed.bytes
         if self._awaits(placed):
             self.unacknowledged += 1

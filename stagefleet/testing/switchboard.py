@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from stagefleet.runs.model import RunState, Visit
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
-from stagefleet.testing.record import Coordinator, RunRecord
+from stagefleet.testing.coordinators import Coordinator
+from stagefleet.testing.record import RunRecord
+from stagefleet.testing.stream import next_number
 
 __all__ = ["MemorySwitchboard", "Message"]
 
@@ -45,7 +47,7 @@ class MemorySwitchboard:
                 return None
             record.coordinator = Coordinator.PRESENT
             record.call_at = record.coordinator_until = now + self._settings.lease_seconds
-            record.epoch += 1
+            record.epoch = next_number()
             failing_seconds = 0.0 if record.failing_since is None else now - record.failing_since
             return Visit(run, record.epoch, record.failures, failing_seconds, self._settings.lease_seconds)
 
@@ -65,7 +67,7 @@ class MemorySwitchboard:
             if record is None:
                 return False
             record.coordinator = Coordinator.ABSENT
-            if len(record.stream) > record.acknowledged or record.state.is_final:
+            if len(record.stream) > record.stream.acknowledged or record.state.is_final:
                 self._summon(record, now)
             return True
 

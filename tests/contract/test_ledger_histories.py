@@ -346,10 +346,10 @@ class BrokenRecord:
         return _RELEASE(record, 1_000, now)
 
     @staticmethod
-    def acknowledge(record: RunRecord, position: int) -> None:
+    def acknowledge(record: RunRecord, place: int) -> None:
         """A repeated acknowledgement counts twice."""
-        record.acknowledged = 0
-        _ACKNOWLEDGE(record, position)
+        record.stream.acknowledged = 0
+        _ACKNOWLEDGE(record, place)
 
     @staticmethod
     def hand_back(record: RunRecord, index: int, now: float, behind: int | None = None) -> None:

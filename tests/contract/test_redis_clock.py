@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from stagefleet.runs import coordinator
 from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Callback, RunState
+from stagefleet.runs.model import Callback, Outcome, RunState
 from tests.contract.twins import LEASE_SECONDS, REPUBLISH_SECONDS, RedisBroker, Twin
 
 HOUR = 3600
@@ -104,6 +105,62 @@ class TestAClockThatIsBehind:
         twin.ledger.sweep()
 
         assert [-1] == twin.indexes()
+
+    def test_outcomes_with_smaller_ids_are_read_and_called_back(
+        self, twin: Twin, monkeypatch: pytest.MonkeyPatch
+    ):
+        """R4: ids are made of the clock: what comes after a failover may lie before what was forgotten."""
+        monkeypatch.setattr(coordinator, "_BLOCK_SECONDS", 0.01)
+        run = twin.submit(["a", "b"], callback=Callback.CLIENT, parallel=2)
+        kept = twin.snapshot()
+        twin.succeed(twin.take())
+        broker = twin.broker
+        assert isinstance(broker, RedisBroker)
+        stream = f"{broker.prefix}run:{run}:outcomes"
+        ((position, fields),) = broker.client.xrange(stream)
+        ahead = f"{int(position.split(b'-')[0]) + HOUR * 1000}-0"
+        broker.client.delete(stream)
+        broker.client.xadd(stream, fields, id=ahead)
+        called = []
+
+        def call_back(outcome: Outcome) -> None:
+            called.append((outcome.item, outcome.position == ahead))
+            if len(called) == 1:
+                twin.forget_since(kept)
+                twin.work_off()
+
+        ended = coordinator.watch(twin.ledger, run, on_outcome=call_back)
+
+        assert RunState.SUCCEEDED is ended.state
+        assert [("a", True), ("a", False), ("b", False)] == called
+
+    def test_who_only_watches_misses_none_and_is_told_none_twice(
+        self, twin: Twin, monkeypatch: pytest.MonkeyPatch
+    ):
+        """R4: the same for a command that follows a run, which has no position in the ledger."""
+        monkeypatch.setattr(coordinator, "_BLOCK_SECONDS", 0.01)
+        run = twin.submit(["a", "b", "c"], parallel=3)
+        twin.succeed(twin.take())
+        broker = twin.broker
+        assert isinstance(broker, RedisBroker)
+        stream = f"{broker.prefix}run:{run}:outcomes"
+        kept = twin.snapshot()
+        twin.succeed(twin.take())
+        _, (position, fields) = broker.client.xrange(stream)
+        ahead = f"{int(position.split(b'-')[0]) + HOUR * 1000}-0"
+        broker.client.xdel(stream, position)
+        broker.client.xadd(stream, fields, id=ahead)
+        told = []
+
+        def tell(outcome: Outcome) -> None:
+            told.append((outcome.item, outcome.position == ahead))
+            if len(told) == 2:
+                twin.forget_since(kept)
+                twin.work_off()
+
+        coordinator.watch(twin.ledger, run, on_progress=tell)
+
+        assert [("a", False), ("b", True), ("b", False), ("c", False)] == told
 
     def test_another_worker_becomes_the_reaper(self, twin: Twin, redis_server: Any):
         """R2: the role of a reaper that vanished is not kept for the hour between the clocks."""

@@ -194,8 +194,11 @@ class Twin:
         """Let a worker listen."""
         self.ledger.beat(WorkerInfo(name, slots, queues or ("copy",)), seconds=seconds)
 
+    def order(self, **order: Any) -> Order:
+        return Order(**{"operation": "copy_stage", **order})
+
     def open(self, **order: Any) -> Submission:
-        return self.ledger.open(Order(**{"operation": "copy_stage", **order}))
+        return self.ledger.open(self.order(**order))
 
     def submit(self, items: Sequence[str], decided: Sequence[Outcome] = (), **order: Any) -> str:
         """A started run; its id."""

@@ -24,7 +24,7 @@ from stagefleet.runs.model import Order
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 
-settings = Settings(runs={"lease_seconds": 3})
+settings = Settings(runs={"lease_seconds": 3, "renewal_seconds": 1})
 ledger = RedisLedger.connect(sys.argv[1], settings)
 submission = ledger.open(Order(operation="wait", key=sys.argv[2] or None, fingerprint="same"))
 ledger.append(submission, [f"item-{number}" for number in range(4000)])

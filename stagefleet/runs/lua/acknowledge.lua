@@ -1,29 +1,58 @@
--- Acknowledge outcomes. ARGV: run, epoch, position of the last one ('' for none), how many, how many of
--- them hold a place in the window. Returns 1, or 0 if another coordinator took over or the run ended.
-local run, epoch, position = ARGV[3], ARGV[4], ARGV[5]
-local meta = key(run)
+-- Acknowledge outcomes.
+-- ARGV: run, epoch, position of the last one ('' for none), position of the last one acknowledged before, as the
+-- caller believes ('' for none).
+-- Returns 'ok'; 'over' if another coordinator took over or the run has ended; 'rewound' if this ledger has forgotten
+-- what the caller knows of it, so that outcomes between the two may be others than the caller has read.
+local run, epoch, position, before = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local meta, stream = key(run), key(run, 'outcomes')
 local state, current, cursor, lease, awaits, unacknowledged, held =
   unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits', 'unacknowledged', 'held'))
-if current ~= epoch or (state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting') then return 0 end
-write_at_maxmemory()
-redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
-redis.call('ZADD', P .. 'callbacks', 'XX', now + integer(lease), run)
+if state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting' then return 'over' end
+if current ~= epoch then return integer(current) < integer(epoch) and 'rewound' or 'over' end
 
-local function after(left, right)
+local function is_later(left, right)
   local left_ms, left_seq = string.match(left, '(%d+)-(%d+)')
   local right_ms, right_seq = string.match(right, '(%d+)-(%d+)')
-  if not right_ms then return true end
+  if not left_ms or not right_ms then return left_ms ~= nil end
   if left_ms ~= right_ms then return tonumber(left_ms) > tonumber(right_ms) end
   return tonumber(left_seq) > tonumber(right_seq)
 end
 
-if position == '' or not after(position, cursor) then return 1 end
-if awaits == '1' then -- in one command: no cursor without its counters
-  redis.call('HSET', meta, 'cursor', position, 'unacknowledged', integer(unacknowledged) - integer(ARGV[6]),
-    'held', integer(held) - integer(ARGV[7]))
+-- A stream only grows: where a position stands, everything before it is what it was when the caller read it.
+local function stands(at)
+  return not is_later(at, cursor) or #redis.call('XRANGE', stream, at, at, 'COUNT', 1) > 0
+end
+
+-- Count the outcomes behind the cursor up to the position: those that are awaited, those that have a place in the
+-- window. By the stream and not by the caller's word: what was acknowledged and forgotten counts with the rest.
+local function count()
+  local awaited, windowed, from = 0, 0, cursor == '' and '-' or cursor
+  while true do
+    local entries = redis.call('XRANGE', stream, from, position, 'COUNT', 500)
+    for _, entry in ipairs(entries) do
+      local kind = entry[2][4]
+      if entry[1] ~= from and entry[2][1] == 'o' and kind ~= 'c' then
+        awaited = awaited + 1
+        if kind ~= 's' then windowed = windowed + 1 end
+      end
+    end
+    if #entries < 500 then return awaited, windowed end
+    from = entries[#entries][1]
+  end
+end
+
+if not stands(position) or not stands(before) then return 'rewound' end
+write_at_maxmemory()
+redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
+redis.call('ZADD', P .. 'callbacks', 'XX', now + integer(lease), run)
+if not is_later(position, cursor) then return 'ok' end
+if awaits == '1' then
+  local awaited, windowed = count()
+  redis.call('HSET', meta, 'cursor', position, 'unacknowledged', math.max(0, integer(unacknowledged) - awaited),
+    'held', math.max(0, integer(held) - windowed)) -- in one command: no cursor without its counters
 else
   redis.call('HSET', meta, 'cursor', position)
 end
 redis.call('HDEL', meta, 'failures', 'failing_since')
 if release(run) == 0 then settle(run) end -- what was published is left to do
-return 1
+return 'ok'

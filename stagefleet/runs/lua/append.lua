@@ -1,29 +1,35 @@
 -- Add items and decided outcomes.
--- ARGV: run, token, nonce, limit, number of items, items..., (state, outcome)...
--- Returns 'ok', 'lost' (another submitter has it) or 'many'.
-local run, token, nonce = ARGV[3], ARGV[4], ARGV[5]
+-- ARGV: run, token, how many items and how many items and outcomes the caller believes are there, limit, nonce,
+--       number of items, items..., (state, outcome)...
+-- Returns how many items, and how many items and outcomes are there now; or 'lost' (another submitter has it),
+-- 'rewound' (this ledger has forgotten something) or 'many'.
+local FIRST = 9
+local run, token, believed_items, believed_total = ARGV[3], ARGV[4], integer(ARGV[5]), integer(ARGV[6])
 local meta = key(run)
 local state, holder, queued, total, last, lease =
   unpack(redis.call('HMGET', meta, 'state', 'token', 'queued', 'total', 'append', 'lease_ms'))
+if not state or integer(holder) < integer(token) then return 'rewound' end
 if state ~= 'submitting' or holder ~= token then return 'lost' end
-if last == nonce then return 'ok' end
-local count = integer(ARGV[7])
-local decided = (#ARGV - 7 - count) / 2
-if integer(total) + count + decided > integer(ARGV[6]) then return 'many' end
+local nonce = token .. '.' .. ARGV[8]
+if last == nonce then return { integer(queued), integer(total) } end
+if integer(queued) ~= believed_items or integer(total) ~= believed_total then return 'rewound' end
+local count = integer(ARGV[FIRST])
+local decided = (#ARGV - FIRST - count) / 2
+if believed_total + count + decided > integer(ARGV[7]) then return 'many' end
 local pairs_, hosted = {}, false
 for n = 1, count do
-  pairs_[#pairs_ + 1] = integer(queued) + n - 1
-  pairs_[#pairs_ + 1] = ARGV[7 + n]
-  hosted = hosted or string.find(ARGV[7 + n], '\31', 1, true)
+  pairs_[#pairs_ + 1] = believed_items + n - 1
+  pairs_[#pairs_ + 1] = ARGV[FIRST + n]
+  hosted = hosted or string.find(ARGV[FIRST + n], '\31', 1, true)
   if #pairs_ >= 2000 or n == count then
     redis.call('HSET', key(run, 'items'), unpack(pairs_))
     pairs_ = {}
   end
 end
 for n = 1, decided do
-  record(run, ARGV[7 + count + 2 * n], ARGV[6 + count + 2 * n], false)
+  record(run, ARGV[FIRST + count + 2 * n], ARGV[FIRST - 1 + count + 2 * n], false)
 end
 if hosted then redis.call('HSET', meta, 'hosted', 1) end
-redis.call('HSET', meta, 'queued', integer(queued) + count, 'total', integer(total) + count + decided,
+redis.call('HSET', meta, 'queued', believed_items + count, 'total', believed_total + count + decided,
   'append', nonce, 'submitter_until', now + integer(lease), 'coordinator_until', now + integer(lease))
-return 'ok'
+return { believed_items + count, believed_total + count + decided }

@@ -1,4 +1,4 @@
--- Become the coordinator of a run that the fleet calls back for. ARGV: run.
+-- Become the coordinator of a run that the fleet calls back for. ARGV: run, chance for the epoch.
 -- Returns epoch, failures, milliseconds since the first of them, its lease in milliseconds; or nothing if there
 -- is nothing to do.
 local run = ARGV[3]
@@ -12,4 +12,4 @@ write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator', 'present', 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
 local failing = failing_since and now - integer(failing_since) or 0
-return { redis.call('HINCRBY', meta, 'epoch', 1), integer(failures), failing, integer(lease) }
+return { raise_number(run, 'epoch', ARGV[4]), integer(failures), failing, integer(lease) }

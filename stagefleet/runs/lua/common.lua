@@ -13,7 +13,8 @@
 --   run:R:waiting    zset    index -> when it may be tried again
 --   run:R:behind     zset    index -> the index of the item whose end it waits for
 --   run:R:tries      hash    index -> attempts that ended; -1 once the item has failed for good
---   run:R:outcomes   stream  `o` an outcome, `end` the run's final state
+--   run:R:outcomes   stream  `o` an outcome, and `k` for one that takes no place in the window: s decided without
+--                            a task, c cancelled, which nobody acknowledges either; `end` the run's final state
 --   book:R           hash    what its workers found out together (stagefleet/runs/book)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
@@ -43,6 +44,21 @@ end
 -- write that needs no memory is none of those (Redis 6 and 7, Valkey).
 local function write_at_maxmemory()
   redis.call('DEL', P .. 'none')
+end
+
+-- Raise a number of a run's hash that fences off who has an older one. It is made of the clock and the caller's
+-- chance (0 to 1023), so that a server which has forgotten a number does not give it to somebody else.
+local function raise_number(run, field, chance)
+  local number = math.max(integer(redis.call('HGET', key(run), field)) + 1, now * 1024 + integer(chance))
+  redis.call('HSET', key(run), field, string.format('%.0f', number))
+  return number
+end
+
+-- Whether the stream has outcomes behind the cursor, which nobody has acknowledged.
+local function has_news(run, cursor)
+  local from = cursor == '' and '-' or cursor
+  local entries = redis.call('XRANGE', key(run, 'outcomes'), from, '+', 'COUNT', 2)
+  return #entries > 1 or #entries == 1 and entries[1][1] ~= from
 end
 
 -- What `pcall` caught, in words: Redis 7 raises tables, Redis 6 strings.
@@ -155,10 +171,16 @@ local function let_go(run, index)
   end
 end
 
--- Write an outcome and count it. `awaited`: a callback has to acknowledge it.
+-- Write an outcome and count it. `windowed`: it had a task, and so keeps a place in the window until it is
+-- acknowledged, where the run has a callback.
 local function record(run, outcome, state, windowed)
   local meta = key(run)
-  redis.call('XADD', key(run, 'outcomes'), '*', 'o', outcome)
+  local kind = state == 'cancelled' and 'c' or not windowed and 's'
+  if kind then
+    redis.call('XADD', key(run, 'outcomes'), '*', 'o', outcome, 'k', kind)
+  else
+    redis.call('XADD', key(run, 'outcomes'), '*', 'o', outcome)
+  end
   redis.call('HINCRBY', meta, state, 1)
   if state == 'cancelled' then return end
   local awaits, phase = unpack(redis.call('HMGET', meta, 'awaits', 'state'))
@@ -212,7 +234,7 @@ local function settle(run, problem)
   elseif missing ~= 0 then
     if not problem then return end
     final = 'failed'
-  elseif integer(failed) > 0 then
+  elseif integer(failed) > 0 or redis.call('HEXISTS', meta, 'error') == 1 then
     final = 'failed'
   end
   redis.call('XADD', key(run, 'outcomes'), '*', 'end', final)

@@ -1,6 +1,6 @@
--- Become the coordinator of a run. ARGV: run. Returns the epoch, or 0 if there is no such run.
+-- Become the coordinator of a run. ARGV: run, chance for the epoch. Returns the epoch, or 0 if there is no such run.
 local run = ARGV[3]
 if redis.call('EXISTS', key(run)) == 0 then return 0 end
 write_at_maxmemory()
 redis.call('HSET', key(run), 'coordinator_until', now + integer(redis.call('HGET', key(run), 'lease_ms')))
-return redis.call('HINCRBY', key(run), 'epoch', 1)
+return raise_number(run, 'epoch', ARGV[4])

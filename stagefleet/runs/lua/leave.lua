@@ -15,7 +15,7 @@ elseif how == 'pause' then
   redis.call('HINCRBY', meta, 'failures', 1)
   redis.call('HSETNX', meta, 'failing_since', now)
   redis.call('ZADD', P .. 'callbacks', now + integer(ARGV[6]), run)
-elseif #redis.call('XRANGE', key(run, 'outcomes'), cursor == '' and '-' or '(' .. cursor, '+', 'COUNT', 1) > 0 then
+elseif has_news(run, cursor) then
   summon(run)
 else
   redis.call('HSET', meta, 'coordinator', 'absent')

@@ -1,18 +1,26 @@
 -- Open a run, or find the one under the key.
 -- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
 --       lease_ms, retention_ms, republish_ms, message to a coordinator ('' where the fleet calls nobody),
---       release, schema version, what its messages show (escaped for JSON)
+--       release, schema version, what its messages show (escaped for JSON), chance for the token,
+--       run and token of this client's own submission of which something was forgotten ('' for none)
 -- Returns fate, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
+local own_run, own_token = ARGV[20], ARGV[21]
 local fate, previous = 'new', ''
 
-local function take_over(old)
-  -- Its submitter died: the same run again, from its first item.
+-- Begin the same run again from its first item: its submitter died, or is this client, which knows more of it than
+-- the ledger does.
+local function take_over(old, parent)
   redis.call('UNLINK', key(old, 'items'), key(old, 'outcomes'))
-  redis.call('HSET', key(old), 'total', 0, 'queued', 0, 'skipped', 0, 'unacknowledged', 0,
-    'submitter_until', now + lease, 'coordinator_until', now + lease)
-  return { 'new', old, redis.call('HINCRBY', key(old), 'token', 1), '' }
+  redis.call('HSET', key(old), 'total', 0, 'queued', 0, 'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0,
+    'unacknowledged', 0, 'held', 0, 'cursor', '', 'submitter_until', now + lease, 'coordinator_until', now + lease)
+  return { parent == '' and 'new' or 'continued', old, raise_number(old, 'token', ARGV[19]), parent }
+end
+
+if own_run ~= '' then
+  local state, token, parent = unpack(redis.call('HMGET', key(own_run), 'state', 'token', 'parent'))
+  if state == 'submitting' and integer(token) <= integer(own_token) then return take_over(own_run, parent) end
 end
 
 if idempotency_key ~= '' then
@@ -21,7 +29,7 @@ if idempotency_key ~= '' then
     local state, used, until_ms, started =
       unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started'))
     if used ~= fingerprint then return { 'conflict', old, 0, '' } end
-    if state == 'submitting' and integer(until_ms) <= now then return take_over(old) end
+    if state == 'submitting' and integer(until_ms) <= now then return take_over(old, '') end
     if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
     if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
     -- One that was cancelled half submitted does not know all of its items: it is no run to go on with.
@@ -35,7 +43,7 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'max_attempts', ARGV[9], 'order', ARGV[10], 'message', ARGV[11], 'parent', previous,
   'retention_ms', ARGV[13], 'republish_ms', ARGV[14], 'lease_ms', lease,
   'created_ms', now, 'submitter_until', now + lease, 'coordinator_until', now + lease,
-  'token', 1, 'total', 0, 'queued', 0, 'next', 0, 'messages', 0, 'fence', 0, 'epoch', 0,
+  'token', 0, 'total', 0, 'queued', 0, 'next', 0, 'messages', 0, 'fence', 0, 'epoch', 0,
   'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0, 'bytes', 0,
   'held', 0, 'unacknowledged', 0, 'cursor', '')
 redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
@@ -45,4 +53,4 @@ if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_ke
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)
-return { fate, run, 1, previous }
+return { fate, run, raise_number(run, 'token', ARGV[19]), previous }

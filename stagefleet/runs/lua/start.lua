@@ -1,9 +1,13 @@
 -- Close the list of items and publish the first.
--- ARGV: run, token. Returns 'ok' or 'lost'.
+-- ARGV: run, token, how many items and outcomes the caller believes are there.
+-- Returns 'ok', 'lost' or 'rewound', as append.lua.
 local run, token = ARGV[3], ARGV[4]
-local state, holder, queue, lease = unpack(redis.call('HMGET', key(run), 'state', 'token', 'queue', 'lease_ms'))
+local state, holder, queue, lease, total =
+  unpack(redis.call('HMGET', key(run), 'state', 'token', 'queue', 'lease_ms', 'total'))
+if not state or integer(holder) < integer(token) then return 'rewound' end
 if holder ~= token then return 'lost' end
 if state ~= 'submitting' then return 'ok' end
+if total ~= ARGV[5] then return 'rewound' end
 redis.call('HSET', key(run), 'state', 'running', 'started', 1, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)

@@ -9,9 +9,9 @@ local HOST_PATIENCE = 3 -- times the age from which a message may count as lost
 local SWEEPS_MISSED = 3 -- that many are no gap: another worker takes over when the reaper vanishes
 local state, queue, callback, awaits, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
-local idempotency_key, limit, republish, retention, schema, lease, swept, created =
+local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged =
   unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'retention_ms', 'schema', 'lease_ms',
-    'swept_ms', 'created_ms'))
+    'swept_ms', 'created_ms', 'cursor', 'unacknowledged'))
 write_at_maxmemory()
 if not state then
   redis.call('ZREM', P .. 'live', run)
@@ -116,6 +116,14 @@ local function republish_lost()
   release(run)
 end
 
+-- Outcomes that are gone from the stream can be acknowledged by nobody: their run goes on, and fails.
+local function drop_lost_outcomes()
+  if integer(unacknowledged) <= 0 or has_news(run, cursor) then return end
+  redis.call('HSETNX', meta, 'error', ARGV[6])
+  redis.call('HSET', meta, 'unacknowledged', 0, 'held', 0)
+  touched = touched + 1
+end
+
 -- Try again what is in no set and has not ended. Returns whether anything was found.
 local function find_unaccounted()
   local queued, found = integer(redis.call('HGET', meta, 'queued')), false
@@ -149,6 +157,7 @@ if awaits == '1' and callback == 'client' and integer(coordinator_until) <= now 
   state = 'cancelling'
   touched = touched + 1
 end
+drop_lost_outcomes()
 expire_leases()
 if state == 'running' then
   let_go_forgotten()

@@ -185,12 +185,12 @@ def test_the_renewals_of_a_coordinator_survive_every_error(ledger, worker, error
     renew, renewed = ledger.acknowledge, threading.Event()
     errors = iter([error])
 
-    def acknowledge(run, epoch, outcomes):
+    def acknowledge(run, epoch, outcomes, **options):
         if not outcomes and (raised := next(errors, None)):
             raise raised
         if not outcomes:
             renewed.set()
-        return renew(run, epoch, outcomes)
+        return renew(run, epoch, outcomes, **options)
 
     ledger.acknowledge = acknowledge
 

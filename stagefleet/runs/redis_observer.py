@@ -1,0 +1,146 @@
+"""The side of the ledger on Redis that watches and steers runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from stagefleet.connection import reaching
+from stagefleet.errors import IncompatibleVersionError, LedgerRewoundError, RunNotFoundError
+from stagefleet.runs.model import ErrorInfo, Outcome, Run, RunState
+from stagefleet.runs.snapshots import Surroundings, run_of
+from stagefleet.runs.wire import decode_outcome
+
+__all__ = ["RedisObserver", "no_run"]
+
+_RUNS_A_CALL = 100
+_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
+
+
+class RedisObserver:
+    """A part of `RedisLedger`; keeps the promises of `Observer`."""
+
+    clock_offset_ms: int
+    _redis: Any
+    _prefix: str
+
+    def _call(self, script: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    def _key(self, run: str, part: str = "") -> str:
+        return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
+
+    def run(self, run: str) -> Run:
+        """See `Observer.run`."""
+        found = self._snapshots([run])
+        if not found:
+            raise no_run(run)
+        if found[0].state is RunState.UNREADABLE and found[0].error is not None:
+            raise IncompatibleVersionError(found[0].error.message)
+        return found[0]
+
+    def runs(self) -> Iterator[Run]:
+        """See `Observer.runs`."""
+        name = f"{self._prefix}runs"
+        with reaching(self._redis):
+            listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
+        for first in range(0, len(listed), _RUNS_A_CALL):
+            chunk = listed[first : first + _RUNS_A_CALL]
+            found = self._snapshots(chunk)
+            expired = set(chunk) - {run.id for run in found}
+            if expired:
+                with reaching(self._redis):
+                    self._redis.zrem(name, *expired)
+            yield from found
+
+    def runs_beginning(self, text: str) -> list[str]:
+        """See `Observer.runs_beginning`."""
+        if not text.isalnum():  # a pattern of Redis's
+            return []
+        with reaching(self._redis):
+            found = self._redis.zscan_iter(f"{self._prefix}runs", match=f"{text}*", count=1000)
+            return sorted({run.decode() for run, _ in found})
+
+    def _snapshots(self, runs: Sequence[str]) -> list[Run]:
+        with reaching(self._redis):
+            pipe = self._redis.pipeline(transaction=True)
+            for run in runs:
+                pipe.hgetall(self._key(run))
+                Surroundings.ask(pipe, self._prefix, run)
+            pipe.time()
+            *answers, (seconds, micros) = pipe.execute()
+        now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
+        width = len(answers) // len(runs)
+        rows = [answers[n : n + width] for n in range(0, len(answers), width)]
+        return [
+            run_of(run, fields, now_at, Surroundings.read(around))
+            for run, (fields, *around) in zip(runs, rows, strict=True)
+            if fields
+        ]
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        """See `Observer.outcomes`."""
+        stream = self._key(run, "outcomes")
+        block = _ms(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
+        with reaching(self._redis), self._redis.pipeline(transaction=False) as pipe:
+            # What stands behind a position is all that came after it only where the position itself stands.
+            pipe.xrange(stream, after or "-", after or "+", count=1)
+            pipe.xread({stream: after or "0-0"}, count=limit, block=block)
+            standing, answer = pipe.execute()
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1] if answer else []
+        if after and not standing:
+            self.run(run)
+            raise LedgerRewoundError(
+                f"Redis has forgotten outcomes of run {run}, as after a failover: read on from what it has"
+            )
+        if not entries:
+            self.run(run)  # says so when it has expired meanwhile
+            return []
+        if b"end" in entries[0][1]:
+            return None
+        return [
+            decode_outcome(fields[b"o"], position.decode()) for position, fields in entries if b"o" in fields
+        ]
+
+    def coordinate(self, run: str) -> int:
+        """See `Observer.coordinate`."""
+        epoch = int(self._call("coordinate", run, secrets.randbelow(1024)))
+        if not epoch:
+            raise no_run(run)
+        return epoch
+
+    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
+        """See `Observer.acknowledge`."""
+        position = outcomes[-1].position if outcomes else before
+        answer = self._call("acknowledge", run, epoch, position, before)
+        if answer == b"rewound":
+            raise LedgerRewoundError(
+                f"Redis has forgotten what was acknowledged of run {run}, as after a failover: coordinate it "
+                "again, from what it has"
+            )
+        return bool(answer == b"ok")
+
+    def acknowledged(self, run: str) -> str:
+        """See `Observer.acknowledged`."""
+        with reaching(self._redis):
+            cursor = self._redis.hget(self._key(run), "cursor")
+        if cursor is None:
+            raise no_run(run)
+        return str(cursor, "ascii")
+
+    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+        """See `Observer.cancel`."""
+        answer = self._call("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
+        if answer < 0:
+            raise no_run(run)
+        return bool(answer)
+
+
+def no_run(run: str) -> RunNotFoundError:
+    """Make the error of a run that is not there."""
+    return RunNotFoundError(f"there is no run {run!r}, or it has expired: see stagefleet runs list")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

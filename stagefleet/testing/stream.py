@@ -1,0 +1,59 @@
+"""The outcomes of a run in memory, in the order of completion."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from stagefleet.runs.model import Outcome
+
+__all__ = ["OutcomeStream", "next_number"]
+
+_NUMBERS = itertools.count(1)
+
+
+def next_number() -> int:
+    """Give a number that was never given before, also where a ledger has forgotten it."""
+    return next(_NUMBERS)
+
+
+class OutcomeStream:
+    """Outcomes at positions that no other outcome ever has.
+
+    Attributes:
+        acknowledged: How many of them are acknowledged.
+    """
+
+    def __init__(self) -> None:
+        self.acknowledged = 0
+        self._numbers: list[int] = []
+        self._outcomes: list[Outcome] = []
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def add(self, outcome: Outcome) -> Outcome:
+        """Put an outcome at the end; gives it with its position."""
+        number = next_number()
+        placed = outcome.model_copy(update={"position": str(number)})
+        self._numbers.append(number)
+        self._outcomes.append(placed)
+        return placed
+
+    def place_of(self, position: str) -> int | None:
+        """Count the outcomes up to a position; None where there is none."""
+        if not position:
+            return 0
+        place = bisect_left(self._numbers, int(position))
+        stands = place < len(self._numbers) and self._numbers[place] == int(position)
+        return place + 1 if stands else None
+
+    def between(self, first: int, last: int) -> Sequence[Outcome]:
+        """Give the outcomes between two places."""
+        return self._outcomes[first:last]
+
+    @property
+    def cursor(self) -> str:
+        """The position of the last acknowledged outcome, "" for none."""
+        return self._outcomes[self.acknowledged - 1].position if self.acknowledged else ""

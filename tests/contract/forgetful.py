@@ -1,0 +1,280 @@
+"""A fleet in one thread, on a ledger that forgets: clients, workers, a reaper and coordinators take turns.
+
+A client's call that would block lets the others go on instead. Every call that writes is a step; a plan says
+after which steps the ledger forgets, and how much.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from stagefleet.client.desk import Desk
+from stagefleet.client.work import Plan
+from stagefleet.errors import RunNotFoundError
+from stagefleet.locks import MemoryLocks
+from stagefleet.runs.detached import DetachedCoordinator
+from stagefleet.runs.ledger import Renewal
+from stagefleet.runs.model import Claim, ItemState, Outcome, Run, RunState, WorkerInfo
+from stagefleet.settings import Settings, WebhookSettings
+from stagefleet.testing import MemoryLastUsed
+from tests.contract.twins import SETTINGS, Twin
+
+__all__ = ["Fleet", "ForgetfulLedger", "Work"]
+
+WRITES = frozenset(
+    {
+        *("open", "append", "start", "claim", "renew", "finish", "hand_back", "note_pause", "sweep"),
+        *(
+            "coordinate",
+            "acknowledge",
+            "cancel",
+            "attend",
+            "leave",
+            "pause",
+            "conclude",
+            "renew_visit",
+            "beat",
+        ),
+    }
+)
+MOST_TURNS = 3000
+
+
+class ForgetfulLedger:
+    """A ledger whose writes are counted, and some of them forgotten.
+
+    Args:
+        twin: The ledger, and what can be done with it.
+        forgets: By step (a write, from 1), how many steps back the ledger stands after it.
+    """
+
+    def __init__(self, twin: Twin, forgets: Mapping[int, int]) -> None:
+        self.steps: list[str] = []
+        self.rollbacks = 0
+        self.before_write: Callable[[], None] = lambda: None
+        self.while_blocked: Callable[[], None] = lambda: None
+        self._twin = twin
+        self._forgets = forgets
+        self._wanted = {max(0, step - depth) for step, depth in forgets.items()}
+        self._kept: dict[int, Any] = {0: twin.snapshot()}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._twin.ledger, name)
+        if name not in WRITES:
+            return method
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            self.before_write()
+            if len(self.steps) in self._wanted:
+                self._kept[len(self.steps)] = self._twin.snapshot()
+            try:
+                return method(*arguments, **options)
+            finally:
+                self.steps.append(name)
+                depth = self._forgets.get(len(self.steps))
+                if depth is not None:
+                    self._forget(len(self.steps) - depth)
+
+        return write
+
+    def _forget(self, step: int) -> None:
+        """Stand where the ledger stood after a step, or before, if what followed was forgotten already."""
+        self.rollbacks += 1
+        stands = max(kept for kept in self._kept if kept <= max(0, step))
+        self._twin.forget_since(self._kept[stands])
+        self._kept = {kept: snapshot for kept, snapshot in self._kept.items() if kept <= stands}
+
+    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+        """Let the others go on for a while where the real one would block."""
+        if block_seconds:
+            self.while_blocked()
+        return self._twin.ledger.outcomes(run, after, limit=limit, block_seconds=0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a client asks for.
+
+    Attributes:
+        items: The items.
+        skipped: Those that need no task.
+        fails: By item, how many attempts at it fail.
+    """
+
+    items: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    fails: Mapping[str, int] = field(default_factory=dict)
+    operation: str = "copy_stage"
+    stage_ids: tuple[str, ...] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def plan(self, _catalogue: object) -> Plan:
+        return Plan(self.items, self.skipped)
+
+
+class _Services:
+    """What `Desk` stands on."""
+
+    starts_worker = False
+    no_worker_advice = no_host_advice = ""
+
+    def __init__(self, ledger: ForgetfulLedger) -> None:
+        self.settings = Settings(runs=SETTINGS)
+        self.ledger = ledger
+        self.registries = self
+        self.locks, self.last_used = MemoryLocks(), MemoryLastUsed()
+
+    def words_on_what_stays(self, _repositories: object) -> list[str]:
+        return []
+
+    def check(self) -> None:
+        """Nothing was started."""
+
+
+class _Receiver:
+    """Takes webhooks."""
+
+    def __init__(self) -> None:
+        self.called: Counter[str] = Counter()
+        self.ends = 0
+
+    def call(self, url: str, webhook_id: str, kind: str, data: dict[str, Any], **_: Any) -> None:
+        if kind == "stagefleet.run":
+            self.ends += 1
+        else:
+            self.called[data["outcome"]["item"]] += 1
+
+
+class Fleet:
+    """Everybody who has to do with the ledger.
+
+    Args:
+        twin: The ledger.
+        forgets: As of `ForgetfulLedger`.
+        chance: Decides who has a turn.
+        work: What is asked for.
+    """
+
+    def __init__(self, twin: Twin, forgets: Mapping[int, int], chance: random.Random, work: Work) -> None:
+        self.twin = twin
+        self.ledger: Any = ForgetfulLedger(twin, forgets)
+        self.ledger.before_write = self._maybe_turn
+        self.ledger.while_blocked = lambda: self.take_turns(4)
+        self.work = work
+        self.desk = Desk(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
+        self.receiver = _Receiver()
+        self.executed: Counter[str] = Counter()
+        self.turns = 0
+        self._chance = chance
+        self._in_turn = False
+        self._claims: list[Claim] = []
+        self._coordinator = DetachedCoordinator(
+            self.ledger, self.receiver, self._publish, WebhookSettings(), clock=lambda: 0.0
+        )
+        self._beat()
+
+    def run(self, **arguments: Any) -> Run:
+        """Do the work as a client does."""
+        defaults = {"parallel": 3, "idempotency_key": None, "detach": False}
+        on_outcome = arguments.pop("on_outcome", None)
+        return self.desk._for_each(self.work, on_outcome, **(defaults | arguments))
+
+    def settle(self) -> list[Run]:
+        """Let everybody go on until no run does; gives the runs."""
+        while any(not run.state.is_final for run in self.runs()) or self.twin.messages() or self._claims:
+            if all(run.state is RunState.SUBMITTING and run.order.key for run in self.runs()):
+                break  # it waits for the same call again
+            self.take_turns(10)
+        return self.runs()
+
+    def runs(self) -> list[Run]:
+        return list(self.twin.ledger.runs())
+
+    def take_turns(self, count: int) -> None:
+        """Let others go on."""
+        if self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            for _ in range(count):
+                self.turns += 1
+                assert self.turns < MOST_TURNS, f"this never ends: {self.runs()}"
+                self._turn()
+        finally:
+            self._in_turn = False
+
+    def _maybe_turn(self) -> None:
+        if self._chance.random() < 0.1:
+            self.take_turns(1)
+
+    def _turn(self) -> None:
+        self._chance.choice(
+            [
+                self._deliver,
+                self._deliver,
+                self._finish,
+                self._finish,
+                self._renew,
+                self._sweep,
+                self._pass_time,
+            ]
+        )()
+
+    def _beat(self) -> None:
+        self.ledger.beat(WorkerInfo("host:1", 2, ("copy", "coordinate")), seconds=15)
+
+    def _pass_time(self) -> None:
+        self.twin.let_pass_unswept(self._chance.uniform(0.5, 4))
+        self._beat()
+        self.ledger.sweep()
+        self._renew()
+
+    def _sweep(self) -> None:
+        self.ledger.sweep()
+
+    def _deliver(self) -> None:
+        message = self.twin.pop_message()
+        if message is None:
+            return
+        if message.index < 0:
+            with suppress(RunNotFoundError):
+                self._coordinator.coordinate(message.run)
+            return
+        claim = self.ledger.claim(message.run, message.index, "host:1")
+        if claim is not None:
+            self._claims.append(claim)
+            self.executed[claim.item] += 1
+
+    def _finish(self) -> None:
+        if not self._claims:
+            return
+        claim = self._claims.pop(self._chance.randrange(len(self._claims)))
+        if self._chance.random() < 0.1:
+            self.ledger.hand_back(claim)
+            self.executed[claim.item] -= 1  # it was not worked on
+        elif self.work.fails.get(claim.item, 0) >= claim.attempt:
+            failed = Outcome(item=claim.item, state=ItemState.FAILED)
+            self.ledger.finish(claim, failed, retry_after_seconds=self._chance.choice([0, 2]))
+            self.executed[claim.item] -= 1
+        else:
+            self.ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
+
+    def _renew(self) -> None:
+        if self._claims:
+            answers = self.ledger.renew(self._claims)
+            self._claims = [
+                claim
+                for claim, answer in zip(self._claims, answers, strict=True)
+                if answer is not Renewal.LOST
+            ]
+
+    def _publish(self, _target: str, _task_id: str, arguments: dict[str, Any]) -> None:
+        self.receiver.called[arguments["outcome"]["item"]] += 1
