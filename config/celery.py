@@ -6,7 +6,6 @@ results, retries nothing and acknowledges late: what it loses or doubles is mend
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -15,12 +14,12 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from config import transport
+from config.broker import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import (
     QUEUES,
     broker_options,
-    broker_url,
     host_queue,
     queue_of,
     task_name,
@@ -44,15 +43,16 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
         operations: What the fleet does: their queues and routes.
 
     Raises:
-        SettingsError: There is no Redis URL.
+        SettingsError: There is no Redis URL, or it is malformed.
     """
     if settings.redis_url is None:
         raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")
     transport.install()
     app = Celery("stagefleet", set_as_current=False, autofinalize=True)
     check = partial(check_redis, settings.redis_url, settings.key_prefix)
-    app.amqp.Connection = transport.BriskConnection.checking(check)
-    app.conf.update(_configuration(settings, settings.redis_url, list(operations)))
+    broker = Broker.at(settings.redis_url)
+    app.amqp.Connection = transport.connection_to(broker).checking(check)
+    app.conf.update(_configuration(settings, broker, list(operations)))
     return app
 
 
@@ -62,12 +62,12 @@ def work_queue(name: str) -> Queue:
     return Queue(name, exchange=exchange, routing_key=name)
 
 
-def _configuration(settings: Settings, redis_url: str, operations: list[str]) -> dict[str, Any]:
+def _configuration(settings: Settings, broker: Broker, operations: list[str]) -> dict[str, Any]:
     operations = list(dict.fromkeys([*operations, *_EVERYWHERE]))
     queues = sorted({queue_of(operation) for operation in operations})
     own = [] if settings.engine.address is None else [host_queue(settings.engine.host_name)]
     configuration: dict[str, Any] = {
-        "broker_url": broker_url(redis_url),
+        "broker_url": broker.url,
         "broker_transport_options": broker_options(settings.key_prefix),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker outlives any outage; its supervisor bounds a start
@@ -97,7 +97,7 @@ def _configuration(settings: Settings, redis_url: str, operations: list[str]) ->
         "enable_utc": True,
         "timezone": "UTC",
     }
-    if redis_url.startswith("rediss://"):
+    if broker.tls is not None:
         # kombu takes any certificate unless told otherwise
-        configuration["broker_use_ssl"] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        configuration["broker_use_ssl"] = dict(broker.tls)
     return configuration

@@ -2,13 +2,13 @@
 
 Our records go straight to stderr; those of libraries come through the standard library's root logger and
 the same chain, so that both look alike. Run, item and worker are bound where they are known
-(`structlog.contextvars`).
+(`structlog.contextvars`). What no record should hold is masked in the finished line: logins and queries of
+addresses, and the secrets that this process has read.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -16,13 +16,11 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+from stagefleet.library_logs import limit_libraries
+from stagefleet.redaction import masked_line
 from stagefleet.settings import LogSettings
 
-__all__ = ["configure_logging", "mask_passwords"]
-
-_PASSWORD_IN_URL = re.compile(r"(?<=://)([^\s/:@]*):[^\s/@]+@")
-_CHATTY = ("celery", "kombu", "amqp", "urllib3", "docker", "tornado")
-"""Libraries whose `info` tells of each task or request: ours tells it once, with run and item."""
+__all__ = ["configure_logging", "mask_secrets"]
 
 
 def configure_logging(settings: LogSettings, **bound: object) -> None:
@@ -49,9 +47,7 @@ def configure_logging(settings: LogSettings, **bound: object) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    limit_libraries(level)
     logging.captureWarnings(capture=True)
 
 
@@ -75,16 +71,14 @@ def _chain(bound: dict[str, object]) -> list[Processor]:
 def _renderers(settings: LogSettings) -> list[Processor]:
     """From record to line."""
     if settings.json_lines:
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), mask_passwords]
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), mask_secrets]
     # plain tracebacks: rich ones show the values of local variables, logins among them
     return [
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        mask_passwords,
+        mask_secrets,
     ]
 
 
-def mask_passwords(_logger: Any, _method: str, line: Any) -> Any:
-    """Mask passwords in URLs of a finished line: libraries log the addresses that they connect to."""
-    if isinstance(line, str) and "://" in line:
-        return _PASSWORD_IN_URL.sub(r"\1:***@", line)
-    return line
+def mask_secrets(_logger: Any, _method: str, line: Any) -> Any:
+    """Mask secrets in a finished line, whoever wrote it."""
+    return masked_line(line) if isinstance(line, str) else line

@@ -23,9 +23,10 @@ and the server is asked before the next one whether a fleet can work with it (se
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -35,12 +36,14 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 
+from config.broker import Broker
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped, open_envelope
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.redaction import masked_url
 from stagefleet.redis_answers import is_passing
 from stagefleet.redis_connections import checked
 
-__all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "install"]
+__all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "connection_to", "install"]
 
 _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
@@ -120,8 +123,9 @@ class MendedChannel(kombu_redis.Channel):
         return kept
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give the parameters of connections: those that take what passes for a break, as all kombu does."""
+        """Give the parameters of connections, login and all; as in all of kombu what passes is a break."""
         parameters = super()._connparams(asynchronous=asynchronous)
+        parameters.update(getattr(self.connection.client, "login", {}))
         parameters["connection_class"] = checked(parameters["connection_class"], is_passing)
         return parameters
 
@@ -214,9 +218,11 @@ class BriskConnection(Connection):
     """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s.
 
     Attributes:
+        login: What redis-py logs in with, apart from the address, which kombu shows.
         check: Raises what stands in the way, before each connection; see `check_redis`.
     """
 
+    login: Mapping[str, str] = MappingProxyType({})
     check: Callable[[], None] = staticmethod(_check_nothing)
 
     @classmethod
@@ -233,6 +239,28 @@ class BriskConnection(Connection):
         """Connect, with pauses of 1 to 5 s between attempts; of two workers hardly one as of the other."""
         first = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
         return super().ensure_connection(*args, **(_PAUSES | {"interval_start": first} | kwargs))
+
+    def info(self) -> dict[str, Any]:
+        """Tell what Celery answers to who asks a worker how it is connected."""
+        told: dict[str, Any] = super().info() | {"ssl": bool(self.ssl)}
+        return told
+
+
+def connection_to(broker: Broker) -> type[BriskConnection]:
+    """Make the class of connections to a broker, which log in there and show no login.
+
+    Args:
+        broker: Where they lead.
+    """
+
+    class BrokerConnection(BriskConnection):
+        login = broker.login
+
+        def as_uri(self, include_password: bool = False, *_args: Any, **_kwargs: Any) -> str:  # noqa: FBT001, FBT002 - kombu's signature
+            """Show where it leads; with the login for Flower alone, which asks Redis itself."""
+            return broker.url_with_login if include_password else masked_url(broker.url)
+
+    return BrokerConnection
 
 
 def install() -> None:

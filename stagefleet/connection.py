@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
 
 from stagefleet.errors import SettingsError
+from stagefleet.redaction import masked_url, remember_secret
 from stagefleet.redis_answers import explain
 from stagefleet.redis_connections import PassingRetry, Peer, checked
 
@@ -25,7 +25,13 @@ _HEALTH_CHECK_SECONDS = 10
 _MOST_CONNECTIONS = 1000
 """Of one client: more than the threads of a process (256), each of which has one and may have another."""
 
+_SPELLING = (
+    "write redis://USER:PASSWORD@HOST:PORT/DATABASE, and in user and password each of / ? # @ : % as %2F %3F "
+    "%23 %40 %3A %25"
+)
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
+_WRONG_OPTION = re.compile(r"Invalid value for ('\w+')")
+_WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
 
 
 class _Pool(redis.ConnectionPool):
@@ -91,6 +97,9 @@ def connect_redis(url: str) -> redis.Redis:
     Raises:
         SettingsError: The URL is malformed, or has an option that there is not.
     """
+    shown = masked_url(url)
+    if shown.endswith("..."):
+        raise SettingsError(f"the Redis URL {shown} is malformed: {_SPELLING}")
     try:
         pool = _Pool.from_url(
             url,
@@ -101,24 +110,27 @@ def connect_redis(url: str) -> redis.Redis:
             health_check_interval=_HEALTH_CHECK_SECONDS,
             retry=PassingRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _RETRIES),
         )
+        secrets = (str(pool.connection_kwargs.get(name) or "") for name in ("password", "ssl_password"))
+        remember_secret(*secrets)
         pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
         return redis.Redis.from_pool(pool)
     except (ValueError, TypeError, redis.RedisError) as error:
-        option = _UNKNOWN_OPTION.search(str(error))
-        reason = f"there is no option {option[1]} for this scheme" if option else error
-        raise SettingsError(
-            f"the Redis URL {masked_url(url)} is malformed ({reason}): write redis://HOST:PORT/DATABASE"
-        ) from None
+        reason = _reason_of_refusal(error)
+        raise SettingsError(f"the Redis URL {shown} is malformed ({reason}): {_SPELLING}") from None
 
 
-def masked_url(url: str) -> str:
-    """A URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    try:
-        secret = parts.password
-    except ValueError:
-        return f"{parts.scheme}://..."
-    return url.replace(f":{secret}@", ":***@", 1) if secret else url
+def _reason_of_refusal(error: Exception) -> str:
+    """Tell what redis-py found wrong with a URL, without its words: they may quote a part of the password."""
+    option = _UNKNOWN_OPTION.search(str(error))
+    if option:
+        return f"there is no option {option[1]} for this scheme"
+    option = _WRONG_OPTION.search(str(error))
+    if option:
+        return f"the option {option[1]} has no such value"
+    flag = _WRONG_FLAG.search(str(error))
+    if flag:
+        return f"the option 'ssl_cert_reqs' has no value {flag[1]}"
+    return "there are the schemes redis, rediss and unix, and a port is a number"
 
 
 @contextmanager

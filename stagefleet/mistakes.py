@@ -7,7 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from stagefleet.redaction import quoted
+
 __all__ = ["describe_mistake"]
+
+_KEY_CHARACTERS = 300
 
 
 def describe_mistake(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
@@ -38,4 +42,4 @@ def _place(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:
         if variable is not None:
             return f"environment, {variable}"
     name = ".".join(key)
-    return f"{path}, key {name if name.isprintable() else repr(name)}"
+    return f"{path}, key {quoted(name, limit=_KEY_CHARACTERS)[1:-1]}"

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from stagefleet.errors import InvalidNameError
+from stagefleet.redaction import quoted
 
 __all__ = ["Digest", "DockerDaemon", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
 
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as distribution/reference has it
 _MAX_INT64 = 2**63 - 1
-_SHOWN_CHARACTERS = 100
 
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -29,12 +29,6 @@ _STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
 _PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 _DAEMON_PREFIX = "docker-daemon:"
-
-
-def _shown(text: str) -> str:
-    """Quote hostile input for a message: one line, of bounded length."""
-    quoted = repr(text)
-    return quoted if len(quoted) <= _SHOWN_CHARACTERS else quoted[:_SHOWN_CHARACTERS] + "...'"
 
 
 def is_tag(text: str) -> bool:
@@ -58,7 +52,7 @@ class Digest:
         """
         match = _DIGEST.fullmatch(text)
         if match is None:
-            raise InvalidNameError(f"{_shown(text)} is no digest: write sha256: and 64 hex characters")
+            raise InvalidNameError(f"{quoted(text)} is no digest: write sha256: and 64 hex characters")
         algorithm, _, value = text.partition(":")
         return cls(algorithm, value)
 
@@ -85,7 +79,7 @@ class Repository:
         Raises:
             InvalidNameError: It is malformed, holds a scheme, a tag or a digest, or names no registry.
         """
-        shown = _shown(text)
+        shown = quoted(text)
         if len(text) > _MAX_PATH_CHARACTERS:  # first, so that no pattern meets a huge text
             raise InvalidNameError(f"{shown} is no repository: longer than {_MAX_PATH_CHARACTERS} characters")
         if "://" in text:
@@ -96,7 +90,7 @@ class Repository:
                 f"{shown} names no registry: write HOST[:PORT]/PATH, for Docker Hub docker.io/NAMESPACE/NAME"
             )
         if _HOST.fullmatch(host) is None:
-            raise InvalidNameError(f"{shown} is no repository: the host {_shown(host)} is malformed")
+            raise InvalidNameError(f"{shown} is no repository: the host {quoted(host)} is malformed")
         if "@" in path or ":" in path:
             raise InvalidNameError(f"{shown} is no repository: leave out the tag or digest")
         if path.endswith("/"):
@@ -142,7 +136,7 @@ class Reference:
         if isinstance(name, Digest):
             return cls(repository, digest=name)
         if not is_tag(name):
-            raise InvalidNameError(f"{_shown(name)} is no tag: at most 128 letters, digits, _ . and -")
+            raise InvalidNameError(f"{quoted(name)} is no tag: at most 128 letters, digits, _ . and -")
         return cls(repository, tag=name)
 
     @classmethod
@@ -157,7 +151,7 @@ class Reference:
             return cls(Repository.parse(name), digest=Digest.parse(digest))
         name, colon, tag = text.rpartition(":")
         if not colon or "/" in tag:
-            raise InvalidNameError(f"{_shown(text)} is no image: write REPOSITORY:TAG or REPOSITORY@DIGEST")
+            raise InvalidNameError(f"{quoted(text)} is no image: write REPOSITORY:TAG or REPOSITORY@DIGEST")
         return cls.of(Repository.parse(name), tag)
 
     @property
@@ -191,7 +185,7 @@ class StageId:
         stage_id = cls.from_tag(text)
         if stage_id is None:
             raise InvalidNameError(
-                f"{_shown(text)} is no stage id: write DIGEST-CREATED_MS (56 hexadecimal characters, "
+                f"{quoted(text)} is no stage id: write DIGEST-CREATED_MS (56 hexadecimal characters, "
                 "milliseconds), or DIGEST alone for a multi-platform stage"
             )
         return stage_id
@@ -239,5 +233,5 @@ def parse_address(text: str) -> Repository | DockerDaemon:
         return Repository.parse(text)
     project = text.removeprefix(_DAEMON_PREFIX)
     if len(project) > _MAX_PATH_CHARACTERS or _PROJECT.fullmatch(project) is None:
-        raise InvalidNameError(f"{_shown(text)} names no project: write docker-daemon:PROJECT")
+        raise InvalidNameError(f"{quoted(text)} names no project: write docker-daemon:PROJECT")
     return DockerDaemon(project)

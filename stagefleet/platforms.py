@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.redaction import quoted
 
 __all__ = ["Platform", "PlatformChoice"]
 
@@ -51,8 +52,9 @@ class Platform:
         """
         match = _PLATFORM.fullmatch(text)
         if match is None:
-            shown = repr(text)[:_SHOWN_CHARACTERS]
-            raise InvalidNameError(f"{shown} is no platform: write OS/ARCHITECTURE[/VARIANT], as linux/amd64")
+            raise InvalidNameError(
+                f"{quoted(text)} is no platform: write OS/ARCHITECTURE[/VARIANT], as linux/amd64"
+            )
         return cls(match[1], match[2], match[3] or "")
 
     @classmethod

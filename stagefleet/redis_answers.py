@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import redis
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
+from stagefleet.redaction import redact
 
 __all__ = [
     "RefusedError",
@@ -156,7 +157,7 @@ def reason_of(error: BaseException) -> str:
     text = _text_of(error)
     if isinstance(error, redis.RedisError) and error.status_code not in {None, "ERR"}:
         text = f"{error.status_code} {text.removeprefix(f'{error.status_code} ')}"
-    line = " ".join(_NOISE.sub("", text).split())
+    line = redact(" ".join(_NOISE.sub("", text).split()))
     return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
 
 

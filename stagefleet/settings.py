@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
 import pydantic_settings
 from pydantic import (
-    BeforeValidator,
+    BaseModel,
     Field,
-    InstanceOf,
-    PlainSerializer,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,8 +27,9 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from stagefleet.errors import SettingsError
 from stagefleet.mistakes import describe_mistake
-from stagefleet.names import DockerDaemon, Repository, parse_address
-from stagefleet.settings_services import FlowerSettings, Seconds, Section, WebhookSettings
+from stagefleet.redaction import quoted, remember_secret
+from stagefleet.setting_types import ProjectName, RepositoryAddress, Seconds, Section, StorageAddress, Url
+from stagefleet.settings_services import FlowerSettings, WebhookSettings
 from stagefleet.settings_sources import SETTINGS_FILE_VARIABLE, read_file, settings_file
 
 __all__ = [
@@ -49,18 +50,7 @@ __all__ = [
     "load_settings",
 ]
 
-ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
-StorageAddress = Annotated[
-    InstanceOf[Repository] | InstanceOf[DockerDaemon],
-    BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
-]
-RepositoryAddress = Annotated[
-    InstanceOf[Repository],
-    BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
-]
-
+_SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # of options of Flower's own
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
 
 
@@ -189,7 +179,7 @@ class WorkerSettings(Section):
 class EngineSettings(Section):
     """The Docker Engine of this host, where it has one."""
 
-    url: str = ""
+    url: Annotated[Url, Field(repr=False)] = ""
     """Where it listens, `unix://` or `tcp://`; where empty, DOCKER_HOST says it, else Docker's own socket."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
     """This host's name in the fleet; where empty, the machine's."""
@@ -260,9 +250,10 @@ class Settings(BaseSettings):
         env_ignore_empty=True,  # CI systems set what is undefined to nothing
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
-    redis_url: str | None = None
+    redis_url: Annotated[Url | None, Field(repr=False)] = None
     """The fleet's Redis: redis://, rediss:// or unix://; without it commands are embedded."""
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] = "stagefleet:"
     """In front of every key in Redis."""
@@ -314,7 +305,7 @@ class Settings(BaseSettings):
             return self.projects[name]
         there = ", ".join(sorted(self.projects)) or "none"
         raise SettingsError(
-            f"there is no project {name!r} in the settings (there: {there}): add [projects.{name}] to "
+            f"there is no project {quoted(name)} in the settings (there: {there}): add [projects.{name}] to "
             f"{settings_file()}"
         )
 
@@ -332,10 +323,28 @@ def load_settings(**overrides: object) -> Settings:
     if os.environ.get(SETTINGS_FILE_VARIABLE) and not path.is_file():
         raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {path}, which is no file")
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except pydantic_settings.SettingsError as error:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
         raise SettingsError(describe_mistake(error, path, os.environ)) from None
     except (OSError, ValueError) as error:  # the file's; the two above are ValueErrors, too
         raise SettingsError(f"{path} cannot be read: {error}") from None
+    remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])
+    remember_secret(
+        *(str(text) for name, text in settings.flower.options.items() if _SECRET_NAME.search(name))
+    )
+    return settings
+
+
+def _secrets_of(value: object) -> Iterator[str]:
+    """Find every secret in settings, wherever it stands."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        yield from _secrets_of([part for _, part in value])
+    elif isinstance(value, Mapping):
+        yield from _secrets_of(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _secrets_of(part)

@@ -6,19 +6,13 @@ import base64
 import binascii
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-__all__ = ["FlowerSettings", "Seconds", "Section", "WebhookSettings"]
+from stagefleet.setting_types import Options, Seconds, Section
 
-Seconds = Annotated[float, Field(gt=0)]
+__all__ = ["FlowerSettings", "WebhookSettings"]
 
 _SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
-
-
-class Section(BaseModel):
-    """One table of the settings: nothing in it changes, and nothing unknown stands in it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FlowerSettings(Section):
@@ -38,7 +32,7 @@ class FlowerSettings(Section):
     """How long a worker that is gone is still shown."""
     url_prefix: Annotated[str, Field(pattern=r"^(/?[\w.~-]+)*/?$")] = ""
     """The path below which a proxy shows Flower."""
-    options: dict[str, str | int | float | bool] = {}
+    options: Options = Field(default_factory=dict, repr=False)
     """More options of Flower's own, by name: https://flower.readthedocs.io/en/latest/config.html"""
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class ImageInfo(BaseModel):
         truncated: Whether something was left out, because there was too much to be kept.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     repository: str
@@ -65,7 +65,9 @@ class ImageInfo(BaseModel):
 class StageDescription(BaseModel):
     """A stage and the image that holds it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     stage_id: StageId
     info: ImageInfo

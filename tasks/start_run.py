@@ -15,10 +15,12 @@ from stagefleet.client.arguments import RunArguments
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.records import RecordKind
+from stagefleet.redaction import quoted
 from stagefleet.roles import Roles
 from stagefleet.runs.dispatch import task_name
 from stagefleet.runs.model import MAX_ITEMS, Run
 from stagefleet.settings import RepositoryAddress, StorageAddress
+from tasks.shown import MaskedRequest, shown_arguments
 
 __all__ = ["RequestedFleet", "StartRunTask"]
 
@@ -45,7 +47,7 @@ class RequestedFleet(Fleet):
 class _Request(BaseModel):
     """The arguments that every operation takes; those that it has no use for are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     parallel: int | None = Field(default=None, ge=1)
     idempotency_key: str | None = None
@@ -216,6 +218,8 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
     ignore_result = True
     acks_late = True
     typing = False  # the arguments are checked in `run`, and refused by name
+    Request = MaskedRequest
+    shown_arguments = staticmethod(shown_arguments)
 
     def __init__(self, open_fleet: Callable[[], Fleet]) -> None:
         self._open_fleet = open_fleet
@@ -225,7 +229,7 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
 
         Raises:
             UsageError: One of them is wrong, by name; it is what Flower shows of the task.
-            StagefleetError: A registry or Redis did not answer; the same request may be sent again.
+            StagefleetError: A registry or Redis did not answer; the same request may be sent again. Or a bug.
         """
         key = str(self.request.id)
         try:
@@ -235,6 +239,11 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
         except StagefleetError as error:
             _log.error("run_not_started", action="start_run", task=key, error=str(error))
             raise
+        except Exception as error:  # noqa: BLE001 - a bug is told by its log, and raised as one of ours
+            _log.error("unexpected_error", action="start_run", task=key, exc_info=error)
+            # Flower shows what is raised, and other people's errors may quote what they were given.
+            name = type(error).__name__
+            raise StagefleetError(f"unexpected {name}: this is a bug; the worker's log says where") from None
         _log.info("run_started", action="start_run", task=key, run=run.id, total=run.total)
 
 
@@ -248,7 +257,7 @@ def _parse(positional: tuple[Any, ...], arguments: dict[str, Any]) -> _Request:
         return _REQUESTS[operation].model_validate(arguments)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = quoted(".".join(str(part) for part in first["loc"]))[1:-1]
         reasons = {
             "missing": f"{operation} needs it",
             "extra_forbidden": f"{operation} has no use for it",

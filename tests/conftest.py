@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from stagefleet.redaction import forget_secrets
 from tests.services import (
     DockerEngine,
     FakeRedis,
@@ -56,6 +57,13 @@ def pytest_runtest_setup() -> Iterator[None]:
 def pytest_runtest_call() -> Iterator[None]:
     with _missing_services_skip():
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _secrets_of_this_test() -> Iterator[None]:
+    """What one test read as a secret is a word like others in the next."""
+    yield
+    forget_secrets()
 
 
 @pytest.fixture(scope="session")

@@ -98,12 +98,20 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
             if problem is not None:
                 self._drop(message, problem)
                 return
+            self._hide_arguments(message)
             try:
                 take(message)
             except CONTENT_ERRORS as error:
                 self._drop(message, f"Celery fails over it ({type(error).__name__})")
 
         return take_sound
+
+    def _hide_arguments(self, message: Any) -> None:
+        """Show of a task's arguments what the task lets be shown, whatever the sender has written there."""
+        show = getattr(self.app.tasks.get(message.headers["task"]), "shown_arguments", None)
+        if show is not None:
+            positional, named, _ = message.payload
+            message.headers |= {"argsrepr": "(...)" if positional else "()", "kwargsrepr": show(named)}
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Drop a message whose body cannot be read."""

@@ -67,20 +67,23 @@ def _explain(error: Exception) -> int:
     from typer import Abort, TyperException  # noqa: PLC0415 - loaded already, unless loading failed
 
     from stagefleet.errors import OutputError, StagefleetError  # noqa: PLC0415 - loaded already, unless loading failed
+    from stagefleet.redaction import masked_line  # noqa: PLC0415 - loaded already, unless loading failed
 
     _show_traceback(error)
     if isinstance(error, OutputError):
         discard_stdout()
     match error:
         case StagefleetError():
-            return _complain(str(error), error.exit_code)
+            return _complain(masked_line(str(error)), error.exit_code)
         case TyperException():
-            return _complain(f"{error.format_message()} (see stagefleet --help)", error.exit_code)
+            return _complain(
+                masked_line(f"{error.format_message()} (see stagefleet --help)"), error.exit_code
+            )
         case Abort():
             return _complain("interrupted", _INTERRUPTED)
         case _:
             advice = "this is a bug; --debug shows where"
-            return _complain(f"unexpected {type(error).__name__}: {error} ({advice})", 1)
+            return _complain(masked_line(f"unexpected {type(error).__name__}: {error} ({advice})"), 1)
 
 
 def _complain(message: str, code: int) -> int:
@@ -90,8 +93,11 @@ def _complain(message: str, code: int) -> int:
 
 
 def _show_traceback(error: Exception) -> None:
+    import traceback  # noqa: PLC0415 - seldom needed
+
     from stagefleet.cli.common_options import chosen_options  # noqa: PLC0415 - as above
     from stagefleet.errors import StagefleetError  # noqa: PLC0415 - an interrupt while modules load ends in one line
+    from stagefleet.redaction import masked_line  # noqa: PLC0415 - an interrupt while modules load ends in one line
     from stagefleet.settings import load_settings  # noqa: PLC0415 - an interrupt while modules load ends in one line
 
     try:
@@ -99,7 +105,8 @@ def _show_traceback(error: Exception) -> None:
     except StagefleetError:
         return
     if level == "debug":
-        sys.excepthook(type(error), error, error.__traceback__)
+        lines = traceback.format_exception(error)  # as sys.excepthook prints it: without local variables
+        sys.stderr.write(masked_line("".join(lines)))
 
 
 def _leave_closed_pipe() -> int:

@@ -21,6 +21,7 @@ from stagefleet.records import (
     RecordKind,
     RejectedStage,
 )
+from stagefleet.redaction import quoted
 
 __all__ = ["add_record"]
 
@@ -44,7 +45,7 @@ def _moment_ms(text: str | None) -> int:
     if text is None:
         return time.time_ns() // 1_000_000
     if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - in 64 bits
-        raise UsageError(f"{text[:40]!r} is no time: write milliseconds since 1970")
+        raise UsageError(f"{quoted(text, limit=40)} is no time: write milliseconds since 1970")
     return int(text)
 
 

@@ -10,6 +10,7 @@ from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, parse_address
 from stagefleet.records import RecordKind
+from stagefleet.redaction import quoted
 
 __all__ = ["Place", "RecordWords", "final_of"]
 
@@ -79,4 +80,5 @@ def _parse_kind(word: str) -> RecordKind:
     try:
         return RecordKind(word)
     except ValueError:
-        raise UsageError(f"{word!r} is no kind of record: write one of {', '.join(RecordKind)}") from None
+        kinds = ", ".join(RecordKind)
+        raise UsageError(f"{quoted(word)} is no kind of record: write one of {kinds}") from None

@@ -12,6 +12,7 @@ from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.launch import worker_command
+from stagefleet.redaction import quoted
 from stagefleet.runs.dispatch import QUEUES
 
 __all__ = ["start_worker"]
@@ -55,6 +56,6 @@ def _checked(queues: str) -> str:
     unknown = [name for name in names if name not in QUEUES.values()]
     if unknown:
         raise UsageError(
-            f"--queues {unknown[0]!r}: the queues are {', '.join(dict.fromkeys(QUEUES.values()))}"
+            f"--queues {quoted(unknown[0])}: the queues are {', '.join(dict.fromkeys(QUEUES.values()))}"
         )
     return ",".join(names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -28,9 +28,9 @@ class RemoteCallback:
         UsageError: None of them is given, or both for outcomes, or one is malformed.
     """
 
-    outcome_url: str | None = None
+    outcome_url: str | None = field(default=None, repr=False)  # a URL may hold a token
     outcome_task: str | None = None
-    finish_url: str | None = None
+    finish_url: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (self.outcome_url or self.outcome_task or self.finish_url):

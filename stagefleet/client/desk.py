@@ -17,6 +17,7 @@ from stagefleet.client.work import Plan, Work, fingerprint
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, UsageError
 from stagefleet.isolation import left_out
 from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.redaction import quoted
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Callback, ItemState, Order, Outcome, Run, RunState, WorkerInfo
@@ -141,7 +142,9 @@ class Desk:
         if text in found or len(found) == 1:
             return text if text in found else found[0]
         if not found:
-            raise RunNotFoundError(f"there is no run {text!r}, or it has expired: see stagefleet runs list")
+            raise RunNotFoundError(
+                f"there is no run {quoted(text)}, or it has expired: see stagefleet runs list"
+            )
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UsageError(f"run {text!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
 

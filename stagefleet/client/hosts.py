@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.redaction import quoted
 from stagefleet.runs.dispatch import host_of_queue
 from stagefleet.runs.model import WorkerInfo
 
@@ -42,8 +43,8 @@ def choose_hosts(
     if missing or not chosen:
         there = ", ".join(live) or "none"
         choice = "name one of them, or " if live else ""
-        named = (
-            f"no live worker of host {missing[0]!r} has a Docker Engine" if missing else "no host is there"
+        lacking = f"no live worker of host {quoted(missing[0])} has a Docker Engine" if missing else ""
+        raise HostMissingError(
+            f"{lacking or 'no host is there'} (hosts that are there: {there}): {choice}{advice}"
         )
-        raise HostMissingError(f"{named} (hosts that are there: {there}): {choice}{advice}")
     return chosen

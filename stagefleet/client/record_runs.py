@@ -12,6 +12,7 @@ from stagefleet.client.work import Plan, parse_place, parse_repository
 from stagefleet.errors import UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
+from stagefleet.redaction import quoted
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
 
@@ -334,4 +335,5 @@ def _parse_kind(kind: RecordKind | str) -> RecordKind:
     try:
         return RecordKind(kind)
     except ValueError:
-        raise UsageError(f"{kind!r} is no kind of record: write one of {', '.join(RecordKind)}") from None
+        kinds = ", ".join(RecordKind)
+        raise UsageError(f"{quoted(kind)} is no kind of record: write one of {kinds}") from None

@@ -11,6 +11,7 @@ from stagefleet.client.work import Catalogue, Plan, parse_place
 from stagefleet.errors import TooManyItemsError, UsageError
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
+from stagefleet.redaction import quoted
 from stagefleet.runs.model import MAX_ITEMS
 
 __all__ = ["RecordWork"]
@@ -126,7 +127,7 @@ def _parse_names(kind: RecordKind, names: Iterable[str | StageId] | None) -> tup
 
 def _refuse_string(names: object, what: str) -> None:
     if isinstance(names, str):
-        raise UsageError(f"{what} one string, {names[:40]!r}: hand in a list")
+        raise UsageError(f"{what} one string, {quoted(names, limit=40)}: hand in a list")
 
 
 def _bounded(names: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import SecretBytes, SecretStr
 
+from stagefleet.setting_types import REVEAL
 from stagefleet.settings import Settings
 
 __all__ = ["SETTINGS", "make_folder", "write_settings"]
@@ -71,7 +72,7 @@ def write_settings(settings: Settings, folder: Path, redis_url: str) -> Path:
     Returns:
         The file.
     """
-    document = settings.model_dump(exclude={"redis_url"}) | {"redis_url": redis_url}
+    document = settings.model_dump(context=REVEAL) | {"redis_url": redis_url}
     path = folder / SETTINGS
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+from stagefleet.redaction import redact
+
 __all__ = ["StagefleetError"]
 
 
@@ -16,7 +18,12 @@ def _rebuild(cls: type[StagefleetError], args: tuple[Any, ...], state: dict[str,
 
 
 class StagefleetError(Exception):
-    """The base of all errors that Stagefleet raises on purpose."""
+    """The base of all errors that Stagefleet raises on purpose.
+
+    Args:
+        *arguments: The message first, written so that it holds no secret. What this process has read as one
+            is masked all the same: a message may quote others.
+    """
 
     retryable: ClassVar[bool] = False
     """Whether the same attempt may succeed later without anybody changing anything."""
@@ -26,6 +33,9 @@ class StagefleetError(Exception):
     """Whether the other stages of a storage would meet it too, so that the work on all of them stops."""
     exit_code: ClassVar[int] = 1
     """The command's exit code when this error ends it."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact(part) if isinstance(part, str) else part for part in arguments))
 
     @property
     def cause(self) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from stagefleet.names import StageId, is_tag
 from stagefleet.records.identity import RecordId, RecordKind
 from stagefleet.records.image_names import image_hash
 from stagefleet.records.record import Labels, Record
+from stagefleet.redaction import quoted
 
 __all__ = [
     "RECORDS",
@@ -139,7 +140,7 @@ class CustomTag(Record):
     def __post_init__(self) -> None:
         if not is_tag(self.name) or StageId.from_tag(self.name) or RecordId.from_tag(self.name):
             raise InvalidNameError(
-                f"{self.name[:100]!r} can be no custom tag: write at most 128 letters, digits, _ . and -, "
+                f"{quoted(self.name)} can be no custom tag: write at most 128 letters, digits, _ . and -, "
                 "and not the tag of a stage or a record"
             )
 

@@ -16,6 +16,7 @@ from stagefleet.names import StageId, is_tag
 from stagefleet.records.image_names import NAMELESS, decode_name, encode_name
 from stagefleet.records.rejection import rejected_stage
 from stagefleet.records.slug import limited_slug
+from stagefleet.redaction import quoted
 
 __all__ = ["CLEANUP_TAG", "LOCK_SERVER_TAG", "RecordId", "RecordKind"]
 
@@ -23,7 +24,6 @@ CLEANUP_TAG = "cleanup"
 LOCK_SERVER_TAG = "sync-server"
 
 _CUSTOM_TAG_BYTES = 48
-_SHOWN_CHARACTERS = 100
 _IMAGE_METADATA = re.compile(r"(0|[1-9a-f][0-9a-f]{0,7})_([0-9a-f]{40}|[0-9a-f]{64})_([0-9a-f-]{56,})")
 _CLIENT_ID = re.compile(r".+-(?:0|[1-9][0-9]{0,18})")
 
@@ -90,8 +90,7 @@ class RecordId:
         """
         found = cls(kind, _canonical(kind, name))
         if not is_tag(found.tag) or not _is_sound(found):
-            shown = repr(name)[:_SHOWN_CHARACTERS]
-            raise InvalidNameError(f"{shown} names no {kind} record: write {_GRAMMARS[kind]}")
+            raise InvalidNameError(f"{quoted(name)} names no {kind} record: write {_GRAMMARS[kind]}")
         return found
 
     @classmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
@@ -21,6 +23,7 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     UnreachableError,
 )
+from stagefleet.redaction import redact, words_of
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.retry_after import retry_after_seconds, span_text
 
@@ -31,6 +34,8 @@ _SHOWN_CHARACTERS = 300
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_CODES = 10
 _BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
+"""What we ask ourselves; the rest of a query is a registry's own: a signature, or the state of an upload."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
@@ -119,16 +124,30 @@ def _told(response: requests.Response) -> _Told:
     except (ValueError, KeyError, TypeError, RecursionError):
         # Proxies and Go's server answer in plain words, as one that speaks TLS does to plain HTTP.
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
-        return _Told(text=_plain((body or b"").decode(errors="replace")).strip() if is_plain else "")
+        return _Told(text=_plain((body or b"").decode(errors="replace"), response) if is_plain else "")
+    codes = [redact(str(entry.get("code") or "")) for entry in errors]
     return _Told(
-        codes=tuple(code for entry in errors if _CODE.fullmatch(code := str(entry.get("code") or "")))[
-            :_MOST_CODES
-        ],
-        text=next((_plain(entry["message"]) for entry in errors if entry.get("message")), ""),
+        codes=tuple(code for code in codes if _CODE.fullmatch(code))[:_MOST_CODES],
+        text=next((_plain(entry["message"], response) for entry in errors if entry.get("message")), ""),
         details=tuple(entry.get("detail") for entry in errors),
     )
 
 
-def _plain(text: object) -> str:
-    """A registry's words on one line, of bounded length, with nothing that a terminal would obey."""
-    return re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\uffff]+", " ", str(text))[:_SHOWN_CHARACTERS]
+def _plain(text: object, response: requests.Response) -> str:
+    """A registry's words as they may be shown; none of them where they repeat the login that was sent."""
+    shown = words_of(text, limit=_SHOWN_CHARACTERS)
+    return "" if any(secret in str(text) for secret in _sent_secrets(response)) else shown
+
+
+def _sent_secrets(response: requests.Response) -> Iterator[str]:
+    """What the request's login and address hold, whether or not it is long enough to be masked."""
+    request: requests.PreparedRequest | None = response.request  # none in an answer that a test has made
+    kind, _, value = str(request.headers.get("Authorization", "") if request else "").partition(" ")
+    if value:
+        yield value
+    if kind == "Basic":
+        password = base64.b64decode(value).decode(errors="replace").partition(":")[2]
+        if password:
+            yield password
+    query = parse_qsl(urlsplit(str(request.url)).query) if request else []
+    yield from (value for name, value in query if value and name not in _OUR_QUERY)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
+from stagefleet.redaction import remember_secret, words_of
 from stagefleet.registry.challenge import Challenge, parse_challenges
 from stagefleet.registry.docker_config import DockerConfig, Login
 from stagefleet.registry.leash import LeashedLock
@@ -166,6 +167,7 @@ class Authorizer:
         if not login.password and login.identity_token:
             raise self._refusal(host, login, "it wants a password, and there is only an identity token")
         header = basic_header(login)
+        remember_secret(header.removeprefix("Basic "))
         if header == refused:
             raise self._refusal(host, login)
         return _Grant(header, login)
@@ -213,7 +215,7 @@ def _choose(host: str, offered: list[Challenge]) -> _Kind:
     schemes = [offer.scheme for offer in offered]
     if "basic" in schemes:
         return _Basic()
-    named = ", ".join(scheme[:20] for scheme in schemes[:5]) or "one that it does not name"
+    named = ", ".join(words_of(scheme, limit=20) for scheme in schemes[:5]) or "one that it does not name"
     raise CredentialsError(f"registry {host} wants a kind of login that is not supported: {named}")
 
 

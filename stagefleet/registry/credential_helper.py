@@ -15,11 +15,14 @@ import time
 from contextlib import suppress
 
 from stagefleet.errors import CredentialsError
+from stagefleet.redaction import quoted
 from stagefleet.registry.leash import SLICE_SECONDS, current_leash
 
 __all__ = ["ask_helper"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OUR_PREFIX = "STAGEFLEET_"
+"""Of our own settings, secrets among them, which are no helper's affair."""
 _NOT_FOUND = b"credentials not found"  # the start of what all helpers say, with exit code 1
 
 
@@ -40,7 +43,7 @@ def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str,
         CredentialsError: It is not there, fails, takes too long, or answers something else.
     """
     if _NAME.fullmatch(name) is None:
-        raise CredentialsError(f"{name[:100]!r} is no name of a credential helper")
+        raise CredentialsError(f"{quoted(name)} is no name of a credential helper")
     program = f"docker-credential-{name}"
     returncode, output = _run(program, address, timeout_seconds)
     if returncode != 0:
@@ -69,6 +72,7 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={name: text for name, text in os.environ.items() if not name.startswith(_OUR_PREFIX)},
             process_group=0,
         )
     except OSError as error:

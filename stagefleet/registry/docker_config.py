@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stagefleet.errors import CredentialsError
+from stagefleet.redaction import quoted, remember_secret
 from stagefleet.registry.credential_helper import ask_helper
 
 __all__ = ["DockerConfig", "Login"]
@@ -63,6 +64,13 @@ class DockerConfig:
         self._document: Mapping[str, Any] = {}
 
     def login(self, host: str) -> Login | None:
+        """The login for a registry, remembered as what is never to be shown; see `_find`."""
+        login = self._find(host)
+        if login is not None:
+            remember_secret(login.password, login.identity_token)
+        return login
+
+    def _find(self, host: str) -> Login | None:
         """The login for a registry: from its own helper, else the helper for all, else the file itself.
 
         Args:
@@ -158,8 +166,8 @@ class DockerConfig:
         return Login(username, password) if username or password else None
 
     def _malformed(self, key: str) -> CredentialsError:
-        shown = key if key.isprintable() else repr(key)
-        return CredentialsError(f"{self._path} cannot be read: key {shown[:200]} is malformed")
+        shown = quoted(key, limit=200)[1:-1]
+        return CredentialsError(f"{self._path} cannot be read: key {shown} is malformed")
 
 
 def _canonical(host: str) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import requests
 
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
+from stagefleet.redaction import remember_secret, words_of
 from stagefleet.registry.docker_config import Login
 from stagefleet.registry.hosts import is_loopback
 from stagefleet.registry.incoming import read_all
@@ -73,7 +74,7 @@ class TokenServer:
     """
 
     registry: str
-    realm: str
+    realm: str = field(repr=False)  # its query is the server's own affair
     service: str = ""
 
     @property
@@ -110,6 +111,7 @@ class TokenServer:
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
             raise CredentialsError(f"{self._name} answered without a token")
+        remember_secret(value, passes=True)
         return Token(value, _life_seconds(document, response.headers))
 
     def _ask(self, send: Send, login: Login | None, scopes: tuple[str, ...]) -> requests.Response:
@@ -194,7 +196,7 @@ def _details(document: Mapping[str, Any], login: Login | None) -> str:
         secrets = (login.password, login.identity_token, basic_header(login).removeprefix("Basic "))
         if any(secret and secret in text for secret in secrets):
             return ""
-    return "".join(c if c.isprintable() else " " for c in text[:_SHOWN_CHARACTERS]).strip()
+    return words_of(text, limit=_SHOWN_CHARACTERS)
 
 
 def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> float:

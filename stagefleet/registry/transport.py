@@ -6,6 +6,7 @@ once a host instead of at each request, which halves the CPU time of a request.
 
 from __future__ import annotations
 
+import http.client
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,8 @@ from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
-from stagefleet.errors import CertificateError, RegistryUnreachableError
+from stagefleet.errors import CertificateError, RegistryUnreachableError, SettingsError
+from stagefleet.redaction import host_of, words_of
 from stagefleet.registry.adapter import Adapter
 from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.hosts import is_loopback, settings_of
@@ -145,10 +147,27 @@ class Transport:
         if len(self._routes) >= _MOST_HOSTS:
             self._routes.pop(next(iter(self._routes))).adapter.close()
         # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
-        proxies = {} if is_loopback(host) else get_environ_proxies(origin)
+        proxies = {} if is_loopback(host) else _checked_proxies(origin)
         adapter = Adapter(origin, context)
         route = self._routes[origin] = _Route(adapter, proxies)
         return route
+
+
+def _checked_proxies(origin: str) -> dict[str, str]:
+    """Read from the environment through which proxies an origin is reached.
+
+    Raises:
+        SettingsError: The address of one is malformed.
+    """
+    proxies = get_environ_proxies(origin)
+    proxy = select_proxy(origin, proxies)
+    if proxy and host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
+        raise SettingsError(
+            f"the proxy for {host_of(origin)} in the environment has no address that can be read: write "
+            "http://USER:PASSWORD@HOST:PORT, and in user and password each of / ? # @ : % as %2F %3F %23 %40 "
+            "%3A %25"
+        )
+    return proxies
 
 
 @contextmanager
@@ -170,9 +189,10 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
             f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}", host=host
         ) from None
     except requests.exceptions.ProxyError as error:
-        proxy = urlsplit(select_proxy(url, dict(proxies)) or "").netloc.rpartition("@")[2]  # no password
+        proxy = select_proxy(url, dict(proxies)) or ""
+        shown = host_of(proxy if "://" in proxy else f"http://{proxy}")
         raise RegistryUnreachableError(
-            f"{host} cannot be reached through the proxy {proxy} ({_reason(error)})", host=host
+            f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})", host=host) from None
@@ -210,4 +230,8 @@ def _reason(error: BaseException) -> str:
     text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
     if refused:
         return text.rpartition("] ")[2].removesuffix(")").lower()
-    return f"{type(seen).__name__}: {text.partition('?')[0][:200]}"
+    text = words_of(text.partition("?")[0], limit=200)
+    quotes = not isinstance(seen, OSError | http.client.HTTPException | urllib3.exceptions.ProtocolError)
+    if quotes or ("/" in text and not isinstance(seen, OSError)):
+        return type(seen).__name__  # they quote what they cannot read: an address, a line with a path of ours
+    return f"{type(seen).__name__}: {text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from stagefleet.errors import UsageError
+from stagefleet.redaction import quoted
 from stagefleet.runs.dispatch import QUEUES, host_of_queue
 
 __all__ = ["check_task"]
@@ -26,14 +27,14 @@ def check_task(target: str) -> None:
     """
     match = _TASK.fullmatch(target)
     if match is None or len(target) > _MOST_CHARACTERS:
-        shown = repr(target[:_MOST_CHARACTERS])
+        shown = quoted(target) if "://" in target else repr(target[:_MOST_CHARACTERS])  # a URL by mistake
         raise UsageError(
             f"{shown} names no Celery task: write NAME or NAME@QUEUE, in letters, digits and _.-"
         )
     queue = match["queue"] or ""
     if queue in QUEUES.values() or host_of_queue(queue) is not None:
         raise UsageError(
-            f"the queue {queue!r} is one of the fleet's own: name one that your workers listen to"
+            f"the queue {quoted(queue)} is one of the fleet's own: name one that your workers listen to"
         )
     if _QUEUE_OF_KOMBU.fullmatch(queue):
-        raise UsageError(f"the queue {queue!r} has a name that Celery needs itself: name another")
+        raise UsageError(f"the queue {quoted(queue)} has a name that Celery needs itself: name another")

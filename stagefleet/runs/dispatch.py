@@ -11,14 +11,12 @@ from __future__ import annotations
 import json
 import socket
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from stagefleet.runs.versions import SCHEMA_VERSION
 
 __all__ = [
     "QUEUES",
     "broker_options",
-    "broker_url",
     "coordinator_template",
     "host_of_queue",
     "host_queue",
@@ -83,37 +81,6 @@ def task_name(operation: str) -> str:
 def queue_key(prefix: str, queue: str) -> str:
     """The Redis list that a queue is, as kombu names it."""
     return f"{prefix}mq:{queue}"
-
-
-def broker_url(redis_url: str) -> str:
-    """Write the URL of the same Redis for kombu: same server, login, database and TLS.
-
-    kombu spells Unix sockets in its own way, knows a database in the path alone, and fails over options that
-    it does not know.
-
-    >>> broker_url("unix:///run/redis.sock?db=1")
-    'redis+socket:///run/redis.sock?virtual_host=1'
-    >>> broker_url("rediss://redis:6379?db=2&ssl_ca_certs=/ca.pem&client_name=me")
-    'rediss://redis:6379/2?ssl_ca_certs=/ca.pem'
-    """
-    parts = urlsplit(redis_url)
-    options = dict(parse_qsl(parts.query))
-    database = options.pop("db", None)
-    login = ":".join(quote(options.pop(name, ""), safe="") for name in ("username", "password"))
-    netloc = parts.netloc if login == ":" else f"{login}@{parts.netloc.rpartition('@')[2]}"
-    # not urlunsplit: it leaves out the slashes in front of an empty host for schemes that it does not know
-    if parts.scheme == "unix":
-        query = "" if database is None else f"?virtual_host={database}"
-        return f"redis+socket://{netloc}{parts.path}{query}"
-    path = parts.path if database is None else f"/{database}"
-    tls = {name: _flag(text) for name, text in options.items() if name.startswith("ssl_")}
-    query = f"?{urlencode(tls, safe='/')}" if tls else ""
-    return f"{parts.scheme}://{netloc}{path}{query}"
-
-
-def _flag(text: str) -> str:
-    """Write a flag as kombu reads it; redis-py reads more."""
-    return "false" if text.upper() in {"0", "F", "FALSE", "N", "NO"} else text
 
 
 def broker_options(prefix: str) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from stagefleet import errors
 from stagefleet.bounds import cut
+from stagefleet.redaction import masked_line
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import Wait
 
@@ -97,16 +98,16 @@ class Callback(StrEnum):
 class ErrorInfo(BaseModel):
     """An error as it crosses the wire."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: str
     message: str
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        """What is told of an error."""
+        """Tell of an error, without a secret that it may quote: Redis, reports and Flower show it."""
         name = error.type_name if isinstance(error, errors.RemoteError) else type(error).__name__
-        return cls(type=name, message=_words_of(error) or name).bounded()
+        return cls(type=name, message=masked_line(_words_of(error)) or name).bounded()
 
     def bounded(self) -> ErrorInfo:
         """Cut it to what is kept, and to what can be encoded."""
@@ -140,7 +141,7 @@ class Outcome(BaseModel):
         position: Where the outcome stands in the run's stream, "" before it is there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     item: str
     host: str | None = None
@@ -173,14 +174,14 @@ class Order(BaseModel):
         max_attempts: Attempts at one item.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     operation: str
     options: Mapping[str, Any] = {}
     parallel: int = 16
     callback: Callback = Callback.NONE
-    callback_target: str = ""
-    finish_url: str = ""
+    callback_target: str = Field(default="", repr=False)  # a URL may hold a token
+    finish_url: str = Field(default="", repr=False)
     key: str | None = None
     fingerprint: str = ""
     parent: str | None = None

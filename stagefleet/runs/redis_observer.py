@@ -8,6 +8,7 @@ from typing import Any
 
 from stagefleet.connection import reaching
 from stagefleet.errors import IncompatibleVersionError, LedgerRewoundError, RunNotFoundError
+from stagefleet.redaction import quoted
 from stagefleet.runs.model import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.snapshots import Surroundings, run_of
 from stagefleet.runs.wire import decode_outcome
@@ -139,7 +140,7 @@ class RedisObserver:
 
 def no_run(run: str) -> RunNotFoundError:
     """Make the error of a run that is not there."""
-    return RunNotFoundError(f"there is no run {run!r}, or it has expired: see stagefleet runs list")
+    return RunNotFoundError(f"there is no run {quoted(run)}, or it has expired: see stagefleet runs list")
 
 
 def _ms(seconds: float) -> int:

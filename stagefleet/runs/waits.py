@@ -37,7 +37,7 @@ class WaitReason(BaseModel):
         text: What happened, as `429 Too Many Requests`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = ""
     text: str = ""

@@ -26,6 +26,7 @@ from stagefleet.errors import (
     RegistryUnreachableError,
     StagefleetError,
 )
+from stagefleet.redaction import words_of
 
 __all__ = ["explain", "reaching_engine"]
 
@@ -68,7 +69,7 @@ def explain(message: str, *, subject: str, engine: str, status: int = 0) -> Stag
         engine: Where the engine listens.
         status: The HTTP status, 0 in the middle of a stream.
     """
-    words = " ".join(message.split())[:_SHOWN_CHARACTERS]
+    words = words_of(" ".join(message.split()), limit=_SHOWN_CHARACTERS)
     told = f"{subject}: the engine at {engine} says: {words}"
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, words, re.IGNORECASE):
@@ -91,7 +92,7 @@ def reaching_engine(engine: str, subject: str) -> Iterator[None]:
     try:
         yield
     except (ImageNotFound, NotFound) as error:
-        told = str(error.explanation or error)
+        told = words_of(error.explanation or error, limit=_SHOWN_CHARACTERS)
         raise NotFoundError(f"{subject}: the engine at {engine} says: {told}", status=_NOT_FOUND) from error
     except APIError as error:
         words = str(error.explanation or error)

@@ -15,6 +15,7 @@ from stagefleet.docker_environment import docker_tls_environment
 from stagefleet.errors import EngineError, NotFoundError
 from stagefleet.names import Reference, Repository
 from stagefleet.platforms import Platform
+from stagefleet.redaction import masked_url, remember_secret, words_of
 from stagefleet.registry import DockerConfig
 from stagefleet.registry.leash import UNLEASHED, Leash, LeashedLock, current_leash
 from stagefleet.settings import EngineSettings
@@ -24,6 +25,7 @@ from stagefleet.storages.engine.leaving import Heed, call_and_leave
 __all__ = ["Engine"]
 
 _NO_IMAGE = "<none>:<none>"
+_SHOWN_CHARACTERS = 500
 
 
 class _PatientClient(docker.APIClient):
@@ -47,11 +49,12 @@ class Engine:
         config: Where the logins come from that it needs at registries.
 
     Attributes:
-        address: Where it listens.
+        address: Where it listens, as it may be shown: without a login.
     """
 
     def __init__(self, address: str, settings: EngineSettings, *, config: DockerConfig) -> None:
-        self.address = address
+        self.address = masked_url(address)
+        self._login_address = address
         self._settings = settings
         self._config = config
         self._lock = LeashedLock()
@@ -73,7 +76,9 @@ class Engine:
             return self._client
 
     def _connect(self) -> _PatientClient:
-        options = kwargs_from_env(environment={"DOCKER_HOST": self.address, **docker_tls_environment()})
+        options = kwargs_from_env(
+            environment={"DOCKER_HOST": self._login_address, **docker_tls_environment()}
+        )
         with reaching_engine(self.address, "its version"):
             return _PatientClient(
                 **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
@@ -167,7 +172,8 @@ class Engine:
         with reaching_engine(self.address, "an image to load"):
             for event in api.load_image(archive, quiet=True):
                 if "error" in event:
-                    raise EngineError(f"{self.address} does not load an image: {event['error']}")
+                    words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
+                    raise EngineError(f"{self.address} does not load an image: {words}")
 
     def pull(
         self, reference: Reference, *, platform: Platform | None = None, leash: Leash = UNLEASHED
@@ -226,6 +232,8 @@ class Engine:
     ) -> tuple[int, bool]:
         """Read a pull or push to its end, or until nobody waits for it any more."""
         name = str(reference)
+        login = encode_header(self._login(reference.repository))
+        remember_secret(str(login, "ascii"), passes=True)
         moved: dict[str, int] = {}
         is_whole = False
         with (
@@ -233,7 +241,7 @@ class Engine:
             api.post(
                 f"{api.base_url}/v{api.api_version}/{path}",
                 params=query,
-                headers={"X-Registry-Auth": encode_header(self._login(reference.repository))},
+                headers={"X-Registry-Auth": login},
                 stream=True,
             ) as response,
         ):

@@ -7,6 +7,8 @@ import pytest
 import structlog
 
 from config.logging import configure_logging
+from stagefleet.cli.logs import configure_logs
+from stagefleet.redaction import remember_secret
 from stagefleet.settings import LogSettings
 
 
@@ -72,4 +74,73 @@ def test_passwords_in_urls_are_masked_also_in_tracebacks(capsys, json_lines):
     said = capsys.readouterr().err
     assert "hunter2" not in said
     assert "user:***@host:1" in said
+    assert "Traceback" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["urllib3.connectionpool", "celery.pool", "docker.auth", "kombu", "redis", "any"]
+)
+def test_libraries_never_tell_what_they_tell_at_debug(capsys, name):
+    """R16: urllib3 tells signed addresses there, Celery arguments, docker-py logins."""
+    configure_logging(LogSettings(level="debug"))
+    logging.getLogger(name).debug("GET /blob?X-Amz-Signature=planted")
+    assert [] == records(capsys)
+
+
+def test_urllib3_tells_no_address_at_warning_either(capsys):
+    """R16: of a header that it cannot read it tells the whole address."""
+    configure_logging(LogSettings(level="debug"))
+    logging.getLogger("urllib3.connection").warning("Failed to parse headers (url=https://a.test/planted)")
+    assert [] == records(capsys)
+
+
+def test_ours_tell_what_they_tell_at_debug(capsys):
+    configure_logging(LogSettings(level="debug"))
+    logging.getLogger("stagefleet.manager").debug("ours")
+    structlog.get_logger().debug("ours, too")
+    assert ["ours", "ours, too"] == [record["event"] for record in records(capsys)]
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_what_was_read_as_a_secret_is_masked_in_every_record(capsys, json_lines):
+    """R16: also in a traceback, in a value, and where JSON or Python escapes it."""
+    secret = 'planted "secret" \\ of é'
+    remember_secret(secret)
+    configure_logging(LogSettings(json_lines=json_lines))
+    logging.getLogger("some.library").warning("got %r", secret)
+    structlog.get_logger().warning("ours", value={"deep": [secret]}, text=secret)
+
+    def fail() -> None:
+        raise OSError(secret)
+
+    try:
+        fail()
+    except OSError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+        logging.getLogger("some.library").exception("failed")
+    said = capsys.readouterr().err
+    assert "planted" not in said
+    assert 4 <= said.count("***")
+
+
+def test_a_command_s_logs_are_masked_too(capsys):
+    """R16: rich tracebacks show local variables, and libraries tell addresses."""
+    logging.getLogger().handlers[:] = []
+    remember_secret("planted-secret")
+    configure_logs(LogSettings(level="debug"))
+    logging.getLogger("urllib3.connectionpool").debug("planted-secret")
+    logging.getLogger("stagefleet").warning("to redis://me:planted@redis.test and planted-secret")
+
+    def fail() -> None:
+        password = "planted local variable"
+        raise OSError("no answer", len(password))
+
+    try:
+        fail()
+    except OSError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+    said = capsys.readouterr().err
+    assert "planted@" not in said
+    assert "planted-secret" not in said
+    assert "local variable'" not in said.replace('password = "planted local variable"', "")
     assert "Traceback" in said
