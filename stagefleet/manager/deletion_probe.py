@@ -26,6 +26,7 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StagefleetError,
 )
+from stagefleet.manager.deletion_proof import see_gone
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
 from stagefleet.registry import Manifest, RegistryClient
@@ -258,6 +259,7 @@ class DeletionProbe:
             for reference in (whole, *tags):
                 try:
                     if delete_manifest(self._client, reference, leash=leash) and reference == whole:
+                        see_gone(self._client, tags[-1], image, leash=leash)
                         break
                     refusals += [_HALF_WAY] if reference == whole else []
                 except StagefleetError as error:

@@ -20,6 +20,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.manager.deletion_permit import DigestPermit, TagMovedError, TagStaysError, is_there
+from stagefleet.manager.deletion_proof import see_gone
 from stagefleet.manager.deletion_way import Trial, delete_manifest
 from stagefleet.manager.displacement import Displacement
 from stagefleet.manager.freshness import FRESH_SECONDS, Check
@@ -127,6 +128,8 @@ class DigestDeletion:
         was_there = delete_manifest(self._client, digest, leash=self._leash, look=permit)
         if not was_there and self._survey.is_listed(self._tag, since=elapsed_seconds()):
             raise TagStaysError([])  # the registry knows the tag, and not what it names
+        if was_there:
+            see_gone(self._client, self._reference, named.digest, leash=self._leash)
         self._displacement.withdraw()
         self._delete_members(members.digests)  # known from before: once the index is gone, nobody can tell
 
@@ -174,7 +177,7 @@ class DigestDeletion:
         """See that nothing uses a member, and tell until when that holds."""
         began = elapsed_seconds()
         look = self._survey.look(member, newer_than=min(began, newer_than))
-        users = (look.tags | look.holders) - {self._tag}
+        users = look.tags | look.holders | {self._tag}  # the tag, too: somebody may have pushed it again
         unreadable = set(look.unreadable) - {self._tag}
         if look.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
             raise TagStaysError(users | unreadable)

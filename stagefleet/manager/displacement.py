@@ -25,6 +25,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.manager.deletion_probe import delete_manifest
+from stagefleet.manager.deletion_proof import see_gone
 from stagefleet.manager.freshness import looking
 from stagefleet.manager.mishaps import warned
 from stagefleet.names import Digest, Reference, Repository, StageId
@@ -200,7 +201,9 @@ class Displacement:
         """Delete a digest that is like no other, and so with its one tag; the tag was seen a moment ago."""
         look = looking(lambda: self._client.head_manifest(tag), seen_at)
         reference = Reference.of(self._repository, digest)
-        if not delete_manifest(self._client, reference, leash=leash, look=look) and self._is_listed(tag):
+        if delete_manifest(self._client, reference, leash=leash, look=look):
+            see_gone(self._client, tag, digest, leash=leash)
+        elif self._is_listed(tag):
             raise RegistryUnavailableError(
                 f"{tag} is listed still, and leads nowhere: the registry fails half way through its deletion",
                 method="DELETE",

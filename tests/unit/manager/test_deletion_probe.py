@@ -128,7 +128,7 @@ def test_by_tag_is_believed_after_some_seconds_and_not_by_a_head(world, push, wa
     world.registries.deletes = "tag"
     assert (DeletionWay.TAG, [5.0]) == (way(), waits)
     looked = [verb for verb, what in world.registries.reads if "probe" in what]
-    assert ["get", "get", "get"] == looked
+    assert ["get", "get", "get", "head"] == looked  # the HEAD: whether it is gone at last
 
 
 def test_a_registry_that_says_it_deleted_a_tag_and_did_not_deletes_by_digest(world, push, way, monkeypatch):
