@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _TELL_SECONDS = 2.0
-"""How long an outage lasts before it is told: a fail-over may be over by then."""
+"""How long an outage lasts before it is told: a failover may be over by then."""
 
 
 def backoff_seconds(failures: int) -> float:

@@ -113,3 +113,10 @@ def test_every_command_of_our_scripts_is_tried():
     used = {name for text in texts for name in re.findall(r"redis\.p?call\('([A-Z]+)'", text)}
     assert used
     assert set() == used - tried
+
+
+def test_a_server_that_takes_itself_for_the_primary_is_believed(redis_server, make_redis):
+    """R34: a primary that was cut off and does not know it takes writes, and is not told from the new one."""
+    cut_off, promoted = redis_server, make_redis()
+    for server in (cut_off, promoted):
+        check_redis(server.url, "t:")

@@ -70,12 +70,13 @@ class Command:
 
     def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        self.errors = self._process.stderr.read()
+        for line in self._process.stderr:
+            self.errors += line
 
-    def read(self, count: int) -> None:
-        """Wait for that many more objects."""
+    def read(self, count: int, *, seconds: float = LIMIT_SECONDS) -> None:
+        """Wait for that many more objects, and so long at most for each."""
         for _ in range(count):
-            line = self._lines.get(timeout=LIMIT_SECONDS)
+            line = self._lines.get(timeout=seconds)
             assert line, f"it ended early: {self.errors}"
             self.objects.append(json.loads(line))
 

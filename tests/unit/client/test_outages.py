@@ -101,3 +101,12 @@ def test_a_redis_that_takes_no_writes_is_waited_for_and_no_worker_missed(
     assert f"stagefleet runs show {run.id}" in str(caught.value)
     assert [] == [notice for notice in notices if "worker" in notice]
     assert RunState.RUNNING is run.state
+
+
+@pytest.mark.parametrize("step", ["open", "has_key"])
+def test_a_run_that_is_not_opened_yet_is_not_waited_for(fleet, ledger, away, notices, step):
+    """R8: before a run is there nothing is lost by an error: the command ends at once."""
+    away(step)
+    with pytest.raises(RedisUnreachableError, match="MISCONF"):
+        fleet.for_each_copy_stage(SOURCE, DESTINATION, idempotency_key="job-7")
+    assert ([], []) == (list(ledger.runs()), notices)
