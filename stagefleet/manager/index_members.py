@@ -35,6 +35,10 @@ _IMAGES = frozenset(
     }
 )
 """Kinds of manifests that name no others; whatever else is a manifest may be an index."""
+_SAYS_NOTHING = frozenset(
+    {"application/octet-stream", "binary/octet-stream", "application/json", "text/json", "text/plain"}
+)
+"""Kinds that a blob may have as well as a manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class IndexMembers:
 
     Attributes:
         digests: All that it was found to lead to, an index before its members; none for an image.
+        others: What it names besides, which may be blobs or manifests: it uses them, and none goes with it.
         is_whole: Whether these are all. What cannot be read here may be read by others, and use anything.
         is_placeholder: Whether it is one of ours, that a tag was moved to which is to go.
     """
@@ -50,6 +55,12 @@ class IndexMembers:
     digests: tuple[Digest, ...] = ()
     is_whole: bool = True
     is_placeholder: bool = False
+    others: tuple[Digest, ...] = ()
+
+    @property
+    def used(self) -> tuple[Digest, ...]:
+        """All that must not be deleted by digest while it stands."""
+        return self.digests + self.others
 
 
 def read_members(
@@ -68,13 +79,13 @@ def read_members(
     """
     if named.media_type.lower() in _IMAGES:
         return IndexMembers()
-    digests: dict[Digest, None] = {}
+    named_in_it: dict[Digest, bool] = {}  # and whether as a manifest
     waiting = deque([(named.digest, 1)])
     is_whole, read = True, 0
     while waiting:
         digest, depth = waiting.popleft()
         if depth > MAX_DEPTH or read == _MOST_INDEXES:
-            return IndexMembers(tuple(digests), is_whole=False)
+            return _members(named_in_it, is_whole=False)
         leash.check()
         read += 1
         manifest = _fetch(client, Reference.of(repository, digest))
@@ -83,15 +94,15 @@ def read_members(
             continue
         if is_placeholder(manifest.annotations):
             return IndexMembers(is_placeholder=True)
-        for member in manifest.members:
-            if member.digest in digests or not member.is_manifest:
+        for member in filter(_may_be_manifest, manifest.members):
+            if named_in_it.get(member.digest):
                 continue
-            if len(digests) == _MOST_MEMBERS:
-                return IndexMembers(tuple(digests), is_whole=False)
-            digests[member.digest] = None
-            if member.media_type.lower() not in _IMAGES:
+            if len(named_in_it) >= _MOST_MEMBERS:
+                return _members(named_in_it, is_whole=False)
+            named_in_it[member.digest] = member.is_manifest
+            if member.is_manifest and member.media_type.lower() not in _IMAGES:
                 waiting.append((member.digest, depth + 1))
-    return IndexMembers(tuple(digests), is_whole)
+    return _members(named_in_it, is_whole=is_whole)
 
 
 def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetError) -> bool:
@@ -112,6 +123,17 @@ def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetEr
     except StagefleetError:
         return False
     return True
+
+
+def _members(named: dict[Digest, bool], *, is_whole: bool) -> IndexMembers:
+    """Give what was found; each with whether it was named as a manifest."""
+    digests = tuple(digest for digest, is_manifest in named.items() if is_manifest)
+    others = tuple(digest for digest, is_manifest in named.items() if not is_manifest)
+    return IndexMembers(digests, is_whole, others=others)
+
+
+def _may_be_manifest(member: Descriptor) -> bool:
+    return member.is_manifest or member.media_type.partition(";")[0].strip().lower() in _SAYS_NOTHING
 
 
 def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:

@@ -187,7 +187,7 @@ class Survey:
         placeholders: list[str] = []
         members = 0
         for seen in self._looks.look(tag for tag in self._looks.list() if _is_fixed(tag)):
-            members += len(seen.members.digests)
+            members += len(seen.members.used)
             if seen.digest is None or not seen.is_readable or members > _MOST_MEMBERS:
                 unreadable.append(seen.tag)
                 if len(unreadable) > _MOST_UNREADABLE:
@@ -198,7 +198,7 @@ class Survey:
                 placeholders.append(seen.tag)
             known.add(seen.tag)
             users.add_tag(str(seen.digest), seen.tag)
-            for member in seen.members.digests:
+            for member in seen.members.used:
                 users.add_member(str(member), seen.tag)
         for tag, index in numbered(self._asked):
             asked.add(tag, index)
@@ -250,9 +250,9 @@ class Survey:
                 placeholders.append(seen.tag)
             if seen.digest is not None:
                 tags.setdefault(str(seen.digest), []).append(seen.tag)
-            for member in seen.members.digests:
+            for member in seen.members.used:
                 members.setdefault(str(member), []).append(seen.tag)
-            left -= len(seen.members.digests)
+            left -= len(seen.members.used)
             if not is_whole():
                 break
         if not is_whole():

@@ -110,7 +110,13 @@ def with_an_untyped_inner_index(world, digest):
     world.registries.push_odd(world.source, "release", index_of(entry(inner, media_type="")))
 
 
+def with_a_member_whose_type_says_nothing(world, digest):
+    kind = "application/octet-stream; charset=binary"
+    world.registries.push_odd(world.source, "release", index_of(entry(digest, media_type=kind)))
+
+
 INDEXES = [
+    with_a_member_whose_type_says_nothing,
     foreign_algorithm,
     too_many_members,
     more_members_than_are_read,
@@ -139,6 +145,26 @@ def test_an_index_that_cannot_be_read_to_its_ground_counts_as_using_everything(
     world.delete(stage_id)
     assert {tag} == world.tags(world.source)
     assert digest in shelf.manifests
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "application/json"])
+def test_what_an_index_names_without_a_type_that_tells_does_not_go_with_it(world, shelf, member, kind):
+    """R21: it may be a blob of others; the index goes, and the stages that it uses are no obstacle."""
+    stage_id, digest = member
+    del shelf.tags[str(stage_id)]
+    index = StageId(world.stage(9).digest)
+    world.registries.push_odd(world.source, str(index), index_of(entry(digest, media_type=kind)))
+    world.delete(index)
+    assert ({}, {digest}) == (shelf.tags, set(shelf.manifests))
+
+
+def test_an_inner_index_that_is_named_as_an_image_is_not_read(world, shelf, member):
+    """R21: the limit: that a member is an image is believed, for to ask would cost a request each."""
+    stage_id, digest = member
+    inner = world.registries.push_index(world.source, None, [digest])
+    world.registries.push_odd(world.source, "release", index_of(entry(inner, media_type=OCI_MANIFEST)))
+    world.delete(stage_id)
+    assert ({"release"}, False) == (set(shelf.tags), digest in shelf.manifests)
 
 
 @pytest.mark.parametrize("kind", ["v1+json", "v1+prettyjws"])
