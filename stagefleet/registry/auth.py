@@ -1,4 +1,8 @@
-"""Which `Authorization` header a request to a registry carries: learnt from its first 401, then kept."""
+"""Which `Authorization` header a request to a registry carries: learnt from its first 401, then kept.
+
+A registry that anybody may read in part hides the rest from strangers, by 404, 403 or an empty list, and asks
+for a login at `/v2/` alone: there it is looked for where a login is at hand, as docker and skopeo do.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,8 @@ __all__ = ["Authorizer"]
 
 _MARGIN_SHARE = 0.1  # of a token's life: the tokens of some registries live for seconds
 _LONGEST_MARGIN_SECONDS = 5.0
+_PING = ("/v2/",)  # no scope
+_NEXT_LOOK_SECONDS = 60.0  # a login may be put there later, or /v2/ not have answered
 _MOST_SLOTS = 1024  # one a repository in use; more of them, and the oldest ask for a token again
 
 
@@ -73,6 +79,7 @@ class Authorizer:
         self._send = send
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
+        self._asked_until: dict[str, float] = {}
         self._slots: OrderedDict[tuple[str, tuple[str, ...]], _Slot] = OrderedDict()
         self._slots_lock = threading.Lock()
 
@@ -91,6 +98,35 @@ class Authorizer:
         """
         kind = self._kinds.get(host)
         return None if kind is None else self._obtain(host, kind, scopes)
+
+    def learn(self, host: str, ask: Callable[[], str]) -> bool:
+        """Find out whether a registry that did not ask for a login wants one, if there is one; asked once.
+
+        Args:
+            host: As in `header`.
+            ask: Gives the `WWW-Authenticate` of its `/v2/`, "" if it wants none.
+
+        Returns:
+            Whether a header can be had now.
+        """
+        with self._slot(host, _PING).lock:
+            if host in self._kinds:
+                return True  # another thread has asked
+            if self._clock() < self._asked_until.get(host, -math.inf):
+                return False
+            if len(self._asked_until) >= _MOST_SLOTS:
+                self._asked_until.clear()
+            self._asked_until[host] = self._clock() + _NEXT_LOOK_SECONDS
+            try:
+                if self._config.login(host) is None:
+                    return False
+                challenge = ask()
+                self._asked_until[host] = math.inf
+                if challenge:
+                    self._kinds[host] = _choose(host, parse_challenges(challenge))
+            except (CredentialsError, RegistryError, UnreachableError):
+                return False  # it has answered without a login: that answer counts
+            return bool(challenge)
 
     def answer(self, host: str, challenge: str, scopes: tuple[str, ...], refused: str | None) -> str:
         """The header to send after a 401.
@@ -116,6 +152,7 @@ class Authorizer:
         except CredentialsError:
             if isinstance(kind, _Basic):
                 self._kinds.pop(host, None)  # the next request asks whether a login is wanted at all
+                self._asked_until.pop(host, None)
             raise
 
     def _obtain(

@@ -37,6 +37,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _UNAUTHORIZED = 401
+_HIDING = frozenset({401, 403, 404})
+"""What a registry says to strangers of what it hides."""
 _TOO_MANY = 429
 _MOST_LOGINS = 2
 _ERROR_BYTES = 64 * 1024
@@ -218,10 +220,14 @@ class Caller:
         Only the registry's own origin is sent its login, and only that origin's challenge is answered: where
         a redirect, an upload's `Location` or a `Link` leads, a 401 is the end.
         """
-        is_own = origin_of(call.url) == self._origin_of(call)
+        is_for_own = is_own = origin_of(call.url) == self._origin_of(call)
         header = self._authorizer.header(call.host, call.scopes) if is_own else None
         for _ in range(_MOST_LOGINS):
             response, is_own = self._redirected(call, header)
+            if header is None and is_for_own and self._wants_login(call, response):
+                response.close()
+                header = self._authorizer.header(call.host, call.scopes)
+                continue
             challenge = response.headers.get("WWW-Authenticate")
             if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
                 break
@@ -234,6 +240,27 @@ class Caller:
         if response.status_code == _UNAUTHORIZED:
             raise self._refusal(call, response, is_own=is_own)
         return response
+
+    def _wants_login(self, call: Call, response: requests.Response) -> bool:
+        """Say whether a stranger's answer is to be asked for again, with the login.
+
+        What was written stays written; but what is read may be all, or what anybody may see.
+        """
+        is_read = call.method in {"GET", "HEAD"} and response.status_code in call.hoped
+        if not is_read and response.status_code not in _HIDING:
+            return False
+        url = f"{base_url(call.host, self._settings)}/v2/"
+        if call.url == url or "WWW-Authenticate" in response.headers:
+            return False
+
+        def ask() -> str:
+            asked = replace(call, method="GET", url=url, body=None, headers={}, is_write=False, look=None)
+            found, is_own = self._redirected(asked, None)
+            read_all(found, _ERROR_BYTES)
+            is_challenge = is_own and found.status_code == _UNAUTHORIZED
+            return found.headers.get("WWW-Authenticate", "") if is_challenge else ""
+
+        return self._authorizer.learn(call.host, ask)
 
     def _refusal(self, call: Call, response: requests.Response, *, is_own: bool) -> ForbiddenError:
         """The error of a 401 that no login answers."""
