@@ -54,6 +54,7 @@ class _Request(BaseModel):
     on_outcome_url: str | None = None
     on_outcome_task: str | None = None
     on_finish_url: str | None = None
+    missing_ok: bool = False
 
     def model_post_init(self, _context: Any, /) -> None:
         """Refuse what cannot be called."""
@@ -67,7 +68,14 @@ class _Request(BaseModel):
     def arguments(self, key: str) -> RunArguments:
         """What the run takes by name; the key is for a request without one."""
         own = self.idempotency_key
-        return {"parallel": self.parallel, "idempotency_key": key if own is None else own, "detach": True}
+        arguments: RunArguments = {
+            "parallel": self.parallel,
+            "idempotency_key": key if own is None else own,
+            "detach": True,
+        }
+        if self.missing_ok:
+            arguments["missing_ok"] = True
+        return arguments
 
     @abstractmethod
     def start(self, fleet: Fleet, key: str) -> Run:

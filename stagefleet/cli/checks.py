@@ -106,10 +106,11 @@ def _examine_docker_config() -> Finding:
 
 
 def _examine_registries(settings: Settings, repositories: list[Repository]) -> Iterator[Finding]:
-    with Fleet.embedded(settings=settings) as fleet:  # starts nothing: only registries are asked
+    # Starts nothing: only registries are asked. That a repository is new is told below.
+    with Fleet.embedded(settings=settings, on_notice=lambda _: None) as fleet:
         for repository in repositories:
             try:
-                stage = next(fleet.stage_ids(repository), None)
+                stage = next(fleet.stage_ids(repository, missing_ok=True), None)
             except StagefleetError as error:
                 yield failed(str(repository), error)
             else:

@@ -35,8 +35,11 @@ def describe_stages(
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
         which = _choose(fleet, repository, project, final=final)
+        if final:
+            options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
         if options.dry_run:
-            print_plan(fleet.plan_describe_stage(which, named, host=host), as_json=options.json)
+            plan = fleet.plan_describe_stage(which, named, host=host, missing_ok=options.missing_ok)
+            print_plan(plan, as_json=options.json)
             return
         if final and project is not None and options.parallel is None:
             # by itself the storage is of no project, whose limit holds all the same

@@ -127,7 +127,7 @@ class _Fetch:
         """
         if options.dry_run:
             plan = self._fleet.plan_fetch_stage(
-                self._roles, self._named, hosts=self._hosts, **self._platforms
+                self._roles, self._named, hosts=self._hosts, missing_ok=options.missing_ok, **self._platforms
             )
             print_plan(plan, as_json=options.json)
             return

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from stagefleet.client import Fleet
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId
 
@@ -18,12 +19,14 @@ __all__ = [
     "Force",
     "Hosts",
     "Json",
+    "MissingOk",
     "Parallel",
     "Project",
     "RemoveContainers",
     "RepositoryArgument",
     "SkipUsed",
     "StageIdArguments",
+    "may_be_new",
     "of_project",
     "one_host",
     "read_ids",
@@ -69,6 +72,9 @@ RemoveContainers = Annotated[
     bool, typer.Option("--remove-containers", help="Remove the containers that use a stage first.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="With --remove-containers: also those that run.")]
+MissingOk = Annotated[
+    bool, typer.Option("--missing-ok", help="Take a repository that does not exist for empty.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
@@ -81,6 +87,11 @@ def of_project(project: str | None, option: str) -> str:
     if project is None:
         raise UsageError(f"{option} is of a project: name one with --project")
     return project
+
+
+def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # noqa: FBT001 - of three, the last
+    """Say whether a storage may be missing: it is asked for, or another storage of its project exists."""
+    return missing_ok or (project is not None and fleet.has_storage(project))
 
 
 def stage_words(repository: str | None, stage_ids: Iterable[str] | None, project: str | None) -> list[str]:

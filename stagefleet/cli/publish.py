@@ -51,7 +51,7 @@ def publish_stages(
             fleet, which, named, should_be_built=should_be_built, caches=caches, host=opt.one_host(hosts)
         )
         if options.dry_run:
-            print_plan(publication.plan(), as_json=options.json)
+            print_plan(publication.plan(options), as_json=options.json)
             return
         run = publication.start(options)
         if not run.total:
@@ -101,12 +101,18 @@ class _Publication:
         self._host = host
         self._into_final = not caches or should_be_built or fleet.roles(project).final is not None
 
-    def plan(self) -> Plan:
+    def plan(self, options: RunOptions) -> Plan:
         if self._into_final:
             return self._fleet.plan_publish_stage(
-                self._project, self._stage_ids, fill_caches=self._caches, host=self._host
+                self._project,
+                self._stage_ids,
+                fill_caches=self._caches,
+                host=self._host,
+                missing_ok=options.missing_ok,
             )
-        return self._fleet.plan_cache_stage(self._project, self._stage_ids, host=self._host)
+        return self._fleet.plan_cache_stage(
+            self._project, self._stage_ids, host=self._host, missing_ok=options.missing_ok
+        )
 
     def start(self, options: RunOptions) -> Run:
         if not self._into_final:

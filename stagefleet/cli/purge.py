@@ -60,7 +60,7 @@ def purge_project(
     with options.open_fleet() as fleet:
         policy = UsePolicy(skip_used, remove_containers, force)
         asked = None if policy == UsePolicy() else policy
-        plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run)
+        plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
         _tell_unknown(plan)
         if options.dry_run:
             _tell_unweighed(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -48,7 +48,12 @@ Kind = Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(Recor
 
 @app.command("list")
 def list_records(
-    repository: Repository = None, kind: Kind = None, *, project: opt.Project = None, json: opt.Json = False
+    repository: Repository = None,
+    kind: Kind = None,
+    *,
+    project: opt.Project = None,
+    missing_ok: opt.MissingOk = False,
+    json: opt.Json = False,
 ) -> None:
     """List records by their tags, and name what is neither a stage's tag nor a record's."""
     words = _words(project, repository, kind)
@@ -57,7 +62,8 @@ def list_records(
     with open_fleet() as fleet:
         place, final = words.place(fleet, project), final_of(fleet, project)
         on_unknown = unknown.append if words.named_kind is None else None
-        for found in fleet.record_ids(place, words.named_kind, on_unknown=on_unknown):
+        missing_ok = opt.may_be_new(fleet, project, missing_ok)
+        for found in fleet.record_ids(place, words.named_kind, on_unknown=on_unknown, missing_ok=missing_ok):
             if found.kind is RecordKind.CUSTOM_TAG:
                 custom.add(found.name)
             if json:
@@ -95,6 +101,8 @@ def show_record(
         found = fleet.read_record(place, words.kind, name)
         if found is None:
             _tell_what_is_kept(place, words.kind)
+            if project is None:
+                any(fleet.record_ids(place))  # refuses a repository that does not exist
             raise NotFoundError(
                 f"{place} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
             )
@@ -182,13 +190,14 @@ def remove_records(
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
         place = words.place(fleet, project)
+        options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
         removal = _Removal(place, words.kind, named, image, host, final_of(fleet, project))
         _tell_what_is_kept(removal.place, removal.kind)
         if options.dry_run:
-            print_plan(removal.plan(fleet), as_json=options.json)
+            print_plan(removal.plan(fleet, options), as_json=options.json)
             return
         if everything and not yes:
-            _confirm(fleet, removal)
+            _confirm(fleet, removal, options)
         leave_or_follow(fleet, removal.start(fleet, options), options)
 
 
@@ -222,10 +231,15 @@ class _Removal:
     host: str | None
     final: Storage | None
 
-    def plan(self, fleet: Fleet) -> Plan:
+    def plan(self, fleet: Fleet, options: RunOptions) -> Plan:
+        missing_ok = options.missing_ok
         if self.image is None:
-            return fleet.plan_rm_record(self.place, self.kind, self.named, host=self.host)
-        return fleet.plan_rm_image_metadata(self.place, self.image, self._stage_commits(), host=self.host)
+            return fleet.plan_rm_record(
+                self.place, self.kind, self.named, host=self.host, missing_ok=missing_ok
+            )
+        return fleet.plan_rm_image_metadata(
+            self.place, self.image, self._stage_commits(), host=self.host, missing_ok=missing_ok
+        )
 
     def start(self, fleet: Fleet, options: RunOptions) -> Run:
         """Start the run that the kind has."""
@@ -271,11 +285,11 @@ def _refuse_unclear(
         raise UsageError(f"no {kind} is named: name some, or use --from-file, or --all")
 
 
-def _confirm(fleet: Fleet, removal: _Removal) -> None:
+def _confirm(fleet: Fleet, removal: _Removal, options: RunOptions) -> None:
     what = f"of kind {removal.kind} from {removal.place}"
     if not sys.stdin.isatty():
         raise UsageError(
             f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"
         )
-    if not typer.confirm(f"Remove all {len(removal.plan(fleet)):,} records {what}?", err=True):
+    if not typer.confirm(f"Remove all {len(removal.plan(fleet, options)):,} records {what}?", err=True):
         raise UsageError("nothing was removed")

@@ -39,6 +39,7 @@ class RunOptions:
         typer.Option("--idempotency-key", metavar="K", help="Do the same work under the same key only once."),
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")] = False
+    missing_ok: opt.MissingOk = False
     json: opt.Json = False
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start a private Valkey and a worker for this command alone.")
@@ -79,7 +80,14 @@ class RunOptions:
     @property
     def arguments(self) -> RunArguments:
         """What a run takes by name. Commands start every run detached, and follow it if they are to stay."""
-        return {"parallel": self.parallel, "idempotency_key": self.idempotency_key, "detach": True}
+        arguments: RunArguments = {
+            "parallel": self.parallel,
+            "idempotency_key": self.idempotency_key,
+            "detach": True,
+        }
+        if self.missing_ok:
+            arguments["missing_ok"] = True
+        return arguments
 
     def open_fleet(self) -> Fleet:
         """The fleet that these options ask for.

@@ -109,7 +109,7 @@ def cancel_run(
 
 
 @app.command("retry")
-@takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded"))
+@takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded", "missing_ok"))
 def retry_run(run: RunId, *, options: RunOptions) -> None:
     """Run again, as a new run, what failed or was cancelled in a finished one.
 

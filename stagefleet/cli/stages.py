@@ -51,6 +51,7 @@ def list_stages(
     final: opt.Final = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
     parallel: opt.Parallel = None,
+    missing_ok: opt.MissingOk = False,
     json: opt.Json = False,
 ) -> None:
     """List the stages of a repository, or of a project.
@@ -61,7 +62,7 @@ def list_stages(
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
     with open_fleet(parallel=options.parallel) as fleet:
-        where = _listed(fleet, repository, project, final=final)
+        where = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
         if not long and not json:
             for stage_id in where.stage_ids():
                 print_line(str(stage_id))
@@ -96,24 +97,32 @@ class _Listed:
     fleet: Fleet
     repository: str | None
     project: str
+    missing_ok: bool
 
     def stage_ids(self) -> Iterable[StageId]:
         if self.repository is not None:
-            return self.fleet.stage_ids(self.repository)
-        return self.fleet.project(self.project).lookup.stage_ids()
+            return self.fleet.stage_ids(self.repository, missing_ok=self.missing_ok)
+        return self.fleet.project_stage_ids(self.project, missing_ok=self.missing_ok)
 
     def describe_stages(self, on_left_out: OnLeftOut) -> Iterable[StageDescription]:
         if self.repository is not None:
-            return self.fleet.describe_stages(self.repository, on_left_out=on_left_out)
-        return self.fleet.describe_project_stages(self.project, on_left_out=on_left_out)
+            return self.fleet.describe_stages(
+                self.repository, on_left_out=on_left_out, missing_ok=self.missing_ok
+            )
+        return self.fleet.describe_project_stages(
+            self.project, on_left_out=on_left_out, missing_ok=self.missing_ok
+        )
 
 
-def _listed(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Listed:
+def _listed(
+    fleet: Fleet, repository: str | None, project: str | None, *, final: bool, missing_ok: bool
+) -> _Listed:
     if final:
+        missing_ok = opt.may_be_new(fleet, project, missing_ok)
         repository = str(fleet.final_repository(opt.of_project(project, "--final")))
     elif repository is None and project is None:
         raise UsageError(opt.NO_REPOSITORY)
-    return _Listed(fleet, repository, project or "")
+    return _Listed(fleet, repository, project or "", missing_ok)
 
 
 def _json_line(description: StageDescription) -> str:
@@ -153,7 +162,9 @@ def copy_stages(
     named = opt.read_stage_ids(stage_ids, options.from_file)
     with options.open_fleet() as fleet:
         if options.dry_run:
-            plan = fleet.plan_copy_stage(source, destination, named, verify=verify, hosts=hosts)
+            plan = fleet.plan_copy_stage(
+                source, destination, named, verify=verify, hosts=hosts, missing_ok=options.missing_ok
+            )
             print_plan(plan, as_json=options.json)
             return
         run = fleet.for_each_copy_stage(
@@ -168,7 +179,8 @@ def _take(project: str, named: list[str] | None, host: str | None, options: RunO
     """Copy what a project's primary storage lacks out of its secondary ones."""
     with options.open_fleet() as fleet:
         if options.dry_run:
-            print_plan(fleet.plan_take_stage(project, named, host=host), as_json=options.json)
+            plan = fleet.plan_take_stage(project, named, host=host, missing_ok=options.missing_ok)
+            print_plan(plan, as_json=options.json)
             return
         run = fleet.for_each_take_stage(project, named, options.callback, host=host, **options.arguments)
         if not run.total:
@@ -210,10 +222,10 @@ def delete_stages(
         elif hosts:
             deletion = deletion.in_engine({"host": opt.one_host(hosts)}, policy)
         if options.dry_run:
-            print_plan(deletion.plan(named), as_json=options.json)
+            print_plan(deletion.plan(named, options), as_json=options.json)
             return
         if everything and not yes:
-            _confirm(deletion)
+            _confirm(deletion, options)
         leave_or_follow(fleet, deletion.start(named, options), options)
 
 
@@ -253,8 +265,8 @@ class _Deletion:
         """The same, with what concerns engines."""
         return replace(self, engine=engine, policy=None if policy == UsePolicy() else policy)
 
-    def plan(self, named: list[str] | None) -> Plan:
-        return self.plan_of(self.where, named, **self.engine)
+    def plan(self, named: list[str] | None, options: RunOptions) -> Plan:
+        return self.plan_of(self.where, named, missing_ok=options.missing_ok, **self.engine)
 
     def start(self, named: list[str] | None, options: RunOptions) -> Run:
         policy = {} if self.policy is None else {"policy": self.policy}
@@ -262,11 +274,11 @@ class _Deletion:
         return self.start_of(self.where, named, options.callback, **arguments)
 
 
-def _confirm(deletion: _Deletion) -> None:
+def _confirm(deletion: _Deletion, options: RunOptions) -> None:
     if not sys.stdin.isatty():
         raise UsageError(
             f"delete --all asks on a terminal, and this is none: add --yes to empty {deletion.name}"
         )
-    count = len(deletion.plan(None))
+    count = len(deletion.plan(None, options))
     if not typer.confirm(f"Delete all {count:,} stages of {deletion.name}?", err=True):
         raise UsageError("nothing was deleted")

@@ -14,11 +14,13 @@ class RunArguments(TypedDict, total=False):
         parallel: Items at once; from the settings if None.
         idempotency_key: The same work under the same key is done once.
         detach: Return at once.
+        missing_ok: Take a repository that does not exist for empty, instead of `RepositoryNotFoundError`.
     """
 
     parallel: int | None
     idempotency_key: str | None
     detach: bool
+    missing_ok: bool
 
 
 class HostArguments(RunArguments, total=False):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.client.following import Follower
 from stagefleet.client.host_work import OnHostWork
 from stagefleet.client.hosts import choose_hosts
+from stagefleet.client.presence import NamedStorages
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
 from stagefleet.client.submission import check_key, submit
-from stagefleet.client.work import Plan, Work, fingerprint
+from stagefleet.client.work import Catalogue, Plan, Work, fingerprint
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, UsageError
 from stagefleet.isolation import left_out
 from stagefleet.names import DockerDaemon, Repository, StageId
@@ -27,6 +29,7 @@ __all__ = ["Desk"]
 
 _LOGGER = logging.getLogger("stagefleet")
 _NAMED = 3
+_Found = TypeVar("_Found")
 _OUTCOMES_A_READ = 1000
 _MOST_SUBMISSIONS = 5
 """How often a run is submitted that Redis forgets once it has started."""
@@ -268,6 +271,7 @@ class Desk:
         parallel: int | None,
         idempotency_key: str | None,
         detach: bool,
+        catalogue: Catalogue | None = None,
     ) -> Run:
         check_key(idempotency_key)
         order = Order(
@@ -279,7 +283,9 @@ class Desk:
             fingerprint=fingerprint(work),
             max_attempts=self.settings.runs.max_attempts,
         )
-        return self._conduct(order, lambda: work.plan(self._services.registries), on_outcome, detach=detach)
+        return self._conduct(
+            order, lambda: work.plan(catalogue or self._catalogue()), on_outcome, detach=detach
+        )
 
     def _conduct(
         self, order: Order, make_plan: Callable[[], Plan], on_outcome: OnOutcome | None, *, detach: bool
@@ -336,9 +342,36 @@ class Desk:
             )
         return work
 
-    def _plan(self, work: Work, place: Repository | DockerDaemon, host: str | None) -> Plan:
+    def _plan(
+        self,
+        work: Work,
+        place: Repository | DockerDaemon,
+        host: str | None,
+        catalogue: Catalogue | None = None,
+    ) -> Plan:
         """What a run of the work would do; changes nothing. Arguments and errors as of `_placed`."""
-        return self._placed(work, place, host).plan(self._services.registries)
+        return self._placed(work, place, host).plan(catalogue or self._catalogue())
+
+    def _catalogue(
+        self, *, missing_ok: bool = False, beside: Iterable[Repository | DockerDaemon] = ()
+    ) -> NamedStorages:
+        """What plans ask; arguments as of `NamedStorages`."""
+        return NamedStorages(self._services.registries, self._notice, missing_ok=missing_ok, beside=beside)
+
+    def _listed(
+        self,
+        where: Repository | DockerDaemon,
+        found: Iterator[_Found],
+        *,
+        missing_ok: bool,
+        beside: Iterable[Repository | DockerDaemon] = (),
+    ) -> Iterator[_Found]:
+        """What was found in a storage, which has to exist where that is nothing."""
+        first = next(found, None)
+        if first is None:
+            self._catalogue(missing_ok=missing_ok, beside=beside).expect(where)
+            return found
+        return chain([first], found)
 
     def _parallel(self, parallel: int | None) -> int:
         return max(1, self.settings.runs.parallel if parallel is None else parallel)

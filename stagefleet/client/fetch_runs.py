@@ -85,6 +85,7 @@ class FetchRuns(Desk):
         parallel: int | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
+        missing_ok: bool = False,
     ) -> Run:
         """Bring stages to hosts: from the first cache that has one, else from the primary storage.
 
@@ -104,6 +105,7 @@ class FetchRuns(Desk):
             parallel: Stages at once.
             idempotency_key: The same work under the same key is done once.
             detach: Return at once.
+            missing_ok: Take a primary storage that does not exist for empty: then the caches have to serve.
 
         Returns:
             As `for_each_copy_stage`.
@@ -116,7 +118,12 @@ class FetchRuns(Desk):
         choice = PlatformChoice.parse(platforms, everything=all_platforms)
         work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
         return self._for_each(
-            work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
+            work,
+            on_outcome,
+            parallel=parallel,
+            idempotency_key=idempotency_key,
+            detach=detach,
+            catalogue=self._catalogue(missing_ok=missing_ok, beside=work.storages),
         )
 
     def plan_fetch_stage(
@@ -128,11 +135,12 @@ class FetchRuns(Desk):
         all_platforms: bool = False,
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
+        missing_ok: bool = False,
     ) -> Plan:
         """What `for_each_fetch_stage` would do; changes nothing. What a host has is not known here."""
         choice = PlatformChoice.parse(platforms, everything=all_platforms)
         work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
-        return work.plan(self._services.registries)
+        return work.plan(self._catalogue(missing_ok=missing_ok, beside=work.storages))
 
     @contextmanager
     def holding_stages(

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.client.work import Catalogue, Plan, Work, bounded, find_lacking, refuse_missing
+from stagefleet.client.work import (
+    Catalogue,
+    Plan,
+    Work,
+    bounded,
+    find_lacking,
+    listed_ids,
+    named_ids,
+    refuse_missing,
+)
 from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.names import DockerDaemon, Repository
 from stagefleet.platforms import PlatformChoice
@@ -38,7 +47,7 @@ def _listed(
         raise UsageError(
             f"the stages of {address} on another host are not known here: name them, or run this on that host"
         )
-    return (str(stage_id) for stage_id in catalogue.stage_ids(address))
+    return map(str, named_ids(catalogue, address))
 
 
 def refuse_platforms(primary: Repository | DockerDaemon, platforms: PlatformChoice) -> None:
@@ -75,6 +84,11 @@ class FetchWork:
     def options(self) -> dict[str, Any]:
         """As in `Work`."""
         return {**self.roles.as_options(), **self.platforms.as_options(), "hosts": list(self.hosts)}
+
+    @property
+    def storages(self) -> tuple[Repository | DockerDaemon, ...]:
+        """Where the stages may come from: while one of them exists, others may be new."""
+        return (self.roles.primary, *self.roles.caches)
 
     def plan(self, catalogue: Catalogue) -> Plan:
         """Every stage on every host; what is there already is found by the tasks.
@@ -162,7 +176,7 @@ class HostCopyWork:
             if self.verify:
                 catalogue.ping(self.destination)
             else:
-                present = {str(stage_id) for stage_id in catalogue.stage_ids(self.destination)}
+                present = listed_ids(catalogue, self.destination)
         return Plan(
             items=_on_hosts((stage_id for stage_id in wanted if stage_id not in present), self.hosts),
             skipped=_on_hosts((stage_id for stage_id in wanted if stage_id in present), self.hosts),

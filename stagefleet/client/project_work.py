@@ -13,6 +13,8 @@ from stagefleet.client.work import (
     StageIds,
     bounded,
     find_lacking,
+    listed_ids,
+    named_ids,
     parse_stage_ids,
     refuse_missing,
 )
@@ -101,7 +103,7 @@ class PublishWork:
         return self._compare(catalogue, wanted)
 
     def _compare(self, catalogue: Catalogue, wanted: Sequence[str]) -> Plan:
-        there = set(map(str, catalogue.stage_ids(final_of(self.roles))))
+        there = listed_ids(catalogue, final_of(self.roles)) if wanted else set()
         return Plan(
             items=[stage_id for stage_id in wanted if stage_id not in there],
             skipped=[stage_id for stage_id in wanted if stage_id in there],
@@ -216,8 +218,11 @@ class TakeWork(_PrimaryWork):
             StagesMissingError: Something was named that no storage has.
             TooManyItemsError: There are more than a run may have.
         """
-        ours = set(catalogue.stage_ids(self.roles.primary))
-        theirs = [_oldest_first(catalogue.stage_ids(storage)) for storage in self.roles.secondaries]
+        primary = self.roles.primary  # it may be new
+        ours = set(catalogue.stage_ids(primary))
+        if not ours and isinstance(primary, Repository):
+            catalogue.ping(primary)
+        theirs = [_oldest_first(named_ids(catalogue, storage)) for storage in self.roles.secondaries]
         if self.stage_ids is None:
             known = {stage_id.digest for stage_id in ours}
             digests = (digest for stages in theirs for digest in stages if digest not in known)
@@ -267,13 +272,13 @@ class ProjectDeleteWork(_PrimaryWork):
             return DeleteWork(primary, self.stage_ids).plan(catalogue)
         if self.stage_ids is not None:
             return Plan(bounded(self.stage_ids))
-        return Plan(bounded(map(str, catalogue.stage_ids(primary))))
+        return Plan(bounded(map(str, named_ids(catalogue, primary))))
 
 
 def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | None) -> Sequence[str]:
     """The stages named, all of which the primary storage has to have; or all that it has."""
     if stage_ids is None:
-        return bounded(map(str, catalogue.stage_ids(primary)))
+        return bounded(map(str, named_ids(catalogue, primary)))
     refuse_missing(find_lacking(catalogue, primary, stage_ids), [primary])
     return stage_ids
 

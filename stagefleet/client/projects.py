@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.client.describing import describe_all
 from stagefleet.client.desk import Desk
 from stagefleet.client.project_work import final_of
+from stagefleet.client.work import Catalogue
 from stagefleet.errors import StagefleetError
 from stagefleet.isolation import OnLeftOut
 from stagefleet.names import DockerDaemon, Repository, StageId
@@ -88,6 +89,32 @@ class Projects(Desk):
         """
         return self._services.registries.project(self.roles(project))
 
+    def project_stage_ids(self, project: Project, *, missing_ok: bool = False) -> Iterator[StageId]:
+        """The stages of the primary storage of a project, from its tag list.
+
+        Raises:
+            RepositoryNotFoundError: None of the project's storages exists; while one does, others may be new.
+            SettingsError: There is no such project in the settings.
+        """
+        found = iter(self.project(project).lookup.stage_ids())
+        beside = self._beside(project)
+        return self._listed(self.roles(project).primary, found, missing_ok=missing_ok, beside=beside)
+
+    def has_storage(self, project: Project) -> bool:
+        """Say whether one of a project's storages exists, or may: what cannot be asked, and an engine."""
+        may_exist = self._catalogue().may_exist
+        return any(may_exist(address) for _, address in _storages(self.roles(project)))
+
+    def _storages_of(self, project: Project, *, missing_ok: bool) -> Catalogue:
+        """The storages of a project, as plans see them."""
+        return self._catalogue(missing_ok=missing_ok, beside=self._beside(project))
+
+    def _beside(self, project: Project) -> tuple[Repository | DockerDaemon, ...]:
+        """The storages of a project that is set up; of one that a command line made up, each was named."""
+        roles = self.roles(project)
+        is_set_up = isinstance(project, str) or roles.secondaries
+        return tuple(address for _, address in _storages(roles)) if is_set_up else ()
+
     def storage_states(self, project: Project) -> list[StorageState]:
         """How each storage of a project stands; all are asked at once.
 
@@ -115,6 +142,7 @@ class Projects(Desk):
         *,
         parallel: int | None = None,
         on_left_out: OnLeftOut | None = None,
+        missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
         """Describe stages of the primary storage, through the caches, in threads of this process.
 
@@ -123,6 +151,7 @@ class Projects(Desk):
             stage_ids: Which; all if None.
             parallel: Stages at once; from the settings if None.
             on_left_out: As for `describe_stages`.
+            missing_ok: Take storages that do not exist for empty.
 
         Raises:
             StagefleetError: What the other stages would meet too, as a registry that is out of reach.
@@ -141,7 +170,7 @@ class Projects(Desk):
 
         return describe_all(
             lookup.describe,
-            lookup.stage_ids() if stage_ids is None else stage_ids,
+            self.project_stage_ids(project, missing_ok=missing_ok) if stage_ids is None else stage_ids,
             parallel=self._parallel(parallel),
             on_left_out=on_left_out or self._tell_left_out,
             # Of those that are named nobody has looked yet whether they are rejected.

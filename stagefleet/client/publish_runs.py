@@ -30,7 +30,7 @@ class PublishRuns(Projects):
 
     A project is the name of one in the settings, or `Roles` that say which storages it has. Every
     `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`,
-    `detach`, and `host` where the primary storage is a Docker Engine; it returns and raises as
+    `detach`, `missing_ok`, and `host` where the primary storage is a Docker Engine; it returns and raises as
     `for_each_copy_stage` does. None in place of stage ids is all of them. Every `plan_...` says what the run
     of that name would do; it changes nothing, and needs Redis only where it has to find a host.
     """
@@ -52,11 +52,16 @@ class PublishRuns(Projects):
         )
 
     def plan_describe_stage(
-        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        *,
+        host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """See the class."""
         work = DescribeWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host)
+        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
     def for_each_publish_stage(
         self,
@@ -101,12 +106,13 @@ class PublishRuns(Projects):
         *,
         fill_caches: bool = False,
         host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """See the class; what the final storage has on its tag list is skipped."""
         work = PublishForecast.of(
             self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
         )
-        return self._plan(work, work.roles.primary, host)
+        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
     def for_each_cache_stage(
         self,
@@ -122,11 +128,16 @@ class PublishRuns(Projects):
         return self._for_project(project, CacheWork.of(self.roles(project), stage_ids), on_outcome, arguments)
 
     def plan_cache_stage(
-        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        *,
+        host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """See the class."""
         work = CacheWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host)
+        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
     def for_each_take_stage(
         self,
@@ -147,11 +158,16 @@ class PublishRuns(Projects):
         return self._for_project(project, TakeWork.of(self.roles(project), stage_ids), on_outcome, arguments)
 
     def plan_take_stage(
-        self, project: Project, stage_ids: StageIds | None = None, *, host: str | None = None
+        self,
+        project: Project,
+        stage_ids: StageIds | None = None,
+        *,
+        host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """See the class."""
         work = TakeWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host)
+        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
     def for_each_delete_project_stage(
         self,
@@ -165,11 +181,16 @@ class PublishRuns(Projects):
         return self._for_project(project, work, on_outcome, arguments)
 
     def plan_delete_project_stage(
-        self, project: Project, stage_ids: StageIds | None, *, host: str | None = None
+        self,
+        project: Project,
+        stage_ids: StageIds | None,
+        *,
+        host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """See the class."""
         work = ProjectDeleteWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host)
+        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
     def for_each_delete_final_stage(
         self,
@@ -183,9 +204,12 @@ class PublishRuns(Projects):
         placed = self._placed(work, work.repository, arguments.get("host"))
         return self._start(project, placed, on_outcome, arguments)
 
-    def plan_delete_final_stage(self, project: Project, stage_ids: StageIds | None) -> Plan:
+    def plan_delete_final_stage(
+        self, project: Project, stage_ids: StageIds | None, *, missing_ok: bool = False
+    ) -> Plan:
         """See the class."""
-        return DeleteWork.of(self.final_repository(project), stage_ids).plan(self._services.registries)
+        catalogue = self._storages_of(project, missing_ok=missing_ok)
+        return DeleteWork.of(self.final_repository(project), stage_ids).plan(catalogue)
 
     def _for_project(
         self, project: Project, work: ProjectWork, on_outcome: OnOutcome | None, arguments: HostArguments
@@ -205,4 +229,5 @@ class PublishRuns(Projects):
             parallel=parallel,
             idempotency_key=arguments.get("idempotency_key"),
             detach=arguments.get("detach", False),
+            catalogue=self._storages_of(project, missing_ok=arguments.get("missing_ok", False)),
         )

@@ -70,7 +70,12 @@ class PurgeRuns(Projects):
     """
 
     def plan_purge(
-        self, project: Purgeable, *, policy: UsePolicy | None = None, sized: bool = True
+        self,
+        project: Purgeable,
+        *,
+        policy: UsePolicy | None = None,
+        sized: bool = True,
+        missing_ok: bool = False,
     ) -> PurgePlan:
         """What a purge would delete, grouped; changes nothing, needs no Redis.
 
@@ -79,12 +84,19 @@ class PurgeRuns(Projects):
             policy: What to do with stages in an engine that are used; where None, they fail with
                 `ImageInUseError`.
             sized: Say also how many bytes each group holds alone; a request for each manifest.
+            missing_ok: Take a repository that does not exist for empty.
 
         Raises:
+            RepositoryNotFoundError: The repository does not exist, or none of the project's storages.
             UsageError: There is no such project, or a policy for what is no engine.
             EngineMissingError: Its primary storage is a Docker Engine, and there is none here.
         """
-        return self._services.registries.plan_purge(self._storages(project), policy=policy, sized=sized)
+        storages = self._storages(project)
+        plan = self._services.registries.plan_purge(storages, policy=policy, sized=sized)
+        if not plan and not plan.unknown and not plan.kept:
+            beside = () if isinstance(project, Repository | DockerDaemon) else self._beside(project)
+            self._catalogue(missing_ok=missing_ok, beside=beside).expect(storages.primary)
+        return plan
 
     def purge_group(
         self,
@@ -106,6 +118,7 @@ class PurgeRuns(Projects):
         on_group: OnGroup | None = None,
         policy: UsePolicy | None = None,
         parallel: int | None = None,
+        missing_ok: bool = False,
     ) -> list[PurgedGroup]:
         """Delete everything of a project; what is gone already is a success, tags of nobody stay.
 
@@ -117,6 +130,7 @@ class PurgeRuns(Projects):
             on_group: Called after each group.
             policy: As in `plan_purge`.
             parallel: Items at once; the project's own limit, or the settings', if None.
+            missing_ok: As in `plan_purge`.
 
         Returns:
             The groups that were gone through, in order.
@@ -129,7 +143,8 @@ class PurgeRuns(Projects):
         if parallel is None and isinstance(project, str):
             parallel = self.settings.project(project).parallel
         done: list[PurgedGroup] = []
-        for group in self.plan_purge(project, policy=policy, sized=False).groups:
+        plan = self.plan_purge(project, policy=policy, sized=False, missing_ok=missing_ok)
+        for group in plan.groups:
             run = self.purge_group(group, on_outcome, parallel=parallel) if group.items else None
             done.append(PurgedGroup(group, run))
             if on_group is not None:

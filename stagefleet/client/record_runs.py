@@ -53,6 +53,7 @@ class RecordRuns(Desk):
         kind: RecordKind | str | None = None,
         *,
         on_unknown: Callable[[str], None] | None = None,
+        missing_ok: bool = False,
     ) -> Iterator[RecordId]:
         """The records of a repository, from its tag list, or of this host's engine; there may be none.
 
@@ -60,15 +61,18 @@ class RecordRuns(Desk):
             place: Where.
             kind: Only these.
             on_unknown: Told of each tag of a repository that is neither a stage's nor a record's.
+            missing_ok: Take a repository that does not exist for empty.
 
         Raises:
+            RepositoryNotFoundError: The repository does not exist.
             UsageError: The address is malformed, or its registry refuses the login.
         """
         where, wanted = parse_place(place), None if kind is None else _parse_kind(kind)
         registries = self._services.registries
         if isinstance(where, DockerDaemon):
             return registries.engine_records(where).ids(wanted)
-        return registries.records.ids(where, wanted, on_unknown=on_unknown)
+        found = registries.records.ids(where, wanted, on_unknown=on_unknown)
+        return self._listed(where, found, missing_ok=missing_ok)
 
     def read_record(self, place: Place, kind: RecordKind | str, name: str = "") -> StoredRecord | None:
         """Read one record, None if it is not there.
@@ -289,11 +293,17 @@ class RecordRuns(Desk):
         return self._run(RecordWork.of(operation, place, parsed, names), on_outcome, arguments)
 
     def plan_rm_record(
-        self, place: Place, kind: RecordKind | str, names: Names, *, host: str | None = None
+        self,
+        place: Place,
+        kind: RecordKind | str,
+        names: Names,
+        *,
+        host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """What a run that deletes these records would do; changes nothing."""
         work = RecordWork.of("rm_record", place, _parse_kind(kind), names)
-        return self._plan(work, work.place, host)
+        return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
 
     def plan_rm_image_metadata(
         self,
@@ -302,10 +312,11 @@ class RecordRuns(Desk):
         stage_commits: Mapping[str | StageId, Iterable[str]],
         *,
         host: str | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """What `for_each_rm_image_metadata` would do; changes nothing."""
         work = RecordWork.of_image_metadata(place, image_name_or_hash, stage_commits)
-        return self._plan(work, work.place, host)
+        return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
 
     def _run(self, work: RecordWork, on_outcome: OnOutcome | None, arguments: HostArguments) -> Run:
         return self._for_each(
@@ -314,6 +325,7 @@ class RecordRuns(Desk):
             parallel=arguments.get("parallel"),
             idempotency_key=arguments.get("idempotency_key"),
             detach=arguments.get("detach", False),
+            catalogue=self._catalogue(missing_ok=arguments.get("missing_ok", False)),
         )
 
 

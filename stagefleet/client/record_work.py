@@ -87,14 +87,16 @@ class RecordWork:
         """All that was named, else what is there.
 
         Raises:
+            RepositoryNotFoundError: There is no such repository.
             TooManyItemsError: There are more than a run may have.
         """
         if self.names is not None:
-            if isinstance(self.place, Repository):
-                catalogue.ping(self.place)
+            catalogue.expect(self.place)
             return Plan(_bounded(self.names))
-        found = catalogue.record_ids(self.place, self.kind)
-        return Plan(_bounded(record_id.item for record_id in found))
+        found = _bounded(record_id.item for record_id in catalogue.record_ids(self.place, self.kind))
+        if not found:
+            catalogue.expect(self.place)
+        return Plan(found)
 
 
 def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:

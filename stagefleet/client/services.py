@@ -12,7 +12,7 @@ from stagefleet.client.hosts import live_hosts
 from stagefleet.client.late import Late
 from stagefleet.connection import connect_redis
 from stagefleet.embedded import Embedded
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import NotFoundError, RedisUnreachableError, RepositoryNotFoundError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.names import DockerDaemon, Reference, Repository, StageId
 from stagefleet.platforms import Platform
@@ -81,7 +81,10 @@ class Registries(Protocol):
         """One line for each repository that lets tags of ours not go, as the fleet knows."""
 
     def ping(self, repository: Repository) -> None:
-        """Raise if the registry cannot be reached or refuses the login."""
+        """Raise if the registry cannot be reached, is none, or refuses the login."""
+
+    def exists(self, repository: Repository) -> bool:
+        """Say whether a registry has a repository, be it empty; raises as `ping` where it does not."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -225,7 +228,16 @@ class _RegistryAccess:
         return []
 
     def ping(self, repository: Repository) -> None:
-        self._client.ping(repository.host)
+        try:
+            self._client.ping(repository.host)
+        except NotFoundError as error:
+            raise RepositoryNotFoundError(str(error)) from error
+
+    def exists(self, repository: Repository) -> bool:
+        if self._client.has_repository(repository):
+            return True
+        self.ping(repository)  # what answers 404 to everything is no registry
+        return False
 
     def close(self) -> None:
         self._client.close()

@@ -17,7 +17,7 @@ from stagefleet.client.work import (
     parse_place,
     parse_stage_ids,
 )
-from stagefleet.errors import UsageError
+from stagefleet.errors import StageNotFoundError, UsageError
 from stagefleet.isolation import OnLeftOut
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.runs.coordinator import OnOutcome
@@ -35,14 +35,20 @@ class StageRuns(Desk):
 
     # Stages
 
-    def stage_ids(self, place: Place) -> Iterator[StageId]:
-        """The stages of a repository, from its tag list, or of this host's engine; none where there are none.
+    def stage_ids(self, place: Place, *, missing_ok: bool = False) -> Iterator[StageId]:
+        """The stages of a repository, from its tag list, or of this host's engine.
+
+        Args:
+            place: Where the stages are.
+            missing_ok: Take a repository that does not exist for empty.
 
         Raises:
+            RepositoryNotFoundError: It does not exist.
             UsageError: The address is malformed, or its registry refuses the login.
             UnreachableError: The registry or the engine does not answer.
         """
-        return self._services.registries.stage_ids(parse_place(place))
+        where = parse_place(place)
+        return self._listed(where, self._services.registries.stage_ids(where), missing_ok=missing_ok)
 
     def describe_stages(
         self,
@@ -51,6 +57,7 @@ class StageRuns(Desk):
         *,
         parallel: int | None = None,
         on_left_out: OnLeftOut | None = None,
+        missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
         """Describe stages, in order, in threads of this process; no worker is needed.
 
@@ -60,8 +67,10 @@ class StageRuns(Desk):
             parallel: Stages at once; from the settings if None.
             on_left_out: Told of each stage that is left out and why: `StageNotFoundError` of one that is
                 gone or rejected, other errors of one that cannot be described; logged if None.
+            missing_ok: Take a repository that does not exist for empty.
 
         Raises:
+            RepositoryNotFoundError: The repository does not exist.
             UsageError: An argument is malformed, or the registry refuses the login.
             StagefleetError: What the other stages would meet too, as a registry that is out of reach.
         """
@@ -69,12 +78,12 @@ class StageRuns(Desk):
         registries = self._services.registries
         find = ping = None
         if stage_ids is None:
-            which = registries.stage_ids(where)
+            which = self.stage_ids(where, missing_ok=missing_ok)
             if isinstance(where, Repository):
                 find = partial(registries.known_descriptions, where)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
-
+            on_left_out = self._expecting(where, on_left_out, missing_ok=missing_ok)
         if isinstance(where, Repository):
             ping = partial(registries.ping, where)
         return describe_all(
@@ -85,6 +94,21 @@ class StageRuns(Desk):
             find=find,
             ping=ping,
         )
+
+    def _expecting(
+        self, where: Repository | DockerDaemon, on_left_out: OnLeftOut | None, *, missing_ok: bool
+    ) -> OnLeftOut:
+        """Look at the first stage that is not there whether there is a repository at all."""
+        tell, looked = on_left_out or self._tell_left_out, False
+
+        def leave_out(stage_id: StageId, error: Exception) -> None:
+            nonlocal looked
+            if isinstance(error, StageNotFoundError) and not looked:
+                looked = True
+                self._catalogue(missing_ok=missing_ok).expect(where)
+            tell(stage_id, error)
+
+        return leave_out
 
     # Runs to start
 
@@ -100,6 +124,7 @@ class StageRuns(Desk):
         hosts: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
+        missing_ok: bool = False,
     ) -> Run:
         """Copy stages; those that the destination has are skipped.
 
@@ -114,18 +139,25 @@ class StageRuns(Desk):
             hosts: Whose engine, where one end is an engine; this host's if None.
             idempotency_key: The same work under the same key is done once, see docs/python.md.
             detach: Return at once; the fleet goes on alone. Only a `RemoteCallback` goes with it.
+            missing_ok: Take a source that does not exist for empty; a destination may be new anyway.
 
         Returns:
             The run as it ended; with `detach`, as it started.
 
         Raises:
+            RepositoryNotFoundError: The source does not exist.
             UsageError: An argument is wrong, or the source lacks a named stage; nothing was started.
             UnreachableError: Redis or a registry does not answer, or nobody works.
             Exception: What `on_outcome` raised.
         """
         work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
         return self._for_each(
-            work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
+            work,
+            on_outcome,
+            parallel=parallel,
+            idempotency_key=idempotency_key,
+            detach=detach,
+            catalogue=self._catalogue(missing_ok=missing_ok),
         )
 
     def for_each_delete_stage(
@@ -139,6 +171,7 @@ class StageRuns(Desk):
         parallel: int | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
+        missing_ok: bool = False,
     ) -> Run:
         """Delete stages; what is gone already is a success.
 
@@ -152,6 +185,7 @@ class StageRuns(Desk):
             parallel: Stages at once.
             idempotency_key: The same work under the same key is done once.
             detach: Return at once.
+            missing_ok: Take a repository that does not exist for empty: then all is gone already.
 
         Returns:
             As `for_each_copy_stage`.
@@ -161,7 +195,12 @@ class StageRuns(Desk):
         """
         work = self._delete_work(place, stage_ids, hosts, policy)
         return self._for_each(
-            work, on_outcome, parallel=parallel, idempotency_key=idempotency_key, detach=detach
+            work,
+            on_outcome,
+            parallel=parallel,
+            idempotency_key=idempotency_key,
+            detach=detach,
+            catalogue=self._catalogue(missing_ok=missing_ok),
         )
 
     def plan_copy_stage(
@@ -172,16 +211,23 @@ class StageRuns(Desk):
         *,
         verify: bool = False,
         hosts: Sequence[str] | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """What `for_each_copy_stage` would do with the same arguments; changes nothing."""
         work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
-        return work.plan(self._services.registries)
+        return work.plan(self._catalogue(missing_ok=missing_ok))
 
     def plan_delete_stage(
-        self, place: Place, stage_ids: StageIds | None, *, hosts: Sequence[str] | None = None
+        self,
+        place: Place,
+        stage_ids: StageIds | None,
+        *,
+        hosts: Sequence[str] | None = None,
+        missing_ok: bool = False,
     ) -> Plan:
         """What `for_each_delete_stage` would do; changes nothing."""
-        return self._delete_work(place, stage_ids, hosts, None).plan(self._services.registries)
+        catalogue = self._catalogue(missing_ok=missing_ok)
+        return self._delete_work(place, stage_ids, hosts, None).plan(catalogue)
 
     def _copy_work(
         self,

@@ -22,6 +22,8 @@ __all__ = [
     "Work",
     "bounded",
     "find_lacking",
+    "listed_ids",
+    "named_ids",
     "parse_place",
     "parse_repository",
     "parse_stage_ids",
@@ -43,7 +45,14 @@ class Catalogue(Protocol):
         """The records of a repository or of this host's engine, of one kind; none where it does not exist."""
 
     def ping(self, repository: Repository) -> None:
-        """Raise if the registry cannot be reached or refuses the login."""
+        """Raise if the registry cannot be reached, is none, or refuses the login."""
+
+    def expect(self, place: Repository | DockerDaemon) -> None:
+        """Refuse a repository that was named and does not exist; asked where nothing was found there.
+
+        Raises:
+            RepositoryNotFoundError: It does not exist, and nobody said that it might not.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,7 @@ class CopyWork:
         """Compare the two tag lists; with `verify`, what is in both needs a task that compares digests.
 
         Raises:
+            RepositoryNotFoundError: There is no such source.
             StagesMissingError: Stages were named that the source does not have.
             TooManyItemsError: There are more than a run may have.
         """
@@ -186,7 +196,7 @@ class CopyWork:
             # The tag list is not needed, but the login to the destination is: refused early or not at all.
             catalogue.ping(self.destination)
         elif wanted:
-            present.update(str(stage_id) for stage_id in catalogue.stage_ids(self.destination))
+            present.update(listed_ids(catalogue, self.destination))
         return Plan(
             items=[stage_id for stage_id in wanted if stage_id not in present],
             skipped=[stage_id for stage_id in wanted if stage_id in present],
@@ -194,7 +204,7 @@ class CopyWork:
 
     def _wanted(self, catalogue: Catalogue) -> Sequence[str]:
         if self.stage_ids is None:
-            return bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.source))
+            return bounded(map(str, named_ids(catalogue, self.source)))
         wanted = bounded(self.stage_ids)
         refuse_missing(find_lacking(catalogue, self.source, wanted), [self.source])
         return wanted
@@ -229,12 +239,35 @@ class DeleteWork:
         A stage half deleted by a crash is in no list of stages, and the task must finish it.
 
         Raises:
+            RepositoryNotFoundError: There is no such repository.
             TooManyItemsError: There are more than a run may have.
         """
         if self.stage_ids is None:
-            return Plan(bounded(str(stage_id) for stage_id in catalogue.stage_ids(self.repository)))
-        catalogue.ping(self.repository)
+            return Plan(bounded(map(str, named_ids(catalogue, self.repository))))
+        catalogue.expect(self.repository)
         return Plan(bounded(self.stage_ids))
+
+
+def named_ids(catalogue: Catalogue, place: Repository | DockerDaemon) -> Iterator[StageId]:
+    """The stages of a storage that somebody named.
+
+    Raises:
+        RepositoryNotFoundError: It does not exist.
+    """
+    is_empty = True
+    for stage_id in catalogue.stage_ids(place):
+        is_empty = False
+        yield stage_id
+    if is_empty:
+        catalogue.expect(place)
+
+
+def listed_ids(catalogue: Catalogue, destination: Repository) -> set[str]:
+    """The stages of a destination, which may be new; but its registry has to be one."""
+    present = {str(stage_id) for stage_id in catalogue.stage_ids(destination)}
+    if not present:
+        catalogue.ping(destination)
+    return present
 
 
 def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
@@ -258,7 +291,7 @@ def find_lacking(
 ) -> Sequence[str]:
     """Those of the stages that a storage does not have, by one look at its tag list."""
     lacking = dict.fromkeys(stage_ids)
-    for stage_id in catalogue.stage_ids(place):
+    for stage_id in named_ids(catalogue, place):
         lacking.pop(str(stage_id), None)
     return list(lacking)
 

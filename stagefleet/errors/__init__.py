@@ -8,6 +8,7 @@
     |   +-- RedisConfigurationError   login, rights, database, TLS, mode or version of Redis are wrong
     |   +-- TooManyItemsError         a run of more items than a run may have
     |   +-- KeyConflictError          an idempotency key used before with other arguments
+    |   +-- RepositoryNotFoundError   no such repository, or what answers there is no registry
     |   +-- RunNotFoundError          no such run, or it has expired
     |   +-- StagesMissingError        stages were named that the source does not have
     |   +-- CredentialsError          a login refused, or a credential helper that fails
@@ -126,6 +127,7 @@ from stagefleet.errors.usage import (
     KeyConflictError,
     OutputError,
     RedisConfigurationError,
+    RepositoryNotFoundError,
     RunNotFoundError,
     SettingsError,
     StagesMissingError,
@@ -178,6 +180,7 @@ __all__ = [
     "RegistryUnavailableError",
     "RegistryUnreachableError",
     "RemoteError",
+    "RepositoryNotFoundError",
     "RunNotFoundError",
     "SettingsError",
     "SharedDigestError",

@@ -13,6 +13,7 @@ __all__ = [
     "KeyConflictError",
     "OutputError",
     "RedisConfigurationError",
+    "RepositoryNotFoundError",
     "RunNotFoundError",
     "SettingsError",
     "StagesMissingError",
@@ -56,6 +57,10 @@ class KeyConflictError(UsageError):
 
 class RunNotFoundError(UsageError):
     """No such run, or it has expired."""
+
+
+class RepositoryNotFoundError(UsageError):
+    """A repository was named that does not exist, or what is at its address is no registry."""
 
 
 class StagesMissingError(UsageError):

@@ -82,6 +82,15 @@ class RegistryClient(BlobApi):
 
         return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
 
+    def has_repository(self, repository: Repository, *, leash: Leash = UNLEASHED) -> bool:
+        """Say whether a repository exists, be it empty: whether there is a list of its tags."""
+        url = f"{self._url(repository, 'tags/list')}?n=1"
+        try:
+            self._open("GET", repository, url, f"the tags of {repository}", leash=leash).close()
+        except NotFoundError:
+            return False
+        return True
+
     def _read_page(self, repository: Repository, url: str, response: requests.Response, stop_at: str) -> Page:
         page = TagPage()
         try:

@@ -14,7 +14,8 @@ def test_all_stages_are_described_and_people_are_told_in_one_line(command, crew)
     assert "succeeded: 5 stages (5 described)" in result.out
 
 
-def test_where_there_is_no_stage_that_is_said(command, crew):
+def test_where_there_is_no_stage_that_is_said(command, crew, registries):
+    registries.stages["nothing.test/app"] = []
     result = command("describe", "nothing.test/app")
     assert (0, "stagefleet: there is nothing to describe\n") == (result.code, result.err)
 

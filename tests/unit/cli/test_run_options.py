@@ -34,7 +34,7 @@ def test_and_refuses_what_cannot_be_called(command, name, in_fleet):
 def test_a_command_gets_those_that_it_has_a_use_for_as_one_value():
     got = []
 
-    @takes_run_options(but=("from_file", "detach", "idempotency_key", "dry_run", "embedded"))
+    @takes_run_options(but=("from_file", "detach", "idempotency_key", "dry_run", "embedded", "missing_ok"))
     def command(name: str, *, options: RunOptions) -> None:
         """Do something."""
         got.append((name, options.parallel, options.json, options.callback, options.detach))

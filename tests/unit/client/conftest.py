@@ -27,6 +27,7 @@ class FakeRegistries:
     def __init__(self, stages: dict[str, list[str]]) -> None:
         self.stages = stages
         self.pinged: list[str] = []
+        self.looked_for: list[str] = []
         self.staying: dict[str, str] = {}
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
@@ -56,6 +57,10 @@ class FakeRegistries:
 
     def ping(self, repository: Repository) -> None:
         self.pinged.append(str(repository))
+
+    def exists(self, repository: Repository) -> bool:
+        self.looked_for.append(str(repository))
+        return str(repository) in self.stages
 
     def close(self) -> None:
         pass

@@ -46,6 +46,9 @@ class Lists:
     def ping(self, place):
         self.read.append(f"ping {place}")
 
+    def expect(self, place):
+        self.read.append(f"expect {place}")
+
 
 def tag_lists(**stages):
     return Lists(**stages)
@@ -149,7 +152,7 @@ class TestDeleting:
     def test_the_caches_go_with_the_options_and_are_not_asked(self):
         work, lists = ProjectDeleteWork.of(ROLES, [stage(1)]), tag_lists()
         assert [stage(1)] == list(work.plan(lists).items)
-        assert [f"ping {PRIMARY}"] == lists.read
+        assert [f"expect {PRIMARY}"] == lists.read
         assert [str(CACHE)] == work.options["caches"]
         assert str(PRIMARY) == work.options["repository"]
 

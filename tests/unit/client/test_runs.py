@@ -13,7 +13,7 @@ def test_deleting_gives_every_named_stage_a_task_whatever_the_tag_list_says(
 ):
     run = fleet.for_each_delete_stage(DESTINATION, [make_stage(1), make_stage(99)])
     assert 2 == run.succeeded
-    assert [DESTINATION] == registries.pinged
+    assert [DESTINATION] == registries.looked_for
 
 
 def test_deleting_none_named_is_all(fleet, crew):
