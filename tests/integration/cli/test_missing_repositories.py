@@ -135,7 +135,7 @@ def test_storages_of_a_project_may_be_new_while_one_exists(
 
 
 def test_python_raises_and_can_be_told_otherwise(registry):
-    """U2: `RepositoryNotFoundError`, of exit code 2, from methods that start runs and from those that do not."""
+    """U2: `RepositoryNotFoundError`, of exit code 2, from each method that takes a repository."""
     typo, new = f"{registry.host}/typo", f"{registry.host}/new"
     with Fleet.embedded(settings=Settings()) as fleet:
         for ask in (
