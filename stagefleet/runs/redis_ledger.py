@@ -63,6 +63,7 @@ _SCRIPTS = (
     "leave",
     "recall",
     "lead",
+    "snapshot",
 )
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100
@@ -213,9 +214,11 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
             raise no_run(run)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
-            with reaching(self._redis), self._redis.pipeline(transaction=True) as pipe:
+            with reaching(self._redis), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(self._key(run, "items"), list(map(str, indexes)))
-                pipe.exists(self._key(run))  # they expire together: items of a run that is gone prove nothing
+                pipe.exists(
+                    self._key(run)
+                )  # last, as they expire together: items of a run that is gone prove nothing
                 found, stands = pipe.execute()
             if not stands:
                 raise no_run(run)

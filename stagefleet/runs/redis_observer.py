@@ -22,7 +22,6 @@ _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a 
 class RedisObserver:
     """A part of `RedisLedger`; keeps the promises of `Observer`."""
 
-    clock_offset_ms: int
     _redis: Any
     _prefix: str
 
@@ -64,20 +63,13 @@ class RedisObserver:
             return sorted({run.decode() for run, _ in found})
 
     def _snapshots(self, runs: Sequence[str]) -> list[Run]:
-        with reaching(self._redis):
-            pipe = self._redis.pipeline(transaction=True)
-            for run in runs:
-                pipe.hgetall(self._key(run))
-                Surroundings.ask(pipe, self._prefix, run)
-            pipe.time()
-            *answers, (seconds, micros) = pipe.execute()
-        now_at = seconds + micros / 1e6 + self.clock_offset_ms / 1000
-        width = len(answers) // len(runs)
-        rows = [answers[n : n + width] for n in range(0, len(answers), width)]
+        now_ms, *rows = self._call("snapshot", *runs)
         return [
-            run_of(run, fields, now_at, Surroundings.read(around))
-            for run, (fields, *around) in zip(runs, rows, strict=True)
-            if fields
+            run_of(
+                run, dict(zip(hash_[::2], hash_[1::2], strict=True)), now_ms / 1000, Surroundings.read(around)
+            )
+            for run, (hash_, *around) in zip(runs, rows, strict=True)
+            if hash_
         ]
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:

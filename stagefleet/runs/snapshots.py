@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
@@ -36,27 +36,10 @@ class Surroundings:
     retry_at_ms: int
     call_at_ms: int
 
-    @staticmethod
-    def ask(pipe: Any, prefix: str, run: str) -> None:
-        """Put the commands into a pipeline whose answers `read` takes."""
-        key = f"{prefix}run:{run}"
-        pipe.zcard(f"{key}:leases")
-        pipe.zcard(f"{key}:published")
-        pipe.zcard(f"{key}:waiting")
-        pipe.zcard(f"{key}:behind")
-        pipe.zrange(f"{key}:leases", -1, -1, withscores=True)
-        pipe.zrange(f"{key}:waiting", 0, 0, withscores=True)
-        pipe.zscore(f"{prefix}callbacks", run)
-
     @classmethod
-    def read(cls, answers: Sequence[Any]) -> Self:
-        """Make the answers to `ask` a value."""
-        claimed, published, waiting, behind, leases, waits, call_at = answers
-        return cls(claimed, published, waiting, behind, _score(leases), _score(waits), int(call_at or 0))
-
-
-def _score(found: Sequence[tuple[bytes, float]]) -> int:
-    return int(found[0][1]) if found else 0
+    def read(cls, answers: Sequence[int | bytes]) -> Self:
+        """Make a value of what `lua/snapshot.lua` gives beside the hash, in the order of the attributes."""
+        return cls(*(int(float(answer)) for answer in answers))
 
 
 def order_of(run: str, order: bytes, parent: bytes | None, version: WriterVersion) -> Order:

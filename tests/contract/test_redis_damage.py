@@ -47,6 +47,14 @@ class TestOneRun:
         assert 1 == twin.ledger.run(sound).published
         assert [damaged] == [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
 
+    def test_all_are_listed_beside_it(self, twin: Twin, broker: RedisBroker):
+        """R28: a run of which a part cannot be read is shown with the rest, and hides no other."""
+        damaged, sound = twin.submit(["a"]), twin.submit(["b"])
+        spoil(broker, damaged, "leases")
+
+        assert {damaged, sound} == {run.id for run in twin.ledger.runs()}
+        assert 0 == twin.ledger.run(damaged).claimed
+
     def test_workers_beat_beside_it(self, twin: Twin, broker: RedisBroker):
         """R28: the slots of the fleet do not vanish because one run cannot be published."""
         damaged = twin.submit(["a", "b"], parallel=1)

@@ -1,0 +1,23 @@
+-- How runs stand at one moment. ARGV: runs...
+-- Returns the time in ms, and for each run its hash and what `Surroundings.read` takes. A script, as Redis 6 refuses
+-- reads in a transaction at `maxmemory`. Of a run that is damaged, what can be read is given, so that it hides no other.
+local function attempt(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end
+
+local function look_at(run)
+  local counts = {}
+  for _, part in ipairs({ 'leases', 'published', 'waiting', 'behind' }) do
+    counts[#counts + 1] = attempt('ZCARD', key(run, part)) or 0
+  end
+  local leased = attempt('ZRANGE', key(run, 'leases'), -1, -1, 'WITHSCORES') or {}
+  local waiting = attempt('ZRANGE', key(run, 'waiting'), 0, 0, 'WITHSCORES') or {}
+  return { attempt('HGETALL', key(run)) or {}, counts[1], counts[2], counts[3], counts[4],
+    leased[2] or 0, waiting[2] or 0, attempt('ZSCORE', P .. 'callbacks', run) or 0 }
+end
+
+local answers = { now }
+for n = 3, #ARGV do answers[#answers + 1] = look_at(ARGV[n]) end
+return answers
