@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from redis.connection import parse_url
+from redis.credentials import UsernamePasswordCredentialProvider
 
 from stagefleet.connection import connect_redis
 
@@ -57,10 +58,11 @@ class Broker:
         return cls(url, found.get("username", ""), found.get("password", ""), tls)
 
     @property
-    def login(self) -> dict[str, str]:
-        """What redis-py logs in with, by its own names."""
-        found = {"username": self.user, "password": self.password}
-        return {name: value for name, value in found.items() if value}
+    def credentials(self) -> UsernamePasswordCredentialProvider | None:
+        """What kombu hands on to redis-py to log in with, from connection to connection."""
+        if not (self.user or self.password):
+            return None
+        return UsernamePasswordCredentialProvider(self.user or None, self.password or None)
 
     @property
     def url_with_login(self) -> str:

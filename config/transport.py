@@ -23,10 +23,9 @@ and the server is asked before the next one whether a fleet can work with it (se
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
-from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -125,7 +124,10 @@ class MendedChannel(kombu_redis.Channel):
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         """Give the parameters of connections, login and all; as in all of kombu what passes is a break."""
         parameters = super()._connparams(asynchronous=asynchronous)
-        parameters.update(getattr(self.connection.client, "login", {}))
+        credentials = self.connection.client.credential_provider
+        if credentials is not None:  # as plain values: redis-py takes no others besides the path of a socket
+            parameters.pop("credential_provider", None)
+            parameters.update(username=credentials.username or None, password=credentials.password)
         parameters["connection_class"] = checked(parameters["connection_class"], is_passing)
         return parameters
 
@@ -218,11 +220,9 @@ class BriskConnection(Connection):
     """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s.
 
     Attributes:
-        login: What redis-py logs in with, apart from the address, which kombu shows.
         check: Raises what stands in the way, before each connection; see `check_redis`.
     """
 
-    login: Mapping[str, str] = MappingProxyType({})
     check: Callable[[], None] = staticmethod(_check_nothing)
 
     @classmethod
@@ -242,7 +242,7 @@ class BriskConnection(Connection):
 
     def info(self) -> dict[str, Any]:
         """Tell what Celery answers to who asks a worker how it is connected."""
-        told: dict[str, Any] = super().info() | {"ssl": bool(self.ssl)}
+        told: dict[str, Any] = super().info() | {"ssl": bool(self.ssl), "credential_provider": None}
         return told
 
 
@@ -254,7 +254,9 @@ def connection_to(broker: Broker) -> type[BriskConnection]:
     """
 
     class BrokerConnection(BriskConnection):
-        login = broker.login
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # as an argument: a pool's connections are kombu's own, made of the arguments of one of these
+            super().__init__(*args, **({"credential_provider": broker.credentials} | kwargs))
 
         def as_uri(self, include_password: bool = False, *_args: Any, **_kwargs: Any) -> str:  # noqa: FBT001, FBT002 - kombu's signature
             """Show where it leads; with the login for Flower alone, which asks Redis itself."""

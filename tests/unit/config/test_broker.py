@@ -45,9 +45,18 @@ def test_flower_gets_the_login_because_it_asks_redis_itself():
         assert f"redis://me:{ENCODED}@redis.test:1/2" == connection.clone().as_uri(include_password=True)
 
 
+def test_what_a_pool_makes_of_a_connection_logs_in_too():
+    """R16: kombu makes a pool's connections of a class of its own, which knows the arguments alone."""
+    app = make_app(Settings(redis_url=f"redis://me:{ENCODED}@redis.test:1/2"))
+    with app.connection_for_write() as connection:
+        found = connection.Pool(1).new()
+        assert ("me", PASSWORD) == found.credential_provider.get_credentials()
+        assert "planted" not in f"{found.as_uri()} {found!r}"
+
+
 def test_without_a_login_there_is_none():
     broker = Broker.at("redis://redis.test:1/2")
-    assert ({}, "redis://redis.test:1/2") == (broker.login, broker.url_with_login)
+    assert (None, "redis://redis.test:1/2") == (broker.credentials, broker.url_with_login)
 
 
 def test_tls_is_checked_unless_the_address_says_otherwise():
