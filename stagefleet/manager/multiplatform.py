@@ -1,18 +1,22 @@
 """Publish a multi-platform stage: an image index over platform images that are there.
 
-The same images give the same index, byte for byte, so that publishing can be repeated, and two jobs that
-publish the same do the same.
+The same images in the same order give the same index, byte for byte, so that publishing can be repeated, and
+two jobs that publish the same do the same. Over Docker's images the bytes are those that werf writes
+(go-containerregistry: the fields of `v1.Descriptor` and `v1.Platform` in their order), so that its next build
+does not move the tag.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.displacement import withdraw_deletion
 from stagefleet.manager.produced import Produced
-from stagefleet.names import Reference, Repository, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.records import is_placeholder
 from stagefleet.registry import Manifest, RegistryClient
@@ -24,6 +28,23 @@ from stagefleet.storages.description import platform_in
 from stagefleet.storages.rejections import Rejections
 
 __all__ = ["IndexPublication"]
+
+_PLATFORM_FIELDS = ("architecture", "os", "os.version", "os.features", "variant")
+"""As go-containerregistry's `v1.Platform` writes them, in its order."""
+
+
+class _Member(NamedTuple):
+    """An image that was chosen for the index.
+
+    Attributes:
+        manifest: The image.
+        source: The repository that has it.
+        platform: The platform as the index says it.
+    """
+
+    manifest: Manifest
+    source: Repository
+    platform: Mapping[str, Any]
 
 
 class IndexPublication:
@@ -51,20 +72,22 @@ class IndexPublication:
         self._repository = repository
         self._run = run
         self._leash = leash
+        self._rejected: dict[Repository, set[Digest]] = {}
 
     def publish(self, stage_id: StageId, images: Mapping[Platform, Reference]) -> Produced:
         """Put an index over images; those of other repositories are copied first.
 
         Args:
             stage_id: That of the index: a digest alone.
-            images: The image of each platform. Of an index, its member for the platform.
+            images: The image of each platform, in the order that the index is to have. Of an index, its
+                member for the platform.
 
         Returns:
             The index's description; skipped if it is there already.
 
         Raises:
             UsageError: The stage id is that of one image, or there are no images, or one is for another
-                platform, or the stage is there with other images, or rejected.
+                platform or a rejected stage, or the stage is there with other images, or rejected.
             NotFoundError: An image is not there.
             BrokenStageError: An image is known of, but cannot be given.
         """
@@ -74,25 +97,26 @@ class IndexPublication:
             )
         if not images:
             raise UsageError("an index needs images: name one at least")
-        chosen = {platform: self._choose(platform, images[platform]) for platform in sorted(images)}
-        index = _index({platform: manifest for platform, (manifest, _) in chosen.items()})
+        chosen = [self._choose(platform, reference) for platform, reference in images.items()]
+        index = _index(chosen)
         target = self._repository.tagged(str(stage_id))
         is_there = self._is_there(stage_id, index)
         sent = 0
         if not is_there:
-            sent = sum(self._bring(manifest, source) for manifest, source in chosen.values())
+            sent = sum(self._bring(member.manifest, member.source) for member in chosen)
             self._client.put_manifest(target, index, leash=self._leash)
         withdraw_deletion(self._client, self._repository, stage_id, leash=self._leash)
         description = RegistryStorage(self._client, self._repository).describe(stage_id)
         return Produced(description.as_json(), bytes=sent, skipped=is_there)
 
-    def _choose(self, platform: Platform, reference: Reference) -> tuple[Manifest, Repository]:
-        """The one image of a platform, and the repository that has it."""
+    def _choose(self, platform: Platform, reference: Reference) -> _Member:
+        """The one image of a platform."""
         manifest = self._client.fetch_manifest(reference)
         if is_placeholder(manifest.annotations):
             raise NotFoundError(
                 f"{reference} is being deleted", repository=str(reference.repository), status=404
             )
+        named = manifest.digest
         if manifest.is_index:
             member = next((m for m in manifest.members if platform.matches(m.platform or {})), None)
             if member is None:
@@ -100,17 +124,45 @@ class IndexPublication:
             manifest = self._client.fetch_manifest(Reference.of(reference.repository, member.digest))
             if manifest.is_index:
                 raise UsageError(f"{reference} has an index inside for {platform}: name the image itself")
-        self._refuse_other_platform(platform, reference, manifest)
-        return manifest, reference.repository
+        self._refuse_rejected(reference, {named, manifest.digest})
+        return _Member(manifest, reference.repository, self._platform(platform, reference, manifest))
 
-    def _refuse_other_platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> None:
+    def _refuse_rejected(self, reference: Reference, digests: set[Digest]) -> None:
+        """Refuse the image of a rejected stage, by whatever name it goes.
+
+        Args:
+            reference: As the caller names it.
+            digests: Of what it names, and of the image itself.
+
+        Raises:
+            UsageError: It is one.
+        """
+        where, stage_id = reference.repository, StageId.from_tag(reference.tag or "")
+        is_rejected = stage_id is not None and Rejections(self._client, where).stands(stage_id)
+        if stage_id is None or len(digests) > 1:
+            if where not in self._rejected:
+                self._rejected[where] = RegistryStorage(self._client, where).rejected_digests()
+            is_rejected = is_rejected or not self._rejected[where].isdisjoint(digests)
+        if is_rejected:
+            raise UsageError(f"{reference} is the image of a rejected stage: name another")
+
+    def _platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> Mapping[str, Any]:
+        """The platform that the index says: what the image's configuration says, else the caller.
+
+        Raises:
+            UsageError: The configuration says another.
+        """
         config = RegistryStorage(self._client, reference.repository).reader().config(manifest)
         found = platform_in(config)
-        if found is not None and not platform.matches(found):
+        if found is None:
+            return platform.as_json()
+        if not platform.matches(found):
             raise UsageError(f"{reference} is an image for {Platform.told(found)}, not for {platform}")
+        told = {name: found[name] for name in _PLATFORM_FIELDS if _is_text(found.get(name))}
+        return told | platform.as_json()
 
     def _is_there(self, stage_id: StageId, index: Manifest) -> bool:
-        """Whether the very index is there.
+        """Whether an index of the same members is there, in whatever bytes.
 
         Raises:
             UsageError: Another one is, or none can be: what a stage's name means never changes.
@@ -123,7 +175,7 @@ class IndexPublication:
         there = self._find(self._repository.tagged(str(stage_id)))
         if there is None:
             return False
-        if there.digest != index.digest:
+        if _members(there) != _members(index):
             raise UsageError(
                 f"{self._repository} has the stage {stage_id} with other images: delete it first"
             )
@@ -147,17 +199,29 @@ class IndexPublication:
         return copy.copy_manifest(manifest)
 
 
-def _index(images: Mapping[Platform, Manifest]) -> Manifest:
+def _index(chosen: list[_Member]) -> Manifest:
     """The index over images (OCI image specification 1.1, "Image Index"); Docker's where all of them are."""
-    is_dockers = all(image.media_type == DOCKER_MANIFEST for image in images.values())
+    is_dockers = all(image.media_type == DOCKER_MANIFEST for image, *_ in chosen)
     members = [
         {
             "mediaType": image.media_type,
-            "digest": str(image.digest),
             "size": image.size,
-            "platform": platform.as_json(),
+            "digest": str(image.digest),
+            "platform": platform,
         }
-        for platform, image in images.items()
+        for image, _, platform in chosen
     ]
     media_type = DOCKER_INDEX if is_dockers else OCI_INDEX
     return Manifest.of({"schemaVersion": 2, "mediaType": media_type, "manifests": members})
+
+
+def _is_text(value: object) -> bool:
+    """Whether a platform's field says something, and can: a text, or a list of such."""
+    return bool(value) and all(
+        isinstance(text, str) for text in (value if isinstance(value, list) else [value])
+    )
+
+
+def _members(index: Manifest) -> Counter[tuple[Digest, Platform | None]]:
+    """What an index says: which image is whose platform's; order and spelling say nothing."""
+    return Counter((member.digest, Platform.of(member.platform or {})) for member in index.members)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stagefleet.errors import NotFoundError, StageNotFoundError
-from stagefleet.names import Reference, Repository, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.stages import ImageInfo, StageDescription
@@ -48,6 +48,10 @@ class RegistryStorage:
         for _ in self._candidates(named):
             pass
         return self._rejections.standing(named) if named else named
+
+    def rejected_digests(self) -> set[Digest]:
+        """What the tags of rejected stages name."""
+        return self._rejections.digests(self.rejected_ids())
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
         """The stages by tag; those that a record is named for are noted aside, it may come later."""

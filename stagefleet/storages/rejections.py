@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from stagefleet.errors import ContentError, NotFoundError, RegistryError
+from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import DELETION_LABEL, is_placeholder
 from stagefleet.registry import RegistryClient
@@ -83,6 +83,17 @@ class Rejections:
         if record is None:
             return False
         return DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
+
+    def digests(self, stage_ids: Collection[StageId]) -> set[Digest]:
+        """Give what the tags of stages name; nothing of those that are gone or damaged."""
+        with _threads() as pool:
+            return {digest for digest in pool.map(self._digest, stage_ids) if digest is not None}
+
+    def _digest(self, stage_id: StageId) -> Digest | None:
+        try:
+            return self._client.head_manifest(self._repository.tagged(str(stage_id))).digest
+        except (NotFoundError, ContentError, RegistryUnavailableError):
+            return None
 
     def _read(self, stage_id: StageId) -> LabelledImage | RegistryError | None:
         """Read a rejection; gives the error of one that cannot be read now."""
