@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from stagefleet.errors import ItemLostError, WorkerLostError
+from stagefleet.errors import ItemLostError, LedgerRewoundError, WorkerLostError
+from stagefleet.runs import coordinator
 from stagefleet.runs.model import Callback, ItemState, Outcome, RunState
 from tests.contract.twins import LEASE_SECONDS, RedisBroker, Twin
 
@@ -155,6 +156,37 @@ class TestAnItem:
         assert ended.error is not None
         assert "ItemLostError" == ended.error.type
         assert None is twin.outcomes(run, (twin.outcomes(run) or [])[-1].position)
+
+    def test_outcomes_that_are_lost_fail_their_run(self, twin: Twin, broker: RedisBroker):
+        """R20: outcomes that nobody can be told of any more keep no run waiting, and make it no success."""
+        run, epoch = twin.watch(["a", "b"], parallel=1)
+        twin.succeed(twin.take())
+        broker.client.delete(f"{broker.prefix}run:{run}:outcomes")
+        assert 1 == twin.ledger.sweep()
+        twin.succeed(twin.take())
+        assert twin.ledger.acknowledge(run, epoch, twin.outcomes(run) or [])
+
+        ended = twin.ledger.run(run)
+        assert (RunState.FAILED, 2) == (ended.state, ended.succeeded)
+        assert ended.error is not None
+        assert "ItemLostError" == ended.error.type
+
+    def test_who_is_called_back_is_told_of_lost_outcomes(
+        self, twin: Twin, broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
+    ):
+        """R20: a client whose outcomes are gone does not go back to them for ever."""
+        monkeypatch.setattr(coordinator, "_BLOCK_SECONDS", 0.01)
+        run = twin.submit(["a", "b"], callback=Callback.CLIENT, parallel=1)
+        twin.succeed(twin.take())
+        stream = f"{broker.prefix}run:{run}:outcomes"
+
+        with pytest.raises(LedgerRewoundError):
+            coordinator.watch(
+                twin.ledger,
+                run,
+                on_outcome=lambda _: None,
+                on_idle=lambda: broker.client.delete(stream),
+            )
 
     def test_a_lost_one_of_a_cancelled_run_is_cancelled(self, twin: Twin, broker: RedisBroker):
         """R20: the counters of a cancelled run add up, whatever Redis has lost of it."""

@@ -3,6 +3,7 @@
 -- Returns how many, and for each run that could not be looked at its id and why; it is left alone for a while.
 local DAMAGED_PAUSE_MS = 60000
 local SWEEPS_MISSED = 3 -- as in sweep.lua
+local CLOCK_STEP_MS = 60000 -- a clock that is so far behind the last sweep went back
 write_at_maxmemory()
 local room = redis.call('ZCARD', P .. 'callbacks') - redis.call('LLEN', P .. 'mq:coordinate')
 local since = integer(redis.call('GET', P .. 'swept'))
@@ -27,7 +28,7 @@ local function look_at(run)
   end
 end
 
-if since - now > DAMAGED_PAUSE_MS then -- the clock went back: what is due is due by the new one
+if since - now > CLOCK_STEP_MS then -- the clock went back: what is due is due by the new one
   for _, run in ipairs(redis.call('ZRANGE', P .. 'callbacks', 0, -1)) do
     redis.call('ZINCRBY', P .. 'callbacks', now - since, run)
   end
