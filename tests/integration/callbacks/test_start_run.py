@@ -7,7 +7,7 @@ import requests
 
 from config.celery import make_app
 from stagefleet.client import Fleet
-from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.errors import RepositoryNotFoundError, RunNotFoundError, UsageError
 from stagefleet.settings import Settings
 from tasks.start_run import RequestedFleet, StartRunTask
 from tests.integration.workers.conftest import eventually
@@ -193,3 +193,22 @@ class _NoFleet:
 
     def __exit__(self, *_error):
         return None
+
+
+def test_a_repository_that_does_not_exist_is_refused_unless_it_may_be_missing(redis_server, registry):
+    """U2: a run on request is as strict as a command, and can be told otherwise."""
+    app = make_app(Settings(redis_url=redis_server.url))
+    task = app.register_task(StartRunTask(lambda: RequestedFleet.connect(redis_server.url)))
+    typo = f"{registry.host}/typo"
+    copy = {"operation": "copy", "source": typo, "destination": f"{registry.host}/new"}
+    for arguments in (
+        copy,
+        {"operation": "delete", "repository": typo, "stage_ids": [STAGE]},
+        {"operation": "describe", "primary": typo},
+        {"operation": "publish", "primary": typo, "final": f"{registry.host}/new"},
+    ):
+        with pytest.raises(RepositoryNotFoundError, match=typo):
+            task(**arguments, idempotency_key=f"strict {arguments['operation']}")
+    task(**copy, missing_ok=True, idempotency_key="lenient")
+    with Fleet.connect(redis_server.url) as client:
+        assert 0 == run_under(client, "lenient").total

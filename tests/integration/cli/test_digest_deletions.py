@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -82,6 +83,37 @@ def test_a_damaged_tag_blocks_no_deletion(command, registry, push):
     assert (0, [stage(9)]) == (result.code, tags()), result.err
     result = command("delete", f"{registry.host}/{PATH}", stage(9), **HASTE)
     assert (0, []) == (result.code, tags()), result.err
+
+
+def lose(registry, image):
+    """Take an image's manifest away and leave its tag, as a DELETE that is broken off does (#3191)."""
+    hexadecimal = image.digest.partition(":")[2]
+    manifests = registry.root / f"docker/registry/v2/repositories/{PATH}/_manifests"
+    shutil.rmtree(manifests / "revisions/sha256" / hexadecimal)
+
+
+def test_tags_without_a_manifest_go_and_a_copy_that_verifies_heals_them(command, registry, push):
+    """W12: what HEAD says is gone is deleted if it is listed, by a list for all; what is put heals a tag."""
+    numbers = range(1, 6)
+    for number in numbers:
+        lose(registry, push(stage(number)))
+    with ImageMaker(registry) as maker:
+        sound = maker.push_image("source/app", stage(1), layers=[b"sound"])
+        assert {stage(number) for number in numbers} == set(maker.tags(PATH))
+
+    where = f"{registry.host}/{PATH}"
+    source = f"{registry.host}/source/app"
+    # Without --verify the tag list alone decides: a request a stage would be the price.
+    assert 1 == command("copy", source, where, "--json").objects[-1]["skipped"]
+    healed = command("copy", source, where, "--verify")
+    with ImageMaker(registry) as maker:
+        assert (0, sound.digest) == (healed.code, maker.digest(PATH, stage(1))), healed.err
+
+    dead = [stage(number) for number in numbers if number > 1]
+    result = command("delete", where, *dead, "--json", **HASTE)
+    assert (0, 4) == (result.code, result.objects[-1]["succeeded"]), result.err
+    with ImageMaker(registry) as maker:
+        assert [stage(1)] == maker.tags(PATH)
 
 
 @pytest.mark.usefixtures("fleet")
