@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stagefleet.redaction import forget_secrets
 from tests.services import (
@@ -26,6 +27,12 @@ from tests.services import (
     Workers,
     make_workspace,
 )
+
+# Nothing is asserted about time: a loaded machine is no failure.
+_PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("stagefleet", max_examples=40, stateful_step_count=40, **_PATIENT)
+settings.register_profile("faults", max_examples=1500, stateful_step_count=80, **_PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stagefleet"))
 
 
 @pytest.hookimpl(tryfirst=True)

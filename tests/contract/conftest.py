@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from tests.contract.twins import MemoryBroker, RedisBroker, Twin, TwinMaker
-
-settings.register_profile("stagefleet", deadline=None, max_examples=40, stateful_step_count=40)
-settings.register_profile("faults", deadline=None, max_examples=1500, stateful_step_count=80)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stagefleet"))
 
 
 @pytest.fixture(params=["memory", "redis"])

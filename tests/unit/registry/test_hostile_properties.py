@@ -124,13 +124,13 @@ def test_any_answer_of_a_token_server_gives_a_token_or_one_of_our_errors(answer,
 @pytest.mark.parametrize(
     "cause",
     [
-        ValueError("secret"),
-        TypeError("secret"),
-        KeyError("secret"),
-        OverflowError("secret"),
-        RecursionError("secret"),
-        AttributeError("secret"),
-        UnicodeDecodeError("ascii", b"secret", 0, 1, "secret"),
+        ValueError("planted-text"),
+        TypeError("planted-text"),
+        KeyError("planted-text"),
+        OverflowError("planted-text"),
+        RecursionError("planted-text"),
+        AttributeError("planted-text"),
+        UnicodeDecodeError("ascii", b"planted-text", 0, 1, "planted-text"),
     ],
 )
 def test_the_border_makes_one_typed_error_of_whatever_reading_an_answer_raises(cause):
@@ -141,7 +141,9 @@ def test_the_border_makes_one_typed_error_of_whatever_reading_an_answer_raises(c
     ):
         raise cause
     assert not caught.value.retryable
-    assert "secret" not in "".join(traceback.format_exception(caught.value)).replace('("secret")', "")
+    assert "planted-text" not in "".join(traceback.format_exception(caught.value)).replace(
+        '("planted-text")', ""
+    )
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.5, "7", None, 2**49, 10**30, sys.maxsize + 1])

@@ -15,7 +15,7 @@ from stagefleet.registry.tag_page import MalformedPageError, TagPage
 
 NAMES = st.text(alphabet='ab.-_1"\\/é\n', max_size=5)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | NAMES,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NAMES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
