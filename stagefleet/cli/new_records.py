@@ -49,6 +49,13 @@ def _moment_ms(text: str | None) -> int:
     return int(text)
 
 
+def _client_id(client_id: str, timestamp: str | None = None) -> ClientId:
+    """A client id that is chosen now, or one with a time as the tag of a record has it."""
+    if timestamp is None:
+        return ClientId.chosen_at(client_id, _moment_ms(None))
+    return ClientId(client_id, _moment_ms(timestamp))
+
+
 _FORMS: Mapping[RecordKind, _Form] = {
     RecordKind.MANAGED_IMAGE: _Form("", "NAME", lambda name="": ManagedImage(name)),
     RecordKind.IMAGE_METADATA: _Form(
@@ -56,14 +63,12 @@ _FORMS: Mapping[RecordKind, _Form] = {
         "",
         lambda image, commit, stage_id: ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
     ),
-    RecordKind.IMPORT_METADATA: _Form("ID SOURCE_ID SOURCE_STAGE_ID CHECKSUM", "", ImportMetadata),
+    RecordKind.IMPORT_METADATA: _Form("ID SOURCE_STAGE_ID CHECKSUM", "", ImportMetadata),
     RecordKind.CUSTOM_TAG: _Form(
         "TAG STAGE_ID", "", lambda tag, stage_id: CustomTag(tag, StageId.parse(stage_id))
     ),
     RecordKind.REJECTED_STAGE: _Form("STAGE_ID", "", lambda stage_id: RejectedStage(StageId.parse(stage_id))),
-    RecordKind.CLIENT_ID: _Form(
-        "ID", "TIMESTAMP_MS", lambda client_id, moment=None: ClientId(client_id, _moment_ms(moment))
-    ),
+    RecordKind.CLIENT_ID: _Form("ID", "TIMESTAMP_MS", _client_id),
     RecordKind.LAST_CLEANUP: _Form("", "TIMESTAMP_MS", lambda moment=None: LastCleanup(_moment_ms(moment))),
     RecordKind.LOCK_SERVER: _Form(
         "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: LockServer(address, _moment_ms(moment))
@@ -97,7 +102,7 @@ def add_record(
         `ignored`.
 
     Raises:
-        UsageError: The values are too few, too many or malformed.
+        UsageError: The values are too few, too many or malformed, or it is a client id and there is one.
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):

@@ -101,7 +101,8 @@ class RecordRuns(Desk):
 
         Raises:
             ForbiddenError: The login may not write, and it is neither image nor import metadata.
-            UsageError: The address is malformed, or there can be no such record.
+            UsageError: The address is malformed, or there can be no such record, or it is a client id, and
+                another is there.
         """
         where, registries = parse_place(place), self._services.registries
         if isinstance(where, DockerDaemon):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from stagefleet.errors import BrokenRecordError, InvalidNameError
@@ -87,18 +87,22 @@ class ImportMetadata(Record):
     """What was imported from a stage into another.
 
     Attributes:
-        import_id: The import's id.
-        source_id: What is imported, and how.
+        import_id: The import's id: what is imported, and how.
         source_stage_id: The stage that it is imported from.
         checksum: Of the files imported.
+        source_id: The import's id as its label says it. It is one and the same, but earlier releases
+            let the two differ.
     """
 
     kind = RecordKind.IMPORT_METADATA
 
     import_id: str
-    source_id: str
     source_stage_id: str
     checksum: str
+    source_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source_id", self.import_id)
 
     @property
     def id(self) -> RecordId:
@@ -117,7 +121,9 @@ class ImportMetadata(Record):
     @classmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
         """As in `Record`."""
-        return cls(name, labels["import-source-id"], labels["source-stage-id"], labels["checksum"])
+        record = cls(name, labels["source-stage-id"], labels["checksum"])
+        object.__setattr__(record, "source_id", labels["import-source-id"])
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +201,23 @@ class ClientId(Record):
 
     Attributes:
         client_id: The id.
-        timestamp_ms: When it was chosen, in milliseconds since 1970; the oldest counts.
+        timestamp_ms: When it was chosen, in werf's count: about twice the milliseconds since 1970. The
+            smallest counts, so one with the true time would win over every one of werf's.
     """
 
     kind = RecordKind.CLIENT_ID
 
     client_id: str
     timestamp_ms: int
+
+    @classmethod
+    def chosen_at(cls, client_id: str, moment_ms: int) -> Self:
+        """The record of an id that was chosen at a moment, in milliseconds since 1970.
+
+        Whole seconds and milliseconds are added up, as in werf (pkg/storage/synchronization/lock_manager,
+        http_client_id.go).
+        """
+        return cls(client_id, moment_ms // 1000 * 1000 + moment_ms)
 
     @property
     def id(self) -> RecordId:

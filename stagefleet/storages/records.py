@@ -18,9 +18,10 @@ from stagefleet.errors import (
     NotFoundError,
     TruncatedError,
     UnsupportedManifestError,
+    UsageError,
 )
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.records import RECORDS, Record, RecordId, RecordImage, RecordKind, is_placeholder
+from stagefleet.records import RECORDS, ClientId, Record, RecordId, RecordImage, RecordKind, is_placeholder
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.records.record import Labels
 from stagefleet.registry import RegistryClient
@@ -38,6 +39,9 @@ _WRITTEN_ONCE = {RecordKind.MANAGED_IMAGE, RecordKind.IMAGE_METADATA, RecordKind
 
 _DISPENSABLE = {RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}
 """A build goes on where it may not write these."""
+
+_SHOWN = 3
+"""Client ids that an error names; there is one, unless two were chosen at the same moment."""
 
 
 class Written(StrEnum):
@@ -142,8 +146,11 @@ class RecordStore:
         Raises:
             ForbiddenError: The login may not, and it is no record that can be done without.
             InvalidNameError: There can be no such record.
+            UsageError: It is a client id, and another is there.
         """
         reference = self._repository.tagged(record.id.tag)
+        if isinstance(record, ClientId) and self._has_client_id(record) and not force:
+            return Written.PRESENT
         if record.kind in _WRITTEN_ONCE and not force and self._has(reference):
             return Written.PRESENT
         try:
@@ -154,6 +161,21 @@ class RecordStore:
             _LOGGER.warning("%s is not written: %s", reference, error)
             return Written.FORBIDDEN
         return Written.WRITTEN
+
+    def _has_client_id(self, record: ClientId) -> bool:
+        """Whether the very client id is there.
+
+        Raises:
+            UsageError: Another is: who began to build by that would not be held up by who builds by this one.
+        """
+        there = set(self.ids(RecordKind.CLIENT_ID))
+        if there and record.id not in there:
+            shown = ", ".join(sorted(str(found.name) for found in there)[:_SHOWN])
+            raise UsageError(
+                f"{self._repository} has a client id, {shown}: builds would lock under two. Remove it first, "
+                f"while nobody builds, with stagefleet records remove {self._repository} client-id ID"
+            )
+        return record.id in there
 
     def _has(self, reference: Reference) -> bool:
         try:

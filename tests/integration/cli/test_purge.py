@@ -72,7 +72,7 @@ def stages(registry, repository, tmp_path):
         for record in (
             ManagedImage("web/app"),
             ImageMetadata.of_image("web", COMMIT, first),
-            ImportMetadata("0f" * 32, "source", ids[0], "sum"),
+            ImportMetadata("0f" * 32, ids[0], "sum"),
             RejectedStage(last),
             ClientId("me", 1_700_000_000_000),
         ):

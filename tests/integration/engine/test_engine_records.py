@@ -10,7 +10,7 @@ from stagefleet.storages.records import Written
 from tests.integration.engine.conftest import PROJECT
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)
-IMPORT = ImportMetadata("0f" * 32, 'any "$HOME" \\ text', str(STAGE), "sum")
+IMPORT = ImportMetadata("0f" * 32, str(STAGE), 'any "$HOME" \\ text')
 NAME = f"werf-import-metadata/{PROJECT}:{IMPORT.import_id}"
 
 
@@ -30,7 +30,7 @@ def test_import_metadata_is_kept_under_its_name_with_its_labels(records, connect
 
 def test_it_is_written_again_only_by_force_and_removed_twice(records, connection):
     records.write(IMPORT)
-    changed = ImportMetadata(IMPORT.import_id, "other", str(STAGE), "sum")
+    changed = ImportMetadata(IMPORT.import_id, str(STAGE), "other")
     assert Written.PRESENT == records.write(changed)
     assert IMPORT == records.read(IMPORT.id).record
     assert Written.WRITTEN == records.write(changed, force=True)

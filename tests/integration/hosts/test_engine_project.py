@@ -21,7 +21,7 @@ from tests.services import ImageMaker, stage_id_of
 
 APP = "docker-daemon:app"
 USED, FREE = (StageId.parse(stage_id_of(seed)) for seed in ("used", "free"))
-IMPORTS = [ImportMetadata(letter * 32, "source", str(FREE), "sum") for letter in "ab"]
+IMPORTS = [ImportMetadata(letter * 32, str(FREE), "sum") for letter in "ab"]
 OTHERS = ["other:latest", f"werf-import-metadata/other:{IMPORTS[0].import_id}"]
 
 
@@ -163,7 +163,7 @@ class TestCommands:
 
     def test_records_of_a_project_in_an_engine(self, command, objects, engines, tmp_path):
         (tmp_path / "stagefleet.toml").write_text(f'[projects.shop]\nprimary = "{APP}"\n')
-        values = (IMPORTS[0].import_id, "source", FREE, "sum")
+        values = (IMPORTS[0].import_id, FREE, "sum")
         assert "written" == objects("records", "add", APP, "import-metadata", *values)[0]["state"]
         by_project = ("records", "add", "--project", "shop", "import-metadata", *values)
         assert "present" == objects(*by_project)[0]["state"]

@@ -52,8 +52,8 @@ RECORDS = {
     "managed-image-web__slash__app": (ManagedImage("web/app"), {}),
     f"meta-{image_hash('web/app')}_{COMMIT}_{STAGE}": (ImageMetadata.of_image("web/app", COMMIT, STAGE), {}),
     "import-metadata-" + "0f" * 32: (
-        ImportMetadata("0f" * 32, "source", str(STAGE), "sum"),
-        {"import-source-id": "source", "source-stage-id": str(STAGE), "checksum": "sum"},
+        ImportMetadata("0f" * 32, str(STAGE), "sum"),
+        {"import-source-id": "0f" * 32, "source-stage-id": str(STAGE), "checksum": "sum"},
     ),
     "custom-tag-meta-latest": (CustomTag("latest", STAGE), {"stage-id": str(STAGE), "tag": "latest"}),
     f"{STAGE}-rejected": (RejectedStage(STAGE), {}),
@@ -112,6 +112,16 @@ def test_the_registry_holds_each_record_as_the_model_says(records, repository, m
     assert [{}] == config["history"]
     found = records.read(repository, record.id)
     assert (record, PROJECT) == (found.record, found.project)
+
+
+def test_import_metadata_of_an_older_release_is_read_and_deleted(records, repository, maker):
+    """I4: an id and another source id: it goes by its tag, where werf never finds it."""
+    record_id = RecordId.of(RecordKind.IMPORT_METADATA, "aa" * 32)
+    labels = {"werf": PROJECT, "import-source-id": "s1", "source-stage-id": str(STAGE), "checksum": "sum"}
+    maker.push_image(PATH, record_id.tag, labels=labels)
+    assert "s1" == records.read(repository, record_id).as_json()["source_id"]
+    delete(records, repository, record_id)
+    assert [] == maker.tags(PATH)
 
 
 def test_the_tag_list_tells_records_from_stages_and_from_what_is_nobodys(records, repository, maker):

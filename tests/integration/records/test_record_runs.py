@@ -87,11 +87,11 @@ def test_managed_images_are_removed_by_name(fleet, repository, tags, outcomes, n
 def test_import_metadata_is_read_and_removed(fleet, repository, tags, outcomes, note):
     ids = [f"{number:064x}" for number in range(3)]
     for number in ids[:2]:
-        fleet.write_record(repository, ImportMetadata(number, "source", str(STAGES[0]), "sum"), project="p")
+        fleet.write_record(repository, ImportMetadata(number, str(STAGES[0]), "sum"), project="p")
     push_image(repository.partition("/")[0], PATH, f"import-metadata-{ids[2]}")
     run = fleet.for_each_get_import_metadata(repository, None, note)
     assert (RunState.FAILED, 2, 1) == (run.state, run.succeeded, run.failed)
-    assert ("BrokenRecordError", "source", "p") == (
+    assert ("BrokenRecordError", ids[0], "p") == (
         outcomes[ids[2]].error.type,
         outcomes[ids[0]].result["source_id"],
         outcomes[ids[0]].result["project"],

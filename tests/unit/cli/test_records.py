@@ -59,7 +59,7 @@ def tags(store):
         ("managed-image", ["web/app"], "managed-image-web__slash__app"),
         ("managed-image", [], "managed-image-__nameless__"),
         ("image-metadata", ["web/app", COMMIT, STAGE], f"meta-{METADATA}"),
-        ("import-metadata", ["0f" * 32, "source", STAGE, "sum"], "import-metadata-" + "0f" * 32),
+        ("import-metadata", ["0f" * 32, STAGE, "sum"], "import-metadata-" + "0f" * 32),
         ("rejected-stage", [STAGE], f"{STAGE}-rejected"),
         ("client-id", ["me", "1700000000000"], "client-id-me-1700000000000"),
         ("last-cleanup", [], "cleanup"),
@@ -76,6 +76,43 @@ def test_each_kind_can_be_added_shown_and_listed(records, store, kind, values, t
         "list", REPOSITORY, kind, "--json"
     ).objects
     assert f"{kind:<15}  {added['id']}\n" == records("list", REPOSITORY).out
+
+
+def test_a_client_id_that_is_chosen_now_does_not_win_over_werfs(records, monkeypatch):
+    """I3: werf writes about twice the time, and takes the smallest."""
+    monkeypatch.setattr("stagefleet.cli.new_records.time.time_ns", lambda: 1_795_890_924_702_999_999)
+    assert "client-id-me-3591781848702  written\n" == records("add", REPOSITORY, "client-id", "me").out
+
+
+@pytest.mark.parametrize("options", [(), ("--force",)])
+@pytest.mark.parametrize("values", [("me",), ("me", "1"), ("08f00f7b", "5")])
+def test_a_client_id_is_written_only_where_none_is(records, store, options, values):
+    """I3: builds under way lock under the one that is there; it is named, whoever wrote it."""
+    there = "client-id-08f00f7b-3591781848702"
+    store.push(Repository.parse(REPOSITORY), there, labels={"werf": "app"})
+    added = records("add", REPOSITORY, "client-id", *values, *options)
+    assert (2, "", {there}) == (added.code, added.out, tags(store))
+    assert "has a client id, 08f00f7b-3591781848702: builds would lock under two" in added.err
+
+
+def test_the_very_client_id_is_there_already(records, store):
+    """I3: the same record is none beside it; with --force it is written again."""
+    again = ("add", REPOSITORY, "client-id", "me", "2000")
+    told = [records(*again, *options).out for options in ((), (), ("--force",))]
+    tag = "client-id-me-2000"
+    assert [f"{tag}  written\n", f"{tag}  present\n", f"{tag}  written\n"] == told
+    assert {tag} == tags(store)
+
+
+def test_import_metadata_takes_one_id(records, store):
+    """I4: the id and the source's are one and the same; what an older release wrote with two is shown."""
+    named = records("add", REPOSITORY, "import-metadata", "0f" * 32, "s1", STAGE, "sum")
+    assert (2, True) == (named.code, "takes ID SOURCE_STAGE_ID CHECKSUM, and 4 values" in named.err)
+    assert set() == tags(store)
+    labels = {"werf": "app", "import-source-id": "s1", "source-stage-id": STAGE, "checksum": "sum"}
+    store.push(Repository.parse(REPOSITORY), "import-metadata-" + "0f" * 32, labels=labels)
+    (shown,) = records("show", REPOSITORY, "import-metadata", "0f" * 32, "--json").objects
+    assert ("0f" * 32, "s1") == (shown["import_id"], shown["source_id"])
 
 
 def test_a_project_can_be_named_and_what_is_there_is_said(records):

@@ -24,7 +24,7 @@ COMMIT = "c0" * 20
 SAMPLES = [
     ManagedImage("web/app"),
     ImageMetadata.of_image("web/app", COMMIT, STAGE),
-    ImportMetadata("0f" * 32, "source", str(STAGE), "checksum"),
+    ImportMetadata("0f" * 32, str(STAGE), "checksum"),
     CustomTag("v1.2", STAGE),
     RejectedStage(StageId("ab" * 28)),
     ClientId("client-1", 1_700_000_000_000),
@@ -49,7 +49,7 @@ def test_a_record_reads_back_from_its_name_and_labels(record):
         (SAMPLES[1], {}),
         (
             SAMPLES[2],
-            {"import-source-id": "source", "source-stage-id": str(STAGE), "checksum": "checksum"},
+            {"import-source-id": "0f" * 32, "source-stage-id": str(STAGE), "checksum": "checksum"},
         ),
         (SAMPLES[3], {"stage-id": str(STAGE), "tag": "v1.2"}),
         (SAMPLES[4], {}),
@@ -94,6 +94,31 @@ def test_a_custom_tag_record_that_contradicts_its_tag_is_broken(labels):
 def test_the_tag_of_a_stage_or_a_record_can_be_no_custom_tag(tag):
     with pytest.raises(InvalidNameError, match="can be no custom tag"):
         CustomTag(tag, STAGE)
+
+
+def test_an_imports_id_and_its_source_id_are_one_and_the_same():
+    """I4: werf deletes by the source id; a record under another tag would never be cleaned up."""
+    record = ImportMetadata("0f" * 32, str(STAGE), "sum")
+    assert "0f" * 32 == record.source_id == record.labels["import-source-id"] == record.id.name
+    with pytest.raises(TypeError):
+        ImportMetadata("0f" * 32, "another", str(STAGE), "sum")  # type: ignore[call-arg]  # that is the point
+
+
+def test_an_import_that_an_older_release_wrote_with_two_is_read_as_it_is():
+    """I4: both ids are shown, the record is known by its tag."""
+    labels = {"import-source-id": "s1", "source-stage-id": str(STAGE), "checksum": "sum"}
+    record = ImportMetadata.read("0f" * 32, Labels("import-metadata-" + "0f" * 32, labels))
+    assert ("0f" * 32, "s1") == (record.id.name, record.as_json()["source_id"])
+    assert labels == record.labels
+
+
+@pytest.mark.parametrize(
+    ("moment_ms", "timestamp_ms"),
+    [(1_795_890_924_702, 3_591_781_848_702), (1_000, 2_000), (1_999, 2_999), (0, 0)],
+)
+def test_a_client_id_has_the_time_that_werf_would_write(moment_ms, timestamp_ms):
+    """I3: whole seconds and milliseconds added up; the smallest of a repository counts for werf."""
+    assert f"client-id-me-{timestamp_ms}" == ClientId.chosen_at("me", moment_ms).id.tag
 
 
 def test_json_has_kind_id_and_tag_and_the_facts():
