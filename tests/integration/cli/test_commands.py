@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 
 import pytest
@@ -21,13 +22,20 @@ def destination(registry):
     return f"{registry.host}/destination/app"
 
 
+def without_progress(err):
+    """Leave out the lines that a slow machine has every ten seconds."""
+    return [
+        line for line in err.splitlines() if not re.search(r"[\d,]+ of [\d,]+ stages|not ready yet", line)
+    ]
+
+
 class TestEmbedded:
     def test_it_copies_lists_and_deletes(
         self, command, registry, source, destination, push_stages, digests_in
     ):
         stages = push_stages(registry, "source/app", 6)
         copied = command("copy", source, destination, "--embedded", "--json")
-        assert (0, "") == (copied.code, copied.err)
+        assert (0, []) == (copied.code, without_progress(copied.err))
         assert ("succeeded", 6) == (copied.objects[-1]["state"], copied.objects[-1]["succeeded"])
         assert stages == digests_in(registry, "destination/app")
         results = {outcome["item"]: outcome["result"]["stage_id"] for outcome in copied.objects[:-1]}
@@ -53,7 +61,7 @@ class TestEmbedded:
         copied = command(
             "copy", source, destination, "--embedded", STAGEFLEET_WEBHOOKS__SECRET=secret, **login
         )
-        assert (0, "") == (copied.code, copied.err)
+        assert (0, []) == (copied.code, without_progress(copied.err))
 
     def test_a_second_copy_skips_all_without_a_request_a_stage(
         self, command, registry, source, destination, push_stages
