@@ -27,6 +27,7 @@ MINIMUM_VERSION = (6, 2)
 """Of Redis, or what Valkey says it is compatible with: kombu needs `ZADD ... GT`, the caches `HRANDFIELD`."""
 
 _ANSWER_SECONDS = 2.0
+_PING_MS = 100
 
 _COMMANDS = """
 INFO server
@@ -75,6 +76,7 @@ ZREMRANGEBYRANK $zset 9 9
 ZREMRANGEBYSCORE $zset 0 0
 ZPOPMIN $zset 1
 ZREM $zset a
+ZSCAN $zset 0
 XADD $stream * a 1
 XRANGE $stream - +
 XREAD STREAMS $stream 0
@@ -156,7 +158,7 @@ def read_facts(client: redis.Redis) -> RedisFacts | None:
 
 
 def check_writes(client: redis.Redis, prefix: str) -> None:
-    """See that a server takes writes, by one that changes nothing.
+    """See that a server takes writes, by one that changes nothing and needs no memory.
 
     Raises:
         RedisUnreachableError: It takes none for now: it is a replica, or its disk is full.
@@ -183,6 +185,8 @@ def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
         if facts is not None and facts.problem is not None:
             raise RedisConfigurationError(f"Redis at {address_of(client)} {': '.join(facts.problem)}")
         check_writes(client, prefix)
+        with reaching(client):  # who begins to listen writes down where, and memory may be full
+            client.set(f"{prefix}ping", b"", px=_PING_MS)
         missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
         if missing:
             raise RedisConfigurationError(

@@ -15,6 +15,7 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.following import leave_or_follow
+from stagefleet.cli.output import flush_output
 from stagefleet.cli.report import print_plan
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
@@ -154,7 +155,7 @@ class _Fetch:
             except typer.Exit as ended:
                 if ended.exit_code:
                     raise
-            sys.stdout.flush()
+            flush_output()
             say(f"holding {len(hold.locks)} images until standard input closes")
             _await_end_of_input(hold)
 

@@ -38,7 +38,8 @@ def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
     """A bar where stderr is a terminal, unless results appear on the same terminal as they come."""
     if chosen_options().quiet:
         return Lines(run.total)
-    if sys.stderr.isatty() and not (stdout_is_shared and sys.stdout.isatty()):
+    shares = stdout_is_shared and sys.stdout is not None and sys.stdout.isatty()
+    if sys.stderr.isatty() and not shares:
         from stagefleet.cli.bar import Bar  # noqa: PLC0415 - where no bar is shown, loading it is a tenth of the start
 
         return Bar(run.total)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli.common_options import chosen_options
+from stagefleet.cli.output import flush_output
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.launch import worker_command
@@ -46,7 +47,7 @@ def start_worker(
         arguments += ["--concurrency", str(concurrency)]
     if queues is not None:
         arguments += ["--queues", _checked(queues)]
-    sys.stdout.flush()
+    flush_output()
     environment = os.environ | chosen_options().environment
     os.execve(sys.executable, worker_command(*arguments), environment)  # noqa: S606 - no shell is meant
 

@@ -11,7 +11,15 @@ import pytest
 import stagefleet
 from stagefleet.connection import connect_redis
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
-from stagefleet.redis_facts import _COMMANDS, RedisFacts, check_redis, missing_rights, read_facts
+from stagefleet.redis_facts import (
+    _COMMANDS,
+    RedisFacts,
+    check_redis,
+    check_writes,
+    missing_rights,
+    read_facts,
+)
+from tests.integration.workers.conftest import eventually
 
 REDIS_6 = {"redis_version": "6.2.14", "redis_mode": "standalone", "role": "master", "cluster_enabled": 0}
 
@@ -46,7 +54,8 @@ def test_what_is_unfit_is_told_by_what_it_says(changes, problem):
 def test_a_primary_is_fit(redis_server):
     """R8: what is fit passes the check, with its rights, and nothing of the check stays there."""
     check_redis(redis_server.url, "t:", rights=True)
-    assert [] == redis_server.client().keys("*")
+    client = redis_server.client()
+    eventually(lambda: [] == client.keys("*"), "what the check wrote is gone")
     facts = read_facts(connect_redis(redis_server.url))
     assert facts is not None
     assert ("standalone", None, None) == (facts.mode, facts.primary, facts.problem)
@@ -60,6 +69,14 @@ def test_a_replica_is_out_of_reach_for_now(make_redis):
     facts = read_facts(connect_redis(replica.url))
     assert facts is not None
     assert "127.0.0.1:1" == facts.primary
+
+
+def test_a_full_memory_is_out_of_reach_for_who_begins(make_redis):
+    """R8: who would begin to listen at maxmemory waits until there is room."""
+    full = make_redis(options={"maxmemory": "100kb"})
+    with pytest.raises(RedisUnreachableError, match="OOM"):
+        check_redis(full.url, "t:")
+    check_writes(connect_redis(full.url), "t:")  # what is under way needs no more memory
 
 
 def test_a_cluster_is_refused(make_redis):
