@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -14,6 +15,7 @@ from stagefleet.client import Fleet
 from stagefleet.client.arguments import RunArguments
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.patience import OUTAGE_SECONDS, Patience
 from stagefleet.records import RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.roles import Roles
@@ -243,7 +245,8 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
         try:
             request = _parse(positional, arguments)
             with self._open_fleet() as fleet:
-                run = request.start(fleet, key)
+                # Under its key the same request finds what was started, so that an outage loses none.
+                run = Patience(OUTAGE_SECONDS)(partial(request.start, fleet, key))
         except StagefleetError as error:
             _log.error("run_not_started", action="start_run", task=key, error=str(error))
             raise
