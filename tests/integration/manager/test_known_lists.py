@@ -65,8 +65,10 @@ def test_what_one_process_listed_answers_in_all(theirs, roles, registry):
     assert [stage(1), stage(2)] == ids(lookup.by_digest_as_known(DIGEST))
     assert [stage(1), stage(2)] == list(lookup.last_stage_ids())
     asked = registry.requests()[len(before) :]
-    # Each is looked at, and whether a record rejects it; no list is asked for, and no manifest got.
-    assert ["HEAD"] * 4 == [method for method, _, _ in asked]
+    # Each is looked at, and whether a record rejects it, which a GET has to confirm where HEAD knows of none;
+    # no list is asked for, and no manifest got.
+    assert ["HEAD"] * 4 + ["GET"] * 2 == sorted((method for method, _, _ in asked), reverse=True)
+    assert [404, 404] == [status for method, _, status in asked if method == "GET"]
 
 
 def test_a_digest_that_is_not_on_it_is_asked_afresh(theirs, roles, registry):
