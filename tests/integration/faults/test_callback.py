@@ -30,7 +30,9 @@ def test_an_error_at_the_fifth_outcome_of_a_thousand_stops_the_run(
         Fleet.connect(redis_server.url, settings=SETTINGS) as fleet,
         pytest.raises(NoSpaceError, match="the disk of the caller is full"),
     ):
-        fleet.for_each_delete_stage(f"{registry.host}/app", stages, call_back, parallel=PARALLEL)
+        fleet.for_each_delete_stage(
+            f"{registry.host}/app", stages, call_back, parallel=PARALLEL, missing_ok=True
+        )
 
     assert FIFTH == len(called) == len(set(called))
     with Fleet.connect(redis_server.url, settings=SETTINGS) as fleet:
