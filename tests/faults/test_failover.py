@@ -49,7 +49,7 @@ def workers(make_workers, address, environment):  # noqa: F811 - the fixture of 
 @pytest.fixture
 def copy(workers, start, source, destination):  # noqa: F811 - the fixtures of those names
     """A copy of all stages, of which a part is done."""
-    command = start("copy", source[0], destination[0])
+    command = start("copy", source[0], destination[0], "-j", "2")  # it has to last
     command.read(PART)
     return command
 
@@ -71,7 +71,7 @@ def check(copy, workers, source, destination):  # noqa: F811 - the fixtures of t
     return check
 
 
-def test_a_copy_goes_on_after_a_planned_fail_over(copy, replica, redis_server, address, check):
+def test_a_copy_goes_on_after_a_planned_fail_over(replica, copy, redis_server, address, check):
     """R34: connections to a primary that has become a replica are left; nothing else tells that it did."""
     redis_server.client().execute_command("FAILOVER", "TO", "127.0.0.1", replica.port)
     client = replica.client()
@@ -81,7 +81,7 @@ def test_a_copy_goes_on_after_a_planned_fail_over(copy, replica, redis_server, a
     check()
 
 
-def test_a_copy_goes_on_after_its_primary_has_died(copy, replica, redis_server, address, check):
+def test_a_copy_goes_on_after_its_primary_has_died(replica, copy, redis_server, address, check):
     """R34: what was connected to a primary that died comes back to the one that took over."""
     redis_server.client().wait(1, 1000)
     redis_server.kill()
