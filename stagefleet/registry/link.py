@@ -8,11 +8,12 @@ __all__ = ["next_link"]
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read.
+# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They stand
+# behind single characters alone: behind a group Python before 3.11.5 matches wrongly (python/cpython#106052).
 _TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
 _PARAMETER = re.compile(
     r"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)"
-    r'[ \t]*+(?:=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^\s",;]*+)))?+)?+'
+    r'[ \t]*+(?:=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s",;]*+)))?)?'
 )
 
 
