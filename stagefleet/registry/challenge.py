@@ -10,8 +10,8 @@ __all__ = ["Challenge", "parse_challenges"]
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They stand
-# behind single characters alone: behind a group Python before 3.11.5 matches wrongly (python/cpython#106052).
+# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _SEPARATORS = re.compile(r"[ \t,]*+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
 _EQUALS = re.compile(r"[ \t]*+=[ \t]*+")

@@ -8,8 +8,8 @@ __all__ = ["next_link"]
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They stand
-# behind single characters alone: behind a group Python before 3.11.5 matches wrongly (python/cpython#106052).
+# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
 _PARAMETER = re.compile(
     r"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)"

@@ -16,8 +16,8 @@ __all__ = ["MalformedPageError", "TagPage"]
 _MAX_DEPTH = 64
 _MAX_STRING_BYTES = 64 * 1024
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They stand
-# behind single characters alone: behind a group Python before 3.11.5 matches wrongly (python/cpython#106052).
+# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _TOKEN = re.compile(
     rb'[ \t\r\n]*+(?:("[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*")|([\[\]{}:,])|([-+.0-9A-Za-z]++))',
     re.DOTALL,

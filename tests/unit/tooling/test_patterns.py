@@ -20,9 +20,9 @@ def test_a_possessive_group_is_found(text):
 
 
 def test_no_pattern_has_a_possessive_group():
-    """Python before 3.11.5 lets such a group match what it must not (python/cpython#106052): Debian 12 has 3.11.2.
+    """Python before 3.11.5 lets such a group match what it must not (python/cpython#106052).
 
-    There, a tag list of more than a piece was refused as no JSON.
+    On Debian 12, which has 3.11.2, a tag list of more than a piece was refused as no JSON.
     """
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
