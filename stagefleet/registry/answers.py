@@ -26,6 +26,7 @@ from stagefleet.errors import (
 from stagefleet.redaction import redact, words_of
 from stagefleet.registry.incoming import read_all
 from stagefleet.registry.retry_after import retry_after_seconds, span_text
+from stagefleet.registry.scheme import advise_tls, is_refused_as_plain
 
 __all__ = ["error_of", "reading_answer"]
 
@@ -70,11 +71,12 @@ def reading_answer(method: str, host: str, repository: str, subject: str) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the body of an error answer says."""
+    """What the body of an error answer says, and what to do about it."""
 
     codes: tuple[str, ...] = ()
     text: str = ""
     details: tuple[Any, ...] = ()
+    advice: str = ""
 
 
 def error_of(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
@@ -110,26 +112,29 @@ def error_of(response: requests.Response, method: str, repository: str, subject:
         return RateLimitedError(what, retry_after_seconds=seconds, **context)
     if status >= 500:  # noqa: PLR2004 - HTTP's number
         return RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
-    return RegistryError(what, **context)
+    return RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
 
 
 def _told(response: requests.Response) -> _Told:
     try:
-        body = read_all(response, _ERROR_BYTES)
+        body = read_all(response, _ERROR_BYTES) or b""
     except UnreachableError:
         return _Told()
+    advice = advise_tls(urlsplit(response.url).netloc) if is_refused_as_plain(response, body) else ""
     try:
-        document = json.loads(body or b"")
+        document = json.loads(body)
         errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         # Proxies and Go's server answer in plain words, as one that speaks TLS does to plain HTTP.
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
-        return _Told(text=_plain((body or b"").decode(errors="replace"), response) if is_plain else "")
+        text = _plain(body.decode(errors="replace"), response) if is_plain else ""
+        return _Told(text=text, advice=advice)
     codes = [redact(str(entry.get("code") or "")) for entry in errors]
     return _Told(
         codes=tuple(code for code in codes if _CODE.fullmatch(code))[:_MOST_CODES],
         text=next((_plain(entry["message"], response) for entry in errors if entry.get("message")), ""),
         details=tuple(entry.get("detail") for entry in errors),
+        advice=advice,
     )
 
 

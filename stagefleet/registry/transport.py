@@ -28,6 +28,7 @@ from stagefleet.registry.adapter import Adapter
 from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.hosts import is_loopback, settings_of
 from stagefleet.registry.leash import SLICE_SECONDS, current_leash
+from stagefleet.registry.scheme import advise_plain_http, advise_tls
 from stagefleet.registry.tls import make_context
 from stagefleet.settings import Settings
 
@@ -47,12 +48,13 @@ class Body(Protocol):
         """How many bytes there are in all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
-    """How a host is reached: what requests would work out anew at each request."""
+    """How a host is reached: what requests would work out anew at each request, and whether it ever was."""
 
     adapter: Adapter
     proxies: Mapping[str, str]
+    has_answered: bool = False
 
 
 class Transport:
@@ -61,11 +63,19 @@ class Transport:
     Args:
         settings: TLS settings by host, and time-outs.
         headers: What each request has besides its own.
+        to_registries: Whether the settings say of those spoken to if they speak TLS; else their URLs do.
     """
 
-    def __init__(self, settings: Settings, *, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        to_registries: bool = True,
+    ) -> None:
         self._settings = settings
         self._headers = headers
+        self._to_registries = to_registries
         self._routes: dict[str, _Route] = {}
         self._lock = threading.Lock()
 
@@ -121,13 +131,22 @@ class Transport:
             request.headers["Content-Length"] = str(len(body or b""))
         request.hooks = default_hooks()
         route = self._route(url)
-        with reaching_host(url, route.proxies), bounding(deadline):
-            return route.adapter.send(
+        with reaching_host(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
+            response = route.adapter.send(
                 request,
                 stream=True,
                 timeout=SLICE_SECONDS,  # what the sockets are set to anyway: the deadline bounds them
                 proxies=route.proxies,
             )
+        route.has_answered = True
+        return response
+
+    def _scheme_advice(self, url: str, route: _Route) -> str:
+        """Say what to set if the other side does not speak as it is spoken to, "" if that cannot be."""
+        scheme, host = urlsplit(url)[:2]
+        if not self._to_registries or route.has_answered:
+            return ""
+        return advise_tls(host) if scheme == "http" else advise_plain_http(host)
 
     def _route(self, url: str) -> _Route:
         scheme, host = urlsplit(url)[:2]
@@ -171,7 +190,9 @@ def _checked_proxies(origin: str) -> dict[str, str]:
 
 
 @contextmanager
-def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+def reaching_host(
+    url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advice: str = ""
+) -> Iterator[None]:
     """The border: whatever requests, urllib3 and the socket raise becomes one of our errors.
 
     Without its cause: foreign errors hold the URL, which may hold a signature, and tracebacks show them.
@@ -179,6 +200,7 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
     Args:
         url: Where to.
         proxies: Through which of them, by scheme.
+        advice: What to do if the host does not speak as it is spoken to, with TLS or without.
     """
     host = urlsplit(url).netloc
     try:
@@ -186,7 +208,7 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
         reason = _reason(error)
         raise CertificateError(
-            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host)}", host=host
+            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host, advice)}", host=host
         ) from None
     except requests.exceptions.ProxyError as error:
         proxy = select_proxy(url, dict(proxies)) or ""
@@ -195,22 +217,33 @@ def reaching_host(url: str, proxies: Mapping[str, str] = MappingProxyType({})) -
             f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise RegistryUnreachableError(f"{host} does not answer ({_reason(error)})", host=host) from None
+        message = f"{host} does not answer ({_reason(error)})"
+        if advice and _may_want_tls(url, error):
+            message += f": {advice}"
+        raise RegistryUnreachableError(message, host=host) from None
 
 
-def _tls_advice(reason: str, host: str) -> str:
+def _may_want_tls(url: str, error: BaseException) -> bool:
+    """Tell whether a server may have hung up because it speaks TLS and was spoken to without."""
+    hung_up = isinstance(
+        _innermost(error), ConnectionResetError | BrokenPipeError | http.client.BadStatusLine
+    )
+    return hung_up and urlsplit(url).scheme == "http"
+
+
+def _tls_advice(reason: str, host: str, advice: str) -> str:
     """What to do: OpenSSL's names for what went wrong say which side is not content."""
     settings = f'registries."{host}"'
     if "_ALERT_" in reason:
         return f"the registry refuses us: does it want a certificate, {settings}.client_certificate?"
-    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
-        return f"if it speaks plain HTTP, set {settings}.plain_http"
+    if any(name in reason for name in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "UNEXPECTED_EOF")):
+        return advice or "does it speak TLS?"
     return f"name its certificate authority in {settings}.ca_file"
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause, in a few words; never the URL, which may hold a signature."""
-    seen: BaseException = error
+def _innermost(error: BaseException) -> BaseException:
+    """Find the cause that stands behind all others."""
+    seen = error
     for _ in range(10):
         # `original_error` is a ProxyError's; of a ProtocolError the cause stands behind a text of its own.
         inners = (
@@ -222,6 +255,12 @@ def _reason(error: BaseException) -> str:
         if inner is None:
             break
         seen = inner
+    return seen
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, in a few words; never the URL, which may hold a signature."""
+    seen = _innermost(error)
     if isinstance(seen, urllib3.exceptions.ReadTimeoutError | TimeoutError):
         return "time-out"
     refused = isinstance(seen, urllib3.exceptions.NewConnectionError)  # which urllib3 counts as a time-out

@@ -62,7 +62,7 @@ class WebhookCaller:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings.webhooks
         self._clock = clock
-        self._transport = Transport(settings)
+        self._transport = Transport(settings, to_registries=False)
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -128,3 +129,19 @@ def test_an_authority_that_cannot_be_read_gives_2_and_names_key_and_file(command
     done = command("list", f"{secure.host}/source/app")
     assert (2, 1) == (done.returncode, len(done.stderr.splitlines()))
     assert f'registries."{secure.host}".ca_file: {tmp_path}/nowhere.pem cannot be used' in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("doctor",), ("list",), ("copy", "away.test/app"), ("delete", "--all", "--yes")]
+)
+def test_a_command_that_speaks_plain_http_to_tls_says_what_mends_it(
+    command, secure, tls, tmp_path, arguments
+):
+    name, *others = arguments
+    repository = f"{secure.host}/source/app"
+    refused = command(name, repository, *others)
+    assert 0 != refused.returncode
+    said = refused.stdout + refused.stderr
+    ((setting, table),) = set(re.findall(r"set (plain_http = false) under (\[.+\]) in", said))
+    (tmp_path / "stagefleet.toml").write_text(f'{table}\n{setting}\nca_file = "{tls.ca_file}"\n')
+    assert 0 == command("list", repository).returncode

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from stagefleet.errors import CertificateError, RegistryError, SettingsError
-from tests.services import push_image
+from stagefleet.errors import CertificateError, RegistryError, RegistryUnreachableError, SettingsError
+from tests.services import TlsProxy, push_image
 
 
 @pytest.fixture
@@ -56,14 +56,28 @@ def test_the_authority_of_one_registry_is_not_that_of_another(secure, make_regis
         client.ping(other.host)
 
 
-def test_plain_http_to_a_registry_that_speaks_tls_says_what_the_registry_said(secure, connect):
-    with pytest.raises(RegistryError, match="HTTP request to an HTTPS server"):
+def test_plain_http_to_a_registry_that_speaks_tls_says_what_it_said_and_names_the_setting(secure, connect):
+    with pytest.raises(RegistryError, match="HTTP request to an HTTPS server") as caught:
         connect().ping(secure.host)
+    assert f'set plain_http = false under [registries."{secure.host}"]' in str(caught.value)
+
+
+def test_a_head_whose_refusal_has_no_words_names_the_setting_too(secure, connect, at):
+    with pytest.raises(RegistryError) as caught:
+        connect().head_manifest(at(secure).tagged("tag"))
+    assert f'set plain_http = false under [registries."{secure.host}"]' in str(caught.value)
+
+
+def test_plain_http_to_a_server_with_tls_that_hangs_up_names_the_setting(registry, tls, connect):
+    with TlsProxy(registry.host, tls) as proxy, pytest.raises(RegistryUnreachableError) as caught:
+        connect(retries=0).ping(proxy.host)
+    assert f'set plain_http = false under [registries."{proxy.host}"]' in str(caught.value)
 
 
 def test_tls_to_a_registry_that_speaks_plain_http_names_the_setting(registry, connect):
-    with pytest.raises(CertificateError, match="plain_http"):
+    with pytest.raises(CertificateError) as caught:
         connect(registries=https(registry)).ping(registry.host)
+    assert f'set plain_http = true under [registries."{registry.host}"]' in str(caught.value)
 
 
 def test_a_client_certificate_is_shown(reserved, connect, tls):

@@ -81,6 +81,13 @@ def test_a_call_is_over_in_its_time_whatever_the_receiver_does(serve, caller, sc
     assert server.host == caught.value.host
 
 
+def test_a_receiver_that_hangs_up_gets_no_advice_meant_for_registries(serve, caller):
+    server = serve(lambda _, connection: connection.close())
+    with pytest.raises(CallbackError, match="does not answer") as caught:
+        call(caller, server)
+    assert "plain_http" not in str(caught.value)
+
+
 def test_a_body_that_drips_is_of_no_interest(serve, caller):
     """R10: the status says all: nobody waits for what comes behind it."""
     server = serve(lambda server, connection: server.drip(connection, [HEAD + b"\r\n", *forever_few()]))
