@@ -11,11 +11,11 @@ import base64
 import hashlib
 from typing import Annotated, Any, Literal
 
-import structlog
 from kombu.exceptions import SerializationError
 from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from stagefleet.logs import EventLogger
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import MAX_ITEMS
 
@@ -50,7 +50,7 @@ _DIGESTED_BYTES = 1024 * 1024
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,255}$")]
 """A name or an id: one line, not empty."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class MalformedMessageError(Exception):

@@ -16,7 +16,6 @@ from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
-import structlog
 from celery import Task
 from flower.app import Flower
 from flower.options import options as flower_options
@@ -26,6 +25,7 @@ from tornado.options import Error as TornadoError
 from config.celery import make_app
 from config.logging import configure_logging
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
+from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
 from stagefleet.registry.hosts import is_loopback
 from stagefleet.runs.dispatch import task_name
@@ -34,7 +34,7 @@ from stagefleet.streams import prepare_streams
 
 __all__ = ["main", "make_flower"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 _OURS = {
     "address": "set flower.address",

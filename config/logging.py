@@ -1,9 +1,8 @@
 """Logs: one record a line on stderr, Celery's own among them.
 
-Our records go straight to stderr; those of libraries come through the standard library's root logger and
-the same chain, so that both look alike. Run, item and worker are bound where they are known
-(`structlog.contextvars`). What no record should hold is masked in the finished line: logins and queries of
-addresses, and the secrets that this process has read.
+All records come through the standard library's root logger and one chain, so that they look alike. Run, item
+and worker are bound where they are known (`structlog.contextvars`). The finished line is masked: logins and
+queries of addresses, and the secrets that this process has read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from stagefleet.library_logs import limit_libraries
+from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
 from stagefleet.settings import LogSettings
 
@@ -31,18 +30,11 @@ def configure_logging(settings: LogSettings, **bound: object) -> None:
         **bound: What every record of this process carries, as `worker`.
     """
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    chain, renderers = _chain(bound), _renderers(settings)
-    structlog.configure(
-        processors=[*chain, *renderers],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *chain],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            foreign_pre_chain=_chain(bound),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(settings)],
         )
     )
     root = logging.getLogger()
@@ -59,9 +51,15 @@ def _chain(bound: dict[str, object]) -> list[Processor]:
             record.setdefault(name, value)
         return record
 
+    def add_facts(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        source: logging.LogRecord = record["_record"]
+        record.update(getattr(source, "facts", None) or {"logger": source.name})
+        return record
+
     return [
         structlog.contextvars.merge_contextvars,
         bind,
+        add_facts,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),

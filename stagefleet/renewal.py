@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-import structlog
-
+from stagefleet.logs import EventLogger
 from stagefleet.patience import backoff_seconds
 
 __all__ = ["Renewals", "keep_renewing"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Renewals:

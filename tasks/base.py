@@ -28,6 +28,7 @@ from stagefleet.errors import (
     RunNotFoundError,
     StagefleetError,
 )
+from stagefleet.logs import EventLogger
 from stagefleet.manager import Produced
 from stagefleet.patience import Patience
 from stagefleet.registry.leash import under
@@ -51,7 +52,7 @@ _NOTHING = AttemptEnd(EndKind.NOTHING)
 OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
 """What ends a call to the ledger for good, whatever the item."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Workshop:

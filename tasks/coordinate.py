@@ -8,13 +8,14 @@ import structlog
 from celery import Task
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
+from stagefleet.logs import EventLogger
 from stagefleet.runs.detached import DetachedCoordinator
 from stagefleet.runs.dispatch import task_name
 from tasks.arguments import problem_of_run
 
 __all__ = ["CoordinateTask"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-import structlog
 from celery import Task
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +14,7 @@ from stagefleet.client import Fleet
 from stagefleet.client.arguments import RunArguments
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.logs import EventLogger
 from stagefleet.patience import OUTAGE_SECONDS, Patience
 from stagefleet.records import RecordKind
 from stagefleet.redaction import quoted
@@ -26,7 +26,7 @@ from tasks.shown import MaskedRequest, shown_arguments
 
 __all__ = ["RequestedFleet", "StartRunTask"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 Names = Annotated[list[str], Field(max_length=MAX_ITEMS)]
 

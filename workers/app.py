@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import structlog
 from celery.app.trace import setup_worker_optimizations
 from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from config.logging import configure_logging
 from stagefleet.errors import StagefleetError
+from stagefleet.logs import EventLogger
 from stagefleet.manager import Produced, StageManager
 from stagefleet.runs.dispatch import queue_of
 from stagefleet.runs.model import WorkerInfo
@@ -36,7 +36,7 @@ READY = b"r"
 """What a process tells its supervisor once it listens."""
 _PULSE_SECONDS = 5.0
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

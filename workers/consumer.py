@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from celery.exceptions import WorkerShutdown
 from celery.signals import task_unknown
 from celery.utils.log import get_logger
@@ -17,6 +16,7 @@ from celery.worker.consumer import Consumer
 
 from config.envelope import CONTENT_ERRORS, note_dropped
 from stagefleet.errors import RedisConfigurationError
+from stagefleet.logs import EventLogger
 from workers.messages import problem_of
 
 __all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
@@ -27,7 +27,7 @@ FLUSH_SECONDS = 0.5
 _REFUSAL_SECONDS = 10.0
 """How long a worker that has worked sits out a Redis that refuses its login, or cannot be used otherwise."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 _LOGGER = get_logger(__name__)  # where Celery tells that a message cannot be struck out
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import structlog
-
+from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import Attendance
 from stagefleet.runs.model import WorkerInfo
 
@@ -18,7 +17,7 @@ _LIFE_SECONDS = 15.0
 STILL_SECONDS = 120.0
 """How long the consumer's loop may stand still while Redis answers; above kombu's own time-outs (51 s)."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Heart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import structlog
+from stagefleet.logs import EventLogger
 
 __all__ = ["ROLE", "Reaper"]
 
@@ -12,7 +12,7 @@ ROLE = "reaper"
 _MISSED_SWEEPS = 3
 """After so many sweeps that did not happen another worker takes over."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class _Ledger(Protocol):

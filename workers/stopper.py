@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import structlog
+from stagefleet.logs import EventLogger
 
 __all__ = ["STOP_SIGNALS", "Stopper"]
 
@@ -21,7 +21,7 @@ EXIT_AT_ONCE = 75
 """The exit status of a process that did not wait for what it held (EX_TEMPFAIL)."""
 _LEAST_GRACE_SECONDS = 0.5
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Stopper:

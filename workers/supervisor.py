@@ -20,12 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-import structlog
-
 from config.logging import configure_logging
 from stagefleet.connection import masked_url
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.launch import isolated_command
+from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings
@@ -44,7 +43,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _OVERTIME_SECONDS = 3.0
 """How much longer than its own bound a process may take to stop, before it is killed."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,15 +6,14 @@ import random
 import threading
 from collections.abc import Callable
 
-import structlog
-
 from stagefleet.errors import RedisConfigurationError, UnreachableError
+from stagefleet.logs import EventLogger
 
 __all__ = ["Ticker"]
 
 _JOIN_SECONDS = 10.0
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Ticker:

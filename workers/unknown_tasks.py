@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-import structlog
 from celery.signals import task_unknown
 
 from stagefleet.errors import StagefleetError
+from stagefleet.logs import EventLogger
 from stagefleet.runs.dispatch import task_name
 from tasks.arguments import problem_of_item
 
 __all__ = ["fail_unknown_tasks"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 Refuse = Callable[[str, int, str], None]
 """Fails an item: run, index, problem."""

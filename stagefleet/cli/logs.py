@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
-import structlog
-
-from stagefleet.library_logs import limit_libraries
+from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
 from stagefleet.settings import LogSettings
 
@@ -15,10 +14,18 @@ __all__ = ["configure_logs"]
 
 
 class _Masking(logging.Formatter):
-    """Masks what no line should hold, tracebacks included."""
+    """Mask what no line should hold, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked_line(super().format(record))
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Write to what `sys.stderr` is at that time: a program may run several commands."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool = False) -> None:
@@ -26,20 +33,9 @@ def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool 
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     if settings.level == "debug":
         level = logging.DEBUG
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Masking("stagefleet: %(message)s"))
-    logging.basicConfig(handlers=[handler])
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Stderr) for handler in root.handlers):
+        handler = _Stderr()
+        handler.setFormatter(_Masking("stagefleet: %(message)s"))
+        root.addHandler(handler)
     limit_libraries(level)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            # plain tracebacks: rich ones show the values of local variables, logins among them
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-            lambda _logger, _method, line: masked_line(str(line)),
-        ],
-    )

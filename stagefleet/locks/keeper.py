@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from stagefleet.errors import LockLostError
+from stagefleet.logs import EventLogger
 from stagefleet.renewal import Renewals
 
 __all__ = ["Hold", "HoldKeeper"]
@@ -19,7 +18,7 @@ __all__ = ["Hold", "HoldKeeper"]
 _MARGIN_SHARE = 0.1
 """The part of a lease before whose end it counts as lost."""
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class Hold:

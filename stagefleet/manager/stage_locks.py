@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from stagefleet.locks import HeldLock, LockInfo, LockManager
 from stagefleet.locks.waiting import default_label
+from stagefleet.logs import EventLogger
 from stagefleet.names import DockerDaemon, Repository, StageId
 from stagefleet.registry.leash import Leash, waiting
 
 __all__ = ["StageLocks", "Turn"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

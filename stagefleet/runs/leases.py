@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import structlog
-
 from stagefleet.errors import (
     ItemCancelledError,
     LeaseLostError,
@@ -24,6 +22,7 @@ from stagefleet.errors import (
     UnreachableError,
     WaitTooLongError,
 )
+from stagefleet.logs import EventLogger
 from stagefleet.renewal import Renewals
 from stagefleet.runs.ledger import Renewal, Workbench
 from stagefleet.runs.model import Claim
@@ -38,7 +37,7 @@ _MARGIN_SHARE = 6
 """And no more than this part of it: a short lease must not be lost when it begins."""
 _RENEWALS_A_LEASE = 3
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class HeldLease:

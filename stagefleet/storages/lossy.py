@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import redis
-import structlog
 
 from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import StagefleetError
+from stagefleet.logs import EventLogger
 from stagefleet.settings import CacheSettings, Settings
 
 __all__ = ["LossyStore"]
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger(__name__)
 
 
 class LossyStore:

@@ -4,7 +4,6 @@ import secrets
 from datetime import UTC, datetime
 
 import pytest
-import structlog
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.names import StageId
@@ -103,16 +102,16 @@ def test_the_cache_is_bounded(cache):
     assert ENTRIES == sum(entry is not None for entry in found)
 
 
-def test_a_redis_out_of_reach_is_an_empty_cache(make_redis):
+def test_a_redis_out_of_reach_is_an_empty_cache(make_redis, caplog):
     server = make_redis()
     cache = RedisDescriptions.connect(server.url, Settings())
     cache.remember(STORAGE, [description_of(1)])
     server.kill()
 
-    with structlog.testing.capture_logs() as logs:
-        cache.remember(STORAGE, [description_of(2)])
-        assert [None] == cache.find(STORAGE, [description_of(1).stage_id])
-    assert ["descriptions_out_of_reach"] == [log["event"] for log in logs]
+    caplog.clear()
+    cache.remember(STORAGE, [description_of(2)])
+    assert [None] == cache.find(STORAGE, [description_of(1).stage_id])
+    assert ["descriptions_out_of_reach"] == [log.facts["event"] for log in caplog.records]
     cache.close()
 
 

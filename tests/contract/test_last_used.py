@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-import structlog
 
 from stagefleet.connection import connect_redis
 from stagefleet.errors import RedisUnreachableError
@@ -102,28 +101,29 @@ def test_a_host_that_nobody_uses_is_forgotten_by_and_by(redis_server):
     assert SETTINGS.lifetime_seconds == pytest.approx(client.pttl("t:last-used:here") / 1000, abs=60)
 
 
-def test_records_out_of_reach_fail_no_use_and_are_warned_of_once(make_redis):
+def test_records_out_of_reach_fail_no_use_and_are_warned_of_once(make_redis, caplog):
     server = make_redis()
     records = RedisLastUsed.connect(server.url, Settings())
     records.note("here", "app:1")
     server.kill()
-    with structlog.testing.capture_logs() as logs:
-        records.note("here", "app:2")
-        records.forget("here", "app:1")
+    caplog.clear()
+    records.note("here", "app:2")
+    records.forget("here", "app:1")
 
-    assert [("last_used_out_of_reach", "warning")] == [(log["event"], log["log_level"]) for log in logs]
+    (warning,) = caplog.records
+    assert ("last_used_out_of_reach", "WARNING") == (warning.facts["event"], warning.levelname)
     with pytest.raises(RedisUnreachableError):
         records.used_images("here")
     records.close()
 
 
-def test_records_of_another_kind_fail_no_use(redis_server):
+def test_records_of_another_kind_fail_no_use(redis_server, caplog):
     client: Any = redis_server.client()
     client.set("stagefleet:last-used:here", "a string")
     records = RedisLastUsed.connect(redis_server.url, Settings())
-    with structlog.testing.capture_logs() as logs:
-        records.note("here", "app:1")
-    assert "WRONGTYPE" in logs[0]["error"]
+    caplog.clear()
+    records.note("here", "app:1")
+    assert "WRONGTYPE" in caplog.records[0].facts["error"]
 
     client.delete("stagefleet:last-used:here")
     records.note("here", "app:1")

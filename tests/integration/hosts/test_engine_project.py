@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import structlog
 
 from stagefleet import Fleet
 from stagefleet.cli import run_command
@@ -149,8 +148,7 @@ class TestCommands:
             code = run_command([str(argument) for argument in arguments])
             return code, *capsys.readouterr()
 
-        yield command
-        structlog.reset_defaults()  # commands send logs to this test's stderr, which is closed after it
+        return command
 
     @pytest.fixture
     def objects(self, command):

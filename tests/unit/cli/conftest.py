@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-import structlog
 
 from stagefleet.cli import run_command
 
@@ -74,5 +73,4 @@ def command(capsys):
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
-    yield run
-    structlog.reset_defaults()  # commands send logs to this test's stderr, which is closed after it
+    return run

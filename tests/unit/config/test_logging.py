@@ -2,12 +2,15 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import structlog
 
 from config.logging import configure_logging
 from stagefleet.cli.logs import configure_logs
+from stagefleet.logs import EventLogger
 from stagefleet.redaction import remember_secret
 from stagefleet.settings import LogSettings
 
@@ -17,7 +20,6 @@ def _restored():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
-    structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
@@ -33,7 +35,7 @@ def records(capsys):
 def test_records_of_ours_and_of_libraries_look_alike(capsys):
     configure_logging(LogSettings(), worker="worker-1@here")
     with structlog.contextvars.bound_contextvars(run="r1", item="a"):
-        structlog.get_logger().info("ours", action="test")
+        EventLogger("stagefleet.test").info("ours", action="test")
         logging.getLogger("some.library").warning("theirs %d", 1)
     ours, theirs = records(capsys)
     assert ("ours", "theirs 1") == (ours["event"], theirs["event"])
@@ -45,7 +47,7 @@ def test_records_of_ours_and_of_libraries_look_alike(capsys):
 
 def test_what_is_below_the_level_is_not_written(capsys):
     configure_logging(LogSettings(level="warning"))
-    structlog.get_logger().info("quiet")
+    EventLogger("stagefleet.test").info("quiet")
     logging.getLogger("some.library").info("quiet")
     assert [] == records(capsys)
 
@@ -70,7 +72,7 @@ def test_passwords_in_urls_are_masked_also_in_tracebacks(capsys, json_lines):
     try:
         connect()
     except OSError as error:
-        structlog.get_logger().error("failed", exc_info=error, url="https://me:hunter2@host/x")
+        EventLogger("stagefleet.test").error("failed", exc_info=error, url="https://me:hunter2@host/x")
     said = capsys.readouterr().err
     assert "hunter2" not in said
     assert "user:***@host:1" in said
@@ -97,7 +99,7 @@ def test_urllib3_tells_no_address_at_warning_either(capsys):
 def test_ours_tell_what_they_tell_at_debug(capsys):
     configure_logging(LogSettings(level="debug"))
     logging.getLogger("stagefleet.manager").debug("ours")
-    structlog.get_logger().debug("ours, too")
+    EventLogger("stagefleet.test").debug("ours, too")
     assert ["ours", "ours, too"] == [record["event"] for record in records(capsys)]
 
 
@@ -108,7 +110,7 @@ def test_what_was_read_as_a_secret_is_masked_in_every_record(capsys, json_lines)
     remember_secret(secret)
     configure_logging(LogSettings(json_lines=json_lines))
     logging.getLogger("some.library").warning("got %r", secret)
-    structlog.get_logger().warning("ours", value={"deep": [secret]}, text=secret)
+    EventLogger("stagefleet.test").warning("ours", value={"deep": [secret]}, text=secret)
 
     def fail() -> None:
         raise OSError(secret)
@@ -116,7 +118,7 @@ def test_what_was_read_as_a_secret_is_masked_in_every_record(capsys, json_lines)
     try:
         fail()
     except OSError as error:
-        structlog.get_logger().error("failed", exc_info=error)
+        EventLogger("stagefleet.test").error("failed", exc_info=error)
         logging.getLogger("some.library").exception("failed")
     said = capsys.readouterr().err
     assert "planted" not in said
@@ -138,9 +140,34 @@ def test_a_command_s_logs_are_masked_too(capsys):
     try:
         fail()
     except OSError as error:
-        structlog.get_logger().error("failed", exc_info=error)
+        EventLogger("stagefleet.test").error("failed", exc_info=error)
     said = capsys.readouterr().err
     assert "planted@" not in said
     assert "planted-secret" not in said
     assert "local variable'" not in said.replace('password = "planted local variable"', "")
     assert "Traceback" in said
+
+
+def test_a_record_of_ours_has_its_facts_as_fields(capsys):
+    configure_logging(LogSettings())
+    EventLogger("stagefleet.test").info("counted", action="test", total=3, url="https://me:hunter2@host/x")
+    (record,) = records(capsys)
+    assert {"event": "counted", "action": "test", "total": 3, "level": "info"}.items() <= record.items()
+    assert "hunter2" not in record["url"]
+
+
+def test_a_program_that_configures_nothing_hears_warnings_alone_and_on_stderr():
+    """A library must not write to its user's stdout."""
+    program = (
+        "from stagefleet.logs import EventLogger\n"
+        "EventLogger('stagefleet.test').info('quiet', item='a')\n"
+        "EventLogger('stagefleet.test').warning('heard', item='a')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ("", "heard item=a\n") == (done.stdout, done.stderr)
+
+
+def test_a_command_says_events_with_their_facts(capsys):
+    configure_logs(LogSettings(), verbose=True)
+    EventLogger("stagefleet.test").info("counted", total=3)
+    assert "stagefleet: counted total=3\n" == capsys.readouterr().err

@@ -80,7 +80,7 @@ def fail_if_asked() -> Fleet:
     raise AssertionError("what is refused needs no fleet")
 
 
-def test_a_bug_is_shown_by_its_name_alone(capsys):
+def test_a_bug_is_shown_by_its_name_alone(caplog):
     """R16: other people's errors may quote what they were given."""
     app = make_app(Settings(redis_url="redis://localhost:1/0"))
 
@@ -92,7 +92,7 @@ def test_a_bug_is_shown_by_its_name_alone(capsys):
         task(operation="copy", source="a.test/app", destination="b.test/app")
     assert PLANTED not in f"{shown.value!r}"
     assert shown.value.__suppress_context__
-    assert "unexpected_error" in capsys.readouterr().out
+    assert "unexpected_error" in caplog.text
 
 
 def test_a_wrong_argument_is_named_without_its_value():

@@ -35,7 +35,7 @@ def test_a_ticker_survives_what_its_action_raises():
     assert not ticker._thread.is_alive()
 
 
-def test_a_ticker_tells_of_an_outage_once(capsys):
+def test_a_ticker_tells_of_an_outage_once(caplog):
     answers = iter([RedisUnreachableError("down"), RedisUnreachableError("down"), None])
 
     def action() -> None:
@@ -43,11 +43,11 @@ def test_a_ticker_tells_of_an_outage_once(capsys):
         if answer:
             raise answer
 
+    caplog.set_level("INFO", "workers")
     ticker = Ticker("test", action, seconds=1)
     for _ in range(3):
         ticker.tick()
-    said = capsys.readouterr().out
-    assert (1, 1) == (said.count("out_of_reach"), said.count("in_reach_again"))
+    assert ["out_of_reach", "in_reach_again"] == [record.facts["event"] for record in caplog.records]
 
 
 def test_a_heart_makes_the_worker_visible_until_it_signs_off():
