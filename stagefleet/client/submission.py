@@ -17,6 +17,7 @@ from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetEr
 from stagefleet.patience import OUTAGE_SECONDS, Patience
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.model import Fate, Order, Outcome, RunState, Submission
+from stagefleet.runs.run_log import log_run_started
 
 __all__ = ["check_key", "submit"]
 
@@ -80,7 +81,6 @@ def submit(
             break
         try:
             _write(ledger, submission, make_once, patience)
-            break
         except BaseException as error:
             if isinstance(error, LedgerRewoundError) and beginnings_left:
                 again = submission
@@ -91,6 +91,8 @@ def submit(
                 with contextlib.suppress(StagefleetError):
                     ledger.cancel(submission.run)
             raise
+        log_run_started(submission.run, order, submission.total)
+        break
     return submission
 
 

@@ -17,7 +17,14 @@ import redis
 from redis.commands.core import Script
 
 from stagefleet.connection import connect_redis, reaching
-from stagefleet.errors import KeyConflictError, LeaseLostError, LedgerRewoundError, TooManyItemsError
+from stagefleet.errors import (
+    KeyConflictError,
+    LeaseLostError,
+    LedgerRewoundError,
+    StagefleetError,
+    TooManyItemsError,
+)
+from stagefleet.logs import EventLogger
 from stagefleet.runs.dispatch import coordinator_template, message_template, queue_of
 from stagefleet.runs.ledger import Finish, Renewal
 from stagefleet.runs.model import (
@@ -34,6 +41,7 @@ from stagefleet.runs.redis_attendance import RedisAttendance
 from stagefleet.runs.redis_observer import RedisObserver, no_run
 from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.redis_switchboard import RedisSwitchboard
+from stagefleet.runs.run_log import log_run_finished
 from stagefleet.runs.snapshots import order_of
 from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
@@ -68,6 +76,8 @@ _SCRIPTS = (
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100
 _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
+
+_log = EventLogger(__name__)
 
 
 class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper):
@@ -107,6 +117,17 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
     def _call(self, script: str, *arguments: Any) -> Any:
         with reaching(self._redis):
             return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
+
+    def _call_on(self, script: str, run: str, *arguments: Any) -> Any:
+        """Call a script that may end a run, and log the end if it does."""
+        answer = self._call(script, run, *arguments)
+        if not isinstance(answer, list):
+            return answer
+        try:
+            log_run_finished(self.run(run), script)
+        except StagefleetError as error:  # what the script did stays done
+            _log.warning("run_end_not_logged", action=script, run=run, error=str(error))
+        return answer[0]
 
     def _nonce(self) -> str:
         """What makes a call known when it comes again; threads may share a count, but no generator."""
@@ -187,7 +208,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
 
     def start(self, submission: Submission) -> None:
         """See `Submitter.start`."""
-        answer = self._call("start", submission.run, submission.token, submission.total)
+        answer = self._call_on("start", submission.run, submission.token, submission.total)
         if answer != b"ok":
             raise self._refusal(submission, answer)
 
@@ -273,7 +294,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         reason: WaitReason | None = None,
     ) -> Finish:
         """See `Workbench.finish`."""
-        answer = self._call(
+        answer = self._call_on(
             "finish",
             claim.run,
             claim.index,
@@ -293,7 +314,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """See `Workbench.hand_back`."""
         other = "" if behind is None else behind
-        return bool(self._call("hand_back", claim.run, claim.index, claim.token, other))
+        return bool(self._call_on("hand_back", claim.run, claim.index, claim.token, other))
 
     def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
         """See `Workbench.standings`."""

@@ -28,6 +28,9 @@ class RedisObserver:
     def _call(self, script: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
+    def _call_on(self, script: str, run: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
     def _key(self, run: str, part: str = "") -> str:
         return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
 
@@ -106,7 +109,7 @@ class RedisObserver:
     def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
         """See `Observer.acknowledge`."""
         position = outcomes[-1].position if outcomes else before
-        answer = self._call("acknowledge", run, epoch, position, before)
+        answer = self._call_on("acknowledge", run, epoch, position, before)
         if answer == b"rewound":
             raise LedgerRewoundError(
                 f"Redis has forgotten what was acknowledged of run {run}, as after a failover: coordinate it "
@@ -124,7 +127,7 @@ class RedisObserver:
 
     def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
         """See `Observer.cancel`."""
-        answer = self._call("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
+        answer = self._call_on("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
         if answer < 0:
             raise no_run(run)
         return bool(answer)

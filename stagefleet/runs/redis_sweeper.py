@@ -36,6 +36,9 @@ class RedisSweeper:
     def _call(self, script: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
+    def _call_on(self, script: str, run: str, *arguments: Any) -> Any:
+        raise NotImplementedError
+
     def sweep(self) -> int:
         """See `Workbench.sweep`: a run that cannot be swept is logged once, and the others are swept."""
         with reaching(self._redis):
@@ -56,7 +59,7 @@ class RedisSweeper:
     def _sweep_run(self, run: str, swept_ms: int) -> int:
         errors = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
-            touched: int = self._call("sweep", run, *errors, swept_ms, self._sweep_ms)
+            touched: int = self._call_on("sweep", run, *errors, swept_ms, self._sweep_ms)
         except (RedisUnreachableError, RedisConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep

@@ -55,4 +55,4 @@ else
 end
 redis.call('HDEL', meta, 'failures', 'failing_since')
 if release(run) == 0 then settle(run) end -- what was published is left to do
-return 'ok'
+return answer('ok')

@@ -5,4 +5,4 @@ local state = redis.call('HGET', key(run), 'state')
 if not state then return -1 end
 if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 0 end
 cancel(run, immediate == '1', problem ~= '' and problem)
-return 1
+return answer(1)

@@ -30,6 +30,7 @@
 local P = ARGV[1]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[2])
+local ended = false -- the run that the script is about has ended in this very call
 
 local function key(run, part)
   if part then return P .. 'run:' .. run .. ':' .. part end
@@ -249,6 +250,7 @@ local function settle(run, problem)
     redis.call('PEXPIRE', key(run, part), retention)
   end
   if idempotency_key then redis.call('PEXPIRE', P .. 'key:' .. idempotency_key, retention) end
+  ended = true
   call(run)
 end
 
@@ -270,6 +272,11 @@ local function cancel(run, immediate, problem)
     redis.call('ZREM', P .. 'live:' .. queue, run)
   end
   settle(run)
+end
+
+-- Give a script's answer: by itself, or in a list where the run has ended in this very call, for its log.
+local function answer(value)
+  return ended and { value } or value
 end
 
 -- Forget a claim ("FENCE NONCE"), if it is the one that stands; false if it is not. The lease stays until the

@@ -19,4 +19,4 @@ conclude(run, index, ARGV[7], state)
 if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- no item fails for a sum too large
 redis.call('ZREM', key(run, 'leases'), index)
 if release(run) == 0 then settle(run) end -- what was published is left to do
-return 1
+return answer(1)

@@ -17,7 +17,7 @@ if redis.call('HGET', key(run), 'state') ~= 'running' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
   redis.call('ZREM', key(run, 'leases'), index)
   settle(run)
-  return 1
+  return answer(1)
 end
 if other ~= '' and not has_ended(run, other) and not is_ring(other) then
   redis.call('ZADD', key(run, 'behind'), other, index)

@@ -13,4 +13,4 @@ redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)
 settle(run)
 if integer(redis.call('HGET', key(run), 'unacknowledged')) > 0 then call(run) end
-return 'ok'
+return answer('ok')

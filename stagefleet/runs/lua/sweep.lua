@@ -149,7 +149,7 @@ if state == 'submitting' then
   local patience = idempotency_key and integer(retention) or 0
   if integer(submitter_until) + patience > now then return 0 end
   cancel(run, false, lost_error)
-  return 1
+  return answer(1)
 end
 
 if awaits == '1' and callback == 'client' and integer(coordinator_until) <= now then
@@ -165,9 +165,9 @@ if state == 'running' then
   local missing = unaccounted(run)
   if missing and missing ~= 0 and not find_unaccounted() then
     settle(run, ARGV[6])
-    return touched + 1
+    return answer(touched + 1)
   end
   release(run)
 end
 settle(run)
-return touched
+return answer(touched)

@@ -60,3 +60,20 @@ def test_an_unknown_run_is_said(fleet):
     for call in (fleet.run, fleet.watch, fleet.cancel, fleet.retry):
         with pytest.raises(RunNotFoundError):
             call("nonsense")
+
+
+def test_the_start_of_a_run_is_logged_by_the_client_that_started_it(fleet, caplog):
+    caplog.set_level("INFO", "stagefleet")
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k")
+    assert run.id == fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True, idempotency_key="k").id
+
+    (started,) = [record.facts for record in caplog.records if record.getMessage().startswith("run_started")]
+    assert started == {
+        "event": "run_started",
+        "action": "start",
+        "run": run.id,
+        "total": 5,
+        "operation": "copy_stage",
+        "source": SOURCE,
+        "destination": DESTINATION,
+    }

@@ -1,0 +1,36 @@
+"""Log records of runs: one when a run starts, one when it ends, by the process that started or ended it."""
+
+from __future__ import annotations
+
+from stagefleet.logs import EventLogger
+from stagefleet.runs.model import Order, Run, RunState
+from stagefleet.runs.subjects import subject_of
+
+__all__ = ["log_run_finished", "log_run_started"]
+
+_log = EventLogger(__name__)
+
+
+def log_run_started(run: str, order: Order, total: int) -> None:
+    """Log `run_started`.
+
+    Args:
+        run: The run's id.
+        order: The run's operation and options, of which the record tells source, destination and project.
+        total: The number of items, outcomes decided beforehand included.
+    """
+    _log.info("run_started", action="start", run=run, total=total, **subject_of(order).facts)
+
+
+def log_run_finished(run: Run, action: str) -> None:
+    """Log `run_finished` with the run's counts: a warning if the run failed.
+
+    Args:
+        run: The run after its end.
+        action: The step of the ledger that ended it, as `finish` or `sweep`.
+    """
+    facts = {name: value for name, value in run.summary().items() if name != "run"}
+    if run.error is not None:
+        facts |= {"error": run.error.message, "error_type": run.error.type}
+    log = _log.warning if run.state is RunState.FAILED else _log.info
+    log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.order).facts)
