@@ -1,4 +1,4 @@
-"""Bounds for text and JSON that strangers wrote: what is kept of it can be encoded, and has a known size."""
+"""Size limits for text and JSON from outside: what is kept can be encoded as UTF-8 and has a maximum size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 __all__ = ["OUTCOME_BYTES", "TRUNCATED", "clean", "cut", "fit", "json_bytes"]
 
 OUTCOME_BYTES = 16 * 1024
-"""The most that one outcome, or one entry of the description cache, has as JSON."""
+"""The maximum size of one outcome, or of one entry of the description cache, as JSON."""
 TRUNCATED = "truncated"
-"""The key that stands, with true, in an object of which something was left out."""
+"""The key that marks, with the value true, an object that was shortened."""
 
-_STRING_BYTES = 1024  # of one string in an object that has to be cut
+_STRING_BYTES = 1024  # of one string in an object that is shortened
 _ELLIPSIS = "\u2026"
 _OWN_LABELS = ("werf", "io.stagefleet.")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -22,7 +22,7 @@ _NO_ROOM: Any = object()
 
 
 def clean(text: str) -> str:
-    r"""Replace what UTF-8 cannot encode: JSON can spell half of a surrogate pair (RFC 8259, section 8.2).
+    r"""Replace what UTF-8 cannot encode: JSON can hold half of a surrogate pair (RFC 8259, section 8.2).
 
     >>> clean("a" + chr(0xD800))
     'a\ufffd'
@@ -31,7 +31,7 @@ def clean(text: str) -> str:
 
 
 def cut(text: str, limit_bytes: int) -> str:
-    """Cut text to so many bytes of UTF-8, which end with an ellipsis then; `clean` it."""
+    """Shorten text to a number of UTF-8 bytes, with an ellipsis at the end; `clean` the text first."""
     encoded = clean(text).encode()
     if len(encoded) <= limit_bytes:
         return clean(text)
@@ -39,19 +39,19 @@ def cut(text: str, limit_bytes: int) -> str:
 
 
 def json_bytes(value: Any) -> int:
-    """Count the bytes that a value takes as JSON."""
+    """Count the bytes of a value as JSON."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
 
 
 def fit(document: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:
-    """Cut a JSON object to a size, and say `TRUNCATED` in it; one that is small enough stays as it is.
+    """Shorten a JSON object to a size and mark it with `TRUNCATED`; return a smaller one unchanged.
 
-    Strings and numbers of its own come first, for they say what it is about. Its lists and objects share the
-    rest: of an object's entries those of the build tool come first, then the small ones.
+    Strings and numbers at the top level come first, since they identify the object. Its lists and objects
+    share the rest; of an object's entries, those of the build tool come first, then the small ones.
 
     Args:
-        document: The object, of strings that are `clean`.
-        limit_bytes: The most that it may have.
+        document: The object; its strings must be `clean`.
+        limit_bytes: The maximum size.
     """
     fitted = _fit_object(document, limit_bytes)
     if fitted is not None:
@@ -61,7 +61,7 @@ def fit(document: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:
 
 
 def _fit_object(document: Mapping[str, Any], left: int) -> dict[str, Any] | None:
-    """Cut an object that has to keep all its strings and numbers; None where there is no room for them."""
+    """Shorten an object but keep all its strings and numbers; return None if there is no room for them."""
     if json_bytes(document) <= left:
         return dict(document)
     kept: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _fit_container(value: Any, left: int) -> Any:
 
 
 def _fit_entries(entries: Mapping[str, Any], left: int) -> dict[str, Any]:
-    """Keep entries of an object while there is room, in their order."""
+    """Keep an object's entries in their order while there is room."""
     chosen: dict[str, Any] = {}
     for key in sorted(entries, key=lambda key: (not _is_own(key), _size(key, entries[key]))):
         value = _fit_value(entries[key], left)
@@ -97,7 +97,7 @@ def _fit_entries(entries: Mapping[str, Any], left: int) -> dict[str, Any]:
             chosen[key] = value
             left -= size
         elif not _is_own(key):
-            break  # what follows is no smaller
+            break  # the entries after this one are no smaller
     return {key: chosen[key] for key in entries if key in chosen}
 
 
@@ -106,17 +106,17 @@ def _is_own(key: str) -> bool:
 
 
 def _size(key: str, value: Any) -> int:
-    """Tell about how many bytes an entry takes, quickly: there may be a million of them."""
+    """Estimate the bytes of an entry, quickly: there may be a million entries."""
     return len(key) + (len(value) if isinstance(value, str) else json_bytes(value)) + len('"":"",')
 
 
 def _fit_list(values: Sequence[Any], left: int) -> list[Any]:
-    """Keep the first values of a list while there is room; objects share it."""
+    """Keep the first values of a list while there is room; its objects share the room."""
     kept = []
     for number, whole in enumerate(values):
         share = left // (len(values) - number) if isinstance(whole, Mapping) else left
         value = _fit_value(whole, share - len(","))
-        if value is _NO_ROOM:  # its own strings and numbers, at least
+        if value is _NO_ROOM:  # at least its own strings and numbers
             plain = {key: one for key, one in whole.items() if not _is_container(one)}
             value = _fit_value({**plain, TRUNCATED: True}, left)
         if value is _NO_ROOM or (size := json_bytes(value) + len(",")) > left:
@@ -127,7 +127,7 @@ def _fit_list(values: Sequence[Any], left: int) -> list[Any]:
 
 
 def _fit_value(value: Any, left: int) -> Any:
-    """Cut a value inside of a list or object; `_NO_ROOM` where there is none for it."""
+    """Shorten a value inside a list or object; return `_NO_ROOM` if nothing of it fits."""
     if isinstance(value, Mapping):
         fitted = _fit_object(value, left)
         return _NO_ROOM if fitted is None else fitted

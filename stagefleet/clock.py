@@ -1,4 +1,4 @@
-"""The clock that the age of what was seen is told by."""
+"""A clock for ages: it includes the time that the machine was suspended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["elapsed_seconds"]
 
 
 def elapsed_seconds() -> float:
-    """Give the seconds since some moment, those included in which the machine or this process stood still.
+    """Return seconds since an arbitrary moment, including time in which the machine or process was suspended.
 
     `time.monotonic` stops while a virtual machine is suspended (clock_gettime(2), CLOCK_BOOTTIME).
     """

@@ -1,4 +1,4 @@
-"""The one border to Redis: how it is connected to, and what its errors become."""
+"""Connections to Redis, and the conversion of Redis errors to Stagefleet errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONNECT_TIMEOUT_SECONDS = 3
 _RETRIES = 3
 _HEALTH_CHECK_SECONDS = 10
 _MOST_CONNECTIONS = 1000
-"""Of one client: more than the threads of a process (256), each of which has one and may have another."""
+"""The maximum per client: above two per thread, with 256 threads in a process."""
 
 _SPELLING = (
     "write redis://USER:PASSWORD@HOST:PORT/DATABASE, and in user and password each of / ? # @ : % as %2F %3F "
@@ -35,14 +35,14 @@ _WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
 
 
 class _Pool(redis.ConnectionPool):
-    """Connections, given and taken back without ceremony.
+    """A connection pool without redis-py's overhead per command.
 
-    redis-py (8.1) counts each for metrics that nobody collects, and asks the socket before each command
-    whether it was closed: a third of what a command costs. A connection that was closed is found out by the
-    command itself, which is sent again on a new one as after any break, and a silent one by the health check.
+    redis-py (8.1) records metrics for each connection, and polls the socket before each command to see if it
+    was closed: a third of the cost of a command. Here the command itself detects a closed connection, and
+    is sent again on a new one; the health check detects a silent one.
 
-    A connection with an answer that nobody has read is never given out: what interrupts a command (Ctrl-C
-    between sending and reading) is seen when its connection comes back, which ends with it.
+    The pool never hands out a connection with an unread answer: if a command is interrupted (Ctrl-C between
+    sending and reading), `release` closes its connection.
     """
 
     def __init__(self, connection_class: Any = redis.Connection, **options: Any) -> None:
@@ -50,7 +50,7 @@ class _Pool(redis.ConnectionPool):
         super().__init__(connection_class=checked(connection_class), peer=self._peer, **options)
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
-        """A connection that is connected."""
+        """Return a connected connection."""
         self._checkpid()
         with self._lock:
             connection: Any = self._available_connections.pop() if self._available_connections else None
@@ -59,7 +59,7 @@ class _Pool(redis.ConnectionPool):
             self._in_use_connections.add(connection)
         try:
             if connection.generation != self._peer.generation:
-                connection.disconnect()  # a server refused as one that is no primary: this may lead to it too
+                connection.disconnect()  # another connection met a replica: this one may lead to it too
             connection.handled = id(sys.exc_info()[1])
             connection.connect()
         except BaseException:
@@ -68,11 +68,11 @@ class _Pool(redis.ConnectionPool):
         return connection
 
     def release(self, connection: Any) -> None:
-        """Take a connection back."""
+        """Return a connection to the pool."""
         self._checkpid()
         with self._lock:
             if connection not in self._in_use_connections:
-                return  # given back before: twice among the free ones, two threads would read one's answers
+                return  # released before: with two entries, two threads would share a connection
             self._in_use_connections.remove(connection)
             if _was_interrupted(connection):
                 connection.disconnect()
@@ -83,19 +83,19 @@ class _Pool(redis.ConnectionPool):
 
 
 def _was_interrupted(connection: Any) -> bool:
-    """Tell whether an error is on its way that is no answer: that may still come, and be read by another."""
+    """Return True for an exception that leaves an answer unread, which another command could read."""
     error = sys.exc_info()[1]
     return id(error) != connection.handled and not isinstance(error, redis.ResponseError)
 
 
 def connect_redis(url: str) -> redis.Redis:
-    """A client with time-outs everywhere; it connects at its first command, from many threads.
+    """Create a thread-safe client with time-outs for every operation; it connects at its first command.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with login and database number as redis-py reads them.
 
     Raises:
-        SettingsError: The URL is malformed, or has an option that there is not.
+        SettingsError: The URL is malformed, or has an unknown option.
     """
     shown = masked_url(url)
     if shown.endswith("..."):
@@ -103,7 +103,7 @@ def connect_redis(url: str) -> redis.Redis:
     try:
         pool = _Pool.from_url(
             url,
-            protocol=2,  # one shape of answers, with every server since Redis 6
+            protocol=2,  # the same answer format from every server since Redis 6
             max_connections=_MOST_CONNECTIONS,
             socket_timeout=_SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
@@ -112,7 +112,7 @@ def connect_redis(url: str) -> redis.Redis:
         )
         secrets = (str(pool.connection_kwargs.get(name) or "") for name in ("password", "ssl_password"))
         remember_secret(*secrets)
-        pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but refuses unknown options
+        pool.connection_class(**pool.connection_kwargs)  # does not connect, but rejects unknown options
         return redis.Redis.from_pool(pool)
     except (ValueError, TypeError, redis.RedisError) as error:
         reason = _reason_of_refusal(error)
@@ -120,7 +120,7 @@ def connect_redis(url: str) -> redis.Redis:
 
 
 def _reason_of_refusal(error: Exception) -> str:
-    """Tell what redis-py found wrong with a URL, without its words: they may quote a part of the password."""
+    """Explain why redis-py rejected a URL, without its own message: that may quote a part of the password."""
     option = _UNKNOWN_OPTION.search(str(error))
     if option:
         return f"there is no option {option[1]} for this scheme"
@@ -135,11 +135,11 @@ def _reason_of_refusal(error: Exception) -> str:
 
 @contextmanager
 def reaching(client: redis.Redis) -> Iterator[None]:
-    """Turn what Redis answers instead of an answer into typed errors; what is a bug passes.
+    """Convert redis-py errors to Stagefleet errors; let bugs pass.
 
     Raises:
         RedisUnreachableError: Redis does not answer, or refuses for now.
-        RedisConfigurationError: What is at the URL cannot be used as it is.
+        RedisConfigurationError: The server at the URL cannot be used as configured.
     """
     try:
         yield
@@ -151,6 +151,6 @@ def reaching(client: redis.Redis) -> Iterator[None]:
 
 
 def address_of(client: redis.Redis) -> str:
-    """Where Redis is, without its login."""
+    """Return the address of Redis without its login."""
     settings = client.connection_pool.connection_kwargs
     return str(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")

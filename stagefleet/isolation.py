@@ -1,7 +1,7 @@
-"""Keep what is wrong with one stage from the work on all others.
+"""Isolation of stages: a failure of one stage does not stop the work on others.
 
-One that is damaged, odd or hostile is left out and named. A storage that is out of reach or refuses the login
-would meet every other stage the same way: that stops the work.
+A damaged, unusual or hostile stage is skipped and reported. A storage that is unreachable or rejects the
+login fails the same way for every stage, so that error stops the work.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _T = TypeVar("_T")
 OnLeftOut = Callable[[StageId, Exception], None]
 
 _MOST_IN_A_ROW = 100
-"""So many stages that a registry fails at, one after another, and the registry itself is taken to be down."""
+"""After this many consecutive stages with registry errors, the registry itself counts as failing."""
 _TRIES = 3
 _FIRST_PAUSE_SECONDS = 0.5
 _FORBIDDEN = 403
 
 
 class Isolation:
-    """Judge the errors of stages, one at a time and in one thread.
+    """Classify errors of stages: skip one stage, or stop. Takes one error at a time; not thread-safe.
 
     Args:
-        on_left_out: Told of each stage that is left out, and why.
-        ping: Asks the storage whether it is there and takes the login; None if there is nobody to be asked.
+        on_left_out: Called with each skipped stage and the reason.
+        ping: Checks that the storage answers and accepts the login; None if there is nothing to check.
     """
 
     def __init__(self, on_left_out: OnLeftOut, *, ping: Callable[[], object] | None = None) -> None:
@@ -49,10 +49,10 @@ class Isolation:
         self._in_a_row = 0
 
     def settle(self, stage_id: StageId, result: Callable[[], _T]) -> _T | None:
-        """Give a stage's result; None where the stage is left out.
+        """Return the result for a stage, or None if the stage is skipped.
 
         Raises:
-            StagefleetError: The other stages would meet it too.
+            StagefleetError: The error would affect the other stages too.
         """
         try:
             found = result()
@@ -60,7 +60,7 @@ class Isolation:
             self._judge(error)
             self._on_left_out(stage_id, error)
             return None
-        except Exception as error:  # noqa: BLE001 - a bug that one stage brings out hides no other
+        except Exception as error:  # noqa: BLE001 - a bug that one stage triggers does not hide the others
             self._on_left_out(stage_id, error)
             return None
         self._in_a_row = 0
@@ -77,7 +77,7 @@ class Isolation:
             self._in_a_row = 0
 
     def _is_of_one_stage(self, error: StagefleetError) -> bool:
-        """Ask the storage itself: it may break off at a damaged stage, or keep one from everybody."""
+        """Ping the storage to decide: a healthy storage may still fail at one damaged stage, or deny it."""
         may_be = (
             isinstance(error, RegistryUnreachableError) and not isinstance(error, CertificateError)
         ) or (isinstance(error, ForbiddenError) and error.status == _FORBIDDEN)
@@ -93,10 +93,10 @@ class Isolation:
 def try_again(
     describe: Callable[[StageId], _T], stage_id: StageId, *, sleep: Callable[[float], object] = time.sleep
 ) -> _T:
-    """Describe a stage; what arrives damaged is asked for again, as the next answer may be whole.
+    """Describe a stage; retry damaged content, since the next answer may be intact.
 
     Raises:
-        StagefleetError: What `describe` raised last.
+        StagefleetError: The last error of `describe`.
     """
     for tries in range(1, _TRIES):
         try:
@@ -109,7 +109,7 @@ def try_again(
 
 
 def left_out(stage_id: StageId, error: Exception) -> str:
-    """Say to a person that a stage is left out, and why."""
+    """Format the message that a stage is skipped, with the reason."""
     if isinstance(error, StagefleetError):
         return f"{stage_id} is left out: {error}"
     return f"{stage_id} is left out: unexpected {type(error).__name__}: {error} (this is a bug: report it)"

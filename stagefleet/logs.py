@@ -1,11 +1,11 @@
-"""Logs: events with facts through the standard library's `logging`, and how much other libraries may say.
+"""Logs: events with fields through the standard library's `logging`, and levels for other libraries.
 
-The library configures nothing: a program that uses it decides where its records go. Workers write them as
+The library configures nothing: the program that uses it decides where records go. Workers write them as
 JSON (`config/logging.py`), commands as lines on stderr (`stagefleet/cli/logs.py`).
 
-What other libraries tell at `debug` is for their own developers, and holds what we never show: urllib3 the
-addresses of uploads, webhooks and signed blobs, Celery the arguments of tasks, docker-py the logins that it
-finds. So they never say it, whatever `log.level` is.
+At `debug`, other libraries log what must never be shown: urllib3 the addresses of uploads, webhooks and
+signed blobs, Celery the arguments of tasks, docker-py the logins that it finds. They therefore never log
+at `debug`, whatever `log.level` is.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ LIBRARIES = (
     "tornado",
     "urllib3",
 )
-"""Those whose `info` tells of each task or request: ours tells it once, with run and item."""
+"""Libraries whose `info` covers each task or request: Stagefleet logs those itself, with run and item."""
 
 _OURS = ("stagefleet", "config", "tasks", "workers")
-_ADDRESSES_AT_WARNING = ("urllib3",)  # "Failed to parse headers (url=...)" shows a signed address whole
+_ADDRESSES_AT_WARNING = ("urllib3",)  # "Failed to parse headers (url=...)" shows a signed address in full
 
 
 class EventLogger:
-    """Log events of a module, each with its facts.
+    """Log the events of a module, each with its fields.
 
-    A record's message is the event and its facts as `event name=value ...`; its attribute `facts` holds them
-    as a dictionary, the event itself among them, for formatters that write fields.
+    The message of a record is the event and its fields as `event name=value ...`. Its attribute `facts` is a
+    dictionary of the fields and the event, for formatters that write them separately.
 
     Args:
         name: The module's `__name__`.
@@ -46,19 +46,19 @@ class EventLogger:
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, **facts: object) -> None:
-        """Log what only a developer wants to know."""
+        """Log an event for developers."""
         self._log(logging.DEBUG, event, facts)
 
     def info(self, event: str, **facts: object) -> None:
-        """Log what an operator wants to find later."""
+        """Log an event that an operator may look up later."""
         self._log(logging.INFO, event, facts)
 
     def warning(self, event: str, **facts: object) -> None:
-        """Log what somebody should look at."""
+        """Log an event that needs attention."""
         self._log(logging.WARNING, event, facts)
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **facts: object) -> None:
-        """Log what went wrong; `exc_info` adds the traceback of a defect."""
+        """Log a failure; `exc_info` adds the traceback of a bug."""
         self._log(logging.ERROR, event, facts, exc_info)
 
     def _log(
@@ -71,10 +71,11 @@ class EventLogger:
 
 
 def limit_libraries(level: int) -> None:
-    """Set the levels of the standard library's loggers.
+    """Set the levels of other libraries' loggers.
 
     Args:
-        level: Ours. Others tell nothing below `info`, those of `LIBRARIES` even that only at `debug`.
+        level: The level of Stagefleet's own logs. Others log from `info` on, those of `LIBRARIES` only if
+            this is `debug`.
     """
     logging.getLogger().setLevel(max(level, logging.INFO))
     for name in _OURS:

@@ -1,4 +1,4 @@
-"""What is wrong with settings, told to the person who wrote them."""
+"""Messages about invalid settings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _KEY_CHARACTERS = 300
 
 
 def describe_mistake(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
-    """The first mistake, in one line: where it is, and what; never the value, which may be secret.
+    """Describe the first error in one line: the key and the reason, never the value, which may be secret.
 
     Args:
-        error: What pydantic found.
+        error: The error that pydantic raised.
         path: The file that settings were read from.
-        variables: The names of the environment's variables.
+        variables: The names of the environment variables.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     where = _place(path, variables, [str(part) for part in first["loc"]])
@@ -28,14 +28,14 @@ def describe_mistake(error: ValidationError, path: Path, variables: Iterable[str
 
 
 def _reason(kind: str, message: str) -> str:
-    """What is wrong, in words for people who do not know what pydantic is."""
+    """Describe the error without pydantic's terms."""
     if kind == "extra_forbidden":
         return "there is no such setting: see that it is spelled right"
     return message.removeprefix("Value error, ")
 
 
 def _place(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:
-    """Where a value came from: its variable, one that holds a whole section as JSON, or the file."""
+    """Name the source of a value: its variable, a variable with a whole section as JSON, or the file."""
     given = {variable.upper(): variable for variable in variables}
     for length in range(len(key), 0, -1):
         variable = given.get(f"STAGEFLEET_{'__'.join(key[:length])}".upper())

@@ -1,6 +1,6 @@
-"""Names: repositories, references, digests and stage ids, parsed once at the edge.
+"""Repositories, references, digests and stage ids, as parsed values.
 
-Inside Stagefleet none of these travels as a raw string. Grammars: OCI distribution specification 1.1,
+Inside Stagefleet, none of these is a raw string. Grammars: OCI distribution specification 1.1,
 "Pulling manifests"; OCI image specification 1.1, "Digests"; the reference grammar of distribution/reference.
 """
 
@@ -15,7 +15,7 @@ from stagefleet.redaction import quoted
 
 __all__ = ["Digest", "DockerDaemon", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
 
-_MAX_PATH_CHARACTERS = 255  # of host and path together, as distribution/reference has it
+_MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
 
 _HOST = re.compile(
@@ -32,13 +32,13 @@ _DAEMON_PREFIX = "docker-daemon:"
 
 
 def is_tag(text: str) -> bool:
-    """Whether `text` can be a tag (ASCII, 1 to 128 characters)."""
+    """Return True for a valid tag (ASCII, 1 to 128 characters)."""
     return _TAG.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """A content digest, `sha256:` or `sha512:` and lower-case hexadecimal."""
+    """A content digest: `sha256:` or `sha512:`, and lower-case hexadecimal digits."""
 
     algorithm: str
     hex: str
@@ -48,7 +48,7 @@ class Digest:
         """Parse `ALGORITHM:HEX`.
 
         Raises:
-            InvalidNameError: It is no sha256 or sha512 digest.
+            InvalidNameError: The text is not a sha256 or sha512 digest.
         """
         match = _DIGEST.fullmatch(text)
         if match is None:
@@ -77,10 +77,10 @@ class Repository:
         """Parse `host[:port]/path`.
 
         Raises:
-            InvalidNameError: It is malformed, holds a scheme, a tag or a digest, or names no registry.
+            InvalidNameError: The text is malformed, has a scheme, a tag or a digest, or has no host.
         """
         shown = quoted(text)
-        if len(text) > _MAX_PATH_CHARACTERS:  # first, so that no pattern meets a huge text
+        if len(text) > _MAX_PATH_CHARACTERS:  # first, so that no pattern runs on a huge text
             raise InvalidNameError(f"{shown} is no repository: longer than {_MAX_PATH_CHARACTERS} characters")
         if "://" in text:
             raise InvalidNameError(f"{shown} is no repository: leave out the scheme, write HOST[:PORT]/PATH")
@@ -103,11 +103,11 @@ class Repository:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The last component of the path."""
         return self.path.rpartition("/")[2]
 
     def tagged(self, tag: str) -> Reference:
-        """The reference of a tag here."""
+        """Return the reference to a tag in this repository."""
         return Reference.of(self, tag)
 
     def __str__(self) -> str:
@@ -128,10 +128,10 @@ class Reference:
 
     @classmethod
     def of(cls, repository: Repository, name: str | Digest) -> Self:
-        """The reference of a tag or digest in a repository.
+        """Build the reference to a tag or digest in a repository.
 
         Raises:
-            InvalidNameError: `name` is a string that cannot be a tag.
+            InvalidNameError: `name` is a string but not a valid tag.
         """
         if isinstance(name, Digest):
             return cls(repository, digest=name)
@@ -144,7 +144,7 @@ class Reference:
         """Parse `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
 
         Raises:
-            InvalidNameError: It is malformed, or has neither tag nor digest.
+            InvalidNameError: The text is malformed, or has neither tag nor digest.
         """
         name, at, digest = text.partition("@")
         if at:
@@ -156,7 +156,7 @@ class Reference:
 
     @property
     def identifier(self) -> str:
-        """What stands behind `manifests/` in a request: the tag or the digest."""
+        """The tag or the digest, as requests have it after `manifests/`."""
         return str(self.digest) if self.tag is None else self.tag
 
     def __str__(self) -> str:
@@ -169,7 +169,7 @@ class StageId:
 
     Attributes:
         digest: The digest of the stage's content, 56 hexadecimal characters (SHA3-224).
-        created_ms: When it was built, in milliseconds since 1970; 0 for a multi-platform stage.
+        created_ms: The build time in milliseconds since 1970; 0 for a multi-platform stage.
     """
 
     digest: str
@@ -180,7 +180,7 @@ class StageId:
         """Parse `DIGEST-CREATED_MS`, or `DIGEST` alone for a multi-platform stage.
 
         Raises:
-            InvalidNameError: It is malformed.
+            InvalidNameError: The text is malformed.
         """
         stage_id = cls.from_tag(text)
         if stage_id is None:
@@ -192,7 +192,7 @@ class StageId:
 
     @classmethod
     def from_tag(cls, tag: str) -> Self | None:
-        """The stage that a tag names, None if it names none."""
+        """Parse a tag; return None if it is not the tag of a stage."""
         match = _STAGE_ID.fullmatch(tag)
         if match is None:
             return None
@@ -201,7 +201,7 @@ class StageId:
 
     @property
     def is_multiplatform(self) -> bool:
-        """Whether the stage is an image index."""
+        """True for an image index."""
         return self.created_ms == 0
 
     @property
@@ -224,10 +224,10 @@ class DockerDaemon:
 
 
 def parse_address(text: str) -> Repository | DockerDaemon:
-    """Parse where stages are kept: `host[:port]/path` or `docker-daemon:PROJECT`.
+    """Parse the address of a storage: `host[:port]/path` or `docker-daemon:PROJECT`.
 
     Raises:
-        InvalidNameError: It is malformed.
+        InvalidNameError: The text is malformed.
     """
     if not text.startswith(_DAEMON_PREFIX):
         return Repository.parse(text)

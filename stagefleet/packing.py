@@ -1,7 +1,7 @@
-"""What is kept in Redis by the million: JSON, compressed where that pays.
+"""Compression of the JSON that Redis holds by the million.
 
-A description is a kilobyte of JSON whose keys and labels are much alike; with a dictionary known to both
-sides it takes less than half.
+Descriptions are about a kilobyte of JSON each, with similar keys and labels. A preset dictionary reduces
+them to less than half.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["pack", "unpack"]
 
 _COMPRESSED_FROM_BYTES = 200
 _LEVEL = 6
-# What descriptions and outcomes have in common, the most frequent last (RFC 1950, section 2.2, FDICT).
+# Text common to descriptions and outcomes, the most frequent last (RFC 1950, section 2.2, FDICT).
 _DICTIONARY = (
     b'"error":{"type":"RegistryUnavailableError","message":"'
     b'"labels":{"org.opencontainers.image.":"werf.io/base-image-id":"werf-stage-content-digest":"werf-version":"'
@@ -25,7 +25,7 @@ _DICTIONARY = (
 
 
 def pack(document: bytes) -> bytes:
-    """A JSON object as it is kept."""
+    """Compress a JSON object, if that makes it smaller."""
     if len(document) < _COMPRESSED_FROM_BYTES:
         return document
     packer = zlib.compressobj(_LEVEL, zdict=_DICTIONARY)
@@ -33,10 +33,10 @@ def pack(document: bytes) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """The JSON object that was packed.
+    """Restore a JSON object that `pack` returned.
 
     Raises:
-        ValueError: It was not.
+        ValueError: The data is not from `pack`.
     """
     if data.startswith(b"{"):
         return data

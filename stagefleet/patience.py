@@ -1,4 +1,4 @@
-"""Patience with a Redis that is away: what it refused or did not answer is asked again, up to a bound."""
+"""Retries of calls to a Redis that is out of reach, up to a time limit."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from stagefleet.errors import RedisUnreachableError
 __all__ = ["OUTAGE_SECONDS", "Patience", "backoff_seconds"]
 
 OUTAGE_SECONDS = 60.0
-"""How long Redis may be out of reach where no setting says it, as while it restarts."""
+"""How long to retry where no setting applies; long enough for a restart."""
 
 _T = TypeVar("_T")
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _TELL_SECONDS = 2.0
-"""How long an outage lasts before it is told: a failover may be over by then."""
+"""The length of an outage before it is reported: a failover may be shorter."""
 
 
 def backoff_seconds(failures: int) -> float:
-    """Choose the pause after so many failures in a row, with jitter: not all may come back at once."""
+    """Return the pause after consecutive failures, with jitter so that clients do not retry together."""
     doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30)
     return min(_LONGEST_PAUSE_SECONDS, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
 
 class Patience:
-    """Makes a call to Redis again while that is out of reach, as long as an outage may last.
+    """Retry calls to Redis while it is out of reach, up to a time limit.
 
     Args:
-        seconds: How long that is, from the first failure of a call on.
-        say: Told once an outage lasts, and when it is over.
-        stopping: Whether to give up at the next failure.
-        sleep: Waits so many seconds.
-        clock: Seconds, monotonic.
+        seconds: The limit, from the first failure of a call on.
+        say: Called when an outage lasts, and when it is over.
+        stopping: Returns True to give up at the next failure.
+        sleep: Waits a number of seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Patience:
         self._clock = clock
 
     def __call__(self, call: Callable[[], _T]) -> _T:
-        """Call, again and again where need be; the call must be one that can be repeated.
+        """Call a function, with retries; the call must be safe to repeat.
 
         Raises:
-            RedisUnreachableError: Redis stayed out of reach.
+            RedisUnreachableError: Redis was out of reach for the whole time.
         """
         began_at, failures, told = self._clock(), 0, False
         while True:

@@ -1,4 +1,4 @@
-"""The platform of an image: `linux/amd64`, `linux/arm64/v8`; and which of them a fetch is to bring."""
+"""Platforms of images, `linux/amd64` or `linux/arm64/v8`, and the choice of platforms for a fetch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stagefleet.redaction import quoted
 
 __all__ = ["Platform", "PlatformChoice"]
 
-# No longer, so that a tag has room for all three behind a stage id.
+# Limited, so that a tag has room for all three after a stage id.
 _PLATFORM = re.compile(r"([a-z0-9]{1,16})/([a-z0-9_]{1,16})(?:/([a-z0-9._]{1,16}))?")
 _SHOWN_CHARACTERS = 60
 
-# As containerd reads them (its package platforms, `normalizeArch`), and so does Docker.
+# The aliases of containerd (its package platforms, `normalizeArch`) and Docker.
 _SPELLINGS = {
     "aarch64": ("arm64", ""),
     "armel": ("arm", "v6"),
@@ -26,7 +26,7 @@ _SPELLINGS = {
 }
 _IMPLIED_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
 _UNKNOWN = "unknown"
-"""The operating system and architecture of what only looks like an image, as BuildKit's attestations."""
+"""The operating system and architecture of manifests that are no images, such as BuildKit's attestations."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,7 +36,7 @@ class Platform:
     Attributes:
         os: The operating system, as Go names it.
         architecture: The processor, as Go names it.
-        variant: Of the processor; "" where it does not matter.
+        variant: The processor's variant; "" if it does not matter.
     """
 
     os: str
@@ -48,7 +48,7 @@ class Platform:
         """Parse `OS/ARCHITECTURE[/VARIANT]`.
 
         Raises:
-            InvalidNameError: It is malformed.
+            InvalidNameError: The text is malformed.
         """
         match = _PLATFORM.fullmatch(text)
         if match is None:
@@ -59,10 +59,10 @@ class Platform:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self | None:
-        """The platform that a document tells, in its normal form; None if it tells none.
+        """Read the platform from a document, in its normal form; return None if the document has none.
 
         Args:
-            found: With `os`, `architecture` and perhaps `variant`.
+            found: A document with `os`, `architecture` and optionally `variant`.
         """
         if not found.get("os") or not found.get("architecture"):
             return None
@@ -74,7 +74,7 @@ class Platform:
 
     @property
     def normal(self) -> Self:
-        """The one spelling of all that mean the same: `linux/arm64` for `linux/arm64/v8`."""
+        """The normal form of equivalent spellings: `linux/arm64` for `linux/arm64/v8`."""
         architecture, implied = _SPELLINGS.get(self.architecture, (self.architecture, ""))
         variant = self.variant or implied
         variant = f"v{variant}" if variant.isdigit() else variant
@@ -83,7 +83,7 @@ class Platform:
         return type(self)(self.os, architecture, variant)
 
     def matches(self, found: Mapping[str, Any]) -> bool:
-        """Whether a platform as documents write it is this one; the variant counts where both have one."""
+        """Compare with the platform in a document; the variant counts only if both have one."""
         variant = found.get("variant")
         return (self.os, self.architecture) == (found.get("os"), found.get("architecture")) and (
             not self.variant or not variant or self.variant == variant
@@ -91,12 +91,12 @@ class Platform:
 
     @staticmethod
     def told(found: Mapping[str, Any]) -> str:
-        """A platform as documents write it, for people."""
+        """Format the platform in a document for messages."""
         parts = (found.get("os"), found.get("architecture"), found.get("variant"))
         return "/".join(str(part)[:_SHOWN_CHARACTERS] for part in parts if part)
 
     def as_json(self) -> dict[str, str]:
-        """As documents write it."""
+        """Return the platform in the form of an image index."""
         variant = {"variant": self.variant} if self.variant else {}
         return {"architecture": self.architecture, "os": self.os, **variant}
 
@@ -106,11 +106,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class PlatformChoice:
-    """Which platforms of a multi-platform stage are wanted; by default the engine's own alone.
+    """A choice of platforms of a multi-platform stage; by default the engine's own alone.
 
     Attributes:
-        named: These.
-        everything: All that an engine can keep instead.
+        named: The chosen platforms.
+        everything: Choose all platforms that an engine can keep.
     """
 
     named: tuple[Platform, ...] = ()
@@ -118,14 +118,14 @@ class PlatformChoice:
 
     @classmethod
     def parse(cls, named: Sequence[str | Platform] | None, *, everything: bool = False) -> Self:
-        """Read what a caller asks for.
+        """Parse a caller's choice.
 
         Args:
             named: Platforms, None or empty for the engine's own.
             everything: All platforms.
 
         Raises:
-            UsageError: All and some were asked for at once.
+            UsageError: Both `named` and `everything` are given.
             InvalidNameError: A platform is malformed.
         """
         if isinstance(named, str):
@@ -139,14 +139,14 @@ class PlatformChoice:
         return self.everything or bool(self.named)
 
     def as_options(self) -> dict[str, Any]:
-        """As `Order.options` carries it; nothing where nothing was asked for."""
+        """Return the choice for `Order.options`; empty for the default."""
         if self.everything:
             return {"all_platforms": True}
         return {"platforms": [str(platform) for platform in self.named]} if self.named else {}
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """What `as_options` wrote; other options beside it do not matter.
+        """Read the choice from `Order.options`; ignore other options.
 
         Raises:
             InvalidNameError: A platform is malformed.

@@ -1,8 +1,8 @@
-"""What may be shown of addresses and of text from outside, and the last net for secrets.
+"""Redaction of addresses and of text from outside, and of secrets in finished lines.
 
-No message holds a secret because none is put there: an address is shown by `masked_url` or `host_of`, what a
-person typed by `quoted`, what a server said by `words_of`. Behind that stands `redact`, for secrets that were
-remembered when they were read: what a library or a server repeats of them is masked all the same.
+Messages are written without secrets: `masked_url` and `host_of` show addresses, `quoted` shows text that a
+person typed, `words_of` shows text from a server. As a second line of defence, `redact` masks secrets that
+were registered when they were read, since a library or a server may repeat them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 _MASK = "***"
-_SHORTEST_SECRET = 8  # characters; what is shorter is a common word: masking it would tear holes everywhere
-_MOST_SECRETS = 64  # of each kind: each costs time for each line, so the oldest are forgotten
+_SHORTEST_SECRET = 8  # characters; shorter secrets may be common words, which must stay readable
+_MOST_SECRETS = 64  # of each kind: each costs time per line, so the oldest are forgotten
 _SHOWN_CHARACTERS = 100
 
 _URL = re.compile(
@@ -39,20 +39,22 @@ _URL = re.compile(
 _DATABASE = re.compile(r"/[0-9]{1,9}")
 _DIGEST = re.compile(r"sha(?:256|512):[0-9a-f]+")
 
-# In a line that is finished already, a URL ends at a blank or a quote.
-_LOGIN_IN_LINE = re.compile(r"(?<=://)([^\s/:@\"'<>]*):(?!PASSWORD@)[^\s\"'<>]*@")  # an advice shows PASSWORD
+# In a finished line, a URL ends at a blank or a quote.
+_LOGIN_IN_LINE = re.compile(
+    r"(?<=://)([^\s/:@\"'<>]*):(?!PASSWORD@)[^\s\"'<>]*@"
+)  # advice in messages shows PASSWORD
 _USER_IN_LINE = re.compile(r"(?<=://)[^\s/:@\"'<>]+@")
 _ECHO_IN_LINE = re.compile(
     r"(?<=with args beginning with: ).*"
-)  # Redis repeats an AUTH that it does not know
+)  # Redis repeats an AUTH command that it rejects
 _QUERY_IN_LINE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>?#]*)[?#][^\s\"'<>]*")
 
 
 def masked_url(url: str) -> str:
-    """Show of an address its scheme, host, port, and the database or socket of a Redis; nothing else.
+    """Format a URL with its scheme, host and port only, and for Redis the database or socket.
 
-    One that is malformed, as by a password that was not percent-encoded, is shown by its scheme alone: nobody
-    can say where the password in it ends.
+    A malformed URL, for example with a password that is not percent-encoded, is reduced to its scheme, since
+    nobody can say where its password ends.
 
     >>> masked_url("redis://me:hunter2@redis.test:6379/0?password=x")
     'redis://redis.test:6379/0'
@@ -72,16 +74,16 @@ def masked_url(url: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """Show of an address whom it leads to, as `host[:port]`; "..." where it is malformed or leads to none."""
+    """Return the host of a URL as `host[:port]`; "..." if the URL is malformed or has none."""
     return masked_url(url).partition("://")[2].partition("/")[0] or "..."
 
 
 def quoted(text: str, *, limit: int = _SHOWN_CHARACTERS) -> str:
-    """Quote what a person typed, for a message: on one line, of bounded length, without login and query.
+    """Quote text that a person typed: on one line, of bounded length, without login and query.
 
     Args:
-        text: What was typed where a name was due.
-        limit: The most characters that are shown.
+        text: The text that was given in place of a name.
+        limit: The maximum number of characters.
     """
     head, at, digest = text.rpartition("@")
     name, suffix = (head, at + digest) if at and _DIGEST.fullmatch(digest) else (text, "")
@@ -93,23 +95,23 @@ def quoted(text: str, *, limit: int = _SHOWN_CHARACTERS) -> str:
 
 
 def words_of(text: object, *, limit: int) -> str:
-    """Put what a server said on one line of bounded length, with nothing that a terminal would obey.
+    """Format text from a server: on one line, of bounded length, without terminal control characters.
 
-    What it repeats of a login is masked before the line is cut: half a token is one, too.
+    Logins are masked before the line is cut: half a token is a secret, too.
 
     Args:
-        text: Its words.
-        limit: The most characters.
+        text: The server's text.
+        limit: The maximum number of characters.
     """
     line = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\uf900-\uffff]+", " ", str(text))
     return masked_line(" ".join(line.split()))[:limit].strip()
 
 
 def masked_line(line: str) -> str:
-    """Mask in a finished line what is known to be secret, and logins and queries of addresses.
+    """Mask known secrets, and the logins and queries of URLs, in a finished line.
 
     Args:
-        line: As libraries write it; our own messages hold none of it.
+        line: A line written by a library; our own messages hold no secrets.
     """
     line = _ECHO_IN_LINE.sub(_MASK, redact(line))
     if "://" not in line:
@@ -120,7 +122,7 @@ def masked_line(line: str) -> str:
 
 
 class _Secrets:
-    """Secrets that this process has read; safe to use from several threads."""
+    """The secrets that this process has read; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -142,7 +144,7 @@ class _Secrets:
             known = {
                 form for kept in (self._lasting, self._passing) for found in kept.values() for form in found
             }
-            # the longest first: of a secret in another, what is left would tell of it
+            # the longest first: where one secret contains another, the rest would stay visible
             self._all = tuple(sorted(known, key=len, reverse=True))
 
     def mask(self, text: str) -> str:
@@ -158,32 +160,32 @@ class _Secrets:
             self._all = ()
 
 
-_SECRETS = _Secrets()  # of the process, as its logs are
+_SECRETS = _Secrets()  # one per process, as logs are
 
 
 def remember_secret(*secrets: str, passes: bool = False) -> None:
-    """Remember what is never to be shown; to be called where a secret is read.
+    """Register secrets to mask; call this wherever one is read.
 
     Args:
         *secrets: Passwords, tokens, keys. Those of less than 8 characters are not masked.
-        passes: Whether they live for minutes, as tokens do: those never push out the others.
+        passes: True for short-lived secrets such as tokens; they never displace the others.
     """
     for secret in secrets:
         _SECRETS.add(secret, passes=passes)
 
 
 def forget_secrets() -> None:
-    """Forget what was remembered; for tests, which share a process."""
+    """Forget all secrets; for tests, which share a process."""
     _SECRETS.clear()
 
 
 def redact(text: str) -> str:
-    """Mask in a text the secrets that this process has read, also percent-encoded, escaped or in base64."""
+    """Mask registered secrets in a text, also percent-encoded, escaped or in base64."""
     return _SECRETS.mask(text)
 
 
 def _forms_of(secret: str) -> tuple[str, ...]:
-    """Spell a secret as it may appear in other text."""
+    """List the forms in which a secret may appear in other text."""
     content = secret.encode("utf-8", "surrogatepass")
     plain = (secret, repr(secret)[1:-1])
     escaped = [json.dumps(form, ensure_ascii=is_ascii)[1:-1] for form in plain for is_ascii in (True, False)]
@@ -193,11 +195,11 @@ def _forms_of(secret: str) -> tuple[str, ...]:
 
 
 def _base64_forms(content: bytes) -> tuple[str, ...]:
-    """Spell bytes as they appear in the base64 of a longer text, at each of three offsets."""
+    """Encode bytes as they appear in the base64 of a longer text, at each of three offsets."""
     found = []
     for offset in range(3):
         whole = base64.b64encode(bytes(offset) + content).decode()
-        loose_characters = (0, 3, 2)[(offset + len(content)) % 3]  # they depend on the text behind
+        loose_characters = (0, 3, 2)[(offset + len(content)) % 3]  # they depend on the text that follows
         inner = whole[-(-offset * 8 // 6) : len(whole) - loose_characters]
         found += [inner, inner.translate(str.maketrans("+/", "-_"))]
     return tuple(found)

@@ -1,12 +1,12 @@
-"""What Redis answers instead of doing what it was asked: one table, by the code of the answer.
+"""The meaning of Redis errors: one table, by error code.
 
-An answer means one of three things: Redis is *out of reach for now* (it fails over, loads, or its disk is
-full), the *configuration is wrong* (login, rights, address, mode of the server), or there is a *bug*, here or
-there. Every path to Redis asks this module: the library's own calls by `stagefleet.connection.reaching`,
-Celery's by `config.transport`.
+An error means one of three things: Redis is *out of reach for now* (failover, loading, full disk), the
+*configuration is wrong* (login, rights, address, mode of the server), or there is a *bug*. All code that
+talks to Redis uses this module: the library through `stagefleet.connection.reaching`, Celery through
+`config.transport`.
 
 Codes: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors, and `shared` in Redis's
-`server.c`. Redis 6 wraps what a command in a script was refused with: `ERR Error running script (call to
+`server.c`. Redis 6 wraps the error of a command in a script: `ERR Error running script (call to
 f_...): @user_script:1: @user_script: 1: -OOM ...`.
 """
 
@@ -51,10 +51,10 @@ _PASSING = {
     "TRYAGAIN": "wait until the cluster has moved its keys; Stagefleet needs a Redis that is no cluster",
     "UNBLOCKED": f"wait until {_FAILING_OVER}",
 }
-"""By code, what to do. Nothing was changed by what was refused, and it may be asked again."""
+"""Advice for temporary errors, by code. The refused command changed nothing and may be repeated."""
 
 _FAILOVER_CODES = frozenset({"CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "READONLY", "UNBLOCKED"})
-"""Answers of a server that is not the primary, or not any more: a new connection may lead to that."""
+"""Codes of a server that is not the primary, or no longer: a new connection may lead to the primary."""
 
 _NO_CLUSTER = "cluster mode is not supported, name a Redis with cluster-enabled no in STAGEFLEET_REDIS_URL"
 _LOGIN = "correct user and password in STAGEFLEET_REDIS_URL"
@@ -70,7 +70,7 @@ _WRONG = {
     "UNKNOWN": "use a Valkey, or a Redis from 6.2 on, that is no Sentinel and renames no commands",
     "WRONGPASS": _LOGIN,
 }
-"""By code, what to do about a configuration that does not get better by waiting."""
+"""Advice for errors of the configuration, by code."""
 
 _CODES_OF_TEXTS = tuple(
     (code, re.compile(pattern, re.IGNORECASE))
@@ -84,13 +84,13 @@ _CODES_OF_TEXTS = tuple(
         "WRONGPASS": r"AUTH <password> called|Client sent AUTH|invalid password|for 'auth' command",
     }.items()
 )
-"""Codes, some of ours, for answers that have none but `ERR`; texts of Redis 5 to 8 and Valkey 7 to 9."""
+"""Codes, some of our own, for errors whose code is only `ERR`; texts of Redis 5 to 8 and Valkey 7 to 9."""
 
 _CODES_OF_CLASSES: dict[type[Exception], str] = {
     redis.AuthenticationError: "WRONGPASS",
     redis.BusyLoadingError: "LOADING",
 }
-"""For errors that redis-py makes itself."""
+"""Codes for errors that redis-py raises itself."""
 
 _CODE = re.compile(r"[A-Z][A-Z0-9]{2,}(?= |$)")
 _IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?=[A-Z][A-Z0-9]{2,} )")
@@ -101,39 +101,39 @@ _NOISE = re.compile(
     r"|,? with args beginning with:.*$",
     re.DOTALL,
 )
-"""What says nothing to a person; the arguments of a command may hold secrets, too."""
+"""Parts of messages that do not help a person; the arguments of a command may also hold secrets."""
 _LONGEST_REASON = 400
 
 _PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 _ASKS_FOR_CERTIFICATE = re.compile(r"ALERT_(UNKNOWN_CA|HANDSHAKE_FAILURE|\w*CERTIFICATE\w*)")
 _TLS_ALERT = '"\\x15"'
-"""What redis-py says of the first byte of a TLS alert (RFC 8446, section 5.1)."""
+"""redis-py's message about the first byte of a TLS alert (RFC 8446, section 5.1)."""
 
 
 class RefusedError(redis.ConnectionError):
-    """A refusal that ends its connection: the next one may lead to a server that does not refuse."""
+    """An error answer after which the connection is closed: the next one may reach another server."""
 
     def __repr__(self) -> str:
-        """Show the reason: Celery logs errors so, and redis-py's own form has none."""
+        """Show the reason: Celery logs the repr, and redis-py's has none."""
         return f"{type(self).__name__}({str(self)!r})"
 
 
 class TlsError(redis.RedisError):
-    """The server wants TLS otherwise than the URL says: none, one, a certificate; says what to do."""
+    """The URL is wrong about TLS: none, some, or a client certificate; the message says what to do."""
 
 
 def means_failover(error: BaseException) -> bool:
-    """Tell whether a server refused that is no primary: another connection may lead to the one that is."""
+    """Return True for an answer of a server that is not the primary; another connection may reach that."""
     return code_of(error) in _FAILOVER_CODES
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether an answer of Redis means that it is out of reach for now."""
+    """Return True for an error that means that Redis is out of reach for now."""
     return code_of(error) in _PASSING
 
 
 def code_of(error: BaseException) -> str:
-    """Find the code of an answer: Redis's own, or ours for a text without one; "" for what is no answer."""
+    """Return the code of a Redis error: Redis's own, or ours for a text without one; "" for other errors."""
     if not isinstance(error, redis.RedisError):
         return ""
     text = _text_of(error)
@@ -153,7 +153,7 @@ def code_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Tell Redis's own reason in one bounded line, without the arguments of the command."""
+    """Return Redis's own message in one bounded line, without the arguments of the command."""
     text = _text_of(error)
     if isinstance(error, redis.RedisError) and error.status_code not in {None, "ERR"}:
         text = f"{error.status_code} {text.removeprefix(f'{error.status_code} ')}"
@@ -166,11 +166,11 @@ def _text_of(error: BaseException) -> str:
 
 
 def explain(error: Exception, address: str) -> StagefleetError | None:
-    """Tell what an error of a call to Redis means; None for a bug.
+    """Convert an error of a call to Redis to a Stagefleet error; return None for a bug.
 
     Args:
-        error: What redis-py raised.
-        address: Where Redis is, without its login.
+        error: The error that redis-py raised.
+        address: The address of Redis, without its login.
     """
     wrong = _what_is_wrong(error)
     if wrong is not None:
@@ -186,7 +186,7 @@ def explain(error: Exception, address: str) -> StagefleetError | None:
 
 
 def _what_is_wrong(error: Exception) -> str | None:
-    """Tell what is wrong with the configuration, and what to do; None if nothing is known to be."""
+    """Return advice for an error of the configuration; None for any other error."""
     reason, code = reason_of(error), code_of(error)
     if isinstance(error, TlsError):
         return reason
@@ -199,13 +199,13 @@ def _what_is_wrong(error: Exception) -> str | None:
         return (
             f"does not speak Redis's protocol ({reason}): it is something else, correct STAGEFLEET_REDIS_URL"
         )
-    if isinstance(error, UnicodeError) and "idna" in reason:  # what getaddrinfo makes of a malformed name
+    if isinstance(error, UnicodeError) and "idna" in reason:  # the error of getaddrinfo for a malformed name
         return f"has a host name that is none ({reason}): correct STAGEFLEET_REDIS_URL"
     return None
 
 
 def advice_on_tls(error: BaseException) -> str | None:
-    """Tell what is wrong with TLS, None if nothing is known to be."""
+    """Return advice for a TLS error; None for any other error."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             verdict = cause.verify_message
@@ -218,7 +218,7 @@ def advice_on_tls(error: BaseException) -> str | None:
 
 
 def advice_for(reason: str) -> str | None:
-    """Tell what OpenSSL's reason means for the person who wrote the URL, None if it may pass."""
+    """Return advice for OpenSSL's reason, for the author of the URL; None if the error may be temporary."""
     if reason in _PLAIN_REASONS:
         return f"does not speak TLS ({reason}): write redis:// in STAGEFLEET_REDIS_URL"
     if _ASKS_FOR_CERTIFICATE.search(reason):
@@ -230,12 +230,12 @@ def advice_for(reason: str) -> str | None:
 
 
 def never_got_through(error: BaseException) -> bool:
-    """Tell whether nobody listens at the address, or it does not exist: nobody was spoken to."""
+    """Return True if no connection was made: nothing listens at the address, or it does not exist."""
     return any(isinstance(cause, ConnectionRefusedError | socket.gaierror) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Go through an error and those that led to it."""
+    """Iterate over an error and its causes."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

@@ -1,4 +1,4 @@
-"""Connections to Redis that end where another may do better, and tell a wrong scheme from an outage."""
+"""Redis connections that close when another may do better, and that detect a wrong URL scheme."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ _PROBE_SECONDS = 1.0
 if TYPE_CHECKING:
     _Connection = Any
 else:
-    _Connection = object  # each of redis-py's connections comes behind it: see `checked`
+    _Connection = object  # stands for each of redis-py's connection classes: see `checked`
 
 
 @dataclass(slots=True)
 class Peer:
-    """What the connections of one client know of the server together.
+    """State that all connections of one client share.
 
     Attributes:
-        met: Whether it has answered as Redis does: then the URL's scheme is right.
-        generation: Counts refusals of servers that are no primary: what was connected before may lead to one.
+        met: True once the server has answered in the Redis protocol: the URL's scheme is right.
+        generation: The number of answers from servers that are not the primary; older connections may lead
+            to such a server.
     """
 
     met: bool = False
@@ -49,7 +50,7 @@ class Peer:
 
 
 class PassingRetry(Retry):
-    """redis-py's retries, for what may pass: a login that is refused is not tried again."""
+    """redis-py's retries, limited to temporary errors: a rejected login is not retried."""
 
     def call_with_retry(
         self,
@@ -58,7 +59,7 @@ class PassingRetry(Retry):
         is_retryable: Any = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
     ) -> Any:
-        """Call until it succeeds, fails for good, or has failed too often."""
+        """Call until success, a permanent error, or the maximum number of failures."""
         return super().call_with_retry(do, fail, is_retryable or _may_pass, with_failure_count)
 
 
@@ -68,22 +69,22 @@ def _may_pass(error: BaseException) -> bool:
 
 @cache
 def checked(connection_class: Any, refuses: Callable[[BaseException], bool] = means_failover) -> Any:
-    """Make a class of connections that are checked.
+    """Derive a connection class with checks from one of redis-py's.
 
     Args:
-        connection_class: redis-py's: for TCP, TLS or a Unix socket.
-        refuses: Tells of an answer whether it ends the connection, as a break does.
+        connection_class: redis-py's class for TCP, TLS or a Unix socket.
+        refuses: Returns True for an answer after which the connection is to be closed.
     """
     name = f"Checked{connection_class.__name__}"
     return type(name, (_Checked, connection_class), {"refuses": staticmethod(refuses)})
 
 
-class _Checked(_Connection):  # type: ignore[misc]  # its base is chosen at run time
-    """A connection that ends when the server refuses what another may grant.
+class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run time
+    """A connection that closes when the server refuses what another server may accept.
 
     Attributes:
-        generation: The peer's when it connected.
-        handled: The identity of the error that was being handled when it was given out; for the pool.
+        generation: The peer's generation when it connected.
+        handled: The identity of the exception in progress when the pool handed it out; for the pool.
     """
 
     refuses: Callable[[BaseException], bool]
@@ -95,10 +96,10 @@ class _Checked(_Connection):  # type: ignore[misc]  # its base is chosen at run 
         super().__init__(**options)
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
-        """Connect, unless it is connected.
+        """Connect if not connected.
 
         Raises:
-            TlsError: The server wants TLS otherwise than the URL; found out where it has never answered.
+            TlsError: The URL is wrong about TLS; checked only if the server has never answered.
         """
         if self.is_connected:
             return
@@ -123,14 +124,14 @@ class _Checked(_Connection):  # type: ignore[misc]  # its base is chosen at run 
             return super().read_response(*arguments, **options)
         except redis.ResponseError as error:
             if isinstance(error, redis.exceptions.NoScriptError) or not self.refuses(error):
-                raise  # a script that is not known is sent by whoever called it
+                raise  # the caller sends an unknown script again
             self.disconnect()
             if self._peer is not None:
                 self._peer.generation += 1
             raise RefusedError(reason_of(error), status_code=code_of(error)) from error
 
     def _check_tls(self, error: Exception) -> None:
-        """Find out whether TLS is why the server does not answer."""
+        """Check if TLS is the reason why the server does not answer."""
         host, port = getattr(self, "host", None), getattr(self, "port", None)
         if host is None or port is None:
             return  # a Unix socket
@@ -165,7 +166,7 @@ def _greets_by_tls(address: Any) -> bool:
 
 
 def _tls_alert(address: Any) -> str:
-    """Wait a moment for the alert that a client without a certificate is sent (RFC 8446, section 4.4.2.4)."""
+    """Wait briefly for the alert that a client without a certificate receives (RFC 8446, section 4.4.2.4)."""
     try:
         with _open_tls(address) as probe:
             probe.recv(1)
@@ -178,7 +179,7 @@ def _tls_alert(address: Any) -> str:
 
 @contextmanager
 def _open_tls(address: Any) -> Iterator[ssl.SSLSocket]:
-    """Shake hands; nothing is said, so whose certificate it is does not matter."""
+    """Perform a TLS handshake without verification: no data is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

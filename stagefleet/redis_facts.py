@@ -1,4 +1,4 @@
-"""What is at the Redis URL: its kind, version and role, whether it takes writes, and what its user may do."""
+"""Facts about the server at the Redis URL: kind, version, role, writability, and the rights of its user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 MINIMUM_VERSION = (6, 2)
-"""Of Redis, or what Valkey says it is compatible with: kombu needs `ZADD ... GT`, the caches `HRANDFIELD`."""
+"""The minimum Redis version, or version that Valkey is compatible with: kombu needs `ZADD ... GT`, the caches
+`HRANDFIELD`."""
 
 _ANSWER_SECONDS = 2.0
 _PING_MS = 100
@@ -82,19 +83,19 @@ XRANGE $stream - +
 XREAD STREAMS $stream 0
 UNLINK $text $hash $list $set $zset $stream
 """
-"""What our scripts, our calls and kombu run, each on keys that go with the last; `$` is their prefix."""
+"""Commands of our scripts, our calls and kombu, each on keys that the last one deletes; `$` is the prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """What a server says of itself.
+    """The facts in a server's INFO.
 
     Attributes:
         name: `Redis` or `Valkey`.
-        version: Its version.
+        version: The version.
         mode: `standalone`, `sentinel` or `cluster`.
-        primary: For a replica, whose it is, as `HOST:PORT`; None for a primary.
-        info: All that it says.
+        primary: For a replica, the address of its primary, `HOST:PORT`; None for a primary.
+        info: The whole answer.
     """
 
     name: str
@@ -105,7 +106,7 @@ class RedisFacts:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> RedisFacts:
-        """Read the answer to INFO; Valkey may call its fields otherwise than Redis."""
+        """Read the answer to INFO, with the field names of Redis or Valkey."""
         name = "Valkey" if info.get("server_name") == "valkey" or "valkey_version" in info else "Redis"
         mode = str(info.get("redis_mode") or info.get("server_mode") or "standalone")
         is_replica = info.get("role") in {"slave", "replica"}
@@ -119,7 +120,7 @@ class RedisFacts:
 
     @property
     def problem(self) -> tuple[str, str] | None:
-        """What makes it unfit for a fleet, whatever its state, and what to do; None if nothing does."""
+        """The reason why a fleet cannot use this server, and what to do; None if it can."""
         if self.mode == "sentinel":
             return (
                 "is a Sentinel, which is not supported",
@@ -141,11 +142,11 @@ class RedisFacts:
 
 
 def read_facts(client: redis.Redis) -> RedisFacts | None:
-    """Ask a server for its facts; None if its user may not ask.
+    """Ask a server for its facts; return None if its user may not ask.
 
     Raises:
-        RedisUnreachableError: It does not answer.
-        RedisConfigurationError: It refuses the login, or is no Redis.
+        RedisUnreachableError: The server does not answer.
+        RedisConfigurationError: The server rejects the login, or is not Redis.
     """
     with reaching(client):
         try:
@@ -158,34 +159,34 @@ def read_facts(client: redis.Redis) -> RedisFacts | None:
 
 
 def check_writes(client: redis.Redis, prefix: str) -> None:
-    """See that a server takes writes, by one that changes nothing and needs no memory.
+    """Check that a server accepts writes, with a write that changes nothing and needs no memory.
 
     Raises:
-        RedisUnreachableError: It takes none for now: it is a replica, or its disk is full.
+        RedisUnreachableError: The server accepts none for now: it is a replica, or its disk is full.
     """
     with reaching(client):
         client.delete(f"{prefix}ping")
 
 
 def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
-    """See that a fleet can work with what is at a URL; for those who would find out again and again.
+    """Check that a fleet can use the server at a URL; for programs that would otherwise fail repeatedly.
 
     Args:
-        redis_url: Where it should be.
-        prefix: In front of the fleet's keys.
-        rights: Whether to try each command that a fleet needs.
+        redis_url: The URL.
+        prefix: The prefix of the fleet's keys.
+        rights: Try each command that a fleet needs.
 
     Raises:
         SettingsError: The URL is malformed.
-        RedisConfigurationError: What is there cannot be used as it is.
-        RedisUnreachableError: It is out of reach for now.
+        RedisConfigurationError: The server cannot be used as configured.
+        RedisUnreachableError: The server is out of reach for now.
     """
     with connect_redis(redis_url) as client:
         facts = read_facts(client)
         if facts is not None and facts.problem is not None:
             raise RedisConfigurationError(f"Redis at {address_of(client)} {': '.join(facts.problem)}")
         check_writes(client, prefix)
-        with reaching(client):  # who begins to listen writes down where, and memory may be full
+        with reaching(client):  # a new subscriber writes its binding, and memory may be full
             client.set(f"{prefix}ping", b"", px=_PING_MS)
         missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
         if missing:
@@ -196,18 +197,18 @@ def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
 
 
 def rights_rule(prefix: str) -> str:
-    """Write the rights of a fleet's user as ACL SETUSER takes them."""
+    """Format the rights of a fleet's user as arguments of ACL SETUSER."""
     return f"~{prefix}* &* +@all -@dangerous +info +keys"
 
 
 def missing_rights(client: Any, prefix: str) -> list[str]:
-    """Try each command that a fleet needs, on keys of its own that go at once.
+    """Try each command that a fleet needs, on temporary keys.
 
     Returns:
-        The names of those that the server does not know, or refuses to its user.
+        The names of the commands that the server does not know, or does not allow.
 
     Raises:
-        RedisUnreachableError: It is out of reach for now.
+        RedisUnreachableError: The server is out of reach for now.
     """
     commands = [line.replace("$", f"{prefix}probe:").split() for line in _COMMANDS.strip().splitlines()]
     with reaching(client):

@@ -1,4 +1,4 @@
-"""Renewals of leases: a loop that no error ends, and that comes back soon after an outage."""
+"""The renewal loop for leases: errors do not end it, and it retries soon after an outage."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _log = EventLogger(__name__)
 
 
 class Renewals:
-    """Renewals that are tried: when the next one is due, and what is logged of those that fail.
+    """Renew, and log failures and the end of an outage.
 
     Args:
-        what: What is renewed, for the log: `leases`, `locks`.
+        what: The thing renewed, for the log: `leases`, `locks`.
     """
 
     def __init__(self, what: str) -> None:
@@ -27,15 +27,15 @@ class Renewals:
     def attempt(self, renew: Callable[[], object]) -> float | None:
         """Renew once.
 
-        Whatever Redis answers now, it may renew the next time; and a lease is to be renewed at once after an
-        outage, before a sweep takes it.
+        Any error may be gone at the next attempt. After an outage the lease must be renewed at once, before a
+        sweep takes it.
 
         Returns:
-            None if that went well, else how many seconds to wait before the next attempt.
+            None on success, else the seconds to wait before the next attempt.
         """
         try:
             renew()
-        except Exception as error:  # noqa: BLE001 - a bug in one answer must not end the renewals of all others
+        except Exception as error:  # noqa: BLE001 - a bug with one answer must not end the renewals of all others
             self._failures += 1
             log = _log.warning if self._failures == 1 else _log.debug
             log(f"{self._what}_not_renewed", action="renew", error=str(error))
@@ -47,13 +47,13 @@ class Renewals:
 
 
 def keep_renewing(renew: Callable[[], object], ended: threading.Event, *, what: str, seconds: float) -> None:
-    """Renew every so many seconds, and soon after a renewal that failed, until the end.
+    """Renew at an interval, and soon after a failed renewal, until the end.
 
     Args:
-        renew: Renews.
-        ended: Set at the end.
-        what: As for `Renewals`.
-        seconds: Between two renewals.
+        renew: Renews once.
+        ended: Set to end the loop.
+        what: The thing renewed, for the log.
+        seconds: The interval.
     """
     renewals, pause = Renewals(what), seconds
     while not ended.wait(pause):

@@ -1,4 +1,4 @@
-"""The storages of a project, each in its role."""
+"""The storages of a project by role."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Roles"]
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Where the stages of a project are kept.
+    """The storages of a project.
 
     Attributes:
         project: The project's name.
-        primary: Where stages are built into.
-        final: What is deployed from, None if that is the primary.
-        caches: Near the builders, the nearest first; may lack anything at any time.
-        secondaries: Read only; stages that the primary lacks are taken from there.
+        primary: Builders write stages here.
+        final: Deployments pull from here; None if they use the primary.
+        caches: Near the builders, the nearest first; any stage may be missing at any time.
+        secondaries: Read only; stages that the primary lacks are copied from these.
     """
 
     project: str
@@ -32,7 +32,7 @@ class Roles:
 
     @classmethod
     def of(cls, project: str, settings: ProjectSettings) -> Self:
-        """The storages that the settings give a project."""
+        """Read a project's storages from the settings."""
         return cls(project, settings.primary, settings.final, settings.caches, settings.secondaries)
 
     @classmethod
@@ -42,17 +42,17 @@ class Roles:
         final: Repository | None = None,
         caches: tuple[Repository, ...] = (),
     ) -> Self:
-        """The storages of a project that the settings need not know: it has the name of its primary one."""
+        """Build the storages of a project that is not in the settings, named after its primary storage."""
         name = primary.project if isinstance(primary, DockerDaemon) else primary.name
         return cls(name, primary, final, caches)
 
     @property
     def deployed(self) -> Repository | DockerDaemon:
-        """The storage whose names are handed to a deployment."""
+        """The storage that deployments pull from."""
         return self.final or self.primary
 
     def as_options(self) -> dict[str, Any]:
-        """As `Order.options` carries them."""
+        """Return the storages for `Order.options`."""
         return {
             "project": self.project,
             "primary": str(self.primary),
@@ -63,7 +63,7 @@ class Roles:
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """What `as_options` wrote; other options beside it do not matter.
+        """Read the storages from `Order.options`; ignore other options.
 
         Raises:
             InvalidNameError: An address is malformed.

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have."""
+"""The types of setting values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RepositoryAddress = Annotated[
 ]
 
 REVEAL = {"reveal": True}
-"""The context of a dump that is not to be shown: nothing in it is masked but what has a type of its own."""
+"""The context for a dump in plain text; only values with a secret type of their own stay masked."""
 
 
 def _show_url(url: str, info: SerializationInfo) -> str:
@@ -56,12 +56,12 @@ def _show_names(options: Mapping[str, Any], info: SerializationInfo) -> dict[str
 
 
 Url = Annotated[str, PlainSerializer(_show_url)]
-"""An address that may hold a login: a dump shows it without."""
+"""A URL that may contain a login; a dump omits the login."""
 Options = Annotated[dict[str, str | int | float | bool], PlainSerializer(_show_names)]
-"""Options of somebody else's, by name, any of which may be secret: a dump shows their names."""
+"""Options of another program, by name. Any value may be secret: a dump shows names only."""
 
 
 class Section(BaseModel):
-    """A part of the settings; what it refuses is never quoted, for it may be a secret in a wrong place."""
+    """A part of the settings. Errors never quote its values: one may be a secret in the wrong place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,8 +1,8 @@
-"""Settings: the one place that reads the environment and `stagefleet.toml`.
+"""Settings from environment variables and `stagefleet.toml`; no other module reads them.
 
-Environment variables `STAGEFLEET_*` (nested with `__`) stand over the file, the file over the defaults.
-The file is `stagefleet.toml` in the current directory, or what `STAGEFLEET_CONFIG` names; one whose name ends
-in `.json` is JSON.
+Environment variables `STAGEFLEET_*` (nested with `__`) override the file, the file overrides the defaults.
+The file is `stagefleet.toml` in the current directory, or the one that `STAGEFLEET_CONFIG` names; a file
+whose name ends in `.json` is JSON.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
     "load_settings",
 ]
 
-_SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # of options of Flower's own
+_SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # names of Flower's own options
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
 
 
@@ -60,16 +60,16 @@ def _check_renewal(lease_seconds: float, renewal_seconds: float) -> None:
 
 
 class RegistrySettings(Section):
-    """How one registry is reached; its login comes from the Docker configuration file."""
+    """Settings of the connection to one registry; the login comes from the Docker configuration file."""
 
     plain_http: bool | None = None
-    """Speak HTTP without TLS; where it is not said, loopback hosts do and others do not."""
+    """Speak HTTP without TLS; if unset, only loopback hosts do."""
     insecure: bool = False
     """Accept any certificate."""
     ca_file: Path | None = None
     """PEM file with the certificates to trust, instead of the system's."""
     client_certificate: Path | None = None
-    """PEM file with the certificate to show, and the key unless `client_key` names it."""
+    """PEM file with the client certificate, and its key unless `client_key` names another file."""
     client_key: Path | None = None
     """PEM file with the key of `client_certificate`."""
 
@@ -78,48 +78,48 @@ class HttpSettings(Section):
     """Time-outs and retries of requests to registries."""
 
     insecure: bool = False
-    """Accept any certificate of any registry: for a try; for one registry see `registries`."""
+    """Accept any certificate of any registry: for trials; for one registry see `registries`."""
     plain_http: bool = False
-    """Speak HTTP without TLS to every registry whose own settings do not say otherwise."""
+    """Speak HTTP without TLS to every registry, unless its own settings differ."""
     connect_timeout_seconds: Seconds = 5
-    """How long connecting may take: all addresses of a host, proxy and TLS together. Looking up its name
-    before that may take three times as long."""
+    """The limit for connecting: all addresses of a host, proxy and TLS together. The DNS lookup before that
+    may take three times as long."""
     read_timeout_seconds: Seconds = 60
-    """How long each other part of a request may take as a whole, whatever drips: sending it, the answer's
-    header, its body where that is small (and a second for each 128 KiB), each piece of a large one."""
+    """The limit for each other part of a request as a whole, however slowly data drips: sending, the answer's
+    header, its body if that is small (plus a second per 128 KiB), each piece of a large body."""
     write_timeout_seconds: Seconds = 15
-    """How long a manifest PUT or a DELETE may take besides connecting; together shorter than a lease."""
+    """The limit for a manifest PUT or a DELETE, without connecting; both together must be below a lease."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     """Attempts after the first, for connection errors, 5xx and 429."""
     backoff_seconds: Seconds = 0.5
     """The first pause between attempts; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 20
     retry_after_limit_seconds: Seconds = 600
-    """How long a registry may make one request wait, all its attempts together; above it the request fails,
-    and its item waits in the ledger."""
+    """The total that a registry may delay one request with `Retry-After`, over all attempts; beyond it the
+    request fails, and its item waits in the ledger."""
 
 
 class RunSettings(Section):
-    """Runs and their ledger."""
+    """Settings of runs and their ledger."""
 
     parallel: Annotated[int, Field(ge=1)] = 16
-    """Items of a run under way at once, where the command does not say."""
+    """Items of a run in progress at once, unless the command says otherwise."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 5
     """Attempts at one item, lost workers included."""
     backoff_seconds: Seconds = 1
     """The first pause before an item is tried again; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 60
     longest_pause_seconds: Seconds = 3600
-    """The longest pause of an item, whoever asks for it; an item that is asked for a longer one fails."""
+    """The longest pause of an item; an item for which a longer one is requested fails."""
     lease_seconds: Seconds = 30
     renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 30) / 3)
-    """How often a lease is renewed, where its run's own lease is not shorter; a third of the lease."""
+    """The interval of lease renewals; a third of the lease if the run's own lease is shorter."""
     outage_seconds: Seconds = 60
-    """How long a command or an item under way waits for a Redis that is out of reach."""
+    """How long a command, or an item in progress, waits for a Redis that is out of reach."""
     sweep_seconds: Seconds = 2
-    """How often the reaper looks for what was lost or is due."""
+    """The interval at which the reaper looks for lost and due items."""
     republish_seconds: Seconds = 10
-    """The age from which a message that was overtaken counts as lost."""
+    """The age from which a message that later ones have overtaken counts as lost."""
     retention_seconds: Seconds = 7 * 24 * 3600
     """How long finished runs are kept."""
     no_worker_notice_seconds: Seconds = 10
@@ -132,13 +132,13 @@ class RunSettings(Section):
 
 
 class LockSettings(Section):
-    """Locks."""
+    """Settings of locks."""
 
     lease_seconds: Seconds = 10
-    """How long a holder that died goes on blocking others."""
+    """How long the lock of a dead holder blocks others."""
     renewal_seconds: Seconds = Field(default_factory=lambda data: data.get("lease_seconds", 10) * 0.3)
     wait_seconds: Seconds = 600
-    """The longest wait for a lock, where nothing else is said."""
+    """The default limit for waiting for a lock."""
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:
@@ -147,46 +147,46 @@ class LockSettings(Section):
 
 
 class CacheSettings(Section):
-    """What the fleet remembers of stages, in Redis; losing it loses nothing."""
+    """Settings of the fleet's caches of stage data in Redis; their loss costs time, not data."""
 
     entries: Annotated[int, Field(ge=1)] = 100_000
-    """Descriptions kept of one storage, at about 400 bytes each."""
+    """Descriptions per storage, at about 400 bytes each."""
     lifetime_seconds: Seconds = 30 * 24 * 3600
-    """How long a storage or host that nobody asks about is remembered."""
+    """How long entries are kept for a storage or host that is not used."""
     lists: Annotated[int, Field(ge=1)] = 100
-    """Storages whose last known tag list is kept; the one that nobody has listed for longest goes."""
+    """Storages whose last tag list is kept; the one not listed for longest is dropped first."""
     listed_stages: Annotated[int, Field(ge=1)] = 200_000
-    """Stages on one of these lists, at about 40 bytes each; a longer list is not kept."""
+    """The maximum of stages on a kept list, at about 40 bytes each; longer lists are not kept."""
     list_lifetime_seconds: Seconds = 24 * 3600
-    """How old a last known tag list may be."""
+    """The maximum age of a kept tag list."""
     used_images: Annotated[int, Field(ge=1)] = 20_000
-    """Images of one host whose last use is kept, at about 250 bytes each."""
+    """Images per host whose last use is kept, at about 250 bytes each."""
 
 
 class WorkerSettings(Section):
-    """The worker process."""
+    """Settings of the worker process."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,100}$")] = ""
-    """What its processes are called, with a random part behind; where empty, by the machine's name."""
+    """The name of its processes, followed by a random part; if empty, the machine's name."""
     processes: Annotated[int, Field(ge=0, le=256)] = 0
-    """Worker processes; 0 is one per CPU."""
+    """Worker processes; 0 means one per CPU."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    """Threads, each with one item, in a process."""
+    """Threads per process, each with one item."""
     drain_seconds: Seconds = 20
-    """How long a worker that is told to stop may finish what it holds."""
+    """How long a worker that is stopped may take to finish its items."""
 
 
 class EngineSettings(Section):
-    """The Docker Engine of this host, where it has one."""
+    """Settings of this host's Docker Engine, if it has one."""
 
     url: Annotated[Url, Field(repr=False)] = ""
-    """Where it listens, `unix://` or `tcp://`; where empty, DOCKER_HOST says it, else Docker's own socket."""
+    """Its address, `unix://` or `tcp://`; if empty, DOCKER_HOST, else Docker's default socket."""
     host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
-    """This host's name in the fleet; where empty, the machine's."""
+    """This host's name in the fleet; if empty, the machine's name."""
     platform: Annotated[str, Field(pattern=r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$")] = ""
-    """Which platform of a multi-platform stage to pull, as linux/arm64; where empty, the engine's own."""
+    """The platform of a multi-platform stage to pull, such as linux/arm64; if empty, the engine's own."""
     timeout_seconds: Seconds = 60
-    """The longest silence of the engine."""
+    """The limit for silence of the engine."""
 
     @field_validator("url")
     @classmethod
@@ -197,12 +197,12 @@ class EngineSettings(Section):
 
     @property
     def host_name(self) -> str:
-        """This host's name in the fleet."""
+        """This host's name in the fleet: the setting, or the machine's name."""
         return self.host or socket.gethostname()
 
     @property
     def address(self) -> str | None:
-        """Where the engine listens, None where there is none."""
+        """The address of the engine; None if the host has none."""
         address = self.url or os.environ.get("DOCKER_HOST", "")
         if address:
             return address
@@ -210,26 +210,26 @@ class EngineSettings(Section):
 
 
 class LogSettings(Section):
-    """Logs, always on stderr."""
+    """Settings of the logs, which always go to stderr."""
 
     level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     json_lines: bool = True
-    """One JSON object a line; otherwise coloured text, for people."""
+    """Write one JSON object per line; otherwise coloured text for people."""
 
 
 class ProjectSettings(Section):
-    """Where the stages of one project are kept; each storage in one role."""
+    """The storages of one project; each storage has one role."""
 
     primary: StorageAddress
-    """Where stages are built into: `HOST[:PORT]/PATH`, or `docker-daemon:PROJECT`."""
+    """Builders write stages here: `HOST[:PORT]/PATH`, or `docker-daemon:PROJECT`."""
     final: RepositoryAddress | None = None
-    """What is deployed from."""
+    """Deployments pull from here."""
     caches: tuple[RepositoryAddress, ...] = ()
-    """Near the builders, the nearest first; may lack anything at any time."""
+    """Near the builders, the nearest first; any stage may be missing at any time."""
     secondaries: tuple[RepositoryAddress, ...] = ()
-    """Read only: stages that the primary lacks are taken from there."""
+    """Read only: stages that the primary lacks are copied from these."""
     parallel: Annotated[int, Field(ge=1)] | None = None
-    """Items of the project's runs under way at once; where it is not said, as in `runs`."""
+    """Items of the project's runs in progress at once; if unset, as in `runs`."""
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:
@@ -247,16 +247,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="STAGEFLEET_",
         env_nested_delimiter="__",
-        env_ignore_empty=True,  # CI systems set what is undefined to nothing
+        env_ignore_empty=True,  # CI systems set undefined variables to the empty string
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
     )
 
     redis_url: Annotated[Url | None, Field(repr=False)] = None
-    """The fleet's Redis: redis://, rediss:// or unix://; without it commands are embedded."""
+    """The fleet's Redis: redis://, rediss:// or unix://; if unset, commands start an embedded fleet."""
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] = "stagefleet:"
-    """In front of every key in Redis."""
+    """The prefix of every key in Redis."""
     http: HttpSettings = HttpSettings()
     runs: RunSettings = RunSettings()
     locks: LockSettings = LockSettings()
@@ -267,9 +267,9 @@ class Settings(BaseSettings):
     flower: FlowerSettings = FlowerSettings()
     webhooks: WebhookSettings = WebhookSettings()
     registries: dict[str, RegistrySettings] = {}
-    """By `host[:port]`, as it stands in repository names."""
+    """Settings of registries by `host[:port]`, as in repository names."""
     projects: dict[ProjectName, ProjectSettings] = {}
-    """By name."""
+    """Settings of projects by name."""
 
     @classmethod
     def settings_customise_sources(
@@ -280,12 +280,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file over defaults."""
+        """Let the environment override the file, and the file the defaults."""
         file = InitSettingsSource(settings_cls, init_kwargs=read_file(settings_file()))
         return init_settings, env_settings, file
 
     def registry(self, host: str) -> RegistrySettings:
-        """Give the settings of a registry, the defaults where none are given."""
+        """Return the settings of a registry, the defaults if it has none."""
         found = self.registries.get(host, RegistrySettings())
         http = self.http
         if not http.insecure and not http.plain_http:
@@ -296,10 +296,10 @@ class Settings(BaseSettings):
         )
 
     def project(self, name: str) -> ProjectSettings:
-        """The settings of a project.
+        """Return the settings of a project.
 
         Raises:
-            SettingsError: There is none of that name; says which there are.
+            SettingsError: The project is unknown; the message lists the known ones.
         """
         if name in self.projects:
             return self.projects[name]
@@ -314,10 +314,10 @@ def load_settings(**overrides: object) -> Settings:
     """Read the settings.
 
     Args:
-        **overrides: Values that stand over environment and file, as a command's options do.
+        **overrides: Values that override environment and file, such as a command's options.
 
     Raises:
-        SettingsError: They cannot be read; names the file and the key.
+        SettingsError: The settings cannot be read; the message names the file and the key.
     """
     path = settings_file()
     if os.environ.get(SETTINGS_FILE_VARIABLE) and not path.is_file():
@@ -328,7 +328,7 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
         raise SettingsError(describe_mistake(error, path, os.environ)) from None
-    except (OSError, ValueError) as error:  # the file's; the two above are ValueErrors, too
+    except (OSError, ValueError) as error:  # from the file; the two above are ValueErrors, too
         raise SettingsError(f"{path} cannot be read: {error}") from None
     remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])
     remember_secret(
@@ -338,7 +338,7 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _secrets_of(value: object) -> Iterator[str]:
-    """Find every secret in settings, wherever it stands."""
+    """Iterate over every secret in the settings."""
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
     elif isinstance(value, BaseModel):

@@ -1,4 +1,4 @@
-"""Settings of what stands beside the workers: Flower, and the receivers of webhooks."""
+"""Settings of Flower and of webhooks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhoo
 
 
 class FlowerSettings(Section):
-    """Flower, which shows the fleet; its API answers 401 unless there is a login."""
+    """Settings of Flower, the fleet's web interface; its API answers 401 unless a login is set."""
 
     address: str = "127.0.0.1"
-    """Where it listens; everybody who reaches it sees the fleet, unless there is a login."""
+    """The address to listen on; everybody who can reach it sees the fleet, unless a login is set."""
     port: Annotated[int, Field(ge=0, le=65535)] = 5555
-    """0 takes a free one, and says which."""
+    """The port; 0 takes a free one and prints it."""
     user: Annotated[str, Field(pattern="^[^:]*$")] = ""
     password: SecretStr = SecretStr("")
     max_tasks: Annotated[int, Field(ge=100)] = 10_000
-    """Tasks kept in memory, some 5 KiB each."""
+    """Tasks kept in memory, about 5 KiB each."""
     tasks_columns: str = "name,state,kwargs,result,exception,runtime,received,worker,uuid"
-    """What the page of tasks shows; `kwargs` has stage, operation, source, destination and run."""
+    """The columns of the page of tasks; `kwargs` has stage, operation, source, destination and run."""
     purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
-    """How long a worker that is gone is still shown."""
+    """How long a worker stays listed after it has gone."""
     url_prefix: Annotated[str, Field(pattern=r"^(/?[\w.~-]+)*/?$")] = ""
-    """The path below which a proxy shows Flower."""
+    """The path under which a proxy serves Flower."""
     options: Options = Field(default_factory=dict, repr=False)
-    """More options of Flower's own, by name: https://flower.readthedocs.io/en/latest/config.html"""
+    """Further options of Flower, by name: https://flower.readthedocs.io/en/latest/config.html"""
 
     @model_validator(mode="after")
     def _check_login(self) -> Self:
@@ -43,17 +43,17 @@ class FlowerSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Calls to the URLs of runs that nobody watches."""
+    """Settings of webhook calls, which report detached runs."""
 
     secret: SecretStr = SecretStr("")
-    """`whsec_` and 24 to 64 bytes in base64; signs each call, as Standard Webhooks say. Workers need it."""
+    """`whsec_` and 24 to 64 bytes in base64; signs each call (Standard Webhooks). Workers need it."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
-    """The longest wait for an answer."""
+    """The limit for an answer."""
     backoff_seconds: Seconds = 1
-    """The first pause after a call that failed; it doubles each time, with jitter."""
+    """The first pause after a failed call; it doubles each time, with jitter."""
     backoff_limit_seconds: Seconds = 300
     give_up_seconds: Seconds = 24 * 3600
-    """A receiver that stays away for so long loses its run, which is cancelled."""
+    """After this time without an answer from the receiver, the run is cancelled."""
 
     @model_validator(mode="after")
     def _check_secret(self) -> Self:
@@ -63,7 +63,7 @@ class WebhookSettings(Section):
 
     @property
     def key(self) -> bytes:
-        """The secret's bytes, none where there is no secret (or a malformed one)."""
+        """The secret as bytes; empty if it is unset or malformed."""
         prefix, _, text = self.secret.get_secret_value().partition("_")
         try:
             return base64.b64decode(text, validate=True) if prefix == "whsec" else b""

@@ -1,4 +1,4 @@
-"""Where settings come from: names of variables, the text of a file, and which of them a value is from."""
+"""Sources of settings: names of variables, the file, and the source of each value."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _PREFIX = "STAGEFLEET_"
 _NOT_SETTINGS = frozenset(
     {SETTINGS_FILE_VARIABLE, "STAGEFLEET_IMAGE", "STAGEFLEET_SECRETS", "STAGEFLEET_USER"}
 )
-"""Names under our prefix that are read elsewhere: the settings file's, and those of deploy/ and CI jobs."""
+"""Variables with our prefix that are no settings: the settings file's path, and those of deploy/ and CI."""
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file, or a JSON one by its ending, with a byte order mark or without; nothing if absent.
+    """Read a TOML file, or JSON if its name ends so, with or without a byte order mark; return {} if absent.
 
     Raises:
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is no UTF-8 text.
-        ValueError: It is no TOML, or no JSON.
+        OSError: The file cannot be read.
+        UnicodeDecodeError: The file is not UTF-8.
+        ValueError: The file is not valid TOML or JSON.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -50,7 +50,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def variable_of(path: Iterable[str]) -> str:
-    """Name the variable of a setting.
+    """Return the name of a setting's environment variable.
 
     >>> variable_of(("runs", "parallel"))
     'STAGEFLEET_RUNS__PARALLEL'
@@ -59,7 +59,7 @@ def variable_of(path: Iterable[str]) -> str:
 
 
 def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """List every setting by its path; of a table whose keys a person chooses, the table alone."""
+    """List the path of every setting; a table whose keys the user chooses counts as one setting."""
     for name, field in model.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -69,14 +69,14 @@ def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def unknown_variables(model: type[BaseModel], names: Iterable[str]) -> dict[str, str | None]:
-    """Find variables under our prefix that are no setting's.
+    """Find variables with our prefix that belong to no setting.
 
     Args:
         model: The settings.
-        names: Of the environment.
+        names: The names of the environment variables.
 
     Returns:
-        The names, each with the one that was probably meant, or None.
+        The unknown names, each with the closest known name, or None.
     """
     known: set[str] = set()
     for path in setting_paths(model):
@@ -101,14 +101,14 @@ def source_of(
     document: Mapping[str, Any],
     file: Path,
 ) -> str:
-    """Say where the value of a setting comes from.
+    """Describe the source of a setting's value.
 
     Args:
-        path: Of the setting.
-        overrides: Of the command line.
-        environment: The variables; those that are empty count as unset.
-        document: What the file holds.
-        file: Its path.
+        path: The setting's path.
+        overrides: Values from the command line.
+        environment: The environment variables; empty ones count as unset.
+        document: The content of the file.
+        file: The path of the file.
     """
     if value_at(overrides, path) is not None:
         return "command line"
@@ -123,7 +123,7 @@ def source_of(
 
 
 def value_at(document: Mapping[str, Any], path: Iterable[str]) -> Any:
-    """Give what stands at a path of nested tables, None for nothing."""
+    """Return the value at a path of nested tables; None if it is missing."""
     found: Any = document
     for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -131,5 +131,5 @@ def value_at(document: Mapping[str, Any], path: Iterable[str]) -> Any:
 
 
 def settings_file() -> Path:
-    """Give the file that settings are read from, whether or not it is there."""
+    """Return the path of the settings file; it may not exist."""
     return Path(os.environ.get(SETTINGS_FILE_VARIABLE) or _DEFAULT_FILE)

@@ -1,4 +1,4 @@
-"""Stages as they are described: immutable, and the same whatever storage they come from."""
+"""Descriptions of stages: immutable, and the same for every kind of storage."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from stagefleet.names import StageId
 __all__ = ["ImageInfo", "StageDescription"]
 
 _INFO_BYTES = OUTCOME_BYTES * 3 // 4
-"""The most that one `ImageInfo` has as JSON; the rest of an outcome is for its frame."""
+"""The maximum size of one `ImageInfo` as JSON, which leaves room for the rest of an outcome."""
 
 
 class ImageInfo(BaseModel):
-    """What is known of an image without its layers.
+    """The metadata of an image, without its layers.
 
     Attributes:
         name: The full name, `REPOSITORY:TAG`.
         repository: The repository, `host/path`.
         tag: The tag.
-        repo_digest: `REPOSITORY@sha256:...`, the digest that of the manifest or index.
+        repo_digest: `REPOSITORY@sha256:...`, with the digest of the manifest or index.
         image_id: The digest of the image's configuration; of an index, the index's own digest.
-        parent_id: The image that this one was built from, "" if it does not say.
+        parent_id: The image that this one was built from; "" if unknown.
         labels: The image's labels.
         env: The image's environment, `KEY=VALUE` each.
         on_build: The image's ONBUILD instructions.
         volumes: The paths that the image declares as volumes.
         size: The sum of the sizes of its layers as the registry keeps them, in bytes.
-        created_at: When the image was made, None if it does not say.
-        members: For an index, what is known of each member, in the index's order.
-        truncated: Whether something was left out, because there was too much to be kept.
+        created_at: The creation time; None if unknown.
+        members: For an index, the metadata of each member, in the index's order.
+        truncated: True if the metadata was shortened to fit the size limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -55,7 +55,7 @@ class ImageInfo(BaseModel):
     truncated: bool = False
 
     def bounded(self) -> ImageInfo:
-        """Cut labels, environment and the like to what may be kept; names, digests and sizes stay."""
+        """Shorten labels, environment and other lists to the size limit; keep names, digests and sizes."""
         if len(self.model_dump_json(exclude_defaults=True).encode()) <= _INFO_BYTES:
             return self
         document = self.model_dump(mode="json", exclude_defaults=True)
@@ -63,7 +63,7 @@ class ImageInfo(BaseModel):
 
 
 class StageDescription(BaseModel):
-    """A stage and the image that holds it."""
+    """A stage and its image."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
@@ -73,7 +73,7 @@ class StageDescription(BaseModel):
     info: ImageInfo
 
     def as_json(self) -> dict[str, Any]:
-        """The description as commands and outcomes show it (see docs/command-line.md)."""
+        """Return the description as commands and outcomes show it (see docs/command-line.md)."""
         info = self.info
         return {
             "stage_id": str(self.stage_id),
@@ -91,6 +91,6 @@ class StageDescription(BaseModel):
         }
 
     def bounded(self) -> StageDescription:
-        """Cut the description to what may be kept, as `ImageInfo.bounded`."""
+        """Shorten the description to the size limit, as `ImageInfo.bounded`."""
         info = self.info.bounded()
         return self if info is self.info else StageDescription(stage_id=self.stage_id, info=info)

@@ -1,4 +1,4 @@
-"""Standard streams that were closed, or that lead to a full disk."""
+"""Standard streams that are closed, or that write to a full disk."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _STANDARD = (0, 1, 2)
 
 
 class UnfailingStream:
-    """A stream for what a program says beside its work: that nobody can be told must not end the work.
+    """A stream for messages: a failure to write one must not stop the work.
 
     Args:
-        stream: Where to; None for nowhere.
+        stream: The target; None discards everything.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
+        """Write text, and ignore a failure."""
         try:
             return len(text) if self._stream is None else self._stream.write(text)
-        except (OSError, ValueError):  # the disk is full, or the stream was closed meanwhile
+        except (OSError, ValueError):  # the disk is full, or the stream was closed
             return len(text)
 
     def flush(self) -> None:
-        """Hand on what is buffered, if that is possible."""
+        """Flush the buffer, and ignore a failure."""
         try:
             if self._stream is not None:
                 self._stream.flush()
@@ -37,7 +37,7 @@ class UnfailingStream:
             return
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return True for a terminal."""
         return self._stream is not None and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
@@ -45,17 +45,17 @@ class UnfailingStream:
 
 
 def unfailing(stream: TextIO | None) -> TextIO:
-    """Make a stream one that never fails."""
+    """Wrap a stream so that writes never fail."""
     return cast("TextIO", UnfailingStream(stream))
 
 
 def prepare_streams() -> None:
-    """Make stderr unfailing and stdin readable, and keep the numbers of closed streams from other files."""
+    """Make stderr unfailing and stdin readable, and reserve the numbers of closed streams."""
     for number in _STANDARD:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
             os.set_inheritable(number, True)  # noqa: FBT003 - the signature is os's
     sys.stderr = unfailing(sys.stderr)
     if sys.stdin is None:
@@ -63,10 +63,10 @@ def prepare_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Send what stdout still buffers nowhere: Python would fail over it once more at its end."""
+    """Discard the buffer of stdout: Python would fail to flush it again at exit."""
     try:
         number = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):  # closed from the beginning, or a test's own
+    except (AttributeError, OSError, ValueError):  # closed from the beginning, or replaced by a test
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)

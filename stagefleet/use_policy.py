@@ -1,4 +1,4 @@
-"""What a caller wants to happen to stages in an engine that are used."""
+"""Policies for stages in an engine that are in use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["UsePolicy"]
 
 @dataclass(frozen=True, slots=True)
 class UsePolicy:
-    """What to do with a stage that is used.
+    """A policy for stages that are in use.
 
     Attributes:
-        skip_used: Leave it alone.
-        remove_containers: Remove the containers first.
-        force: With `remove_containers`, also those that run.
+        skip_used: Skip the stage.
+        remove_containers: Remove its containers first.
+        force: With `remove_containers`, also remove running ones.
     """
 
     skip_used: bool = False
@@ -24,7 +24,7 @@ class UsePolicy:
     force: bool = False
 
     def as_options(self) -> dict[str, bool]:
-        """As `Order.options` carries it; nothing where nothing was asked for."""
+        """Return the policy for `Order.options`; empty for the default."""
         asked = {
             "skip_used": self.skip_used,
             "remove_containers": self.remove_containers,
@@ -34,7 +34,7 @@ class UsePolicy:
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """What `as_options` wrote."""
+        """Read the policy from `Order.options`."""
         return cls(
             skip_used=options.get("skip_used", False),
             remove_containers=options.get("remove_containers", False),

@@ -38,11 +38,9 @@ class Bar:
         self._task = self._progress.add_task("", total=total, sent="", failed="")
 
     def start(self) -> None:
-        """As in `Meter`."""
         self._progress.start()
 
     def advance(self, outcome: Outcome) -> None:
-        """As in `Meter`."""
         self._bytes += outcome.bytes
         rate = self._bytes / max(time.monotonic() - self._started_at, 0.001)
         self._failed += outcome.state is ItemState.FAILED
@@ -51,9 +49,7 @@ class Bar:
         self._progress.update(self._task, advance=1, sent=sent, failed=failed)
 
     def tell(self, message: str) -> None:
-        """As in `Meter`."""
         self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """As in `Meter`."""
         self._progress.stop()

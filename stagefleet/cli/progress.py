@@ -67,10 +67,9 @@ class Lines:
         self._started_at = self._said_at = clock()
 
     def start(self) -> None:
-        """As in `Meter`."""
+        """Do nothing."""
 
     def advance(self, outcome: Outcome) -> None:
-        """As in `Meter`."""
         self._done += 1
         self._failed += outcome.state is ItemState.FAILED
         self._bytes += outcome.bytes
@@ -87,8 +86,7 @@ class Lines:
         )
 
     def tell(self, message: str) -> None:
-        """As in `Meter`."""
         self._write(message)
 
     def stop(self) -> None:
-        """As in `Meter`."""
+        """Do nothing."""

@@ -82,7 +82,6 @@ class FetchWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {**self.roles.as_options(), **self.platforms.as_options(), "hosts": list(self.hosts)}
 
     @property
@@ -155,7 +154,6 @@ class HostCopyWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {
             "source": str(self.source),
             "destination": str(self.destination),
@@ -205,7 +203,6 @@ class HostDeleteWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {"repository": str(self.address), **self.policy, "hosts": list(self.hosts)}
 
     def plan(self, catalogue: Catalogue) -> Plan:
@@ -235,17 +232,14 @@ class OnHostWork:
 
     @property
     def operation(self) -> str:
-        """As in `Work`."""
         return self.work.operation
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return self.work.options | {"hosts": [self.host]}
 
     @property
     def stage_ids(self) -> tuple[str, ...] | None:
-        """As in `Work`."""
         return self.work.stage_ids
 
     def plan(self, catalogue: Catalogue) -> Plan:

@@ -41,19 +41,15 @@ class NamedStorages:
         self._beside = tuple(beside)
 
     def stage_ids(self, place: Place) -> Iterator[StageId]:
-        """See `Catalogue.stage_ids`."""
         return self._registries.stage_ids(place)
 
     def record_ids(self, place: Place, kind: RecordKind) -> Iterator[RecordId]:
-        """See `Catalogue.record_ids`."""
         return self._registries.record_ids(place, kind)
 
     def ping(self, repository: Repository) -> None:
-        """See `Catalogue.ping`."""
         self._registries.ping(repository)
 
     def expect(self, place: Place) -> None:
-        """See `Catalogue.expect`."""
         if isinstance(place, DockerDaemon) or self._registries.exists(place):
             return
         if not self._missing_ok and not any(self.may_exist(other) for other in self._beside):

@@ -84,7 +84,6 @@ class PublishWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return self.roles.as_options() | dict(self.details)
 
     def plan(self, catalogue: Catalogue) -> Plan:
@@ -149,7 +148,6 @@ class _PrimaryWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return self.roles.as_options()
 
     def plan(self, catalogue: Catalogue) -> Plan:
@@ -257,7 +255,6 @@ class ProjectDeleteWork(_PrimaryWork):
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         caches = [str(cache) for cache in self.roles.caches]
         return {"repository": str(self.roles.primary), "caches": caches}
 

@@ -75,7 +75,6 @@ class RecordWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {"repository": str(self.place), **self.details}
 
     @property

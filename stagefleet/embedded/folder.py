@@ -1,7 +1,7 @@
 """The private folder of an embedded fleet: its socket, its logs, and the worker's settings.
 
-Only this user may enter it. A lock tells whether its fleet lives: the keeper holds it until it ends, however
-it ends, and what a killed one left is removed by the next embedded command.
+Only this user may enter it. The keeper holds a lock on it for as long as it runs; the next embedded command
+removes the folders of keepers that were killed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _SHORT_DIRECTORY = "/tmp"  # noqa: S108 - mkdtemp makes a directory of its own i
 
 
 def make_folder(longest_bytes: int) -> tuple[Path, int]:
-    """Make a folder, and remove those that killed fleets of this user left.
+    """Create a folder, and remove those of this user's killed fleets.
 
     Args:
-        longest_bytes: Of the folder's path; a socket's name in it has a limit.
+        longest_bytes: The maximum length of the folder's path; the path of a socket in it is limited.
 
     Returns:
-        The folder, and the descriptor of its lock: who has it open keeps the folder.
+        The folder, and the descriptor of its lock, which protects the folder while it is open.
     """
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if len(os.fsencode(folder)) > longest_bytes:
@@ -44,13 +44,13 @@ def make_folder(longest_bytes: int) -> tuple[Path, int]:
     unlocked = folder / f"{_LOCK}.new"
     lock = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    unlocked.rename(folder / _LOCK)  # nobody meets it unlocked
+    unlocked.rename(folder / _LOCK)  # the folder is never visible without its lock
     return folder, lock
 
 
 def _remove_leftovers(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, no folder of ours, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, not a fleet's, or just removed
             if folder.lstat().st_uid != os.getuid():
                 continue
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
@@ -62,12 +62,12 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def write_settings(settings: Settings, folder: Path, redis_url: str) -> Path:
-    """Write settings whole, secrets in clear among them, for this user alone to read.
+    """Write all settings, secrets in plain text among them, to a file that only this user can read.
 
     Args:
-        settings: What to write.
-        folder: Where.
-        redis_url: Stands in place of the settings' own.
+        settings: The settings.
+        folder: The folder of the file.
+        redis_url: Replaces the settings' own URL.
 
     Returns:
         The file.
@@ -81,7 +81,7 @@ def write_settings(settings: Settings, folder: Path, redis_url: str) -> Path:
 
 
 def _plain(value: object) -> str:
-    """Spell what JSON does not know so that the settings read it back."""
+    """Convert values that JSON lacks to text that the settings can parse."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, SecretBytes):

@@ -1,11 +1,11 @@
-"""The keeper of an embedded fleet: starts Valkey and a worker, and ends both when its client is gone.
+"""The keeper of an embedded fleet: starts Valkey and a worker, and stops both when its client is gone.
 
-Runs as a process of its own, in a session of its own, so that neither Ctrl-C nor the death of the client
-reaches what it keeps. The client holds the other end of its standard input: when that closes, in whatever
-way the client ended, the keeper stops everything and removes the directory. Only the standard library is
-imported, and this file is run by its path: the keeper has started within some 20 ms.
+It is a process in a session of its own, so that neither Ctrl-C nor the death of the client reaches its
+children. The client holds the other end of its standard input: when that closes, however the client ended,
+the keeper stops everything and removes the directory. It imports only the standard library and is run by its
+path, so that it starts within about 20 ms.
 
-Standard output carries at most two lines: `ready`, and why it ended if that was not asked for.
+Standard output carries at most two lines: `ready`, and the reason for an unexpected end.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _POLL_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TAIL_BYTES = 2000
 _OF_THE_SERVER = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
-"""What the server needs of the environment: all of it may hold logins, of proxies or clouds."""
+"""The server's environment variables; all others are dropped, since they may hold logins."""
 
 
 def main(arguments: list[str]) -> None:
-    """Keep what is told until standard input closes.
+    """Run the server and the worker until standard input closes.
 
     Args:
-        arguments: The directory to keep it in, then the commands of the server and of the worker, as JSON
-            lists. What the worker's environment has more is in the keeper's own already.
+        arguments: The directory, then the commands of the server and of the worker as JSON lists. The worker
+            inherits the keeper's environment.
     """
     directory = Path(arguments[0])
     server_command, worker_command = (json.loads(argument) for argument in arguments[1:])
@@ -77,7 +77,7 @@ def _spawn(command: list[str], log: Path, environment: dict[str, str]) -> subpro
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """What makes a child die with a keeper that is killed itself; on Linux, elsewhere nothing can."""
+    """Return a hook that makes a child die when the keeper is killed; None outside Linux."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl
@@ -85,14 +85,14 @@ def _die_with_parent() -> Callable[[], None] | None:
 
     def arrange() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:  # it died in between: the signal will not come
+        if os.getppid() != keeper:  # it died in between: no signal will come
             os._exit(1)
 
     return arrange
 
 
 def _await_socket(server: subprocess.Popen[bytes], directory: Path) -> str | None:
-    """Wait until the server listens; returns what went wrong, None if nothing did."""
+    """Wait until the server listens; return None, or the reason why it does not."""
     give_up_at = time.monotonic() + _START_SECONDS
     while not (directory / SOCKET).exists():
         if server.poll() is not None:
@@ -104,7 +104,7 @@ def _await_socket(server: subprocess.Popen[bytes], directory: Path) -> str | Non
 
 
 def _keep(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes], directory: Path) -> str | None:
-    """Wait until the client is gone (None), or one of the children ended (what happened)."""
+    """Wait until the client is gone (None), or a child has ended (the reason)."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -121,9 +121,9 @@ def _keep(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes], dire
 
 
 def _stop(children: list[subprocess.Popen[bytes]]) -> None:
-    """End the children and all that they started, at once: nothing of theirs outlives the directory.
+    """Stop the children and all their processes at once: none may outlive the directory.
 
-    A worker that is told twice does not finish what it holds, but ends its own processes before itself.
+    After the second signal, a worker does not finish its items; it ends its own processes, then itself.
     """
     for child in children:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -137,13 +137,13 @@ def _stop(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _tail(log: Path) -> str:
-    """The last line of a log, as one line."""
+    """Return the last line of a log."""
     lines = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # a client that is gone reads nothing
+    with contextlib.suppress(OSError):  # the client may be gone
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -1,17 +1,17 @@
 """The errors of Stagefleet.
 
     StagefleetError
-    +-- UsageError                    wrong use or configuration: exit code 2
+    +-- UsageError                    invalid use or configuration: exit code 2
     |   +-- InvalidNameError          a malformed repository, digest or stage id
     |   +-- SettingsError             the settings cannot be read
     |   +-- OutputError               stdout is closed, or leads to a full disk
     |   +-- RedisConfigurationError   login, rights, database, TLS, mode or version of Redis are wrong
     |   +-- TooManyItemsError         a run of more items than a run may have
-    |   +-- KeyConflictError          an idempotency key used before with other arguments
+    |   +-- KeyConflictError          an idempotency key reused with other arguments
     |   +-- RepositoryNotFoundError   no such repository, or what answers there is no registry
     |   +-- RunNotFoundError          no such run, or it has expired
-    |   +-- StagesMissingError        stages were named that the source does not have
-    |   +-- CredentialsError          a login refused, or a credential helper that fails
+    |   +-- StagesMissingError        the source lacks stages that were named
+    |   +-- CredentialsError          a login was rejected, or a credential helper failed
     |   +-- EngineMissingError        there is no Docker Engine here
     |   +-- HostMissingError          no live worker has the Docker Engine of that host
     |   +-- IncompatibleVersionError  written by a release that this one cannot read
@@ -20,48 +20,48 @@
     |   +-- LedgerRewoundError        Redis has forgotten what it had confirmed
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
-    |   +-- CacheLeftAloneError       a cache that did not answer, and is not asked for a while
+    |   +-- CacheLeftAloneError       a cache that did not answer is skipped for a while
     |   +-- EngineUnreachableError    a Docker Engine
-    |   +-- NoWorkerError             nobody listens to the run's queue (not retryable)
-    +-- RegistryError                 what a registry answered
+    |   +-- NoWorkerError             no worker listens to the run's queue (not retryable)
+    +-- RegistryError                 a registry answered with an error
     |   +-- ForbiddenError            403
     |   +-- NotFoundError             404
     |   +-- RateLimitedError          429 (retryable)
     |   +-- RegistryUnavailableError  5xx (retryable)
-    |   +-- ManifestRefusedError      a manifest was not accepted; names the blobs that it lacked (retryable)
+    |   +-- ManifestRefusedError      a manifest was rejected for missing blobs (retryable)
     |   +-- DeletionDisabledError     deletion is switched off
-    +-- EngineError                   what a Docker Engine answered
-    +-- ContentError                  what arrived is not what was asked for
+    +-- EngineError                   a Docker Engine answered with an error
+    +-- ContentError                  the content is not the expected one
     |   +-- DigestMismatchError       (retryable)
-    |   |   +-- StoredDigestError     a registry stored something else than it was sent (not retryable)
+    |   |   +-- StoredDigestError     a registry stored other content than it was sent (not retryable)
     |   +-- TruncatedError            (retryable)
-    |   +-- UnsupportedManifestError  neither a manifest nor an index that we know
-    |   +-- BrokenStageError          the registry knows of the stage but cannot give it
+    |   +-- UnsupportedManifestError  neither a manifest nor an index of a known type
+    |   +-- BrokenStageError          the registry lists the stage but cannot serve it
     |   +-- BrokenRecordError         a record whose labels are missing or cannot be read
     +-- StageNotFoundError            the stage does not exist, or not any more
     +-- PlatformMissingError          the stage has no image for a platform
-    +-- StorageStateChangedError      what was found a moment ago is there no more: look again (retryable)
+    +-- StorageStateChangedError      the storage changed after it was read: read it again (retryable)
     +-- ImageInUseError               a job or a container on the host uses the image
     +-- CustomTagError                a custom tag is missing, or names another image than its stage
-    +-- SharedDigestError             deleting would take tags that nobody asked for
-    +-- IndexStaysError               a member stays, as an index that has it could not be deleted
-    +-- DeadlineMissedError           a request was not sent, as what allows it was too old (retryable)
-    +-- LeaseLostError                somebody else may hold the item by now
-    +-- LockTimeoutError              a lock was not to be had in time (retryable)
-    +-- LockLostError                 the lease of a lock is over (retryable)
-    +-- ItemCancelledError            the run was cancelled while the item was under way
-    +-- WaitTooLongError              an item has waited for too long in one attempt (retryable)
+    +-- SharedDigestError             deletion would remove further tags
+    +-- IndexStaysError               a member was kept, as its index could not be deleted
+    +-- DeadlineMissedError           a request was not sent, as its lease or permit was too old (retryable)
+    +-- LeaseLostError                the lease of an item expired
+    +-- LockTimeoutError              a lock was not acquired in time (retryable)
+    +-- LockLostError                 the lease of a lock expired (retryable)
+    +-- ItemCancelledError            the run was cancelled while the item was in progress
+    +-- WaitTooLongError              an item waited too long in one attempt (retryable)
     +-- ItemPostponedError            the item has to wait until another item of its run has ended
-    +-- WorkerLostError               the worker of an item vanished
-    +-- ItemLostError                 Redis lost an item, or how it ended
-    +-- HostGoneError                 the host that an item was for has no worker any more
-    +-- CoordinatorLostError          the client that held a run's callback vanished
-    +-- CallbackError                 who is to be called back does not take it (retryable)
-    +-- CallbackGoneError             who is to be called back wants no more of the run
-    +-- CallbackLostError             who is to be called back stayed away for too long
-    +-- RemoteError                   an error of a worker, as its outcome carries it
+    +-- WorkerLostError               the worker of an item died
+    +-- ItemLostError                 Redis lost an item, or its outcome
+    +-- HostGoneError                 the host of an item no longer has a worker
+    +-- CoordinatorLostError          the client with a run's callback died
+    +-- CallbackError                 the callback's receiver failed (retryable)
+    +-- CallbackGoneError             the callback's receiver ended the run
+    +-- CallbackLostError             the callback's receiver failed for too long
+    +-- RemoteError                   an error of a worker, read from an outcome
 
-Every error survives pickling, says what a person can do, and never holds a password or token.
+Every error can be pickled, says what a person can do, and never holds a password or token.
 """
 
 from stagefleet.errors.answers import (

@@ -1,4 +1,4 @@
-"""What a registry or a Docker Engine answers instead of doing what it was asked."""
+"""Errors that a registry or a Docker Engine answered with."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class RegistryError(StagefleetError):
     """A registry answered with an error.
 
     Args:
-        message: What went wrong and what to do, for a person.
+        message: The problem and what to do, for a person.
         method: The HTTP method of the request.
-        repository: The repository asked, as `host/path`.
+        repository: The repository of the request, as `host/path`.
         status: The HTTP status of the answer.
         codes: The registry's own error codes (OCI distribution specification 1.1, "Error Codes").
-        retry_after_seconds: How long the registry asked to wait, None if it did not say.
+        retry_after_seconds: The wait that the registry asked for; None if it did not.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class RegistryError(StagefleetError):
 
     @property
     def host(self) -> str:
-        """The host of the repository, as `host[:port]`; "" where none is known."""
+        """The host of the repository, as `host[:port]`; "" if unknown."""
         return self.repository.partition("/")[0]
 
     @property
     def status_text(self) -> str:
-        """The status and its name, as `429 Too Many Requests`; "" where there is no status."""
+        """The status and its name, as `429 Too Many Requests`; "" without a status."""
         try:
             return f"{self.status} {HTTPStatus(self.status).phrase}"
         except ValueError:
@@ -63,13 +63,13 @@ class RegistryError(StagefleetError):
 
     @property
     def cause(self) -> tuple[str, str]:
-        """The registry, and its status."""
+        """The registry and its status."""
         text = super().cause[1]
         return (self.host, self.status_text or text) if self.host else ("", text)
 
 
 class ForbiddenError(RegistryError):
-    """The login is known but may not do this (403)."""
+    """The registry accepts the login but does not allow the request (403)."""
 
     stops_others = True
 
@@ -79,20 +79,20 @@ class NotFoundError(RegistryError):
 
 
 class RateLimitedError(RegistryError):
-    """The registry asks to slow down (429), for longer than the settings let a request wait."""
+    """The registry asks to slow down (429), for longer than the settings allow a request to wait."""
 
     retryable = True
     stops_others = True
 
 
 class RegistryUnavailableError(RegistryError):
-    """The registry fails inside (5xx)."""
+    """The registry failed (5xx)."""
 
     retryable = True
 
 
 class ManifestRefusedError(RegistryError):
-    """A manifest was refused because blobs or members that it names are not there.
+    """The registry rejected a manifest because blobs or members of it are missing.
 
     Args:
         message: As in `RegistryError`.
@@ -108,14 +108,14 @@ class ManifestRefusedError(RegistryError):
 
 
 class DeletionDisabledError(RegistryError):
-    """Deletion is switched off in the registry; says which setting turns it on."""
+    """Deletion is switched off in the registry; the message names the setting that enables it."""
 
 
 class EngineError(StagefleetError):
     """A Docker Engine answered with an error.
 
     Args:
-        message: What went wrong, in the engine's words, and what to do.
+        message: The engine's message, and what to do.
         status: The HTTP status of the answer; 0 for an error in the middle of a pull or push.
     """
 

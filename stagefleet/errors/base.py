@@ -1,4 +1,4 @@
-"""What all errors of Stagefleet have in common."""
+"""The base class of all errors."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class StagefleetError(Exception):
     """The base of all errors that Stagefleet raises on purpose.
 
     Args:
-        *arguments: The message first, written so that it holds no secret. What this process has read as one
-            is masked all the same: a message may quote others.
+        *arguments: The message first, without secrets. Secrets that this process has read are masked anyway,
+            since a message may quote other text.
     """
 
     retryable: ClassVar[bool] = False
-    """Whether the same attempt may succeed later without anybody changing anything."""
+    """True if the same attempt may succeed later without any change by a person."""
     retry_pauses_seconds: ClassVar[tuple[float, ...]] = ()
-    """The pause before each further attempt, after which there is none; where empty, the settings say."""
+    """The pauses before further attempts, one per attempt; if empty, the settings apply."""
     stops_others: bool = False
-    """Whether the other stages of a storage would meet it too, so that the work on all of them stops."""
+    """True if the error would affect the other stages of a storage too, so that all work on it stops."""
     exit_code: ClassVar[int] = 1
-    """The command's exit code when this error ends it."""
+    """The exit code of a command that ends with this error."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(redact(part) if isinstance(part, str) else part for part in arguments))
 
     @property
     def cause(self) -> tuple[str, str]:
-        """Whom it makes others wait for, as `host[:port]` or "", and why, in a few words."""
+        """The host that delays others, as `host[:port]` or "", and the reason in a few words."""
         return "", " ".join(str(self).split())
 
     def __reduce__(
         self,
     ) -> tuple[Callable[..., StagefleetError], tuple[type[Self], tuple[Any, ...], dict[str, Any]]]:
-        """Pickle by state, so that keyword-only constructors do not matter."""
+        """Pickle by state, which works for keyword-only constructors."""
         return _rebuild, (type(self), self.args, dict(self.__dict__))

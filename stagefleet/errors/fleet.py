@@ -1,4 +1,4 @@
-"""What happens to runs, items and locks in a fleet of many."""
+"""Errors of runs, items, locks and callbacks."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
 
 
 class LeaseLostError(StagefleetError):
-    """The lease on the item is over: somebody else may hold it by now."""
+    """The lease on the item has expired: another worker may hold it now."""
 
     stops_others = True
 
 
 class LockTimeoutError(StagefleetError):
-    """A lock was not to be had in time; says who has it."""
+    """A lock was not acquired in time; the message names its holder."""
 
     retryable = True
 
 
 class LockLostError(StagefleetError):
-    """The lease of a lock is over: somebody else may hold it by now."""
+    """The lease of a lock has expired: another process may hold it now."""
 
     stops_others = True
 
@@ -43,17 +43,17 @@ class LockLostError(StagefleetError):
 
 
 class ItemCancelledError(StagefleetError):
-    """The run was cancelled while the item was under way."""
+    """The run was cancelled while the item was in progress."""
 
     stops_others = True
 
 
 class WaitTooLongError(StagefleetError):
-    """An item has waited for too long in one attempt; the next one begins after a pause.
+    """An item waited too long in one attempt; the next attempt begins after a pause.
 
     Args:
-        message: For whom, and for how long.
-        retry_after_seconds: The wait that was to come.
+        message: The host waited for, and the time.
+        retry_after_seconds: The wait that would have come next.
     """
 
     retryable = True
@@ -64,10 +64,10 @@ class WaitTooLongError(StagefleetError):
 
 
 class ItemPostponedError(StagefleetError):
-    """The item has to wait until another item of its run has ended.
+    """The item must wait until another item of its run has ended.
 
     Args:
-        message: For whom and why.
+        message: The other item and the reason.
         behind: The index of the other item in the run.
     """
 
@@ -77,28 +77,28 @@ class ItemPostponedError(StagefleetError):
 
 
 class WorkerLostError(StagefleetError):
-    """The worker of an item vanished, as often as an item may be tried."""
+    """The worker of an item died, as many times as an item may be attempted."""
 
 
 class ItemLostError(StagefleetError):
-    """Redis lost an item, or how it ended: it was in no set any more, as often as an item may be tried."""
+    """Redis lost an item or its outcome, as many times as an item may be attempted."""
 
 
 class HostGoneError(StagefleetError):
-    """The host that an item was for has no worker any more."""
+    """The host of an item no longer has a worker."""
 
 
 class CoordinatorLostError(StagefleetError):
-    """The client that held a run's callback vanished."""
+    """The client with a run's callback died."""
 
 
 class CallbackError(StagefleetError):
-    """Who is to be called back does not answer, or not with a success.
+    """The receiver of a callback did not answer, or not with a success.
 
     Args:
-        message: Who, and what came instead.
-        host: The receiver, as `host[:port]`; "" where it is a task.
-        retry_after_seconds: How long the receiver asked to wait, None if it did not say.
+        message: The receiver, and its answer.
+        host: The receiver, as `host[:port]`; "" for a task.
+        retry_after_seconds: The wait that the receiver asked for; None if it did not.
     """
 
     retryable = True
@@ -110,20 +110,20 @@ class CallbackError(StagefleetError):
 
     @property
     def cause(self) -> tuple[str, str]:
-        """The receiver, and what it did."""
+        """The receiver, and its failure."""
         return self.host, super().cause[1].removeprefix(f"the webhook at {self.host} ")
 
 
 class CallbackGoneError(StagefleetError):
-    """Who is to be called back wants no more of the run, which so is cancelled."""
+    """The receiver of a callback asked for no more calls, which cancels the run."""
 
 
 class CallbackLostError(StagefleetError):
-    """Who is to be called back stayed away for longer than the settings allow."""
+    """The receiver of a callback failed for longer than the settings allow."""
 
 
 class RemoteError(StagefleetError):
-    """An error that happened in a worker, as its outcome carries it.
+    """An error in a worker, read from the outcome of an item.
 
     Args:
         message: The error's message.

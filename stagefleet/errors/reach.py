@@ -26,19 +26,19 @@ class UnreachableError(StagefleetError):
 
 
 class RedisUnreachableError(UnreachableError):
-    """Redis does not answer at the configured URL, or refuses for now: it fails over, loads, or is full."""
+    """Redis does not answer at the configured URL, or refuses for now: failover, loading, or full."""
 
 
 class LedgerRewoundError(UnreachableError):
-    """Redis has forgotten what it had confirmed, as in a failover to a replica that lagged behind."""
+    """Redis lost data that it had confirmed, as after a failover to a replica that lagged."""
 
 
 class RegistryUnreachableError(UnreachableError):
-    """A registry cannot be connected to, or the connection broke in the middle.
+    """A connection to a registry failed or broke.
 
     Args:
-        message: What went wrong, for a person.
-        host: Who does not answer, as `host` or `host:port`.
+        message: The problem, for a person.
+        host: The registry, as `host` or `host:port`.
     """
 
     def __init__(self, message: str, *, host: str = "") -> None:
@@ -47,28 +47,28 @@ class RegistryUnreachableError(UnreachableError):
 
     @property
     def cause(self) -> tuple[str, str]:
-        """The host, and what happened."""
+        """The host and the problem."""
         return self.host, super().cause[1].removeprefix(f"{self.host} ")
 
 
 class CertificateError(RegistryUnreachableError):
-    """A registry's certificate is not to be trusted."""
+    """The certificate of a registry is not trusted."""
 
     retryable = False
 
 
 class DeadlineMissedError(StagefleetError):
-    """A request was not sent, since what allows it was too old by then."""
+    """A request was not sent, since its lease or permit had become too old."""
 
     retryable = True
 
 
 class CacheLeftAloneError(UnreachableError):
-    """A cache did not answer, and is not asked again for a while."""
+    """A cache did not answer, and is skipped for a while."""
 
 
 class EngineUnreachableError(UnreachableError):
-    """A Docker Engine does not answer, or broke off in the middle."""
+    """A Docker Engine does not answer, or closed the connection."""
 
 
 class NoWorkerError(UnreachableError):

@@ -1,4 +1,4 @@
-"""What is found in a storage, and is not what was wanted."""
+"""Errors about the content of a storage."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = [
 
 
 class ContentError(StagefleetError):
-    """What arrived is not what was asked for."""
+    """The content is not the expected one."""
 
 
 class DigestMismatchError(ContentError):
-    """Content whose digest or size is not the one that names it.
+    """The digest or size of the content does not match its name.
 
     Args:
-        message: What went wrong.
-        found: The digest that the content has; "" where only its size is known.
+        message: The problem.
+        found: The actual digest; "" if only the size is known.
     """
 
     retryable = True
@@ -42,55 +42,55 @@ class DigestMismatchError(ContentError):
 
 
 class StoredDigestError(DigestMismatchError):
-    """A registry says that it stored something else than it was sent; another attempt would be no better."""
+    """A registry reports that it stored other content than it was sent; a retry would not help."""
 
     retryable = False
 
 
 class TruncatedError(ContentError):
-    """Content that broke off and could not be resumed."""
+    """The content broke off and could not be resumed."""
 
     retryable = True
 
 
 class UnsupportedManifestError(ContentError):
-    """A manifest of a kind that is neither Docker's nor OCI's."""
+    """The manifest is neither of a Docker nor of an OCI type."""
 
 
 class BrokenStageError(ContentError):
-    """The registry knows of the stage, but cannot give its manifest or one of its blobs."""
+    """The registry lists the stage, but cannot serve its manifest or one of its blobs."""
 
 
 class BrokenRecordError(ContentError):
-    """A record whose labels are missing or say what cannot be; it is left alone."""
+    """The labels of a record are missing or invalid; the record is not modified."""
 
 
 class StageNotFoundError(StagefleetError):
-    """The stage does not exist, or not any more."""
+    """The stage does not exist, or no longer."""
 
 
 class PlatformMissingError(StagefleetError):
-    """A stage has no image for a platform that was asked for; says which it has."""
+    """A stage has no image for a requested platform; the message lists those it has."""
 
 
 class StorageStateChangedError(StagefleetError):
-    """A storage is not any more what it was found to be a moment ago: look again, and go on from there."""
+    """The storage changed after it was read: read it again, and continue from there."""
 
     retryable = True
     retry_pauses_seconds = (2.0, 4.0, 8.0, 10.0)
 
 
 class ImageInUseError(StagefleetError):
-    """A job or a container on the host uses the image; says which, and what to do."""
+    """A job or a container on the host uses the image; the message names it, and says what to do."""
 
 
 class CustomTagError(StagefleetError):
-    """A custom tag is missing, or names another image than the stage that it was given to."""
+    """A custom tag is missing, or names an image other than that of its stage."""
 
 
 class SharedDigestError(StagefleetError):
-    """Deleting would take tags that nobody asked for, and the registry leaves no other way."""
+    """Deletion would remove tags that were not selected, and the registry offers no other way."""
 
 
 class IndexStaysError(StagefleetError):
-    """A stage stays, for an index of the same run that has it as a member could not be deleted."""
+    """A stage is kept, because an index of the same run with it as a member could not be deleted."""

@@ -1,4 +1,4 @@
-"""Wrong use or configuration: nothing was started."""
+"""Errors of use or configuration: no work was started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class UsageError(StagefleetError):
-    """Wrong use or configuration; nothing was started."""
+    """Invalid use or configuration; no work was started."""
 
     stops_others = True
     exit_code = 2
@@ -32,52 +32,52 @@ class UsageError(StagefleetError):
 class InvalidNameError(UsageError, ValueError):
     """A malformed repository, reference, digest or stage id."""
 
-    stops_others = False  # a registry may have answered it
+    stops_others = False  # the name may come from a registry
 
 
 class SettingsError(UsageError):
-    """Settings that cannot be read; names the file and the key."""
+    """The settings cannot be read; the message names the file and the key."""
 
 
 class OutputError(UsageError):
-    """The result of a command cannot be written: stdout is closed, or leads to a full disk."""
+    """The result of a command cannot be written: stdout is closed, or the disk is full."""
 
 
 class RedisConfigurationError(UsageError):
-    """What is at the Redis URL cannot be used as it is: login, rights, database, TLS, mode or version."""
+    """The Redis server cannot be used as configured: login, rights, database, TLS, mode or version."""
 
 
 class TooManyItemsError(UsageError):
-    """A run of more items than a run may have."""
+    """A run has more items than allowed."""
 
 
 class KeyConflictError(UsageError):
-    """An idempotency key that was used before with other arguments."""
+    """An idempotency key was used before with other arguments."""
 
 
 class RunNotFoundError(UsageError):
-    """No such run, or it has expired."""
+    """The run does not exist, or has expired."""
 
 
 class RepositoryNotFoundError(UsageError):
-    """A repository was named that does not exist, or what is at its address is no registry."""
+    """A repository does not exist, or the server at its address is not a registry."""
 
 
 class StagesMissingError(UsageError):
-    """Stages were named that the source does not have."""
+    """The source lacks stages that were named."""
 
 
 class CredentialsError(UsageError):
-    """A registry refused the login, or a credential helper failed; says which file was read."""
+    """A registry rejected the login, or a credential helper failed; the message names the file read."""
 
 
 class EngineMissingError(UsageError):
-    """There is no Docker Engine here."""
+    """This host has no Docker Engine."""
 
 
 class HostMissingError(UsageError):
-    """No live worker has the Docker Engine of a host that was named; says which hosts there are."""
+    """No live worker has the Docker Engine of a named host; the message lists the known hosts."""
 
 
 class IncompatibleVersionError(UsageError):
-    """Something was written by a release that this one cannot read; the message names both versions."""
+    """The data was written by a release that this one cannot read; the message names both versions."""

@@ -1,4 +1,4 @@
-"""The records kept beside stages in a repository, and their tag grammar."""
+"""Records, which are kept beside stages in a repository, and the grammar of their tags."""
 
 from stagefleet.records.facts import (
     RECORDS,

@@ -1,6 +1,6 @@
-"""How slugs spell characters: the table of the container build tool that started the records.
+"""The character table of slugs, from the container build tool that defined the records.
 
-Both tools have to find the same tags, so the table is fixed: not what today's Unicode would suggest.
+Both tools must find the same tags, so the table is fixed and does not follow today's Unicode.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _RANGES = """
     1D0A-1D0F 1E00-1E9A 1EA0-1EC7 1ECC-1EF9 2090-2093 2100-2106 2109-210F 2115 2117 2119-2122 2124 212A-212C
     212E-212F 2490-24EA A730-A73D FF21-FF3A FF3F FF41-FF5A FF5E
 """
-"""The characters, besides ASCII, that are not dropped; hexadecimal."""
+"""Ranges of characters, besides ASCII, that are kept; hexadecimal."""
 
 _EXCEPTIONS = """
     D7 x, DF b, F0 o, 130 l, 131 l, 138 k, 14A n, 14B n, 184 b, 185 b, 18B nd, 18C nd, 1A7 s, 1A8 s, 1A9 s,
     1AA t, 1B2 u, 1B7 z, 1BC q, 1BD q, 23E l, 245 v, 2104 c, 211E px, A736 aj, A737 aj, A73A af, A73B af,
     A73C af, A73D af, 415 ye, 435 ye, 401 yo, 451 yo, 419 j, 439 j, 425 h, 445 h, 426 c, 446 c
 """
-"""Where the table differs from anyascii."""
+"""Characters for which the table differs from anyascii."""
 
 
 def _characters() -> Iterator[str]:
@@ -52,4 +52,4 @@ SPELLING: Mapping[str, str] = {
     **dict(_exceptions()),
     **dict.fromkeys(_DASHES, "-"),
 }
-"""Lower-case letters and digits, or a dash, for each character; any other character is dropped."""
+"""Lower-case letters and digits, or a dash, for each character; a character without an entry is dropped."""

@@ -1,4 +1,4 @@
-"""What records say: one class a kind."""
+"""The kinds of records, one class each."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ManagedImage(Record):
-    """An image that the project manages; clean-up keeps what belongs to one.
+    """An image that the project manages; clean-up keeps images that belong to one.
 
     Attributes:
-        name: The image's name, "" for the one without.
+        name: The image's name; "" for the image without a name.
     """
 
     kind = RecordKind.MANAGED_IMAGE
@@ -40,21 +40,19 @@ class ManagedImage(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, self.name)
 
     @classmethod
     def read(cls, name: str, _labels: Labels, /) -> Self:
-        """As in `Record`."""
         return cls(name)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata(Record):
-    """That an image was built for a commit, as a stage.
+    """A link from an image and a commit to the stage that was built for them.
 
     Attributes:
-        image_hash: Stands for the image's name.
+        image_hash: The hash of the image's name.
         commit: The commit.
         stage_id: The stage.
     """
@@ -67,31 +65,29 @@ class ImageMetadata(Record):
 
     @classmethod
     def of_image(cls, name: str, commit: str, stage_id: StageId) -> Self:
-        """The metadata of an image by its name."""
+        """Build the metadata of an image from its name."""
         return cls(image_hash(name), commit, stage_id)
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, f"{self.image_hash}_{self.commit}_{self.stage_id}")
 
     @classmethod
     def read(cls, name: str, _labels: Labels, /) -> Self:
-        """As in `Record`."""
         hashed, commit, stage_id = name.split("_")
         return cls(hashed, commit, StageId.parse(stage_id))
 
 
 @dataclass(frozen=True, slots=True)
 class ImportMetadata(Record):
-    """What was imported from a stage into another.
+    """An import of files from one stage into another.
 
     Attributes:
-        import_id: The import's id: what is imported, and how.
-        source_stage_id: The stage that it is imported from.
-        checksum: Of the files imported.
-        source_id: The import's id as its label says it. It is one and the same, but earlier releases
-            let the two differ.
+        import_id: The id of the import: which files, and how.
+        source_stage_id: The stage that the files come from.
+        checksum: The checksum of the imported files.
+        source_id: The import's id as in its label. It equals `import_id`, except in records of earlier
+            releases, which let the two differ.
     """
 
     kind = RecordKind.IMPORT_METADATA
@@ -106,12 +102,10 @@ class ImportMetadata(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, self.import_id)
 
     @property
     def labels(self) -> dict[str, str]:
-        """As in `Record`."""
         return {
             "import-source-id": self.source_id,
             "source-stage-id": self.source_stage_id,
@@ -120,7 +114,6 @@ class ImportMetadata(Record):
 
     @classmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
-        """As in `Record`."""
         record = cls(name, labels["source-stage-id"], labels["checksum"])
         object.__setattr__(record, "source_id", labels["import-source-id"])
         return record
@@ -128,14 +121,14 @@ class ImportMetadata(Record):
 
 @dataclass(frozen=True, slots=True)
 class CustomTag(Record):
-    """That a stage got a tag that people gave it.
+    """A custom tag that a user gave to a stage.
 
     Attributes:
         name: The tag.
         stage_id: The stage.
 
     Raises:
-        InvalidNameError: It can be no tag, or is that of a stage or a record.
+        InvalidNameError: The name is not a valid tag, or is the tag of a stage or a record.
     """
 
     kind = RecordKind.CUSTOM_TAG
@@ -152,17 +145,14 @@ class CustomTag(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, self.name)
 
     @property
     def labels(self) -> dict[str, str]:
-        """As in `Record`."""
         return {"stage-id": str(self.stage_id), "tag": self.name}
 
     @classmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
-        """As in `Record`."""
         try:
             record = cls(labels["tag"], StageId.parse(labels["stage-id"]))
         except InvalidNameError as error:
@@ -174,7 +164,7 @@ class CustomTag(Record):
 
 @dataclass(frozen=True, slots=True)
 class RejectedStage(Record):
-    """That nobody is to take a stage: it was found to be broken.
+    """A stage that must not be used, since it was found to be broken.
 
     Attributes:
         stage_id: The stage.
@@ -186,23 +176,21 @@ class RejectedStage(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, str(self.stage_id))
 
     @classmethod
     def read(cls, name: str, _labels: Labels, /) -> Self:
-        """As in `Record`."""
         return cls(StageId.parse(name))
 
 
 @dataclass(frozen=True, slots=True)
 class ClientId(Record):
-    """The id under which clients of the project find one another.
+    """The id with which clients of the project identify each other.
 
     Attributes:
         client_id: The id.
-        timestamp_ms: When it was chosen, in werf's count: about twice the milliseconds since 1970. The
-            smallest counts, so one with the true time would win over every one of werf's.
+        timestamp_ms: The time of its creation as werf counts: about twice the milliseconds since 1970. The
+            smallest wins, so one with the true time would win over all those of werf.
     """
 
     kind = RecordKind.CLIENT_ID
@@ -212,31 +200,29 @@ class ClientId(Record):
 
     @classmethod
     def chosen_at(cls, client_id: str, moment_ms: int) -> Self:
-        """The record of an id that was chosen at a moment, in milliseconds since 1970.
+        """Build the record of an id that was created at a time, in milliseconds since 1970.
 
-        Whole seconds and milliseconds are added up, as in werf (pkg/storage/synchronization/lock_manager,
-        http_client_id.go).
+        The timestamp adds the time in whole seconds, as milliseconds, to the time in milliseconds, as in werf
+        (pkg/storage/synchronization/lock_manager, http_client_id.go).
         """
         return cls(client_id, moment_ms // 1000 * 1000 + moment_ms)
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, f"{self.client_id}-{self.timestamp_ms}")
 
     @classmethod
     def read(cls, name: str, _labels: Labels, /) -> Self:
-        """As in `Record`."""
         client_id, _, timestamp_ms = name.rpartition("-")
         return cls(client_id, int(timestamp_ms))
 
 
 @dataclass(frozen=True, slots=True)
 class LastCleanup(Record):
-    """When the repository was last cleaned up.
+    """The time of the repository's last clean-up.
 
     Attributes:
-        timestamp_ms: In milliseconds since 1970.
+        timestamp_ms: The time in milliseconds since 1970.
     """
 
     kind = RecordKind.LAST_CLEANUP
@@ -245,17 +231,14 @@ class LastCleanup(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, "")
 
     @property
     def labels(self) -> dict[str, str]:
-        """As in `Record`."""
         return {"lastcleanuptimestamp": str(self.timestamp_ms)}
 
     @classmethod
     def read(cls, _name: str, labels: Labels, /) -> Self:
-        """As in `Record`."""
         return cls(labels.moment_ms("lastcleanuptimestamp"))
 
 
@@ -264,8 +247,8 @@ class LockServer(Record):
     """The lock server that the project's clients use.
 
     Attributes:
-        address: Where it is.
-        timestamp_ms: When it was chosen, in milliseconds since 1970.
+        address: The server's address.
+        timestamp_ms: The time of the choice, in milliseconds since 1970.
     """
 
     kind = RecordKind.LOCK_SERVER
@@ -275,17 +258,14 @@ class LockServer(Record):
 
     @property
     def id(self) -> RecordId:
-        """As in `Record`."""
         return RecordId.of(self.kind, "")
 
     @property
     def labels(self) -> dict[str, str]:
-        """As in `Record`."""
         return {"syncserver": self.address, "syncservertimestamp": str(self.timestamp_ms)}
 
     @classmethod
     def read(cls, _name: str, labels: Labels, /) -> Self:
-        """As in `Record`."""
         return cls(labels["syncserver"], labels.moment_ms("syncservertimestamp"))
 
 
@@ -302,4 +282,4 @@ RECORDS: Mapping[RecordKind, type[Record]] = {
         LockServer,
     )
 }
-"""The class of each kind."""
+"""The class of each kind of record."""

@@ -1,6 +1,6 @@
-"""Which record a tag is: the grammar of the tags, strictly read.
+"""Record identities, parsed from tags by a strict grammar.
 
-A tag that matches no grammar, or would be written in another way, is nobody's: never touched.
+A tag that does not match the grammar, or not in its canonical form, is unknown, and never modified.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CLIENT_ID = re.compile(r".+-(?:0|[1-9][0-9]{0,18})")
 
 
 class RecordKind(StrEnum):
-    """What a record is about."""
+    """The subject of a record."""
 
     MANAGED_IMAGE = "managed-image"
     IMAGE_METADATA = "image-metadata"
@@ -69,8 +69,9 @@ class RecordId:
     """The identity of a record in a repository.
 
     Attributes:
-        kind: What it is about.
-        name: Which of that kind, as commands and outcomes write it; "" is the image without a name.
+        kind: The kind of record.
+        name: The record's name within its kind, as commands and outcomes show it; "" for the image without
+            a name.
     """
 
     kind: RecordKind
@@ -78,15 +79,15 @@ class RecordId:
 
     @classmethod
     def of(cls, kind: RecordKind, name: str) -> Self:
-        """The record of a kind and a name.
+        """Build the identity of a record from its kind and name.
 
         Args:
             kind: The kind.
-            name: An image's name, the hash of an image, a commit and a stage, an import's id, a custom tag or
-                its slug, a stage id, a client's id and time; for what there is one of, "" or its tag.
+            name: An image's name; image hash, commit and stage; an import's id; a custom tag or its slug; a
+                stage id; a client's id and time. For a kind with a single record, "" or its tag.
 
         Raises:
-            InvalidNameError: There can be no such record.
+            InvalidNameError: No such record can exist.
         """
         found = cls(kind, _canonical(kind, name))
         if not is_tag(found.tag) or not _is_sound(found):
@@ -95,7 +96,7 @@ class RecordId:
 
     @classmethod
     def from_tag(cls, tag: str) -> Self | None:
-        """The record that a tag is of, None if it is of none."""
+        """Parse a tag; return None if it is not the tag of a record."""
         stage_id = rejected_stage(tag)
         if stage_id is not None:
             return cls(RecordKind.REJECTED_STAGE, str(stage_id))
@@ -130,7 +131,7 @@ class RecordId:
 
     @property
     def item(self) -> str:
-        """The name as runs and commands write it: never empty."""
+        """The name as runs and commands show it; never empty."""
         return self.name or NAMELESS
 
     def __str__(self) -> str:
@@ -138,7 +139,7 @@ class RecordId:
 
 
 def _canonical(kind: RecordKind, name: str) -> str:
-    """The one way of writing a name: as it reads back from the tag."""
+    """Return the canonical form of a name: the one that its tag parses to."""
     match kind:
         case RecordKind.MANAGED_IMAGE:
             return decode_name(encode_name(name))

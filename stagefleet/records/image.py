@@ -1,7 +1,7 @@
-"""Record images: small images without content that carry facts in their labels.
+"""Record images: small images without content, with facts in their labels.
 
-A Docker schema 2 manifest (distribution's "Image Manifest Version 2, Schema 2"), whose one layer is an empty
-archive; the container build tool that started the records reads and writes the same.
+A record image is a Docker schema 2 manifest (distribution's "Image Manifest Version 2, Schema 2") whose one
+layer is an empty archive. The container build tool that defined the records uses the same format.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from stagefleet.names import Digest
 __all__ = ["DIFF_ID", "LAYER", "PROJECT_LABEL", "RecordImage"]
 
 PROJECT_LABEL = "werf"
-"""Every record says which project it belongs to."""
+"""The label with the project of a record; every record has it."""
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 LAYER = bytes.fromhex("1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040000")
-"""The gzip of an empty tar archive (1,024 zero bytes), always the same bytes so that it is one blob."""
+"""The gzip of an empty tar archive (1,024 zero bytes); a constant, so that all records share one blob."""
 
 DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """The digest of the archive in `LAYER`."""
@@ -37,11 +37,11 @@ def _digest(content: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class RecordImage:
-    """A record as an image.
+    """A record in the form of an image.
 
     Attributes:
-        config: The configuration's bytes, with the labels.
-        created: When it was made, RFC 3339.
+        config: The bytes of the configuration, with the labels.
+        created: The creation time, RFC 3339.
     """
 
     config: bytes
@@ -49,12 +49,12 @@ class RecordImage:
 
     @classmethod
     def of(cls, project: str, labels: Mapping[str, str], *, created: datetime | None = None) -> RecordImage:
-        """The image of a record.
+        """Build the image of a record.
 
         Args:
-            project: The project that the record belongs to.
-            labels: What the record says.
-            created: When it was made; now if None.
+            project: The project of the record.
+            labels: The labels of the record.
+            created: The creation time; now if None.
         """
         moment = (created or datetime.now(UTC)).isoformat().replace("+00:00", "Z")
         config = {
@@ -69,7 +69,7 @@ class RecordImage:
 
     @property
     def blobs(self) -> dict[Digest, bytes]:
-        """What has to be in the repository before the manifest."""
+        """The blobs that must be in the repository before the manifest."""
         return {_digest(LAYER): LAYER, _digest(self.config): self.config}
 
     @property

@@ -1,4 +1,4 @@
-"""The names of images in the tags of their records."""
+"""Image names in the tags of records."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from stagefleet.records.slug import limited_slug, murmur_hash
 __all__ = ["NAMELESS", "decode_name", "encode_name", "image_hash"]
 
 NAMELESS = "__nameless__"
-"""Stands for the image without a name."""
+"""The encoded name of the image without a name."""
 
 _LIMIT_BYTES = 128 - len("managed-image-")
 _REPLACEMENTS = {" ": "__space__", "/": "__slash__", "+": "__plus__"}
 
 
 def encode_name(name: str) -> str:
-    """An image's name as the tag of its record holds it; a name that cannot be a tag becomes a slug."""
+    """Encode an image's name for a tag; a name that cannot be a tag becomes a slug."""
     encoded = name or NAMELESS
     for character, replacement in _REPLACEMENTS.items():
         encoded = encoded.replace(character, replacement)
@@ -23,7 +23,7 @@ def encode_name(name: str) -> str:
 
 
 def decode_name(encoded: str) -> str:
-    """The name as it reads back; of a slug, the slug."""
+    """Decode an image's name; a slug stays a slug."""
     if encoded == NAMELESS:
         return ""
     name = encoded
@@ -33,5 +33,5 @@ def decode_name(encoded: str) -> str:
 
 
 def image_hash(name: str) -> str:
-    """The hash that stands for an image in the tags of its metadata: that of its name as it reads back."""
+    """Return the hash of an image's name for the tags of its metadata: of the name encoded and decoded."""
     return murmur_hash(decode_name(encode_name(name)))

@@ -1,7 +1,7 @@
-"""Placeholders: what a tag is moved to, so that it can be deleted by digest without its siblings.
+"""Placeholders: a tag is moved to one so that it can be deleted by digest without other tags.
 
-An image index without members (OCI image specification 1.1, "OCI Image Index"), which needs no blob. It says
-in its annotations what it is; a token gives each a digest of its own.
+A placeholder is an image index without members (OCI image specification 1.1, "OCI Image Index"), which needs
+no blob. Its annotations mark it; a random token makes its digest unique.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ANNOTATION = "io.stagefleet.placeholder"
 
 
 def make_placeholder() -> dict[str, Any]:
-    """The document of a new placeholder, unlike any other."""
+    """Create the document of a placeholder with a unique digest."""
     return {
         "schemaVersion": 2,
         "mediaType": PLACEHOLDER_TYPE,
@@ -27,5 +27,5 @@ def make_placeholder() -> dict[str, Any]:
 
 
 def is_placeholder(annotations: Mapping[str, str]) -> bool:
-    """Whether a manifest with these annotations is a placeholder, and so never a stage."""
+    """Return True if a manifest has the annotations of a placeholder, and so is no stage."""
     return _ANNOTATION in annotations

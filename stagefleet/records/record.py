@@ -1,4 +1,4 @@
-"""What all records have in common, from and to labels."""
+"""The base class of records, and access to their labels."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Record(ABC):
-    """A record: which it is stands in its tag, what else it says in its labels."""
+    """A record: its tag holds its identity, its labels hold the rest."""
 
     kind: ClassVar[RecordKind]
 
     @property
     @abstractmethod
     def id(self) -> RecordId:
-        """Which record it is.
+        """The identity of the record.
 
         Raises:
-            InvalidNameError: There can be no such record.
+            InvalidNameError: No such record can exist.
         """
 
     @property
     def labels(self) -> dict[str, str]:
-        """Its labels besides the project's."""
+        """The labels of the record, without the project's."""
         return {}
 
     @classmethod
     @abstractmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
-        """Read a record back.
+        """Build a record from its name and labels.
 
         Args:
-            name: That of its id.
-            labels: What it has.
+            name: The name in its identity.
+            labels: Its labels.
 
         Raises:
-            BrokenRecordError: A label is missing, or says what cannot be.
+            BrokenRecordError: A label is missing or invalid.
         """
 
     def as_json(self) -> dict[str, Any]:
-        """The record as commands and outcomes show it (see docs/records.md)."""
+        """Return the record as commands and outcomes show it (see docs/records.md)."""
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             "kind": str(self.kind),
@@ -62,11 +62,11 @@ class Record(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of a record, each of which has to be there.
+    """The labels of a record; each lookup requires the label.
 
     Attributes:
         tag: The record's tag.
-        labels: What it has.
+        labels: The labels.
     """
 
     tag: str
@@ -79,10 +79,10 @@ class Labels:
             raise BrokenRecordError(f"the record {self.tag} lacks the label {name}: left alone") from None
 
     def moment_ms(self, name: str) -> int:
-        """A time in milliseconds since 1970.
+        """Read a time in milliseconds since 1970.
 
         Raises:
-            BrokenRecordError: It is missing or no such time.
+            BrokenRecordError: The label is missing or not a time.
         """
         text = self[name]
         if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):

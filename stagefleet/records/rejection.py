@@ -1,4 +1,4 @@
-"""The record that rejects a stage: nobody takes the stage that it names."""
+"""The record that rejects a stage, so that nobody uses it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stagefleet.records.image import RecordImage
 __all__ = ["DELETION_LABEL", "make_rejection", "rejected_stage"]
 
 DELETION_LABEL = "io.stagefleet.deletion"
-"""On a rejection that stands only while its stage is being deleted."""
+"""The label of a rejection that lasts only while its stage is being deleted."""
 
 _SUFFIX = "-rejected"
 _MULTIPLATFORM = re.compile(r"([a-f0-9]{56})-0")
 
 
 def rejected_stage(tag: str) -> StageId | None:
-    """The stage that a tag rejects, None for any other tag."""
+    """Return the stage that a tag rejects; None for any other tag."""
     if not tag.endswith(_SUFFIX):
         return None
     name = tag.removesuffix(_SUFFIX)
@@ -29,11 +29,11 @@ def rejected_stage(tag: str) -> StageId | None:
 
 
 def make_rejection(project: str, *, while_deleting: bool = False) -> RecordImage:
-    """The record's image.
+    """Build the image of a rejection.
 
     Args:
-        project: The project that the stage belongs to.
-        while_deleting: The record is to go once the stage is gone. It gets a digest of its own, so that it
-            can be deleted by that.
+        project: The project of the stage.
+        while_deleting: Make a temporary rejection, to be deleted after the stage. It gets a unique digest, so
+            that it can be deleted by digest.
     """
     return RecordImage.of(project, {DELETION_LABEL: secrets.token_hex(16)} if while_deleting else {})

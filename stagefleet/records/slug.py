@@ -1,6 +1,6 @@
-"""Slugs: names made fit for a tag, with a hash that keeps different names apart.
+"""Slugs: names converted to valid tags, with a hash that keeps different names distinct.
 
-The rules are those of the container build tool that started the records, quirks included.
+The rules, quirks included, are those of the container build tool that defined the records.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ _DASHES = re.compile("-+")
 
 
 def murmur_hash(text: str) -> str:
-    """MurmurHash3 (x86, 32 bits, seed 0) in lower-case hexadecimal, without leading zeros.
+    """Compute MurmurHash3 (x86, 32 bits, seed 0) in lower-case hexadecimal, without leading zeros.
 
     >>> murmur_hash("")
     '0'
     """
-    # A file name's bytes that are no UTF-8 reach us as lone surrogates: they are hashed, not refused.
+    # Python reads bytes of a file name that are not UTF-8 as lone surrogates: hash them, too.
     return f"{mmh3.hash(text.encode(errors='surrogatepass'), 0, signed=False):x}"
 
 
 def limited_slug(text: str, limit_bytes: int) -> str:
-    """The slug of a name; one that is a slug already, and short enough, stays as it is.
+    """Convert a name to a slug; a short enough slug stays unchanged.
 
-    What is cut and hashed may hold `--` in front of the hash; so that it stays as it is too, a name with one
+    A shortened slug may contain `--` before the hash; so that it stays unchanged too, a name with one
     `--` counts as a slug.
 
     Args:
         text: The name.
-        limit_bytes: How long the slug may be; slugs are ASCII.
+        limit_bytes: The maximum length of the slug; slugs are ASCII.
 
     >>> limited_slug("A", 42)
     'a-54dcf7ce'
     """
     if not text or _is_slug(text, limit_bytes):
         return text
-    # The build tool drops the last character of a cut slug that begins with a dash; no slug does.
+    # The build tool drops the last character of a shortened slug with a leading dash; no slug has one.
     return _with_hash(_slug(text), murmur_hash(text), limit_bytes)
 
 
 def tag_slug(text: str) -> str:
-    """The name itself where it can be a tag, else its slug.
+    """Return the name itself if it is a valid tag, else its slug.
 
     >>> tag_slug("da/ta")
     'da-ta-afa96f8'

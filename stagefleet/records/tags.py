@@ -1,6 +1,6 @@
-"""The tags of records that come in thousands, so strictly read that nobody's tag is taken for one.
+"""Quick recognition of the tags of frequent records.
 
-A tag that matches no grammar is nobody's: never touched.
+A tag that does not match the grammar is unknown, and never modified.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _IMPORT_METADATA = re.compile(r"import-metadata-[a-f0-9]{32,64}")
 
 
 def is_record_tag(tag: str) -> bool:
-    """Whether a tag is that of a rejection, of image metadata or of import metadata."""
+    """Return True for the tag of a rejection, of image metadata or of import metadata."""
     return (
         rejected_stage(tag) is not None
         or _IMAGE_METADATA.fullmatch(tag) is not None

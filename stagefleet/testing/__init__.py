@@ -1,4 +1,4 @@
-"""Doubles for tests, ours and those of users: what they promise is what the real parts promise."""
+"""Test doubles, for our tests and those of users, that pass the same contract suites as the real parts."""
 
 from stagefleet.testing.last_used import MemoryLastUsed
 from stagefleet.testing.ledger import MemoryLedger, Message

@@ -1,4 +1,4 @@
-"""The side of the ledger in memory that knows who works."""
+"""Live workers, of the ledger in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MemoryAttendance"]
 
 
 class MemoryAttendance:
-    """A part of `MemoryLedger`; keeps the promises of `Attendance`."""
+    """The part of `MemoryLedger` that implements `Attendance`."""
 
     def __init__(self) -> None:
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
@@ -20,17 +20,14 @@ class MemoryAttendance:
         raise NotImplementedError
 
     def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
-        """As `Attendance.beat`."""
         with self._step() as now:
             self._workers[worker.name] = (worker, now + seconds)
 
     def workers(self, queue: str | None = None) -> list[WorkerInfo]:
-        """As `Attendance.workers`."""
         with self._step():
             return self._listening(queue)
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        """As `Attendance.lead`."""
         with self._step() as now:
             leader, until = self._leaders.get(role, (holder, now))
             if leader != holder and until > now:
@@ -39,12 +36,12 @@ class MemoryAttendance:
             return True
 
     def ping(self) -> None:
-        """As `Observer.ping`: memory takes writes."""
+        """Do nothing: memory always takes writes."""
 
     def _listening(self, queue: str | None) -> list[WorkerInfo]:
-        """The live workers (of a queue), inside a step."""
+        """List the live workers (of a queue), within a step."""
         return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
 
     def _forget_workers(self, now: float) -> None:
-        """Forget those of which nothing was heard for too long."""
+        """Remove workers whose last heartbeat has expired."""
         self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}

@@ -1,4 +1,4 @@
-"""Items of a run that wait behind others, in memory."""
+"""Items of a run that wait for others, in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["WaitsBehind"]
 
 
 class WaitsBehind:
-    """Items that wait until another item of their run has ended, by index."""
+    """Indexes of items that wait until another item of their run has ended."""
 
     def __init__(self) -> None:
         self._others: dict[int, int] = {}
@@ -17,10 +17,10 @@ class WaitsBehind:
         return len(self._others)
 
     def put(self, index: int, other: int, ended: Container[int]) -> bool:
-        """Let an item wait behind another, unless that has ended or they would wait for each other for ever.
+        """Make an item wait for another, unless that has ended or the two would deadlock.
 
         Returns:
-            Whether it waits.
+            True if it waits.
         """
         at: int | None = other
         while at is not None and at != index:
@@ -31,12 +31,12 @@ class WaitsBehind:
         return True
 
     def let_go(self, ended: Container[int]) -> list[int]:
-        """Take out the items whose other one has ended."""
+        """Remove and return the items whose other item has ended."""
         freed = [index for index, other in self._others.items() if other in ended]
         for index in freed:
             del self._others[index]
         return freed
 
     def clear(self) -> None:
-        """Take out all."""
+        """Remove and return all."""
         self._others.clear()

@@ -1,4 +1,4 @@
-"""Coordinators of runs that nobody watches, as a ledger in memory sees them."""
+"""States of the coordinators of detached runs, in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Coordinator"]
 
 
 class Coordinator(Enum):
-    """Where the coordinator of a run is that the fleet calls back for."""
+    """The state of a run's coordinator."""
 
     ABSENT = 1
     CALLED = 2

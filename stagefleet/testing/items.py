@@ -1,4 +1,4 @@
-"""The side of the ledger in memory that tells how the items of a run stand."""
+"""States of items, of the ledger in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["MemoryItems"]
 
 
 class MemoryItems:
-    """A part of `MemoryLedger`; keeps the promises of `Submitter` and `Workbench` for what it has of them."""
+    """The part of `MemoryLedger` with the methods of `Submitter` and `Workbench` that list items."""
 
     _records: dict[str, RunRecord]
 
@@ -23,16 +23,13 @@ class MemoryItems:
         raise NotImplementedError
 
     def leftovers(self, run: str) -> Iterator[str]:
-        """As `Submitter.leftovers`."""
         return (item for _, item in self.numbered_leftovers(run))
 
     def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
-        """As `Workbench.numbered_leftovers`."""
         with self._step():
             return iter(list(self._found(run).leftovers()))
 
     def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
-        """As `Workbench.standings`."""
         with self._step():
             record = self._records.get(run)
             return [ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes]

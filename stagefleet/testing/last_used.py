@@ -13,11 +13,11 @@ __all__ = ["MemoryLastUsed"]
 
 
 class MemoryLastUsed:
-    """Last-used records of one process; keeps the promises of `LastUsed`.
+    """Last-used records of one process; implements `LastUsed`.
 
     Args:
-        settings: The bounds.
-        clock: Gives the time in seconds since 1970; a test may move it.
+        settings: The limits.
+        clock: Returns the time in seconds since 1970; a test may change it.
     """
 
     def __init__(
@@ -26,10 +26,9 @@ class MemoryLastUsed:
         self._bound = (CacheSettings() if settings is None else settings).used_images
         self._clock = clock
         self._lock = threading.Lock()
-        self._used: dict[str, dict[str, int]] = {}  # the images of a host in the order of their last use
+        self._used: dict[str, dict[str, int]] = {}  # the images of each host in the order of their last use
 
     def note(self, host: str, image: str) -> None:
-        """See `LastUsed.note`."""
         with self._lock:
             used = self._used.setdefault(host, {})
             used.pop(image, None)
@@ -38,14 +37,12 @@ class MemoryLastUsed:
                 del used[next(iter(used))]
 
     def forget(self, host: str, image: str) -> None:
-        """See `LastUsed.forget`."""
         with self._lock:
             self._used.get(host, {}).pop(image, None)
 
     def used_images(self, host: str) -> list[UsedImage]:
-        """See `LastUsed.used_images`."""
         with self._lock:
             return [UsedImage(image, used_ms) for image, used_ms in self._used.get(host, {}).items()]
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there are no connections."""

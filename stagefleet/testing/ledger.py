@@ -1,7 +1,7 @@
-"""The ledger in memory: the promises of `stagefleet.runs.ledger`, for tests that want neither Redis nor time.
+"""The ledger in memory: implements `stagefleet.runs.ledger` for tests without Redis and without delays.
 
-Its broker is a list of messages that a test delivers, drops or doubles; its clock is a callable that a test
-moves. The Redis ledger is held to the same contract suite.
+Its broker is a deque of messages that a test delivers, drops or duplicates; its clock is a callable that a
+test controls. The Redis ledger passes the same contract suite.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ __all__ = ["MemoryLedger", "Message"]
 
 
 class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweeper):
-    """A ledger for one process, thread-safe, with everything in memory.
+    """A thread-safe ledger for one process, with all data in memory.
 
     Args:
         settings: Leases, attempts and retention; the defaults if None.
-        clock: Gives seconds since 1970; a test may hand in one that it moves.
-        broker: Where messages go, oldest first; a deque of its own if None. Tests take messages from its
-            left, drop them, or append them again.
-        queue_of: Gives the queue of an operation, as shares are measured by queue.
+        clock: Returns seconds since 1970; a test may pass one that it controls.
+        broker: The queue of messages, oldest first; a new deque if None. Tests take messages from its left,
+            drop them, or append them again.
+        queue_of: Returns the queue of an operation; a run's share is computed per queue.
     """
 
     def __init__(
@@ -83,12 +83,10 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
     # Submitter
 
     def has_key(self, key: str) -> bool:
-        """As `Submitter.has_key`."""
         with self._step():
             return self._keys.get(key) in self._records
 
     def open(self, order: Order, *, again: Submission | None = None) -> Submission:
-        """As `Submitter.open`."""
         with self._step() as now:
             own = None if again is None else self._records.get(again.run)
             if again and own and own.state is RunState.SUBMITTING and own.token <= again.token:
@@ -98,7 +96,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return self._open_new(order, Fate.NEW, now) if old is None else self._open_under(order, old, now)
 
     def _open_under(self, order: Order, old: RunRecord, now: float) -> Submission:
-        """Open a run under the key of one that is there."""
+        """Open a run again under the key of an existing one."""
         if old.order.fingerprint != order.fingerprint:
             raise KeyConflictError(
                 f"the idempotency key {order.key!r} was used for run {old.id} with other arguments: "
@@ -110,7 +108,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return Submission(old.id, Fate.ATTACHED)
         if old.state is RunState.SUCCEEDED:
             return Submission(old.id, Fate.SUCCEEDED)
-        if not old.started:  # cancelled half submitted: it does not know all of its items
+        if not old.started:  # cancelled before all items were submitted
             return self._open_new(order, Fate.NEW, now)
         return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
 
@@ -122,7 +120,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         *,
         nonce: str | None = None,
     ) -> None:
-        """As `Submitter.append`."""
         with self._step() as now:
             record = self._submitted(submission)
             if nonce is not None and record.appended == nonce:
@@ -139,7 +136,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             submission.items, submission.decided = len(record.items), record.decided
 
     def start(self, submission: Submission) -> None:
-        """As `Submitter.start`; to start a run again changes nothing."""
+        """Start a run; a second start changes nothing."""
         with self._step() as now:
             record = self._submitted(submission)
             if record.state is RunState.SUBMITTING:
@@ -150,13 +147,12 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
     # Workbench
 
     def order(self, run: str) -> Order | None:
-        """As `Workbench.order`."""
         with self._step():
             record = self._records.get(run)
             return None if record is None else record.order
 
     def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
-        """As `Workbench.claim`; who claims is of no interest here."""
+        """Claim an item; the worker's name is ignored."""
         del worker
         nonce = secrets.token_hex(8) if nonce is None else nonce
         claimed_at = time.monotonic()
@@ -183,7 +179,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             )
 
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
-        """As `Workbench.renew`."""
         with self._step() as now:
             return [self._renew(claim, now) for claim in claims]
 
@@ -195,7 +190,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
     ) -> Finish:
-        """As `Workbench.finish`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
@@ -208,14 +202,12 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return record.finish(claim.index, named, retry_at, why)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        """As `Workbench.note_pause`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
-        """As `Workbench.hand_back`."""
         with self._step() as now:
             record = self._live.get(claim.run)
             if record is None or not record.holds(claim):
@@ -226,22 +218,19 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
     # Observer
 
     def run(self, run: str) -> Run:
-        """As `Observer.run`."""
         with self._step() as now:
             return replace(self._found(run).snapshot(now), lease_seconds=self._settings.lease_seconds)
 
     def runs(self) -> Iterator[Run]:
-        """As `Observer.runs`."""
         with self._step() as now:
             return iter([record.snapshot(now) for record in reversed(self._records.values())])
 
     def runs_beginning(self, text: str) -> list[str]:
-        """As `Observer.runs_beginning`."""
         with self._step():
             return sorted(run for run in self._records if text.isalnum() and run.startswith(text))
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
-        """As `Observer.outcomes`; it is real time that `block_seconds` counts."""
+        """Return outcomes; `block_seconds` is real time, not the time of `clock`."""
 
         def has_news() -> bool:
             record = self._found(run)
@@ -257,7 +246,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return None if record.state.is_final and not outcomes else outcomes
 
     def coordinate(self, run: str) -> int:
-        """As `Observer.coordinate`."""
         with self._step() as now:
             record = self._found(run)
             record.epoch = next_number()
@@ -265,7 +253,6 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return record.epoch
 
     def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
-        """As `Observer.acknowledge`."""
         with self._step() as now:
             record = self._live.get(run)
             if record is None or record.epoch > epoch:
@@ -281,12 +268,10 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             return True
 
     def acknowledged(self, run: str) -> str:
-        """As `Observer.acknowledged`."""
         with self._step():
             return self._found(run).stream.cursor
 
     def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        """As `Observer.cancel`."""
         with self._step():
             record = self._found(run)
             if record.state.is_final:
@@ -294,11 +279,11 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             record.cancel(now=now, error=error)
             return True
 
-    # Every step
+    # Steps
 
     @contextmanager
     def _step(self) -> Iterator[float]:
-        """One step that nobody sees half of; what it freed is published at its end. Gives the time."""
+        """Run one atomic step, and publish the items that it released at the end. Yields the time."""
         with self._changed:
             now = self._clock()
             self._forget_workers(now)
@@ -308,7 +293,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             self._changed.notify_all()
 
     def _expire(self, now: float) -> None:
-        """Forget the runs that finished long ago."""
+        """Remove runs whose retention has passed."""
         while self._finished and self._finished[0].finished_at is not None:
             record = self._finished[0]
             if record.finished_at is None or record.finished_at + self._settings.retention_seconds > now:
@@ -319,7 +304,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 del self._keys[record.order.key]
 
     def _settle(self, now: float) -> None:
-        """End the runs that are over, and publish wherever there is room now."""
+        """Finish runs without open items, and publish items where there is room."""
         for record in list(self._live.values()):
             if record.conclude(now):
                 del self._live[record.id]
@@ -330,12 +315,12 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         self._call_coordinators(now)
 
     def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
-        """How many items of one run may be published and not claimed: twice its part of the live slots."""
+        """Return the limit of published, unclaimed items of one run: twice its share of the live slots."""
         slots = sum(worker.slots for worker in self._listening(queue))
         runs = sum(self._queue(record) == queue for record in running)
         return max(1, math.ceil(2 * slots / runs))
 
-    # The parts of single steps
+    # Parts of single steps
 
     def _open_new(self, order: Order, fate: Fate, now: float) -> Submission:
         record = RunRecord(secrets.token_hex(8), order, now)
@@ -356,7 +341,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         return record
 
     def _take_over(self, record: RunRecord, previous: str | None, now: float) -> Submission:
-        """Let a run be submitted again from its first item."""
+        """Let a new client submit a run again, from its first item."""
         record.empty()
         self._lease(record, now)
         fate = Fate.NEW if previous is None else Fate.CONTINUED

@@ -1,7 +1,6 @@
-"""One run in memory: what `MemoryLedger` knows of it, and the steps that its items can take.
+"""One run in memory: the data of `MemoryLedger` about it, and the transitions of its items.
 
-Nothing here knows of locks, clocks or brokers: the ledger hands in the time, and publishes what `release`
-returns.
+This module has no locks, clocks or brokers: the ledger passes the time, and publishes what `release` returns.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
 
 @dataclass(slots=True)
 class _Publication:
-    """A message on its way: since when."""
+    """A published message, with the time of its publication."""
 
     at: float
 
 
 @dataclass(slots=True)
 class _Hold:
-    """A claim as the ledger keeps it; times on the ledger's clock."""
+    """A claim in the ledger; times are on the ledger's clock."""
 
     fence: int
     attempt: int
@@ -56,11 +55,11 @@ class _Hold:
 
 @dataclass(slots=True)
 class RunRecord:
-    """All that is known of one run.
+    """The data of one run.
 
     Every item below `unreleased` is in exactly one of `published`, `claimed`, `waiting`, `behind` and
-    `ends`; those from `unreleased` on are in none of them. `unacknowledged` outcomes keep the run from
-    ending; those `held` among them, which had a task, keep their place in the window.
+    `ends`; items from `unreleased` on are in none of them. Outcomes that are `unacknowledged` keep the run
+    open; those of them in `held`, which had a task, still count in the window.
     """
 
     id: str
@@ -108,16 +107,16 @@ class RunRecord:
 
     @property
     def is_visited(self) -> bool:
-        """Whether a coordinator is there."""
+        """True while a coordinator handles the run."""
         return self.coordinator is Coordinator.PRESENT
 
     @property
     def total(self) -> int:
-        """Items and decided outcomes."""
+        """The number of items, and of outcomes decided without a task."""
         return len(self.items) + self.decided
 
     def empty(self) -> None:
-        """Forget all items: another submitter writes them again."""
+        """Remove all items, since another submitter writes them again."""
         self.token = next_number()
         self.items.clear()
         self.stream = OutcomeStream()
@@ -134,10 +133,10 @@ class RunRecord:
             self._record(outcome.model_copy(update={"attempts": 0}))
 
     def release(self, share: int, now: float) -> list[int]:
-        """Publish as many items as the window and the share have room for; those due for a retry first.
+        """Publish as many items as window and share allow, due retries first.
 
         Args:
-            share: The most items that may be published and not claimed.
+            share: The limit of published, unclaimed items.
             now: The ledger's time.
 
         Returns:
@@ -147,7 +146,7 @@ class RunRecord:
             heapq.heappush(self.waiting, (now, index))
         window = max(1, self.order.parallel) - len(self.published) - len(self.claimed) - self.held
         if self.hosted:
-            share = window + len(self.published)  # a host that is slow must not hold up the others
+            share = window + len(self.published)  # a slow host must not delay the others
         released = []
         for _ in range(min(window, share - len(self.published))):
             if self.waiting and self.waiting[0][0] <= now:
@@ -162,7 +161,7 @@ class RunRecord:
         return released
 
     def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Hold | None:
-        """Take a published item, None if it is not one; the same nonce gets the same claim again."""
+        """Claim a published item; None for any other. The same nonce returns the same claim."""
         publication = self.published.pop(index, None)
         if publication is None:
             hold = self.claimed.get(index)
@@ -178,14 +177,14 @@ class RunRecord:
         return hold
 
     def holds(self, claim: Claim) -> bool:
-        """Whether a claim is the one that the item has now."""
+        """Return True if a claim is the current claim of its item."""
         hold = self.claimed.get(claim.index)
         return hold is not None and (hold.fence, hold.nonce) == (claim.fence, claim.nonce)
 
     def finish(
         self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
     ) -> Finish:
-        """End the attempt at a claimed item, and the item unless it may be tried again at `retry_at`."""
+        """End the attempt at a claimed item, and the item too unless `retry_at` is set."""
         hold = self.claimed.pop(index)
         self.attempts_ended[index] += 1
         if (
@@ -202,14 +201,14 @@ class RunRecord:
         return Finish.RECORDED
 
     def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
-        """Note that a worker waits with an item, for a reason; None takes the item's own note back."""
+        """Record that a worker waits with an item, and the reason; None removes the item's own entry."""
         if reason is not None:
             self.pause = (index, Wait(WaitKind.PAUSE, reason, until))
         elif self.pause is not None and self.pause[0] == index:
             self.pause = None
 
     def hand_back(self, index: int, now: float, behind: int | None = None) -> None:
-        """Undo the claim of an item: it is due at once or behind another, or cancelled where the run is."""
+        """Undo the claim of an item: it is due at once, waits for another, or is cancelled with its run."""
         del self.claimed[index]
         if (
             behind is None
@@ -219,7 +218,7 @@ class RunRecord:
             self._requeue(index, now)
 
     def standing(self, index: int) -> ItemState | None:
-        """How an item ended, None if it has not."""
+        """Return the final state of an item; None if it has not ended."""
         end = self.ends.get(index)
         if end is None:
             return None
@@ -229,7 +228,7 @@ class RunRecord:
         return ItemState.CANCELLED if is_cancelled else ItemState.FAILED
 
     def expire(self, now: float) -> int:
-        """End the attempts whose lease is over; returns how many."""
+        """End the attempts whose lease has expired, and count them."""
         expired = [(index, hold) for index, hold in self.claimed.items() if hold.until <= now]
         for index, hold in expired:
             if self.state is RunState.RUNNING and hold.attempt >= self.order.max_attempts:
@@ -242,7 +241,7 @@ class RunRecord:
         return len(expired)
 
     def extend_leases(self, until: float) -> None:
-        """Let nobody's lease end before a time: nobody could renew."""
+        """Extend every lease to at least a time, after an outage in which no worker could renew."""
         self.coordinator_until = self.submitter_until = until
         for hold in self.claimed.values():
             hold.until = until
@@ -250,16 +249,16 @@ class RunRecord:
     def republish(
         self, now: float, older_than_seconds: float, is_lost: Callable[[str | None, float], bool]
     ) -> list[int]:
-        """Publish again what the broker seems to have lost.
+        """Publish lost messages again.
 
         Args:
             now: The ledger's time.
             older_than_seconds: The age from which a message may be lost.
-            is_lost: Whether a message sent then to the queue of a host (of None, the run's own) cannot be in
-                it any more.
+            is_lost: Returns True if a message sent at a time to the queue of a host (None: the run's queue)
+                cannot be in the queue any more.
 
         Returns:
-            The items to send messages for once more.
+            The items to send messages for again.
         """
         lost = []
         for index, publication in self.published.items():
@@ -271,7 +270,7 @@ class RunRecord:
         return lost
 
     def forsake(self, now: float, older_than_seconds: float, is_gone: Callable[[str], bool]) -> int:
-        """Fail what waits for a host without workers; returns how much."""
+        """Fail the items that wait for a host without workers, and count them."""
         waiting = [
             (index, split_host(self.items[index])[1])
             for index, publication in self.published.items()
@@ -289,7 +288,7 @@ class RunRecord:
         return len(gone)
 
     def acknowledge(self, place: int) -> None:
-        """Take the outcomes up to a place out of the window."""
+        """Remove the outcomes up to a place from the window."""
         awaited = list(filter(self._awaits, self.stream.between(self.stream.acknowledged, place)))
         self.unacknowledged -= len(awaited)
         self.held -= sum(outcome.attempts > 0 for outcome in awaited)
@@ -297,7 +296,7 @@ class RunRecord:
             self.stream.acknowledged, self.failures, self.failing_since = place, 0, None
 
     def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
-        """Cancel what is pending; what is claimed goes on, or stops at its next renewal with `now`."""
+        """Cancel pending items; claimed ones continue, or stop at their next renewal with `now`."""
         self.stops_now = self.stops_now or now
         self.error = self.error or error
         if error is not None:
@@ -315,7 +314,7 @@ class RunRecord:
                 self._end(index, ItemState.CANCELLED)
 
     def conclude(self, now: float) -> bool:
-        """End the run if nothing of it is left to do; returns whether it has just ended."""
+        """Finish the run if nothing is left to do; return True if this call finished it."""
         if self.claimed or self.unacknowledged:
             return False
         if self.state is RunState.CANCELLING:
@@ -328,13 +327,13 @@ class RunRecord:
         return True
 
     def leftovers(self) -> Iterator[tuple[int, str]]:
-        """The items that neither succeeded nor were skipped, each with its index."""
+        """Iterate over the items that neither succeeded nor were skipped, each with its index."""
         return (
             (index, item) for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES
         )
 
     def snapshot(self, now: float) -> Run:
-        """The run as others see it."""
+        """Return the public view of the run."""
         return Run(
             id=self.id,
             order=self.order,
@@ -357,7 +356,7 @@ class RunRecord:
         )
 
     def _waits(self) -> Iterator[Wait]:
-        """All waits that are noted, over or not."""
+        """Iterate over all recorded waits, current and past."""
         if self.waiting:
             yield Wait(WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
         if self.pause is not None:

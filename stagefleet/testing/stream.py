@@ -14,15 +14,15 @@ _NUMBERS = itertools.count(1)
 
 
 def next_number() -> int:
-    """Give a number that was never given before, also where a ledger has forgotten it."""
+    """Return a number that no call returned before, even if a ledger has forgotten it."""
     return next(_NUMBERS)
 
 
 class OutcomeStream:
-    """Outcomes at positions that no other outcome ever has.
+    """Outcomes at unique positions.
 
     Attributes:
-        acknowledged: How many of them are acknowledged.
+        acknowledged: The number of acknowledged outcomes.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class OutcomeStream:
         return len(self._outcomes)
 
     def add(self, outcome: Outcome) -> Outcome:
-        """Put an outcome at the end; gives it with its position."""
+        """Append an outcome, and return it with its position."""
         number = next_number()
         placed = outcome.model_copy(update={"position": str(number)})
         self._numbers.append(number)
@@ -42,7 +42,7 @@ class OutcomeStream:
         return placed
 
     def place_of(self, position: str) -> int | None:
-        """Count the outcomes up to a position; None where there is none."""
+        """Count the outcomes up to a position; None if no outcome has it."""
         if not position:
             return 0
         place = bisect_left(self._numbers, int(position))
@@ -50,10 +50,10 @@ class OutcomeStream:
         return place + 1 if stands else None
 
     def between(self, first: int, last: int) -> Sequence[Outcome]:
-        """Give the outcomes between two places."""
+        """Return the outcomes between two places."""
         return self._outcomes[first:last]
 
     @property
     def cursor(self) -> str:
-        """The position of the last acknowledged outcome, "" for none."""
+        """The position of the last acknowledged outcome; "" if there is none."""
         return self._outcomes[self.acknowledged - 1].position if self.acknowledged else ""

@@ -1,4 +1,4 @@
-"""The side of the ledger in memory that mends what was lost."""
+"""The sweep of the ledger in memory, which recovers lost items and runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stagefleet.testing.switchboard import Message
 
 __all__ = ["MemorySweeper"]
 
-_HOST_PATIENCE = 3  # times the age from which a message may count as lost
-_SWEEPS_MISSED = 3  # that many are no gap
+_HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
+_SWEEPS_MISSED = 3  # so many missed sweeps are no outage
 
 
 class MemorySweeper:
-    """A part of `MemoryLedger`; keeps the promise of `Workbench.sweep`."""
+    """The part of `MemoryLedger` that implements `Workbench.sweep`."""
 
     broker: deque[Message]
     _settings: RunSettings
@@ -40,7 +40,6 @@ class MemorySweeper:
         raise NotImplementedError
 
     def sweep(self) -> int:
-        """As `Workbench.sweep`."""
         with self._step() as now:
             touched = 0
             for record in self._records.values():
@@ -59,7 +58,7 @@ class MemorySweeper:
         self.broker.extend(Message(record.id, index) for index in indexes)
 
     def _bridge_gap(self, record: RunRecord, now: float) -> None:
-        """Give every holder a whole lease where nobody has swept for too long."""
+        """Give every holder a full lease if no sweep has run for too long."""
         if self._swept_at is None:
             since = now
         else:
@@ -95,9 +94,9 @@ class MemorySweeper:
         return self._queue(record) if host is None else dispatch.host_queue(host)
 
     def _abandon(self, record: RunRecord, now: float) -> int:
-        """Cancel a run whose client vanished and that nobody will go on with."""
+        """Cancel a run whose client died, unless another client or a coordinator will continue it."""
         if record.state is RunState.SUBMITTING:
-            # Under a key the same call again completes it; nobody calls for ever.
+            # The same call with the same key completes it; after a time, none will come.
             patience = self._settings.retention_seconds if record.order.key else 0
             is_lost = record.submitter_until + patience <= now
         else:

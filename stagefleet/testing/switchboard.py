@@ -1,4 +1,4 @@
-"""The side of the ledger in memory that calls back for runs that nobody watches."""
+"""Callbacks for detached runs, of the ledger in memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["MemorySwitchboard", "Message"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the broker carries: look at this item of this run, or (-1) coordinate it."""
+    """A message of the broker: process an item of a run, or coordinate the run if the index is -1."""
 
     run: str
     index: int
 
 
 class MemorySwitchboard:
-    """A part of `MemoryLedger`; keeps the promises of `Switchboard`."""
+    """The part of `MemoryLedger` that implements `Switchboard`."""
 
     broker: deque[Message]
     _settings: RunSettings
@@ -36,7 +36,6 @@ class MemorySwitchboard:
         raise NotImplementedError
 
     def attend(self, run: str) -> Visit | None:
-        """As `Switchboard.attend`."""
         with self._step() as now:
             record = self._records.get(run)
             if record is None or record.coordinator in {None, Coordinator.ABSENT}:
@@ -52,7 +51,6 @@ class MemorySwitchboard:
             return Visit(run, record.epoch, record.failures, failing_seconds, self._settings.lease_seconds)
 
     def renew_visit(self, visit: Visit) -> bool:
-        """As `Switchboard.renew_visit`."""
         with self._step() as now:
             record = self._visited(visit)
             if record is None:
@@ -61,7 +59,6 @@ class MemorySwitchboard:
             return True
 
     def leave(self, visit: Visit) -> bool:
-        """As `Switchboard.leave`."""
         with self._step() as now:
             record = self._visited(visit)
             if record is None:
@@ -72,7 +69,6 @@ class MemorySwitchboard:
             return True
 
     def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
-        """As `Switchboard.pause`."""
         with self._step() as now:
             record = self._visited(visit)
             if record is None:
@@ -84,7 +80,6 @@ class MemorySwitchboard:
             return True
 
     def conclude(self, visit: Visit) -> bool:
-        """As `Switchboard.conclude`."""
         with self._step():
             record = self._visited(visit)
             if record is None:
@@ -93,7 +88,6 @@ class MemorySwitchboard:
             return True
 
     def run_under(self, key: str) -> str | None:
-        """As `Switchboard.run_under`."""
         with self._step():
             return self._keys.get(key)
 
@@ -104,7 +98,7 @@ class MemorySwitchboard:
         return record
 
     def _call_coordinators(self, now: float) -> None:
-        """Call one for each run that has something to tell and nobody to tell it."""
+        """Publish a coordination message for each run with something to deliver and no coordinator."""
         for record in self._records.values():
             if record.coordinator is not Coordinator.ABSENT or record.state is RunState.SUBMITTING:
                 continue
@@ -112,7 +106,7 @@ class MemorySwitchboard:
                 self._summon(record, now)
 
     def _recall(self, now: float) -> int:
-        """Call again those that never came, that vanished, or whose pause is over."""
+        """Publish again for coordinators that never started, that died, or whose pause is over."""
         due = [
             record
             for record in self._records.values()
