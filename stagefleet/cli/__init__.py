@@ -17,6 +17,8 @@ _TYPER_INTERRUPTED = 130
 
 def main() -> None:
     """The console script."""
+    # Ended by SIGTERM as by Ctrl-C; as the first process of a container it would not be ended at all.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_streams()
     sys.exit(run_command(sys.argv[1:]))
 

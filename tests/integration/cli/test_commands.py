@@ -6,9 +6,11 @@ import base64
 import json
 import re
 import signal
+import socket
 
 import pytest
 
+from tests.integration.cli.conftest import WAIT_SECONDS
 from tests.services import ImageMaker, free_port
 
 
@@ -91,6 +93,19 @@ class TestEmbedded:
         assert (3, "cancelled") == (result.code, summary["state"])
         assert summary["succeeded"] == len(digests_in(registry, "destination/app")) < len(stages)
         assert first["item"] in stages
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupt_before_there_is_a_run_ends_the_command(self, start, finish, destination, number):
+        """In a container the command is the first process, which no signal ends that it does not expect."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(WAIT_SECONDS)
+            process = start("copy", f"127.0.0.1:{server.getsockname()[1]}/app", destination, "--embedded")
+            connection, _ = server.accept()
+            with connection:
+                process.send_signal(number)
+                result = finish(process)
+        assert (3, "") == (result.code, result.out)
+        assert "interrupted" in result.err
 
     def test_a_directory_with_packages_of_the_same_names_is_no_trouble(
         self, command, registry, source, destination, push_stages, tmp_path
