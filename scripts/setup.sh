@@ -27,7 +27,8 @@ install() {
     say "installing ${lacking[*]}"
     # RUNLEVEL=1 keeps the packages from starting services of their own: ours are started where they are needed.
     "${root[@]}" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive sh -c \
-        'apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null' sh "${lacking[@]}" \
+        'apt-get update -qq && apt-get install -o DPkg::Lock::Timeout=300 -y -qq --no-install-recommends "$@" >/dev/null' \
+        sh "${lacking[@]}" \
         || die "apt-get failed: run  apt-get install ${lacking[*]}"
 }
 
