@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ def test_the_image_starts_a_worker_and_checks_its_health():
         "(COPY deploy.*)"
     )
     check_command_line(command)
-    check_module(json.loads(instructions(r"\s+CMD (\[.*\])")[0]))
+    (probe,) = instructions(r"\s+CMD (.*)")
+    check_module(shlex.split(probe.rpartition("exec ")[2]))
 
 
 def test_the_image_copies_what_exists_and_what_is_not_kept_from_it():
@@ -125,6 +127,10 @@ def test_the_image_holds_every_package_of_the_wheel():
     packages = re.search(r"^packages = (\[.*\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert packages is not None
     assert set() == set(json.loads(packages[1])) - set(instructions(r"COPY (\w+) \w+"))
+
+
+def test_the_image_names_the_version_of_the_source():
+    assert [version("stagefleet")] == instructions(r'\s+org\.opencontainers\.image\.version="(.*)" \\')
 
 
 def test_the_image_does_not_run_as_root():
