@@ -19,6 +19,10 @@ faults: setup ## what kills, pauses and cuts, for longer
 	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py tests/contract/test_forgetful_redis.py \
 		--timeout 1800
 
+image: ## build deploy/Dockerfile and start it as CI systems and people do
+	@scripts/setup.sh image
+	@$(PYTEST) tests/image --timeout 1800
+
 bench: setup ## figures, beside crane and skopeo where they are installed
 	@$(BIN)/python -m scripts.bench
 
@@ -35,4 +39,4 @@ lock: ## write requirements.lock anew
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test faults bench check lock clean
+.PHONY: help setup demo test faults image bench check lock clean

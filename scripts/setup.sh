@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
+#   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
 #   scripts/setup.sh lock       the same, and requirements.lock written anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -69,8 +70,10 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     printf '%s' "$wanted" > "$stamp"
 fi
 
+services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static)
 case "${1:-}" in
-    services) install docker-registry=docker-registry dockerd=docker.io busybox=busybox-static ;;
+    services) install "${services[@]}" ;;
+    image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
     lock)
         .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
             --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -146,6 +146,15 @@ def test_without_the_right_to_install_set_up_says_what_to_install(machine):
     assert [] == [call for call in calls if call.startswith("apt-get")]
 
 
+def test_the_image_needs_more_than_the_other_services(machine):
+    for program in ("docker-registry", "dockerd", "busybox"):
+        machine.add(program)
+    machine.add("sudo", "exit 1")
+    status, said, _ = machine.set_up("image")
+    assert 1 == status
+    assert said.splitlines()[-1].endswith("apt-get install mmdebstrap")
+
+
 def test_what_is_there_is_not_installed(machine):
     for program in ("docker-registry", "dockerd", "busybox"):
         machine.add(program)
