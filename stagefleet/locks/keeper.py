@@ -1,4 +1,4 @@
-"""Holds as their holder keeps and sees them, whatever keeps the locks."""
+"""Renewal of the locks that this process holds, for every lock manager."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from stagefleet.renewal import Renewals
 __all__ = ["Hold", "HoldKeeper"]
 
 _MARGIN_SHARE = 0.1
-"""The part of a lease before whose end it counts as lost."""
+"""Safety margin, as a fraction of the lease: a lock counts as lost this long before its lease ends."""
 
 _log = EventLogger(__name__)
 
 
 class Hold:
-    """A hold of a lock; see `HeldLock`. Times are on this process's monotonic clock."""
+    """A held lock; see `HeldLock`. Times are on this process's monotonic clock."""
 
     def __init__(self, keeper: HoldKeeper, name: str, ticket: str, fence: int, until: float) -> None:
         self.name = name
@@ -41,21 +41,19 @@ class Hold:
         self.release()
 
     def check(self) -> None:
-        """See `HeldLock.check`."""
         if self._is_over or time.monotonic() > self._until:
             raise LockLostError(f"the lock {self.name} is lost: somebody else may hold it by now")
 
     def release(self) -> None:
-        """See `HeldLock.release`."""
         self._keeper.release_all([self])
 
     def end(self) -> bool:
-        """Count as over from now on; tells whether it was not before. For the keeper."""
+        """Mark the lock as released; return False if it already was. For the keeper."""
         was_over, self._is_over = self._is_over, True
         return not was_over
 
     def settle(self, until: float | None) -> None:
-        """Take the answer to a renewal: the new end, None if the hold is lost; for the keeper."""
+        """Apply the result of a renewal: the new end, None if the lock is lost. For the keeper."""
         if until is None:
             self._is_over = True
         else:
@@ -63,13 +61,13 @@ class Hold:
 
 
 class HoldKeeper:
-    """Renews all holds of this process from one thread.
+    """Renew all locks that this process holds, in one thread.
 
     Args:
-        renew: Extends holds; tells for each whether it is still held.
-        release: Lets go of some.
-        lease_seconds: How long a hold lasts.
-        renewal_seconds: How often holds are renewed.
+        renew: Extends leases; returns for each lock if it is still held.
+        release: Releases locks.
+        lease_seconds: Duration of a lease.
+        renewal_seconds: Interval of renewals.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class HoldKeeper:
         self._thread: threading.Thread | None = None
 
     def hold(self, name: str, ticket: str, fence: int, asked_at: float) -> Hold:
-        """Keep a hold that was granted to a request sent at `asked_at`."""
+        """Start to renew a lock that was granted to a request sent at `asked_at`."""
         hold = Hold(self, name, ticket, fence, self._end_of(asked_at))
         with self._lock:
             self._holds.add(hold)
@@ -101,7 +99,7 @@ class HoldKeeper:
 
     @contextmanager
     def holding(self, holds: Iterable[Hold]) -> Iterator[list[Hold]]:
-        """Release holds together at the end of the block."""
+        """Release locks together at the end of the block."""
         held = list(holds)
         try:
             yield held
@@ -109,7 +107,7 @@ class HoldKeeper:
             self.release_all(held)
 
     def release_all(self, holds: Iterable[Hold]) -> None:
-        """Let go of holds; without an answer their leases end by themselves."""
+        """Release locks; if Redis does not answer, their leases run out."""
         ended = [hold for hold in holds if hold.end()]
         if not ended:
             return
@@ -117,22 +115,22 @@ class HoldKeeper:
             self._holds.difference_update(ended)
         try:
             self._release(ended)
-        except Exception as error:  # noqa: BLE001 - what was done under the locks is done, whatever Redis says
+        except Exception as error:  # noqa: BLE001 - the work under the locks is done, whatever Redis answers
             names = [hold.name for hold in ended]
             _log.warning("locks_not_released", action="release", locks=names, error=str(error))
 
     def close(self) -> None:
-        """End the renewals."""
+        """Stop the renewals."""
         self._closed.set()
         thread = self._thread
         if thread is not None:
             thread.join(timeout=self._renewal_seconds)
 
     def renew_all(self) -> None:
-        """Renew every hold now.
+        """Renew every lock now.
 
         Raises:
-            RedisUnreachableError: No answer came; the leases run on.
+            RedisUnreachableError: Redis did not answer; the leases run on.
         """
         with self._lock:
             holds = list(self._holds)

@@ -1,4 +1,4 @@
-"""Locks in memory, for tests and for embedded commands that have no other process beside them."""
+"""Locks in memory, for tests and for embedded commands without other processes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class _Ticket:
 
 
 class MemoryLocks:
-    """Locks of one process; keeps the promises of `LockManager`.
+    """`LockManager` for one process.
 
     Args:
         settings: Leases and waits; the defaults if None.
-        clock: Gives seconds; a test may hand in one that it moves.
+        clock: Returns seconds; a test may pass one that it controls.
     """
 
     def __init__(
@@ -51,12 +51,10 @@ class MemoryLocks:
         )
 
     def close(self) -> None:
-        """See `LockManager.close`."""
         self._keeper.close()
 
     @property
     def longest_wait_seconds(self) -> float:
-        """See `LockManager.longest_wait_seconds`."""
         return self._settings.wait_seconds
 
     def acquire(
@@ -69,7 +67,6 @@ class MemoryLocks:
         label: str | None = None,
         check: Callable[[], None] | None = None,
     ) -> Hold:
-        """See `LockManager.acquire`."""
         ticket, asked_at, seen = secrets.token_hex(8), 0.0, 0
 
         def attempt() -> int:
@@ -98,7 +95,6 @@ class MemoryLocks:
 
     @contextmanager
     def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
-        """See `LockManager.take_free`."""
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         with self._changed:
             is_free = all(
@@ -115,12 +111,10 @@ class MemoryLocks:
             yield held
 
     def locks(self) -> list[LockInfo]:
-        """See `LockManager.locks`."""
         with self._changed:
             return [info for info in map(self._look, sorted(self._tickets)) if info.holders or info.waiting]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
-        """See `LockManager.force_release`."""
         with self._changed:
             before = self._live(name)
             kept = [entry for entry in before if (entry.fence == 0 if ticket is None else entry.id != ticket)]
@@ -148,7 +142,7 @@ class MemoryLocks:
             self._number += 1
             mine.fence = self._number
             if shared:
-                self._stir()  # the next in line may share it too
+                self._stir()  # the next in the queue may share it, too
             return mine.fence
 
     def _stir(self) -> None:

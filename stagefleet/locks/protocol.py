@@ -1,11 +1,13 @@
-"""What locks promise; `RedisLocks` and `MemoryLocks` keep the promises.
+"""Contract of locks; `RedisLocks` and `MemoryLocks` implement it.
 
-- A lock is held exclusively by one, or shared by several; never both.
-- Who waits is served in the order of asking. Sharers do not overtake somebody who waits for it exclusively.
-- A hold is a lease: it ends when its holder does not renew it, so that a dead holder blocks nobody for long.
-  Each sharer has a lease of its own.
-- Each hold has a fence, a number that only grows: later holds of a lock have greater ones.
-- The holder learns that its lease is lost before it ends, by its own clock, without needing an answer.
+- A lock is held exclusively by one holder, or shared by several; never both.
+- Waiting requests are served in the order of arrival. A shared request does not overtake a waiting exclusive
+one.
+- A lock is held under a lease, which ends if its holder does not renew it, so that a dead holder blocks
+nobody for
+  long. Each sharing holder has its own lease.
+- Each grant has a fencing token, a number that only grows: later grants of a lock have greater ones.
+- A holder detects that its lease is lost before it ends, by its own clock, without a request.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ __all__ = ["HeldLock", "LockHolder", "LockInfo", "LockManager", "OnWait"]
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """Somebody who holds a lock or waits for it.
+    """A holder of a lock, or a request that waits for it.
 
     Attributes:
-        ticket: The hold's or wait's own id.
-        label: Who it is, for people: host and process, or what the caller said.
-        shared: Whether it is, or is to be, shared.
-        fence: Of a hold; 0 for one who waits.
-        seconds_left: Until its lease ends, unless it is renewed.
+        ticket: Id of the grant or request.
+        label: Description for people: host and process, or the caller's text.
+        shared: True for a shared lock.
+        fence: Fencing token; 0 for a waiting request.
+        seconds_left: Time until its lease ends without a renewal.
     """
 
     ticket: str
@@ -40,12 +42,12 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """How a lock stands.
+    """State of a lock.
 
     Attributes:
         name: Its name.
-        holders: Who holds it.
-        waiting: Who waits, the next one first.
+        holders: Its current holders.
+        waiting: The waiting requests, the next one first.
     """
 
     name: str
@@ -54,11 +56,11 @@ class LockInfo:
 
 
 OnWait = Callable[[LockInfo], None]
-"""Told once, before the first wait, who holds the lock."""
+"""Called once, before the first wait, with the holders of the lock."""
 
 
 class HeldLock(Protocol):
-    """A hold of a lock; released at the end of a `with` block."""
+    """A held lock; released at the end of a `with` block."""
 
     @property
     def name(self) -> str:
@@ -66,33 +68,33 @@ class HeldLock(Protocol):
 
     @property
     def fence(self) -> int:
-        """Greater than that of any earlier hold."""
+        """Fencing token, greater than that of any earlier grant."""
 
     def check(self) -> None:
-        """Return at once, or raise; costs no round trip.
+        """Return at once, or raise; needs no round trip.
 
         Raises:
-            LockLostError: The lease is over, or was released by somebody else.
+            LockLostError: The lease has ended, or the lock was released by force.
         """
 
     def release(self) -> None:
-        """Let go; harmless when it is lost or was released before."""
+        """Release the lock; harmless if it is lost or already released."""
 
     def __enter__(self) -> Self:
-        """The hold itself."""
+        """Return the lock itself."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release it."""
+        """Release the lock."""
 
 
 class LockManager(Protocol):
-    """Gives locks; from many threads."""
+    """Grant locks; thread-safe."""
 
     @property
     def longest_wait_seconds(self) -> float:
-        """The settings' bound of a wait."""
+        """Default limit of a wait, from the settings."""
 
     def acquire(
         self,
@@ -104,45 +106,45 @@ class LockManager(Protocol):
         label: str | None = None,
         check: Callable[[], None] | None = None,
     ) -> HeldLock:
-        """Take a lock.
+        """Acquire a lock.
 
         Args:
-            name: Its name.
-            shared: Beside other sharers; otherwise alone.
-            wait_seconds: The longest wait, 0 for none; the settings' bound if None.
-            on_wait: Told once when there is something to wait for.
-            label: Who asks, for people; host and process if None.
-            check: Called at each turn of the wait; what it raises ends it.
+            name: The lock's name.
+            shared: True to share it with other sharing holders, False to hold it exclusively.
+            wait_seconds: Longest wait, 0 for none; the settings' limit if None.
+            on_wait: Called once if the lock is not free.
+            label: Description of the caller for people; host and process if None.
+            check: Called at each turn of the wait; its errors end the wait.
 
         Raises:
-            LockTimeoutError: It was not to be had in time; names who holds it.
+            LockTimeoutError: The lock did not become free in time; names its holders.
         """
 
     def take_free(
         self, wanted: Mapping[str, bool], *, label: str | None = None
     ) -> AbstractContextManager[Sequence[HeldLock]]:
-        """Take several locks in one step, if nobody stands in the way of any; otherwise none of them.
+        """Acquire several locks in one step if all are free; otherwise none of them.
 
-        Where there is something to wait for, take them one after another, everybody in the order of names.
+        If one is not free, acquire them one after another, always in the order of their names.
 
         Args:
-            wanted: By name, whether it is to be shared.
+            wanted: True for a shared lock, by name.
             label: As in `acquire`.
 
         Yields:
-            The holds, in the order of `wanted`, released together at the end of the block; none if there is
-            something to wait for.
+            The locks, in the order of `wanted`, released together at the end of the block; none if one is not
+            free.
         """
 
     def locks(self) -> list[LockInfo]:
-        """All locks that are held or waited for."""
+        """List all locks that are held or waited for."""
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
-        """Take a lock from its holders, or from one; they learn at their next renewal.
+        """Release a lock by force, for all holders or one; they detect it at their next renewal.
 
         Returns:
-            How many holds were ended.
+            The number of holders that lost it.
         """
 
     def close(self) -> None:
-        """End the renewals; the leases of what is held run out."""
+        """Stop the renewals; the leases of held locks run out."""

@@ -1,4 +1,4 @@
-"""Locks on Redis: each step one Lua script of `lua/`; the keys are explained in `lua/common.lua`."""
+"""Locks on Redis: each step is one Lua script in `lua/`; `lua/common.lua` explains the keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SCRIPTS = ("acquire", "take_free", "release", "renew", "look")
 
 
 class RedisLocks:
-    """Locks of a fleet; keeps the promises of `LockManager`.
+    """`LockManager` for a fleet.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
@@ -33,7 +33,7 @@ class RedisLocks:
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: LockSettings) -> None:
         self.clock_offset_ms = 0
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
         self._settings = settings
         source = resources.files("stagefleet.locks") / "lua"
@@ -50,7 +50,7 @@ class RedisLocks:
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisLocks:
-        """Locks at a URL; connects at the first call.
+        """Create the lock manager for a URL; it connects at the first call.
 
         Raises:
             SettingsError: The URL is malformed.
@@ -58,13 +58,11 @@ class RedisLocks:
         return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
 
     def close(self) -> None:
-        """See `LockManager.close`."""
         self._keeper.close()
         self._redis.close()
 
     @property
     def longest_wait_seconds(self) -> float:
-        """See `LockManager.longest_wait_seconds`."""
         return self._settings.wait_seconds
 
     def acquire(
@@ -77,7 +75,6 @@ class RedisLocks:
         label: str | None = None,
         check: Callable[[], None] | None = None,
     ) -> Hold:
-        """See `LockManager.acquire`."""
         ticket, asked_at = secrets.token_hex(8), 0.0
         subscription: Any = None
 
@@ -92,7 +89,7 @@ class RedisLocks:
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
                     subscription.subscribe(f"{self._prefix}lock-wake:{ticket}")
-                    return  # what changed before the subscription is seen by the next attempt
+                    return  # the next attempt sees changes from before the subscription
                 subscription.get_message(timeout=seconds)
 
         try:
@@ -106,7 +103,7 @@ class RedisLocks:
                 check=check,
             )
         except BaseException:
-            with contextlib.suppress(Exception):  # silent, it leaves the line by itself
+            with contextlib.suppress(Exception):  # without a renewal its request expires
                 self._call("release", name, ticket)
             raise
         finally:
@@ -116,7 +113,6 @@ class RedisLocks:
 
     @contextlib.contextmanager
     def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
-        """See `LockManager.take_free`."""
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         pairs = itertools.chain.from_iterable(
             (name, "1" if shared else "") for name, shared in wanted.items()
@@ -125,7 +121,7 @@ class RedisLocks:
         try:
             fences = self._call("take_free", ticket, label or default_label(), lease_ms, *pairs)
         except BaseException:
-            with contextlib.suppress(Exception):  # silent, it holds nothing for longer than a lease
+            with contextlib.suppress(Exception):  # without a renewal its lease expires
                 self._call("release", *itertools.chain.from_iterable((name, ticket) for name in wanted))
             raise
         with self._keeper.holding(
@@ -135,11 +131,9 @@ class RedisLocks:
             yield held
 
     def locks(self) -> list[LockInfo]:
-        """See `LockManager.locks`."""
         return [_info(*entry) for entry in json.loads(self._call("look"))]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
-        """See `LockManager.force_release`."""
         return int(self._call("release", name, ticket or ""))
 
     def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:

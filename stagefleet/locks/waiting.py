@@ -1,4 +1,4 @@
-"""The wait for a lock, whatever keeps the locks."""
+"""The wait for a lock, for every lock manager."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["default_label", "wait_for"]
 
 _LONGEST_NAP_SECONDS = 1.0
 _NAP_SHARE = 0.25
-"""The part of a lease after which one who waits asks again: silent for a lease, it has left the line."""
+"""Interval of repeated requests, as a fraction of the lease: a request not repeated for a lease expires."""
 
 
 def default_label() -> str:
-    """Who asks for a lock, where the caller does not say."""
+    """Describe this process by host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -35,23 +35,23 @@ def wait_for(
     on_wait: OnWait | None,
     check: Callable[[], None] | None,
 ) -> int:
-    """Try until a lock is granted.
+    """Repeat a request until the lock is granted.
 
     Args:
-        attempt: Asks for it; gives the fence, or 0.
-        nap: Waits at most so many seconds for something to change.
-        look: Tells how the lock stands.
-        wait_seconds: The longest wait.
-        lease_seconds: How long a place in the line lasts without asking again.
-        on_wait: Told once, before the first wait.
-        check: Called at each turn; what it raises ends the wait.
+        attempt: Requests the lock; returns the fencing token, or 0.
+        nap: Waits at most so many seconds for a change.
+        look: Returns the state of the lock.
+        wait_seconds: Longest wait.
+        lease_seconds: How long a place in the queue lasts without a repeated request.
+        on_wait: Called once, before the first wait.
+        check: Called at each turn; its errors end the wait.
 
     Returns:
-        The fence.
+        The fencing token.
 
     Raises:
-        LockTimeoutError: It was not granted in time.
-        RedisUnreachableError: The locks are out of reach; who stands in line already sits an outage out.
+        LockTimeoutError: The lock was not granted in time.
+        RedisUnreachableError: Redis does not answer. A request that waits already outlasts an outage.
     """
 
     def rest(seconds: float) -> None:

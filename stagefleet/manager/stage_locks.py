@@ -56,7 +56,6 @@ class Turn:
         self.check()
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        """See `WaitingLeash.waiting`."""
         return waiting(self.leash, seconds, host, text)
 
 

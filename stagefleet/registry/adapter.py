@@ -1,7 +1,7 @@
-"""Requests' adapter for one origin: its TLS context, large pieces, and connections that obey deadlines.
+"""Requests' adapter for one origin: TLS context, chunk size, and connections that obey deadlines.
 
-Of what requests does each time, what is always the same for one origin is done once, and what registries have
-no use for is left out (cookies, a guess at the encoding of texts): a quarter of a request's CPU time.
+It does once per origin what requests repeats for each call, and leaves out what registries do not need
+(cookies, guessing encodings). This saves a quarter of a request's CPU time.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from stagefleet.settings import RegistrySettings
 __all__ = ["CHUNK_BYTES", "Adapter", "Answer"]
 
 CHUNK_BYTES = 512 * 1024
-"""How much of a blob is in hand at once: larger saves system calls, smaller saves memory."""
+"""Bytes of a blob held in memory at once. Larger chunks save system calls, smaller ones save memory."""
 _CONNECTIONS_A_HOST = 128
 
 
 class Answer(requests.Response):
-    """An answer, its body still to be read.
+    """A response whose body has not been read yet.
 
     Attributes:
-        deadline: Bounds the reading of the body, too; None where no request was made.
+        deadline: Bounds the reading of the body, too; None if no request was made.
     """
 
     deadline: Deadline | None = None
 
 
 class Adapter(HTTPAdapter):
-    """Connections to one origin, always through the same proxies; each request is made under a deadline.
+    """Connection pools for one origin, always through the same proxies; each request has a deadline.
 
     Args:
-        origin: `scheme://host[:port]`; all requests are for it.
-        context: How to speak TLS, None where plain HTTP is spoken.
+        origin: `scheme://host[:port]`; all requests go to it.
+        context: The TLS context, None for plain HTTP.
     """
 
     def __init__(self, origin: str, context: ssl.SSLContext | None) -> None:
@@ -61,12 +61,12 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=_CONNECTIONS_A_HOST, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of direct connections."""
+        """Create the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Make or find the pools of a proxy."""
+        """Return the pools of a proxy; create them at the first call."""
         if proxy.lower().startswith("https:"):
             kwargs.setdefault("proxy_ssl_context", make_context(proxy, RegistrySettings()))
         manager = super().proxy_manager_for(proxy, **kwargs)
@@ -76,25 +76,25 @@ class Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """The pool of the host; also asked for where a proxy stands in between."""
+        """Return the pool key of the host; requests also calls this for a proxy."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, self._pool_options
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        """The pool of the origin, found once."""
+        """Return the origin's pool, looked up once."""
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
-        """What stands in the request's first line."""
+        """Return the target for the request line."""
         target = (request.url or "").removeprefix(self._origin)
         if proxies or not target.startswith("/") or "#" in target:
             return super().request_url(request, proxies)
         return target
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        """The answer, its body still to be read."""
+        """Build the response; its body has not been read yet."""
         response = Answer()
         response.deadline = current_deadline()
         response.status_code = resp.status
@@ -107,14 +107,15 @@ class Adapter(HTTPAdapter):
         return response
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing: all that could be said stands in the context."""
+        """Do nothing: the TLS context holds all certificate settings."""
 
 
 class _Bounded:
-    """What both kinds of connections do under a deadline; to be put in front of the kind.
+    """Mixin that puts a connection class under a deadline; list it before that class.
 
-    urllib3 sends a body under the connect time-out on a new connection, and under that of the last answer on
-    a used one; connects to each address of a host for so long; and counts each byte of a header anew.
+    urllib3 sends a body under the connect time-out on a new connection, and under the last response's
+    time-out on a used one. It applies the time-out to each address of a host, and anew to each byte of a
+    header.
     """
 
     def _new_conn(self: Any) -> socket.socket:
@@ -130,23 +131,23 @@ class _Bounded:
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
 
     def putrequest(self: Any, *args: Any, **kwargs: Any) -> None:
-        """Begin a request: what comes before it is connecting."""
+        """Begin a request; everything before it counts as connecting."""
         if self.sock is None:
             self.connect()
         _phase("sending the request")
-        super().putrequest(*args, **kwargs)  # type: ignore[misc]  # the kind of connection has it
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]  # the connection class defines it
 
     def send(self: Any, data: Any) -> None:
-        """Send a piece; of a streamed body each has its time."""
+        """Send a chunk; each chunk of a streamed body has its own time limit."""
         deadline = current_deadline()
         if deadline is not None and deadline.is_streamed and self.sock is not None:
             deadline.begin("sending a piece of the body")
-        super().send(data)  # type: ignore[misc]  # the kind of connection has it
+        super().send(data)  # type: ignore[misc]  # the connection class defines it
 
     def getresponse(self: Any) -> Any:
-        """Read the answer's header."""
+        """Read the response's header."""
         _phase("its answer")
-        return super().getresponse()  # type: ignore[misc]  # the kind of connection has it
+        return super().getresponse()  # type: ignore[misc]  # the connection class defines it
 
 
 def _phase(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a registry answered, as errors (OCI distribution specification 1.1, "Error Codes")."""
+"""Errors for the error responses of a registry (OCI distribution specification 1.1, "Error Codes")."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_CODES = 10
 _BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 _OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
-"""What we ask ourselves; the rest of a query is a registry's own: a signature, or the state of an upload."""
+"""Query parameters that we set. All others belong to the registry: a signature, or an upload's state."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 
 
 @contextmanager
 def reading_answer(method: str, host: str, repository: str, subject: str) -> Iterator[None]:
-    """Be the border for what an answer holds: what cannot be read is an error of the registry's.
+    """Map every error of parsing a response to a `RegistryError`.
 
-    Headers and bodies come from outside: numbers of any length, types of any kind, nesting of any depth. What
-    of that nobody has thought of must fail the one call, typed, as every other answer that makes no sense.
+    Headers and bodies are untrusted: numbers of any length, values of any type, nesting of any depth. A case
+    that nobody expected must fail this one call with a typed error, like any other malformed response.
 
     Args:
         method: The request's method.
-        host: The registry asked.
-        repository: As `host/path`.
-        subject: What was asked for, for a person.
+        host: The registry's host.
+        repository: The repository, `host/path`.
+        subject: The requested object, for messages.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def reading_answer(method: str, host: str, repository: str, subject: str) -> Ite
         name = "nested too deep"
     else:
         return
-    # From none: a foreign error may quote what it could not read, and tracebacks would show it.
+    # `from None`: a parser's error may quote its input, and a traceback would show it.
     raise RegistryError(
         f"{subject}: {host} answered {method} with what makes no sense ({name}): is it a registry?",
         method=method,
@@ -71,7 +71,7 @@ def reading_answer(method: str, host: str, repository: str, subject: str) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the body of an error answer says, and what to do about it."""
+    """The message of an error response, and the advice for it."""
 
     codes: tuple[str, ...] = ()
     text: str = ""
@@ -80,13 +80,13 @@ class _Told:
 
 
 def error_of(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
-    """The error that an answer stands for; reads the answer's body.
+    """Build the error for an unexpected status; reads the response's body.
 
     Args:
-        response: The answer, with a status that was not hoped for.
+        response: The response.
         method: The request's method.
-        repository: The repository asked, as `host/path`.
-        subject: What was asked for, for a person.
+        repository: The requested repository, `host/path`.
+        subject: The requested object, for messages.
     """
     told = _told(response)
     status = response.status_code
@@ -125,7 +125,7 @@ def _told(response: requests.Response) -> _Told:
         document = json.loads(body)
         errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
-        # Proxies and Go's server answer in plain words, as one that speaks TLS does to plain HTTP.
+        # Proxies and Go's HTTP server answer in plain text; a TLS server does so to plain HTTP.
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
         text = _plain(body.decode(errors="replace"), response) if is_plain else ""
         return _Told(text=text, advice=advice)
@@ -139,14 +139,14 @@ def _told(response: requests.Response) -> _Told:
 
 
 def _plain(text: object, response: requests.Response) -> str:
-    """A registry's words as they may be shown; none of them where they repeat the login that was sent."""
+    """Return a registry's text in printable form, or "" if it repeats the login that was sent."""
     shown = words_of(text, limit=_SHOWN_CHARACTERS)
     return "" if any(secret in str(text) for secret in _sent_secrets(response)) else shown
 
 
 def _sent_secrets(response: requests.Response) -> Iterator[str]:
-    """What the request's login and address hold, whether or not it is long enough to be masked."""
-    request: requests.PreparedRequest | None = response.request  # none in an answer that a test has made
+    """Yield the secrets in the request's login and URL, also those too short to be masked."""
+    request: requests.PreparedRequest | None = response.request  # None in a response built by a test
     kind, _, value = str(request.headers.get("Authorization", "") if request else "").partition(" ")
     if value:
         yield value

@@ -1,4 +1,4 @@
-"""What all calls to a registry have in common: URLs, scopes, and answers of bounded size."""
+"""Base of all registry calls: URLs, scopes, and responses of bounded size."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from stagefleet.settings import Settings
 __all__ = ["SMALL_BYTES", "Api", "scopes_of"]
 
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
-"""Asks caches between us and a registry to ask it (RFC 9111, sections 5.2.1.4 and 5.4)."""
+"""Headers that make caches on the way forward the request (RFC 9111, sections 5.2.1.4 and 5.4)."""
 
 _Result = TypeVar("_Result")
 
 SMALL_BYTES = 64 * 1024
-"""The most that an answer may have where hardly anything is due."""
+"""Largest body accepted where hardly any is expected."""
 
 
 class Api:
-    """The connection to registries; one a process, for all its threads. Close it, or use it in a `with`.
+    """Connections to registries. Create one per process, for all threads, and close it.
 
-    All methods raise `RegistryUnreachableError` where the registry does not answer, `CredentialsError` where
-    it refuses the login, `RateLimitedError` and `RegistryUnavailableError` where it fails after all retries,
-    and `RegistryError` for what else it answers.
+    All methods raise `RegistryUnreachableError` if the registry does not answer, `CredentialsError` if it
+    refuses the login, `RateLimitedError` or `RegistryUnavailableError` if it still fails after all retries,
+    and `RegistryError` for any other error response.
 
     Args:
-        settings: Time-outs, retries, and TLS by registry.
-        config: Where logins come from; Docker's own configuration file if None.
-        headers: What each request has besides its own.
+        settings: Time-outs, retries, and TLS settings by registry.
+        config: Source of logins; Docker's own configuration file if None.
+        headers: Headers added to each request.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Api:
         self.close()
 
     def afresh(self) -> Self:
-        """Make a client with connections and logins of its own, past the caches on the way. Close it."""
+        """Create a client with its own connections and logins that bypasses caches on the way. Close it."""
         return type(self)(self._settings, config=self._config, headers=_UNCACHED)
 
     def close(self) -> None:
@@ -88,13 +88,13 @@ class Api:
         limit_bytes: int = SMALL_BYTES,
         **more: Any,
     ) -> tuple[requests.Response, bytes]:
-        """Make a call and read its answer; arguments as in `Call`."""
+        """Make a call and read its whole body; arguments as in `Call`."""
         return self._caller.read(_make_call(method, repository, url, subject, **more), limit_bytes)
 
     def _open(
         self, method: str, repository: Repository, url: str, subject: str, **more: Any
     ) -> requests.Response:
-        """Make a call whose answer is read as it comes; arguments as in `Call`."""
+        """Make a call and leave its body unread; arguments as in `Call`."""
         return self._caller.call(_make_call(method, repository, url, subject, **more))
 
     def _consume(
@@ -106,20 +106,20 @@ class Api:
         finish: Callable[[requests.Response], _Result],
         **more: Any,
     ) -> _Result:
-        """Make a call whose answer `finish` reads, again where it breaks off; arguments as in `Call`."""
+        """Make a call and pass the response to `finish`, again after a broken body; arguments: see `Call`."""
         return self._caller.consume(_make_call(method, repository, url, subject, **more), finish)
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
-        """A URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
+        """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
         url = join_url(asked, location)
         base = base_url(repository.host, self._settings)
         ours, given = origin_of(base), origin_of(url)
-        # The same port, or each the default of its scheme, as of a proxy that ends TLS.
+        # Same port, or both the default of their scheme: a proxy that terminates TLS.
         if given.host == ours.host and (given.port == ours.port or (given.is_default and ours.is_default)):
             scheme, netloc = urlsplit(base)[:2]
             return urlunsplit(urlsplit(url)._replace(scheme=scheme, netloc=netloc))
         if given.scheme in {"https", ours.scheme}:
-            return url  # uploads may have a host of their own; it is not sent our login
+            return url  # uploads may go to another host, which does not get our login
         raise RegistryError(
             f"{repository.host} points to {given.scheme}://{given.host}, which is not safe",
             repository=str(repository),
@@ -145,5 +145,5 @@ def _make_call(
 
 
 def scopes_of(repository: Repository, actions: str) -> tuple[str, ...]:
-    """What a token has to allow (https://distribution.github.io/distribution/spec/auth/scope/)."""
+    """Return the scopes that a token needs (https://distribution.github.io/distribution/spec/auth/scope/)."""
     return (f"repository:{api_path(repository)}:{actions}",)

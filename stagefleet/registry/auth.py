@@ -1,7 +1,7 @@
-"""Which `Authorization` header a request to a registry carries: learnt from its first 401, then kept.
+"""The `Authorization` header of registry requests: learned from the first 401, then cached.
 
-A registry that anybody may read in part hides the rest from strangers, by 404, 403 or an empty list, and asks
-for a login at `/v2/` alone: there it is looked for where a login is at hand, as docker and skopeo do.
+A registry that is partly public hides its private part from anonymous clients by 404, 403 or an empty list,
+and answers 401 at `/v2/` alone. So `/v2/` is asked if there is a login for the host, as docker and skopeo do.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from stagefleet.registry.tokens import RefusedLoginError, Send, TokenServer, bas
 
 __all__ = ["Authorizer"]
 
-_MARGIN_SHARE = 0.1  # of a token's life: the tokens of some registries live for seconds
+_MARGIN_SHARE = 0.1  # of a token's life: some registries issue tokens for seconds
 _LONGEST_MARGIN_SECONDS = 5.0
 _PING = ("/v2/",)  # no scope
-_NEXT_LOOK_SECONDS = 60.0  # a login may be put there later, or /v2/ not have answered
-_MOST_SLOTS = 1024  # one a repository in use; more of them, and the oldest ask for a token again
+_NEXT_LOOK_SECONDS = 60.0  # a login may be added later, or /v2/ did not answer
+_MOST_SLOTS = 1024  # one per repository in use; beyond it the oldest slots are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class _Basic:
-    """The registry takes user name and password."""
+    """Basic authentication: the registry takes user name and password."""
 
 
 _Kind = _Basic | TokenServer
@@ -40,7 +40,7 @@ _Kind = _Basic | TokenServer
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """A header that may be sent, until when it is fresh, and whose login it comes from."""
+    """A header, the time until which it is fresh, and the login it comes from."""
 
     header: str = field(repr=False)
     login: Login | None
@@ -49,7 +49,7 @@ class _Grant:
 
 
 class _Slot:
-    """The grant for one set of scopes at one registry; whoever has the lock may ask for a new one."""
+    """The grant for one set of scopes at one registry; its lock serializes requests for a new one."""
 
     __slots__ = ("attempts", "error", "grant", "lock")
 
@@ -61,15 +61,15 @@ class _Slot:
 
 
 class Authorizer:
-    """Knows what to log in with, for all registries; thread-safe.
+    """Cache of `Authorization` headers for all registries; thread-safe.
 
-    Threads that need the same header ask for it once: the others wait for the first, whose requests and
-    helpers have time-outs, and share its failure too.
+    Threads that need the same header request it once: the others wait for the first, whose requests and
+    helpers have time-outs, and share its failure, too.
 
     Args:
-        config: Where the logins are.
+        config: Source of logins.
         send: Sends requests to token servers.
-        clock: The monotonic clock that tokens live by, in seconds.
+        clock: Monotonic clock for the life of tokens, in seconds.
     """
 
     def __init__(
@@ -84,30 +84,30 @@ class Authorizer:
         self._slots_lock = threading.Lock()
 
     def header(self, host: str, scopes: tuple[str, ...]) -> str | None:
-        """The header to send with a request.
+        """Return the header to send with a request.
 
         Args:
-            host: The registry's `host[:port]`, as it stands in repository names.
-            scopes: What the request needs, `repository:PATH:ACTIONS` each, in any order.
+            host: The registry's `host[:port]`, as in repository names.
+            scopes: Scopes of the request, `repository:PATH:ACTIONS` each, in any order.
 
         Returns:
             The header's value, None while the registry has not asked for a login.
 
         Raises:
-            CredentialsError: As in `answer`, where a new token has to be asked for.
+            CredentialsError: As in `answer`, when a new token is needed.
         """
         kind = self._kinds.get(host)
         return None if kind is None else self._obtain(host, kind, scopes)
 
     def learn(self, host: str, ask: Callable[[], str]) -> bool:
-        """Find out whether a registry that did not ask for a login wants one, if there is one; asked once.
+        """Ask a registry that sent no challenge whether it takes a login, if there is one; once per host.
 
         Args:
             host: As in `header`.
-            ask: Gives the `WWW-Authenticate` of its `/v2/`, "" if it wants none.
+            ask: Returns the `WWW-Authenticate` of the registry's `/v2/`, "" if there is none.
 
         Returns:
-            Whether a header can be had now.
+            True if `header` can return a header now.
         """
         with self._slot(host, _PING).lock:
             if host in self._kinds:
@@ -125,24 +125,24 @@ class Authorizer:
                 if challenge:
                     self._kinds[host] = _choose(host, parse_challenges(challenge))
             except (CredentialsError, RegistryError, UnreachableError):
-                return False  # it has answered without a login: that answer counts
+                return False  # it answered without a login: that response counts
             return bool(challenge)
 
     def answer(self, host: str, challenge: str, scopes: tuple[str, ...], refused: str | None) -> str:
-        """The header to send after a 401.
+        """Return the header to send after a 401.
 
         Args:
             host: As in `header`.
-            challenge: The answer's `WWW-Authenticate`.
+            challenge: The response's `WWW-Authenticate`.
             scopes: As in `header`.
             refused: The header that was sent, None if none was.
 
         Raises:
-            CredentialsError: The login is refused, there is none and the registry wants one, or it cannot be
-                read; says where logins come from.
+            CredentialsError: The registry refuses the login, or wants one and there is none, or the login
+                cannot be read. The message says where logins come from.
             RegistryUnreachableError: The token server does not answer.
-            RegistryUnavailableError: The token server fails inside.
-            RateLimitedError: The token server asks to slow down.
+            RegistryUnavailableError: The token server fails with a 5xx.
+            RateLimitedError: The token server limits the rate.
         """
         offered = parse_challenges(challenge)
         kind = self._kinds[host] = _choose(host, offered)
@@ -151,7 +151,7 @@ class Authorizer:
             return self._obtain(host, kind, scopes, refused, lacks_rights=lacks_rights)
         except CredentialsError:
             if isinstance(kind, _Basic):
-                self._kinds.pop(host, None)  # the next request asks whether a login is wanted at all
+                self._kinds.pop(host, None)  # the next request finds out whether a login is needed
                 self._asked_until.pop(host, None)
             raise
 
@@ -164,7 +164,7 @@ class Authorizer:
         *,
         lacks_rights: bool = False,
     ) -> str:
-        """The grant that is kept unless it was refused or is old, else a new one."""
+        """Return the cached grant, or a new one if that was refused or is stale."""
         scopes = _sorted(scopes) if isinstance(kind, TokenServer) else ()
         slot = self._slot(host, scopes)
         attempts = slot.attempts
@@ -173,7 +173,7 @@ class Authorizer:
             if old is not None and old.header != refused and self._clock() < old.fresh_until:
                 return old.header
             if slot.error is not None and slot.attempts != attempts:
-                raise copy.copy(slot.error)  # it failed while we waited: one by one would wait for ever
+                raise copy.copy(slot.error)  # it failed while we waited: one retry each would take too long
             slot.grant = slot.error = None
             was_refused = old if old is not None and old.header == refused else None
             try:
@@ -182,7 +182,7 @@ class Authorizer:
                 else:
                     slot.grant = self._read_login(host, refused)
             except (CredentialsError, RegistryError, UnreachableError) as error:
-                # Without its traceback, which holds the login. Not what our own leash said: others may go on.
+                # Without its traceback, which holds the login. Errors of our own lease are not shared.
                 slot.error = copy.copy(error)
                 raise
             finally:
@@ -217,7 +217,7 @@ class Authorizer:
         *,
         lacks_rights: bool,
     ) -> _Grant:
-        """Ask for a token, unless it is plain that it would be refused as the last one was."""
+        """Request a token, unless the server just refused the same login."""
         login = self._config.login(server.registry)
         asked_at = self._clock()
         if was_refused is not None and was_refused.login == login:
@@ -245,7 +245,7 @@ class Authorizer:
 
 
 def _choose(host: str, offered: list[Challenge]) -> _Kind:
-    """The kind of login to use, of those that a registry offers: tokens before passwords."""
+    """Choose among the login schemes that a registry offers: tokens before passwords."""
     for offer in offered:
         if offer.scheme == "bearer" and "realm" in offer.parameters:
             return TokenServer(host, offer.parameters["realm"], offer.parameters.get("service", ""))
@@ -257,7 +257,7 @@ def _choose(host: str, offered: list[Challenge]) -> _Kind:
 
 
 def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
-    """The same scopes in the one order that they are kept under."""
+    """Sort scopes into the order used as cache key."""
     return tuple(sorted({_sorted_actions(scope) for scope in scopes}))
 
 

@@ -1,4 +1,4 @@
-"""Blobs on their way from one registry to another, through memory in pieces."""
+"""Blobs streamed from one registry to another, in chunks."""
 
 from __future__ import annotations
 
@@ -28,33 +28,32 @@ _PARTIAL = 206
 _UNSATISFIABLE = 416
 _MOST_BREAKS = 6
 _STEADY_BYTES = 1024 * 1024
-"""What a source has to send between two breaks for the first to be forgotten."""
+"""Bytes between two interruptions after which the first no longer counts."""
 
 
 class OpenBlob(Protocol):
-    """Asks a registry for a blob, from an offset on; see `RegistryClient`."""
+    """Opens a blob at an offset; `RegistryClient` provides it."""
 
     def __call__(self, offset: int) -> requests.Response:
-        """The answer to the GET: 200, 206, or 416 where the registry has no such bytes."""
+        """Send the GET and return its response: 200, 206, or 416 if the registry has no such range."""
 
 
 class BlobReader:
-    """A blob as a body to be sent on: checked on the way, resumed when its source breaks off.
+    """Read a blob as a request body: verify it, and resume it if its source breaks off.
 
-    It raises instead of giving its last bytes when size or digest are wrong, so that no upload of wrong
-    content is ever whole.
+    It raises instead of returning the last bytes if size or digest are wrong, so that no upload of wrong
+    content completes.
 
     Args:
-        open_blob: Asks the source.
-        descriptor: What is to come.
-        leash: Asked at each piece.
-        pause: Waits before the source is asked again; told how many times it broke off, from 1.
-        seconds: How long the source may go on, breaks included, where the blob is small; a large one only
-            has to go on.
-        on_bytes: Told how many bytes each piece had.
+        open_blob: Opens the blob at the source.
+        descriptor: The expected size and digest.
+        leash: Lease to check at each chunk.
+        pause: Waits before a resume; called with the number of interruptions, from 1.
+        seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
+        on_bytes: Called with the size of each chunk.
 
     Attributes:
-        error: What `read` raised: so that who sends the body knows which of the two registries failed.
+        error: The error that `read` raised: it tells a failure of the source from one of the destination.
     """
 
     def __init__(
@@ -104,12 +103,12 @@ class BlobReader:
         self._response = self._incoming = None
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most `size` of them, b"" at the end.
+        """Return the next bytes, at most `size` of them, b"" at the end.
 
         Raises:
-            DigestMismatchError: The content is not the descriptor's.
-            TruncatedError: The connection to the source broke, as often as it was asked; or the source has
-                the blob in name only, for it ends before its size each time.
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The connection to the source broke at every try, or the source ends the blob
+                before its size each time.
         """
         try:
             return self._read(CHUNK_BYTES if size < 0 else size)
@@ -134,7 +133,7 @@ class BlobReader:
         return piece
 
     def _piece(self, size: int) -> bytes:
-        """Some bytes; b"" if the source broke off and is to be asked again."""
+        """Return some bytes; b"" if the source broke off and has to be opened again."""
         incoming = self._open() if self._incoming is None else self._incoming
         piece, error = b"", None
         try:
@@ -149,7 +148,7 @@ class BlobReader:
         return piece
 
     def _open(self) -> Incoming:
-        """Ask the source for what is still to come. One that gives no answer was asked often enough."""
+        """Open the rest of the blob; an unanswered request has had its retries already."""
         try:
             self._response = response = self._open_blob(self._offset)
         except RegistryUnreachableError as error:
@@ -161,16 +160,16 @@ class BlobReader:
             ) from error
         self._known_bytes = 0
         if response.status_code == requests.codes.ok:
-            self._known_bytes = self._offset  # all of it: the source knows no ranges, or nothing came yet
+            self._known_bytes = self._offset  # from the start: the source ignores ranges, or sent nothing yet
         if response.status_code == _UNSATISFIABLE:
-            self._known_bytes = self._descriptor.size  # its body is an error's, and none of the blob
+            self._known_bytes = self._descriptor.size  # the body is an error message, not the blob
         else:
             self._check_length(response)
         self._incoming = Incoming(response, is_small=self._seconds is not None)
         return self._incoming
 
     def _skip(self, incoming: Incoming) -> bool:
-        """Read over a piece of what is here already; False if the source ends in it."""
+        """Skip a chunk that was read before; False if the source ends in it."""
         piece = incoming.read(min(CHUNK_BYTES, self._known_bytes))
         self._known_bytes -= len(piece)
         return bool(piece)
@@ -190,10 +189,10 @@ class BlobReader:
             )
 
     def _broke_off(self, error: StagefleetError | None) -> None:
-        """Note that the source broke off: by itself, or, with an error, with the connection.
+        """Count an interruption: a premature end, or, with `error`, a broken connection.
 
-        A registry that lost a blob's content still knows the blob: distribution 2.8 answers 200 with all of
-        its Content-Length, and closes the connection where the content ends, each time.
+        A registry that lost a blob's content still lists the blob: distribution 2.8 answers 200 with the full
+        Content-Length, and closes the connection where the content ends, each time.
         """
         self.close()
         if self._offset - self._broke_at >= _STEADY_BYTES:
@@ -237,7 +236,7 @@ class BlobReader:
         return b""
 
     def _release(self, incoming: Incoming) -> None:
-        """Give the connection back: the body was read to its end, but urllib3 has yet to see that."""
+        """Return the connection to the pool: the body was read to its end, which urllib3 has not seen yet."""
         try:
             if incoming.read(1) == b"":
                 self._response = self._incoming = None

@@ -1,4 +1,4 @@
-"""A call to a registry: one request with its login, its retries and its redirects."""
+"""Calls to a registry: one request with its login, retries and redirects."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MOST_REDIRECTS = 5
 _RETRIED = frozenset({429, 500, 502, 503, 504})
 _UNAUTHORIZED = 401
 _HIDING = frozenset({401, 403, 404})
-"""What a registry says to strangers of what it hides."""
+"""Statuses with which registries hide private content from anonymous clients."""
 _TOO_MANY = 429
 _MOST_LOGINS = 2
 _ERROR_BYTES = 64 * 1024
@@ -48,24 +48,24 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is to be asked of a registry.
+    """A request to a registry.
 
     Attributes:
         method: The HTTP method.
-        host: The registry, as in names: what its login and settings go by.
+        host: The registry as in repository names; selects login and settings.
         url: The whole URL.
-        repository: For messages and errors, `host/path`.
-        subject: What it is about, for a person.
-        hoped: The statuses that are no error.
-        scopes: What a token has to allow (https://distribution.github.io/distribution/spec/auth/scope/).
+        repository: The repository, `host/path`, for messages and errors.
+        subject: The requested object, for messages.
+        hoped: The expected statuses; all others raise.
+        scopes: Scopes for a token (https://distribution.github.io/distribution/spec/auth/scope/).
         headers: More headers.
-        body: The body, or what opens it anew each time that it is sent.
-        is_write: Takes effect: starts only while the lease outlasts the time-out.
-        retries: Whether it is tried again at all after failures.
-        leash: Holds it back.
-        look: Looks whether it may be sent, and tells until when it may leave, on `elapsed_seconds`; raises
-            what forbids it. Asked before each attempt, after all pauses.
-        leave_by: Until when it may leave; what `look` told.
+        body: The body, or a function that opens it anew for each attempt.
+        is_write: True if the request takes effect: it starts only while the lease outlasts the time-out.
+        retries: False turns retries off.
+        leash: Lease to check in waits and before writes.
+        look: Checks before each attempt, after all pauses, that the request may be sent. Returns the latest
+            time for it to leave, on `elapsed_seconds`, or raises.
+        leave_by: The time that `look` returned.
     """
 
     method: str
@@ -85,17 +85,17 @@ class Call:
 
 
 class Caller:
-    """Makes calls; thread-safe.
+    """Send calls with logins, retries and redirects; thread-safe.
 
     Args:
         transport: Sends single requests.
-        authorizer: Knows what to log in with.
-        origin: Says where logins come from, for messages.
+        authorizer: Provides `Authorization` headers.
+        origin: Returns where logins come from, for messages.
         settings: Time-outs and retries.
         sleep: Waits so many seconds; for tests.
 
     Attributes:
-        longest_wait_seconds: How long a registry may make one call wait, all its attempts together.
+        longest_wait_seconds: Longest time a registry may make one call wait, all attempts together.
     """
 
     def __init__(
@@ -119,17 +119,17 @@ class Caller:
         )
 
     def call(self, call: Call) -> requests.Response:
-        """Make a call; the answer's body is still to be read.
+        """Make a call and return the response, its body unread.
 
         Raises:
-            RegistryError: The answer is none of those hoped for.
-            RegistryUnreachableError: The registry did not answer, as often as it was asked.
-            CredentialsError: It refuses the login.
+            RegistryError: The status is not an expected one.
+            RegistryUnreachableError: The registry did not answer at any attempt.
+            CredentialsError: The registry refuses the login.
         """
         return self._attempt(call, lambda response: response)
 
     def read(self, call: Call, limit_bytes: int) -> tuple[requests.Response, bytes]:
-        """Make a call and read the answer's body; one that breaks off is asked for again.
+        """Make a call and read the body; a broken one is requested again.
 
         Raises:
             RegistryError: As in `call`, or the body has more than `limit_bytes`.
@@ -139,11 +139,11 @@ class Caller:
         return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
 
     def consume(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
-        """Make a call and hand its answer to `finish`, as often as its body breaks off; raises as `call`."""
+        """Make a call and pass the response to `finish`, again after each broken body; raises as `call`."""
         return self._attempt(call, finish)
 
     def _attempt(self, call: Call, finish: Callable[[requests.Response], _Result]) -> _Result:
-        """Make attempts until one succeeds or there is no use in another, all under the call's leash."""
+        """Repeat a call until it succeeds or a retry is pointless, under the call's lease."""
         with under(call.leash), reading_answer(call.method, call.host, call.repository, call.subject):
             return self._try(call, finish)
 
@@ -163,9 +163,9 @@ class Caller:
                 if not self._may_retry(call, failures):
                     raise
                 failures += 1
-                continue  # look again
+                continue  # check again
             except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
-                # A token server's refusals come as errors; its wait is not the registry's.
+                # A token server's refusals raise; its pause does not apply to the registry.
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
                 if not self._may_retry(call, failures) or not budget.allows(asked):
                     raise
@@ -180,10 +180,10 @@ class Caller:
         return call.retries and failures < self._http.retries
 
     def _wait_seconds(self, call: Call, error: RegistryError, failures: int, budget: WaitBudget) -> float:
-        """Say how long to wait before the next attempt; raises the error where there is none."""
+        """Return the pause before the next attempt; raise the error if there is none."""
         asked = error.retry_after_seconds
         if isinstance(error, RateLimitedError) and asked is not None and asked <= self.longest_wait_seconds:
-            # A registry that asks one of us to wait means all of us, also where this call is not repeated.
+            # A pause that a registry asks for holds for all calls, even if this one is not repeated.
             self._host_pauses.begin(call.host, asked, error.status_text)
         if (
             error.status not in _RETRIED
@@ -195,7 +195,7 @@ class Caller:
         return wait if asked is None else asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
 
     def _await_host(self, call: Call, budget: WaitBudget) -> None:
-        """Wait out what the host asked another call for, as long as this one may wait at all."""
+        """Wait out a pause that the host asked of another call, within this call's limit."""
         wait, text = self._host_pauses.left(call.host)
         if wait <= 0:
             return
@@ -211,14 +211,14 @@ class Caller:
         self.pause(wait + random.uniform(0, 1.0), call.leash, (call.host, text))  # noqa: S311 - jitter, no secret
 
     def pause(self, seconds: float, leash: Leash, cause: tuple[str, str] = ("", "")) -> None:
-        """Wait, unless the leash ends it; `cause` as `StagefleetError.cause`, for whoever follows the run."""
+        """Wait, unless the lease ends it; `cause` as `StagefleetError.cause`, for the run's observers."""
         pause(seconds, current_leash(leash), *cause, sleep=self._sleep)
 
     def _authorized(self, call: Call) -> requests.Response:
-        """Send it, and once or twice again with the login that it turns out to need.
+        """Send the request, and once or twice again with the login that it turns out to need.
 
-        Only the registry's own origin is sent its login, and only that origin's challenge is answered: where
-        a redirect, an upload's `Location` or a `Link` leads, a 401 is the end.
+        Only the registry's own origin gets the login, and only its challenge is answered. A 401 from the
+        target of a redirect, of an upload's `Location` or of a `Link` is final.
         """
         is_for_own = is_own = origin_of(call.url) == self._origin_of(call)
         header = self._authorizer.header(call.host, call.scopes) if is_own else None
@@ -242,9 +242,9 @@ class Caller:
         return response
 
     def _wants_login(self, call: Call, response: requests.Response) -> bool:
-        """Say whether a stranger's answer is to be asked for again, with the login.
+        """Return True if an anonymous response has to be requested again with the login.
 
-        What was written stays written; but what is read may be all, or what anybody may see.
+        A write that was accepted stands; a read may have shown the public part only.
         """
         is_read = call.method in {"GET", "HEAD"} and response.status_code in call.hoped
         if not is_read and response.status_code not in _HIDING:
@@ -263,7 +263,7 @@ class Caller:
         return self._authorizer.learn(call.host, ask)
 
     def _refusal(self, call: Call, response: requests.Response, *, is_own: bool) -> ForbiddenError:
-        """The error of a 401 that no login answers."""
+        """Build the error of a 401 that no login answers."""
         error = error_of(response, call.method, call.repository, call.subject)
         challenge = response.headers.get("WWW-Authenticate")
         message = str(error)
@@ -285,17 +285,17 @@ class Caller:
         )
 
     def _origin_of(self, call: Call) -> Origin:
-        """The registry's own origin, the one that its login is for."""
+        """Return the registry's own origin, for which its login is."""
         return origin_of(base_url(call.host, self._settings))
 
     def _redirected(self, call: Call, authorization: str | None) -> tuple[requests.Response, bool]:
-        """Send it and follow redirects; also whether no other origin had a hand in the answer.
+        """Send the request and follow redirects; also return whether no other origin took part.
 
-        A login that was left out once stays out, also where the way leads back: others chose it.
+        A login that was left out once stays out, even if a redirect leads back: another origin chose it.
         """
         url, own, is_own = call.url, self._origin_of(call), True
         ends_at = math.inf
-        if call.body is None:  # so many hops may not take so many times as long
+        if call.body is None:  # all hops share one time limit
             ends_at = (
                 time.monotonic() + self._http.connect_timeout_seconds + 2 * self._http.read_timeout_seconds
             )
@@ -325,7 +325,7 @@ class Caller:
         self, call: Call, url: str, headers: Mapping[str, str], ends_at: float = math.inf
     ) -> requests.Response:
         if call.is_write:
-            # What the lease is asked for is all that the request has: connecting, sending and the answer.
+            # The lease has to cover the whole request: connecting, sending and the response.
             seconds = self._http.connect_timeout_seconds + self._http.write_timeout_seconds
             ends_at = min(ends_at, time.monotonic() + seconds)
             call.leash.require(seconds)
@@ -333,7 +333,7 @@ class Caller:
         return self._transport.send(call.method, url, headers, body, ends_at=ends_at, leave_by=call.leave_by)
 
     def _check_target(self, call: Call, url: str) -> None:
-        """Refuse a redirect that leaves TLS behind, but to where plain HTTP is allowed anyway."""
+        """Refuse a redirect from TLS to plain HTTP, unless the target may use plain HTTP anyway."""
         scheme, host = urlsplit(url)[:2]
         allowed = (
             is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
@@ -359,6 +359,6 @@ def _content(response: requests.Response, call: Call, limit_bytes: int) -> bytes
 
 
 def backoff_seconds(http: HttpSettings, failures: int) -> float:
-    """The pause after so many failures: it doubles, with jitter, up to a limit."""
+    """Return the pause after so many failures: it doubles, with jitter, up to a limit."""
     longest = min(http.backoff_limit_seconds, http.backoff_seconds * 2.0**failures)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret

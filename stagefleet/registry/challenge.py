@@ -1,4 +1,4 @@
-"""What a registry asks for with its 401: the challenges of a `WWW-Authenticate` header."""
+"""Parser of `WWW-Authenticate`: the challenges of a registry's 401."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Challenge", "parse_challenges"]
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
 # follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _SEPARATORS = re.compile(r"[ \t,]*+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
@@ -22,12 +22,12 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way to log in that a registry offers.
+    """One authentication scheme that a registry offers.
 
     Attributes:
-        scheme: How, in lower case: `basic`, `bearer`, ...
-        parameters: By name in lower case; of a name given twice the first counts.
-        token68: What stands in place of parameters in schemes such as `negotiate`, "" otherwise.
+        scheme: In lower case: `basic`, `bearer`, ...
+        parameters: By name in lower case; the first of a repeated name counts.
+        token68: The token that replaces parameters in schemes such as `negotiate`, "" otherwise.
     """
 
     scheme: str
@@ -36,16 +36,16 @@ class Challenge:
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """Read a `WWW-Authenticate` header, several of them joined by commas included.
+    """Parse a `WWW-Authenticate` header, also several joined by commas.
 
-    A comma parts both challenges and the parameters of one, so a word is a parameter when `=` and a value
-    follow it, and a scheme otherwise. What cannot be read is passed over. Linear in the header's length.
+    A comma separates both challenges and the parameters of one, so a word is a parameter if `=` and a value
+    follow it, and a scheme otherwise. Malformed parts are skipped. Linear in the header's length.
 
     Args:
-        header: The value of the header, from a server that nobody vouches for.
+        header: The value of the header, from an untrusted server.
 
     Returns:
-        What could be read, in the header's order. Source: RFC 9110, sections 11.2 to 11.6.1.
+        The challenges in the header's order. Source: RFC 9110, sections 11.2 to 11.6.1.
     """
     header = header[:_LIMIT_CHARACTERS]
     found: list[Challenge] = []
@@ -62,7 +62,7 @@ def parse_challenges(header: str) -> list[Challenge]:
             if value is not None:
                 parameters.setdefault(word[0].lower(), value)
             continue
-        parameters = {}  # a new dictionary: the last challenge keeps its own
+        parameters = {}  # a new dictionary: the previous challenge keeps its own
         token68 = _TOKEN68.match(header, word.end())
         found.append(Challenge(word[0].lower(), parameters, token68[1] if token68 else ""))
         position = _after_separators(header, (token68 or word).end())
@@ -70,12 +70,12 @@ def parse_challenges(header: str) -> list[Challenge]:
 
 
 def _read_value(header: str, position: int) -> tuple[str | None, int]:
-    """The value at `position`, None if there is none, and where the next word starts."""
+    """Return the value at `position`, None if there is none, and the position of the next word."""
     quoted = _QUOTED.match(header, position)
     if quoted is not None:
         return _ESCAPED.sub(r"\1", quoted[1]), _after_separators(header, quoted.end())
     if header.startswith('"', position):
-        return None, len(header)  # never closed: nobody can say where the rest starts
+        return None, len(header)  # unclosed: the start of the next word is unknown
     word = _TOKEN.match(header, position)
     if word is None:
         return None, _next_element(header, position)
@@ -84,7 +84,7 @@ def _read_value(header: str, position: int) -> tuple[str | None, int]:
 
 def _after_separators(header: str, position: int) -> int:
     match = _SEPARATORS.match(header, position)
-    assert match is not None  # it also matches nothing
+    assert match is not None  # it also matches an empty string
     return match.end()
 
 

@@ -1,4 +1,4 @@
-"""A client of the OCI distribution API (specification 1.1, opencontainers/distribution-spec)."""
+"""Client of the OCI distribution API (specification 1.1, opencontainers/distribution-spec)."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ __all__ = ["RegistryClient"]
 
 _NOT_IMPLEMENTED = 501
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
-_TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry that knows no pages, with millions of tags
+_TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS | INDEXES))}
 
 
 class RegistryClient(BlobApi):
-    """Speaks to registries: tags, manifests and blobs; see `Api` for what all its methods raise."""
+    """Read and write tags, manifests and blobs; `Api` lists what all methods raise."""
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
         self._habits = Habits()
 
     def ping(self, host: str, *, leash: Leash = UNLEASHED) -> None:
-        """Ask a registry whether it is one, and takes the login ("Determining Support").
+        """Check that a registry answers and accepts the login ("Determining Support").
 
         Raises:
-            NotFoundError: What answers there is no registry.
+            NotFoundError: The host answers, but is no registry.
         """
         url = f"{base_url(host, self._settings)}/v2/"
         call = Call("GET", host, url, host, host, frozenset({200}), leash=current_leash(leash))
@@ -63,11 +63,11 @@ class RegistryClient(BlobApi):
             ) from error
 
     def tags(self, repository: Repository, *, leash: Leash = UNLEASHED) -> Iterator[str]:
-        """List the tags of a repository, all of them, each once; asks for a page when its first tag is due.
+        """List all tags of a repository, each once; a page is requested when its first tag is.
 
         Raises:
             NotFoundError: The repository does not exist.
-            RegistryError: The list cannot be had whole; see `TagList`.
+            RegistryError: The list is incomplete; see `TagList`.
         """
 
         def fetch(url: str, stop_at: str) -> Page:
@@ -83,7 +83,7 @@ class RegistryClient(BlobApi):
         return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
 
     def has_repository(self, repository: Repository, *, leash: Leash = UNLEASHED) -> bool:
-        """Say whether a repository exists, be it empty: whether there is a list of its tags."""
+        """Return True if a repository exists, even if it is empty: it has a list of tags."""
         url = f"{self._url(repository, 'tags/list')}?n=1"
         try:
             self._open("GET", repository, url, f"the tags of {repository}", leash=leash).close()
@@ -112,10 +112,10 @@ class RegistryClient(BlobApi):
         return Page(page, following and self._same_registry(repository, url, following))
 
     def head_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Descriptor:
-        """Look at what a tag or digest names, by HEAD where that is to be believed ("Pulling manifests").
+        """Resolve a tag or digest to a descriptor, by HEAD if possible ("Pulling manifests").
 
-        A HEAD is believed where it tells digest and media type. Gateways leave these out, or answer 404, 405
-        or 501 where GET works: then a GET decides.
+        A HEAD counts if it names digest and media type. Some gateways leave these out, or answer 404, 405 or
+        501 where GET works: then a GET decides.
 
         Raises:
             NotFoundError: There is no such manifest.
@@ -133,23 +133,23 @@ class RegistryClient(BlobApi):
         try:
             kind = Manifest.parse(raw, told).media_type
         except UnsupportedManifestError:
-            kind = told.partition(";")[0].strip()  # what it is does not matter to all who look
+            kind = told.partition(";")[0].strip()  # not every caller needs it
         return Descriptor(kind, digest, len(raw))
 
     def fetch_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Manifest:
-        """Fetch a manifest or index, byte for byte, its digest checked.
+        """Fetch a manifest or index byte for byte and verify its digest.
 
         Raises:
             NotFoundError: There is no such manifest.
-            UnsupportedManifestError: It is of another kind.
-            DigestMismatchError: It is not what its digest says.
-            BrokenStageError: The registry knows it, but sends nothing.
+            UnsupportedManifestError: Its media type is not supported.
+            DigestMismatchError: The content does not match the digest.
+            BrokenStageError: The registry lists it, but sends nothing.
         """
         raw, digest, told = self._fetch(reference, leash)
         return Manifest.parse(raw, told, algorithm=digest.algorithm)
 
     def _fetch(self, reference: Reference, leash: Leash) -> tuple[bytes, Digest, str]:
-        """Fetch the bytes of a manifest, their digest, and the media type that the registry tells."""
+        """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
             response, raw = self._ask_manifest("GET", reference, leash=leash)
             if raw:
@@ -168,11 +168,11 @@ class RegistryClient(BlobApi):
         return raw, digest, response.headers.get("Content-Type", "")
 
     def put_manifest(self, reference: Reference, manifest: Manifest, *, leash: Leash = UNLEASHED) -> None:
-        """Write a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
+        """Push a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
 
         Raises:
-            ManifestRefusedError: The registry lacks blobs or members that it names.
-            StoredDigestError: The registry says that it stored something else.
+            ManifestRefusedError: The registry lacks blobs or members of it.
+            StoredDigestError: The registry reports another digest.
             LeaseLostError: The lease would not outlast the request.
         """
         response, _ = self._ask_manifest(
@@ -191,18 +191,18 @@ class RegistryClient(BlobApi):
         leash: Leash = UNLEASHED,
         look: Callable[[], float] | None = None,
     ) -> None:
-        """Delete a tag, or a digest with every tag that it has ("Content Management").
+        """Delete a tag, or a digest with all of its tags ("Content Management").
 
         Args:
-            reference: What.
-            leash: Holds it back.
-            look: Looks whether it may be deleted, and tells until when the request may leave, on
-                `elapsed_seconds`; asked before each attempt. What it raises is raised here.
+            reference: The tag or digest.
+            leash: Lease to check before the request.
+            look: Checks before each attempt that it may be deleted. Returns the latest time for the request
+                to leave, on `elapsed_seconds`. Its errors are raised here.
 
         Raises:
-            DeadlineMissedError: The request could not leave in time, however often it was looked.
-            NotFoundError: There is none.
-            RegistryError: With status 400 or 405, where the registry does not do this.
+            DeadlineMissedError: The request could not leave in time at any attempt.
+            NotFoundError: There is no such manifest.
+            RegistryError: With status 400 or 405 if the registry does not support this.
             LeaseLostError: The lease would not outlast the request.
         """
         self._ask_manifest("DELETE", reference, leash=leash, look=look)
@@ -235,5 +235,5 @@ class RegistryClient(BlobApi):
 
 
 def _may_know_no_head(error: RegistryError) -> bool:
-    """Whether a GET may be answered where a HEAD was refused so."""
+    """Return True if a GET may succeed where a HEAD failed with this error."""
     return error.status == _NOT_IMPLEMENTED or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

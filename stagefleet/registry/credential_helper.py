@@ -1,4 +1,4 @@
-"""Credential helpers: programs that keep logins, called as Docker calls them.
+"""Credential helpers: external programs that store logins, called as Docker calls them.
 
 Protocol: docker/docker-credential-helpers, "Development". `docker-credential-NAME get` reads the registry's
 address on stdin and writes `{"ServerURL", "Username", "Secret"}`.
@@ -22,25 +22,25 @@ __all__ = ["ask_helper"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OUR_PREFIX = "STAGEFLEET_"
-"""Of our own settings, secrets among them, which are no helper's affair."""
-_NOT_FOUND = b"credentials not found"  # the start of what all helpers say, with exit code 1
+"""Prefix of our own environment variables, secrets among them, which a helper does not get."""
+_NOT_FOUND = b"credentials not found"  # all helpers' message starts so, with exit code 1
 
 
 def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str, str] | None:
     """Ask a helper for a login.
 
-    What a helper writes is never quoted: nobody knows what it writes when it fails.
+    Errors never quote the helper's output: it may hold a secret.
 
     Args:
-        name: As it stands in the configuration file, without `docker-credential-`.
-        address: The name under which the helper keeps the login.
-        timeout_seconds: How long it may take; then it is killed, with what it started.
+        name: The helper's name in the configuration file, without `docker-credential-`.
+        address: The key under which the helper stores the login.
+        timeout_seconds: Time limit; afterwards the helper is killed with its child processes.
 
     Returns:
         User name and secret, None if the helper has no login for the address.
 
     Raises:
-        CredentialsError: It is not there, fails, takes too long, or answers something else.
+        CredentialsError: The helper is not installed, fails, takes too long, or writes malformed output.
     """
     if _NAME.fullmatch(name) is None:
         raise CredentialsError(f"{quoted(name)} is no name of a credential helper")
@@ -65,7 +65,7 @@ def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str,
 
 
 def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes]:
-    """Run a helper in a process group of its own, so that its children end with it."""
+    """Run a helper in its own process group, so that its children end with it."""
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own file names it, `_NAME` has seen it
             [program, "get"],
@@ -95,10 +95,10 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
 
 
 def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: float) -> bytes:
-    """What a helper writes; waited for under this thread's leash.
+    """Return the helper's output; wait for it under this thread's lease.
 
     Raises:
-        TimeoutError: It takes too long.
+        TimeoutError: The helper takes too long.
     """
     leash, ends_at = current_leash(), time.monotonic() + timeout_seconds
     question: bytes | None = address.encode()
@@ -107,5 +107,5 @@ def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: flo
             return process.communicate(question, timeout=min(left, SLICE_SECONDS))[0]
         except subprocess.TimeoutExpired:
             leash.check()
-            question = None  # the first call has it
+            question = None  # the first call has sent it
     raise TimeoutError

@@ -1,4 +1,4 @@
-"""When one request has to be over, whatever drips: on the monotonic clock, and before that by its leash."""
+"""Time limits of one request, on the monotonic clock; its lease can end it earlier."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _NAME_TIMES = 3
 
 
 class Deadline:
-    """The ends of one request's phases: each is bounded as a whole, not from one byte to the next.
+    """Time limits for the phases of one request; each bounds the whole phase, not the gap between two bytes.
 
-    A request connects, sends, and gets a header and a body. A server that sends a byte now and then starts no
-    phase anew; a large body is a phase for each piece.
+    A request connects, sends, and reads a header and a body. A server that sends a byte now and then does not
+    extend a phase; each chunk of a large body is a phase of its own.
 
     Args:
-        host: Who is asked, for messages.
-        connect_seconds: How long connecting may take: all addresses, proxy and TLS together. Looking up the
-            name before that may take three times as long: resolvers wait 5 s for a server that is away.
-        phase_seconds: How long each other phase may take.
-        ends_at: When the header has to be there at the latest, on the monotonic clock.
-        leave_by: Until when the request may leave, on `elapsed_seconds`.
-        leash: Ends each wait that lasts.
+        host: The requested host, for messages.
+        connect_seconds: Limit for connecting: all addresses, proxy and TLS together. The name lookup before
+            it may take three times as long: resolvers wait 5 s for a server that is down.
+        phase_seconds: Limit for each other phase.
+        ends_at: Latest time for the header to be complete, on the monotonic clock.
+        leave_by: Latest time for the request to leave, on `elapsed_seconds`.
+        leash: Lease to check in each wait that lasts.
         clock: The monotonic clock, in seconds.
 
     Attributes:
-        is_streamed: Whether the request's body is sent piece by piece, with time for each.
+        is_streamed: True if the request's body is sent in chunks, each with its own time limit.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Deadline:
         self.is_streamed = False
 
     def begin_connecting(self) -> None:
-        """Begin to connect: the name has been looked up."""
+        """Begin the phase of connecting, after the name lookup."""
         self._began_at = self._clock()
         self._phase_ends_at = min(self._began_at + self._connect_seconds, self._ends_at)
 
@@ -89,12 +89,12 @@ class Deadline:
         self._phase_ends_at = min(self._began_at + self._phase_seconds, self._ends_at)
 
     def begin_body(self, phase: str = "its body") -> None:
-        """Begin to read the answer's body, or a piece of it; what had to be there is there by now."""
+        """Begin to read the response's body, or a chunk of it; `ends_at` no longer applies."""
         self._ends_at = math.inf
         self.begin(phase)
 
     def see_leave(self) -> None:
-        """Return if the request may still leave; called just before it does, whatever went on until then.
+        """Return if the request may still leave; called immediately before it does.
 
         Raises:
             DeadlineMissedError: It may not.
@@ -106,21 +106,21 @@ class Deadline:
             )
 
     def extend(self, seconds: float) -> None:
-        """Give the phase more time, for what has come."""
+        """Extend the phase in return for received bytes."""
         self._phase_ends_at += seconds
 
     def left_seconds(self) -> float:
-        """How much is left of the phase; 0 or less if it is over."""
+        """Return the time left in the phase; 0 or less if it is over."""
         return self._phase_ends_at - self._clock()
 
     def slice_seconds(self) -> float:
-        """How long a wait may go on now before it asks again.
+        """Return how long a wait may last before it checks the deadline again.
 
         Raises:
-            TimeoutError: Connecting took too long: urllib3 says to whom.
+            TimeoutError: Connecting took too long; urllib3 adds the address.
             RegistryUnreachableError: Another phase took too long.
-            LeaseLostError: As the leash says.
-            ItemCancelledError: As the leash says.
+            LeaseLostError: As `Leash.check` raises.
+            ItemCancelledError: As `Leash.check` raises.
         """
         now = self._clock()
         if now - self._asked_at >= SLICE_SECONDS:
@@ -143,7 +143,7 @@ _CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 @contextmanager
 def bounding(deadline: Deadline | None) -> Iterator[None]:
-    """Bound by a deadline what this thread's sockets do meanwhile; None leaves it to their own time-outs."""
+    """Apply a deadline to this thread's sockets in the block; None keeps their own time-outs."""
     token = _CURRENT.set(deadline)
     try:
         yield
@@ -152,5 +152,5 @@ def bounding(deadline: Deadline | None) -> Iterator[None]:
 
 
 def current_deadline() -> Deadline | None:
-    """The deadline of the request that this thread is at."""
+    """Return the deadline of this thread's current request."""
     return _CURRENT.get()

@@ -1,7 +1,7 @@
-"""Logins, as every container tool keeps them: in the Docker configuration file, or behind its helpers.
+"""Logins of the Docker configuration file and its credential helpers, as all container tools use them.
 
-docker-py reads the same file, but only once, runs helpers without a time-out, and its errors quote what it
-read. Format: docker/cli, cli/config/configfile.
+docker-py reads the same file, but only once, runs helpers without a time-out, and quotes file content in its
+errors. Format: docker/cli, cli/config/configfile.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LIMIT_BYTES = 4 * 1024 * 1024
 
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"
-# No other paths: Podman's keys with a namespace behind the host are for that namespace alone.
+# No other paths: Podman's keys with a namespace after the host hold for that namespace alone.
 _KEY = re.compile(r"(?:https?://)?([^/]+)(?:/|/v[12]/?)?", re.IGNORECASE)
-_IDENTITY_USER = "<token>"  # a helper's way to say that the secret is an identity token
+_IDENTITY_USER = "<token>"  # a helper's mark that the secret is an identity token
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who to be at a registry.
+    """The login for a registry.
 
     Attributes:
         username: The user's name, "" if there is only an identity token.
@@ -47,13 +47,13 @@ class Login:
 
 
 class DockerConfig:
-    """The Docker configuration file: read when a login is asked for, and again after it changed.
+    """The Docker configuration file: read when a login is needed, and again after a change.
 
-    Thread-safe. Helpers are asked each time: what they hand out may end within hours.
+    Thread-safe. Helpers are called each time: their logins may expire within hours.
 
     Args:
         path: The file; without it there are no logins.
-        helper_timeout_seconds: How long a credential helper may take.
+        helper_timeout_seconds: Time limit for a credential helper.
     """
 
     def __init__(self, path: Path, *, helper_timeout_seconds: float = _HELPER_TIMEOUT_SECONDS) -> None:
@@ -64,21 +64,21 @@ class DockerConfig:
         self._document: Mapping[str, Any] = {}
 
     def login(self, host: str) -> Login | None:
-        """The login for a registry, remembered as what is never to be shown; see `_find`."""
+        """Return the login for a registry and register its secrets for masking; see `_find`."""
         login = self._find(host)
         if login is not None:
             remember_secret(login.password, login.identity_token)
         return login
 
     def _find(self, host: str) -> Login | None:
-        """The login for a registry: from its own helper, else the helper for all, else the file itself.
+        """Find the login for a registry: from its own helper, else the default helper, else the file itself.
 
         Args:
-            host: The registry's `host[:port]`, as it stands in repository names.
+            host: The registry's `host[:port]`, as in repository names.
 
         Raises:
-            CredentialsError: The file or an entry cannot be read, or a helper failed; names the file and the
-                key, and holds nothing of their content.
+            CredentialsError: The file or an entry cannot be read, or a helper failed. The message names the
+                file and the key, and quotes no content.
         """
         document = self._read()
         logins = self._section(document, "auths")
@@ -96,11 +96,11 @@ class DockerConfig:
         return None if key is None else self._stored(key, logins[key])
 
     def origin(self) -> str:
-        """Where logins come from, for messages."""
+        """Return where logins come from, for messages."""
         return f"logins are read from {self._path}" if self._path.exists() else f"there is no {self._path}"
 
     def _read(self) -> Mapping[str, Any]:
-        """The file's content, from memory while the file stays the same."""
+        """Return the file's content, cached until the file changes."""
         with self._lock:
             try:
                 status = self._path.stat()
@@ -136,7 +136,7 @@ class DockerConfig:
         return section
 
     def _helper(self, document: Mapping[str, Any], host: str) -> str:
-        """The name of the helper for a registry, "" if the file names none."""
+        """Return the name of the helper for a registry, "" if the file names none."""
         helpers = self._section(document, "credHelpers")
         key = _find_key(helpers, host)
         name = document.get("credsStore") if key is None else helpers[key]
@@ -145,7 +145,7 @@ class DockerConfig:
         return name or ""
 
     def _stored(self, key: str, entry: object) -> Login | None:
-        """The login in an entry of `auths`, None if it is empty, as Docker leaves it beside a helper."""
+        """Return the login in an entry of `auths`; None if Docker left it empty, beside a helper."""
         where = f"auths, {key}"
         if not isinstance(entry, dict):
             raise self._malformed(where)
@@ -171,13 +171,13 @@ class DockerConfig:
 
 
 def _canonical(host: str) -> str:
-    """A host in the one spelling that is compared; Docker Hub's names are one registry."""
+    """Normalize a host for comparison; all names of Docker Hub become one."""
     host = host.lower()
     return _HUB_KEY if host in _HUB_HOSTS else host
 
 
 def _find_key(section: Mapping[str, Any], host: str) -> str | None:
-    """The key that names a registry, in any spelling that Docker has written; the exact one first."""
+    """Find the key for a registry in any spelling that Docker has written, the exact one first."""
     if host in section:
         return host
     wanted = _canonical(host)
@@ -189,10 +189,10 @@ def _find_key(section: Mapping[str, Any], host: str) -> str | None:
 
 
 def _decode(auth: str) -> tuple[str, str] | None:
-    """User name and password from base64, None if it is malformed."""
+    """Decode user name and password from base64; None if it is malformed."""
     try:
         text = base64.b64decode(auth, validate=True).decode()
     except ValueError:
         return None
     username, colon, password = text.partition(":")
-    return (username, password.rstrip("\0")) if colon and username else None  # padded so by old Dockers
+    return (username, password.rstrip("\0")) if colon and username else None  # old versions of Docker pad it

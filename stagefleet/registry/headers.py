@@ -1,4 +1,4 @@
-"""What the headers of an answer say, from servers that nobody vouches for."""
+"""Parsers for response headers, from untrusted servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TELLING = re.compile(r"application/vnd\.[a-z0-9][a-z0-9.+_-]*", re.IGNORECASE)
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """The length of the body, None where it is not told; beyond all bounds it is 10 to the 18th."""
+    """Return the length of the body in bytes, None if there is none; absurd values become 10 to the 18th."""
     told = headers.get("Content-Length", "").strip()
     if _NUMBER.fullmatch(told) is None or not told.isascii():
         return None
@@ -27,27 +27,29 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def content_digest(headers: Mapping[str, str]) -> Digest | None:
-    """The digest that `Docker-Content-Digest` tells, None where it tells none that can be."""
+    """Return the digest in `Docker-Content-Digest`, None if it is missing or malformed."""
     return _digest(headers.get("Docker-Content-Digest", ""))
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """The media type, without parameters, where it says what kind of manifest it is; "" else.
+    """Return the media type without parameters if it names a kind of manifest, else "".
 
-    `application/json`, `text/plain` and the like are what servers and gateways say of anything.
+    Servers and gateways send `application/json`, `text/plain` and the like for anything.
     """
     told = headers.get("Content-Type", "").partition(";")[0].strip()
     return told if _TELLING.fullmatch(told) else ""
 
 
 def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: bytes | None = None) -> None:
-    """Compare what a registry says it stored with what it was sent ("Pushing Manifests", "Pushing blobs").
+    """Compare the digest that a registry says it stored with the digest of what was pushed.
+
+    Specification: "Pushing Manifests", "Pushing blobs".
 
     Args:
-        headers: Of the answer to the PUT, or to the POST that mounted.
-        what: What was sent, for a person.
+        headers: Headers of the response to the PUT, or to the POST that mounted.
+        what: The pushed object, for messages.
         sent: Its digest.
-        content: Its content, for where the answer tells a digest by another algorithm.
+        content: Its content, if the response may name a digest of another algorithm.
 
     Raises:
         StoredDigestError: The registry names another digest.
@@ -67,7 +69,7 @@ def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: b
 
 
 def _stored(headers: Mapping[str, str]) -> Iterator[Digest]:
-    """The digests that an answer names: by its own header, and as the end of where it can be pulled."""
+    """Yield the digests that a response names: in `Docker-Content-Digest`, and at the end of `Location`."""
     told = content_digest(headers)
     if told is not None:
         yield told

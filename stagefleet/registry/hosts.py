@@ -1,4 +1,4 @@
-"""Where a registry's API is: scheme, host and the name that Docker Hub goes by."""
+"""API addresses of registries: scheme, host, and the aliases of Docker Hub."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _URL = re.compile(
 
 
 class Origin(NamedTuple):
-    """Who answers at a URL (RFC 6454, section 4): what a login is for.
+    """Scheme, host and port of a URL (RFC 6454, section 4); a login is for one origin.
 
     Attributes:
         scheme: In lower case.
         host: Without a port, in lower case.
-        port: The scheme's own where the URL names none; 0 of an unknown scheme.
+        port: The scheme's default if the URL names none; 0 for an unknown scheme.
     """
 
     scheme: str
@@ -41,13 +41,13 @@ class Origin(NamedTuple):
 
     @property
     def is_default(self) -> bool:
-        """Whether the port is the scheme's own."""
+        """True if the port is the scheme's default."""
         return self.port == _DEFAULT_PORTS.get(self.scheme)
 
 
 @lru_cache(maxsize=1024)
 def origin_of(url: str) -> Origin:
-    """The origin of a URL that `join_url` or `base_url` gave."""
+    """Return the origin of a URL made by `join_url` or `base_url`."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     return Origin(scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme, 0))
@@ -55,7 +55,7 @@ def origin_of(url: str) -> Origin:
 
 @lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
-    """Whether `host[:port]` is this machine: `localhost`, 127.0.0.0/8 or [::1]."""
+    """Return True if `host[:port]` is this machine: `localhost`, 127.0.0.0/8 or [::1]."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -69,28 +69,28 @@ def is_loopback(host: str) -> bool:
 
 
 def base_url(host: str, settings: Settings) -> str:
-    """The URL of a registry without a path: HTTPS, for loopback hosts HTTP, unless the settings say so."""
+    """Return the URL of a registry without a path; loopback hosts default to HTTP, all others to HTTPS."""
     said = settings.registry(host).plain_http
     plain = is_loopback(host) if said is None else said
     return f"{'http' if plain else 'https'}://{_HUB_API if host == _HUB else host}"
 
 
 def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
-    """The settings of the registry whose API is at `api_host`: they name Docker Hub as repositories do."""
+    """Return the settings for an API host; Docker Hub's are under its name in repositories."""
     if api_host == _HUB_API and api_host not in settings.registries:
         return settings.registry(_HUB)
     return settings.registry(api_host)
 
 
 def join_url(url: str, given: str) -> str:
-    """The URL that a registry's answer to `url` points to.
+    """Resolve a URL from a registry's response to `url`.
 
     Args:
-        url: What was asked.
-        given: The answer's `Location`, or the target of its `Link`; relative or not.
+        url: The requested URL.
+        given: The response's `Location`, or the target of its `Link`; relative or absolute.
 
     Raises:
-        RegistryError: It is malformed; it is not quoted, for it may hold a signature.
+        RegistryError: It is malformed. The message does not quote it, for it may hold a signature.
     """
     try:
         joined = urljoin(url, given)
@@ -103,7 +103,7 @@ def join_url(url: str, given: str) -> str:
 
 
 def api_path(repository: Repository) -> str:
-    """The repository's name in requests; Docker Hub's official images live under `library/`."""
+    """Return the repository's path in API URLs; Docker Hub's official images are under `library/`."""
     if repository.host == _HUB and "/" not in repository.path:
         return f"library/{repository.path}"
     return repository.path

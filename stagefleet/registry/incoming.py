@@ -1,4 +1,4 @@
-"""Answers' bodies: read as they come, of bounded size, and not for ever."""
+"""Response bodies: read as they arrive, with limits for size and time."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from stagefleet.registry.transport import reaching_host
 __all__ = ["SMALL_RATE", "Incoming", "TooManyBytesError", "pieces_of", "read_all"]
 
 SMALL_RATE = 128 * 1024
-"""Bytes a second of a body that has to come as a whole: what it takes at most besides the time-out."""
+"""Bytes per second that a body read as a whole must reach, besides the time-out."""
 _PATIENCE_SECONDS = 60.0
 _LEAST_BYTES = 64 * 1024
-"""What a body that goes on has to bring within `_PATIENCE_SECONDS`; less is as good as silence."""
+"""Bytes that a streamed body must deliver within `_PATIENCE_SECONDS`; less counts as silence."""
 
 
 class TooManyBytesError(Exception):
-    """A body is larger than it may be."""
+    """A body is larger than its limit."""
 
 
 class Incoming:
-    """An answer's body as it comes, piece by piece.
+    """A response body, read in chunks.
 
     Args:
-        response: The answer.
-        is_small: Whether it has to be here as a whole in the time of one phase, and what its bytes take at
-            128 KiB a second; else each piece has that time.
+        response: The response.
+        is_small: True if the whole body must arrive in the time of one phase, plus its bytes at 128 KiB a
+            second; else each chunk has that time.
         clock: A monotonic clock, in seconds.
 
     Attributes:
-        was_cut_short: Whether the other side closed the connection in the middle of the body.
+        was_cut_short: True if the server closed the connection in the middle of the body.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Incoming:
         self.was_cut_short = False
 
     def read(self, size: int) -> bytes:
-        """What is there, at most `size` bytes, b"" at the end; waits only while nothing is there.
+        """Return the bytes that have arrived, at most `size`, b"" at the end; wait only if there are none.
 
-        So whoever reads can look at its leash however slowly the pieces come.
+        So a caller can check its lease even if the body arrives slowly.
 
         Raises:
-            RegistryUnreachableError: The body was cut short, or the connection broke, was silent, or drips.
+            RegistryUnreachableError: The body was cut short, or the connection broke, was silent or too slow.
         """
         raw: Any = self._response.raw
         asked_at = self._clock()
@@ -95,10 +95,10 @@ class Incoming:
 
 
 def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
-    """Read an answer's body to its end, so that the connection can be used again.
+    """Read a response's body to its end, so that the connection can be reused.
 
     Returns:
-        The body, or None if it is larger than the limit; the connection is closed then.
+        The body, or None if it is larger than the limit; then the connection is closed.
     """
     try:
         return b"".join(pieces_of(response, limit_bytes))
@@ -107,13 +107,13 @@ def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
 
 
 def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
-    """Read an answer's body to its end, which has to come in time as a whole, piece by piece.
+    """Yield the chunks of a response's body to its end, under the time limit of a small body.
 
     Raises:
-        TooManyBytesError: It is larger than the limit; the connection is closed then.
+        TooManyBytesError: The body is larger than the limit; the connection is closed.
     """
     incoming, left = Incoming(response, is_small=True), limit_bytes
-    while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # the end of the body gives the connection back
+    while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # its end frees the connection
         left -= len(piece)
         if left < 0:
             response.close()

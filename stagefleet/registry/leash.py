@@ -1,4 +1,4 @@
-"""What holds work back: the item's lease, as the code that does the work sees it."""
+"""The lease on the current item, as the code that does the work sees it."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ __all__ = [
 ]
 
 SLICE_SECONDS = 0.5
-"""How long a wait goes on without a look at the leash; a cancelled item has to end within two seconds."""
+"""Longest wait between two checks of the lease; a cancelled item has to end within two seconds."""
 
 
 class Leash(Protocol):
-    """Asked often by long work, so that it stops soon after it must."""
+    """The lease on an item. Long work checks it often, so that it stops soon after the lease ends."""
 
     def check(self) -> None:
-        """Return at once, or raise; costs no round trip. Called between chunks of a stream, and in waits.
+        """Return at once, or raise; needs no round trip. Call it between chunks of a stream, and in waits.
 
         Raises:
-            LeaseLostError: The lease is over: somebody else may hold the item by now.
+            LeaseLostError: The lease has ended: another worker may hold the item.
             ItemCancelledError: The run was cancelled with `now`, or the worker has to stop.
         """
 
     def require(self, seconds: float) -> None:
-        """Return only if the lease outlasts `seconds` from now; renews it if it must.
+        """Return only if the lease outlasts `seconds` from now; renew it if needed.
 
-        Called before each write that takes effect (manifest PUT, DELETE), with the request's time-out: no
-        registry checks a fencing token, so a write may only start while nobody else can hold the item.
+        Call it before each write that takes effect (manifest PUT, DELETE), with the request's time-out: no
+        registry checks a fencing token, so a write may only start while no other worker can hold the item.
 
         Raises:
-            LeaseLostError: It does not.
+            LeaseLostError: The lease does not outlast it.
             ItemCancelledError: As in `check`.
         """
 
 
 @runtime_checkable
 class WaitingLeash(Leash, Protocol):
-    """A leash that also tells whoever follows the run of its waits."""
+    """A lease that also reports its waits to the run's observers."""
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        """Tell of a wait while the block lasts.
+        """Report a wait while the block lasts.
 
         Args:
-            seconds: How long it may last.
-            host: Who is waited for, as `host[:port]`; "" where it is no host.
-            text: Why.
+            seconds: Longest duration of the wait.
+            host: The host waited for, `host[:port]`; "" if it is no host.
+            text: The reason.
 
         Raises:
-            WaitTooLongError: The item has waited for too long already in this attempt.
+            WaitTooLongError: The item has waited too long in this attempt.
         """
 
 
 def waiting(leash: Leash, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-    """Tell a leash of a wait, if it is one to be told; arguments as in `WaitingLeash.waiting`."""
+    """Report a wait if the lease takes reports; arguments as in `WaitingLeash.waiting`."""
     return leash.waiting(seconds, host, text) if isinstance(leash, WaitingLeash) else nullcontext()
 
 
@@ -77,22 +77,22 @@ class _Unleashed:
     def check(self) -> None:
         return
 
-    def require(self, seconds: float) -> None:  # noqa: ARG002 - nothing is required here
+    def require(self, seconds: float) -> None:  # noqa: ARG002 - nothing to require here
         return
 
 
 UNLEASHED: Leash = _Unleashed()
-"""For work that no run asked for."""
+"""No lease: for work outside of a run."""
 
 
 class UndoLeash:
-    """The leash of what an attempt that ends early takes back: a few requests, for some seconds at most.
+    """Lease for undoing an attempt that ends early: a few requests, for some seconds at most.
 
-    That the run was cancelled, or that the worker has to stop, holds nothing of it back; a lost lease does.
+    A cancelled run or a stopping worker does not end it; a lost lease does.
 
     Args:
-        leash: That of the attempt.
-        seconds: How long it may take.
+        leash: The attempt's lease.
+        seconds: Time limit.
     """
 
     def __init__(self, leash: Leash, *, seconds: float) -> None:
@@ -100,10 +100,10 @@ class UndoLeash:
         self._until = time.monotonic() + seconds
 
     def check(self) -> None:
-        """See `Leash.check`.
+        """Return at once, or raise.
 
         Raises:
-            LeaseLostError: The lease is over, or the time is.
+            LeaseLostError: The lease or the time limit has ended.
         """
         if time.monotonic() > self._until:
             raise LeaseLostError("there is no more time to take back what was begun")
@@ -113,7 +113,6 @@ class UndoLeash:
             return
 
     def require(self, seconds: float) -> None:
-        """See `Leash.require`."""
         self.check()
         try:
             self._leash.require(seconds)
@@ -126,10 +125,10 @@ _CURRENT: ContextVar[Leash] = ContextVar("leash", default=UNLEASHED)
 
 @contextmanager
 def under(leash: Leash) -> Iterator[None]:
-    """Hold back by a leash whatever this thread asks of registries meanwhile without naming one.
+    """Check a lease in all registry calls of this thread in the block, unless they name another.
 
-    Work on an item asks registries in a hundred places; that each of these waits ends with the item must not
-    hang on a parameter that one of them forgets.
+    Work on an item calls registries in a hundred places; ending each of their waits with the item must not
+    depend on a parameter that one of them forgets.
     """
     token = _CURRENT.set(leash)
     try:
@@ -139,12 +138,12 @@ def under(leash: Leash) -> Iterator[None]:
 
 
 def current_leash(named: Leash = UNLEASHED) -> Leash:
-    """Return the leash that was named, and where none was, the one that this thread works under."""
+    """Return the lease that was named, else the one that this thread works under."""
     return _CURRENT.get() if named is UNLEASHED else named
 
 
 class LeashedLock:
-    """A lock of this process that is waited for under the leash of the thread that waits."""
+    """A lock of this process; waiting for it checks the waiting thread's lease."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

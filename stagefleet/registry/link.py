@@ -1,4 +1,4 @@
-"""The `Link` header: where a list goes on (RFC 8288, section 3)."""
+"""Parser of the `Link` header: the next page of a list (RFC 8288, section 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["next_link"]
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
 # follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
 _PARAMETER = re.compile(
@@ -18,12 +18,12 @@ _PARAMETER = re.compile(
 
 
 def next_link(header: str) -> str | None:
-    """The target of the first link with the relation `next`, None if there is none.
+    """Return the target of the first link with the relation `next`, None if there is none.
 
-    A parameter never stands for the target, whatever its name; of `rel` given twice the first counts.
+    A parameter never replaces the target, whatever its name; the first of a repeated `rel` counts.
 
     Args:
-        header: The header's value, from a server that nobody vouches for.
+        header: The header's value, from an untrusted server.
     """
     header, position = header[:_LIMIT_CHARACTERS], 0
     while (target := _TARGET.match(header, position)) is not None:

@@ -34,30 +34,30 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 
 _MOST_DESCRIPTORS = 10_000
-_MOST_BYTES = 2**48  # of one blob: 256 TiB; sums of such sizes still fit where 64 bits are all there are
+_MOST_BYTES = 2**48  # of one blob: 256 TiB; sums of such sizes still fit into 64 bits
 _FOREIGN_LAYERS = (
     "application/vnd.docker.image.rootfs.foreign.",
     "application/vnd.oci.image.layer.nondistributable.",
 )
-"""Kept elsewhere, for legal reasons (OCI image specification 1.1, "Non-Distributable Layers")."""
+"""Layers stored elsewhere for legal reasons (OCI image specification 1.1, "Non-Distributable Layers")."""
 
 
 def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
-    """The digest of some content."""
+    """Compute the digest of content."""
     return Digest(algorithm, hashlib.new(algorithm, content).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What names a piece of content (OCI image specification 1.1, "Content Descriptors").
+    """Reference to content by digest (OCI image specification 1.1, "Content Descriptors").
 
     Attributes:
-        media_type: What kind of content it is.
-        digest: Of the content.
-        size: Of the content, in bytes.
-        urls: Where else it can be had; whether a registry may have it says its media type alone.
-        platform: Of an index's member: `os`, `architecture` and so on.
-        annotations: Free facts about the content.
+        media_type: Media type of the content.
+        digest: Digest of the content.
+        size: Size of the content, in bytes.
+        urls: Alternative download URLs; the media type alone decides if a registry may store the content.
+        platform: Platform of an index's member: `os`, `architecture` and so on.
+        annotations: Free-form metadata.
     """
 
     media_type: str
@@ -69,24 +69,25 @@ class Descriptor:
 
     @property
     def is_manifest(self) -> bool:
-        """Whether it names a manifest or an index, of whatever kind, and no blob.
+        """True if it refers to a manifest or an index of any kind, not to a blob.
 
-        An index may name anything: BuildKit's caches name layers and a configuration (moby/buildkit #2251).
+        An index may refer to anything: BuildKit's caches refer to layers and a configuration (moby/buildkit
+        #2251).
         """
         kind = self.media_type.lower()
         return not kind or ".manifest." in kind or ".index." in kind
 
     @property
     def is_distributable(self) -> bool:
-        """Whether its media type lets a registry have it."""
+        """True if its media type lets a registry store it."""
         return not self.media_type.startswith(_FOREIGN_LAYERS)
 
     @classmethod
     def parse(cls, document: object) -> Self:
-        """Read a descriptor.
+        """Parse a descriptor.
 
         Raises:
-            UnsupportedManifestError: It is none.
+            UnsupportedManifestError: It is malformed.
         """
         if not isinstance(document, Mapping):
             raise UnsupportedManifestError("the manifest has a descriptor that is no object")
@@ -112,16 +113,16 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest or an index, with the very bytes that its digest is of.
+    """A manifest or an index, with the exact bytes of its digest.
 
     Attributes:
         raw: The bytes.
         media_type: One of `MANIFESTS` or `INDEXES`.
-        digest: Of the bytes.
-        config: Of a manifest.
-        layers: Of a manifest, the lowest first.
-        members: Of an index, in its order.
-        annotations: Free facts.
+        digest: Digest of the bytes.
+        config: The configuration of a manifest.
+        layers: The layers of a manifest, the lowest first.
+        members: The members of an index, in its order.
+        annotations: Free-form metadata.
         subject: The manifest that this one refers to.
     """
 
@@ -136,22 +137,22 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Size in bytes."""
         return len(self.raw)
 
     @property
     def is_index(self) -> bool:
-        """Whether it is an index."""
+        """True for an index."""
         return self.media_type in INDEXES
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "", *, algorithm: str = "sha256") -> Self:
-        """Read a manifest or index.
+        """Parse a manifest or index.
 
         Args:
-            raw: As the registry sent it.
-            media_type: From the Content-Type header; the document's own stands where that says nothing.
-            algorithm: Of the digest to name it by.
+            raw: The bytes that the registry sent.
+            media_type: From the Content-Type header; the document's own counts if this is "" or generic.
+            algorithm: Algorithm for its digest.
 
         Raises:
             UnsupportedManifestError: It is of another kind, or malformed.
@@ -183,18 +184,18 @@ class Manifest:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """The manifest of a document of our own; it must name its `mediaType`."""
+        """Create a manifest from a document of our own; it must have a `mediaType`."""
         return cls.parse(json.dumps(document, separators=(",", ":")).encode())
 
 
 def _texts(annotations: object) -> Mapping[str, str]:
-    """The annotations that are what they have to be: text by text."""
+    """Keep the annotations that are valid: string keys with string values."""
     found = annotations if isinstance(annotations, dict) else {}
     return {name: text for name, text in found.items() if isinstance(text, str)}
 
 
 def _kind(document: Mapping[str, Any], header: str) -> str:
-    """The media type, from the header first (OCI distribution specification 1.1, "Pulling manifests")."""
+    """Return the media type, from the header first (OCI distribution 1.1, "Pulling manifests")."""
     known = MANIFESTS | INDEXES
     named = [header.partition(";")[0].strip().lower(), str(document.get("mediaType") or "")]
     for kind in named:
@@ -202,7 +203,7 @@ def _kind(document: Mapping[str, Any], header: str) -> str:
             return kind
     told = next((kind for kind in reversed(named) if kind), "")
     if document.get("schemaVersion") == 2 and told in {"", "application/json", "text/plain"}:  # noqa: PLR2004 - schema 2
-        # OCI makes `mediaType` optional: what stands inside tells the kind.
+        # OCI makes `mediaType` optional: the content tells the kind.
         if "manifests" in document:
             return OCI_INDEX
         if "layers" in document and "config" in document:

@@ -1,7 +1,7 @@
-"""The members of an index, and of the indexes in it: each read once, in bounded number and depth.
+"""Members of an index and of its nested indexes: each read once, with limits for number and depth.
 
-A small index can name ten thousand others, each of which names ten thousand more. Whoever reads what an index
-leads to reads it through here, so that such a document costs a bounded number of requests and bytes.
+A small index can refer to ten thousand others, each of which refers to ten thousand more. All code that
+follows an index uses this module, so that such a document costs a bounded number of requests and bytes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from stagefleet.registry.manifests import Descriptor, Manifest
 __all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "Member", "MemberReader"]
 
 MAX_DEPTH = 4
-"""How deep indexes may be nested; nobody nests deeper but by mistake or malice."""
+"""Deepest nesting of indexes; only mistakes and attacks nest deeper."""
 MAX_MANIFESTS = 500
-"""How many manifests an index may lead to in all; an image for every platform there is takes some 50."""
+"""Most manifests that an index may lead to in all; an image for every known platform has some 50."""
 MAX_BLOBS = 10_000
-"""How many blobs an index may name in all, as BuildKit's caches name their layers."""
+"""Most blobs that an index may refer to in all, as BuildKit's caches refer to their layers."""
 
 
 class Manifests(Protocol):
-    """Give manifests by name; `RegistryClient` does."""
+    """Source of manifests; `RegistryClient` is one."""
 
     def fetch_manifest(self, reference: Reference) -> Manifest:
-        """Give a manifest or an index."""
+        """Fetch a manifest or an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Member:
     """A member of an index.
 
     Attributes:
-        descriptor: How the index names it.
-        manifest: The manifest or index that it is; None for a blob.
+        descriptor: Its descriptor in the index.
+        manifest: Its manifest or index; None for a blob.
     """
 
     descriptor: Descriptor
@@ -46,11 +46,11 @@ class Member:
 
 
 class MemberReader:
-    """Read what one index leads to; make a new one for each document.
+    """Read all members of one index; create a new reader for each document.
 
     Args:
-        manifests: Gives the manifests.
-        repository: Where they are.
+        manifests: Source of the manifests.
+        repository: The repository that has them.
     """
 
     def __init__(self, manifests: Manifests, repository: Repository) -> None:
@@ -61,15 +61,15 @@ class MemberReader:
         self._blobs_left = MAX_BLOBS
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Give the members of an index that were not given before.
+        """Yield the members of an index that were not yielded before.
 
         Args:
             index: The index; an image has no members.
-            depth: 1 for the document that is read, one more for each index that this one is in.
+            depth: 1 for the top document, one more for each index around this one.
 
         Raises:
-            UnsupportedManifestError: It is nested too deep, or leads to too much.
-            NotFoundError: The registry does not have a member; the error names it.
+            UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
+            NotFoundError: The registry lacks a member; the error names it.
             StagefleetError: As `fetch_manifest` raises.
         """
         if depth > MAX_DEPTH and index.members:
@@ -83,7 +83,7 @@ class MemberReader:
                 yield Member(descriptor, self._fetch(descriptor))
 
     def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Give all that an index leads to, an index before its members; arguments and errors as `members`."""
+        """Yield direct and indirect members, an index before its own; arguments and errors as `members`."""
         for member in self.members(index, depth):
             yield member
             if member.manifest is not None:

@@ -1,4 +1,4 @@
-"""Pauses between requests: as long as hosts ask for, within a bound, and told to whoever follows the run."""
+"""Pauses that hosts ask for: bounded, shared by all calls, and reported to the run's observers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stagefleet.registry.retry_after import span_text
 
 __all__ = ["HostPauses", "WaitBudget", "hurrying", "pause"]
 
-_NAP_SECONDS = 1.0  # how soon a wait notices that the item was cancelled
+_NAP_SECONDS = 1.0  # longest time until a wait notices that the item was cancelled
 _TOLD_SECONDS = 3.0
-"""Shorter pauses are over before anybody has read of them."""
+"""Shorter pauses are not reported: they are over before anyone reads of them."""
 
 _LOGGER = logging.getLogger("stagefleet")
 
@@ -28,7 +28,7 @@ _HURRIED: ContextVar[tuple[str, float]] = ContextVar("_HURRIED", default=("", 0.
 
 @contextmanager
 def hurrying(host: str, seconds: float) -> Iterator[None]:
-    """Let no call that this thread makes to a host inside the block be made to wait for longer."""
+    """Limit the time that a host may make this thread's calls in the block wait."""
     token = _HURRIED.set((host, seconds))
     try:
         yield
@@ -38,22 +38,22 @@ def hurrying(host: str, seconds: float) -> Iterator[None]:
 
 @dataclass(slots=True)
 class WaitBudget:
-    """How much longer one call may be made to wait, all its attempts together.
+    """Time that a host may still make one call wait, all its attempts together.
 
     Attributes:
-        left_seconds: At first the bound of `of`.
+        left_seconds: The remaining time; at first the limit from `of`.
     """
 
     left_seconds: float
 
     @classmethod
     def of(cls, host: str, longest_seconds: float) -> Self:
-        """The budget for a call to a host, where the settings allow so much."""
+        """Create the budget for a call to a host; `hurrying` may lower the limit of the settings."""
         hurried, seconds = _HURRIED.get()
         return cls(min(seconds, longest_seconds) if host == hurried else longest_seconds)
 
     def allows(self, seconds: float) -> bool:
-        """Take some seconds off, if that many are left."""
+        """Spend some seconds; False if fewer are left."""
         if seconds > self.left_seconds:
             return False
         self.left_seconds -= seconds
@@ -61,14 +61,14 @@ class WaitBudget:
 
 
 class HostPauses:
-    """The pauses that hosts asked of one call, which hold for all calls of this process; thread-safe."""
+    """Pauses that hosts asked of one call and that hold for all calls of this process; thread-safe."""
 
     def __init__(self) -> None:
         self._ends: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def begin(self, host: str, seconds: float, text: str) -> None:
-        """Note that a host asked for a pause, and what it answered."""
+        """Record that a host asked for a pause, and its message."""
         now = time.monotonic()
         with self._lock:
             self._ends = {other: end for other, end in self._ends.items() if end[0] > now}
@@ -78,7 +78,7 @@ class HostPauses:
             _LOGGER.warning("%s asks to wait %s (%s)", host, span_text(seconds), text)
 
     def left(self, host: str) -> tuple[float, str]:
-        """The seconds that are left of a host's pause, 0 for none, and what it answered."""
+        """Return the seconds left of a host's pause, 0 for none, and its message."""
         until, text = self._ends.get(host, (0.0, ""))
         return max(0.0, until - time.monotonic()), text
 
@@ -91,18 +91,18 @@ def pause(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait, unless the leash ends it.
+    """Wait, unless the lease ends the wait.
 
     Args:
-        seconds: How long.
-        leash: Of the item that waits.
-        host: For whom.
-        text: What it answered.
+        seconds: The duration.
+        leash: Lease on the item that waits.
+        host: The host that asked for the pause.
+        text: Its message.
         sleep: Waits so many seconds; for tests.
 
     Raises:
-        WaitTooLongError: The item has waited for too long already.
-        StagefleetError: What ended the wait, as in `Leash.check`.
+        WaitTooLongError: The item has waited too long in this attempt.
+        StagefleetError: As `Leash.check` raises.
     """
     if seconds < _TOLD_SECONDS:
         _wait(seconds, leash, sleep)

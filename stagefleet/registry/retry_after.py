@@ -1,4 +1,4 @@
-"""`Retry-After`: how long a server asks to wait (RFC 9110, 10.2.3), however oddly it says so."""
+"""Parser of `Retry-After`: the wait that a server asks for (RFC 9110, 10.2.3), in its many variants."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from datetime import UTC
 
 __all__ = ["retry_after_seconds", "span_text"]
 
-# Some write fractions, and proxies join the headers of two servers by a comma: the first one counts.
+# Some send fractions, and proxies join the headers of two servers by a comma: the first counts.
 _NUMBER = re.compile(r"(?P<whole>[0-9]+)(?P<fraction>\.[0-9]+)?\s*(?:,.*)?", re.DOTALL)
 _MOST_DIGITS = 20
 _UNITS = (1, 10**3, 10**6, 10**9)
-"""What a second has of a point in time: Docker Hub counts seconds (hub-feedback #2459), others ms."""
+"""Units per second of timestamps: Docker Hub sends seconds (hub-feedback #2459), others milliseconds."""
 _NEVER_SECONDS = 1e10
-"""Stands for whatever is more: three centuries, and no overflow where pauses are added up."""
+"""Upper limit: three centuries, small enough that sums of pauses do not overflow."""
 _YEAR_SECONDS = 365 * 24 * 3600
 _NEAR_SECONDS = 10 * _YEAR_SECONDS
-"""A number that as a wait were longer than that, and as a point in time is not so far away, is the latter."""
+"""A longer wait is a timestamp instead, if as a timestamp it is nearer than this."""
 
 
 def retry_after_seconds(
     headers: Mapping[str, str], *, clock: Callable[[], float] = time.time
 ) -> float | None:
-    """Read how long an answer asks to wait.
+    """Read how long a response asks to wait.
 
-    A date, and a number that can only be a point in time, count from the answer's own `Date`: the two clocks
+    A date, and a number that can only be a timestamp, count from the response's own `Date`: the two clocks
     may differ.
 
     Args:
-        headers: The answer's, whatever the case of their names.
-        clock: Gives seconds since 1970, for an answer without a `Date`.
+        headers: The response's headers, with names in any case.
+        clock: Returns seconds since 1970, for a response without a `Date`.
 
     Returns:
-        Seconds from now, 0 to 1e10; None where the header is missing or makes no sense.
+        Seconds from now, 0 to 1e10; None if the header is missing or malformed.
     """
     value = headers.get("Retry-After", "").strip()
     number = _NUMBER.fullmatch(value)
@@ -54,7 +54,7 @@ def retry_after_seconds(
 
 
 def span_text(seconds: float) -> str:
-    """Say how long something takes.
+    """Format a duration.
 
     >>> span_text(12.3), span_text(5400), span_text(1e10)
     ('12 s', '5400 s (1.5 hours)', 'more than a year')
@@ -73,7 +73,7 @@ def _now(headers: Mapping[str, str], clock: Callable[[], float]) -> float:
 
 
 def _since_1970(date: str) -> float | None:
-    """Read an HTTP date (RFC 9110, 5.6.7), which is in UTC also where it does not say so."""
+    """Parse an HTTP date (RFC 9110, 5.6.7), in UTC even if it does not say so."""
     try:
         parsed = email.utils.parsedate_to_datetime(date)
         return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

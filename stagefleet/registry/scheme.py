@@ -1,4 +1,4 @@
-"""Advice where one side speaks TLS and the other plain HTTP: the setting that mends it, as one writes it."""
+"""Advice for a mismatch of TLS and plain HTTP: the setting to change, ready to paste."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _REFUSAL = re.compile(
     rb"|HTTP request was sent to HTTPS port"  # nginx
     rb"|speaking plain HTTP to an SSL-enabled server"  # Apache
 )
-"""How servers that speak TLS refuse a request without it: with 400, in words, which no standard fixes."""
+"""Replies of TLS servers to plain HTTP: status 400 with a text that no standard defines."""
 
 
 def advise_tls(host: str) -> str:
-    """Say what to set for a registry that is spoken to without TLS and may want it."""
+    """Return the setting for a registry that is reached by plain HTTP and may need TLS."""
     return f'if it speaks TLS, set plain_http = false under [registries."{host}"] in stagefleet.toml'
 
 
 def advise_plain_http(host: str) -> str:
-    """Say what to set for a registry that is spoken to with TLS and may have none."""
+    """Return the setting for a registry that is reached by TLS and may not offer it."""
     return f'if it speaks plain HTTP, set plain_http = true under [registries."{host}"] in stagefleet.toml'
 
 
 def is_refused_as_plain(response: requests.Response, body: bytes) -> bool:
-    """Tell whether an answer refuses plain HTTP because its server speaks TLS.
+    """Return True if a response refuses plain HTTP because its server speaks TLS.
 
     Args:
-        response: The answer, its body read.
-        body: The beginning of its body. An answer to HEAD has none, so that its status has to do.
+        response: The response, its body read.
+        body: The beginning of its body. A response to HEAD has none, so its status decides.
     """
-    request: requests.PreparedRequest | None = response.request  # none in an answer that a test has made
+    request: requests.PreparedRequest | None = response.request  # None in a response built by a test
     if response.status_code != _BAD_REQUEST or request is None:
         return False
     if urlsplit(str(request.url)).scheme != "http":

@@ -1,7 +1,7 @@
-"""Sockets that obey the deadline of the request under way, and the leash of the item that it is for.
+"""Sockets that obey the deadline of the current request and the lease of its item.
 
-The time-out of an ordinary socket is for one call: a server that sends a byte now and then is waited for
-without end, and who waits for a minute hears nothing of a cancelled item meanwhile.
+The time-out of an ordinary socket is for one call: a server that sends a byte now and then can hold a client
+for ever, and a client that waits for a minute does not notice a cancelled item.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stagefleet.registry.deadline import Deadline, current_deadline
 
 __all__ = ["PlainSocket", "TlsSocket", "open_socket"]
 
-_SENT_BYTES = 128 * 1024  # at once: a TLS write that was cut short has to be repeated as it was
+_SENT_BYTES = 128 * 1024  # per call: an interrupted TLS write has to be repeated with the same buffer
 
 _Result = TypeVar("_Result")
 _Address = tuple[Any, Any, int, str, Any]
 
 
 class _Bounded:
-    """What both kinds of sockets do under a deadline; to be put in front of the kind."""
+    """Mixin that puts a socket class under a deadline; list it before that class."""
 
     def _wait(self: Any, operation: Callable[..., _Result], *arguments: Any) -> _Result:
         deadline = current_deadline()
@@ -40,22 +40,22 @@ class _Bounded:
             try:
                 return operation(*arguments)
             except TimeoutError as error:
-                if error.errno is not None:  # the kernel's word, not our slice's end
+                if error.errno is not None:  # from the kernel, not the end of our slice
                     raise
 
     def recv_into(self: Any, *arguments: Any) -> int:
-        """Receive, as `socket.recv_into`."""
-        received: int = self._wait(super().recv_into, *arguments)  # type: ignore[misc]  # the kind of socket has it
+        """Receive into a buffer, like `socket.recv_into`."""
+        received: int = self._wait(super().recv_into, *arguments)  # type: ignore[misc]  # the socket class defines it
         return received
 
     def recv(self: Any, *arguments: Any) -> bytes:
-        """Receive, as `socket.recv`."""
-        received: bytes = self._wait(super().recv, *arguments)  # type: ignore[misc]  # the kind of socket has it
+        """Receive bytes, like `socket.recv`."""
+        received: bytes = self._wait(super().recv, *arguments)  # type: ignore[misc]  # the socket class defines it
         return received
 
     def sendall(self: Any, data: Any, flags: int = 0) -> None:
-        """Send all of it, as `socket.sendall`."""
-        send = super().send  # type: ignore[misc]  # the kind of socket has it
+        """Send all data, like `socket.sendall`."""
+        send = super().send  # type: ignore[misc]  # the socket class defines it
         deadline = current_deadline()
 
         def leave(*arguments: Any) -> int:
@@ -75,19 +75,19 @@ class PlainSocket(_Bounded, socket.socket):
 
 
 class TlsSocket(_Bounded, ssl.SSLSocket):
-    """A TLS connection; made by a context that has it as `sslsocket_class`."""
+    """A TLS connection; set it as `sslsocket_class` of a context."""
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the ssl module's signature
-        """Shake hands, as `SSLSocket.do_handshake`; one that was interrupted goes on where it was."""
+        """Shake hands, like `SSLSocket.do_handshake`; resume an interrupted handshake."""
         try:
             self._wait(super().do_handshake, block)
         except BaseException:
-            self.close()  # who makes it closes it after the ssl module's own errors alone
+            self.close()  # the creator closes it only after errors of the ssl module
             raise
 
 
 def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> socket.socket:
-    """Connect to a host under the deadline of the request under way, by whichever address answers.
+    """Connect to a host under the deadline of the current request; try each of its addresses.
 
     Args:
         host: A name or an IP address, without brackets.
@@ -95,8 +95,8 @@ def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> soc
         options: Arguments for `setsockopt`.
 
     Raises:
-        OSError: No address answers, or in time.
-        UnicodeError: The name cannot be one.
+        OSError: No address answers in time.
+        UnicodeError: The name is invalid.
     """
     deadline = current_deadline()
     assert deadline is not None  # the transport sets one for each request
@@ -122,7 +122,7 @@ def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> soc
 
 
 def _resolve(host: str, port: int, deadline: Deadline) -> list[_Address]:
-    """Ask for a host's addresses, in a thread of its own: the resolver has no time-out that can be set."""
+    """Look up a host's addresses in a thread: the resolver has no time-out that can be set."""
     if _is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     answers: queue.SimpleQueue[list[_Address] | Exception] = queue.SimpleQueue()
@@ -153,7 +153,7 @@ def _is_address(host: str) -> bool:
 
 
 def _connect(sock: socket.socket, address: Any, deadline: Deadline, seconds: float) -> None:
-    """Connect within so many seconds, a slice at a time."""
+    """Connect within so many seconds, in short slices."""
     ends_with = deadline.left_seconds() - seconds
     sock.settimeout(min(deadline.slice_seconds(), max(seconds, 0.001)))
     try:

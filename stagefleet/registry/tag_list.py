@@ -1,10 +1,10 @@
-"""The tags of a repository, whole: a list that is short costs stages, and, by shared digests, others' tags.
+"""Complete tag lists of repositories: a missing tag costs stages and, by shared digests, other people's tags.
 
-OCI distribution specification 1.1, "Listing Tags": a registry may give fewer tags than were asked for, and a
-`Link` to the next page if there is one. In the wild that header is left out by some and stripped by proxies,
-registries have a maximum of their own, ignore `n`, `last` or both (distribution 2.8), or give a page twice.
-So a list is whole only if the registry said so, by a `Link` on the page before and none on this one, or if
-one more page brings nothing.
+OCI distribution specification 1.1, "Listing Tags": a registry may return fewer tags than requested, and a
+`Link` to the next page if there is one. In practice some registries leave out that header and proxies strip
+it; registries have a maximum of their own, ignore `n`, `last` or both (distribution 2.8), or repeat a page.
+So a list is complete only if the registry said so, by a `Link` on the previous page and none on this one, or
+if one more page brings no new tag.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from stagefleet.registry.tag_page import TagPage
 __all__ = ["MOST_TAGS", "Habits", "Page", "TagList"]
 
 MOST_TAGS = 2_000_000
-"""Twice as many as a run may have items: besides the stages there are records."""
-_TAGS_A_PAGE = 1000  # more than that, ECR refuses
+"""Limit for one list, twice the most items of a run: a repository has records besides stages."""
+_TAGS_A_PAGE = 1000  # ECR refuses more
 _MORE_TAGS_A_PAGE = (10_000, 100_000, MOST_TAGS + 1)
 _MOST_PAGES = 20_000
-_MOST_BYTES = 1024**3  # of all pages together; two million tags of the longest are a quarter of that
+_MOST_BYTES = 1024**3  # of all pages together; two million tags of maximum length take a quarter of it
 _MOST_STALE_PAGES = 3
 _MOST_EMPTY_PAGES = 100
 _MOST_REPOSITORIES = 1024
 _REFUSED = frozenset({400, 404, 405, 406, 416, 422, 501})
-"""What a registry may answer to a parameter that it does not know."""
+"""Statuses with which registries refuse an unknown query parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Page:
     """A page of a list.
 
     Attributes:
-        tags: What it has; not all of it where its first entry told enough.
+        tags: Its tags; incomplete if its first entry was enough.
         following: The URL of the next page, None if the registry names none.
     """
 
@@ -49,22 +49,22 @@ class Page:
 
 
 FetchPage = Callable[[str, str], Page]
-"""Gives the page at a URL; may stop at its first entry if that is the second argument, unless that is ""."""
+"""Fetches the page at a URL; may stop after a first entry equal to the second argument, unless that is ""."""
 
 
 class Habits:
-    """What was learnt of repositories while this process lasts; thread-safe, bounded."""
+    """Paging behaviour of repositories, learned by this process; thread-safe and bounded."""
 
     def __init__(self) -> None:
         self._unpaged: dict[Repository, None] = {}
         self._lock = threading.Lock()
 
     def is_unpaged(self, repository: Repository) -> bool:
-        """Say whether its registry gives all tags at once, whatever is asked for."""
+        """Return True if the registry returns all tags at once, whatever is requested."""
         return repository in self._unpaged
 
     def note_unpaged(self, repository: Repository) -> None:
-        """Keep in mind that it does."""
+        """Record that the registry returns all tags at once."""
         with self._lock:
             self._unpaged[repository] = None
             while len(self._unpaged) > _MOST_REPOSITORIES:
@@ -72,13 +72,13 @@ class Habits:
 
 
 class TagList:
-    """Lists the tags of one repository once, lazily: a page is asked for when its first tag is.
+    """List the tags of one repository once, lazily: a page is requested when its first tag is.
 
     Args:
-        repository: Whose.
+        repository: The repository.
         base: The URL of the list, without parameters.
-        fetch: Gives pages.
-        habits: What is known of repositories.
+        fetch: Fetches pages.
+        habits: Known paging behaviour of repositories.
     """
 
     def __init__(self, repository: Repository, base: str, fetch: FetchPage, habits: Habits) -> None:
@@ -92,11 +92,11 @@ class TagList:
         self._new = 0
 
     def __iter__(self) -> Iterator[str]:
-        """Give each tag once, in the registry's order.
+        """Yield each tag once, in the registry's order.
 
         Raises:
             NotFoundError: The repository does not exist.
-            RegistryError: The list has no end, is too long, or cannot be had whole.
+            RegistryError: The list is endless, too long or incomplete.
         """
         asked: int | None = _TAGS_A_PAGE
         try:
@@ -113,10 +113,10 @@ class TagList:
         elif first.entries:
             yield from self._go_on(first, asked)
 
-    # A registry that names the next page
+    # Registries that name the next page
 
     def _follow(self, page: Page) -> Iterator[str]:
-        """Follow the registry's own links: it says itself where the list ends."""
+        """Follow the registry's own links to the end of the list."""
         stale = 0
         while page.following is not None:
             page = self._get_more(page.following)
@@ -125,10 +125,10 @@ class TagList:
             if stale > (_MOST_STALE_PAGES if page.tags.entries else _MOST_EMPTY_PAGES):
                 self._fail("have no end: the registry's pages go in circles")
 
-    # A registry that names none
+    # Registries that name none
 
     def _go_on(self, first: TagPage, asked: int | None) -> Iterator[str]:
-        """Ask for what comes after the last tag, until that brings nothing."""
+        """Request pages after the last tag until one brings no new tag."""
         is_longer = asked is not None and first.entries > asked
         if not first.last or (is_longer and self._habits.is_unpaged(self._repository)):
             return
@@ -140,7 +140,7 @@ class TagList:
                 return
             if not _starts_over(page.tags, first):
                 return
-        # The registry does not know `last`.
+        # The registry ignores `last`.
         if is_longer:
             self._habits.note_unpaged(self._repository)
         elif first.entries == asked:
@@ -155,9 +155,9 @@ class TagList:
         yield from self._follow(page)
 
     def _grow(self, asked: int) -> Iterator[str]:
-        """Get a list whose first page was full, from a registry that gives no second: by longer pages."""
+        """Request longer pages: the first one was full, and the registry returns no second."""
         if self._get_more(self._url(1)).tags.entries > 1:
-            return  # it gives all at once; that these are as many as were asked for is chance
+            return  # it returns all at once; their number equals the requested one by chance
         entries = asked
         for longer in _MORE_TAGS_A_PAGE:
             try:
@@ -168,7 +168,7 @@ class TagList:
                 break
             yield from self._take(page.tags)
             if page.tags.entries <= entries:
-                break  # its own maximum
+                break  # the registry's maximum
             if page.tags.entries < longer:
                 return
             entries = page.tags.entries
@@ -186,7 +186,7 @@ class TagList:
         return f"{self._base}?{'&'.join(parameters)}" if parameters else self._base
 
     def _get_second(self, url: str, stop_at: str) -> Page | None:
-        """Get what comes after the first page, None where the registry refuses to say."""
+        """Fetch the second page, None if the registry refuses the request."""
         try:
             return self._get(url, stop_at)
         except RegistryError as error:
@@ -195,7 +195,7 @@ class TagList:
             raise
 
     def _get_more(self, url: str) -> Page:
-        """Get a further page; that it is gone does not mean that there are no tags."""
+        """Fetch a further page; a 404 for it does not mean that there are no tags."""
         try:
             return self._get(url)
         except NotFoundError as error:
@@ -218,7 +218,7 @@ class TagList:
         return page
 
     def _take(self, page: TagPage) -> Iterator[str]:
-        """Give the tags of a page that are new."""
+        """Yield the new tags of a page."""
         self._new = 0
         for tag in page:
             if self._seen.add(tag):
@@ -234,12 +234,12 @@ class TagList:
 
 
 def _starts_over(page: TagPage, first: TagPage) -> bool:
-    """Say whether a page that brought nothing is the first one again, and not the end of the list."""
+    """Return True if a page without new tags repeats the first one, and is not the end of the list."""
     return page.entries > 0 and (page.first == first.first or page.entries >= first.entries)
 
 
 class _Seen:
-    """The tags that were given: eight bytes each while they come in order, as they mostly do."""
+    """Set of the tags yielded so far: eight bytes each while they come in order, which most do."""
 
     def __init__(self) -> None:
         self._ordered = array("q")
@@ -250,7 +250,7 @@ class _Seen:
         return len(self._ordered if self._hashes is None else self._hashes)
 
     def add(self, tag: str) -> bool:
-        """Note a tag; False if it was here already."""
+        """Add a tag; False if it was there already."""
         if self._hashes is None:
             if tag > self._last:
                 self._last = tag

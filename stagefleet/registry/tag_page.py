@@ -1,4 +1,4 @@
-"""One page of a tag list, read as it comes: a million tags are 75 MB of JSON, and much more as objects.
+"""Streaming parser of a tag list page: a million tags are 75 MB of JSON, and much more as objects.
 
 OCI distribution specification 1.1, "Listing Tags": `{"name": "...", "tags": ["...", ...]}`.
 """
@@ -16,7 +16,7 @@ __all__ = ["MalformedPageError", "TagPage"]
 _MAX_DEPTH = 64
 _MAX_STRING_BYTES = 64 * 1024
 
-# Possessive quantifiers: the text comes from outside, so no pattern may go back over what it has read. They
+# Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
 # follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
 _TOKEN = re.compile(
     rb'[ \t\r\n]*+(?:("[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*")|([\[\]{}:,])|([-+.0-9A-Za-z]++))',
@@ -29,15 +29,15 @@ _OPENED_BY = {b"]": b"[", b"}": b"{"}
 
 
 class MalformedPageError(ValueError):
-    """What a registry answered is no page of a tag list; the message says why."""
+    """The response is no page of a tag list; the message says why."""
 
 
 class TagPage:
-    """The tags of one page; takes the answer's body piece by piece, in about the size of its tags.
+    """The tags of one page; parses the body in chunks, in about the memory of its tags.
 
     Attributes:
-        size: How many bytes were read.
-        entries: How many entries the list has, whatever they are.
+        size: Number of bytes read.
+        entries: Number of entries in the list, of any type.
         first: The first entry that can be a tag, "" if there is none.
         last: The last entry that is a string, "" if there is none.
     """
@@ -57,14 +57,14 @@ class TagPage:
         self._in_tags = False
 
     def __iter__(self) -> Iterator[str]:
-        """Give the tags, in the page's order; what cannot be a tag is left out."""
+        """Yield the tags in the page's order; invalid tags are left out."""
         start = 0
         while (end := self._tags.find(b"\n", start)) >= 0:
             yield self._tags[start:end].decode()
             start = end + 1
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece of the body.
+        """Parse the next chunk of the body.
 
         Raises:
             MalformedPageError: It is no JSON, or no tag list.
@@ -73,15 +73,15 @@ class TagPage:
         self._read(self._rest + piece if self._rest else piece, is_last=False)
 
     def close(self) -> None:
-        """Take the end of the body.
+        """Finish parsing at the end of the body.
 
         Raises:
-            MalformedPageError: The body is no whole JSON object, or has no `tags`, and not even a `name`.
+            MalformedPageError: The body is no complete JSON object, or has neither `tags` nor `name`.
         """
         self._read(self._rest, is_last=True)
         if not self._is_over:
             raise MalformedPageError("it is no JSON object")
-        if not self._names & {"tags", "name"}:  # some leave out `tags` where there are none
+        if not self._names & {"tags", "name"}:  # some leave out `tags` if there are none
             raise MalformedPageError("it has no tags")
 
     def _read(self, data: bytes, *, is_last: bool) -> None:
@@ -94,7 +94,7 @@ class TagPage:
                     position = run.end()
             token = _TOKEN.match(data, position)
             if token is None or (token[3] and token.end() == len(data) and not is_last):
-                break  # nothing whole: a word may go on in the next piece
+                break  # an incomplete token: it may continue in the next chunk
             self._take(token)
             position = token.end()
         blank = _SPACE.match(data, position)
@@ -106,7 +106,7 @@ class TagPage:
         self._rest = rest
 
     def _take_run(self, run: bytes) -> None:
-        """Take entries that are plain tags, each with the comma behind it."""
+        """Add entries that are plain tags, each with its trailing comma."""
         tags = _QUOTED.findall(run)
         self._tags += b"\n".join(tags) + b"\n"
         self.entries += len(tags)
@@ -151,7 +151,7 @@ class TagPage:
                 self.first = self.first or text
 
     def _take_value(self, *, is_list: bool = False, is_null: bool = False) -> None:
-        """Take the start of a value that is no string, or, of the outer object, any value."""
+        """Handle the start of a value that is no string, or any value of the outer object."""
         depth = len(self._open)
         if depth == 1:
             key, self._key, self._string = self._key, "", None

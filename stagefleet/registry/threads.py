@@ -1,4 +1,4 @@
-"""Threads that ask registries side by side, for one that waits for all of them and may leave."""
+"""Parallel registry calls in threads, for a caller that waits for all of them and may leave early."""
 
 from __future__ import annotations
 
@@ -18,37 +18,34 @@ _Result = TypeVar("_Result")
 
 
 class _EndingLeash:
-    """The leash of the thread that waits, and the end of what it waits for."""
+    """The lease of the waiting thread; it also ends when the pool closes."""
 
     def __init__(self, leash: Leash) -> None:
         self._leash = leash
         self.has_ended = False
 
     def check(self) -> None:
-        """See `Leash.check`."""
         if self.has_ended:
             raise ItemCancelledError("nobody waits for this any more")
         self._leash.check()
 
     def require(self, seconds: float) -> None:
-        """See `Leash.require`."""
         self.check()
         self._leash.require(seconds)
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        """See `WaitingLeash.waiting`."""
         return waiting(self._leash, seconds, host, text)
 
 
 class LeashedThreads:
-    """A pool of threads under the leash of the thread that makes it, to be used in a `with` block.
+    """Thread pool under the lease of the thread that creates it, for use in a `with` block.
 
-    At the end of the block, by an error or an interrupt too, what is not done ends within a second: its waits
-    hear of it. A bare pool would let each thread sit out its pauses and its silent hosts first.
+    At the end of the block, also by an error or an interrupt, unfinished calls end within a second: their
+    waits check the pool's end. A bare pool would first finish all pauses and time-outs of each thread.
 
     Args:
-        count: The most threads.
-        name: What their names begin with.
+        count: Most threads.
+        name: Prefix of their names.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -64,18 +61,18 @@ class LeashedThreads:
         self.close()
 
     def close(self) -> None:
-        """End what is not done, and wait for its end."""
+        """End unfinished calls, and wait for their end."""
         self._leash.has_ended = True
         self._pool.shutdown(cancel_futures=True)
 
     def submit(
         self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> Future[_Result]:
-        """Have a function called by one of the threads."""
+        """Call a function in one of the threads."""
         return self._pool.submit(lambda: self._call(function, *args, **kwargs))
 
     def map(self, function: Callable[[Any], _Result], arguments: Iterable[Any]) -> Iterator[_Result]:
-        """Have a function called with each argument; the results come in the order of the arguments."""
+        """Call a function with each argument in the threads; yield results in the arguments' order."""
         return self._pool.map(lambda argument: self._call(function, argument), arguments)
 
     def _call(self, function: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:

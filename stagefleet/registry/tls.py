@@ -1,7 +1,7 @@
-"""Whom to trust and what to show: the TLS side of a registry's settings, read once a host.
+"""TLS contexts from a registry's settings: trusted certificates and client certificates, read once per host.
 
 Without a `ca_file` the system's certificates count, as for curl, Docker and every other container tool;
-requests itself would trust the list that it brings along, which lacks a company's own authority.
+requests itself would use its bundled list, which lacks a company's own authority.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _SYSTEM = "the list of the system's certificates"
 
 
 def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
-    """How to speak TLS to a registry.
+    """Create the TLS context for a registry.
 
     Args:
         host: The registry's `host[:port]`, for messages.
         registry: Its settings.
 
     Raises:
-        SettingsError: A file that they name cannot be used; names file and key.
+        SettingsError: A file from the settings cannot be used; names file and key.
     """
     try:
         context = ssl.create_default_context(cafile=registry.ca_file or _roots())
@@ -44,10 +44,10 @@ def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
 
 
 def _roots() -> str | None:
-    """The certificates to trust where the settings name none: None for the system's.
+    """Return the default file of trusted certificates; None for the system's.
 
-    OpenSSL finds those itself, SSL_CERT_FILE and SSL_CERT_DIR included. A minimal container may have none at
-    all: the list that requests brings along is better than no registry.
+    OpenSSL finds the system's itself, SSL_CERT_FILE and SSL_CERT_DIR included. A minimal container may have
+    none: then the list bundled with requests is better than no registry.
     """
     paths = ssl.get_default_verify_paths()
     if paths.cafile or (paths.capath and any(Path(paths.capath).iterdir())):
@@ -60,7 +60,7 @@ def _show_certificate(context: ssl.SSLContext, host: str, certificate: Path, key
         raise _unusable(host, "client_key", key or certificate, "its key is encrypted")
 
     try:
-        # Without a callback OpenSSL asks for a password on the terminal, and a worker would wait for ever.
+        # Without a callback OpenSSL asks for a password on the terminal, and a worker would hang.
         context.load_cert_chain(certificate, key, password=refuse)
     except OSError as error:
         raise _unusable(host, "client_certificate", certificate, error) from error

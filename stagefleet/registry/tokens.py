@@ -1,4 +1,4 @@
-"""Tokens: what a registry's token server hands out for a login, or for none.
+"""Tokens of a registry's token server, with a login or anonymous.
 
 Sources: distribution, "Token Authentication Specification" and "OAuth2 Token Authentication"; RFC 6750.
 """
@@ -28,10 +28,10 @@ from stagefleet.registry.retry_after import retry_after_seconds, span_text
 __all__ = ["RefusedLoginError", "Send", "Token", "TokenServer", "basic_header"]
 
 Send = Callable[[str, str, dict[str, str], bytes | None], requests.Response]
-"""Sends one request: method, URL, headers, body. Follows no redirect, raises where nobody answers."""
+"""Sends one request: method, URL, headers, body. Follows no redirect; raises if the host does not answer."""
 
 _CLIENT_ID = "stagefleet"
-_DEFAULT_LIFE_SECONDS = 60.0  # the specification's, where the answer names none
+_DEFAULT_LIFE_SECONDS = 60.0  # the specification's default
 _LONGEST_LIFE_SECONDS = 24 * 3600.0
 _ENDLESS_SECONDS = 1e12
 _LIMIT_BYTES = 256 * 1024
@@ -47,16 +47,16 @@ _TOKEN = re.compile(r"[!-~]{1,65536}")
 
 
 class RefusedLoginError(CredentialsError):
-    """The token server refuses the login; its message is what the server said, "" if nothing."""
+    """The token server refuses the login; the message is the server's, "" if it sent none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it was handed out.
+    """A token from a token server.
 
     Attributes:
-        value: What to send.
-        life_seconds: How long it is valid from the moment it was asked for.
+        value: The token to send.
+        life_seconds: Lifetime, from the moment of the request.
     """
 
     value: str = field(repr=False)
@@ -65,16 +65,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenServer:
-    """Where a registry's tokens come from.
+    """The token server of a registry.
 
     Args:
         registry: The registry's `host[:port]`, for messages.
-        realm: The URL to ask, as the registry's challenge names it.
-        service: The registry's name for itself, "" if it gave none.
+        realm: The server's URL, from the registry's challenge.
+        service: The registry's own name, "" if it gave none.
     """
 
     registry: str
-    realm: str = field(repr=False)  # its query is the server's own affair
+    realm: str = field(repr=False)  # its query may hold a secret
     service: str = ""
 
     @property
@@ -87,18 +87,18 @@ class TokenServer:
         return self._parts()["host"]
 
     def fetch(self, send: Send, login: Login | None, scopes: tuple[str, ...]) -> Token:
-        """Ask for a token.
+        """Request a token.
 
         Args:
             send: Sends the request.
-            login: Who asks; None is anybody.
-            scopes: What the token has to allow.
+            login: The login; None for an anonymous token.
+            scopes: The scopes that the token has to allow.
 
         Raises:
-            RefusedLoginError: The server refuses the login, or wants one.
-            CredentialsError: The realm is malformed or not safe for a login, or the answer is no token.
-            RegistryUnavailableError: The server fails inside.
-            RateLimitedError: The server asks to slow down.
+            RefusedLoginError: The server refuses the login, or requires one.
+            CredentialsError: The realm is malformed or not safe for a login, or the response holds no token.
+            RegistryUnavailableError: The server fails with a 5xx.
+            RateLimitedError: The server limits the rate.
         """
         self._check(login)
         if login is not None and login.identity_token:
@@ -173,13 +173,13 @@ class TokenServer:
 
 
 def basic_header(login: Login) -> str:
-    """The Authorization header of a user name and password (RFC 7617)."""
+    """Build the Authorization header for a user name and password (RFC 7617)."""
     pair = f"{login.username}:{login.password}".encode()
     return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def _parse(content: bytes | None) -> Mapping[str, Any]:
-    """The answer's JSON object, an empty one where it is none."""
+    """Parse the response as a JSON object; an empty one if it is none."""
     try:
         document = json.loads(content or b"")
     except (ValueError, RecursionError):
@@ -188,7 +188,7 @@ def _parse(content: bytes | None) -> Mapping[str, Any]:
 
 
 def _details(document: Mapping[str, Any], login: Login | None) -> str:
-    """Why the server refuses, in its own words, on one line; never words that repeat a secret."""
+    """Return the server's reason for a refusal, on one line; "" if it repeats a secret."""
     text = document.get("details")
     if not isinstance(text, str):
         return ""
@@ -200,20 +200,20 @@ def _details(document: Mapping[str, Any], login: Login | None) -> str:
 
 
 def _life_seconds(document: Mapping[str, Any], headers: Mapping[str, str]) -> float:
-    """How much longer a token is valid.
+    """Compute how much longer a token is valid.
 
-    A server may hand out a token that it keeps itself, so `issued_at` counts; by the server's own clock.
+    A server may return a cached token, so `issued_at` counts, by the server's own clock.
     """
     life = document.get("expires_in")
     if isinstance(life, bool) or not isinstance(life, int | float):
         life = _DEFAULT_LIFE_SECONDS
     if isinstance(life, float) and not math.isfinite(life):
         life = _DEFAULT_LIFE_SECONDS
-    life = min(max(life, 0.0), _ENDLESS_SECONDS)  # a whole number of hundreds of digits is no float
+    life = min(max(life, 0.0), _ENDLESS_SECONDS)  # an integer of hundreds of digits is no float
     age = 0.0
     try:
         issued_at = datetime.fromisoformat(document["issued_at"])
         age = (parsedate_to_datetime(headers["Date"]) - issued_at).total_seconds()
     except (KeyError, TypeError, ValueError, OverflowError):
-        age = 0.0  # it does not say, or not in a way that can be compared
+        age = 0.0  # missing, or not comparable
     return min(max(life - max(age, 0.0), 0.0), _LONGEST_LIFE_SECONDS)

@@ -1,7 +1,7 @@
-"""One HTTP request to one registry: connections, time-outs, TLS and proxies, and the border for errors.
+"""One HTTP request to one registry: connections, time-outs, TLS, proxies, and the mapping of foreign errors.
 
-Requests go as prepared requests through requests' adapter: proxies, certificates and logins are worked out
-once a host instead of at each request, which halves the CPU time of a request.
+Requests are prepared once and sent through requests' adapter. Proxies, certificates and logins are looked up
+once per host instead of once per request, which halves the CPU time of a request.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _USER_AGENT = "stagefleet"
 
 
 class Body(Protocol):
-    """A request's body that is read as it goes."""
+    """A request body that is read while it is sent."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, b"" at the end."""
+        """Return the next bytes, b"" at the end."""
 
     def __len__(self) -> int:
-        """How many bytes there are in all."""
+        """Return the size of the whole body in bytes."""
 
 
 @dataclass(slots=True)
 class _Route:
-    """How a host is reached: what requests would work out anew at each request, and whether it ever was."""
+    """The way to a host: data that requests would recompute for each request, and if it ever answered."""
 
     adapter: Adapter
     proxies: Mapping[str, str]
@@ -58,12 +58,12 @@ class _Route:
 
 
 class Transport:
-    """Sends single requests; thread-safe, with a pool of connections a host.
+    """Send single requests; thread-safe, with a connection pool per host.
 
     Args:
         settings: TLS settings by host, and time-outs.
-        headers: What each request has besides its own.
-        to_registries: Whether the settings say of those spoken to if they speak TLS; else their URLs do.
+        headers: Headers added to each request.
+        to_registries: True if the settings decide about TLS; False if the URLs do, as for webhooks.
     """
 
     def __init__(
@@ -95,23 +95,23 @@ class Transport:
         ends_at: float = math.inf,
         leave_by: float = math.inf,
     ) -> requests.Response:
-        """Send one request; the answer's body is still to be read, and the response to be closed.
+        """Send one request and return the response. Its body is unread; close the response.
 
         Args:
             method: The HTTP method.
             url: The whole URL.
-            headers: What else stands in the request's header.
-            body: What is sent.
-            ends_at: When the answer's header has to be there at the latest, on the monotonic clock. No phase
-                of the request outlasts its time-out in any case.
-            leave_by: Until when the request may leave, on `elapsed_seconds`.
+            headers: More headers.
+            body: The body.
+            ends_at: Latest time for the response's header, on the monotonic clock. No phase outlasts its
+                time-out in any case.
+            leave_by: Latest time for the request to leave, on `elapsed_seconds`.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
-            DeadlineMissedError: It could not leave in time, and did not.
-            CertificateError: The other side's certificate is not to be trusted.
-            LeaseLostError: The leash that this thread works under says so, during any wait.
-            ItemCancelledError: As above.
+            DeadlineMissedError: The request could not leave in time, and was not sent.
+            CertificateError: The server's certificate is not trusted.
+            LeaseLostError: This thread's lease ended during a wait.
+            ItemCancelledError: The item was cancelled during a wait.
         """
         http = self._settings.http
         deadline = Deadline(
@@ -124,7 +124,7 @@ class Transport:
         )
         deadline.is_streamed = not isinstance(body, bytes | None)
         request = requests.PreparedRequest()
-        request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 asks for
+        request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 needs
         request.headers = CaseInsensitiveDict({**self._headers, **headers})
         request.headers["User-Agent"] = _USER_AGENT
         if body is not None or method in {"POST", "PUT"}:
@@ -135,14 +135,14 @@ class Transport:
             response = route.adapter.send(
                 request,
                 stream=True,
-                timeout=SLICE_SECONDS,  # what the sockets are set to anyway: the deadline bounds them
+                timeout=SLICE_SECONDS,  # the sockets' own setting: the deadline bounds them
                 proxies=route.proxies,
             )
         route.has_answered = True
         return response
 
     def _scheme_advice(self, url: str, route: _Route) -> str:
-        """Say what to set if the other side does not speak as it is spoken to, "" if that cannot be."""
+        """Return the setting to change if TLS and plain HTTP may be mixed up, else ""."""
         scheme, host = urlsplit(url)[:2]
         if not self._to_registries or route.has_answered:
             return ""
@@ -158,14 +158,14 @@ class Transport:
         return route
 
     def _make_route(self, origin: str, scheme: str, host: str) -> _Route:
-        """Work out how to reach a host; the oldest is forgotten where redirects lead to ever new ones."""
+        """Work out the way to a host; drop the oldest one if redirects lead to ever new hosts."""
         registry = settings_of(host, self._settings)
         context = make_context(host, registry) if scheme == "https" else None
         if context is not None and registry.insecure:
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings asked for it
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings demand it
         if len(self._routes) >= _MOST_HOSTS:
             self._routes.pop(next(iter(self._routes))).adapter.close()
-        # Loopback is never behind a proxy: so Docker and every tool in Go have it, whatever NO_PROXY says.
+        # Loopback never uses a proxy, whatever NO_PROXY says: as in Docker and all Go tools.
         proxies = {} if is_loopback(host) else _checked_proxies(origin)
         adapter = Adapter(origin, context)
         route = self._routes[origin] = _Route(adapter, proxies)
@@ -173,10 +173,10 @@ class Transport:
 
 
 def _checked_proxies(origin: str) -> dict[str, str]:
-    """Read from the environment through which proxies an origin is reached.
+    """Read the proxies of an origin from the environment.
 
     Raises:
-        SettingsError: The address of one is malformed.
+        SettingsError: A proxy's address is malformed.
     """
     proxies = get_environ_proxies(origin)
     proxy = select_proxy(origin, proxies)
@@ -193,14 +193,15 @@ def _checked_proxies(origin: str) -> dict[str, str]:
 def reaching_host(
     url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advice: str = ""
 ) -> Iterator[None]:
-    """The border: whatever requests, urllib3 and the socket raise becomes one of our errors.
+    """Map every error of requests, urllib3 and the socket to one of ours.
 
-    Without its cause: foreign errors hold the URL, which may hold a signature, and tracebacks show them.
+    The errors have no cause: foreign errors hold the URL, which may hold a signature, and tracebacks show
+    them.
 
     Args:
-        url: Where to.
-        proxies: Through which of them, by scheme.
-        advice: What to do if the host does not speak as it is spoken to, with TLS or without.
+        url: The requested URL.
+        proxies: The proxies in use, by scheme.
+        advice: What to do if TLS and plain HTTP are mixed up.
     """
     host = urlsplit(url).netloc
     try:
@@ -224,7 +225,7 @@ def reaching_host(
 
 
 def _may_want_tls(url: str, error: BaseException) -> bool:
-    """Tell whether a server may have hung up because it speaks TLS and was spoken to without."""
+    """Return True if a server may have hung up because it speaks TLS and got plain HTTP."""
     hung_up = isinstance(
         _innermost(error), ConnectionResetError | BrokenPipeError | http.client.BadStatusLine
     )
@@ -232,7 +233,7 @@ def _may_want_tls(url: str, error: BaseException) -> bool:
 
 
 def _tls_advice(reason: str, host: str, advice: str) -> str:
-    """What to do: OpenSSL's names for what went wrong say which side is not content."""
+    """Return what to do; OpenSSL's error names say which side is at fault."""
     settings = f'registries."{host}"'
     if "_ALERT_" in reason:
         return f"the registry refuses us: does it want a certificate, {settings}.client_certificate?"
@@ -242,10 +243,10 @@ def _tls_advice(reason: str, host: str, advice: str) -> str:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Find the cause that stands behind all others."""
+    """Find the innermost cause of an error."""
     seen = error
     for _ in range(10):
-        # `original_error` is a ProxyError's; of a ProtocolError the cause stands behind a text of its own.
+        # `original_error` is a ProxyError's; a ProtocolError has the cause after a text of its own.
         inners = (
             getattr(seen, "reason", None),
             getattr(seen, "original_error", None),
@@ -259,11 +260,11 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in a few words; never the URL, which may hold a signature."""
+    """Describe the innermost cause in a few words; never the URL, which may hold a signature."""
     seen = _innermost(error)
     if isinstance(seen, urllib3.exceptions.ReadTimeoutError | TimeoutError):
         return "time-out"
-    refused = isinstance(seen, urllib3.exceptions.NewConnectionError)  # which urllib3 counts as a time-out
+    refused = isinstance(seen, urllib3.exceptions.NewConnectionError)  # a subclass of urllib3's time-out
     if isinstance(seen, urllib3.exceptions.ConnectTimeoutError) and not refused:
         return "time-out while connecting"
     text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
@@ -272,5 +273,5 @@ def _reason(error: BaseException) -> str:
     text = words_of(text.partition("?")[0], limit=200)
     quotes = not isinstance(seen, OSError | http.client.HTTPException | urllib3.exceptions.ProtocolError)
     if quotes or ("/" in text and not isinstance(seen, OSError)):
-        return type(seen).__name__  # they quote what they cannot read: an address, a line with a path of ours
+        return type(seen).__name__  # their text quotes malformed input: an address, a path of ours
     return f"{type(seen).__name__}: {text}"

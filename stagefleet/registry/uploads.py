@@ -1,4 +1,4 @@
-"""Blobs: fetched, uploaded, mounted and copied ("Pulling blobs", "Pushing blobs" in the specification)."""
+"""Blobs: fetch, upload, mount and copy ("Pulling blobs", "Pushing blobs" in the specification)."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _BLOB_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload that a registry has begun.
+    """An upload session that a registry has opened.
 
     Attributes:
-        repository: Where it goes.
-        digest: What it will be.
-        url: Where its content is to be sent.
+        repository: The destination.
+        digest: Digest of the blob.
+        url: The URL for the content.
     """
 
     repository: Repository
@@ -56,7 +56,7 @@ class Upload:
 
 
 class BlobApi(Api):
-    """The part of the API that is about blobs."""
+    """Blob calls of the API."""
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
@@ -70,13 +70,13 @@ class BlobApi(Api):
         limit_bytes: int = _BLOB_BYTES,
         leash: Leash = UNLEASHED,
     ) -> bytes:
-        """A small blob, its size and digest checked.
+        """Fetch a small blob and verify its size and digest.
 
         Raises:
             NotFoundError: There is no such blob.
             BrokenStageError: It is larger than the limit.
-            DigestMismatchError: It is not what its descriptor says.
-            TruncatedError: The registry broke off, as often as it was asked.
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The registry broke off at every attempt.
         """
         if descriptor.size > limit_bytes:
             raise BrokenStageError(
@@ -88,7 +88,7 @@ class BlobApi(Api):
             return b"".join(iter(reader.read, b""))
 
     def has_blob(self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED) -> bool:
-        """Ask whether a registry knows a blob, in one HEAD; it may know it and not be able to give it."""
+        """Ask by one HEAD if a registry lists a blob; its content may still be missing."""
         url = self._url(repository, f"blobs/{descriptor.digest}")
         try:
             self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}", leash=leash)
@@ -99,16 +99,16 @@ class BlobApi(Api):
     def hash_blob(
         self, repository: Repository, descriptor: Descriptor, *, leash: Leash = UNLEASHED
     ) -> Digest:
-        """Read through what a registry sends for a blob, however large, and give its digest.
+        """Read a blob of any size and return the digest of its content.
 
         Raises:
-            NotFoundError: It has no such blob.
-            TruncatedError: What came is less, and nothing says that it was all.
-            RegistryUnreachableError: It does not answer, or broke off.
+            NotFoundError: There is no such blob.
+            TruncatedError: The content is shorter than the descriptor says, and may be incomplete.
+            RegistryUnreachableError: The registry does not answer, or broke off.
         """
         url, leash = self._url(repository, f"blobs/{descriptor.digest}"), current_leash(leash)
         hashed = hashlib.new(descriptor.digest.algorithm)
-        left = descriptor.size + 1  # more than there should be is altered, whatever follows
+        left = descriptor.size + 1  # a longer body is wrong anyway
         subject = f"blob {descriptor.digest} of {repository}"
         with self._open("GET", repository, url, subject, leash=leash) as response:
             incoming = Incoming(response)
@@ -135,11 +135,11 @@ class BlobApi(Api):
         """Begin the upload of a blob, or mount it ("Mounting a blob from another repository").
 
         Args:
-            repository: Where it goes.
-            digest: Which.
-            mount_from: A repository of the same registry that may have it; `repository` itself asks whether
-                it is there, in the same request.
-            leash: Ends the waits.
+            repository: The destination.
+            digest: Digest of the blob.
+            mount_from: A repository of the same registry that may have the blob; pass `repository` itself to
+                ask in the same request if it is there.
+            leash: Lease to check in waits.
 
         Returns:
             The upload, or None if the repository has the blob now.
@@ -160,7 +160,7 @@ class BlobApi(Api):
         except (CredentialsError, RegistryError) as error:
             if mount_from is None or mount_from == repository or not _is_refusal(error):
                 raise
-            # No pull on the other repository: some registries refuse instead of starting an upload.
+            # No pull right on the other repository: some registries refuse instead of opening an upload.
             upload = self.begin_upload(repository, digest, mount_from=None, leash=leash)
             self._unmountable.add((mount_from, repository))
             return upload
@@ -170,7 +170,7 @@ class BlobApi(Api):
         return Upload(repository, digest, self._location(response, repository, url))
 
     def upload_bytes(self, upload: Upload, content: bytes, *, leash: Leash = UNLEASHED) -> None:
-        """Send the content of a small blob; where that fails, by an upload begun anew."""
+        """Send the content of a small blob; begin a new upload if that fails."""
         self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content, leash), leash)
 
     def copy_blob(
@@ -183,23 +183,23 @@ class BlobApi(Api):
         leash: Leash = UNLEASHED,
         on_bytes: Callable[[int], None] | None = None,
     ) -> int:
-        """Bring a blob from one repository to another, if it is not there.
+        """Copy a blob to another repository, unless it is there.
 
         Args:
-            source: Where it is.
-            destination: Where it goes.
-            descriptor: Which.
-            mount_from: As in `begin_upload`; None sends it without asking.
-            leash: Asked between its pieces.
-            on_bytes: Told how many bytes each piece has.
+            source: The repository that has it.
+            destination: The repository that gets it.
+            descriptor: Descriptor of the blob.
+            mount_from: As in `begin_upload`; None sends the blob without asking.
+            leash: Lease to check between chunks.
+            on_bytes: Called with the size of each chunk.
 
         Returns:
             The bytes sent; 0 if it was there or could be mounted.
 
         Raises:
             NotFoundError: The source does not have it.
-            DigestMismatchError: It is not what its descriptor says.
-            TruncatedError: The source broke off, as often as it was asked, or has it in name only.
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The source broke off at every attempt, or lacks the content.
         """
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, leash=leash)
         if upload is None:
@@ -212,10 +212,10 @@ class BlobApi(Api):
         return descriptor.size
 
     def _deliver(self, upload: Upload, send: Callable[[Upload], None], leash: Leash) -> None:
-        """Send a blob, from its start by a fresh upload where one failed.
+        """Send a blob; after a failure start again with a new upload.
 
-        One that was cut off cannot be gone on with everywhere (distribution 2.8 knows it no more), and one
-        that the destination has forgotten (404) has to begin anew.
+        Not every registry can resume an interrupted upload (distribution 2.8 drops it), and one that the
+        destination has dropped (404) has to start again.
         """
         http = self._settings.http
         failures, budget = 0, WaitBudget.of(upload.repository.host, self._caller.longest_wait_seconds)
@@ -223,7 +223,7 @@ class BlobApi(Api):
             try:
                 return send(upload)
             except _SourceError as error:
-                raise error.cause from None  # asked often enough already
+                raise error.cause from None  # it had its retries
             except (
                 RegistryUnreachableError,
                 RegistryUnavailableError,
@@ -253,7 +253,7 @@ class BlobApi(Api):
         leash: Leash,
         on_bytes: Callable[[int], None] | None,
     ) -> None:
-        """Send one blob once; its source is opened anew should the upload want another login."""
+        """Send one blob once; open its source again if the upload needs another login."""
         readers: list[BlobReader] = []
 
         def opened() -> BlobReader:
@@ -328,7 +328,7 @@ class BlobApi(Api):
 
 
 class _SourceError(Exception):
-    """The source failed in the middle of an upload, and not the upload."""
+    """The source failed in the middle of an upload, not the destination."""
 
     def __init__(self, cause: StagefleetError) -> None:
         super().__init__()
@@ -336,5 +336,5 @@ class _SourceError(Exception):
 
 
 def _is_refusal(error: CredentialsError | RegistryError) -> bool:
-    """Whether a registry will not do this, rather than that it cannot do it now."""
+    """Return True if a registry refuses the request for good, rather than failing for now."""
     return isinstance(error, CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

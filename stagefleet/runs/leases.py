@@ -54,7 +54,6 @@ class HeldLease:
         self._waited_seconds = 0.0
 
     def check(self) -> None:
-        """See `Leash.check`."""
         if self._standing is Renewal.CANCEL:
             raise ItemCancelledError(f"run {self.claim.run} was cancelled")
         if self._keeper.stopping:
@@ -65,7 +64,6 @@ class HeldLease:
             )
 
     def require(self, seconds: float) -> None:
-        """See `Leash.require`."""
         self.check()
         if self._outlasts(seconds):
             return

@@ -26,13 +26,11 @@ class RedisAttendance:
         raise NotImplementedError
 
     def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
-        """See `Attendance.beat`."""
         version = worker.version
         queues = json.dumps(worker.queues)
         self._call("beat", worker.name, worker.slots, queues, _ms(seconds), version.release, version.schema)
 
     def workers(self, queue: str | None = None) -> list[WorkerInfo]:
-        """See `Attendance.workers`."""
         with reaching(self._redis):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(f"{self._prefix}workers")
@@ -51,7 +49,6 @@ class RedisAttendance:
         return bool(self._call("lead", role, holder, _ms(seconds)))
 
     def ping(self) -> None:
-        """See `Observer.ping`."""
         with reaching(self._redis):
             self._redis.set(f"{self._prefix}ping", b"", px=_PING_MS)
 

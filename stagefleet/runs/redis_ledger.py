@@ -139,11 +139,9 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
     # Submitter
 
     def has_key(self, key: str) -> bool:
-        """See `Submitter.has_key`."""
         return self.run_under(key) is not None
 
     def open(self, order: Order, *, again: Submission | None = None) -> Submission:
-        """See `Submitter.open`."""
         settings = self._settings
         fate, run, token, previous = self._call(
             "open",
@@ -184,7 +182,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         *,
         nonce: str | None = None,
     ) -> None:
-        """See `Submitter.append`."""
         outcomes = itertools.chain.from_iterable(
             (outcome.state, encode_outcome(outcome)) for outcome in decided
         )
@@ -207,7 +204,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         submission.items, submission.decided = answer[0], answer[1] - answer[0]
 
     def start(self, submission: Submission) -> None:
-        """See `Submitter.start`."""
         answer = self._call_on("start", submission.run, submission.token, submission.total)
         if answer != b"ok":
             raise self._refusal(submission, answer)
@@ -224,11 +220,9 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         )
 
     def leftovers(self, run: str) -> Iterator[str]:
-        """See `Submitter.leftovers`."""
         return (item for _, item in self.numbered_leftovers(run))
 
     def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
-        """See `Workbench.numbered_leftovers`."""
         with reaching(self._redis):
             queued = self._redis.hget(self._key(run), "queued")
         if queued is None:
@@ -250,7 +244,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
     # Workbench
 
     def order(self, run: str) -> Order | None:
-        """See `Workbench.order`."""
         with reaching(self._redis):
             order, parent, release, schema = self._redis.hmget(
                 self._key(run), ["order", "parent", "release", "schema"]
@@ -258,7 +251,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         return None if order is None else order_of(run, order, parent, WriterVersion.read(release, schema))
 
     def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
-        """See `Workbench.claim`."""
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
         answer = self._call("claim", run, index, owner)
@@ -279,7 +271,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         )
 
     def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
-        """See `Workbench.renew`."""
         if not claims:
             return []
         triples = itertools.chain.from_iterable((claim.run, claim.index, claim.token) for claim in claims)
@@ -293,7 +284,6 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
     ) -> Finish:
-        """See `Workbench.finish`."""
         answer = self._call_on(
             "finish",
             claim.run,
@@ -308,16 +298,13 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         return Finish(answer)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        """See `Workbench.note_pause`."""
         self._call("note_pause", claim.run, claim.index, claim.token, _ms(seconds), encode_reason(reason))
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
-        """See `Workbench.hand_back`."""
         other = "" if behind is None else behind
         return bool(self._call_on("hand_back", claim.run, claim.index, claim.token, other))
 
     def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
-        """See `Workbench.standings`."""
         answers = self._call("standings", run, *indexes)
         return [ItemState(answer.decode()) if answer else None for answer in answers]
 

@@ -35,7 +35,6 @@ class RedisObserver:
         return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
 
     def run(self, run: str) -> Run:
-        """See `Observer.run`."""
         found = self._snapshots([run])
         if not found:
             raise no_run(run)
@@ -44,7 +43,6 @@ class RedisObserver:
         return found[0]
 
     def runs(self) -> Iterator[Run]:
-        """See `Observer.runs`."""
         name = f"{self._prefix}runs"
         with reaching(self._redis):
             listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
@@ -58,7 +56,6 @@ class RedisObserver:
             yield from found
 
     def runs_beginning(self, text: str) -> list[str]:
-        """See `Observer.runs_beginning`."""
         if not text.isalnum():  # a pattern of Redis's
             return []
         with reaching(self._redis):
@@ -76,7 +73,6 @@ class RedisObserver:
         ]
 
     def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
-        """See `Observer.outcomes`."""
         stream = self._key(run, "outcomes")
         block = _ms(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
         with reaching(self._redis), self._redis.pipeline(transaction=False) as pipe:
@@ -100,14 +96,12 @@ class RedisObserver:
         ]
 
     def coordinate(self, run: str) -> int:
-        """See `Observer.coordinate`."""
         epoch = int(self._call("coordinate", run, secrets.randbelow(1024)))
         if not epoch:
             raise no_run(run)
         return epoch
 
     def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
-        """See `Observer.acknowledge`."""
         position = outcomes[-1].position if outcomes else before
         answer = self._call_on("acknowledge", run, epoch, position, before)
         if answer == b"rewound":
@@ -118,7 +112,6 @@ class RedisObserver:
         return bool(answer == b"ok")
 
     def acknowledged(self, run: str) -> str:
-        """See `Observer.acknowledged`."""
         with reaching(self._redis):
             cursor = self._redis.hget(self._key(run), "cursor")
         if cursor is None:
@@ -126,7 +119,6 @@ class RedisObserver:
         return str(cursor, "ascii")
 
     def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        """See `Observer.cancel`."""
         answer = self._call_on("cancel", run, "1" if now else "", error.model_dump_json() if error else "")
         if answer < 0:
             raise no_run(run)

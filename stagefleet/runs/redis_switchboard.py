@@ -23,7 +23,6 @@ class RedisSwitchboard:
         raise NotImplementedError
 
     def attend(self, run: str) -> Visit | None:
-        """See `Switchboard.attend`."""
         answer = self._call("attend", run, secrets.randbelow(1024))
         if answer is None:
             return None
@@ -37,24 +36,19 @@ class RedisSwitchboard:
         )
 
     def renew_visit(self, visit: Visit) -> bool:
-        """See `Switchboard.renew_visit`."""
         return bool(self._call("renew_visit", visit.run, visit.epoch))
 
     def leave(self, visit: Visit) -> bool:
-        """See `Switchboard.leave`."""
         return bool(self._call("leave", visit.run, visit.epoch, "leave"))
 
     def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
-        """See `Switchboard.pause`."""
         pause_ms = round(seconds * 1000)
         return bool(self._call("leave", visit.run, visit.epoch, "pause", pause_ms, encode_reason(reason)))
 
     def conclude(self, visit: Visit) -> bool:
-        """See `Switchboard.conclude`."""
         return bool(self._call("leave", visit.run, visit.epoch, "conclude"))
 
     def run_under(self, key: str) -> str | None:
-        """See `Switchboard.run_under`."""
         with reaching(self._redis):
             run = self._redis.get(f"{self._prefix}key:{key}")
         return None if run is None else str(run, "ascii")

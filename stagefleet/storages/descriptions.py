@@ -125,7 +125,6 @@ class RedisDescriptions(LossyStore):
         return [_decoded(stage_id, data) for stage_id, data in zip(stage_ids, found, strict=True)]
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        """See `DescriptionCache.remember`."""
         pairs = [(entry.stage_id, _encoded(entry)) for entry in descriptions]
         if pairs:
             with self._calls():
@@ -169,7 +168,6 @@ class MemoryDescriptions:
         self._changed: dict[tuple[str, StageId], float] = {}
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """See `DescriptionCache.find`."""
         with self._lock:
             known: Mapping[StageId, StageDescription] = self._known.get(storage, {})
             return [known.get(stage_id) for stage_id in stage_ids]
@@ -183,13 +181,11 @@ class MemoryDescriptions:
                     self._keep(storage, entry)
 
     def replace(self, storage: str, description: StageDescription) -> None:
-        """See `DescriptionCache.replace`."""
         with self._lock:
             self._note_change(storage, description.stage_id)
             self._keep(storage, description)
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """See `DescriptionCache.forget`."""
         with self._lock:
             for stage_id in stage_ids:
                 self._note_change(storage, stage_id)

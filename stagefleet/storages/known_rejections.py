@@ -54,7 +54,6 @@ class RedisRejections(LossyStore):
         return {stage_id for stage_id, value in zip(asked, found, strict=False) if value is not None}
 
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:
-        """See `KnownRejections.remember`."""
         if not stage_ids:
             return
         name = self._prefix + storage
@@ -71,7 +70,6 @@ class RedisRejections(LossyStore):
                 self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """See `KnownRejections.forget`."""
         with self._calls():
             self._redis.hdel(self._prefix + storage, pack_id(stage_id))
 
@@ -85,7 +83,6 @@ class MemoryRejections:
         self._known: dict[str, dict[StageId, float]] = {}
 
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
-        """See `KnownRejections.find`."""
         with self._lock:
             known, now = self._known.get(storage, {}), time.monotonic()
             return {stage_id for stage_id in stage_ids if known.get(stage_id, 0.0) > now}
@@ -99,6 +96,5 @@ class MemoryRejections:
                 del known[next(iter(known))]
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """See `KnownRejections.forget`."""
         with self._lock:
             self._known.get(storage, {}).pop(stage_id, None)

@@ -77,12 +77,10 @@ class RedisLastUsed(LossyStore):
             self._note(keys=[self._prefix + host], args=[self.clock_offset_ms, image, *self._bounds])
 
     def forget(self, host: str, image: str) -> None:
-        """See `LastUsed.forget`."""
         with self._calls():
             self._redis.zrem(self._prefix + host, image)
 
     def used_images(self, host: str) -> list[UsedImage]:
-        """See `LastUsed.used_images`."""
         with reaching(self._redis):
             found = self._redis.zrange(self._prefix + host, 0, -1, withscores=True)
         return [UsedImage(image.decode(), round(score)) for image, score in found]

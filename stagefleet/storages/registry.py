@@ -37,7 +37,6 @@ class RegistryStorage:
         self._rejections = Rejections(client, repository, known)
 
     def stage_ids(self) -> StageIdList:
-        """See `StageStorage.stage_ids`."""
         named: set[StageId] = set()
         found = StageIdList(self._candidates(named))
         return found.without(self._rejections.standing(named)) if named else found
@@ -81,7 +80,6 @@ class RegistryStorage:
         return manifest
 
     def describe(self, stage_id: StageId) -> StageDescription:
-        """See `StageStorage.describe`."""
         manifest = self.fetch_manifest(stage_id)
         reference = self.address.tagged(str(stage_id))
         return StageDescription(stage_id=stage_id, info=self.reader().describe(reference, manifest))

@@ -83,7 +83,6 @@ class RedisTagLists(LossyStore):
         self._forget = client.register_script(_FORGET)
 
     def remember(self, storage: str, listed: StageIdList) -> None:
-        """See `TagLists.remember`."""
         key, lifetime_ms = self._prefix + storage, round(self._settings.list_lifetime_seconds * 1000)
         with self._calls(), self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(key)
@@ -99,7 +98,6 @@ class RedisTagLists(LossyStore):
                 self._redis.unlink(*(self._prefix + name for name in old))
 
     def last_known(self, storage: str) -> StageIdList | None:
-        """See `TagLists.last_known`."""
         shelves: dict[bytes, bytes] = {}
         with self._calls():
             shelves = self._redis.hgetall(self._prefix + storage)
@@ -107,7 +105,6 @@ class RedisTagLists(LossyStore):
         return _unpacked(b"".join(shelves.values())) if known else None
 
     def find(self, storage: str, digest: str) -> list[StageId]:
-        """See `TagLists.find`."""
         shelf: bytes | None = None
         with self._calls():
             shelf = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_SHELF_BYTES])
@@ -163,7 +160,6 @@ class MemoryTagLists:
         """There is nothing to close."""
 
     def remember(self, storage: str, listed: StageIdList) -> None:
-        """See `TagLists.remember`."""
         settings = self._settings
         with self._lock:
             self._lists.pop(storage, None)
@@ -173,13 +169,11 @@ class MemoryTagLists:
                 self._lists.popitem(last=False)
 
     def last_known(self, storage: str) -> StageIdList | None:
-        """See `TagLists.last_known`."""
         with self._lock:
             known = self._known(storage)
             return None if known is None else known.now()
 
     def find(self, storage: str, digest: str) -> list[StageId]:
-        """See `TagLists.find`."""
         with self._lock:
             known = self._known(storage)
             if known is None:
@@ -188,7 +182,6 @@ class MemoryTagLists:
             return sorted({*known.listed.of_digest(digest), *added} - known.gone)
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        """See `TagLists.add`."""
         with self._lock:
             known = self._known(storage)
             if known is None:
@@ -200,7 +193,6 @@ class MemoryTagLists:
                 del self._lists[storage]
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """See `TagLists.forget`."""
         with self._lock:
             known = self._known(storage)
             if known is not None:

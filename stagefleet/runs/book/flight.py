@@ -96,7 +96,6 @@ class Flights:
         wait_seconds: float,
         leash: Leash,
     ) -> Any:
-        """See `SharedBook.once`."""
         return self.once_dated(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         ).value
@@ -111,7 +110,6 @@ class Flights:
         wait_seconds: float,
         leash: Leash,
     ) -> Dated:
-        """See `SharedBook.once_dated`."""
         found = self._cached(page, key)
         if found is not None:
             return found

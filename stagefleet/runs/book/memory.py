@@ -51,7 +51,6 @@ class MemoryBook:
     def ask_blobs(
         self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes
     ) -> list[Verdict]:
-        """See `SharedBook.ask_blobs`."""
         verdicts = []
         with self._lock:
             page, now = self._page(run), self._now()
@@ -67,14 +66,12 @@ class MemoryBook:
         return verdicts
 
     def mark_sent(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """See `SharedBook.mark_sent`."""
         with self._lock:
             for name in _names(destination, digests):
                 self._page(run).known.add(name)
                 self._page(run).senders.pop(name, None)
 
     def renew(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """See `SharedBook.renew`."""
         with self._lock:
             senders, until = self._page(run).senders, self._now() + self._lease_seconds
             for name in _names(destination, digests):
@@ -82,7 +79,6 @@ class MemoryBook:
                     senders[name] = (owner, until)
 
     def give_up(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """See `SharedBook.give_up`."""
         with self._lock:
             senders = self._page(run).senders
             for name in _names(destination, digests):
@@ -90,7 +86,6 @@ class MemoryBook:
                     del senders[name]
 
     def forget(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """See `SharedBook.forget`."""
         with self._lock:
             for name in _names(destination, digests):
                 self._page(run).known.discard(name)
@@ -106,7 +101,6 @@ class MemoryBook:
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Any:
-        """See `SharedBook.once`."""
         return self._flights.once(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
@@ -121,41 +115,34 @@ class MemoryBook:
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Dated:
-        """See `SharedBook.once_dated`."""
         return self._flights.once_dated(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
 
     def peek(self, page: str, key: str) -> Any | None:
-        """See `SharedBook.peek`."""
         with self._lock:
             payload, until, _ = self._page(page).values.get(key, (b"", 0.0, 0.0))
             return unpack_value(payload) if until > self._now() else None
 
     def drop(self, page: str, key: str) -> None:
-        """See `SharedBook.drop`."""
         self._flights.forget(page, key)
         with self._lock:
             self._page(page).values.pop(key, None)
 
     def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
-        """See `SharedBook.put_parts`."""
         with self._lock:
             self._page(page).parts.update(parts)
 
     def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
-        """See `SharedBook.parts`."""
         with self._lock:
             return [self._page(page).parts.get(key) for key in keys]
 
     def close_run(self, run: str) -> None:
-        """See `SharedBook.close_run`."""
         self._flights.forget(run)
         with self._lock:
             self._pages.pop(run, None)
 
     def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
-        """See `Shelf.look`."""
         with self._lock:
             there, now = self._page(page), self._now()
             payload, until, began = there.values.get(key, (b"", 0.0, 0.0))
@@ -168,14 +155,12 @@ class MemoryBook:
             return Glance(is_ours=True, clock=now)
 
     def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
-        """See `Shelf.keep`."""
         with self._lock:
             until = max(began + ttl_seconds, self._now() + MIN_TTL_SECONDS)
             self._page(page).values[key] = (payload, until, began)
             self._page(page).builders.pop(key, None)
 
     def release(self, page: str, key: str, owner: bytes) -> None:
-        """See `Shelf.release`."""
         with self._lock:
             builders = self._page(page).builders
             if key in builders and builders[key][0] == owner:

@@ -177,28 +177,23 @@ class RedisBook:
     def ask_blobs(
         self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes
     ) -> list[Verdict]:
-        """See `SharedBook.ask_blobs`."""
         if not digests:
             return []
         answers = self._call(self._ask, run, owner, _ms(self._lease_seconds), *_fields(destination, digests))
         return [Verdict(answer.decode()) for answer in answers]
 
     def mark_sent(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """See `SharedBook.mark_sent`."""
         if digests:
             self._call(self._sent, run, *_fields(destination, digests))
 
     def renew(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """See `SharedBook.renew`."""
         self._call(self._renew, run, owner, _ms(self._lease_seconds), *_fields(destination, digests))
 
     def give_up(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """See `SharedBook.give_up`."""
         if digests:
             self._call(self._renew, run, owner, 0, *_fields(destination, digests))
 
     def forget(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """See `SharedBook.forget`."""
         if digests:
             with reaching(self._redis):
                 self._redis.hdel(self._prefix + run, *_fields(destination, digests))
@@ -213,7 +208,6 @@ class RedisBook:
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Any:
-        """See `SharedBook.once`."""
         return self._flights.once(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
@@ -228,24 +222,20 @@ class RedisBook:
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Dated:
-        """See `SharedBook.once_dated`."""
         return self._flights.once_dated(
             page, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, leash=leash
         )
 
     def peek(self, page: str, key: str) -> Any | None:
-        """See `SharedBook.peek`."""
         payload = self._call(self._peek, page, _value_field(key))
         return None if payload is None else unpack_value(payload)
 
     def drop(self, page: str, key: str) -> None:
-        """See `SharedBook.drop`."""
         self._flights.forget(page, key)
         with reaching(self._redis):
             self._redis.hdel(self._prefix + page, _value_field(key))
 
     def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
-        """See `SharedBook.put_parts`."""
         name, waiting = self._prefix + page, list(parts.items())
         while waiting:
             some, size = {}, 0
@@ -260,7 +250,6 @@ class RedisBook:
                 pipe.execute()
 
     def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
-        """See `SharedBook.parts`."""
         if not keys:
             return []
         with reaching(self._redis):
@@ -268,25 +257,21 @@ class RedisBook:
         return found
 
     def close_run(self, run: str) -> None:
-        """See `SharedBook.close_run`."""
         self._flights.forget(run)
         with reaching(self._redis):
             self._redis.unlink(self._prefix + run)
 
     def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
-        """See `Shelf.look`."""
         answer = self._call(self._look, page, owner, _ms(lease_seconds), _value_field(key))
         if answer[0] == b"value":
             return Glance(answer[3], answer[1] / 1000, answer[2] / 1000)
         return Glance(is_ours=answer[0] == b"build", clock=answer[1] / 1000)
 
     def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
-        """See `Shelf.keep`."""
         times = (_ms(ttl_seconds), _ms(began), _ms(MIN_TTL_SECONDS))
         self._call(self._keep, page, _value_field(key), *times, payload)
 
     def release(self, page: str, key: str, owner: bytes) -> None:
-        """See `Shelf.release`."""
         self._call(self._release, page, owner, _value_field(key))
 
 

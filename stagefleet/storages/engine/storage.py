@@ -33,7 +33,6 @@ class EngineStorage:
         return f"{self.address.project}:{stage_id}"
 
     def stage_ids(self) -> StageIdList:
-        """See `StageStorage.stage_ids`."""
         return StageIdList(self._candidates())
 
     def _candidates(self) -> Iterator[StageId]:
