@@ -23,6 +23,7 @@ from flower.urls import settings as flower_web_settings
 from tornado.options import Error as TornadoError
 
 from config.celery import make_app
+from config.flower_style import UI_MODULES
 from config.logging import configure_logging
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
 from stagefleet.logs import EventLogger
@@ -97,7 +98,7 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
     if settings.user:
         flower_options.basic_auth = [f"{settings.user}:{settings.password.get_secret_value()}"]
     _set_options(settings.options)
-    web_settings = dict(flower_web_settings)
+    web_settings = {**flower_web_settings, "ui_modules": UI_MODULES}
     if prefix := settings.url_prefix.strip("/"):
         flower_options.url_prefix = prefix
         for name in ("login_url", "static_url_prefix"):  # as Flower's own command does

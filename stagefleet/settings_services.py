@@ -26,7 +26,7 @@ class FlowerSettings(Section):
     password: SecretStr = SecretStr("")
     max_tasks: Annotated[int, Field(ge=100)] = 10_000
     """Tasks kept in memory, about 5 KiB each."""
-    tasks_columns: str = "name,state,kwargs,result,exception,runtime,received,worker,uuid"
+    tasks_columns: str = "name,state,kwargs,result,exception,received,uuid"
     """The columns of the page of tasks; `kwargs` has stage, operation, source, destination and run."""
     purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
     """How long a worker stays listed after it has gone."""

@@ -42,6 +42,7 @@ from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from tasks.arguments import problem_of_item
 from tasks.job import Job, Operation, OtherItems
+from tasks.shown import ItemRequest
 from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind
 
 __all__ = ["ItemTask", "Job", "Operation", "Workshop", "register"]
@@ -328,6 +329,7 @@ def _jittered(seconds: float) -> float:
 class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
     """The Celery task of an operation; acknowledged late whatever came of it: the outcome is the ledger's."""
 
+    Request = ItemRequest
     ignore_result = True
     acks_late = True
     throws = TOLD_BY_EXCEPTION

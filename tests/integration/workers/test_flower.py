@@ -1,7 +1,9 @@
 """A real Flower on a real Redis."""
 
+import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ def flower(redis_server, tmp_path):
         "STAGEFLEET_REDIS_URL": redis_server.url,
         "STAGEFLEET_FLOWER__USER": "me",
         "STAGEFLEET_FLOWER__PASSWORD": "hunter2",
+        "STAGEFLEET_FLOWER__PURGE_OFFLINE_WORKERS_SECONDS": "10",
         "FLOWER_PORT": "nonsense",
     }
     with log.open("wb") as stderr:
@@ -97,7 +100,53 @@ def test_the_state_of_each_task_is_the_truth_and_its_arguments_say_what_it_is(fl
             assert part in shown
     assert "succeeded: 0 bytes" in by_stage["good"]["result"]
     assert "BrokenStageError: broken is broken" in by_stage["broken"]["exception"]
+    (retried,) = (task for task in tasks() if task["state"] == "RETRY")
+    assert "ItemFailedError('RegistryUnavailableError: flaky: answered 503')" == retried["exception"]
+    assert {None} == {task["traceback"] for task in tasks()}
     assert not [record for record in workers.records() if "Traceback" in json.dumps(record)]
+
+
+def rows_of(flower: str) -> list[dict[str, str]]:
+    """What fills the table of the tasks' page."""
+    asked = {"draw": 1, "start": 0, "length": 15, "columns[0][data]": "name", "order[0][column]": 0}
+    answer = requests.post(f"{flower}/tasks/datatable", asked, auth=("me", "hunter2"), timeout=10)
+    rows: list[dict[str, str]] = answer.json()["data"]
+    return rows
+
+
+def test_the_pages_say_what_a_task_is_and_how_it_ended_and_forget_a_lost_worker(flower, workers, fleet):
+    """O-A4: the table has the columns, the rows and a task's own page what stands in them."""
+    workers.start(processes=1)
+    submission = fleet.ledger.open(
+        Order(operation="wait", options={"source": SOURCE, "destination": "mirror.test/app"})
+    )
+    fleet.ledger.append(submission, ["good", "broken"])
+    fleet.ledger.start(submission)
+    fleet.follow(submission.run)
+
+    def page(path: str) -> str:
+        return html.unescape(requests.get(f"{flower}/{path}", auth=("me", "hunter2"), timeout=10).text)
+
+    eventually(lambda: {"SUCCESS", "FAILURE"} == {row["state"] for row in rows_of(flower)}, "both are told")
+    columns = re.findall(r'data-column="(\w+)"', page("tasks"))
+    assert {"state", "kwargs", "result", "exception", "uuid"} <= set(columns)
+    assert "overflow-wrap: anywhere" in page("tasks"), "on one line each they cannot be read"
+    for row in rows_of(flower):
+        stage = "good" if row["state"] == "SUCCESS" else "broken"
+        parts = (f"'stage': '{stage}'", "'operation': 'wait'", SOURCE, "mirror.test/app", submission.run)
+        told = "succeeded: 0 bytes" if stage == "good" else "BrokenStageError: broken is broken"
+        assert told in (row["result"] or row["exception"])
+        for shown in (row["kwargs"], page(f"task/{row['uuid']}")):
+            assert [] == [part for part in parts if part not in shown]
+        assert told in page(f"task/{row['uuid']}")
+
+    def listed() -> list[str]:
+        answer = requests.get(f"{flower}/workers?json=1", auth=("me", "hunter2"), timeout=10)
+        return [worker["hostname"] for worker in answer.json()["data"]]
+
+    assert 1 == len(listed())
+    workers.close()
+    eventually(lambda: not listed(), "a worker that is gone leaves")
 
 
 EVERYBODY = "0.0.0.0"  # noqa: S104 - what has to be refused
