@@ -12,6 +12,10 @@ setup: ## Python packages in .venv, and the services that demo and tests start
 demo: setup ## the main job, on real parts; KEEP=1 leaves everything up
 	@$(BIN)/python -m scripts.demo
 
+pages: ## Flower's pages in chromium, checked, and drawn for docs/flower.md
+	@scripts/setup.sh browser
+	@$(BIN)/python -m scripts.pages
+
 test: setup ## unit, contract and integration tests
 	@$(PYTEST) tests/unit tests/contract tests/integration -n 2 --dist worksteal --timeout 300
 
@@ -39,4 +43,4 @@ lock: ## write requirements.lock anew
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test faults image bench check lock clean
+.PHONY: help setup demo pages test faults image bench check lock clean

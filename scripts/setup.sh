@@ -5,6 +5,7 @@
 #   scripts/setup.sh            the packages of the product and of its tests, in .venv
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
 #   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
+#   scripts/setup.sh browser    the same as with services, and the browser that shows Flower's pages
 #   scripts/setup.sh lock       the same, and requirements.lock written anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -74,6 +75,7 @@ services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-stat
 case "${1:-}" in
     services) install "${services[@]}" ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
+    browser) install "${services[@]}" chromium=chromium chromedriver=chromium-driver pngquant=pngquant ;;
     lock)
         .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
             --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 __all__ = ["Answer", "RegistryFront"]
@@ -25,6 +26,14 @@ class Answer(NamedTuple):
 
 
 Rule = Callable[[str, str], Answer | None]
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that finds nothing in it when a client goes away before it is answered."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class RegistryFront:
@@ -78,7 +87,7 @@ class RegistryFront:
 
             do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _handle  # noqa: N815 - http.server's
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self.host = f"127.0.0.1:{self._server.server_port}"

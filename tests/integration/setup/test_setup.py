@@ -174,3 +174,15 @@ def test_lacking_services_are_installed_without_starting_any(machine):
     assert ["update", "install"] == [call.split()[1] for call in installs]
     assert "--no-install-recommends docker-registry" in installs[1]
     assert {"runlevel 1"} == {call for call in calls if call.startswith("runlevel")}
+
+
+def test_the_browser_is_installed_for_the_pages_alone(machine):
+    for program in ("docker-registry", "dockerd", "busybox"):
+        machine.add(program)
+    machine.add("sudo", 'shift; if [ $# -gt 0 ]; then exec "$@"; fi')
+    machine.add("apt-get")
+    for services, wanted in (("services", []), ("browser", ["chromium chromium-driver pngquant"])):
+        status, said, calls = machine.set_up(services)
+        assert 0 == status, said
+        installs = [call for call in calls if call.startswith("apt-get install")]
+        assert wanted == [call.partition("--no-install-recommends ")[2] for call in installs]
