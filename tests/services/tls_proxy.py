@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import selectors
 import socket
-import socketserver
 import ssl
-from contextlib import suppress
-from threading import Thread
-from typing import Self
 
+from tests.services.listener import Listener
 from tests.services.tls import Tls
 
 
-class TlsProxy:
+class TlsProxy(Listener):
     """Takes the TLS off connections to a target.
 
     Attributes:
@@ -28,48 +25,21 @@ class TlsProxy:
             tls: Whose certificate it shows, and whose clients it trusts.
             asks_for_certificate: Whether clients must show one.
         """
+        super().__init__()
         host, _, port = target.rpartition(":")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls.server_certificate, tls.server_key)
+        self._target = host, int(port)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(tls.server_certificate, tls.server_key)
         if asks_for_certificate:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(tls.ca_file)
+            self._context.verify_mode = ssl.CERT_REQUIRED
+            self._context.load_verify_locations(tls.ca_file)
 
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                with (
-                    suppress(OSError),
-                    context.wrap_socket(self.request, server_side=True) as near,
-                    socket.create_connection((host, int(port))) as far,
-                ):
-                    _pass_on(near, far)
-
-        class Server(socketserver.ThreadingTCPServer):
-            daemon_threads = True
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port: int = self._server.server_address[1]
-
-    @property
-    def host(self) -> str:
-        """`127.0.0.1:PORT`."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> Self:
-        """Start it; returns itself."""
-        Thread(target=self._server.serve_forever, args=(0.01,), name="tls-proxy", daemon=True).start()
-        return self
-
-    def stop(self) -> None:
-        """End it; its connections end with their clients."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def _serve(self, connection: socket.socket) -> None:
+        with (
+            self._context.wrap_socket(connection, server_side=True) as near,
+            socket.create_connection(self._target) as far,
+        ):
+            _pass_on(near, far)
 
 
 def _pass_on(near: ssl.SSLSocket, far: socket.socket) -> None:
