@@ -37,9 +37,10 @@ def run_command(arguments: Sequence[str]) -> int:
         from stagefleet.cli.common_options import forget_options  # noqa: PLC0415 - as below
 
         forget_options()
-        from stagefleet.cli.app import app  # noqa: PLC0415 - an interrupt while modules load ends in one line too
+        from stagefleet.cli.app import build_command  # noqa: PLC0415 - an interrupt while modules load ends in one line too
 
-        code = app(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
+        command = build_command()
+        code = command(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
         from stagefleet.cli.output import flush_output  # noqa: PLC0415 - loaded by now
 
         flush_output()

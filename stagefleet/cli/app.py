@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from stagefleet.cli import (
     config,
@@ -26,7 +29,7 @@ from stagefleet.cli import (
 from stagefleet.cli.common_options import takes_common_options
 from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulGroup
 
-__all__ = ["app"]
+__all__ = ["app", "build_command"]
 
 app = typer.Typer(
     help="Keep the build stages of container images in registries, as a fleet.",
@@ -84,3 +87,9 @@ def _equip(commands: typer.Typer, prefix: str = "") -> None:
 
 
 _equip(app)
+
+
+@cache
+def build_command() -> Callable[..., Any]:
+    """Build what runs a command line: once in a process, as it takes as long as a short command."""
+    return get_command(app)

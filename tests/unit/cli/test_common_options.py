@@ -220,10 +220,10 @@ def test_completion_is_there_for(shell, command, monkeypatch):
 def test_a_module_that_ends_the_process_is_said(command, monkeypatch):
     """U14: it is no closed pipe."""
 
-    def leave(**_):
+    def leave():
         raise SystemExit("something on PYTHONPATH")
 
-    monkeypatch.setattr("stagefleet.cli.app.app", leave)
+    monkeypatch.setattr("stagefleet.cli.app.build_command", leave)
     result = command("list", SOURCE)
     assert 1 == result.code
     assert "something on PYTHONPATH" in result.err
