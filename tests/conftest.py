@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stagefleet.launch import worker_command
 from stagefleet.redaction import forget_secrets
 from tests.services import (
     DockerEngine,
@@ -208,11 +209,11 @@ def make_front(cleanup: ExitStack) -> Callable[..., RegistryFront]:
 
 @pytest.fixture
 def make_workers(service_folder: Callable[[str], Path], cleanup: ExitStack) -> Callable[..., Workers]:
-    """Starts `stagefleet worker` commands; arguments as `Workers`, without the folder."""
+    """Starts what `stagefleet worker` becomes; arguments as `Workers`, without the folder."""
 
     def make(redis_url: str, **options: Any) -> Workers:
-        workers = Workers(redis_url, service_folder("workers"), **options)
-        cleanup.callback(workers.stop)  # also when they do not get ready
+        workers = Workers(redis_url, service_folder("workers"), **{"command": worker_command, **options})
+        cleanup.callback(workers.kill)  # also when they do not get ready
         return workers.start()
 
     return make

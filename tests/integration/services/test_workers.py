@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
-from tests.services import ServiceStartError
+from tests.services import ServiceStartError, stagefleet_command
 from tests.services.processes import wait_until
+
+COMMAND = partial(stagefleet_command, "worker")
+"""As a user starts it."""
 
 
 def _names(redis_server):
@@ -17,7 +22,7 @@ def _names(redis_server):
 
 
 def test_workers_listen_once_they_are_started_also_those_that_replace_the_killed(redis_server, make_workers):
-    workers = make_workers(redis_server.url, processes=2, concurrency=1)
+    workers = make_workers(redis_server.url, processes=2, concurrency=1, command=COMMAND)
     first = workers.pids
     assert {f"worker-{pid}" for pid in first} == _names(redis_server)
     killed = workers.kill_one()

@@ -8,7 +8,6 @@ from stagefleet.errors import BrokenStageError, RegistryUnavailableError
 from stagefleet.manager import Produced, StageManager
 from stagefleet.settings import load_settings
 from tasks.base import Job
-from workers.app import serve
 from workers.supervisor import Supervisor
 
 _CHUNK_SECONDS = 0.02
@@ -38,6 +37,8 @@ def main() -> None:
             command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
         )
         sys.exit(supervisor.run())
+    from workers.app import serve  # noqa: PLC0415 - brings Celery, for which a supervisor has no use
+
     ready_fd, life_line = int(sys.argv[3]), int(sys.argv[5])
     sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, life_line=life_line))
 
