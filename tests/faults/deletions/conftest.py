@@ -7,3 +7,4 @@ from tests.integration.cli.conftest import (  # noqa: F401 - fixtures are used b
     push_stages,
     start,
 )
+from tests.integration.conftest import run_here  # noqa: F401 - as above

@@ -1,4 +1,4 @@
-"""The command as a shell starts it."""
+"""The command as a shell starts it, and in the tests' own process where that makes no difference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import pytest
 from tests.services import ImageMaker, clean_environment, stage_id_of, stagefleet_command
 
 WAIT_SECONDS = 60
+HASTE = {
+    "STAGEFLEET_HTTP__BACKOFF_SECONDS": "0.01",
+    "STAGEFLEET_RUNS__BACKOFF_SECONDS": "0.05",
+    "STAGEFLEET_RUNS__SWEEP_SECONDS": "0.5",
+    "STAGEFLEET_WORKER__PROCESSES": "1",
+}
+"""Short pauses before a second try, and one process in the worker of an embedded command."""
 
 
 @dataclass
@@ -26,14 +33,14 @@ class Result:
 
 @pytest.fixture
 def environment(tmp_path):
-    """Nothing of the user's: neither settings nor logins."""
-    return clean_environment(HOME=str(tmp_path), DOCKER_CONFIG=str(tmp_path))
+    """Nothing of the user's: neither settings nor logins; no command waits long before it tries again."""
+    return clean_environment(HOME=str(tmp_path), DOCKER_CONFIG=str(tmp_path), **HASTE)
 
 
 @pytest.fixture
 def fleet(environment, redis_server, make_workers):
     """Commands find a Redis, and a worker listens there."""
-    make_workers(redis_server.url, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"]})
+    make_workers(redis_server.url, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"], **HASTE})
     environment["STAGEFLEET_REDIS_URL"] = redis_server.url
 
 
@@ -71,8 +78,20 @@ def finish():
 
 
 @pytest.fixture
-def command(start, finish):
+def shell_command(start, finish):
+    """Runs a command in a process of its own."""
     return lambda *arguments, **variables: finish(start(*arguments, **variables))
+
+
+@pytest.fixture
+def command(run_here, environment, tmp_path):
+    """Runs a command in this process."""
+
+    def run(*arguments, **variables):
+        done = run_here(arguments, environment | variables, tmp_path)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture

@@ -33,10 +33,12 @@ def without_progress(err):
 
 class TestEmbedded:
     def test_it_copies_lists_and_deletes(
-        self, command, registry, source, destination, push_stages, digests_in
+        self, shell_command, registry, source, destination, push_stages, digests_in
     ):
+        command = shell_command
         stages = push_stages(registry, "source/app", 6)
-        copied = command("copy", source, destination, "--embedded", "--json")
+        by_default = {"STAGEFLEET_WORKER__PROCESSES": ""}
+        copied = command("copy", source, destination, "--embedded", "--json", **by_default)
         assert (0, []) == (copied.code, without_progress(copied.err))
         assert ("succeeded", 6) == (copied.objects[-1]["state"], copied.objects[-1]["succeeded"])
         assert stages == digests_in(registry, "destination/app")
@@ -108,19 +110,20 @@ class TestEmbedded:
         assert "interrupted" in result.err
 
     def test_a_directory_with_packages_of_the_same_names_is_no_trouble(
-        self, command, registry, source, destination, push_stages, tmp_path
+        self, shell_command, registry, source, destination, push_stages, tmp_path
     ):
         for name in ("tasks", "workers", "config", "stagefleet"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not this one')\n")
         push_stages(registry, "source/app", 1)
-        assert 0 == command("copy", source, destination).code
+        assert 0 == shell_command("copy", source, destination).code
 
 
 class TestFleet:
     def test_a_detached_run_is_watched_from_elsewhere(
-        self, command, fleet, registry, source, destination, push_stages, digests_in
+        self, shell_command, fleet, registry, source, destination, push_stages, digests_in
     ):
+        command = shell_command
         stages = push_stages(registry, "source/app", 5)
         detached = command("copy", source, destination, "--detach")
         watched = command("runs", "watch", detached.out.strip(), "--json")
@@ -159,12 +162,12 @@ class TestFleet:
 
 class TestRefusals:
     def test_a_login_that_is_refused_names_the_file_and_not_the_password(
-        self, command, make_registry, tmp_path
+        self, shell_command, make_registry, tmp_path
     ):
         registry = make_registry(htpasswd={"user": "right"})
         login = base64.b64encode(b"user:hunter2").decode()
         (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": login}}}))
-        result = command("copy", f"{registry.host}/a", f"{registry.host}/b")
+        result = shell_command("copy", f"{registry.host}/a", f"{registry.host}/b")
         assert 2 == result.code
         assert str(tmp_path / "config.json") in result.err
         assert 1 == len(result.err.splitlines())

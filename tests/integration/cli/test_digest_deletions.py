@@ -11,7 +11,7 @@ from stagefleet.names import StageId
 from tests.services import Answer, ImageMaker, stage_id_of
 
 PATH = "team/app"
-HASTE = {"STAGEFLEET_HTTP__RETRIES": "1", "STAGEFLEET_HTTP__BACKOFF_SECONDS": "0.05"}
+FEW_TRIES = {"STAGEFLEET_HTTP__RETRIES": "1"}
 
 
 @pytest.fixture
@@ -79,9 +79,9 @@ def test_a_damaged_tag_blocks_no_deletion(command, registry, push):
     for number in (1, 2):
         push(stage(number))
     damage(registry, push(stage(9)))
-    result = command("delete", f"{registry.host}/{PATH}", stage(1), stage(2), **HASTE)
+    result = command("delete", f"{registry.host}/{PATH}", stage(1), stage(2), **FEW_TRIES)
     assert (0, [stage(9)]) == (result.code, tags()), result.err
-    result = command("delete", f"{registry.host}/{PATH}", stage(9), **HASTE)
+    result = command("delete", f"{registry.host}/{PATH}", stage(9), **FEW_TRIES)
     assert (0, []) == (result.code, tags()), result.err
 
 
@@ -110,7 +110,7 @@ def test_tags_without_a_manifest_go_and_a_copy_that_verifies_heals_them(command,
         assert (0, sound.digest) == (healed.code, maker.digest(PATH, stage(1))), healed.err
 
     dead = [stage(number) for number in numbers if number > 1]
-    result = command("delete", where, *dead, "--json", **HASTE)
+    result = command("delete", where, *dead, "--json", **FEW_TRIES)
     assert (0, 4) == (result.code, result.objects[-1]["succeeded"]), result.err
     with ImageMaker(registry) as maker:
         assert [stage(1)] == maker.tags(PATH)

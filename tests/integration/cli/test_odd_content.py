@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.integration.cli.conftest import HASTE
 from tests.services import ImageMaker, RegistryServer, stage_id_of
 
 PATH = "source/app"
-SHORT = {
-    "STAGEFLEET_HTTP__BACKOFF_SECONDS": "0.01",
-    "STAGEFLEET_RUNS__BACKOFF_SECONDS": "0.05",
-    "STAGEFLEET_RUNS__MAX_ATTEMPTS": "2",
-}
+SHORT = {"STAGEFLEET_RUNS__MAX_ATTEMPTS": "2"}
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -106,7 +103,8 @@ def repository(registry):
 
 @pytest.fixture
 def fleet(environment, redis_server, make_workers):
-    make_workers(redis_server.url, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"], **SHORT})
+    variables = {"DOCKER_CONFIG": environment["DOCKER_CONFIG"], **HASTE, **SHORT}
+    make_workers(redis_server.url, environment=variables)
     environment |= {"STAGEFLEET_REDIS_URL": redis_server.url, **SHORT}
 
 

@@ -36,6 +36,7 @@ def test_a_run_that_waits_says_for_whom_and_until_when_and_no_wait_is_without_an
     variables = {
         "DOCKER_CONFIG": environment["DOCKER_CONFIG"],
         "STAGEFLEET_HTTP__RETRY_AFTER_LIMIT_SECONDS": "1",
+        "STAGEFLEET_RUNS__SWEEP_SECONDS": "0.5",
     }
     make_workers(redis_server.url, environment=variables)
     environment["STAGEFLEET_REDIS_URL"] = redis_server.url

@@ -18,8 +18,6 @@ from stagefleet.runs.model import ItemState, RunState
 from tests.integration.cli.conftest import (  # noqa: F401 - fixtures are used by name
     command,
     environment,
-    finish,
-    start,
 )
 from tests.services import ImageMaker
 from tests.services.images import push_image

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 
-from tests.services import ImageMaker, clean_environment, push_image, stage_id_of, stagefleet_command
+from tests.services import ImageMaker, clean_environment, push_image, stage_id_of
 
 USERS = {"ci": "right"}
 
 
 @pytest.fixture
-def command(tmp_path, config_file):
+def command(run_here, tmp_path, config_file):
     """Runs a command that reads the test's own settings and logins."""
     environment = clean_environment(
-        HOME=str(tmp_path), DOCKER_CONFIG=str(config_file.parent), STAGEFLEET_HTTP__RETRIES="0"
+        HOME=str(tmp_path),
+        DOCKER_CONFIG=str(config_file.parent),
+        STAGEFLEET_HTTP__RETRIES="0",
+        STAGEFLEET_WORKER__PROCESSES="1",
     )
-
-    def command(*arguments):
-        return subprocess.run(
-            stagefleet_command(*arguments),
-            env=environment,
-            cwd=tmp_path,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return command
+    return lambda *arguments: run_here(arguments, environment, tmp_path)
 
 
 @pytest.fixture
