@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from stagefleet.launch import worker_command
 from stagefleet.runs.model import Callback, Order, Run
 from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     Fleet,
@@ -16,7 +18,8 @@ from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     settings,
     workers,
 )
-from tests.services import Workers as StagefleetWorkers
+from tests.services import RedisServer
+from tests.services import Workers as UsersWorkers
 from tests.services.receiver import SECRET, WebhookReceiver
 
 WEBHOOKS = {"secret": SECRET, "timeout_seconds": 2, "backoff_seconds": 0.1, "give_up_seconds": 60}
@@ -69,11 +72,26 @@ def wait_for_end(fleet: Fleet) -> Callable[[str], Run]:  # noqa: F811 - the fixt
     return wait
 
 
-@pytest.fixture
-def started(redis_server, tmp_path, cleanup):  # noqa: F811 - the fixture
-    """A real `stagefleet worker`."""
-    command = StagefleetWorkers(
-        redis_server.url, tmp_path / "workers", environment={"STAGEFLEET_WEBHOOKS__SECRET": SECRET}
-    )
-    cleanup.callback(command.stop)
-    return command.start()
+@dataclass(frozen=True)
+class Stand:
+    """A Redis, and a worker there that does what users' workers do."""
+
+    redis: RedisServer
+    workers: UsersWorkers
+
+
+@pytest.fixture(scope="module")
+def stand(service_folder):
+    """One a module: its tests harm neither."""
+    redis = RedisServer(service_folder("redis"))
+    environment = {"STAGEFLEET_WEBHOOKS__SECRET": SECRET}
+    try:
+        redis.start()
+        folder = service_folder("workers")
+        workers = UsersWorkers(redis.url, folder, environment=environment, command=worker_command)
+        try:
+            yield Stand(redis, workers.start())
+        finally:
+            workers.kill()
+    finally:
+        redis.stop()

@@ -1,4 +1,4 @@
-"""The command as a shell starts it, gone before its run has ended."""
+"""Commands whose runs call somebody back, also when the command has gone before its run has ended."""
 
 import json
 import subprocess
@@ -11,9 +11,15 @@ from tests.services.images import push_stages
 
 
 @pytest.fixture
-def command(redis_server, started, tmp_path):
-    assert started.pids
-    environment = clean_environment(HOME=str(tmp_path), STAGEFLEET_REDIS_URL=redis_server.url)
+def environment(stand, tmp_path):
+    return clean_environment(
+        HOME=str(tmp_path), DOCKER_CONFIG=str(tmp_path), STAGEFLEET_REDIS_URL=stand.redis.url
+    )
+
+
+@pytest.fixture
+def shell_command(environment, tmp_path):
+    """Runs a command in a process of its own."""
 
     def command(*arguments):
         return subprocess.run(
@@ -29,10 +35,16 @@ def command(redis_server, started, tmp_path):
     return command
 
 
-def test_a_detached_copy_tells_its_outcomes_and_its_end(command, registry, receiver):
+@pytest.fixture
+def command(run_here, environment, tmp_path):
+    return lambda *arguments: run_here(arguments, environment, tmp_path)
+
+
+def test_a_detached_copy_tells_its_outcomes_and_its_end(shell_command, registry, receiver):
     stages = {pushed.tag for pushed in push_stages(registry, "app/stages", 3)}
     told = ["--on-outcome-url", f"{receiver.url}/outcome", "--on-finish-url", f"{receiver.url}/finish"]
-    left = command("copy", f"{registry.host}/app/stages", f"{registry.host}/app/copy", "--detach", *told)
+    repositories = (f"{registry.host}/app/stages", f"{registry.host}/app/copy")
+    left = shell_command("copy", *repositories, "--detach", *told)
     assert (0, "") == (left.returncode, left.stderr)
     calls = receiver.wait_for(lambda calls: any(call.path == "/finish" for call in calls))
     assert stages == {call.item for call in receiver.to("/outcome")}

@@ -11,7 +11,7 @@ from stagefleet.errors import RepositoryNotFoundError, RunNotFoundError, UsageEr
 from stagefleet.settings import Settings
 from tasks.start_run import RequestedFleet, StartRunTask
 from tests.integration.workers.conftest import eventually
-from tests.integration.workers.test_flower import flower  # noqa: F401 - the fixture
+from tests.integration.workers.test_flower import start_flower
 from tests.services.images import ImageMaker, push_stages
 
 LOGIN = ("me", "hunter2")
@@ -19,13 +19,19 @@ STAGE = f"{1:056x}-1700000000001"
 
 
 @pytest.fixture
-def client(redis_server):
-    with Fleet.connect(redis_server.url) as client:
+def client(stand):
+    with Fleet.connect(stand.redis.url) as client:
         yield client
 
 
+@pytest.fixture(scope="module")
+def flower(stand, tmp_path_factory):
+    with start_flower(stand.redis.url, tmp_path_factory.mktemp("flower")) as address:
+        yield address
+
+
 @pytest.fixture
-def post(flower, started):  # noqa: F811 - the fixture
+def post(flower):
     """Posts arguments to the task; gives the task's id."""
 
     def post(login=LOGIN, **arguments):
@@ -172,10 +178,10 @@ def test_no_worker_takes_a_request_to_be_for_its_own_host_or_for_no_project(argu
         task(**arguments)
 
 
-def test_what_is_refused_is_logged_and_starts_nothing(post, client, started):
+def test_what_is_refused_is_logged_and_starts_nothing(post, client, stand):
     task = post(operation="copy", source="a.test/app")
-    eventually(lambda: "run_not_started" in started.logged(), "the refusal is logged")
-    assert "destination: copy needs it" in started.logged()
+    eventually(lambda: "run_not_started" in stand.workers.logged(), "the refusal is logged")
+    assert "destination: copy needs it" in stand.workers.logged()
     with pytest.raises(RunNotFoundError):
         client.run_under(task)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stagefleet import Fleet
+from stagefleet.launch import worker_command
 from stagefleet.settings import EngineSettings, HttpSettings, RunSettings, Settings
 from tests.services import (
     DockerEngine,
@@ -45,9 +48,9 @@ class Stand:
     workers: dict[str, Workers]
 
 
-@pytest.fixture(scope="module")
-def stand(service_folder):
-    """One a module: its tests leave workers running, and engines are emptied for each."""
+@contextmanager
+def start_stand(service_folder: Callable[[str], Path]) -> Iterator[Stand]:
+    """Start one, for as long as the block lasts."""
     with ExitStack() as stack:
         redis = RedisServer(service_folder("redis"))
         stack.callback(redis.stop)
@@ -66,10 +69,19 @@ def stand(service_folder):
                 "STAGEFLEET_WEBHOOKS__SECRET": SECRET,
                 "DOCKER_CONFIG": str(folder),
             }
-            workers[name] = Workers(redis.url, folder, environment=environment)
-            stack.callback(workers[name].stop)
-            workers[name].start()
+            workers[name] = Workers(redis.url, folder, environment=environment, command=worker_command)
+            stack.callback(workers[name].kill)
+            workers[name].launch()
+        for one in workers.values():
+            one.wait_until_listening()
         yield Stand(redis, engines, workers)
+
+
+@pytest.fixture(scope="session")
+def stand(service_folder):
+    """One for all modules whose tests leave workers running; engines are emptied for each test."""
+    with start_stand(service_folder) as stand:
+        yield stand
 
 
 @pytest.fixture

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stagefleet.runs.model import ItemState, Outcome, RunState
+from tests.integration.hosts.conftest import start_stand
 from tests.services.processes import wait_until
+
+
+@pytest.fixture
+def stand(service_folder):
+    """One of this test's own, as it loses a worker."""
+    with start_stand(service_folder) as stand:
+        yield stand
 
 
 def test_a_host_that_vanishes_fails_its_items_and_no_others(fleet, engines, workers, registry, push):

@@ -7,6 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
@@ -15,14 +18,14 @@ from stagefleet.runs.model import Order
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 
 
-@pytest.fixture
-def flower(redis_server, tmp_path):
-    """Flower with a login, in a directory with a configuration of Flower's own; its address."""
-    (tmp_path / "flowerconfig.py").write_text("raise SystemExit('read from the current directory')\n")
-    log = tmp_path / "flower.log"
+@contextmanager
+def start_flower(redis_url: str, folder: Path) -> Iterator[str]:
+    """Start Flower with a login, in a directory with a configuration of Flower's own; gives its address."""
+    (folder / "flowerconfig.py").write_text("raise SystemExit('read from the current directory')\n")
+    log = folder / "flower.log"
     environment = {
         "PATH": os.environ["PATH"],
-        "STAGEFLEET_REDIS_URL": redis_server.url,
+        "STAGEFLEET_REDIS_URL": redis_url,
         "STAGEFLEET_FLOWER__USER": "me",
         "STAGEFLEET_FLOWER__PASSWORD": "hunter2",
         "STAGEFLEET_FLOWER__PURGE_OFFLINE_WORKERS_SECONDS": "10",
@@ -32,7 +35,7 @@ def flower(redis_server, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-I", "-m", "config.flower", "--port", "0"],
             env=environment,
-            cwd=tmp_path,
+            cwd=folder,
             stderr=stderr,
         )
     try:
@@ -46,6 +49,13 @@ def flower(redis_server, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def flower(redis_server, tmp_path):
+    """Flower's address."""
+    with start_flower(redis_server.url, tmp_path) as address:
+        yield address
 
 
 def test_flower_asks_for_the_login_and_shows_the_workers(flower, workers, fleet):
