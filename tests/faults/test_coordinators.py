@@ -11,6 +11,7 @@ from stagefleet.errors import CoordinatorLostError
 from stagefleet.runs.coordinator import watch
 from stagefleet.runs.model import Callback, Order
 from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import RunSettings, Settings
 
 COUNT = 200
 DIES = """
@@ -29,14 +30,19 @@ watch(RedisLedger.connect(sys.argv[1], Settings()), sys.argv[2], on_outcome=call
 
 
 @pytest.fixture
-def submit(fleet):
-    def submit(count, parallel=8):
+def submit(redis_server, cleanup):
+    """Submits a run whose coordinator may be away for a minute: a loaded machine is slow to start one."""
+
+    def submit(count, parallel=8, *, lease_seconds=60):
+        settings = Settings(runs=RunSettings(lease_seconds=lease_seconds))
+        ledger = RedisLedger.connect(redis_server.url, settings)
+        cleanup.callback(ledger.close)
         order = Order(operation="wait", parallel=parallel, callback=Callback.CLIENT)
-        submission = fleet.ledger.open(order)
+        submission = ledger.open(order)
         for first in range(0, count, 2000):
             items = [f"item-{number}" for number in range(first, min(count, first + 2000))]
-            fleet.ledger.append(submission, items)
-        fleet.ledger.start(submission)
+            ledger.append(submission, items)
+        ledger.start(submission)
         return submission.run
 
     return submit
@@ -116,7 +122,7 @@ def test_an_error_far_into_a_hundred_thousand(workers, fleet, submit):
 
 def test_a_client_that_vanishes_with_its_callback_cancels_the_run(workers, fleet, submit):
     workers.begin()
-    run = submit(COUNT)  # and nobody coordinates it
+    run = submit(COUNT, lease_seconds=3)  # and nobody coordinates it
     finished, _ = fleet.follow(run)
     assert "cancelled" == finished.state
     assert finished.error is not None

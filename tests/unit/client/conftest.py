@@ -133,7 +133,8 @@ def _short_waits(monkeypatch):
 
 @pytest.fixture
 def settings():
-    return Settings(runs=RunSettings(no_worker_notice_seconds=0.001, no_worker_limit_seconds=0.03))
+    """Those of a client that says at its first or second look that nobody works, and gives up at the next."""
+    return Settings(runs=RunSettings(no_worker_notice_seconds=0.001, no_worker_limit_seconds=0.001))
 
 
 @pytest.fixture
