@@ -2,10 +2,9 @@
 
 - A lock is held exclusively by one holder, or shared by several; never both.
 - Waiting requests are served in the order of arrival. A shared request does not overtake a waiting exclusive
-one.
+  one.
 - A lock is held under a lease, which ends if its holder does not renew it, so that a dead holder blocks
-nobody for
-  long. Each sharing holder has its own lease.
+  nobody for long. Each sharing holder has its own lease.
 - Each grant has a fencing token, a number that only grows: later grants of a lock have greater ones.
 - A holder detects that its lease is lost before it ends, by its own clock, without a request.
 """

@@ -1,4 +1,4 @@
-"""The storage manager: one module a verb."""
+"""Storage manager: one module per verb."""
 
 from stagefleet.manager.manager import StageManager
 from stagefleet.manager.memory import StageMemory

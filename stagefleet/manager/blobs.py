@@ -1,4 +1,4 @@
-"""The blobs of one stage on their way: each looked for and sent once in the whole fleet, if all goes well."""
+"""Upload of one stage's blobs: each is normally checked and sent once in the whole fleet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Blob", "Consignment"]
 _OWNER_BYTES = 8
 _PATIENCE_SECONDS = 300.0
 _RENEWAL_SECONDS = 8.0
-_TELL_SECONDS = 0.25  # others may be waiting for what was sent; telling all at once is cheaper
+_TELL_SECONDS = 0.25  # others may wait for sent blobs; a report for several is cheaper
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 
@@ -29,8 +29,8 @@ class Blob:
     """A blob to be sent.
 
     Attributes:
-        descriptor: Which.
-        content: Its bytes where they are in hand, None if they come from the source.
+        descriptor: Its descriptor.
+        content: Its bytes if they are in memory, None to read them from the source.
     """
 
     descriptor: Descriptor
@@ -38,18 +38,18 @@ class Blob:
 
 
 class Consignment:
-    """The blobs of one attempt at one stage.
+    """Blobs of one attempt at one stage.
 
-    First what falls to us is sent, then what others send is waited for: who waits holds up nobody. The wait
-    is bounded, then the blob is sent all the same.
+    It first sends its own share, then waits for blobs that other workers send, so that a waiting worker
+    delays nobody. The wait is bounded; after it the blob is sent anyway.
 
     Args:
-        client: Speaks to registries.
-        book: Knows what is there and who sends what.
-        source: The repository that the blobs come from.
-        destination: The repository that they go to.
+        client: Client for registries.
+        book: The shared book, which knows present blobs and their senders.
+        source: The repository that has the blobs.
+        destination: The repository that gets them.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
         sleep: Waits so many seconds; for tests.
 
     Attributes:
@@ -83,10 +83,10 @@ class Consignment:
         self._renewed_at = 0.0
 
     def send(self, blobs: Sequence[Blob]) -> None:
-        """See that the destination has these blobs.
+        """Ensure that the destination has these blobs.
 
         Raises:
-            BrokenStageError: The source cannot give one of them.
+            BrokenStageError: The source cannot deliver one of them.
         """
         distinct = list({blob.descriptor.digest: blob for blob in blobs}.values())
         ours, others = self._ask(distinct)
@@ -94,16 +94,16 @@ class Consignment:
         self._await(others)
 
     def send_again(self, blobs: Sequence[Blob]) -> None:
-        """Send blobs that the destination said it had and has not, without asking it again.
+        """Send blobs that the destination reported as present but lacks, without asking it again.
 
         Raises:
-            BrokenStageError: The source cannot give one of them.
+            BrokenStageError: The source cannot deliver one of them.
         """
         self._book.forget(self._run, self._destination, [blob.descriptor.digest for blob in blobs])
         self._send(list(blobs), None)
 
     def _ask(self, blobs: list[Blob]) -> tuple[list[Blob], list[Blob]]:
-        """What is ours to send, and what others are sending."""
+        """Split blobs into those to send here and those that others are sending."""
         digests = [blob.descriptor.digest for blob in blobs]
         verdicts = self._book.ask_blobs(self._run, self._destination, digests, self._owner)
         judged = list(zip(blobs, verdicts, strict=True))
@@ -155,7 +155,7 @@ class Consignment:
             ) from error
 
     def _tell(self, sent: list[Blob]) -> None:
-        """Say what was sent, and take it off the list."""
+        """Report sent blobs to the book, and clear the list."""
         digests = [blob.descriptor.digest for blob in sent]
         self._book.mark_sent(self._run, self._destination, digests)
         self._leased = [blob for blob in self._leased if blob.descriptor.digest not in digests]
@@ -169,7 +169,7 @@ class Consignment:
             self._renewed_at = time.monotonic()
 
     def _hand_over(self, sent: list[Blob]) -> None:
-        """Let others go on at once where we failed; without Redis the leases end by themselves."""
+        """Let others send the blobs that failed here, at once; without Redis the leases expire."""
         try:
             self._tell(sent)
             digests = [blob.descriptor.digest for blob in self._leased]

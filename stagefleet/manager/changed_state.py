@@ -1,4 +1,4 @@
-"""Look again when a storage is not any more what it was found to be a moment ago."""
+"""Retry of a look-up when a storage changes during it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _T = TypeVar("_T")
 def retry_on_changed_state(
     look_up: Callable[[], _T], *, tries: int = _TRIES, sleep: Callable[[float], object] = time.sleep
 ) -> _T:
-    """Call again from the beginning while storages change under the call.
+    """Repeat a look-up from its beginning while storages change during it.
 
     Args:
-        look_up: The whole look-up, from the list of stages to the fetch: only so the next try finds another
+        look_up: The whole look-up, from the list of stages to the fetch: only so does a repeat see another
             state. It is called `tries` times at most, with pauses of 2 s that double up to 10 s, and jitter.
         tries: At least 1.
         sleep: Waits so many seconds.
 
     Raises:
-        StorageStateChangedError: The state changed at the last try too.
+        StorageStateChangedError: The state changed in the last try, too.
     """
     pauses = itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1]))
     for left in range(max(1, tries) - 1, -1, -1):

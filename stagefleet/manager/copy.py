@@ -1,12 +1,12 @@
 """Copy a stage from registry to registry.
 
-The manifest goes last and byte for byte, so that its digest never changes and nobody sees half a stage; an
-index goes whole, its members first. Every step can be repeated: what is there already is found there.
+The manifest goes last and byte for byte, so that its digest stays the same and nobody sees a partial stage.
+An index is copied with all its members, members first. Every step can be repeated: it skips existing content.
 
-What the destination says it has is believed, for a look at each blob would double the requests. A registry
-that is wrong about it refuses the manifest, and gets the blobs again. The one that is wrong about both is
-distribution whose garbage is collected while it runs and remembers blobs in memory: collect it read-only and
-restart it, as its documentation says.
+The destination's reports of present blobs are trusted, for a check of each blob would double the requests. A
+registry that is wrong refuses the manifest, and gets the blobs again. A registry that is wrong both times is
+distribution whose garbage was collected while it ran and that caches blobs in memory: set it read-only for
+the collection and restart it, as its documentation says.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from stagefleet.storages.stage_reader import StageReader
 __all__ = ["StageCopy"]
 
 _HEALS = 2
-"""How often a refused manifest is put again, its blobs sent anew."""
+"""Most repetitions of a refused manifest, its blobs sent again."""
 
 
 class StageCopy:
     """One attempt at copying one stage.
 
     Args:
-        client: Speaks to registries.
-        book: What the workers of the run find out together.
-        source: Where the stage is.
+        client: Client for registries.
+        book: The run's shared book.
+        source: The repository that has the stage.
         destination: The repository that gets it.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
 
     Attributes:
-        found: The digest of what was there already and is the same; None if the stage was copied.
-        description: What was put under the stage's name; None if nothing was.
+        found: Digest of an equal stage in the destination; None if the stage was copied.
+        description: Description of the pushed stage; None if nothing was pushed.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class StageCopy:
 
         Raises:
             StageNotFoundError: The source does not have it.
-            BrokenStageError: The source cannot give all of it.
-            ManifestRefusedError: The destination does not take it, also with its blobs sent again.
+            BrokenStageError: The source cannot deliver all of it.
+            ManifestRefusedError: The destination refuses it, even after its blobs were sent again.
         """
         target = self._destination.tagged(str(stage_id))
         if verify and self._is_same(stage_id, target):
@@ -84,7 +84,7 @@ class StageCopy:
         return Produced(result=self.description.as_json(), bytes=self._consignment.sent_bytes)
 
     def copy_manifest(self, manifest: Manifest) -> int:
-        """Copy an image or index, whole, under its digest alone.
+        """Copy an image or index with all its content, under its digest alone.
 
         Returns:
             The bytes sent.
@@ -96,11 +96,11 @@ class StageCopy:
         return self._consignment.sent_bytes
 
     def _is_same(self, stage_id: StageId, target: Reference) -> bool:
-        """Whether the destination has what the source has; two HEADs, which count against no pull limit."""
+        """Return True if both sides have the same digest; two HEADs, which count against no pull limit."""
         try:
             there = self._client.head_manifest(target)
         except (NotFoundError, RegistryUnavailableError):
-            return False  # a registry fails at what is damaged in it (distribution 2.8): what is put heals it
+            return False  # a registry fails on damaged content (distribution 2.8): a push repairs it
         try:
             here = self._client.head_manifest(self._source.address.tagged(str(stage_id)))
         except NotFoundError as error:
@@ -119,7 +119,7 @@ class StageCopy:
         return self._copy_image(manifest, target, reader)
 
     def _copy_image(self, manifest: Manifest, target: Reference, reader: StageReader) -> ImageInfo:
-        # Described before anything is sent: what cannot be read must not fail a copy that is done.
+        # Described before the upload: an unreadable stage must not fail after a complete copy.
         config = reader.config(manifest)
         info = describe_image(target, manifest, config)
         assert manifest.config is not None
@@ -156,7 +156,7 @@ class StageCopy:
         return describe_index(target, index, infos, blob_bytes=sum(blob.descriptor.size for blob in blobs))
 
     def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
-        """Send again what the destination misses of an index; all of it where it names nothing of it."""
+        """Send missing members of an index again; all of them if the destination names none."""
         members = {member.digest: member for member in index.members if member.is_manifest}
         lost = [digest for digest in members if str(digest) in missing]
         lost_blobs = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
@@ -170,6 +170,6 @@ class StageCopy:
 
 
 def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
-    """The blobs that the registry misses; all where it names none of them."""
+    """Return the blobs that the registry reports missing; all if it names none of them."""
     named = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
     return named or list({blob.descriptor.digest: blob for blob in blobs}.values())

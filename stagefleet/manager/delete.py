@@ -1,6 +1,6 @@
-"""Delete a stage or another tag of ours, and no tag that nobody asked for.
+"""Delete a stage or another tag of ours, and no other tag.
 
-Where a registry deletes a tag alone, that is one request; elsewhere see `manager.digest_deletion`.
+If a registry deletes tags alone, that is one request; else see `manager.digest_deletion`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _MOST_TRIES = 4
 
 
 class TagDeletion:
-    """One attempt at deleting one tag: that of a stage, of a record, or a custom one.
+    """One attempt at deleting one tag: of a stage, of a record, or a custom one.
 
     Args:
-        client: Speaks to registries.
-        book: What the workers of the run find out together.
-        repository: The repository that has it.
+        client: Client for registries.
+        book: The run's shared book.
+        repository: The repository that has the tag.
         run: The run's id.
-        asked: Gives the tags that the run deletes and has not deleted yet.
-        leash: Holds the work back.
-        turns: Gives the locks on the stages that go; None where the caller has that of the tag already, so
-            that none can be taken for others.
-        memory: What surveys keep in this process.
+        asked: Returns the tags that the run deletes and has not deleted yet.
+        leash: Lease to check in waits and before writes.
+        turns: Locks on the deleted stages; None if the caller holds the tag's lock already, so that no others
+            can be taken.
+        memory: Memory of surveys in this process.
     """
 
     def __init__(
@@ -72,19 +72,20 @@ class TagDeletion:
         self._memory = memory
 
     def carry_out(self, tag: str, *, check: Check | None = None) -> Produced:
-        """Delete the tag; that it is gone already is success.
+        """Delete the tag; a missing one counts as success.
 
         Args:
-            tag: Which.
-            check: Raises what speaks against it; asked again before each request that deletes, so that its
-                word is never older than `FRESH_SECONDS`.
+            tag: The tag.
+            check: Raises to prevent the deletion; called again before each request that deletes, so that its
+                result is never older than `FRESH_SECONDS`.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
-            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+            SharedDigestError: It shares its digest with a tag that stays, and the registry cannot separate
+                them.
             IndexStaysError: An index of the run has it as a member, and could not be deleted.
-            ItemPostponedError: An index of the run has it as a member, and has to go first.
-            LockTimeoutError: It is being copied for too long.
+            ItemPostponedError: An index of the run has it as a member, and has to be deleted first.
+            LockTimeoutError: It was being copied for too long.
         """
         wanted = frozenset({tag})
         for tries_left in reversed(range(_MOST_TRIES)):
@@ -99,7 +100,7 @@ class TagDeletion:
 
     @contextmanager
     def _locked(self, tags: frozenset[str]) -> Iterator[Leash]:
-        """Have the stages alone that go; other tags have no locks."""
+        """Lock the deleted stages exclusively; other tags have no locks."""
         stages = sorted(stage_id for tag in tags if (stage_id := StageId.from_tag(tag)) is not None)
         if self._turns is None or not stages:
             yield self._leash
@@ -112,7 +113,7 @@ class TagDeletion:
         try:
             found = find_way(self._client, self._book, reference, leash=leash)
         except NotFoundError:
-            found = Trial(DeletionWay.DIGEST)  # it is gone; what a crash left of its deletion may not be
+            found = Trial(DeletionWay.DIGEST)  # it is gone; leftovers of a crashed deletion may exist
         if found.way is DeletionWay.TAG:
             self._delete_tag(reference, leash, check)
             return
@@ -142,6 +143,6 @@ class TagDeletion:
         try:
             delete_manifest(self._client, reference, leash=leash, look=look)
         except RegistryError as error:
-            if refuses_tags(error):  # it did delete tags when it was tried
+            if refuses_tags(error):  # it deleted tags in the trial
                 forget_way(self._book, self._repository)
             raise

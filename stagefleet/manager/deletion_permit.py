@@ -1,4 +1,4 @@
-"""The permit to delete a digest for the sake of one tag: asked for before each request that does so."""
+"""Permit to delete a digest for one tag, required before each request that does so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TagStaysError(Exception):
     """The digest must not be deleted.
 
     Args:
-        tags: What shares it and stays, or may; none where that cannot be told in time.
+        tags: Tags that share it and stay, or may; empty if they cannot be found in time.
     """
 
     def __init__(self, tags: Collection[str]) -> None:
@@ -46,11 +46,11 @@ class TagStaysError(Exception):
 
 
 class TagMovedError(Exception):
-    """The tag names something else by now."""
+    """The tag names another digest now."""
 
 
 class LocksLackingError(Exception):
-    """Other stages go with the digest, and their locks are to be taken first.
+    """Other deleted stages share the digest, and need locks first.
 
     Args:
         tags: Their tags.
@@ -62,17 +62,17 @@ class LocksLackingError(Exception):
 
 
 class DigestPermit:
-    """Say whether a digest may be deleted now, so that one tag goes and no other that stays.
+    """Decides if a digest may be deleted now, so that one tag goes and no tag that stays.
 
     Args:
-        client: Speaks to registries.
-        survey: Tells what uses the digest.
-        tag: The tag that is to go.
-        digest: What it named.
-        seen_at: When that was asked, on `elapsed_seconds`.
-        asked: Gives what the run deletes.
-        locked: The stages' tags whose locks are held; None where no others can be taken.
-        check: Raises what else speaks against it.
+        client: Client for registries.
+        survey: Finds the users of the digest.
+        tag: The tag to delete.
+        digest: The digest it named.
+        seen_at: Time of reading that, on `elapsed_seconds`.
+        asked: Returns the tags that the run deletes.
+        locked: The tags of locked stages; None if no others can be locked.
+        check: Raises to prevent the deletion for other reasons.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class DigestPermit:
         self._check = check
 
     def __call__(self) -> float:
-        """Look, and tell until when a request may leave that deletes the digest.
+        """Check, and return the latest time for a request that deletes the digest to leave.
 
         Raises:
             NotFoundError: The tag is gone.
-            TagMovedError: It names something else.
-            TagStaysError: Something that stays shares the digest, or may.
-            LocksLackingError: Stages share it that go as well, and whose locks are not held.
-            ItemPostponedError: An index of the run has it as a member, and has not gone yet.
+            TagMovedError: It names another digest.
+            TagStaysError: A tag or index that stays shares the digest, or may.
+            LocksLackingError: Other deleted stages share it, and are not locked.
+            ItemPostponedError: An index of the run has it as a member, and has to be deleted first.
             IndexStaysError: Such an index could not be deleted.
-            ItemCancelledError: The run was cancelled before such an index went.
+            ItemCancelledError: The run was cancelled before such an index was deleted.
         """
         began = elapsed_seconds() if self._check is None else self._check()
         newer_than = -math.inf if self._seen_at is not None else elapsed_seconds()
@@ -128,10 +128,10 @@ class DigestPermit:
         except RegistryError as error:
             if error.retryable or isinstance(error, ForbiddenError):
                 raise
-            raise TagStaysError([]) from error  # some registries list no tags
+            raise TagStaysError([]) from error  # some registries do not list tags
 
     def _see_tag(self) -> float:
-        """See that the tag still names the digest; the first time it was just seen."""
+        """Check that the tag still names the digest; the first time `seen_at` serves."""
         seen_at, self._seen_at = self._seen_at, None
         if seen_at is not None:
             return seen_at
@@ -141,9 +141,9 @@ class DigestPermit:
         return seen_at
 
     def _in_the_way(self, holders: Mapping[str, int]) -> set[str]:
-        """The indexes that the run, or a later one of its plan, deletes and that still stand.
+        """Return the indexes that the run, or a later one of its plan, deletes and that still exist.
 
-        Those of the run go first, so that no index that cannot be deleted has lost a member.
+        Those of the run are deleted first, so that an index that cannot be deleted never loses a member.
         """
         items = self._asked if isinstance(self._asked, RunItems) else None
         waited_for = {
@@ -182,7 +182,7 @@ class DigestPermit:
 
 
 def is_there(client: RegistryClient, tag: Reference) -> bool:
-    """Tell whether a tag is there; a damaged one is."""
+    """Return True if a tag exists, even a damaged one."""
     try:
         client.head_manifest(tag)
     except NotFoundError:

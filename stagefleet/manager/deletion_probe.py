@@ -1,7 +1,7 @@
-"""Try how a registry deletes, on a throwaway image under two tags of our own, and never on a user's.
+"""Trial of how a registry deletes, on a throwaway image under two tags of our own, never on a user's.
 
-A trial that ends in its middle leaves its tags; the next one in the repository finds them by their names and
-removes them. Where the registry lets nobody remove them, no others are added.
+An interrupted trial leaves its tags; the next one in the repository finds them by their names and removes
+them. If the registry does not let them be removed, no others are added.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from stagefleet.storages.record_writer import put_record
 __all__ = ["DeletionProbe", "DeletionWay", "Trial", "delete_manifest", "words_on_probe_tags"]
 
 SECOND_LOOK_SECONDS = 5.0
-"""Between the two looks at what a tag's deletion left: caches in front may know it for a while longer."""
+"""Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""
 UNDER_WAY_SECONDS = 15.0
-"""A tag that is younger may be that of a trial under way; after that time it is one that was left."""
+"""Age up to which a tag may belong to a trial under way; an older one is a leftover."""
 
 _PREFIX = "stagefleet-probe-"
 _TAG = re.compile(_PREFIX + r"(?:(?P<seconds>[0-9]{10})-)?[0-9a-f]{16}-[ab]")
@@ -48,7 +48,7 @@ _LABEL = "io.stagefleet.probe"
 _METHOD_NOT_ALLOWED = 405
 _UNDO_SECONDS = 10.0
 _MOST_REMOVED = 100
-"""Of the tags that trials have left, so many are removed by one."""
+"""Most leftover tags that one trial removes."""
 _SHOWN_TAGS = 4
 
 _SOMETHING_ELSE = Digest("sha256", "0" * 64)
@@ -58,24 +58,24 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class DeletionWay(StrEnum):
-    """What a deletion takes."""
+    """Effect of a deletion."""
 
     TAG = "tag"
-    """A tag can be deleted, and nothing else goes with it."""
+    """A tag can be deleted alone."""
     DIGEST = "digest"
     """Only digests can be deleted, with all of their tags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a trial showed.
+    """Result of a trial.
 
     Attributes:
-        way: What a deletion takes.
-        left: The tags of trials that cannot be removed. Where there are some, nothing is to be added that has
-            to be removed again.
-        refusal: How the registry refuses to remove them.
-        passes: Whether that may pass by itself.
+        way: Effect of a deletion.
+        left: Tags of trials that cannot be removed. If there are some, do not add tags that have to be
+            removed.
+        refusal: The registry's refusal to remove them.
+        passes: True if the refusal may be temporary.
     """
 
     way: DeletionWay
@@ -87,16 +87,16 @@ class Trial:
 def delete_manifest(
     client: RegistryClient, reference: Reference, *, leash: Leash, look: Callable[[], float] | None = None
 ) -> bool:
-    """Delete, where deletion of what is gone already is success.
+    """Delete a manifest or tag; a missing one counts as success.
 
     Args:
-        client: Speaks to registries.
-        reference: What is to be deleted.
-        leash: Holds the work back.
-        look: As of `RegistryClient.delete_manifest`.
+        client: Client for registries.
+        reference: The manifest or tag.
+        leash: Lease to check before the request.
+        look: As in `RegistryClient.delete_manifest`.
 
     Returns:
-        Whether it was there.
+        True if it was there.
 
     Raises:
         DeletionDisabledError: Deletion is switched off in the registry.
@@ -113,7 +113,7 @@ def delete_manifest(
 
 
 def words_on_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
-    """Say in one line which tags of ours stay in a repository, and why."""
+    """Explain in one line which of our tags stay in a repository, and why."""
     shown = ", ".join(tags[:_SHOWN_TAGS])
     more = f" and {len(tags) - _SHOWN_TAGS:,} more" if len(tags) > _SHOWN_TAGS else ""
     return (
@@ -126,9 +126,9 @@ class DeletionProbe:
     """One trial in a repository.
 
     Args:
-        client: Speaks to registries.
-        wanted: What is to be deleted; nothing is tried in a repository that does not have it.
-        leash: Holds the work back.
+        client: Client for registries.
+        wanted: The manifest or tag to delete later; without it in the repository there is no trial.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(self, client: RegistryClient, wanted: Reference, leash: Leash) -> None:
@@ -141,16 +141,16 @@ class DeletionProbe:
         """Find out how the repository's registry deletes.
 
         Raises:
-            NotFoundError: What is to be deleted is not there; nothing was tried.
+            NotFoundError: `wanted` does not exist; there was no trial.
             DeletionDisabledError: Deletion is switched off in the registry; nothing was pushed.
-            RegistryError: The registry refuses in a way that says nothing about tags.
+            RegistryError: The registry refuses for a reason that does not concern tags.
         """
         self._see_repository()
         # An unused digest: 404 where deletion is on, 405 where it is off. Where it is off nothing is pushed.
         unused = Digest("sha256", hashlib.sha256(secrets.token_bytes(32)).hexdigest())
         delete_manifest(self._client, Reference.of(self._repository, unused), leash=self._leash)
         left = self._remove_left()
-        if left.left:  # others would stay as well; these cannot be deleted by tag
+        if left.left:  # others would stay, too; these cannot be deleted by tag
             return left
         token = secrets.token_hex(8)
         name = f"{_PREFIX}{int(time.time()):010}-{token}"
@@ -162,21 +162,21 @@ class DeletionProbe:
         except Exception as error:
             trial = self._remove(digest, tags)
             if trial.left and isinstance(error, RegistryError):
-                return trial  # to be remembered: the next attempt adds no others
+                return trial  # remembered, so that the next attempt adds no others
             raise
         return replace(self._remove(digest, tags), way=way)
 
     def _see_repository(self) -> None:
         try:
-            self._client.head_manifest(self._wanted)  # a trial must not be what creates a repository
+            self._client.head_manifest(self._wanted)  # a trial must not create a repository
         except (RegistryUnavailableError, ContentError):
-            return  # it is there, and damaged
+            return  # it exists, but is damaged
 
     def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionWay:
         try:
             for tag in (first, second):
                 put_record(self._client, tag, image, leash=self._leash)
-        except ForbiddenError:  # a login that may delete and not push: no tag can be moved aside either
+        except ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
             return DeletionWay.DIGEST
         try:
             self._client.delete_manifest(first, leash=self._leash)
@@ -191,7 +191,7 @@ class DeletionProbe:
         return DeletionWay.TAG if went_alone else DeletionWay.DIGEST
 
     def _look(self, tag: Reference) -> Digest | None:
-        """Look at what a tag names, by GET: some answer a HEAD out of what they remember."""
+        """Resolve a tag, by GET: some registries answer a HEAD from a cache."""
         try:
             return self._client.fetch_manifest(tag).digest
         except NotFoundError:
@@ -199,10 +199,10 @@ class DeletionProbe:
         except ContentError:
             return _SOMETHING_ELSE
 
-    # Clearing away
+    # Clean-up
 
     def _remove_left(self) -> Trial:
-        """Remove what other trials left, up to the first that stays: the others would not go either."""
+        """Remove leftovers of other trials, up to the first failure: the others would fail, too."""
         images = self._find_left()
         while images:
             digest, tags = images.popitem()
@@ -212,7 +212,7 @@ class DeletionProbe:
         return Trial(DeletionWay.DIGEST)
 
     def _find_left(self) -> dict[Digest, list[Reference]]:
-        """Find the tags of trials that nobody is at any more, by the image that they name."""
+        """Find the tags of ended trials, by the image that they name."""
         found = self._probe_tags()
         wait = max(map(_seconds_under_way, found), default=0.0)
         if wait:
@@ -221,20 +221,20 @@ class DeletionProbe:
         images: dict[Digest, list[Reference]] = {}
         for tag in sorted(found)[:_MOST_REMOVED]:
             reference = self._repository.tagged(tag)
-            with suppress(RegistryError):  # what cannot be read cannot be told from somebody else's
+            with suppress(RegistryError):  # an unreadable tag may be someone else's
                 digest = self._image_of(reference)
                 if digest is not None:
                     images.setdefault(digest, []).append(reference)
         return images
 
     def _image_of(self, tag: Reference) -> Digest | None:
-        """Give the image of a trial that a tag names; None if it names something else."""
+        """Return the trial image that a tag names; None if it names something else."""
         found = read_labels(self._client, tag)
         if found is not None:
             return found.digest if _LABEL in found.labels else None
         if _TAG.fullmatch(tag.identifier) is None:
             return None
-        # A deletion that broke off half way: the tag is listed, and its image gone (distribution #3191).
+        # An interrupted deletion: the tag is listed, but its image is gone (distribution #3191).
         image = RecordImage.of(self._repository.name, {_LABEL: secrets.token_hex(8)})
         return put_record(self._client, tag, image, leash=self._leash).digest
 
@@ -242,20 +242,20 @@ class DeletionProbe:
         try:
             return {tag for tag in self._client.tags(self._repository) if tag.startswith(_PREFIX)}
         except RegistryError:
-            return set()  # some do not list; they can delete all the same
+            return set()  # some do not list tags, but can delete them
 
     def _remove(self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()) -> Trial:
-        """Remove an image of a trial with its tags, by digest, else tag by tag; warn of what stays.
+        """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay.
 
         Args:
             image: The image.
             tags: Its tags.
-            others: What stays, too, if these do.
+            others: Tags that stay, too, if these do.
         """
-        leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else has it: no lease is needed
+        leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
         whole = Reference.of(self._repository, image)
         refusals: list[StagefleetError] = []
-        with under(leash):  # also the looks: the item's own leash may be why this is taken back
+        with under(leash):  # for reads, too: the item's own lease may be the reason for this undo
             for reference in (whole, *tags):
                 try:
                     if delete_manifest(self._client, reference, leash=leash) and reference == whole:
@@ -279,11 +279,11 @@ class DeletionProbe:
         try:
             return self._look(tag) is None
         except StagefleetError:
-            return False  # nobody knows: better named once too often
+            return False  # unknown: better reported once too often
 
 
 def _seconds_under_way(tag: str) -> float:
-    """How long the trial of a tag may still be under way, 0 where it cannot be."""
+    """Return how much longer a tag's trial may be under way, 0 if it has ended."""
     match = _TAG.fullmatch(tag)
     if match is None or match["seconds"] is None:
         return 0.0

@@ -1,7 +1,7 @@
-"""See that what a registry said it deleted is gone: an accepted `DELETE` is a promise, and no proof.
+"""Check that a deleted tag is gone: an accepted `DELETE` is a promise, not a proof.
 
-OCI distribution specification 1.1, "Content Management", answers 202: accepted. Gateways and rules that keep
-images answer so, too, and do nothing.
+OCI distribution specification 1.1, "Content Management", answers 202: accepted. Gateways and retention rules
+answer so, too, and do nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from stagefleet.registry.pauses import pause
 __all__ = ["PAUSES_SECONDS", "see_gone"]
 
 PAUSES_SECONDS = (0.5, 1.5)
-"""Between the looks: some registries delete a moment later; the next attempts come after longer ones."""
+"""Pauses between the checks: some registries delete a moment later; retries come after longer pauses."""
 
 
 def see_gone(client: RegistryClient, tag: Reference, digest: Digest, *, leash: Leash) -> None:
-    """See that a tag is gone after its digest was deleted, or names something else by now.
+    """Check that a tag is gone after its digest was deleted, or names another one.
 
     Args:
-        client: Speaks to registries.
+        client: Client for registries.
         tag: The tag.
-        digest: What was deleted.
-        leash: Ends the pauses between the looks.
+        digest: The deleted digest.
+        leash: Lease to check in the pauses.
 
     Raises:
-        RegistryUnavailableError: It is there still; to be tried again.
+        RegistryUnavailableError: It still exists; retry later.
         StagefleetError: The registry does not answer.
     """
     for seconds in (*PAUSES_SECONDS, None):
@@ -44,10 +44,10 @@ def see_gone(client: RegistryClient, tag: Reference, digest: Digest, *, leash: L
 
 
 def _names(client: RegistryClient, tag: Reference, digest: Digest) -> bool:
-    """Whether a tag names a digest; a HEAD that says so may be what somebody remembers, so a GET decides."""
+    """Return True if a tag names a digest; a HEAD that says so may come from a cache, so a GET decides."""
     try:
         return client.head_manifest(tag).digest == digest == client.fetch_manifest(tag).digest
     except NotFoundError:
         return False
     except ContentError:
-        return True  # it is there, and damaged
+        return True  # it exists, but is damaged

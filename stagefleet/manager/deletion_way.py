@@ -1,8 +1,8 @@
-"""How a repository's registry deletes: by tag and that tag alone, or by digest and every tag of it.
+"""Effect of deletions in a repository: of a tag alone, or of a digest and all its tags.
 
-OCI distribution specification 1.1, "Deleting tags": optional, 400 or 405 where it is off. Some registries
-accept it and take the other tags of the digest along, so it is tried. What was found out holds for the one
-repository: behind one host there may be several registries, by path.
+OCI distribution specification 1.1, "Deleting tags": optional, 400 or 405 if it is off. Some registries accept
+it and delete the other tags of the digest, too, so a trial decides. Its result holds for one repository:
+there may be several registries behind one host, by path.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ _BAD_REQUEST = 400
 
 
 def find_way(client: RegistryClient, book: SharedBook, reference: Reference, *, leash: Leash) -> Trial:
-    """Find out how a registry deletes; once a repository for the whole fleet, and remembered for a day.
+    """Find out how a registry deletes; once per repository for the whole fleet, and remembered for a day.
 
     Args:
-        client: Speaks to registries.
-        book: Remembers.
-        reference: What is to be deleted; nothing is tried in a repository that does not have it.
-        leash: Holds the work back.
+        client: Client for registries.
+        book: Stores the result.
+        reference: The manifest or tag to delete later; without it in the repository there is no trial.
+        leash: Lease to check in waits and before writes.
 
     Raises:
-        NotFoundError: The reference is not there; nothing was found out.
+        NotFoundError: The reference does not exist; nothing was found out.
         DeletionDisabledError: Deletion is switched off; this is not remembered.
     """
     found = _ask(client, book, reference, leash)
-    if found["until"] < time.time():  # where tags of ours stay, that may have been a passing trouble
+    if found["until"] < time.time():  # a refusal that left tags may have been temporary
         forget_way(book, reference.repository)
         found = _ask(client, book, reference, leash)
     return Trial(DeletionWay(found["way"]), tuple(found["left"]), found["refusal"], found["passes"])
 
 
 def forget_way(book: SharedBook, repository: Repository) -> None:
-    """Find out again the next time: the registry has changed its mind."""
+    """Drop the result, because the registry's behaviour has changed."""
     book.drop(FLEET, _key(repository))
 
 
 def may_move_aside(book: SharedBook, repository: Repository) -> bool:
-    """Whether tags may have been moved aside in a repository: its registry is not known to delete by tag."""
+    """Return True if tags may have been moved aside: the registry is not known to delete tags."""
     found = book.peek(FLEET, _key(repository))
     return found is None or DeletionWay(found["way"]) is not DeletionWay.TAG
 
 
 def words_on_what_stays(book: SharedBook, repositories: Iterable[Repository]) -> list[str]:
-    """Say of each repository, in one line, which tags of ours it does not let go; nothing of most."""
+    """Report for each repository, in one line, which of our tags cannot be removed; nothing for most."""
     known = ((repository, book.peek(FLEET, _key(repository))) for repository in repositories)
     return [
         words_on_probe_tags(repository, found["left"], found["refusal"])
@@ -86,7 +86,7 @@ def words_on_what_stays(book: SharedBook, repositories: Iterable[Repository]) ->
 
 
 def refuses_tags(error: RegistryError) -> bool:
-    """Whether an error says that tags cannot be deleted (400 on distribution 2, else 405)."""
+    """Return True if an error means that tags cannot be deleted (400 on distribution 2, else 405)."""
     return error.status in {_BAD_REQUEST, _METHOD_NOT_ALLOWED}
 
 
@@ -106,7 +106,7 @@ def _ask(client: RegistryClient, book: SharedBook, reference: Reference, leash: 
 
 
 def _seconds_of(trial: Trial) -> float:
-    """How long what a trial showed is believed."""
+    """Return the lifetime of a trial's result."""
     if not trial.left:
         return _REMEMBERED_SECONDS
     return _PASSING_SECONDS if trial.passes else _REFUSED_SECONDS

@@ -1,4 +1,4 @@
-"""Bring the images of one stage from a repository into an engine, under the primary's name."""
+"""Transfer of one stage's images from a repository into an engine, under the primary's name."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["StageDelivery"]
 
 
 class StageDelivery:
-    """The images of one stage on their way into an engine.
+    """Transfer of one stage's images into an engine.
 
     Args:
-        client: Speaks to registries.
+        client: Client for registries.
         engine: The host's engine.
-        note: Told the name of each image that was asked for, once it is there.
-        primary: The repository under whose name they are kept.
-        stage_id: Which stage.
-        platforms: Which of its platforms.
-        leash: Holds the work back.
+        note: Called with the name of each requested image that is present.
+        primary: The repository that gives the images their name.
+        stage_id: The stage.
+        platforms: The requested platforms.
+        leash: Lease to check in waits.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class StageDelivery:
         self._images = StageImages(engine, primary, stage_id)
 
     def look(self) -> Produced | None:
-        """What is produced if all is there already, found without a request to a registry.
+        """Return the result if all images are present, without a request to a registry.
 
-        None if something is to be brought, or may be: which platforms are all, only a registry knows.
+        None if an image is missing or may be: only a registry knows the full list of platforms.
         """
         if not self._platforms:
             info = self._images.find()
@@ -69,11 +69,11 @@ class StageDelivery:
         return self._conclude(there) if there and len(there) == len(found) else None
 
     def bring(self, source: Repository) -> Produced:
-        """Bring what lacks from one repository.
+        """Pull the missing images from one repository.
 
         Raises:
-            PlatformMissingError: The stage has no image for a platform that was asked for.
-            StagefleetError: The repository does not give all of it, or the engine does not take it.
+            PlatformMissingError: The stage has no image for a requested platform.
+            StagefleetError: The repository cannot deliver all of it, or the engine refuses it.
         """
         storage = RegistryStorage(self._client, source)
         if self._platforms:
@@ -84,10 +84,10 @@ class StageDelivery:
         return Produced(renamed(description, self._primary).as_json(), bytes=moved)
 
     def wanted_members(self, source: Repository) -> Sequence[Digest]:
-        """The members of an index that a fetch brings; none of a stage that is one image.
+        """Return the members of an index that a fetch pulls; empty for a stage that is one image.
 
         Raises:
-            PlatformMissingError: There is none for a platform; what the engine takes instead it alone knows.
+            PlatformMissingError: There is none for a platform; the engine may still choose one.
             StageNotFoundError: The repository does not have the stage.
         """
         storage = RegistryStorage(self._client, source)
@@ -98,10 +98,10 @@ class StageDelivery:
         return [image.member for _, image in chosen if image.member is not None]
 
     def _describe_own(self, storage: RegistryStorage) -> StageDescription:
-        """Describe the stage; of an index only what the engine chooses of it is looked at.
+        """Describe the stage; of an index only the member that the engine chooses.
 
-        An index may lack the members that nobody asks for: platforms that were cleaned away, or attestations
-        that a proxy does not serve (goharbor/harbor #18216).
+        An index may lack members that nobody requests: platforms that were cleaned away, or attestations that
+        a proxy does not serve (goharbor/harbor #18216).
         """
         manifest, reader = storage.fetch_manifest(self._stage_id), storage.reader()
         reference = storage.address.tagged(str(self._stage_id))
@@ -115,12 +115,12 @@ class StageDelivery:
         return StageDescription(stage_id=self._stage_id, info=describe_index(reference, manifest, infos))
 
     def _bring_own(self, storage: RegistryStorage) -> int:
-        """Bring what the engine itself chooses of an index; the bytes that came."""
+        """Pull the member of an index that the engine itself chooses; return the bytes received."""
         try:
             return self._pull(storage.address, str(self._stage_id))
         except PlatformMissingError:
             own = self._engine.platform
-            choose_images(storage, self._stage_id, PlatformChoice((own,)), own)  # raises, with what there is
+            choose_images(storage, self._stage_id, PlatformChoice((own,)), own)  # raises, with the platforms
             raise
 
     def _bring_chosen(self, storage: RegistryStorage) -> Produced:
@@ -140,13 +140,13 @@ class StageDelivery:
     def _pull(
         self, source: Repository, tag: str, platform: Platform | None = None, member: Digest | None = None
     ) -> int:
-        """Pull one image; the bytes that came.
+        """Pull one image; return the bytes received.
 
         Args:
-            source: From where.
-            tag: What it is kept under.
-            platform: Which of an index; what the engine chooses if None.
-            member: It by digest; by the stage's tag if None.
+            source: The repository to pull from.
+            tag: The image's tag in the engine.
+            platform: Platform to choose from an index; the engine's choice if None.
+            member: Digest to pull; the stage's tag if None.
         """
         reference = Reference.of(source, member or str(self._stage_id))
         name = str(reference)
@@ -155,22 +155,22 @@ class StageDelivery:
         there = self._engine.find(name)
         fits = there is not None and (member is not None or self._images.is_for(there, platform))
         moved = 0 if fits else self._engine.pull(reference, platform=platform, leash=self._leash)
-        # A digest under the primary's own name goes with the tag, and stays as the image's repo digest.
+        # A digest under the primary's own name is removed with the tag; the image keeps its repo digest.
         self._rename(name, tag, keep=there is not None or source == self._primary)
         return moved
 
     def _rename(self, name: str, tag: str, *, keep: bool) -> None:
-        """Give an image the primary's name; without the other nobody has two to clean up."""
+        """Give an image the primary's name, and remove the other name, so that clean-up sees one."""
         found = self._engine.find(name)
         if found is not None:
             self._engine.tag(str(found["Id"]), str(self._primary), tag)
             if not keep:
                 self._engine.remove(name)
         else:
-            self._expect(tag)  # another fetch was faster
+            self._expect(tag)  # another fetch has done so
 
     def _expect(self, tag: str) -> ImageInfo:
-        """What was just brought."""
+        """Return the image that was just pulled."""
         info = self._images.describe(tag)
         if info is None:
             name = self._primary.tagged(tag)
@@ -180,7 +180,7 @@ class StageDelivery:
     def _conclude(
         self, there: Mapping[Platform, ImageInfo], *, moved: int = 0, skipped: bool = True
     ) -> Produced:
-        """The first of the platforms described, with the names of all."""
+        """Build the result: the first platform's description, with the names of all."""
         for info in there.values():
             self._note(info.name)
         first = StageDescription(stage_id=self._stage_id, info=next(iter(there.values())))

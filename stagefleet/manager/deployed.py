@@ -1,4 +1,4 @@
-"""The names that are handed to a deployment: the final storage's where there is one, else the primary's."""
+"""Image names for deployments: of the final storage if there is one, else of the primary."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DeployedImage:
     """An image as a deployment names it.
 
     Attributes:
-        image: What the project calls it; "" for the nameless image.
-        repository: Where it is pulled from.
+        image: The project's name for it; "" for the nameless image.
+        repository: The repository to pull from.
         tag: Its tag there.
     """
 
@@ -35,7 +35,7 @@ class DeployedImage:
 
 
 def deployed_repository(roles: Roles) -> str:
-    """The repository that a deployment pulls from; of a Docker Engine, the project's name there."""
+    """Return the repository that a deployment pulls from; for a Docker Engine, the project's name there."""
     address = roles.deployed
     return address.project if isinstance(address, DockerDaemon) else str(address)
 
@@ -43,13 +43,13 @@ def deployed_repository(roles: Roles) -> str:
 def deployed_image(
     roles: Roles, image: str, stage_id: StageId, tag_rule: TagRule | None = None
 ) -> DeployedImage:
-    """How a deployment names the image that a stage is the last of.
+    """Return the deployment's name of the image whose last stage is `stage_id`.
 
     Args:
         roles: The project's storages.
-        image: What the project calls the image.
+        image: The project's name for the image.
         stage_id: The stage.
-        tag_rule: Gives it a custom tag; the stage's own if None.
+        tag_rule: Makes a custom tag; the stage's own tag if None.
     """
     tag = str(stage_id)
     return DeployedImage(image, deployed_repository(roles), tag if tag_rule is None else tag_rule(image, tag))

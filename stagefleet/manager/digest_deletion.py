@@ -1,8 +1,8 @@
-"""Delete a tag where a registry deletes by digest, which takes every tag of it.
+"""Delete a tag in a registry that deletes by digest, with all of a digest's tags.
 
-A digest is deleted only if all of its tags are asked for and no index that stays has it as a member; see
-`manager.deletion_permit`. Otherwise the tag is moved aside first; see `manager.displacement`. With an index
-go those of its members that nothing else uses.
+A digest is deleted only if the run deletes all of its tags and no index that stays has it as a member; see
+`manager.deletion_permit`. Otherwise the tag is first moved aside; see `manager.displacement`. A deleted index
+takes its members with it that nothing else uses.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class DigestDeletion:
     """One attempt at deleting one tag, by the digest that it names.
 
     Args:
-        client: Speaks to registries.
-        survey: Tells what uses a digest.
+        client: Client for registries.
+        survey: Finds the users of a digest.
         reference: The tag.
-        trial: How the registry deletes.
-        asked: Gives the tags that the run deletes.
-        leash: Holds the work back.
-        locked: The tags of stages whose locks are held; None where no others can be taken.
-        check: Raises what speaks against the deletion.
+        trial: Result of the registry's trial.
+        asked: Returns the tags that the run deletes.
+        leash: Lease to check in waits and before writes.
+        locked: The tags of locked stages; None if no others can be locked.
+        check: Raises to prevent the deletion.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class DigestDeletion:
         self._displacement = Displacement(client, self._repository, self._tag, leash=leash)
 
     def carry_out(self) -> None:
-        """Delete the tag; that it is gone already is success."""
+        """Delete the tag; a missing one counts as success."""
         for _ in range(_MOST_TRIES):
             seen_at = elapsed_seconds()
             try:
@@ -90,7 +90,7 @@ class DigestDeletion:
             except StagefleetError as error:
                 if not is_damaged(self._client, self._reference, error):
                     raise
-                break  # what it shares nobody can tell, but the tag itself can be moved
+                break  # its sharing tags are unknown, but the tag itself can be moved
             try:
                 self._delete(named, seen_at)
             except TagMovedError:
@@ -98,14 +98,14 @@ class DigestDeletion:
             except TagStaysError as error:
                 self._move_aside(error.tags, named.digest)
             except DeadlineMissedError:
-                self._move_aside([], named.digest)  # no look can be had that is fresh enough
+                self._move_aside([], named.digest)  # no survey is fresh enough
             return
         self._move_aside([])
 
     def _leave(self, seen_at: float) -> None:
-        """Be done with a tag that the registry does not know, unless it goes on listing it.
+        """Finish with a tag that the registry does not have, unless it still lists it.
 
-        A DELETE that was broken off may leave a tag whose manifest is gone (distribution #3191).
+        An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
         """
         if self._survey.is_listed(self._tag, since=seen_at):
             self._move_aside([])
@@ -127,17 +127,17 @@ class DigestDeletion:
         digest = Reference.of(self._repository, named.digest)
         was_there = delete_manifest(self._client, digest, leash=self._leash, look=permit)
         if not was_there and self._survey.is_listed(self._tag, since=elapsed_seconds()):
-            raise TagStaysError([])  # the registry knows the tag, and not what it names
+            raise TagStaysError([])  # the registry has the tag, but not its manifest
         if was_there:
             see_gone(self._client, self._reference, named.digest, leash=self._leash)
         self._displacement.withdraw()
-        self._delete_members(members.digests)  # known from before: once the index is gone, nobody can tell
+        self._delete_members(members.digests)  # read before: once the index is gone, its members are unknown
 
     def _move_aside(self, staying: list[str], content: Digest | None = None) -> None:
-        """Take the tag away from what it names, if that is known."""
+        """Move the tag away from its content, if that is known."""
         if self._check is not None:
             self._check()
-        if self._trial.left:  # a rejection would stay as well
+        if self._trial.left:  # a rejection would stay, too
             raise _shared(self._reference, staying, self._trial.refusal, passes=self._trial.passes)
         try:
             placeholder = self._displacement.begin()
@@ -148,10 +148,10 @@ class DigestDeletion:
         self._displacement.finish(placeholder, content)
 
     def _delete_members(self, members: Iterable[Digest]) -> None:
-        """Delete what only an index used that is gone now.
+        """Delete members that only the deleted index used.
 
-        Of two indexes that go at once and share a member, whoever comes last finds the other gone, and
-        deletes it. What fails stays to the registry's collection of untagged manifests.
+        Of two indexes that are deleted at once and share a member, the later one finds the other gone, and
+        deletes the member. Failures are left to the registry's collection of untagged manifests.
         """
         for member in members:
             reference = Reference.of(self._repository, member)
@@ -162,7 +162,7 @@ class DigestDeletion:
                     continue
 
     def _permit(self, member: Digest) -> Callable[[], float]:
-        """Make what sees that nothing uses a member; each time but the first on a look of its own."""
+        """Create a check that nothing uses a member; each call but the first surveys again."""
         newer_than = -math.inf
 
         def see() -> float:
@@ -174,10 +174,10 @@ class DigestDeletion:
         return see
 
     def _see(self, member: Digest, newer_than: float) -> float:
-        """See that nothing uses a member, and tell until when that holds."""
+        """Check that nothing uses a member, and return until when the result is valid."""
         began = elapsed_seconds()
         look = self._survey.look(member, newer_than=min(began, newer_than))
-        users = look.tags | look.holders | {self._tag}  # the tag, too: somebody may have pushed it again
+        users = look.tags | look.holders | {self._tag}  # the tag, too: it may have been pushed again
         unreadable = set(look.unreadable) - {self._tag}
         if look.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
             raise TagStaysError(users | unreadable)

@@ -1,9 +1,9 @@
-"""Take a tag away from a digest that stays: move it to a placeholder, and delete that.
+"""Move a tag away from a digest that stays: to a placeholder, which is then deleted.
 
-The order matters. While a stage's tag leads to the placeholder, a rejection keeps builders from taking it for
-the stage; so the rejection comes first and goes last. Each step can be repeated. An attempt that ends early
-leaves the tag where it was or gone; what a killed one leaves is finished by the next, which sees how far it
-came (see `manager.unfinished_deletions`).
+The order matters. While a stage's tag leads to the placeholder, a rejection keeps builders from using it as
+the stage; so the rejection is written first and removed last. Each step can be repeated. An attempt that ends
+early leaves the tag unmoved or gone; after a killed one the next attempt sees how far it came and finishes it
+(see `manager.unfinished_deletions`).
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """What a tag names."""
+    """Content that a tag names."""
 
     digest: Digest
     is_placeholder: bool
 
 
 class Displacement:
-    """The displacement of one tag.
+    """Displacement of one tag.
 
     Args:
-        client: Speaks to registries.
-        repository: Where.
-        tag: The tag that goes.
-        leash: Holds the work back.
+        client: Client for registries.
+        repository: The repository.
+        tag: The tag to delete.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(self, client: RegistryClient, repository: Repository, tag: str, *, leash: Leash) -> None:
@@ -70,15 +70,15 @@ class Displacement:
         self._seen_at = 0.0
 
     def begin(self) -> Digest:
-        """Reject the stage if the tag is that of one, then move the tag to a new placeholder.
+        """Reject the stage if the tag is a stage's, then move the tag to a new placeholder.
 
-        What fails leaves the tag where it was, and no rejection.
+        A failure leaves the tag unmoved, without a rejection.
 
         Returns:
             The placeholder's digest.
 
         Raises:
-            RegistryError: The registry refuses one of the two.
+            RegistryError: The registry refuses a write.
         """
         placeholder = Manifest.of(make_placeholder())
         try:
@@ -87,7 +87,7 @@ class Displacement:
             self._seen_at = elapsed_seconds()
             self._client.put_manifest(self._tag, placeholder, leash=self._leash)
         except (LeaseLostError, LockLostError):
-            raise  # somebody else may be at it by now
+            raise  # another worker may be at work
         except StagefleetError:
             if not self._has_moved(placeholder.digest):
                 raise
@@ -96,12 +96,12 @@ class Displacement:
     def finish(self, placeholder: Digest, content: Digest | None = None) -> None:
         """Delete the placeholder, and with it the tag; then withdraw the rejection.
 
-        A cancelled item is finished all the same: that takes a few requests. Where the registry refuses, the
-        tag is put back.
+        A cancelled item is finished, too: that takes few requests. If the registry refuses, the tag is moved
+        back.
 
         Args:
-            placeholder: Its digest.
-            content: What the tag named before; None if that is not known.
+            placeholder: The placeholder's digest.
+            content: The tag's digest before; None if it is unknown.
         """
         try:
             self._delete(placeholder, self._tag, self._seen_at, self._leash)
@@ -117,15 +117,16 @@ class Displacement:
             raise
 
     def resume(self, *, is_left: bool, is_rejection_dead: bool = False) -> bool:
-        """Go on with a displacement that somebody may have left half done.
+        """Continue a displacement that another attempt may have left unfinished.
 
         Args:
-            is_left: Whether somebody has; else one that has not moved the tag yet is left alone.
-            is_rejection_dead: Whether the registry lists the rejection, and does not have it: that is written
-                anew, so that it can be withdrawn.
+            is_left: True if another attempt has left it; else one that has not moved the tag yet is not
+                touched.
+            is_rejection_dead: True if the registry lists the rejection, but lacks it: then it is written
+                again, so that it can be withdrawn.
 
         Returns:
-            Whether nothing of it is left.
+            True if nothing of it is left.
         """
         if is_rejection_dead and self._rejection is not None:
             self._reject(self._rejection)
@@ -139,7 +140,7 @@ class Displacement:
         return True
 
     def withdraw(self) -> None:
-        """Remove the rejection if it was made for the deletion alone; others' stay."""
+        """Remove the rejection if it belongs to the deletion alone; others stay."""
         self._withdraw(self._leash)
 
     def _reject(self, rejection: Reference) -> None:
@@ -150,21 +151,21 @@ class Displacement:
             put_record(self._client, rejection, record, leash=self._leash)
 
     def _has_moved(self, placeholder: Digest) -> bool:
-        """Look where the tag is after an error; the rejection goes if the tag was not moved."""
+        """Check where the tag is after an error; remove the rejection if the tag was not moved."""
         with self._undoing(f"{self._tag} may be rejected, though it is not deleted") as leash:
             there = self._look()
             if there is not None and there.digest == placeholder:
-                return True  # the answer alone was lost
+                return True  # only the response was lost
             if there is None or not there.is_placeholder:
                 self._withdraw(leash)
         return False
 
     def _put_back(self, placeholder: Digest, content: Digest) -> None:
-        """Let the tag name again what it named before, after a deletion that the registry refused."""
+        """Move the tag back to its former content, after the registry refused the deletion."""
         with self._undoing(f"{self._tag} is moved aside, and not deleted") as leash:
             there = self._look()
             if there.digest != placeholder if there is not None else not self._is_listed(self._tag):
-                return  # it did take effect, or somebody else came
+                return  # it took effect, or another worker came
             before = self._client.fetch_manifest(Reference.of(self._repository, content))
             self._client.put_manifest(self._tag, before, leash=leash)
             self._withdraw(leash)
@@ -179,10 +180,10 @@ class Displacement:
 
     @contextmanager
     def _undoing(self, what: str) -> Iterator[Leash]:
-        """Take back what was begun, as far as that goes: the error that made it necessary is told anyway."""
+        """Undo as far as possible; the original error is raised in any case."""
         leash = UndoLeash(self._leash, seconds=_UNDO_SECONDS)
         try:
-            with under(leash):  # also the looks: the item's own leash may be why it is taken back
+            with under(leash):  # for reads, too: the item's own lease may be the reason for this undo
                 yield leash
         except StagefleetError as error:
             _LOGGER.warning("%s: %s", what, error)
@@ -193,12 +194,12 @@ class Displacement:
             found = self._client.fetch_manifest(self._tag)
         except NotFoundError:
             return None
-        except ContentError:  # what it is, nobody can read: no placeholder of ours
+        except ContentError:  # unreadable: not our placeholder
             return _There(self._client.head_manifest(self._tag).digest, is_placeholder=False)
         return _There(found.digest, is_placeholder(found.annotations))
 
     def _delete(self, digest: Digest, tag: Reference, seen_at: float, leash: Leash) -> None:
-        """Delete a digest that is like no other, and so with its one tag; the tag was seen a moment ago."""
+        """Delete a unique digest, and so its only tag; the tag was read a moment ago."""
         look = looking(lambda: self._client.head_manifest(tag), seen_at)
         reference = Reference.of(self._repository, digest)
         if delete_manifest(self._client, reference, leash=leash, look=look):
@@ -211,7 +212,7 @@ class Displacement:
             )
 
     def _is_listed(self, tag: Reference) -> bool:
-        """Whether the registry lists a tag; it may, though what that names is gone (distribution #3191)."""
+        """Return True if the registry lists a tag, even for a missing manifest (distribution #3191)."""
         try:
             return tag.identifier in self._client.tags(self._repository)
         except NotFoundError:
@@ -221,10 +222,10 @@ class Displacement:
 def withdraw_deletion(
     client: RegistryClient, repository: Repository, stage_id: StageId, *, leash: Leash
 ) -> None:
-    """Withdraw the rejection that a deletion has left of a stage that has come anew; nobody else is at it.
+    """Withdraw a deletion's leftover rejection of a stage that was pushed again; the caller holds its lock.
 
-    Other tools take it for a rejection like any other, and a multi-platform stage comes again under the same
-    name: it would stay rejected. What fails is a warning.
+    Other tools treat it like any other rejection, and a multi-platform stage comes again under the same name:
+    it would stay rejected. A failure is logged as a warning.
     """
     with warned(f"{repository}:{stage_id.rejected_tag} may be left of a deletion"):
         Displacement(client, repository, str(stage_id), leash=leash).withdraw()

@@ -1,7 +1,7 @@
-"""Copy a stage between a registry and a Docker Engine: the engine pulls or pushes, nothing goes through us.
+"""Copy a stage between a registry and a Docker Engine: the engine itself pulls or pushes.
 
-A push changes the manifest's digest, as the engine writes a manifest and compresses layers of its own; the
-image's id stays.
+A push changes the manifest's digest, as the engine writes its own manifest and compresses the layers itself;
+the image id stays the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stagefleet.storages.engine import EngineStorage
 __all__ = ["copy_from_engine", "copy_into_engine"]
 
 Drop = Callable[[str], object]
-"""Takes away a name that only the copy needed."""
+"""Removes a name that only the copy needed."""
 
 
 def copy_into_engine(
@@ -39,26 +39,24 @@ def copy_into_engine(
     verify: bool,
     leash: Leash,
 ) -> Produced:
-    """Pull a stage, and name it as the engine's stages are named.
+    """Pull a stage, and give it the engine's name for stages.
 
     Args:
         source: The repository that has it.
         destination: The engine.
-        stage_id: Which.
-        drop: Takes the repository's name for it away again.
-        verify: Skip it if the engine has it with the same image id.
-        leash: Holds the work back.
+        stage_id: The stage.
+        drop: Removes the repository's name for it again.
+        verify: Skip it if the engine has the same image id.
+        leash: Lease to check in waits.
 
     Raises:
         StageNotFoundError: The source does not have it.
-        BrokenStageError: The source has it, but not what the engine takes of it.
-        EngineError: It is another project's, so that the engine would not list it.
+        BrokenStageError: The source lists it, but lacks content that the engine needs.
+        EngineError: It belongs to another project, so that the engine would not list it.
     """
     engine, reference = destination.engine, source.address.tagged(str(stage_id))
     project, manifest = destination.address.project, source.fetch_manifest(stage_id)
-    if (
-        not manifest.is_index
-    ):  # which of an index is taken, and whether it lacks others, is the engine's matter
+    if not manifest.is_index:  # the engine chooses from an index; other members may be missing
         _refuse_other_project(source.reader().describe(reference, manifest), destination)
     there = engine.find(destination.name_of(stage_id))
     image_id = str((manifest.config or manifest).digest)
@@ -68,7 +66,7 @@ def copy_into_engine(
     try:
         moved = engine.pull(reference, leash=leash)
     except NotFoundError as error:
-        source.fetch_manifest(stage_id)  # it may be gone
+        source.fetch_manifest(stage_id)  # raises if it is gone
         raise BrokenStageError(f"{error}; {source.address} cannot give all of it: build it again") from error
     engine.tag(str(reference), project, str(stage_id))
     if is_new:
@@ -107,7 +105,7 @@ def copy_from_engine(
     is_new = engine.find(name) is None
     engine.tag(source.name_of(stage_id), str(address), str(stage_id))
     try:
-        leash.check()  # no more: a push that another attempt repeats changes nothing
+        leash.check()  # `check` is enough: a push by two attempts changes nothing
         moved = engine.push(address.tagged(str(stage_id)), leash=leash)
     finally:
         if is_new:
@@ -119,4 +117,4 @@ def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
     try:
         return storage.describe(stage_id).info.image_id
     except (StageNotFoundError, ContentError, RegistryUnavailableError):
-        return None  # what is damaged there is healed by a push
+        return None  # a push repairs a damaged stage

@@ -1,4 +1,4 @@
-"""Delete a stage out of caches."""
+"""Delete a stage from caches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Deletes", "evict_stage"]
 
 
 class Deletes(Protocol):
-    """What deletes a stage out of one repository."""
+    """Deletion of a stage from one repository."""
 
     @property
     def outages(self) -> CacheOutages:
-        """The caches that are left alone."""
+        """The caches that are skipped after an outage."""
 
     def delete_stage(
         self,
@@ -30,7 +30,7 @@ class Deletes(Protocol):
         asked: Callable[[], Iterable[str]],
         leash: Leash,
     ) -> Produced:
-        """Delete one stage, and no tag that nobody asked for."""
+        """Delete one stage, and no tag outside of the run."""
 
 
 def evict_stage(
@@ -42,17 +42,17 @@ def evict_stage(
     asked: Callable[[], Iterable[str]],
     leash: Leash,
 ) -> None:
-    """Delete a stage out of each cache; what fails is a warning: a cache may have anything at any time.
+    """Delete a stage from each cache; a failure is a warning: a cache may have anything at any time.
 
-    That a cache keeps a stage is said for each one, also while the cache is left alone.
+    Each cache that keeps the stage is reported, also one that is skipped.
 
     Args:
-        stages: Deletes out of one repository.
+        stages: Deletes from one repository.
         caches: The caches.
-        stage_id: Which.
-        run: The run that this belongs to.
-        asked: Gives the stage ids that the run deletes and has not deleted yet.
-        leash: Holds the work back.
+        stage_id: The stage.
+        run: The run's id.
+        asked: Returns the stage ids that the run deletes and has not deleted yet.
+        leash: Lease to check in waits and before writes.
     """
     for cache in caches:
         with warned(f"cache {cache} keeps stage {stage_id}"), stages.outages.watching(cache):

@@ -1,6 +1,6 @@
-"""Fetch a stage to a host: its engine gets the image, from a cache where one has it.
+"""Fetch a stage to a host: its engine pulls the image, from a cache if one has it.
 
-What is asked is each storage itself, never what was remembered of it: what is served next must be there now.
+Storages are asked directly, never the fleet's memory of them: the stage must be there now.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Stages(Protocol):
-    """What a fetch needs of the storage manager."""
+    """Part of the storage manager that a fetch needs."""
 
     @property
     def outages(self) -> CacheOutages:
-        """The caches that are left alone."""
+        """The caches that are skipped after an outage."""
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
         """Raise `StageNotFoundError` for a stage that is rejected."""
@@ -52,7 +52,7 @@ class Stages(Protocol):
         """Reject a stage that is broken."""
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
-        """A stage has come to a repository, not through `copy_stage`."""
+        """Record that a stage came to a repository by other means than `copy_stage`."""
 
     def copy_stage(
         self,
@@ -71,14 +71,14 @@ class StageFetch:
     """One attempt at fetching one stage to this host.
 
     Args:
-        stages: Copies into caches, and knows what is rejected and rejects.
-        client: Speaks to registries.
+        stages: Copies into caches, and reads and writes rejections.
+        client: Client for registries.
         engine: The host's engine.
-        note: Told the name of each image that was used here.
-        roles: Where stages come from.
-        platforms: Which platforms of a multi-platform stage are wanted.
+        note: Called with the name of each image that was used here.
+        roles: The project's storages.
+        platforms: The requested platforms of a multi-platform stage.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class StageFetch:
         self._leash = leash
 
     def carry_out(self, stage_id: StageId) -> Produced:
-        """Fetch the stage; skipped if its image is there already.
+        """Fetch the stage; skip it if its image is present.
 
         Raises:
-            StorageStateChangedError: The primary does not have it any more, or it is broken: look again.
-            PlatformMissingError: It has no image for a platform that is wanted.
-            EngineError: The engine could not take it.
+            StorageStateChangedError: The primary no longer has it, or it is broken: look it up again.
+            PlatformMissingError: It has no image for a requested platform.
+            EngineError: The engine could not pull it.
         """
         primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
@@ -133,7 +133,7 @@ class StageFetch:
         return replace(produced, result={**(produced.result or {}), "caches": failed}) if failed else produced
 
     def _look(self, primary: DockerDaemon, stage_id: StageId) -> Produced:
-        """Nothing is to be brought where the engine is the primary storage; but it has to be there."""
+        """Check that the engine, which is the primary storage itself, has the stage."""
         storage = EngineStorage(self._engine, primary)
         try:
             description = storage.describe(stage_id)
@@ -145,7 +145,7 @@ class StageFetch:
     def _from_caches(
         self, delivery: StageDelivery, stage_id: StageId, lacking: list[Repository]
     ) -> Produced | None:
-        """Bring the stage from the first cache that gives it; those before are noted as lacking it."""
+        """Pull the stage from the first cache that delivers it; collect the caches before it in `lacking`."""
         for cache in self._roles.caches:
             what = f"cache {cache} does not give stage {stage_id}"
             with warned(what, quiet=(CacheLeftAloneError,)), self._stages.outages.watching(cache):
@@ -170,13 +170,13 @@ class StageFetch:
     def _judge(
         self, delivery: StageDelivery, primary: Repository, stage_id: StageId, error: StagefleetError
     ) -> None:
-        """Reject a stage that is broken, once we have seen that twice: what we were told are only words.
+        """Reject a broken stage, but only after two reads of our own confirmed it.
 
-        A multi-platform stage is never rejected: builders then refuse to build its image for good.
+        A multi-platform stage is never rejected: builders would then refuse to build its image for good.
 
         Raises:
-            TruncatedError: The registry gives us all of it, or it is not sure that it cannot.
-            BrokenStageError: It is an index that lacks what was asked for; says what to do.
+            TruncatedError: The registry delivers all of it, or the reads are inconclusive.
+            BrokenStageError: It is an index that lacks requested content; says what to do.
         """
         try:
             defect = self._find_defect(delivery, primary, stage_id)
@@ -195,17 +195,17 @@ class StageFetch:
         self._stages.reject_stage(primary, stage_id, project=self._roles.project, leash=self._leash)
 
     def _find_defect(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Defect | None:
-        """Give what the primary cannot give of what was asked for; None if nobody can be sure."""
+        """Return the requested content that the primary cannot deliver; None if reads are inconclusive."""
         try:
             members = delivery.wanted_members(primary)
             return Examination(self._client, primary, stage_id, leash=self._leash).find_defect(members)
         except (BrokenStageError, PlatformMissingError):
-            return None  # not even the manifest can be read, or only the engine knows what it took
+            return None  # the manifest cannot be read, or only the engine knows its choice
 
     def _refill(
         self, primary: Repository, stage_id: StageId, lacking: Sequence[Repository]
     ) -> dict[str, str]:
-        """Give the stage to the caches that lacked it; what fails is theirs alone, and told by cache."""
+        """Copy the stage into the caches that lacked it; failures are returned by cache."""
         failed = {}
         for cache in lacking:
             what = f"cache {cache} could not be given stage {stage_id}"

@@ -1,4 +1,4 @@
-"""Tasks of users that outcomes are published to, by name and queue."""
+"""Celery tasks of users that receive outcomes, by name and queue."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["check_task"]
 _MOST_CHARACTERS = 255
 _TASK = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(@(?P<queue>[A-Za-z0-9_.:-]+))?")
 _QUEUE_OF_KOMBU = re.compile(r"unacked(_index|_mutex)?|_kombu\..*|celeryev.*|(.*\.)?pidbox")
-"""What kombu keeps its own accounts, bindings, events and replies under, next to the queues."""
+"""Names of kombu's own keys for bookkeeping, bindings, events and replies, next to the queues."""
 
 
 def check_task(target: str) -> None:
-    """Refuse what is no `NAME[@QUEUE]`, and queues that are not the user's: no task would come out of them.
+    """Refuse malformed tasks, and queues that are not the user's: nobody would take a task out of them.
 
     Args:
-        target: The task, as it was given.
+        target: The task, `NAME[@QUEUE]`.
 
     Raises:
-        UsageError: It cannot be published to.
+        UsageError: Tasks cannot be published to it.
     """
     match = _TASK.fullmatch(target)
     if match is None or len(target) > _MOST_CHARACTERS:

@@ -1,7 +1,7 @@
-"""The coordinator: reads the outcomes of a run as they come, and calls back once for each.
+"""Coordinator of a run: reads its outcomes as they arrive, and makes one callback for each.
 
-At least once across a crash: what was called back and not yet acknowledged is called back again by the
-next coordinator, with the same run and item to recognise it by.
+Callbacks are made at least once across a crash: the next coordinator repeats those not yet acknowledged, with
+the same run and item to recognise them by.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ OnOutcome = Callable[[Outcome], None]
 _OUTCOMES_A_READ = 256
 _BLOCK_SECONDS = 1.0
 _GATHER_SECONDS = 0.01
-"""Outcomes that follow one another faster are read some at a time: each read costs what an item costs."""
+"""Outcomes in quicker succession are read in batches: each read costs as much as an item."""
 _TOLD_KEPT = 10_000
-"""Outcomes that are known to have been told: more than come in the time that a failover takes."""
+"""Size of the memory of reported outcomes: more than arrive during a failover."""
 _MOST_RETURNS = 20
-"""Returns to an earlier position, one after another, that bring no outcome."""
+"""Most successive returns to an earlier position without a new outcome."""
 _ACKNOWLEDGE_SECONDS = 0.05
-"""The longest that a finished callback waits for its acknowledgement, and so a place in the window."""
+"""Longest delay from a callback to its acknowledgement, while its item keeps a place in the window."""
 _RENEWALS_A_LEASE = 3
 _QUIET_READS = 5
-"""After so many reads without an outcome the ledger is asked whether it takes writes."""
+"""Number of reads without an outcome after which the coordinator checks that the ledger takes writes."""
 
 
 def watch(
@@ -50,23 +50,23 @@ def watch(
     """Follow a run to its end.
 
     Args:
-        ledger: Where the run is.
+        ledger: The run's ledger.
         run: The run's id.
-        on_outcome: The run's callback, once for each outcome; the run's window waits for its return. What it
-            raises, of whatever kind, cancels the run, and is raised here once what was under way has ended (a
+        on_outcome: The run's callback, called once for each outcome; the run's window waits for its return.
+            Any error of it cancels the run, and is raised here after the items under way have ended (a
             KeyboardInterrupt at once). None only watches.
-        on_progress: Told of each outcome, cancelled ones included, before `on_outcome`.
-        on_idle: Called at each second without an outcome; what it raises ends the watching.
-        renewal_seconds: How often the coordinator's lease is renewed while a callback takes its time.
-        patience: Waits while the ledger is out of reach; a minute if None.
+        on_progress: Called with each outcome, cancelled ones included, before `on_outcome`.
+        on_idle: Called after each second without an outcome; its errors end the watching.
+        renewal_seconds: Interval of renewing the coordinator's lease during a long callback.
+        patience: Waits while the ledger is unreachable; a minute if None.
 
     Returns:
-        The run as it ended.
+        The run after its end.
 
     Raises:
-        RunNotFoundError: No such run.
-        RedisUnreachableError: The ledger stayed out of reach.
-        CoordinatorLostError: Another coordinator took this run over.
+        RunNotFoundError: The run does not exist.
+        RedisUnreachableError: The ledger stayed unreachable.
+        CoordinatorLostError: Another coordinator took over this run.
     """
     patience = Patience(OUTAGE_SECONDS) if patience is None else patience
     if on_outcome is None:
@@ -81,16 +81,16 @@ def watch(
 
 
 def follow(ledger: Observer, run: str, *, patience: Patience | None = None) -> Iterator[list[Outcome]]:
-    """Give the outcomes of a run as they come, each once, to the run's end; [] each quiet second.
+    """Yield the outcomes of a run as they arrive, each once, to the run's end; [] after each quiet second.
 
     Raises:
-        RunNotFoundError: No such run, or not any more.
-        RedisUnreachableError: The ledger stayed out of reach.
+        RunNotFoundError: The run does not exist, or has expired.
+        RedisUnreachableError: The ledger stayed unreachable.
     """
     reader = OutcomeReader(
         ledger,
         run,
-        lambda: reader.newest_standing(),  # noqa: PLW0108 - it is not there yet
+        lambda: reader.newest_standing(),  # noqa: PLW0108 - not defined yet
         patience=Patience(OUTAGE_SECONDS) if patience is None else patience,
     )
     for outcomes in reader.batches():
@@ -98,16 +98,16 @@ def follow(ledger: Observer, run: str, *, patience: Patience | None = None) -> I
 
 
 class OutcomeReader:
-    """Reads the outcomes of one run in the order of completion.
+    """Reader of a run's outcomes, in the order of completion.
 
-    Where the ledger has forgotten what was read, it begins again at a position that the ledger has. Outcomes
-    come a second time then; `is_new` tells them from those that come for the first time.
+    If the ledger has lost outcomes that were read, it starts again at a position that the ledger has. Then
+    outcomes arrive a second time; `is_new` tells them from new ones.
 
     Args:
-        ledger: Where the run is.
-        run: Its id.
-        find_start: Gives the position to begin behind, at first and whenever the reader goes back.
-        patience: Waits while the ledger is out of reach.
+        ledger: The run's ledger.
+        run: The run's id.
+        find_start: Returns the position to start after, at first and after each return.
+        patience: Waits while the ledger is unreachable.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class OutcomeReader:
         self._told: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     def batches(self) -> Iterator[list[Outcome]]:
-        """Give outcomes as they come, to the run's end; [] each quiet second.
+        """Yield outcomes as they arrive, to the run's end; [] after each quiet second.
 
         Raises:
-            RunNotFoundError: No such run, or not any more.
-            RedisUnreachableError: The ledger stayed out of reach.
-            LedgerRewoundError: It goes on forgetting what was read.
+            RunNotFoundError: The run does not exist, or has expired.
+            RedisUnreachableError: The ledger stayed unreachable.
+            LedgerRewoundError: The ledger repeatedly lost outcomes that were read.
         """
         quiet = 0
         while True:
@@ -162,16 +162,16 @@ class OutcomeReader:
         )
 
     def go_back(self) -> None:
-        """Begin again at the start, which is looked for anew."""
+        """Start again at the position that `find_start` returns."""
         self._position = None
 
     @property
     def goes_back(self) -> bool:
-        """Whether the next outcomes are those behind the start."""
+        """True if the next outcomes are those after the start."""
         return self._position is None
 
     def is_new(self, outcome: Outcome) -> bool:
-        """Tell whether an outcome comes for the first time, and take it for told."""
+        """Return True if an outcome arrives for the first time, and remember it."""
         name = (outcome.item, outcome.host)
         if self._told.get(outcome.position) == name:
             return False
@@ -181,14 +181,14 @@ class OutcomeReader:
         return True
 
     def newest_standing(self) -> str:
-        """Find the newest told outcome that the ledger still has, and take those behind it for untold.
+        """Find the newest remembered outcome that the ledger still has, and forget later ones.
 
         Returns:
             Its position, "" for none.
         """
         told = list(self._told)
         standing, lost = 0, len(told)
-        while standing < lost:  # a stream only grows: what stands is a beginning of what was told
+        while standing < lost:  # a stream only grows: the ledger has a prefix of the reported outcomes
             middle = (standing + lost) // 2
             if self._stands(told[middle]):
                 standing = middle + 1
@@ -207,10 +207,10 @@ class OutcomeReader:
 
 
 class _Coordinator:
-    """One coordinator of a run with a callback.
+    """Coordinator of a run with a callback.
 
-    Where the ledger forgets something of the run, it becomes the coordinator again and goes on from what the
-    ledger has: what was forgotten comes again and is called back again, what still stands is not.
+    If the ledger loses data of the run, it becomes the coordinator again and continues from the ledger's
+    state: lost outcomes arrive and are called back again, all others are not.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class _Coordinator:
         return self._patiently(lambda: self._ledger.run(self._run))
 
     def _take_up(self) -> str:
-        """Become the coordinator; gives the position from which to read on."""
+        """Become the coordinator; return the position to read on from."""
         self._unacknowledged = []
         with self._taking_up:
             self._epoch = self._patiently(lambda: self._ledger.coordinate(self._run))
@@ -271,7 +271,7 @@ class _Coordinator:
         return self._acknowledged
 
     def _take(self, outcome: Outcome, on_progress: OnOutcome | None) -> None:
-        """Tell of an outcome and call back for it, unless that has been done, and acknowledge it in time."""
+        """Report an outcome and make its callback, unless done before, and acknowledge it in time."""
         is_new = self._reader.is_new(outcome)
         if is_new and on_progress is not None:
             on_progress(outcome)
@@ -285,16 +285,16 @@ class _Coordinator:
                 self._acknowledge()
 
     def _call_back(self, outcome: Outcome) -> BaseException | None:
-        """Call back for an outcome; an error of any kind cancels the run and is returned.
+        """Make the callback for an outcome; any error cancels the run and is returned.
 
         Raises:
-            KeyboardInterrupt: A person who interrupts does not wait for what is under way.
+            KeyboardInterrupt: An interrupt does not wait for the items under way.
         """
         if outcome.state is ItemState.CANCELLED:
             return None
         try:
             self._on_outcome(outcome)
-        except BaseException as error:  # the callback is the user's: whatever it raises stops the run
+        except BaseException as error:  # the callback is the user's: any error stops the run
             self._cancel(error)
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -307,19 +307,19 @@ class _Coordinator:
             self._patiently(lambda: self._ledger.cancel(self._run, error=problem))
 
     def _acknowledge(self) -> None:
-        """Acknowledge what was called back, or at least keep the lease.
+        """Acknowledge the callbacks made so far, or at least renew the lease.
 
-        A run that a callback has stopped is cancelled again instead: the ledger may have forgotten that.
+        If a callback has stopped the run, cancel it again instead: the ledger may have lost that.
 
         Raises:
-            CoordinatorLostError: Another coordinator took the run over.
+            CoordinatorLostError: Another coordinator took over the run.
         """
         outcomes, self._unacknowledged = self._unacknowledged, []
         self._acknowledged_at = time.monotonic()
         if self._raised is not None:
             self._cancel(self._raised)
             return
-        for _ in range(2):  # a second time, as the ledger may forget the end of a run that was the reason
+        for _ in range(2):  # twice: the first may fail because of a run's end that the ledger then loses
             epoch = self._epoch
             try:
                 is_taken = self._patiently(
@@ -333,13 +333,13 @@ class _Coordinator:
                 return
             if self._patiently(lambda: self._ledger.run(self._run)).state.is_final:
                 return
-            if epoch != self._epoch:  # the renewal has taken the run up again meanwhile
+            if epoch != self._epoch:  # the renewal has taken over the run again meanwhile
                 self._reader.go_back()
                 return
         raise CoordinatorLostError(f"another coordinator took over run {self._run}")
 
     def _renew(self) -> None:
-        """Keep the lease while a callback takes its time."""
+        """Renew the lease during a long callback."""
 
         def renew() -> None:
             try:

@@ -1,8 +1,8 @@
-"""The coordinator of runs that nobody watches: it comes when it is called, and goes when nothing is left.
+"""Coordinator of detached runs: a message starts it, and it ends when no callback is due.
 
-Outcomes are told in the order of completion, each once; across a crash, a lost answer or a coordinator that
-was taken for dead, at least once, with an id to recognise the repeat by. A receiver that stays away leaves
-its outcomes unacknowledged, and so the run's window full: nothing runs ahead of it.
+Outcomes are reported in the order of completion, each once; after a crash, a lost reply or a coordinator
+wrongly taken for dead, at least once, with an id to recognise the repeat by. While a receiver is away its
+outcomes stay unacknowledged, and so the run's window stays full: the run does not get ahead of its receiver.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = ["DetachedCoordinator", "PublishTask"]
 _LOGGER = logging.getLogger("stagefleet")
 _OUTCOMES_A_READ = 64
 _SLICE_SECONDS = 10.0
-"""How long one visit keeps its thread; the next message to this run's coordinator goes to the queue's end."""
+"""Longest time that one visit occupies a thread; then a new message goes to the end of the queue."""
 
 PublishTask = Callable[[str, str, dict[str, Any]], None]
-"""Publishes a user's task: its `NAME[@QUEUE]`, the task's id, its keyword arguments."""
+"""Publishes a user's task: `NAME[@QUEUE]`, the task's id, its keyword arguments."""
 
 
 class _Ledger(Observer, Switchboard, Protocol):
@@ -54,12 +54,12 @@ class _Webhooks(Protocol):
 
 @dataclass(slots=True)
 class _Calls:
-    """The calls of one visit.
+    """Callbacks of one visit.
 
     Attributes:
         visit: The right to make them.
-        lease: How long it lasts.
-        went_well: Whether one of them was taken.
+        lease: The visit's lease.
+        went_well: True after the first successful call.
     """
 
     visit: Visit
@@ -68,14 +68,14 @@ class _Calls:
 
 
 class DetachedCoordinator:
-    """Calls back for runs; safe to use from several threads.
+    """Make the callbacks of detached runs; thread-safe.
 
     Args:
-        ledger: Where the runs are.
+        ledger: The runs' ledger.
         webhooks: Calls URLs.
-        publish_task: Publishes the tasks of users.
-        settings: Pauses, and how long a receiver may stay away.
-        stopping: Whether this process is to end: then a visit ends after its next call.
+        publish_task: Publishes tasks of users.
+        settings: Pauses, and how long a receiver may be away.
+        stopping: Returns True once this process has to end: then a visit ends after its next call.
         clock: Monotonic, in seconds.
     """
 
@@ -97,13 +97,13 @@ class DetachedCoordinator:
         self._clock = clock
 
     def coordinate(self, run: str) -> None:
-        """Tell what there is to tell of a run, and go; nothing to do where another coordinator is there.
+        """Make the due callbacks of a run; do nothing if another coordinator is at work.
 
-        Whatever goes wrong counts as a failure, is followed by a pause, and is given up in the end: no error
-        calls the next coordinator for ever.
+        Each error counts as a failure and leads to a pause, and in the end to giving up, so that no error
+        restarts the coordinator for ever.
 
         Raises:
-            RedisUnreachableError: The ledger is out of reach; its sweep calls the next coordinator.
+            RedisUnreachableError: The ledger is unreachable; its sweep starts the next coordinator.
         """
         asked_at = self._clock()
         visit = self._ledger.attend(run)
@@ -129,7 +129,7 @@ class DetachedCoordinator:
         except LeaseLostError as error:
             _LOGGER.warning("run %s: %s", visit.run, error)
         except LedgerRewoundError as error:
-            # The next coordinator goes on from what Redis has; where this visit is forgotten, by the sweep.
+            # The next coordinator continues from Redis; if Redis lost this visit, the sweep starts it.
             _LOGGER.warning("run %s: %s", visit.run, error)
             self._ledger.leave(visit)
         except CallbackGoneError as error:
@@ -142,7 +142,7 @@ class DetachedCoordinator:
             self._put_off(calls, CallbackError(f"unexpected {problem.type}: {problem.message}"))
 
     def _tell_outcomes(self, calls: _Calls) -> None:
-        """Call back for what is not acknowledged, until there is nothing more, or this visit is over."""
+        """Make callbacks for unacknowledged outcomes until there are none, or the visit is over."""
         visit, position = calls.visit, self._ledger.acknowledged(calls.visit.run)
         until = self._clock() + _SLICE_SECONDS
         while not (run := self._ledger.run(visit.run)).state.is_final:
@@ -158,13 +158,13 @@ class DetachedCoordinator:
                 self._tell(run, outcome, at=run.now_at + asked_at - read_at, leash=calls.lease)
                 asked_at = self._clock()
                 if not self._ledger.acknowledge(run.id, visit.epoch, [outcome], before=position):
-                    return  # the run has ended, or another coordinator took it over
+                    return  # the run has ended, or another coordinator took over
                 calls.lease.note_renewal(asked_at)
                 calls.went_well = True
                 position = outcome.position
 
     def _tell(self, run: Run, outcome: Outcome, *, at: float, leash: Leash) -> None:
-        """Call back for one outcome, unless it needs none or the run has an error already."""
+        """Make the callback for one outcome, unless it needs none or the run has an error already."""
         if outcome.state is ItemState.CANCELLED or run.error is not None:
             return
         order = run.order
@@ -182,7 +182,7 @@ class DetachedCoordinator:
             self._webhooks.call(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, leash=leash)
 
     def _put_off(self, calls: _Calls, error: CallbackError) -> None:
-        """Let the next coordinator try again later, or give up; a call that went well ends the failures."""
+        """Schedule the next coordinator, or give up; a successful call resets the count of failures."""
         visit = Visit(calls.visit.run, calls.visit.epoch) if calls.went_well else calls.visit
         if visit.failing_seconds >= self._settings.give_up_seconds:
             lost = CallbackLostError(
@@ -196,7 +196,7 @@ class DetachedCoordinator:
         self._ledger.pause(visit, pause_seconds, WaitReason.of(error))
 
     def _pause_seconds(self, visit: Visit, error: CallbackError) -> float:
-        """Say how long to wait: the back-off, or what the receiver asks for before it is given up."""
+        """Return the pause: the back-off, or the receiver's own request within the time limit."""
         settings = self._settings
         doubled = settings.backoff_seconds * 2.0 ** min(visit.failures, 30)
         pause = min(settings.backoff_limit_seconds, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter
@@ -204,7 +204,7 @@ class DetachedCoordinator:
         return max(pause, min(error.retry_after_seconds or 0.0, left))
 
     def _give_up(self, visit: Visit, error: StagefleetError) -> None:
-        """Cancel the run; where it has ended already, nobody is told."""
+        """Cancel the run; if it has ended already, end the callbacks."""
         if self._ledger.cancel(visit.run, error=ErrorInfo.of(error)):
             _LOGGER.warning("run %s is cancelled: %s", visit.run, error)
             self._ledger.leave(visit)

@@ -1,9 +1,9 @@
-"""How work reaches Celery: queues, task names, broker options, and the message that the ledger publishes.
+"""The way of work to Celery: queues, task names, broker options, and the messages that the ledger publishes.
 
-The ledger pushes messages itself, in the script that frees a place, so that no crash can lie between the
-two. What it pushes is Celery's message protocol 2 in kombu's Redis envelope
-(https://docs.celeryq.dev/en/stable/internals/protocol.html); a contract test holds this template against
-what kombu writes. Nothing here imports Celery: a client pays for it neither in time nor in names.
+The ledger pushes messages itself, in the script that frees a place, so that a crash cannot come between the
+two. The messages have Celery's message protocol 2 in kombu's Redis envelope
+(https://docs.celeryq.dev/en/stable/internals/protocol.html); a contract test compares this template with
+kombu's own messages. This module does not import Celery, so that clients need not load it.
 """
 
 from __future__ import annotations
@@ -50,45 +50,45 @@ QUEUES: dict[str, str] = {
     "coordinate": "coordinate",
     "start_run": "coordinate",
 }
-"""The queue of each operation, so that workers can be set aside for one kind of work."""
+"""The queue of each operation, so that workers can be dedicated to one kind of work."""
 
 _HOST_PREFIX = "host."
 _VISIBILITY_TIMEOUT_SECONDS = 3600
 _TRANSIENT = 1
-"""AMQP's mark of a message that need not be kept: what is lost, the ledger publishes again."""
+"""AMQP's delivery mode for messages that need not survive: the ledger publishes lost ones again."""
 
 
 def queue_of(operation: str) -> str:
-    """The queue of an operation; one that is not ours (a user's, a test's) has a queue of its own name."""
+    """Return the queue of an operation; an unknown one (a user's, a test's) has a queue of its own name."""
     return QUEUES.get(operation, operation)
 
 
 def host_queue(host: str) -> str:
-    """The queue of what only one host can do."""
+    """Return the queue for work that only one host can do."""
     return _HOST_PREFIX + host
 
 
 def host_of_queue(queue: str) -> str | None:
-    """The host whose own queue it is, None for any other."""
+    """Return the host of a host's own queue, None for any other queue."""
     return queue.removeprefix(_HOST_PREFIX) if queue.startswith(_HOST_PREFIX) else None
 
 
 def task_name(operation: str) -> str:
-    """The Celery task that carries out an operation."""
+    """Return the Celery task of an operation."""
     return f"stagefleet.{operation}"
 
 
 def queue_key(prefix: str, queue: str) -> str:
-    """The Redis list that a queue is, as kombu names it."""
+    """Return the Redis list of a queue, as kombu names it."""
     return f"{prefix}mq:{queue}"
 
 
 def broker_options(prefix: str) -> dict[str, Any]:
-    """Celery's `broker_transport_options`.
+    """Return Celery's `broker_transport_options`.
 
-    A dead link is noticed (kombu has no socket time-out by default), queues take turns, and there are no
-    priorities: each would be a list of its own. The visibility timeout is for what a person or a
-    program enqueues; the ledger's own messages have none (docs/adr/0004).
+    Dead connections are noticed (kombu has no socket time-out by default), queues are read in turn, and there
+    are no priorities: each would be a list of its own. The visibility timeout applies to messages published
+    by people and programs; the ledger's own messages have none (docs/adr/0004).
     """
     return {
         "visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS,
@@ -104,11 +104,11 @@ def broker_options(prefix: str) -> dict[str, Any]:
 
 
 def message_template(operation: str) -> str:
-    """Make the message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@`, `@SUBJECT@`, ...
+    """Build the message for one item, as JSON with `@RUN@`, `@INDEX@`, `@TASK@`, `@ITEM@`, `@SUBJECT@`, ...
 
-    Item and subject stand in `argsrepr` and `kwargsrepr`, which is what Flower shows; a worker reads them in
-    the ledger. `run` and `index` stay what they are in every schema version, so that any worker can claim
-    the item and say that it cannot read the order.
+    Flower shows `argsrepr` and `kwargsrepr`, which hold item and subject; a worker reads both from the
+    ledger. `run` and `index` keep their meaning in every schema version, so that any worker can claim the
+    item and report that it cannot read the order.
     """
     message = _template(
         operation,
@@ -120,7 +120,7 @@ def message_template(operation: str) -> str:
 
 
 def coordinator_template() -> str:
-    """The message that calls a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in."""
+    """Build the message that starts a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in."""
     return _template("coordinate", {"run": "@RUN@"}, args="()", kwargs=repr({"run": "@RUN@"}))
 
 

@@ -1,8 +1,8 @@
-"""Leases of claimed items, as the worker that holds them keeps and sees them.
+"""Leases of claimed items, on the worker's side.
 
-One thread a process renews the leases of all items in it, as often as the shortest of them needs. A lease
-counts on this process's monotonic clock from before the request that granted it was sent, so it never ends
-later here than in the ledger; and it is reported lost a moment before it ends, without needing an answer.
+One thread per process renews the leases of all its items, as often as the shortest one requires. A lease
+counts on this process's monotonic clock from before the request for it, so that it never ends later here than
+in the ledger; and it counts as lost shortly before it ends, without a reply from the ledger.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from stagefleet.settings import RunSettings
 __all__ = ["HeldLease", "LeaseKeeper"]
 
 _MARGIN_SECONDS = 1.0
-"""How long before its end a lease counts as lost, at most."""
+"""Safety margin: a lease counts as lost at most this long before its end."""
 _MARGIN_SHARE = 6
-"""And no more than this part of it: a short lease must not be lost when it begins."""
+"""Limit of the margin, as a fraction of the lease: a short lease must not be lost when it begins."""
 _RENEWALS_A_LEASE = 3
 
 _log = EventLogger(__name__)
 
 
 class HeldLease:
-    """The `Leash` of one claimed item."""
+    """`Leash` of one claimed item."""
 
     def __init__(self, keeper: LeaseKeeper, claim: Claim) -> None:
         self.claim = claim
         self._keeper = keeper
-        self._seconds = claim.lease_until - claim.claimed_at  # the run's: its submitter's settings, not ours
+        self._seconds = claim.lease_until - claim.claimed_at  # the run's: set by its submitter
         self._margin_seconds = min(_MARGIN_SECONDS, self._seconds / _MARGIN_SHARE)
         self._until = claim.lease_until
         self.renew_at = claim.claimed_at + keeper.renewal_seconds(self._seconds)
@@ -82,7 +82,6 @@ class HeldLease:
 
     @contextmanager
     def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
-        """See `WaitingLeash.waiting`; waits of threads that wait at the same time add up."""
         reason = WaitReason(host=host, text=text)
         longest = self._keeper.longest_pause_seconds
         if self._waited_seconds >= longest:
@@ -101,11 +100,11 @@ class HeldLease:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the run was cancelled with `now`."""
+        """True if the run was cancelled with `now`."""
         return self._standing is Renewal.CANCEL
 
     def settle(self, standing: Renewal, asked_at: float) -> None:
-        """Take the answer to a renewal that was asked for then; for the keeper. A lost lease stays lost."""
+        """Apply the result of a renewal requested at `asked_at`. For the keeper. A lost lease stays lost."""
         self.renew_at = asked_at + self._keeper.renewal_seconds(self._seconds)
         if self._standing is not Renewal.LOST:
             self._standing, self._until = standing, asked_at + self._seconds
@@ -115,11 +114,11 @@ class HeldLease:
 
 
 class LeaseKeeper:
-    """Renews the leases of the items that this process holds.
+    """Renew the leases of all items that this process holds.
 
     Args:
-        workbench: Where claims are renewed.
-        settings: How often leases are renewed, at least.
+        workbench: Renews claims.
+        settings: Longest interval of renewals.
     """
 
     def __init__(self, workbench: Workbench, settings: RunSettings) -> None:
@@ -137,7 +136,7 @@ class LeaseKeeper:
         lease = HeldLease(self, claim)
         with self._changed:
             self._held.add(lease)
-            self._changed.notify_all()  # its renewal may be due before that of the others
+            self._changed.notify_all()  # its renewal may be due before the others'
             if self._thread is None:
                 self._thread = threading.Thread(target=self._renew_all, name="lease-keeper", daemon=True)
                 self._thread.start()
@@ -149,11 +148,11 @@ class LeaseKeeper:
 
     @property
     def held(self) -> int:
-        """How many items this process holds."""
+        """Number of items that this process holds."""
         return len(self._held)
 
     def renewal_seconds(self, lease_seconds: float) -> float:
-        """How often a lease of some seconds is renewed: a run's may be shorter than those of this worker."""
+        """Return the interval of renewing a lease: a run's lease may be shorter than this worker's."""
         return min(self._settings.renewal_seconds, lease_seconds / _RENEWALS_A_LEASE)
 
     def renew(self, leases: list[HeldLease]) -> None:
@@ -169,22 +168,22 @@ class LeaseKeeper:
 
     @property
     def longest_pause_seconds(self) -> float:
-        """How long an item may wait in one attempt, all its waits together."""
+        """Longest time that an item may wait in one attempt, all its waits together."""
         return self._settings.longest_pause_seconds
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        """Show that an item waits; where the ledger does not answer, nobody sees it."""
+        """Show in the run that an item waits; ignore an unreachable ledger."""
         try:
             self._workbench.note_pause(claim, seconds, reason)
         except StagefleetError as error:
             _log.debug("pause_not_noted", action="pause", error=str(error))
 
     def stop_all(self) -> None:
-        """Make every leash say that the worker has to stop."""
+        """Make every lease report that the worker has to stop."""
         self.stopping = True
 
     def close(self) -> None:
-        """End the renewal thread."""
+        """Stop the renewal thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -201,7 +200,7 @@ class LeaseKeeper:
                     lease.renew_at = again_at
 
     def _due_leases(self) -> list[HeldLease] | None:
-        """All leases, once the renewal of one of them is due; None at the end."""
+        """Wait until a renewal is due and return all leases; None at the end."""
         with self._changed:
             while not self._closed:
                 due_at = min((lease.renew_at for lease in self._held), default=None)

@@ -1,4 +1,4 @@
-"""Runs, items and outcomes: values only, what is kept about them is the ledger's.
+"""Values of runs, items and outcomes; the ledger stores them.
 
 A run:   submitting -> running -> (cancelling ->) succeeded | failed | cancelled
 An item: pending -> claimed -> succeeded | failed | skipped | cancelled
@@ -39,23 +39,23 @@ __all__ = [
 ]
 
 MAX_ITEMS = 1_000_000
-"""The most items that a run may have."""
+"""Most items of a run."""
 
 _TYPE_BYTES = 200
 _MESSAGE_BYTES = 2048
 
 HOST_SEPARATOR = "\x1f"
-"""Between an item and the host that it is for, in what is appended to a run."""
+"""Separator between an item and its host, in the items appended to a run."""
 
 
 def split_host(item: str) -> tuple[str, str | None]:
-    """An item as it was appended, as its id and its host."""
+    """Split an appended item into its id and its host."""
     name, separator, host = item.partition(HOST_SEPARATOR)
     return name, host if separator else None
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """State of a run."""
 
     SUBMITTING = "submitting"
     RUNNING = "running"
@@ -64,16 +64,16 @@ class RunState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNREADABLE = "unreadable"
-    """Written by a release that this one cannot read; `Run.error` says which."""
+    """Written by an incompatible release; `Run.error` names it."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens in this state."""
+        """True if the state never changes any more."""
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
 
 
 class ItemState(StrEnum):
-    """How an item ended; `planned` is what a dry run says of it."""
+    """Final state of an item; a dry run reports `planned`."""
 
     PLANNED = "planned"
     SUCCEEDED = "succeeded"
@@ -83,20 +83,20 @@ class ItemState(StrEnum):
 
 
 class Callback(StrEnum):
-    """Who acknowledges the outcomes of a run."""
+    """Kind of receiver that acknowledges the outcomes of a run."""
 
     NONE = "none"
-    """Nobody: the finish itself does."""
+    """None: finishing an item acknowledges it."""
     CLIENT = "client"
     """A callable in the process that submitted the run."""
     TASK = "task"
-    """A Celery task of the user's: its publication acknowledges."""
+    """A user's Celery task: its publication acknowledges."""
     WEBHOOK = "webhook"
-    """A URL: its answer, 2xx, acknowledges."""
+    """A URL: a 2xx response acknowledges."""
 
 
 class ErrorInfo(BaseModel):
-    """An error as it crosses the wire."""
+    """Serialized form of an error."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -105,40 +105,40 @@ class ErrorInfo(BaseModel):
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        """Tell of an error, without a secret that it may quote: Redis, reports and Flower show it."""
+        """Build an `ErrorInfo` from an exception, with secrets masked: Redis, reports and Flower show it."""
         name = error.type_name if isinstance(error, errors.RemoteError) else type(error).__name__
         return cls(type=name, message=masked_line(_words_of(error)) or name).bounded()
 
     def bounded(self) -> ErrorInfo:
-        """Cut it to what is kept, and to what can be encoded."""
+        """Shorten it to the stored size, and replace characters that cannot be encoded."""
         return ErrorInfo(type=cut(self.type, _TYPE_BYTES), message=cut(self.message, _MESSAGE_BYTES))
 
     def as_exception(self) -> errors.RemoteError:
-        """The error as one to raise here."""
+        """Return the error as an exception to raise here."""
         return errors.RemoteError(self.message, type_name=self.type)
 
 
 def _words_of(error: BaseException) -> str:
-    """The error's message, also of a class whose own way to say it fails."""
+    """Return the error's message, even if its class fails to format it."""
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - the class is anybody's, and so is what it raises
+    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
         return f"its message cannot be read ({type(broken).__name__})"
 
 
 class Outcome(BaseModel):
-    """How one item ended.
+    """Final result of one item.
 
     Attributes:
         item: The stage id or record id.
-        host: The host that the item was for, None where hosts do not matter.
-        state: How it ended.
+        host: The item's host, None if hosts do not matter.
+        state: Its final state.
         result: The description or metadata that the item produced.
-        error: Why it failed.
-        seconds: From the claim of the last attempt to its end.
+        error: The reason of a failure.
+        seconds: Time from the claim of the last attempt to its end.
         bytes: Content sent to the destination.
-        attempts: Claims of the item, lost ones included; 0 for one decided without a task.
-        position: Where the outcome stands in the run's stream, "" before it is there.
+        attempts: Claims of the item, lost ones included; 0 for an item decided without a task.
+        position: Its position in the run's stream, "" before it is stored.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -154,24 +154,24 @@ class Outcome(BaseModel):
     position: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The outcome as commands print it."""
+        """Return the outcome in the form that commands print."""
         return self.model_dump(mode="json", exclude={"position"})
 
 
 class Order(BaseModel):
-    """What a run is to do.
+    """Specification of a run.
 
     Attributes:
         operation: The task's name, as `copy_stage`.
-        options: What the operation needs besides the item; JSON values, no secrets.
-        parallel: Items not yet acknowledged at once.
-        callback: Who acknowledges outcomes.
+        options: Options of the operation; JSON values, no secrets.
+        parallel: Most unacknowledged items at once.
+        callback: Kind of receiver that acknowledges outcomes.
         callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome; "" for none.
         finish_url: The URL that gets the run's summary at its end, "" for none.
         key: The idempotency key, None for none.
-        fingerprint: Of the caller's arguments, to be compared under a used key.
-        parent: The run that this one goes on with.
-        max_attempts: Attempts at one item.
+        fingerprint: Fingerprint of the caller's arguments, compared when a key is used again.
+        parent: The run that this one continues.
+        max_attempts: Most attempts at one item.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -189,34 +189,34 @@ class Order(BaseModel):
 
     @property
     def is_called_back(self) -> bool:
-        """Whether the fleet itself has to call somebody, and not a process that watches."""
+        """True if the fleet itself makes the callbacks, not a process that watches the run."""
         return self.callback in {Callback.TASK, Callback.WEBHOOK} or bool(self.finish_url)
 
 
 class Fate(StrEnum):
-    """What became of a request to open a run."""
+    """Result of a request to open a run."""
 
     NEW = "new"
-    """A new run (or a half submitted one taken over): append its items, then start it."""
+    """A new run (or a half-submitted one taken over): append its items, then start it."""
     ATTACHED = "attached"
     """The key's run is under way: watch it."""
     SUCCEEDED = "succeeded"
-    """The key's run succeeded already."""
+    """The key's run has succeeded already."""
     CONTINUED = "continued"
-    """A new run that goes on with the failed or cancelled one under the key: append what that left."""
+    """A new run that continues the failed or cancelled one under the key: append its leftovers."""
 
 
 @dataclass(slots=True)
 class Submission:
-    """A run that is open for items, and what its submitter believes to be there.
+    """A run that is open for items, with the counts that its submitter expects.
 
     Attributes:
         run: The run's id.
-        fate: What became of the request.
+        fate: Result of the request.
         token: Fences off another submitter of the same run.
-        previous: The run whose leftovers a continued run goes on with.
-        items: How many items the ledger has taken from this submission; the ledger counts them here.
-        decided: The same of outcomes that need no task.
+        previous: The run whose leftovers a continued run processes.
+        items: Number of items that the ledger has accepted from this submission; updated by the ledger.
+        decided: The same for outcomes decided without a task.
     """
 
     run: str
@@ -228,18 +228,18 @@ class Submission:
 
     @property
     def total(self) -> int:
-        """Items and decided outcomes."""
+        """Number of items and decided outcomes."""
         return self.items + self.decided
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the ledger knows it at one moment; counts are items, times are seconds since 1970.
+    """State of a run at one moment, from the ledger; counts are items, times are seconds since 1970.
 
-    `claimed` are under way in workers, `published` wait in the broker, `waiting` wait for a retry. The last
-    lease of an item ends at `leased_until`, 0 for none; `waits` are those that go on at `now_at`;
-    a lease, of an item or of the coordinator, lasts for `lease_seconds`; `version` is of the release that
-    opened it.
+    `claimed` items are under way in workers, `published` ones wait in the broker, `waiting` ones wait for a
+    retry. The last lease of an item ends at `leased_until`, 0 for none; `waits` are those that last at
+    `now_at`; a lease, of an item or of the coordinator, lasts for `lease_seconds`; `version` is of the
+    release that opened it.
     """
 
     id: str
@@ -265,16 +265,16 @@ class Run:
 
     @property
     def done(self) -> int:
-        """Items that need nothing more."""
+        """Number of items with a final state."""
         return self.succeeded + self.failed + self.skipped + self.cancelled
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken so far."""
+        """Duration of the run, so far or in all."""
         return (self.finished_at or self.now_at) - self.created_at
 
     def summary(self) -> dict[str, Any]:
-        """The summary that commands print."""
+        """Return the summary that commands print."""
         return {
             "run": self.id or None,
             "state": str(self.state),
@@ -295,12 +295,12 @@ class Claim:
         run: The run's id.
         index: The item's number in the run, from 0.
         item: The item's id.
-        host: The host that it is for, None where hosts do not matter.
+        host: The item's host, None if hosts do not matter.
         fence: The fencing token: a finish with an older one changes nothing.
         attempt: 1 for the first.
-        claimed_at: On this process's monotonic clock, before the claim was asked for.
-        lease_until: On the same clock, the end of the lease as claimed.
-        nonce: Tells the claim from another with the same fence, which a Redis that forgot gives again.
+        claimed_at: Time before the request for the claim, on this process's monotonic clock.
+        lease_until: End of the first lease, on the same clock.
+        nonce: Tells the claim from another with the same fence, which Redis may issue again after data loss.
     """
 
     run: str
@@ -315,25 +315,25 @@ class Claim:
 
     @property
     def token(self) -> str:
-        """What the ledger knows the claim by, as a whole: no other one ever has the same."""
+        """Token for the whole claim in the ledger; no other claim ever has the same."""
         return f"{self.fence} {self.nonce}"
 
     @property
     def seconds(self) -> float:
-        """The time since the claim."""
+        """Return the time since the claim."""
         return time.monotonic() - self.claimed_at
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A detached coordinator's right to call back for one run.
+    """A detached coordinator's right to make the callbacks of one run.
 
     Attributes:
         run: The run's id.
         epoch: Fences off another coordinator.
-        failures: Visits in a row that ended without an answer.
-        failing_seconds: Since the first of them; 0 where the last one went well.
-        lease_seconds: How long it lasts without a renewal.
+        failures: Successive visits that failed.
+        failing_seconds: Time since the first of them; 0 if the last one succeeded.
+        lease_seconds: Duration of the lease.
     """
 
     run: str
@@ -348,10 +348,10 @@ class WorkerInfo:
     """A live worker process.
 
     Attributes:
-        name: Its own alone: `worker-PID@NAME-PLACE-RANDOM`.
-        slots: Items that it can hold at once.
+        name: Its unique name: `worker-PID@NAME-PLACE-RANDOM`.
+        slots: Number of items that it can hold at once.
         queues: The queues that it listens to.
-        version: Of the release that it runs.
+        version: Version of its release.
     """
 
     name: str

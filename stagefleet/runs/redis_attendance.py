@@ -1,4 +1,4 @@
-"""The side of the ledger on Redis that knows who works."""
+"""Live workers, in the ledger on Redis."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stagefleet.runs.versions import WriterVersion
 __all__ = ["RedisAttendance"]
 
 _PING_MS = 1000
-"""How long what a ping writes is kept."""
+"""Lifetime of the key that a ping writes."""
 
 
 class RedisAttendance:
-    """A part of `RedisLedger`; keeps the promises of `Attendance`."""
+    """`Attendance` for `RedisLedger`."""
 
     clock_offset_ms: int
     _redis: Any
@@ -41,11 +41,6 @@ class RedisAttendance:
         return [worker for worker in found if worker and (queue is None or queue in worker.queues)]
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        """Be the one who has a role in the fleet for some seconds, or go on being it.
-
-        Returns:
-            Whether `holder` has it now.
-        """
         return bool(self._call("lead", role, holder, _ms(seconds)))
 
     def ping(self) -> None:
@@ -54,7 +49,7 @@ class RedisAttendance:
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
-    """Read a heartbeat; None if it is over, or of a form that this release does not know."""
+    """Read a heartbeat; None if it has expired, or has an unknown form."""
     try:
         document = json.loads(entry)
         if float(document["until"]) <= now_ms:

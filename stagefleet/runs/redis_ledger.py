@@ -1,6 +1,6 @@
-"""The ledger on Redis: each step one Lua script, so that no crash lies between two halves of it.
+"""The ledger on Redis: each step is one Lua script, so that a crash never leaves half a step.
 
-The scripts are in `lua/`, the keys are explained in `lua/common.lua`.
+The scripts are in `lua/`; `lua/common.lua` explains the keys.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ _SCRIPTS = (
 )
 _LEFTOVERS_A_CALL = 1000
 _RUNS_A_CALL = 100
-_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
+_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out: a quiet stream is no dead connection
 
 _log = EventLogger(__name__)
 
 
 class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper):
-    """The ledger on Redis; keeps the promises of `stagefleet.runs.ledger`, from many threads.
+    """The ledger on Redis; implements `stagefleet.runs.ledger`. Thread-safe.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
@@ -89,7 +89,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: RunSettings) -> None:
         self.clock_offset_ms = 0
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
         self._settings = settings
         self._client = secrets.token_hex(6)
@@ -103,7 +103,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
-        """A ledger at a URL; connects at the first call.
+        """Create the ledger for a URL; it connects at the first call.
 
         Raises:
             SettingsError: The URL is malformed.
@@ -125,12 +125,12 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
             return answer
         try:
             log_run_finished(self.run(run), script)
-        except StagefleetError as error:  # what the script did stays done
+        except StagefleetError as error:  # the script has taken effect
             _log.warning("run_end_not_logged", action=script, run=run, error=str(error))
         return answer[0]
 
     def _nonce(self) -> str:
-        """What makes a call known when it comes again; threads may share a count, but no generator."""
+        """Create a nonce for a repeatable call; threads may share a counter, but not a generator."""
         return f"{self._client}.{next(self._calls)}"
 
     def _key(self, run: str, part: str = "") -> str:
@@ -233,7 +233,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
                 pipe.hmget(self._key(run, "items"), list(map(str, indexes)))
                 pipe.exists(
                     self._key(run)
-                )  # last, as they expire together: items of a run that is gone prove nothing
+                )  # last, as they expire together: an expired run's items prove nothing
                 found, stands = pipe.execute()
             if not stands:
                 raise no_run(run)

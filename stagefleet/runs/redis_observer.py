@@ -1,4 +1,4 @@
-"""The side of the ledger on Redis that watches and steers runs."""
+"""Observation and cancellation of runs, in the ledger on Redis."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stagefleet.runs.wire import decode_outcome
 __all__ = ["RedisObserver", "no_run"]
 
 _RUNS_A_CALL = 100
-_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out, which would take a quiet stream for a dead link
+_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out: a quiet stream is no dead connection
 
 
 class RedisObserver:
-    """A part of `RedisLedger`; keeps the promises of `Observer`."""
+    """`Observer` for `RedisLedger`."""
 
     _redis: Any
     _prefix: str
@@ -56,7 +56,7 @@ class RedisObserver:
             yield from found
 
     def runs_beginning(self, text: str) -> list[str]:
-        if not text.isalnum():  # a pattern of Redis's
+        if not text.isalnum():  # a Redis pattern
             return []
         with reaching(self._redis):
             found = self._redis.zscan_iter(f"{self._prefix}runs", match=f"{text}*", count=1000)
@@ -76,7 +76,7 @@ class RedisObserver:
         stream = self._key(run, "outcomes")
         block = _ms(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
         with reaching(self._redis), self._redis.pipeline(transaction=False) as pipe:
-            # What stands behind a position is all that came after it only where the position itself stands.
+            # Entries after a position are complete only if the position itself still exists.
             pipe.xrange(stream, after or "-", after or "+", count=1)
             pipe.xread({stream: after or "0-0"}, count=limit, block=block)
             standing, answer = pipe.execute()
@@ -87,7 +87,7 @@ class RedisObserver:
                 f"Redis has forgotten outcomes of run {run}, as after a failover: read on from what it has"
             )
         if not entries:
-            self.run(run)  # says so when it has expired meanwhile
+            self.run(run)  # raises if it has expired meanwhile
             return []
         if b"end" in entries[0][1]:
             return None
@@ -126,7 +126,7 @@ class RedisObserver:
 
 
 def no_run(run: str) -> RunNotFoundError:
-    """Make the error of a run that is not there."""
+    """Build the error for a run that does not exist."""
     return RunNotFoundError(f"there is no run {quoted(run)}, or it has expired: see stagefleet runs list")
 
 

@@ -1,4 +1,4 @@
-"""The side of the ledger on Redis that mends what was lost, run by run."""
+"""Repair of runs after lost messages and dead workers, in the ledger on Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ITEMS_LOST = ErrorInfo(
 
 
 class RedisSweeper:
-    """A part of `RedisLedger`; keeps the promise of `Workbench.sweep`."""
+    """`Workbench.sweep` for `RedisLedger`."""
 
     _redis: Any
     _prefix: str
@@ -40,12 +40,12 @@ class RedisSweeper:
         raise NotImplementedError
 
     def sweep(self) -> int:
-        """See `Workbench.sweep`: a run that cannot be swept is logged once, and the others are swept."""
+        """Repair all live runs; log a run that cannot be swept once, and sweep the others."""
         with reaching(self._redis):
             live = [run.decode() for run in self._redis.zrange(f"{self._prefix}live", 0, -1)]
             swept_ms = int(self._redis.get(f"{self._prefix}swept") or 0)
         mended: int = sum(self._sweep_run(run, swept_ms) for run in live)
-        # Last, as it notes the end of this sweep: one that is broken off leaves the gap to be seen.
+        # Last, as it records the end of this sweep: after an interrupted sweep the gap shows.
         touched, *failures = self._call("recall", self._sweep_ms)
         for run, problem in zip(failures[::2], failures[1::2], strict=True):
             self._note_damage(run.decode(), problem.decode(errors="replace"))
@@ -62,7 +62,7 @@ class RedisSweeper:
             touched: int = self._call_on("sweep", run, *errors, swept_ms, self._sweep_ms)
         except (RedisUnreachableError, RedisConfigurationError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others need their sweep
+        except Exception as error:  # noqa: BLE001 - one broken run must not stop the sweep of others
             self._note_damage(run, str(error))
             return 0
         self._damaged.discard(run)

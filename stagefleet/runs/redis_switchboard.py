@@ -1,4 +1,4 @@
-"""The side of the ledger on Redis that calls back for runs that nobody watches."""
+"""Callbacks of detached runs, in the ledger on Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["RedisSwitchboard"]
 
 
 class RedisSwitchboard:
-    """A part of `RedisLedger`; keeps the promises of `Switchboard`."""
+    """`Switchboard` for `RedisLedger`."""
 
     _redis: Any
     _prefix: str

@@ -16,18 +16,18 @@ def log_run_started(run: str, order: Order, total: int) -> None:
 
     Args:
         run: The run's id.
-        order: The run's operation and options, of which the record tells source, destination and project.
-        total: The number of items, outcomes decided beforehand included.
+        order: The run's order; the record shows operation, source, destination and project.
+        total: Number of items, with outcomes decided beforehand.
     """
     _log.info("run_started", action="start", run=run, total=total, **subject_of(order).facts)
 
 
 def log_run_finished(run: Run, action: str) -> None:
-    """Log `run_finished` with the run's counts: a warning if the run failed.
+    """Log `run_finished` with the run's counts, as a warning if the run failed.
 
     Args:
         run: The run after its end.
-        action: The step of the ledger that ended it, as `finish` or `sweep`.
+        action: The ledger's step that ended it, as `finish` or `sweep`.
     """
     facts = {name: value for name, value in run.summary().items() if name != "run"}
     if run.error is not None:

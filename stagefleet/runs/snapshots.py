@@ -1,4 +1,4 @@
-"""What a run's hash in Redis says, as values; its fields are explained in `lua/open.lua`."""
+"""Parsers for a run's hash in Redis; `lua/open.lua` explains its fields."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Surroundings", "order_of", "run_of"]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What stands beside a run's hash in Redis; times are milliseconds since 1970, 0 for none.
+    """Data beside a run's hash in Redis; times are milliseconds since 1970, 0 for none.
 
     Attributes:
         claimed: Items under way.
         published: Items in the broker.
         waiting: Items that wait for a retry.
         behind: Items that wait until another one has ended.
-        leased_until_ms: When the last lease ends.
-        retry_at_ms: When the first of those that wait is due.
-        call_at_ms: When a coordinator is called again.
+        leased_until_ms: End of the last lease.
+        retry_at_ms: Time of the first due retry.
+        call_at_ms: Time of the next message to a coordinator.
     """
 
     claimed: int
@@ -38,15 +38,15 @@ class Surroundings:
 
     @classmethod
     def read(cls, answers: Sequence[int | bytes]) -> Self:
-        """Make a value of what `lua/snapshot.lua` gives beside the hash, in the order of the attributes."""
+        """Parse the values that `lua/snapshot.lua` returns beside the hash, in the attributes' order."""
         return cls(*(int(float(answer)) for answer in answers))
 
 
 def order_of(run: str, order: bytes, parent: bytes | None, version: WriterVersion) -> Order:
-    """Read the order, with the run that the ledger made its parent.
+    """Parse the order, with the parent that the ledger gave the run.
 
     Raises:
-        IncompatibleVersionError: It was written by a release that this one cannot read.
+        IncompatibleVersionError: An incompatible release wrote it.
     """
     version.check(f"run {run}")
     try:
@@ -57,7 +57,7 @@ def order_of(run: str, order: bytes, parent: bytes | None, version: WriterVersio
 
 
 def run_of(run: str, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
-    """Read the run at a moment, `now_at` seconds since 1970; `UNREADABLE` if this release cannot."""
+    """Parse the run at `now_at`, in seconds since 1970; `UNREADABLE` if its release is incompatible."""
     version = WriterVersion.read(fields.get(b"release"), fields.get(b"schema"))
     try:
         order = order_of(run, fields.get(b"order", b""), fields.get(b"parent"), version)
@@ -104,7 +104,7 @@ def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, aro
 
 
 def _waits(fields: dict[bytes, bytes], around: Surroundings) -> Iterator[Wait]:
-    """All waits that are noted, over or not."""
+    """Yield all recorded waits, ended ones included."""
 
     def reason(name: bytes) -> WaitReason:
         noted = fields.get(name)

@@ -1,4 +1,4 @@
-"""What a run is about, in the words of its options: from where, to where, of which project."""
+"""Summary of a run from its options: source, destination and project."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stagefleet.runs.model import Order
 __all__ = ["Subject", "subject_of"]
 
 _SHOWN_CHARACTERS = 512
-"""Of what a message shows: it is for people, and each message carries it."""
+"""Most characters of a summary in a message: it is for people, and each message carries it."""
 _NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """From where to where a run goes; "" for what it does not have.
+    """Source, destination and project of a run; "" for missing parts.
 
     Attributes:
         operation: As in `Order.operation`.
@@ -33,23 +33,23 @@ class Subject:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The parts that there are, by name, as log records carry them."""
+        """Return the parts that are not empty, by name, for log records."""
         parts = {"source": self.source, "destination": self.destination, "project": self.project}
         return {"operation": self.operation, **{name: part for name, part in parts.items() if part}}
 
     def __str__(self) -> str:
-        """Say it in a list: `SOURCE -> DESTINATION`."""
+        """Format it for a list: `SOURCE -> DESTINATION`."""
         return " -> ".join(part for part in (self.source, self.destination) if part)
 
     @property
     def shown(self) -> str:
-        """The parts as a task's arguments show them, cut to what a message may carry."""
+        """Format the parts as a task's arguments, shortened for a message."""
         text = ", ".join(f"'{name}': '{part}'" for name, part in self.facts.items())
         return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def subject_of(order: Order) -> Subject:
-    """Read from an order's options what it is about; options of another form say nothing."""
+    """Read the summary from an order's options; unknown forms yield empty parts."""
     options, operation = order.options, order.operation
     source = _text(options, "source") or _text(options, "primary") or _text(options, "repository")
     destination = _text(options, "destination")
@@ -75,7 +75,7 @@ def _text(options: Mapping[str, Any], name: str) -> str:
 
 
 def _several(options: Mapping[str, Any], name: str) -> str:
-    """Name the first few of several."""
+    """Join the first few names of an option."""
     values = options.get(name)
     names = [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""

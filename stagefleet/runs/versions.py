@@ -1,8 +1,8 @@
-"""Versions of what releases write one another: the ledger's keys, its messages, and the workers' heartbeats.
+"""Versions of data shared between releases: the ledger's keys, its messages, and the workers' heartbeats.
 
-The schema version has a major and a minor part. Readers ignore fields that they do not know, so a new field
-raises the minor part. A field that must not be ignored, or a changed meaning, raises the major part, which an
-older reader refuses (docs/upgrading.md).
+The schema version has a major and a minor part. Readers ignore unknown fields, so a new field raises the
+minor part. A field that must not be ignored, or a changed meaning, raises the major part, which older readers
+refuse (docs/upgrading.md).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from stagefleet.errors import IncompatibleVersionError
 __all__ = ["SCHEMA_VERSION", "WriterVersion", "own_version"]
 
 SCHEMA_VERSION = "1.0"
-"""Of what this release writes."""
+"""Schema version of data written by this release."""
 
 _SCHEMA = re.compile(r"(?a:(\d{1,9})\.(\d{1,9}))")
 
 
 @dataclass(frozen=True, slots=True)
 class WriterVersion:
-    """The version of who wrote something.
+    """Version of the writer of some data.
 
     Attributes:
-        release: The version of the package, "" from before versions were written.
-        schema: `MAJOR.MINOR` of what it writes, "" from before versions were written.
+        release: Version of the package, "" for data without a version.
+        schema: `MAJOR.MINOR` of the data, "" for data without a version.
     """
 
     release: str = ""
@@ -37,7 +37,7 @@ class WriterVersion:
 
     @classmethod
     def read(cls, release: object, schema: object) -> Self:
-        """Take what was written, whatever it is; only text counts, and no more than a version needs."""
+        """Create a version from untrusted values; only text counts, and only as much as a version needs."""
 
         def text(value: object) -> str:
             value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -46,27 +46,27 @@ class WriterVersion:
         return cls(text(release), text(schema))
 
     def __str__(self) -> str:
-        """Say it to a person."""
+        """Format it for people."""
         if not self.schema:
             return "a stagefleet from before schema versions"
         return f"stagefleet {self.release or 'of an unknown release'} (schema {self.schema})"
 
     @property
     def major(self) -> int | None:
-        """The major part of the schema version, None where it is no version."""
+        """The major part of the schema version, None if it is malformed."""
         found = _SCHEMA.fullmatch(self.schema)
         return int(found[1]) if found else None
 
     @property
     def is_compatible(self) -> bool:
-        """Tell whether the two releases understand what each other writes."""
+        """True if the two releases understand each other's data."""
         return self.major is not None and self.major == own_version().major
 
     def check(self, what: str) -> None:
-        """Refuse what this release cannot read; what has no version is tried.
+        """Refuse data of an incompatible release; data without a version passes.
 
         Args:
-            what: What was written, as `run 21177baa3ad5`.
+            what: The data, as `run 21177baa3ad5`.
 
         Raises:
             IncompatibleVersionError: Its schema has another major version.
@@ -75,11 +75,11 @@ class WriterVersion:
             raise self.refusal(what)
 
     def refusal(self, what: str, problem: str = "") -> IncompatibleVersionError:
-        """Make the error that names both versions.
+        """Build the error that names both versions.
 
         Args:
-            what: What was written.
-            problem: What could not be read, "" where the versions say it all.
+            what: The data.
+            problem: The part that could not be read, "" if the versions explain it.
         """
         own = own_version()
         detail = f" ({problem})" if problem else ""
@@ -97,9 +97,9 @@ class WriterVersion:
 
 @cache
 def own_version() -> WriterVersion:
-    """Give the version of this release."""
+    """Return the version of this release."""
     try:
         release = metadata.version("stagefleet")
-    except metadata.PackageNotFoundError:  # a checkout that was not installed
+    except metadata.PackageNotFoundError:  # a checkout without installation
         release = ""
     return WriterVersion(release, SCHEMA_VERSION)

@@ -1,6 +1,6 @@
-"""The lease of a coordinator's visit: renewed by a thread, and the leash of the calls that are made in it.
+"""Lease of a coordinator's visit: renewed by a thread, and checked by the calls of the visit.
 
-As long as a call lasts, nobody else calls; once the lease may be over, this one calls no more.
+While a call lasts, no other coordinator calls; once the lease may have ended, this one makes no more calls.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ __all__ = ["VisitLease"]
 
 _RENEWALS_A_LEASE = 3
 _MARGIN_SHARE = 0.1
-"""The part of a lease before whose end it counts as lost."""
+"""Safety margin, as a fraction of the lease: it counts as lost this long before its end."""
 _JOIN_SECONDS = 1.0
-"""How long a renewal that is under way is waited for; one that comes late renews no other visit's lease."""
+"""Longest wait for a renewal under way; a late one does not renew another visit's lease."""
 
 
 class VisitLease:
     """A visit's lease, renewed until the end of a `with` block; a `Leash`.
 
     Args:
-        ledger: Where it is renewed.
-        visit: Whose lease it is.
-        asked_at: When the visit was asked for, on the clock.
+        ledger: Renews the lease.
+        visit: The visit.
+        asked_at: Time of the request for the visit, on the clock.
         clock: Monotonic, in seconds.
     """
 
@@ -62,21 +62,21 @@ class VisitLease:
         self._thread.join(_JOIN_SECONDS)
 
     def note_renewal(self, asked_at: float) -> None:
-        """Note that the ledger was asked for a renewal at a moment, and granted it."""
+        """Record a renewal that was requested at `asked_at` and granted."""
         self._renewed_at = max(self._renewed_at, asked_at)
 
     def check(self) -> None:
-        """See `Leash.check`.
+        """Return at once, or raise.
 
         Raises:
-            LeaseLostError: Another coordinator is there, or may be.
+            LeaseLostError: Another coordinator has taken over, or may have.
         """
         age = self._clock() - self._renewed_at
         if self._is_lost or age > self._visit.lease_seconds * (1 - _MARGIN_SHARE):
             raise LeaseLostError(f"another coordinator may be calling back for run {self._visit.run} by now")
 
     def require(self, seconds: float) -> None:
-        """See `Leash.require`; what is renewed all the time outlasts any call."""
+        """Check the lease; as it is renewed all the time, it outlasts any call."""
         del seconds
         self.check()
 

@@ -1,4 +1,4 @@
-"""Waits of a run: for whom, why and until when, as whoever follows the run is told."""
+"""Waits of a run: host, reason and end, as the run's observers see them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from stagefleet.settings import RunSettings
 __all__ = ["Wait", "WaitKind", "WaitReason", "bounded_pause"]
 
 _KEPT_CHARACTERS = 200
-"""Of a reason: the ledger keeps one a run, of bounded size."""
+"""Most characters of a reason: the ledger stores one per run, of bounded size."""
 
 
 class WaitKind(StrEnum):
-    """Kinds of waits."""
+    """Kind of a wait."""
 
     RETRY = "retry"
-    """Items whose attempt failed wait for their next one."""
+    """Failed items wait for their next attempt."""
     PAUSE = "pause"
-    """A worker that has an item waits, as a registry asked it to, or for a lock."""
+    """A worker with an item waits, as a registry asked it to, or for a lock."""
     CALLBACK = "callback"
-    """Outcomes wait for a receiver that did not take one."""
+    """Outcomes wait for a receiver that did not accept one."""
 
 
 class WaitReason(BaseModel):
-    """A reason to wait.
+    """Reason of a wait.
 
     Attributes:
-        host: Who is waited for, as `host[:port]`; "" where it is no host.
-        text: What happened, as `429 Too Many Requests`.
+        host: The host waited for, `host[:port]`; "" if it is no host.
+        text: The event, as `429 Too Many Requests`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -44,25 +44,25 @@ class WaitReason(BaseModel):
 
     @classmethod
     def of(cls, error: StagefleetError) -> Self:
-        """Tell whom an error makes us wait for."""
+        """Build the reason from an error."""
         host, text = error.cause
         return cls(host=host, text=text).bounded()
 
     def bounded(self) -> Self:
-        """Cut it to what a ledger keeps."""
+        """Shorten it to the size that the ledger stores."""
         return self.model_copy(
             update={"host": self.host[:_KEPT_CHARACTERS], "text": clean(self.text[:_KEPT_CHARACTERS])}
         )
 
     def __str__(self) -> str:
-        """Say it after the word "wait": `for HOST (TEXT)`."""
+        """Format it to follow the word "wait": `for HOST (TEXT)`."""
         if not self.text:
             return f"for {self.host}" if self.host else "for another attempt"
         return f"for {self.host} ({self.text})" if self.host else f"({self.text})"
 
 
 def bounded_pause(seconds: float, settings: RunSettings) -> float:
-    """Bound a pause of an item; what is no number is the longest one.
+    """Limit a pause of an item; a NaN becomes the longest one.
 
     >>> bounded_pause(float("nan"), RunSettings()), bounded_pause(-1, RunSettings())
     (3600, 0)
@@ -72,13 +72,13 @@ def bounded_pause(seconds: float, settings: RunSettings) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something in a run that waits, as the ledger knows it at one moment.
+    """A wait in a run at one moment, from the ledger.
 
     Attributes:
-        kind: What waits.
-        reason: The latest reason; others may wait for others.
-        until: The soonest end, in seconds since 1970 on the ledger's clock.
-        count: How many items or outcomes wait; of a pause, one.
+        kind: Its kind.
+        reason: The latest reason; other items may wait for other reasons.
+        until: The earliest end, in seconds since 1970 on the ledger's clock.
+        count: Number of waiting items or outcomes; 1 for a pause.
     """
 
     kind: WaitKind

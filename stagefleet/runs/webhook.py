@@ -1,4 +1,4 @@
-"""Calls to URLs, signed as Standard Webhooks 1.0 say (https://github.com/standard-webhooks/standard-webhooks)."""
+"""Calls to URLs, signed by Standard Webhooks 1.0 (https://github.com/standard-webhooks/standard-webhooks)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HOST_CHARACTERS = 253  # RFC 1035, 2.3.4
 
 
 def call_id(run: str, outcome: Outcome | None) -> str:
-    """The same for each call for an outcome (None: for the run's end), so that a repeat can be recognised."""
+    """Return the id of the calls for an outcome (None: for the run's end); repeats have the same one."""
     if outcome is None:
         return f"{run}-end"
     name = f"{outcome.item}\x1f{outcome.host or ''}"
@@ -36,26 +36,26 @@ def call_id(run: str, outcome: Outcome | None) -> str:
 
 
 def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The signature of a call, as it stands in `webhook-signature`.
+    """Compute the signature of a call for `webhook-signature`.
 
     Args:
         key: The secret's bytes.
-        webhook_id: As in `webhook-id`.
-        timestamp: As in `webhook-timestamp`, seconds since 1970.
-        body: As it is sent.
+        webhook_id: The value of `webhook-id`.
+        timestamp: The value of `webhook-timestamp`, seconds since 1970.
+        body: The body as sent.
     """
     content = f"{webhook_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
 
 
 class WebhookCaller:
-    """Calls URLs; one a process, safe to use from several threads.
+    """Call URLs. Create one per process; thread-safe.
 
-    Calls go the way of requests to registries: under a deadline for the whole of them, with the system's
-    certificates and proxies, without cookies, logins and redirects.
+    Calls use the transport of registry requests: one deadline for the whole call, the system's certificates
+    and proxies, and no cookies, logins or redirects.
 
     Args:
-        settings: The secret and the time-out, and how TLS is spoken with a host.
+        settings: The secret, the time-out, and TLS settings by host.
         clock: Monotonic, in seconds.
     """
 
@@ -78,20 +78,20 @@ class WebhookCaller:
         at: float,
         leash: Leash = UNLEASHED,
     ) -> None:
-        """Make one attempt at a call; it is over within the time-out, whatever drips.
+        """Make one attempt at a call; it ends within the time-out, however slow the receiver is.
 
         Args:
             url: The receiver.
-            webhook_id: What the receiver recognises a repeat by.
+            webhook_id: The id by which the receiver recognizes a repeat.
             kind: The event's type, as `stagefleet.outcome`.
-            data: What is told.
-            at: The time of the call, in seconds since 1970 on the fleet's clock.
-            leash: Ends the call when somebody else may make it.
+            data: The event's data.
+            at: Time of the call, in seconds since 1970 on the fleet's clock.
+            leash: Lease to check; it ends the call once another coordinator may make it.
 
         Raises:
             CallbackGoneError: The receiver answered 410.
-            CallbackError: It answered with another status than 2xx, or not at all, or not in time.
-            LeaseLostError: As the leash says.
+            CallbackError: The receiver answered with another status than 2xx, or not in time.
+            LeaseLostError: As `Leash.check` raises.
         """
         message = {"type": kind, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "data": data}
         body = json.dumps(message, separators=(",", ":")).encode()
@@ -107,12 +107,12 @@ class WebhookCaller:
         try:
             with under(leash):
                 answer = self._transport.send("POST", prepare_url(url), headers, body, ends_at=ends_at)
-            with answer:  # its body is of no interest
+            with answer:  # its body is not needed
                 status, wait_seconds = answer.status_code, retry_after_seconds(answer.headers)
         except RegistryUnreachableError as error:
             raise CallbackError(f"the webhook at {host} {error.cause[1]}", host=host) from None
         except ValueError as error:
-            # Without its text, which shows the URL, and so perhaps a token.
+            # Without its text, which shows the URL and so possibly a token.
             raise CallbackError(
                 f"the webhook at {host} has a URL that cannot be called ({type(error).__name__})", host=host
             ) from None
@@ -127,7 +127,7 @@ class WebhookCaller:
 
 
 def prepare_url(url: str) -> str:
-    """Make a URL what is sent: its host in ASCII, its path quoted.
+    """Convert a URL to the form that is sent: its host in ASCII, its path quoted.
 
     Raises:
         ValueError: It cannot be called.
@@ -138,7 +138,7 @@ def prepare_url(url: str) -> str:
     request.prepare_url(url, None)
     prepared = str(request.url)
     host = urlsplit(prepared).hostname or ""
-    host.encode("idna")  # as the socket does: labels of 1 to 63 characters
+    host.encode("idna")  # like the socket: labels of 1 to 63 characters
     if len(host.rstrip(".")) > _HOST_CHARACTERS:
         raise ValueError("the host's name is too long")
     return prepared

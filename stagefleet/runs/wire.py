@@ -1,4 +1,4 @@
-"""Outcomes and reasons as they lie in Redis."""
+"""Encoding of outcomes and reasons in Redis."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["bounded", "decode_outcome", "encode_outcome", "encode_reason"]
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """Write an outcome without its position, of bounded size.
+    """Encode an outcome without its position, in bounded size.
 
     Raises:
-        ValueError: It holds what cannot be encoded.
+        ValueError: It holds values that cannot be encoded.
     """
     document = _json(outcome)
     return pack(document if len(document) <= OUTCOME_BYTES else _json(_cut(outcome)))
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """Cut an outcome to what a ledger keeps, `OUTCOME_BYTES` of JSON; one that is small stays as it is.
+    """Shorten an outcome to the stored size, `OUTCOME_BYTES` of JSON; a small one stays unchanged.
 
     Raises:
-        ValueError: It holds what cannot be encoded.
+        ValueError: It holds values that cannot be encoded.
     """
     return outcome if len(_json(outcome)) <= OUTCOME_BYTES else _cut(outcome)
 
 
 def decode_outcome(data: bytes, position: str) -> Outcome:
-    """Read the outcome at a position of the stream; one of another form is given as a failure that says so.
+    """Decode the outcome at a position of the stream; an unknown form becomes a failure that says so.
 
-    Whatever it says, the ledger has counted it, and those behind it are to be read.
+    The ledger has counted it in any case, and later outcomes must stay readable.
     """
     try:
         return Outcome.model_validate_json(unpack(data)).model_copy(update={"position": position})
@@ -47,7 +47,7 @@ def decode_outcome(data: bytes, position: str) -> Outcome:
 
 
 def _item_of(data: bytes) -> str:
-    """Find the item of an outcome that is of another form."""
+    """Find the item of an outcome in an unknown form."""
     try:
         item = json.loads(unpack(data))["item"]
     except (ValueError, KeyError, TypeError):
@@ -56,7 +56,7 @@ def _item_of(data: bytes) -> str:
 
 
 def encode_reason(reason: WaitReason | None) -> str:
-    """Write the reason of a wait, of bounded size; "" for none."""
+    """Encode the reason of a wait, in bounded size; "" for none."""
     return "" if reason is None else reason.bounded().model_dump_json()
 
 

@@ -1,4 +1,4 @@
-"""Where stages are kept: one Protocol, and a storage per medium."""
+"""Storages of stages: one Protocol, and one implementation per medium."""
 
 from stagefleet.storages.base import StageStorage
 from stagefleet.storages.id_list import StageIdList

@@ -1,4 +1,4 @@
-"""What every storage of stages can do, whatever its medium."""
+"""Interface of every storage of stages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["StageStorage"]
 
 
 class StageStorage(Protocol):
-    """A place where stages are kept; from many threads."""
+    """A storage of stages; thread-safe."""
 
     @property
     def address(self) -> Repository | DockerDaemon:
-        """Where it is."""
+        """The storage's address."""
 
     def stage_ids(self) -> Collection[StageId]:
-        """The stages that it has, without rejected ones; none where it does not exist."""
+        """List the stages, without rejected ones; empty if the storage does not exist."""
 
     def describe(self, stage_id: StageId) -> StageDescription:
         """Describe one stage.
 
         Raises:
-            StageNotFoundError: It is not there.
-            BrokenStageError: It is known of, but cannot be given.
+            StageNotFoundError: It does not exist.
+            BrokenStageError: It is listed, but its content cannot be read.
         """

@@ -1,4 +1,4 @@
-"""From manifests and configurations to what is told of an image.
+"""Descriptions of images, from their manifests and configurations.
 
 OCI image specification 1.1, "OCI Image Configuration"; Docker's configurations have the same fields, and
 `Image` and `OnBuild` besides.
@@ -25,7 +25,7 @@ _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 _LARGE_BYTES = 1024 * 1024
 _LARGE_CONFIG = threading.Lock()
-"""Held while a configuration of more than `_LARGE_BYTES` is parsed: one at a time in a process."""
+"""Lock around the parsing of a configuration larger than `_LARGE_BYTES`: one at a time per process."""
 
 
 class _Settings(TypedDict):
@@ -44,12 +44,12 @@ class _Names(TypedDict):
 
 
 def describe_image(reference: Reference, manifest: Manifest, config: bytes | None) -> ImageInfo:
-    """Describe an image, or any other artifact: one whose configuration is no image's has no labels.
+    """Describe an image, or another artifact: without an image configuration it has no labels.
 
     Args:
         reference: The image's name.
         manifest: Its manifest.
-        config: Its configuration, as the manifest names it; None for one that is too large to be read.
+        config: Its configuration, from the manifest; None if it is too large to be read.
     """
     settings, created_at = _told(config)
     info = ImageInfo(
@@ -64,16 +64,16 @@ def describe_image(reference: Reference, manifest: Manifest, config: bytes | Non
 
 
 def _told(config: bytes | None) -> tuple[_Settings, datetime | None]:
-    """What a configuration tells, and when its image was made."""
+    """Return the settings in a configuration, and the creation time of its image."""
     content = config or b""
-    # Parsed, a hostile one takes many times its size.
+    # Parsed, a malicious one takes many times its size.
     with _LARGE_CONFIG if len(content) > _LARGE_BYTES else nullcontext():
         document = _read_config(content) or {}
         return read_settings(document.get("config")), moment_of(document.get("created"))
 
 
 def _read_config(config: bytes) -> dict[str, Any] | None:
-    """Parse a configuration; None for anything but a JSON object: artifacts may have what they like."""
+    """Parse a configuration; None for anything but a JSON object, which artifacts may have."""
     try:
         document = json.loads(config)
     except (ValueError, RecursionError):
@@ -82,7 +82,7 @@ def _read_config(config: bytes) -> dict[str, Any] | None:
 
 
 def read_settings(section: Any) -> _Settings:
-    """What a configuration's section `config` tells; an engine shows the same section of its images."""
+    """Parse the section `config` of a configuration; an engine returns the same section for its images."""
     settings = _mapping(section)
     labels = {
         clean(key): clean(value)
@@ -101,13 +101,13 @@ def read_settings(section: Any) -> _Settings:
 def describe_index(
     reference: Reference, manifest: Manifest, members: Sequence[ImageInfo], *, blob_bytes: int = 0
 ) -> ImageInfo:
-    """Describe an index: its size is that of what it names together, each thing once.
+    """Describe an index: its size is the total of its content, each part counted once.
 
     Args:
         reference: Its name.
         manifest: The index.
-        members: What is known of the images that it names.
-        blob_bytes: The size of the blobs that it names, as BuildKit's caches do.
+        members: Descriptions of its images.
+        blob_bytes: Size of its direct blobs, as in BuildKit's caches.
     """
     info = ImageInfo(
         **_names(reference, manifest),
@@ -120,7 +120,7 @@ def describe_index(
 
 
 def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
-    """The platform that an image's configuration says, as documents write it; None if it says none.
+    """Return the platform in an image's configuration, in its JSON form; None if there is none.
 
     Args:
         config: As in `describe_image`.
@@ -156,7 +156,7 @@ def _is_text(value: Any) -> bool:
 
 
 def moment_of(value: Any) -> datetime | None:
-    """An RFC 3339 time; what Go writes has up to nine digits of a second."""
+    """Parse an RFC 3339 time; Go writes up to nine digits of a second."""
     try:
         moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", _text(value)))
     except ValueError:

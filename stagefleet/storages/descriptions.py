@@ -1,12 +1,11 @@
-"""The description cache: one look-up serves all workers and clients of a fleet.
+"""Cache of descriptions: one look-up serves all workers and clients of a fleet.
 
-An entry goes with the stage's deletion or rejection, and is replaced when the fleet puts a stage under its
-name. Somebody may have looked at the registry just before that and be about to remember what was there: so
-for a while after a change only whoever made it says what is there.
+An entry is dropped when its stage is deleted or rejected, and replaced when the fleet writes a stage under
+its name. Another process may have read the old stage just before and be about to store that. So for a while
+after a change only the process that made it may store a description.
 
-Losing entries loses nothing but a request to the registry, so the cache is bounded by dropping some at
-random, and reading it is silent where Redis is out of reach. A change that cannot be told is an error: the
-old entry would stand there for weeks.
+A lost entry costs one request to the registry. So the cache drops random entries to stay bounded, and reads
+ignore an unreachable Redis. A change that cannot be stored is an error: the old entry would stay for weeks.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ __all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
 
 _NAMES_A_CALL = 1000
 _UNSETTLED_SECONDS = 120.0
-"""How long after a change others' descriptions are not taken; longer than a look at a registry takes."""
+"""Time after a change during which other processes' descriptions are refused; longer than a look-up takes."""
 
 _CLOCK = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[1])
 local entries, changes, unsettled, lifetime = KEYS[1], KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
 """
-# ARGV from 4 on: a stage and its packed description, and so on.
+# ARGV from 4 on: pairs of a stage and its packed description.
 _REMEMBER = f"""{_CLOCK}
 for n = 4, #ARGV, 2 do
   local changed = redis.call('ZSCORE', changes, ARGV[n])
@@ -49,7 +48,7 @@ end
 redis.call('PEXPIRE', entries, lifetime)
 return redis.call('HLEN', entries)
 """
-# The same; an empty description drops what is there.
+# The same; an empty description drops the entry.
 _CHANGE = f"""{_CLOCK}
 redis.call('ZREMRANGEBYSCORE', changes, '-inf', now - unsettled)
 for n = 4, #ARGV, 2 do
@@ -64,40 +63,40 @@ return redis.call('HLEN', entries)
 
 
 class DescriptionCache(Protocol):
-    """Keep descriptions by storage and stage, cut to a bounded size; from many threads."""
+    """Bounded cache of descriptions, by storage and stage; thread-safe."""
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """Give what is known of some stages of a storage, None for each that is not known.
+        """Return the cached descriptions of some stages of a storage, None for each that is not cached.
 
-        Nothing is known where the cache is out of reach.
+        All are None if the cache is unreachable.
         """
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        """Keep what was seen of stages of a storage, but of those that have just changed.
+        """Store descriptions that were just read, except of stages that have just changed.
 
-        Does nothing where the cache is out of reach.
+        Does nothing if the cache is unreachable.
         """
 
     def replace(self, storage: str, description: StageDescription) -> None:
-        """Keep the description of a stage that has just been put into a storage, whatever was there.
+        """Store the description of a stage that was just written into a storage.
 
         Raises:
-            RedisUnreachableError: It cannot be told: an old description may stand there.
+            RedisUnreachableError: It was not stored: an old description may remain.
         """
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """Drop what is known of stages that were deleted or rejected, or put there anew.
+        """Drop the descriptions of stages that were deleted, rejected or written again.
 
         Raises:
-            RedisUnreachableError: It cannot be told: an old description may stand there.
+            RedisUnreachableError: They were not dropped: an old description may remain.
         """
 
 
 class RedisDescriptions(LossyStore):
-    """Descriptions in the fleet's Redis.
+    """`DescriptionCache` in the fleet's Redis.
 
-    Two keys a storage: a hash, the stage's tag to its packed description, and a sorted set of what has just
-    changed, the stage's tag by the server's time in milliseconds.
+    Each storage has two keys: a hash from a stage's tag to its packed description, and a sorted set of recent
+    changes, a stage's tag by the server's time in milliseconds.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
@@ -113,7 +112,6 @@ class RedisDescriptions(LossyStore):
         self._change = client.register_script(_CHANGE)
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """See `DescriptionCache.find`; one round trip for all."""
         found: Sequence[bytes | None] = [None] * len(stage_ids)
         chunks = [stage_ids[n : n + _NAMES_A_CALL] for n in range(0, len(stage_ids), _NAMES_A_CALL)]
         if chunks:
@@ -131,12 +129,10 @@ class RedisDescriptions(LossyStore):
                 self._write(self._remember, storage, pairs)
 
     def replace(self, storage: str, description: StageDescription) -> None:
-        """See `DescriptionCache.replace`; one call."""
         with reaching(self._redis):
             self._write(self._change, storage, [(description.stage_id, _encoded(description))])
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """See `DescriptionCache.forget`; one call."""
         if stage_ids:
             with reaching(self._redis):
                 self._write(self._change, storage, [(stage_id, b"") for stage_id in stage_ids])
@@ -151,10 +147,10 @@ class RedisDescriptions(LossyStore):
 
 
 class MemoryDescriptions:
-    """Descriptions in this process, for embedded commands and tests.
+    """`DescriptionCache` in this process, for embedded commands and tests.
 
     Args:
-        settings: How many to keep.
+        settings: Size of the cache.
         clock: A monotonic clock, in seconds.
     """
 
@@ -173,7 +169,6 @@ class MemoryDescriptions:
             return [known.get(stage_id) for stage_id in stage_ids]
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        """See `DescriptionCache.remember`; the oldest entries go."""
         with self._lock:
             self._settle()
             for entry in descriptions:
@@ -222,5 +217,5 @@ def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:
     try:
         info = ImageInfo.model_validate_json(unpack(data))
     except (ValueError, ValidationError):
-        return None  # of another version: asked anew
+        return None  # of another version: read again
     return StageDescription(stage_id=stage_id, info=info)

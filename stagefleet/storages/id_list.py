@@ -1,4 +1,4 @@
-"""Stage ids by the million, in 36 bytes each."""
+"""Compact lists of stage ids: 36 bytes each, for millions of ids."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["ENTRY_BYTES", "StageIdList", "pack_id", "unpack_id"]
 
 _DIGEST_BYTES = 28
 ENTRY_BYTES = _DIGEST_BYTES + 8
-"""The length of a packed id: its digest, and when it was built."""
+"""Size of a packed id: its digest and its creation time."""
 
 
 class StageIdList(Collection[StageId]):
-    """Stage ids, each once, in order; immutable.
+    """Immutable sorted set of stage ids.
 
     A million `StageId` objects take some 250 MB, a million of these entries 36 MB.
     """
@@ -26,7 +26,7 @@ class StageIdList(Collection[StageId]):
     def __init__(self, stage_ids: Iterable[StageId] = ()) -> None:
         packed = bytearray()
         last = b""
-        is_sorted = True  # as tag lists usually are: then nothing has to be taken apart again
+        is_sorted = True  # as most tag lists are: then no sort is needed
         for stage_id in stage_ids:
             entry = pack_id(stage_id)
             if entry == last:
@@ -38,10 +38,10 @@ class StageIdList(Collection[StageId]):
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """The list of packed ids, in whatever order.
+        """Create the list from packed ids in any order.
 
         Raises:
-            ValueError: They are none.
+            ValueError: The bytes are no packed ids.
         """
         if len(packed) % ENTRY_BYTES:
             raise ValueError(f"{len(packed)} bytes are no packed stage ids")
@@ -49,11 +49,11 @@ class StageIdList(Collection[StageId]):
 
     @property
     def entries(self) -> Iterator[bytes]:
-        """The ids packed, `ENTRY_BYTES` each, in order."""
+        """Yield the packed ids in order, `ENTRY_BYTES` each."""
         return _entries(self._packed)
 
     def of_digest(self, digest: str) -> list[StageId]:
-        """The ids with a digest, the oldest first."""
+        """Return the ids with a digest, the oldest first."""
         wanted = bytes.fromhex(digest)
         found = []
         for place in range(self._place(wanted), len(self)):
@@ -76,11 +76,11 @@ class StageIdList(Collection[StageId]):
         return self._entry(self._place(entry)) == entry
 
     def without(self, other: AbstractSet[StageId]) -> Self:
-        """The ids that are here and not there."""
+        """Return the ids that are not in `other`."""
         return type(self)(stage_id for stage_id in self if stage_id not in other)
 
     def split(self, other: StageIdList) -> tuple[Self, Self]:
-        """The ids that `other` lacks, and those that it has; one pass over both."""
+        """Return the ids that `other` lacks, and those that it has, in one pass over both."""
         missing, present = bytearray(), bytearray()
         theirs = _entries(other._packed)
         current = next(theirs, None)
@@ -94,7 +94,7 @@ class StageIdList(Collection[StageId]):
         return self._packed[place * ENTRY_BYTES : (place + 1) * ENTRY_BYTES]
 
     def _place(self, entry: bytes) -> int:
-        """Where the first id is that is not before an entry, or before the beginning of one."""
+        """Return the index of the first id not less than an entry, or a prefix of one."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -103,19 +103,19 @@ class StageIdList(Collection[StageId]):
 
     @classmethod
     def _of(cls, packed: bytes | bytearray) -> Self:
-        """A list of entries that are in order."""
+        """Create a list from sorted entries."""
         made = cls()
         made._packed = bytes(packed)
         return made
 
 
 def pack_id(stage_id: StageId) -> bytes:
-    """An id in `ENTRY_BYTES`; they sort as ids do."""
+    """Pack an id into `ENTRY_BYTES`; packed ids sort like ids."""
     return bytes.fromhex(stage_id.digest) + stage_id.created_ms.to_bytes(8, "big")
 
 
 def unpack_id(entry: bytes) -> StageId:
-    """Give the id that `pack_id` packed."""
+    """Unpack an id packed by `pack_id`."""
     return StageId(entry[:_DIGEST_BYTES].hex(), int.from_bytes(entry[_DIGEST_BYTES:], "big"))
 
 

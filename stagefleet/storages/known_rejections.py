@@ -1,7 +1,7 @@
-"""The rejections that somebody has looked at: those that are no deletion's need no second look.
+"""Cache of rejections that were read and do not belong to a deletion: they need no second read.
 
-Remembered for a day at most, for others may withdraw a rejection and write another; and only what the fleet
-has seen itself. Losing it loses nothing but a look at each.
+Entries live for a day at most, for others may withdraw a rejection and write another. Only rejections that
+the fleet itself has read are stored. A lost entry costs one read.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ _IDS_A_CALL = 1000
 
 
 class KnownRejections(Protocol):
-    """Keeps, by storage, the stages whose rejection is no deletion's; from many threads. Nothing raises."""
+    """Cache, by storage, of stages whose rejection belongs to no deletion; thread-safe. Nothing raises."""
 
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
-        """Those of some stages that are known."""
+        """Return the cached ones among some stages."""
 
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:
-        """Keep stages in mind; not all, if they are too many."""
+        """Store stages; beyond the size limit some are left out."""
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """The stage or its rejection is gone, or written anew."""
+        """Drop a stage: it or its rejection was deleted, or written again."""
 
 
 class RedisRejections(LossyStore):
-    """Known rejections in the fleet's Redis: a hash a storage, whose fields are packed ids."""
+    """`KnownRejections` in the fleet's Redis: a hash per storage, with packed ids as fields."""
 
     _what, _keys = "rejections", "rejections"
 
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
-        """See `KnownRejections.find`; one round trip for all."""
         asked = list(stage_ids)
         chunks = [asked[n : n + _IDS_A_CALL] for n in range(0, len(asked), _IDS_A_CALL)]
         found: list[bytes | None] = []
@@ -63,7 +62,7 @@ class RedisRejections(LossyStore):
             pipe.ttl(name)
             pipe.hlen(name)
             _, left_seconds, count = pipe.execute()
-            if left_seconds < 0:  # not extended: what is known for a day is looked at again
+            if left_seconds < 0:  # not extended: after a day rejections are read again
                 self._redis.expire(name, _DAY_SECONDS)
             surplus = count - self._settings.entries
             if surplus > 0:
@@ -75,7 +74,7 @@ class RedisRejections(LossyStore):
 
 
 class MemoryRejections:
-    """Known rejections in this process, for embedded commands and tests."""
+    """`KnownRejections` in this process, for embedded commands and tests."""
 
     def __init__(self, settings: CacheSettings | None = None) -> None:
         self._entries = (CacheSettings() if settings is None else settings).entries
@@ -88,7 +87,6 @@ class MemoryRejections:
             return {stage_id for stage_id in stage_ids if known.get(stage_id, 0.0) > now}
 
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:
-        """See `KnownRejections.remember`; the oldest go."""
         with self._lock:
             known = self._known.setdefault(storage, {})
             known.update(dict.fromkeys(stage_ids, time.monotonic() + _DAY_SECONDS))

@@ -1,6 +1,6 @@
-"""Last-used records: when the images of each host were used, for whoever cleans hosts up.
+"""Last-used times of the images on each host, for clean-up.
 
-Losing them loses nothing: an image without a record is one of which nobody knows when it was used.
+Lost times do no harm: an image without one counts as of unknown use.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 
 @dataclass(frozen=True, slots=True)
 class UsedImage:
-    """When an image of a host was used.
+    """An image on a host, and the time of its last use.
 
     Attributes:
         image: Its name in the host's engine.
-        last_used_ms: When it was used last, in milliseconds since 1970.
+        last_used_ms: Time of its last use, in milliseconds since 1970.
     """
 
     image: str
@@ -40,24 +40,24 @@ class UsedImage:
 
 
 class LastUsed(Protocol):
-    """Knows when images were used, by host; bounded, the longest unused go first. From many threads."""
+    """Last-used times by host; bounded, the longest unused are dropped first. Thread-safe."""
 
     def note(self, host: str, image: str) -> None:
-        """An image is used just now; raises nothing for records out of reach."""
+        """Record that an image is used now; ignores an unreachable store."""
 
     def forget(self, host: str, image: str) -> None:
-        """An image was removed from a host; raises nothing for records out of reach."""
+        """Record that an image was removed from a host; ignores an unreachable store."""
 
     def used_images(self, host: str) -> list[UsedImage]:
-        """The images of a host with their last use, the longest unused first.
+        """List the images of a host with their last use, the longest unused first.
 
         Raises:
-            RedisUnreachableError: The records are out of reach.
+            RedisUnreachableError: The store is unreachable.
         """
 
 
 class RedisLastUsed(LossyStore):
-    """Last-used records in the fleet's Redis: a sorted set a host, by the server's clock.
+    """`LastUsed` in the fleet's Redis: a sorted set per host, by the server's clock.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
@@ -72,7 +72,6 @@ class RedisLastUsed(LossyStore):
         self._note = client.register_script(_NOTE)
 
     def note(self, host: str, image: str) -> None:
-        """See `LastUsed.note`; one call."""
         with self._calls():
             self._note(keys=[self._prefix + host], args=[self.clock_offset_ms, image, *self._bounds])
 

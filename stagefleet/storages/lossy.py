@@ -1,4 +1,4 @@
-"""What is kept in the fleet's Redis and may be lost: whoever asks goes on without it."""
+"""Data in the fleet's Redis that may be lost: callers go on without it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _log = EventLogger(__name__)
 
 
 class LossyStore:
-    """A part of the fleet's Redis whose loss loses nothing; each kind of it says what it keeps.
+    """Base class of stores in the fleet's Redis whose loss does no harm.
 
-    It warns once of each outage, not of each call.
+    It warns once per outage, not once per call.
     """
 
     _what: ClassVar[str]
-    """What is kept, for the warning."""
+    """Name of the data, for the warning."""
     _keys: ClassVar[str]
-    """What the names of its keys begin with, behind the fleet's own prefix."""
+    """Prefix of the keys, after the fleet's own prefix."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = f"{prefix}{self._keys}:"
         self._settings = settings
         self._was_told = False
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
-        """What is kept at a URL; connects at the first call.
+        """Create the store for a URL; it connects at the first call.
 
         Raises:
             SettingsError: The URL is malformed.
@@ -50,7 +50,7 @@ class LossyStore:
 
     @contextmanager
     def _calls(self) -> Iterator[None]:
-        """Make calls to Redis; one that fails ends the block, and nothing more."""
+        """Run calls to Redis; an outage ends the block without an error."""
         try:
             with reaching(self._redis):
                 yield

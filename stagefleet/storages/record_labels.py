@@ -1,4 +1,4 @@
-"""Read the labels of a record, whatever kind of record it is."""
+"""Labels of a record, whatever its kind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["LabelledImage", "read_labels"]
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image, as far as its labels say what it is.
+    """The digest and labels of an image.
 
     Attributes:
-        digest: That of its manifest, None where that cannot be read.
-        labels: Of its configuration; none where that cannot be read.
+        digest: Digest of its manifest, None if that cannot be read.
+        labels: Labels of its configuration; empty if that cannot be read.
     """
 
     digest: Digest | None
@@ -28,10 +28,10 @@ class LabelledImage:
 
 
 def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage | None:
-    """Read an image's labels; None where there is no image, or a placeholder instead.
+    """Read an image's labels; None if there is no image, or a placeholder.
 
     Raises:
-        RegistryError: The registry fails, or does not let it be read.
+        RegistryError: The registry fails, or refuses the read.
     """
     digest = None
     try:

@@ -1,4 +1,4 @@
-"""Write records into repositories."""
+"""Writer of records into repositories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def put_record(
     """Push a record under a tag.
 
     Returns:
-        Its manifest.
+        The descriptor of its manifest.
     """
     repository = reference.repository
     for digest, content in record.blobs.items():

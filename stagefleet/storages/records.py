@@ -1,6 +1,6 @@
-"""The records of a repository: listed, read and written.
+"""Records of a repository: list, read and write.
 
-Deleting them is the manager's: no other tag may go with one.
+The manager deletes them, so that no other tag goes with one.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ __all__ = ["RecordStore", "StoredRecord", "Written"]
 _LOGGER = logging.getLogger(__name__)
 
 _WRITTEN_ONCE = {RecordKind.MANAGED_IMAGE, RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}
-"""What is there already says the same, or is not to be replaced."""
+"""Record kinds that are never overwritten: an existing one is equal, or must stay."""
 
 _DISPENSABLE = {RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}
-"""A build goes on where it may not write these."""
+"""Record kinds without which a build goes on if the login may not write them."""
 
 _SHOWN = 3
-"""Client ids that an error names; there is one, unless two were chosen at the same moment."""
+"""Most client ids in an error message; there is one, unless two were chosen at the same moment."""
 
 
 class Written(StrEnum):
-    """What became of a record that was to be written."""
+    """Result of writing a record."""
 
     WRITTEN = "written"
     PRESENT = "present"
-    """It was there already."""
+    """It existed already."""
     FORBIDDEN = "forbidden"
-    """The login may not write, and it is a record that can be done without."""
+    """The login may not write, and the record is dispensable."""
     IGNORED = "ignored"
-    """The storage keeps no such records."""
+    """The storage does not keep records of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it is in a repository.
+    """A record in a repository.
 
     Attributes:
         record: The record.
@@ -71,7 +71,7 @@ class StoredRecord:
     info: ImageInfo
 
     def as_json(self) -> dict[str, Any]:
-        """The record as commands and outcomes show it (see docs/records.md)."""
+        """Return the record in the form of commands and outcomes (see docs/records.md)."""
         created_at = self.info.created_at
         return {
             **self.record.as_json(),
@@ -81,12 +81,12 @@ class StoredRecord:
 
 
 class RecordStore:
-    """The records of a project in a repository; from many threads.
+    """Records of a project in a repository; thread-safe.
 
     Args:
-        client: Speaks to registries.
-        repository: Where.
-        project: Whose records are written; what is read says itself whose it is.
+        client: Client for registries.
+        repository: The repository.
+        project: Project of written records; a read record names its own.
     """
 
     def __init__(self, client: RegistryClient, repository: Repository, project: str) -> None:
@@ -97,11 +97,11 @@ class RecordStore:
     def ids(
         self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
     ) -> Iterator[RecordId]:
-        """The records by their tags, in the order of the tag list; none where the repository does not exist.
+        """List the ids of the records in the order of the tag list; empty if the repository does not exist.
 
         Args:
-            kind: Only these.
-            on_unknown: Told of each tag that is neither a stage's nor a record's, while the list is read.
+            kind: List this kind only.
+            on_unknown: Called with each tag of neither a stage nor a record, while the list is read.
         """
         try:
             for tag in self._client.tags(self._repository):
@@ -115,10 +115,10 @@ class RecordStore:
             return
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
-        """Read one record, None if it is not there.
+        """Read one record, None if it does not exist.
 
         Raises:
-            BrokenRecordError: What is there under its tag is no record, or lacks a label, or cannot be read.
+            BrokenRecordError: The image under its tag is no record, lacks a label, or cannot be read.
         """
         reference = self._repository.tagged(record_id.tag)
         info = self._describe(reference)
@@ -140,13 +140,13 @@ class RecordStore:
 
         Args:
             record: The record.
-            force: Write also what is there already.
-            leash: Holds the work back.
+            force: Overwrite an existing record.
+            leash: Lease to check before the write.
 
         Raises:
-            ForbiddenError: The login may not, and it is no record that can be done without.
-            InvalidNameError: There can be no such record.
-            UsageError: It is a client id, and another is there.
+            ForbiddenError: The login may not write, and the record is not dispensable.
+            InvalidNameError: The record has no valid tag.
+            UsageError: It is a client id, and the repository has another.
         """
         reference = self._repository.tagged(record.id.tag)
         if isinstance(record, ClientId) and self._has_client_id(record) and not force:
@@ -163,10 +163,10 @@ class RecordStore:
         return Written.WRITTEN
 
     def _has_client_id(self, record: ClientId) -> bool:
-        """Whether the very client id is there.
+        """Return True if this client id exists.
 
         Raises:
-            UsageError: Another is: who began to build by that would not be held up by who builds by this one.
+            UsageError: Another one exists: builds that use it would not wait for builds that use this one.
         """
         there = set(self.ids(RecordKind.CLIENT_ID))
         if there and record.id not in there:
@@ -179,7 +179,7 @@ class RecordStore:
 
     def _has(self, reference: Reference) -> bool:
         try:
-            # An index is no record but a placeholder that a crash left.
+            # An index is not a record but a placeholder left by a crash.
             return not self._client.head_manifest(reference).media_type.endswith("index.v1+json")
         except NotFoundError:
             return False

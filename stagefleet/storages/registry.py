@@ -1,4 +1,4 @@
-"""A repository in a registry as a storage of stages."""
+"""A repository as a storage of stages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["RegistryStorage"]
 
 
 class RegistryStorage:
-    """A repository as a storage of stages; keeps the promises of `StageStorage`.
+    """`StageStorage` for a repository.
 
     Args:
-        client: Speaks to registries.
+        client: Client for registries.
         repository: The repository.
-        known: The rejections that were looked at before; each listing looks again if None.
+        known: Cache of rejections; without it each listing reads them again.
 
     Attributes:
         address: The repository.
@@ -42,18 +42,21 @@ class RegistryStorage:
         return found.without(self._rejections.standing(named)) if named else found
 
     def rejected_ids(self) -> set[StageId]:
-        """The stages that a record rejects."""
+        """Return the stages that a record rejects."""
         named: set[StageId] = set()
         for _ in self._candidates(named):
             pass
         return self._rejections.standing(named) if named else named
 
     def rejected_digests(self) -> set[Digest]:
-        """What the tags of rejected stages name."""
+        """Return the digests of rejected stages."""
         return self._rejections.digests(self.rejected_ids())
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
-        """The stages by tag; those that a record is named for are noted aside, it may come later."""
+        """Yield the stages of the tag list, and collect those with a rejection record in `rejected`.
+
+        The record may come after its stage.
+        """
         try:
             for tag in self._client.tags(self.address):
                 if stage_id := StageId.from_tag(tag):
@@ -61,14 +64,14 @@ class RegistryStorage:
                 elif stage_id := rejected_stage(tag):
                     rejected.add(stage_id)
         except NotFoundError:
-            return  # a repository comes into being with its first push
+            return  # the first push creates a repository
 
     def fetch_manifest(self, stage_id: StageId) -> Manifest:
-        """The manifest or index of a stage.
+        """Fetch the manifest or index of a stage.
 
         Raises:
-            StageNotFoundError: There is none, or a placeholder instead.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            StageNotFoundError: There is none, or a placeholder.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         reference = self.address.tagged(str(stage_id))
         try:
@@ -88,11 +91,11 @@ class RegistryStorage:
         """Describe any image of the repository.
 
         Raises:
-            NotFoundError: It is not there.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            NotFoundError: It does not exist.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         return self.reader().describe(reference, self._client.fetch_manifest(reference))
 
     def reader(self) -> StageReader:
-        """Begin to read one stage or image."""
+        """Create a reader for one stage or image."""
         return StageReader(self._client, self.address)

@@ -1,8 +1,8 @@
-"""Which stages of a repository are rejected, and which only look so.
+"""Rejected stages of a repository, without rejections that a deletion left behind.
 
-Where a tag is moved aside to be deleted, a rejection keeps builders from taking what it names meanwhile for
-the stage. A deletion that is killed leaves it behind. So one that carries the label of a deletion counts only
-while the stage's tag leads to a placeholder.
+A deletion that moves a tag aside first rejects the stage, so that builders do not use the tag's new content.
+A killed deletion leaves its rejection behind. So a rejection with the label of a deletion counts only while
+the stage's tag leads to a placeholder.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from stagefleet.storages.record_labels import LabelledImage, read_labels
 __all__ = ["MOST_LOOKED_AT", "Rejections"]
 
 MOST_LOOKED_AT = 256
-"""Rejections read at one listing, besides those that are known; the rest counts as rejected until then."""
+"""Most rejections read in one listing, besides cached ones; the others count as rejected until then."""
 _THREADS = 8
 
 
 class Rejections:
-    """The rejections in a repository; from many threads.
+    """Rejections in a repository; thread-safe.
 
     Args:
-        client: Speaks to registries.
-        repository: Where.
-        known: Those that were looked at before; only what this object learns if None.
+        client: Client for registries.
+        repository: The repository.
+        known: Cache of rejections; a new one if None.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Rejections:
         self._known = MemoryRejections() if known is None else known
 
     def standing(self, named: Collection[StageId]) -> set[StageId]:
-        """Those of the stages that a record is named for which are rejected.
+        """Return the stages that are rejected, among those with a rejection record.
 
         Args:
-            named: From the tag list.
+            named: Stages with a rejection record, from the tag list.
         """
         deletions = list(self.of_deletions(named))
         with _threads() as pool:
@@ -52,14 +52,14 @@ class Rejections:
         return {stage_id for stage_id in named if moved.get(stage_id, True)}
 
     def of_deletions(self, named: Collection[StageId]) -> dict[StageId, Digest | None]:
-        """Those of the stages whose rejection was made for a deletion, with the digest of its record.
+        """Return the stages whose rejection belongs to a deletion, with the digest of its record.
 
-        The digest is None where the registry lists the record, and does not have it. Those that are no
-        deletion's are remembered, so each is looked at once; at first at most `MOST_LOOKED_AT` at a time,
-        multi-platform stages and the newest first.
+        The digest is None if the registry lists the record, but lacks it. All other rejections are cached, so
+        each is read once; at first at most `MOST_LOOKED_AT` per call, multi-platform stages and the newest
+        first.
 
         Args:
-            named: The stages that a record is named for, from the tag list.
+            named: Stages with a rejection record, from the tag list.
         """
         storage = str(self._repository)
         unknown = set(named) - self._known.find(storage, named)
@@ -78,14 +78,14 @@ class Rejections:
         return found
 
     def stands(self, stage_id: StageId) -> bool:
-        """Look whether a stage is rejected at this moment."""
+        """Read if a stage is rejected now."""
         record = read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
         if record is None:
             return False
         return DELETION_LABEL not in record.labels or self._may_be_moved(stage_id)
 
     def digests(self, stage_ids: Collection[StageId]) -> set[Digest]:
-        """Give what the tags of stages name; nothing of those that are gone or damaged."""
+        """Return the digests of stages, without those that are gone or damaged."""
         with _threads() as pool:
             return {digest for digest in pool.map(self._digest, stage_ids) if digest is not None}
 
@@ -96,14 +96,14 @@ class Rejections:
             return None
 
     def _read(self, stage_id: StageId) -> LabelledImage | RegistryError | None:
-        """Read a rejection; gives the error of one that cannot be read now."""
+        """Read a rejection; return the error if it cannot be read now."""
         try:
             return read_labels(self._client, self._repository.tagged(stage_id.rejected_tag))
         except RegistryError as error:
             return error
 
     def _may_be_moved(self, stage_id: StageId) -> bool:
-        """Whether a stage's tag leads to a placeholder, or nobody knows."""
+        """Return True if a stage's tag leads to a placeholder, or cannot be read."""
         try:
             manifest = self._client.fetch_manifest(self._repository.tagged(str(stage_id)))
         except (NotFoundError, ContentError):

@@ -1,4 +1,4 @@
-"""Read one stage out of a repository: members and configurations, bounded in number and size."""
+"""Reader for one stage of a repository: members and configurations, with limits for number and size."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stagefleet.storages.description import describe_image, describe_index
 __all__ = ["StageReader"]
 
 _CONFIG_BYTES = 8 * 1024 * 1024
-"""The largest configuration that is read into memory; larger ones, which no image has, are only copied."""
+"""Largest configuration that is read into memory; a larger one, which no image has, is only copied."""
 _CONFIGS_BYTES = 8 * _CONFIG_BYTES
-"""The most that is read of all configurations of an index."""
+"""Most bytes read of all configurations of an index."""
 
 
 class StageReader:
-    """Read one stage, an image or an index; make a new one for each.
+    """Read one stage, an image or an index; create a new reader for each.
 
     Args:
-        client: Speaks to registries.
-        repository: Where the stage is.
+        client: Client for registries.
+        repository: The repository that has the stage.
     """
 
     def __init__(self, client: RegistryClient, repository: Repository) -> None:
@@ -35,11 +35,11 @@ class StageReader:
         self._config_bytes_left = _CONFIGS_BYTES
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Give the members of an index that were not given before; arguments as for `MemberReader.members`.
+        """Yield the members of an index that were not yielded before; arguments as `MemberReader.members`.
 
         Raises:
-            BrokenStageError: The registry cannot give one.
-            UnsupportedManifestError: It is nested too deep, or leads to too much.
+            BrokenStageError: The registry cannot deliver one.
+            UnsupportedManifestError: The index is nested too deep, or leads to too many manifests or blobs.
         """
         try:
             yield from self._members.members(index, depth)
@@ -47,10 +47,10 @@ class StageReader:
             raise self._broken(index, error) from error
 
     def member(self, index: Manifest, digest: Digest) -> Manifest:
-        """Give one manifest that an index names, also again.
+        """Return the manifest of one member of an index, also repeatedly.
 
         Raises:
-            BrokenStageError: The registry cannot give it.
+            BrokenStageError: The registry cannot deliver it.
         """
         try:
             return self._client.fetch_manifest(Reference.of(self._repository, digest))
@@ -58,11 +58,11 @@ class StageReader:
             raise self._broken(index, error) from error
 
     def config(self, manifest: Manifest) -> bytes | None:
-        """Give the configuration of an image; None if it is too large to be read.
+        """Return the configuration of an image; None if it is too large to be read.
 
         Raises:
-            BrokenStageError: The registry cannot give it.
-            UnsupportedManifestError: The manifest names none.
+            BrokenStageError: The registry cannot deliver it.
+            UnsupportedManifestError: The manifest refers to none.
         """
         config = manifest.config
         if config is None:
@@ -77,7 +77,7 @@ class StageReader:
             raise self._broken(manifest, error) from error
 
     def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
-        """Describe an image, or an index with all that it leads to.
+        """Describe an image, or an index with all its members.
 
         Args:
             reference: Its name.
@@ -85,8 +85,8 @@ class StageReader:
             depth: As for `members`.
 
         Raises:
-            BrokenStageError: The registry cannot give all of it.
-            UnsupportedManifestError: It leads to too much.
+            BrokenStageError: The registry cannot deliver all of it.
+            UnsupportedManifestError: It leads to too many manifests or blobs.
         """
         if not manifest.is_index:
             return describe_image(reference, manifest, self.config(manifest))

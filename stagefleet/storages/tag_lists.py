@@ -1,8 +1,7 @@
-"""The last known tag lists: which stages a storage had when somebody listed it, for the whole fleet.
+"""Cache of tag lists: the stages of a storage at its last listing, for the whole fleet.
 
-What the fleet itself brings, deletes or rejects is brought up to date; what others do to the storage is not
-seen until it is listed again. So what stands on a list has to be looked at, and what does not stand there may
-exist all the same. Losing a list loses nothing but a request for it.
+The fleet's own copies, deletions and rejections update it; changes by others show up at the next listing. So
+a stage on a list has to be checked, and a stage not on it may still exist. A lost list costs one request.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 _COUNT = b"count"
 _SHELF_BYTES = 1
 
-# On a list (KEYS[1]); ARGV: shelf, entry, bound. A shelf is searched by whole entries: all have one length.
+# On a list (KEYS[1]); ARGV: shelf, entry, bound. A shelf holds entries of equal length.
 _SEARCH = f"""
 local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 local place
@@ -50,29 +49,29 @@ redis.call('HINCRBY', KEYS[1], 'count', -1)
 
 
 class TagLists(Protocol):
-    """Keeps the last known tag list of each storage; bounded, from many threads.
+    """Bounded cache of the last known tag list of each storage; thread-safe.
 
-    Nothing raises for lists that are out of reach: they are not known then.
+    No method raises if the cache is unreachable: then no list is known.
     """
 
     def remember(self, storage: str, listed: StageIdList) -> None:
-        """Keep what a storage has by its tag list of now; not, if that is too long."""
+        """Store the stages of a fresh listing, unless there are too many."""
 
     def last_known(self, storage: str) -> StageIdList | None:
-        """What a storage had by its last known list, None if none is known."""
+        """Return the stages of the last known list, None if none is known."""
 
     def find(self, storage: str, digest: str) -> list[StageId]:
-        """The stages of a digest on the last known list, the oldest first; none if no list is known."""
+        """Return the stages of a digest on the last known list, the oldest first; empty without a list."""
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        """A stage has come to a storage: it stands on its list from now on, if one is known."""
+        """Add a stage that came to a storage to its list, if one is known."""
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """A stage is gone from a storage, or rejected there."""
+        """Drop a stage that was deleted or rejected from its list."""
 
 
 class RedisTagLists(LossyStore):
-    """Tag lists in the fleet's Redis: a hash a storage, with a shelf of packed ids by their first byte."""
+    """`TagLists` in the fleet's Redis: a hash per storage, with packed ids grouped by their first byte."""
 
     _what, _keys = "tag_lists", "tag-list"
 
@@ -112,11 +111,9 @@ class RedisTagLists(LossyStore):
         return [] if listed is None else listed.of_digest(digest)
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        """See `TagLists.add`; one call."""
         self._change(self._add, storage, stage_id)
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        """See `TagLists.forget`; one call."""
         self._change(self._forget, storage, stage_id)
 
     def _change(self, script: Any, storage: str, stage_id: StageId) -> None:
@@ -130,7 +127,7 @@ class RedisTagLists(LossyStore):
 
 @dataclass(slots=True)
 class _Known:
-    """A list, what has changed since, and when it is too old."""
+    """A list, the changes since, and its expiry."""
 
     listed: StageIdList
     until: float
@@ -149,7 +146,7 @@ class _Known:
 
 
 class MemoryTagLists:
-    """Tag lists in this process, for embedded commands and tests."""
+    """`TagLists` in this process, for embedded commands and tests."""
 
     def __init__(self, settings: CacheSettings | None = None) -> None:
         self._settings = CacheSettings() if settings is None else settings
@@ -157,7 +154,7 @@ class MemoryTagLists:
         self._lists: OrderedDict[str, _Known] = OrderedDict()
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
     def remember(self, storage: str, listed: StageIdList) -> None:
         settings = self._settings
@@ -216,4 +213,4 @@ def _unpacked(packed: bytes) -> StageIdList | None:
     try:
         return StageIdList.unpack(packed)
     except ValueError:
-        return None  # of another version: listed anew
+        return None  # of another version: listed again

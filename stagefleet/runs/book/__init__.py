@@ -1,4 +1,4 @@
-"""What the workers of a run find out together, so that each thing is found out once in the whole fleet."""
+"""Shared book of a run: data that one worker finds out for the whole fleet."""
 
 from stagefleet.runs.book.memory import MemoryBook
 from stagefleet.runs.book.protocol import FLEET, Dated, SharedBook, Verdict

@@ -1,4 +1,4 @@
-"""Single flight: of many that need a value, one works it out and the others wait for it."""
+"""Single flight: of all workers that need a value, one computes it and the others wait."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ __all__ = ["MIN_TTL_SECONDS", "Flights", "Glance", "Shelf", "unpack_value"]
 
 _CACHED_VALUES = 64
 MIN_TTL_SECONDS = 1.0
-"""So long a value holds at least: those who waited for a slow build would each build again, as slowly."""
-_LEASE_SECONDS = 15.0  # of who builds; so long a builder that dies holds the others up
+"""Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""
+_LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What one look at a shelf showed.
+    """Result of one look-up.
 
     Attributes:
-        payload: The value, None if it is not there.
-        seconds: How long the value still holds.
-        age_seconds: How long ago the work on it began, at the moment of the look.
-        is_ours: Without a value: whether it is for the one who looked to work it out.
-        clock: Without a value: the shelf's time, in seconds.
+        payload: The value, None if there is none.
+        seconds: Remaining lifetime of the value.
+        age_seconds: Time since the work on the value began, at the moment of the look-up.
+        is_ours: Without a value: True if the caller has to compute it.
+        clock: Without a value: the store's time, in seconds.
     """
 
     payload: bytes | None = None
@@ -50,32 +50,32 @@ class Glance:
 
 
 class Shelf(Protocol):
-    """Where the values are kept for all."""
+    """Shared store of the values."""
 
     def look(self, page: str, key: str, owner: bytes, lease_seconds: float) -> Glance:
-        """Read a value; where there is none and nobody else is at work on it, the owner is from now on."""
+        """Read a value; without one, and if nobody computes it, the caller becomes its owner."""
 
     def keep(self, page: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
-        """Write a value; the work on it is over.
+        """Store a computed value and end the ownership.
 
         Args:
             page: As in `look`.
             key: As in `look`.
             payload: The value.
-            ttl_seconds: How long it holds, from the moment that the work on it began.
-            began: That moment on the shelf's clock, so that it does not matter when this arrives. What took
-                longer than it holds is there for a second more.
+            ttl_seconds: Its lifetime, from the beginning of the work on it.
+            began: That beginning on the store's clock, so that a late arrival does not extend the lifetime. A
+                value that took longer than its lifetime is kept for one more second.
         """
 
     def release(self, page: str, key: str, owner: bytes) -> None:
-        """Give the work up, if it is the owner's."""
+        """Give up the work on a value, if the caller owns it."""
 
 
 class Flights:
-    """`SharedBook.once` over a shelf, with a cache of this process in front.
+    """`SharedBook.once` on a shared store, with a cache of this process in front.
 
     Args:
-        shelf: Where the values are kept for all.
+        shelf: The shared store.
         sleep: Waits so many seconds; for tests.
     """
 
@@ -115,7 +115,7 @@ class Flights:
             return found
         leash = current_leash(leash)
         deadline = elapsed_seconds() + wait_seconds
-        with self._alone(page, key, deadline, leash):  # threads of one process need not ask Redis each
+        with self._alone(page, key, deadline, leash):  # one thread asks Redis for all
             found = self._cached(page, key)
             if found is not None:
                 return found
@@ -123,19 +123,19 @@ class Flights:
             glance, looked_at = self._wait(page, key, owner, deadline, leash)
             if glance.payload is None:
                 return self._build((page, key, owner), build, ttl_seconds, glance.clock)
-            # The shelf told the age some time after we began to look: so it is younger than we take it for.
+            # The store computed the age after the look-up began: so the value is younger than we assume.
             found = Dated(unpack_value(glance.payload), looked_at - glance.age_seconds)
             self._remember(page, key, found, looked_at + glance.seconds)
             return found
 
     def forget(self, page: str, key: str | None = None) -> None:
-        """Forget in this process what is cached of a page, or one value of it."""
+        """Drop a page, or one value of it, from the cache of this process."""
         with self._guard:
             for name in [name for name in self._cache if name[0] == page and key in {None, name[1]}]:
                 del self._cache[name]
 
     def _wait(self, page: str, key: str, owner: bytes, deadline: float, leash: Leash) -> tuple[Glance, float]:
-        """Look until there is a value, the work is ours, or the wait is over; gives when that look began."""
+        """Wait for a value, the ownership, or `deadline`; also return when the last look-up began."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             leash.check()
@@ -150,17 +150,17 @@ class Flights:
     def _build(
         self, name: tuple[str, str, bytes], build: Callable[[], Any], ttl_seconds: float, clock: float
     ) -> Dated:
-        """Work a value out that is the owner's to work out, since a moment on the shelf's clock."""
+        """Compute a value that this process owns since `clock`, on the store's clock."""
         page, key, owner = name
         began = elapsed_seconds()
         try:
             with self._renewed(page, key, owner):
                 value = build()
         except BaseException:
-            with suppress(StagefleetError):  # what went wrong comes first; the lease ends by itself
+            with suppress(StagefleetError):  # the first error counts; the lease expires
                 self._shelf.release(page, key, owner)
             raise
-        with suppress(StagefleetError):  # then others work it out again
+        with suppress(StagefleetError):  # then others compute it again
             self._shelf.keep(page, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
         found = Dated(value, began)
         self._remember(page, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
@@ -168,10 +168,10 @@ class Flights:
 
     @contextmanager
     def _renewed(self, page: str, key: str, owner: bytes) -> Iterator[None]:
-        """Keep the lease of the one who builds, by a thread: a look by the owner extends it."""
+        """Renew the owner's lease in a thread: a look-up by the owner extends it."""
         done = Event()
 
-        def renew() -> None:  # without a lease others build too: slower, as right
+        def renew() -> None:  # without a lease others compute it, too: slower, but correct
             self._shelf.look(page, key, owner, _LEASE_SECONDS)
 
         def keep() -> None:
@@ -183,7 +183,7 @@ class Flights:
             yield
         finally:
             done.set()
-            thread.join()  # or a last look would take the lease again
+            thread.join()  # a late look-up would take the lease again
 
     def _cached(self, page: str, key: str) -> Dated | None:
         with self._guard:
@@ -199,7 +199,7 @@ class Flights:
 
     @contextmanager
     def _alone(self, page: str, key: str, deadline: float, leash: Leash) -> Iterator[None]:
-        """Let one thread of this process at a time go on for one value; after the wait, all the same."""
+        """Serialize the threads of this process for one value, at most until `deadline`."""
         name = (page, key)
         with self._guard:
             lock, users = self._under_way.get(name, (Lock(), 0))
@@ -222,5 +222,5 @@ class Flights:
 
 
 def unpack_value(payload: bytes) -> Any:
-    """A value as a shelf keeps it."""
+    """Decode a value from the shared store."""
     return json.loads(zlib.decompress(payload))

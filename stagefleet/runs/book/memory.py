@@ -1,4 +1,4 @@
-"""A shared book in the memory of one process."""
+"""Shared book in the memory of one process."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class _Page:
 
 
 class MemoryBook:
-    """A `SharedBook` for one process: for tests, and for work that no fleet shares.
+    """`SharedBook` for one process: for tests, and for work outside of a fleet.
 
     Args:
-        lease_seconds: How long a sender holds a blob without renewing.
+        lease_seconds: Duration of a sender's lease on a blob.
 
     Attributes:
         clock_offset_ms: Added to the clock; for tests, which cannot wait for leases.

@@ -1,11 +1,10 @@
-"""What a shared book promises; `RedisBook` and `MemoryBook` keep the promises.
+"""Contract of the shared book; `RedisBook` and `MemoryBook` implement it.
 
-A book has one page a run, and one for what holds for the whole fleet. Losing it loses no truth: whatever is
-not in it is found out again.
+A book has one page per run, and one for the whole fleet. Its loss does no harm: lost data is found out again.
 
-Blobs: `ask_blobs` makes the caller the *sender* of each blob that nobody has sent or is sending. The lease
-of a sender ends by itself unless it is renewed while bytes flow, so a sender that dies holds nobody up for
-longer than a lease.
+Blobs: `ask_blobs` makes the caller the *sender* of each blob that nobody has sent or is sending. A sender's
+lease expires unless it is renewed while bytes flow, so that a dead sender delays others for one lease at
+most.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from stagefleet.registry.leash import UNLEASHED, Leash
 __all__ = ["FLEET", "OWNER_BYTES", "Dated", "SharedBook", "Verdict", "blob_field"]
 
 FLEET = "fleet"
-"""The page of what belongs to no run."""
+"""The page for data of no run."""
 
 OWNER_BYTES = 8
-"""The length of a sender's own token: unique enough for one run, and small."""
+"""Length of a sender's token: unique enough for one run, and small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """A value, and how old it is.
+    """A value and its age.
 
     Attributes:
         value: The value.
-        since: When the work on it began at the latest, on this machine's `elapsed_seconds`.
+        since: Latest possible beginning of the work on it, on this machine's `elapsed_seconds`.
     """
 
     value: Any
@@ -41,45 +40,45 @@ class Dated:
 
 
 class Verdict(StrEnum):
-    """What to do about a blob."""
+    """Answer for one blob: upload it or not."""
 
     KNOWN = "known"
-    """It is in the destination."""
+    """The destination has it."""
     SEND = "send"
     """The caller is its sender now."""
     WAIT = "wait"
-    """Somebody else is sending it: ask again soon."""
+    """Another worker is sending it: ask again soon."""
 
 
 class SharedBook(Protocol):
-    """What the workers of a run find out together; from many threads and processes."""
+    """Data that the workers of a run find out together; safe for many threads and processes."""
 
     def ask_blobs(
         self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes
     ) -> list[Verdict]:
-        """Ask for all blobs of a manifest at once; repeating the question as the same owner is harmless.
+        """Ask for all blobs of a manifest at once; the same owner may repeat the call.
 
         Args:
             run: The run's id.
-            destination: The repository that the blobs go to.
+            destination: The repository that gets the blobs.
             digests: The blobs, each once.
-            owner: `OWNER_BYTES` that stand for one attempt at one item.
+            owner: Token of `OWNER_BYTES` for one attempt at one item.
 
         Returns:
-            A verdict for each, in their order.
+            A verdict for each blob, in their order.
         """
 
     def mark_sent(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """Say that blobs are in the destination."""
+        """Record that the destination has these blobs."""
 
     def renew(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """Extend the sender's leases that are still the owner's to a full lease from now."""
+        """Extend the owner's leases as a sender to a full lease from now; skip those it has lost."""
 
     def give_up(self, run: str, destination: Repository, digests: Sequence[Digest], owner: bytes) -> None:
-        """Let somebody else send what this owner was to send and has not sent."""
+        """End the owner's leases, so that others send the blobs that it has not sent."""
 
     def forget(self, run: str, destination: Repository, digests: Sequence[Digest]) -> None:
-        """Take back all that is said of blobs (the destination lacks them): who asks next sends them."""
+        """Forget that the destination has these blobs, so that they are sent again."""
 
     def once(
         self,
@@ -91,19 +90,19 @@ class SharedBook(Protocol):
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Any:
-        """A value that one worker works out for all: single flight over the fleet, and a cache in front.
+        """Return a value that one worker computes for all: single flight over the fleet, with a local cache.
 
-        Who finds somebody else at work waits up to `wait_seconds`, then works it out itself. Who works has a
-        lease that is renewed meanwhile, so one who dies costs the others no more than a lease. What `build`
-        raises is raised here, and the next who asks tries again.
+        A caller that finds another worker computing it waits up to `wait_seconds`, then computes it itself.
+        The worker that computes has a lease that is renewed meanwhile, so a dead one delays the others for
+        one lease at most. An error of `build` is raised here, and the next caller tries again.
 
         Args:
             page: A run's id, or `FLEET`.
-            key: What is asked for.
-            build: Works the value out: something that JSON can hold. Do not change it afterwards.
-            ttl_seconds: How long the value holds, counted from the moment that the work on it began.
-            wait_seconds: How long to wait for somebody else's work.
-            leash: Asked between looks.
+            key: The value's key.
+            build: Computes the value, which JSON must be able to hold. Do not change it afterwards.
+            ttl_seconds: Lifetime of the value, from the beginning of the work on it.
+            wait_seconds: Longest wait for another worker.
+            leash: Lease to check between look-ups.
         """
 
     def once_dated(
@@ -116,30 +115,30 @@ class SharedBook(Protocol):
         wait_seconds: float,
         leash: Leash = UNLEASHED,
     ) -> Dated:
-        """As `once`, and tells since when the value holds, whoever on whatever machine worked it out.
+        """Return a value as `once` does, with the time since when it holds, whichever machine computed it.
 
-        Between machines the age counts on the clock of where the book is kept: it is never told too small,
-        unless that clock is set back.
+        Between machines the age is measured by the clock of the book's server: it is never too small, unless
+        that clock is set back.
         """
 
     def peek(self, page: str, key: str) -> Any | None:
-        """A value of `once` if somebody has worked it out already, else None."""
+        """Return a value of `once` if it is stored, else None."""
 
     def drop(self, page: str, key: str) -> None:
-        """Forget a value of `once`, because it turned out to be wrong."""
+        """Drop a value of `once` that turned out to be wrong."""
 
     def put_parts(self, page: str, parts: Mapping[str, bytes]) -> None:
-        """Keep pieces of bytes on a page, each under a key, for as long as the page lasts."""
+        """Store byte strings on a page, each under a key, for the life of the page."""
 
     def parts(self, page: str, keys: Sequence[str]) -> list[bytes | None]:
-        """Give pieces of `put_parts`, None for each that is lost."""
+        """Return byte strings stored by `put_parts`, None for each that is lost."""
 
     def close_run(self, run: str) -> None:
-        """Throw a run's page away."""
+        """Delete a run's page."""
 
 
 def blob_field(destination: bytes, digest: Digest) -> bytes:
-    """The name of a blob on a page: as short as it can be, since a run may have millions.
+    """Return the name of a blob on a page; as short as possible, since a run may have millions.
 
     Args:
         destination: A short fingerprint of the destination.

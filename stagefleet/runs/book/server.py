@@ -1,12 +1,12 @@
-"""The shared book on Redis: one hash a page, one script a question.
+"""Shared book on Redis: one hash per page, one script per call.
 
-On a page's hash (`PREFIX` + `book:` + page; it expires some time after it was last touched):
+On a page's hash (`PREFIX` + `book:` + page; it expires some time after its last use):
 
 - a blob: 8 bytes of the destination's fingerprint and the raw digest -> `k` (known) or `s`, the sender's
-  token and the end of its lease; some 110 bytes a blob;
-- a value: `dated:` and its key -> `v`, its end, `:`, when the work on it began, `:` and the payload, or `b`,
-  the builder's token and the end of its lease;
-- a piece of something large, which no script copies: `part:` and its key -> its bytes.
+  token and the end of its lease; some 110 bytes per blob;
+- a value: `dated:` and its key -> `v`, its end, `:`, the beginning of the work on it, `:` and the payload, or
+  `b`, the owner's token and the end of its lease;
+- a byte string, which no script copies: `part:` and its key -> its bytes.
 
 Times are the server's, in milliseconds.
 """
@@ -30,7 +30,7 @@ __all__ = ["RedisBook"]
 
 _DESTINATION_BYTES = 8
 _PARTS_BYTES_A_CALL = 512 * 1024
-_PAGE_SECONDS = 6 * 3600  # runs throw their pages away; this is for runs whose end nobody saw
+_PAGE_SECONDS = 6 * 3600  # runs delete their pages; this is for runs whose end nobody saw
 
 _CLOCK = f"""
 local clock = redis.call('TIME')
@@ -130,12 +130,12 @@ end
 
 
 class RedisBook:
-    """A `SharedBook` on Redis, for all workers of a fleet; from many threads.
+    """`SharedBook` on Redis, for all workers of a fleet; thread-safe.
 
     Args:
-        client: Answers in bytes.
-        prefix: In front of every key.
-        lease_seconds: How long a sender holds a blob without renewing.
+        client: Redis client that returns bytes.
+        prefix: Prefix of every key.
+        lease_seconds: Duration of a sender's lease on a blob.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
@@ -143,7 +143,7 @@ class RedisBook:
 
     def __init__(self, client: redis.Redis, *, prefix: str, lease_seconds: float = 30) -> None:
         self.clock_offset_ms = 0
-        self._redis: Any = client  # redis-py types each answer as the union of what all its settings give
+        self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix + "book:"
         self._lease_seconds = lease_seconds
         self._flights = Flights(self)
@@ -157,7 +157,7 @@ class RedisBook:
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisBook:
-        """A book at a URL; connects at the first call.
+        """Create the book for a URL; it connects at the first call.
 
         Raises:
             SettingsError: The URL is malformed.

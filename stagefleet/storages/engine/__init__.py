@@ -1,4 +1,4 @@
-"""A Docker Engine as a storage of stages, and as the host that stages are fetched to."""
+"""A Docker Engine as a storage of stages, and as the target of fetches."""
 
 from stagefleet.storages.engine.connection import Engine
 from stagefleet.storages.engine.images import StageImages

@@ -1,8 +1,8 @@
-"""From a Docker Engine's errors to ours; the one border where its words are read.
+"""Mapping of a Docker Engine's errors to ours; the only module that reads their text.
 
-The engine hands on what a registry told it as text: in a pull's or push's stream there is nothing else
-(docker/docker `pkg/jsonmessage`, `distribution/errors.go`). The phrases are those of Docker 20.10 to 28; what
-is not known stays an `EngineError` in the engine's words.
+The engine passes on a registry's error as text: the stream of a pull or push holds nothing else
+(docker/docker `pkg/jsonmessage`, `distribution/errors.go`). The phrases are those of Docker 20.10 to 28; an
+unknown one becomes an `EngineError` with the engine's text.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ _MEANINGS: tuple[tuple[str, type[StagefleetError], str], ...] = (
         "; see that its host reaches the registry",
     ),
 )
-"""What a phrase means, the first that fits, and what to tell besides."""
+"""Phrases, the error class of each, and more text for the message; the first match counts."""
 
 
 def explain(message: str, *, subject: str, engine: str, status: int = 0) -> StagefleetError:
-    """The error that an engine's words stand for.
+    """Build the error for an engine's message.
 
     Args:
-        message: The engine's words.
-        subject: The image that it was about.
-        engine: Where the engine listens.
+        message: The engine's message.
+        subject: The requested image.
+        engine: The engine's address.
         status: The HTTP status, 0 in the middle of a stream.
     """
     words = words_of(" ".join(message.split()), limit=_SHOWN_CHARACTERS)
@@ -79,15 +79,15 @@ def explain(message: str, *, subject: str, engine: str, status: int = 0) -> Stag
 
 @contextmanager
 def reaching_engine(engine: str, subject: str) -> Iterator[None]:
-    """Make errors of docker-py, requests and urllib3 ours.
+    """Map errors of docker-py, requests and urllib3 to ours.
 
     Args:
-        engine: Where the engine listens.
-        subject: What is asked about.
+        engine: The engine's address.
+        subject: The requested image.
 
     Raises:
         EngineUnreachableError: The engine does not answer, or broke off.
-        StagefleetError: What `explain` makes of its answer.
+        StagefleetError: As `explain` maps the engine's error.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def reaching_engine(engine: str, subject: str) -> Iterator[None]:
         requests.RequestException,
         urllib3.exceptions.HTTPError,
         OSError,
-        ValueError,  # no JSON where JSON is due
+        ValueError,  # malformed JSON
     ) as error:
         raise EngineUnreachableError(
             f"the Docker Engine at {engine} does not answer ({type(error).__name__}): see that it runs, "

@@ -1,4 +1,4 @@
-"""The connection to a Docker Engine: its images and containers, with every wait bounded."""
+"""Connection to a Docker Engine: images and containers, with a time limit for every wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOWN_CHARACTERS = 500
 
 
 class _PatientClient(docker.APIClient):
-    """docker-py's client, whose pulls would wait for a silent engine for ever."""
+    """docker-py's client with time limits for pulls, which would wait for a silent engine without end."""
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         if options.get("timeout") is None:
@@ -38,18 +38,18 @@ class _PatientClient(docker.APIClient):
 
 
 class Engine:
-    """A Docker Engine; from many threads. Connects when it is first used. Close it.
+    """A Docker Engine; thread-safe. It connects at its first use. Close it.
 
-    All methods raise `EngineUnreachableError` where it does not answer, and what `answers.explain` makes of
-    what it answers.
+    All methods raise `EngineUnreachableError` if the engine does not answer, and the errors of
+    `answers.explain`.
 
     Args:
-        address: Where it listens.
+        address: The engine's address.
         settings: Time-outs and platform.
-        config: Where the logins come from that it needs at registries.
+        config: Source of the logins that the engine needs at registries.
 
     Attributes:
-        address: Where it listens, as it may be shown: without a login.
+        address: The engine's address without a login, for messages.
     """
 
     def __init__(self, address: str, settings: EngineSettings, *, config: DockerConfig) -> None:
@@ -85,14 +85,14 @@ class Engine:
             )
 
     def ping(self) -> str:
-        """Its version."""
+        """Return the engine's version."""
         api = self._api
         with reaching_engine(self.address, "its version"):
             return str(api.version()["Version"])
 
     @property
     def platform(self) -> Platform:
-        """What it pulls where nothing else is asked for, in its normal form: the settings', or its own."""
+        """The platform that it pulls by default, in normal form: from the settings, or the engine's own."""
         if self._platform is None:
             if self._settings.platform:
                 self._platform = Platform.parse(self._settings.platform).normal
@@ -109,7 +109,7 @@ class Engine:
     # Images
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """What it knows of an image, by name or id; None if it has none such."""
+        """Return the engine's description of an image, by name or id; None if it does not have it."""
         api: Any = self._api  # the stubs leave this one method untyped
         try:
             with reaching_engine(self.address, name):
@@ -119,11 +119,11 @@ class Engine:
         return found
 
     def names(self, pattern: str, *, label: str | None = None) -> Iterator[str]:
-        """The names of images.
+        """List the names of images.
 
         Args:
             pattern: A repository, for all its names; or a name in which `*` stands for anything but `/`.
-            label: `KEY=VALUE`, which the images have to have.
+            label: A label `KEY=VALUE` that the images must have.
         """
         api = self._api
         with reaching_engine(self.address, pattern):
@@ -132,7 +132,7 @@ class Engine:
             yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
 
     def tag(self, name: str, repository: str, tag: str) -> None:
-        """Give an image one more name.
+        """Add a name to an image.
 
         Raises:
             NotFoundError: There is no image `name`.
@@ -142,17 +142,17 @@ class Engine:
             api.tag(name, repository, tag, force=True)
 
     def remove(self, name: str, *, force: bool = False) -> bool:
-        """Take a name away, and the image with its last one.
+        """Remove a name; the last one removes the image.
 
         Args:
-            name: Which.
-            force: Also where a stopped container keeps the image.
+            name: The name.
+            force: Remove it even if a stopped container uses the image.
 
         Returns:
-            Whether it was there.
+            True if it was there.
 
         Raises:
-            EngineError: A container keeps it (status 409).
+            EngineError: A container uses it (status 409).
         """
         api = self._api
         try:
@@ -163,10 +163,10 @@ class Engine:
         return True
 
     def load(self, archive: bytes) -> None:
-        """Take over an image from an archive, as `docker save` writes them.
+        """Load an image from an archive in the format of `docker save`.
 
         Raises:
-            EngineError: It is none that the engine takes.
+            EngineError: The engine refuses the archive.
         """
         api: Any = self._api  # the stubs leave this method untyped, too
         with reaching_engine(self.address, "an image to load"):
@@ -178,20 +178,20 @@ class Engine:
     def pull(
         self, reference: Reference, *, platform: Platform | None = None, leash: Leash = UNLEASHED
     ) -> int:
-        """Pull an image, with the login that its registry needs.
+        """Pull an image, with the login for its registry.
 
         Args:
-            reference: Which.
-            platform: Of an index, its image for this one; `self.platform` if None.
-            leash: Asked at each event of it; to leave stops the pull.
+            reference: The image.
+            platform: Platform to choose from an index; `self.platform` if None.
+            leash: Lease to check at each event; its error stops the pull.
 
         Returns:
-            The bytes that came, by the engine's own count of each layer.
+            The bytes received, by the engine's own count of each layer.
 
         Raises:
-            NotFoundError: The registry has none such.
-            PlatformMissingError: An index has no image for the platform.
-            BrokenStageError: The registry cannot give all of it.
+            NotFoundError: The registry does not have it.
+            PlatformMissingError: The index has no image for the platform.
+            BrokenStageError: The registry cannot deliver all of it.
             CredentialsError: The registry refuses the login.
         """
         name = str(reference)
@@ -205,7 +205,7 @@ class Engine:
         return moved
 
     def push(self, reference: Reference, *, leash: Leash = UNLEASHED) -> int:
-        """Push the image of this name, with the login that its registry needs; as `pull`."""
+        """Push an image under its name, with the login for its registry; arguments and errors as `pull`."""
         path = f"images/{reference.repository}/push"
         moved, is_whole = self._transfer(path, {"tag": reference.identifier}, reference, leash)
         if not is_whole:
@@ -215,12 +215,12 @@ class Engine:
     def _transfer(
         self, path: str, query: dict[str, str], reference: Reference, leash: Leash
     ) -> tuple[int, bool]:
-        """Start a pull or push and read it to its end, or leave it when the leash ends.
+        """Start a pull or push and read it to its end, or abandon it when the lease ends.
 
-        Not through docker-py's own methods: their streams leave the connection open when they are left.
+        docker-py's own methods do not serve here: an abandoned stream leaves its connection open.
 
         Returns:
-            The bytes of all layers, and whether a digest was told.
+            The bytes of all layers, and whether the stream named a digest.
         """
         api = self._api
         return call_and_leave(
@@ -230,7 +230,7 @@ class Engine:
     def _read_transfer(
         self, api: _PatientClient, path: str, query: dict[str, str], reference: Reference, heed: Heed
     ) -> tuple[int, bool]:
-        """Read a pull or push to its end, or until nobody waits for it any more."""
+        """Read a pull or push to its end, or until its caller has left."""
         name = str(reference)
         login = encode_header(self._login(reference.repository))
         remember_secret(str(login, "ascii"), passes=True)
@@ -261,7 +261,7 @@ class Engine:
         return sum(moved.values()), is_whole
 
     def _login(self, repository: Repository) -> dict[str, str]:
-        """What the engine logs in with; never None, for which docker-py would read its own files."""
+        """Return the login for the engine; never None, for which docker-py would read its own files."""
         login = self._config.login(repository.host)
         if login is None:
             return {}
@@ -276,18 +276,18 @@ class Engine:
     # Containers
 
     def users(self, image_id: str) -> list[dict[str, Any]]:
-        """The containers, running or not, of an image or of one that was built on it."""
+        """List the containers, running or not, of an image or of images built on it."""
         api = self._api
         with reaching_engine(self.address, image_id):
             found: list[dict[str, Any]] = api.containers(all=True, filters={"ancestor": image_id})
         return found
 
     def remove_container(self, container_id: str, *, force: bool) -> None:
-        """Remove a container with its anonymous volumes; that it is gone is success.
+        """Remove a container with its anonymous volumes; a missing one counts as success.
 
         Args:
-            container_id: Which.
-            force: Also one that runs.
+            container_id: The container.
+            force: Remove it even if it runs.
 
         Raises:
             EngineError: It runs (status 409).
@@ -304,7 +304,7 @@ class Engine:
 
 
 def _message(response: requests.Response) -> str:
-    """What an engine says of a request that it refuses (Docker Engine API 1.41, "ErrorResponse")."""
+    """Return the message of an error response (Docker Engine API 1.41, "ErrorResponse")."""
     try:
         return str(response.json()["message"])
     except (ValueError, KeyError, TypeError):

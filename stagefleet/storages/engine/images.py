@@ -1,9 +1,9 @@
-"""The images of one stage in an engine, one for each platform that was brought.
+"""Images of one stage in an engine, one for each fetched platform.
 
-Without containerd's image store an engine keeps one platform under a name (moby #43188): to pull another
-takes the name away from the first, maybe from under a job. So the stage's own name always means the engine's
-own platform, and every other platform has a name of its own, `STAGE_ID.OS.ARCHITECTURE[.VARIANT]`. A stage
-id has no dot, nor have the tags of the records that begin with one: nobody takes it for either.
+Without containerd's image store an engine keeps one platform under a name (moby #43188): a pull of another
+one takes the name away from the first, possibly while a job uses it. So the stage's own name always means the
+engine's own platform, and every other platform has a name of its own, `STAGE_ID.OS.ARCHITECTURE[.VARIANT]`.
+Neither stage ids nor the tags of records that begin with one contain a dot, so the names are unambiguous.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["StageImages"]
 
 
 class StageImages:
-    """The images of a stage in an engine.
+    """Images of a stage in an engine.
 
     Args:
         engine: The engine.
-        repository: Under whose name they are: a repository, or the name of a project.
-        stage_id: Which stage.
+        repository: Prefix of their names: a repository, or the name of a project.
+        stage_id: The stage.
     """
 
     def __init__(self, engine: Engine, repository: Repository | str, stage_id: StageId) -> None:
@@ -36,15 +36,15 @@ class StageImages:
         self._stage_id = stage_id
 
     def tag_for(self, platform: Platform) -> str:
-        """The tag of a platform's image."""
+        """Return the tag of a platform's image."""
         normal = platform.normal
         return str(self._stage_id) if normal == self._engine.platform else self._tag_of(normal)
 
     def find(self, platform: Platform | None = None) -> ImageInfo | None:
-        """The image of a platform, None if it is not there.
+        """Find the image of a platform, None if it is not there.
 
         Args:
-            platform: Which; the engine's own if None, or whichever it is of a stage that is one image.
+            platform: The platform; None for the engine's own, or for a stage that is one image.
         """
         own_tag = str(self._stage_id)
         image = self._inspect(own_tag)
@@ -53,15 +53,15 @@ class StageImages:
         return None if platform is None else self.describe(self._tag_of(platform.normal))
 
     def describe(self, tag: str) -> ImageInfo | None:
-        """The image of a tag, None if it is not there."""
+        """Describe the image of a tag, None if it is not there."""
         image = self._inspect(tag)
         return None if image is None else describe_image_in(image, self._repository, tag)
 
     def is_for(self, image: Mapping[str, Any], platform: Platform | None) -> bool:
-        """Whether an image is for a platform; one that does not say is for the engine's.
+        """Return True if an image is for a platform; an image without a platform is for the engine's own.
 
         Args:
-            image: As the engine describes it (Docker Engine API 1.41, "Inspect an image").
+            image: The engine's description (Docker Engine API 1.41, "Inspect an image").
             platform: As in `find`.
         """
         if platform is None and not self._stage_id.is_multiplatform:
@@ -71,7 +71,7 @@ class StageImages:
         return (Platform.of(said) or own) == (own if platform is None else platform.normal)
 
     def all(self) -> dict[str, str]:
-        """The ids of all its images that are there, by name."""
+        """Return the image ids of the stage, by name."""
         own = f"{self._repository}:{self._stage_id}"
         others = sorted(name for name in self._engine.names(f"{own}.*") if _is_platform(name, own))
         found = {name: self._engine.find(name) for name in (own, *others)}
@@ -85,7 +85,7 @@ class StageImages:
 
 
 def _is_platform(name: str, own: str) -> bool:
-    """Whether what follows the stage's own name is a platform."""
+    """Return True if the part after the stage's own name is a platform."""
     try:
         Platform.parse(name.removeprefix(f"{own}.").replace(".", "/", 2))
     except InvalidNameError:

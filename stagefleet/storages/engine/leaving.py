@@ -1,4 +1,4 @@
-"""Calls to a Docker Engine that can be left: an engine that is silent tells nothing of a cancelled item."""
+"""Calls to a Docker Engine that the caller can abandon: a silent engine must not delay a cancelled item."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["Heed", "call_and_leave"]
 _Result = TypeVar("_Result")
 
 Heed = Callable[[], None]
-"""Called between two words of an engine; raises when the call is to end."""
+"""Called between two events of an engine; raises to end the call."""
 
 
 def call_and_leave(call: Callable[[Heed], _Result], leash: Leash) -> _Result:
-    """Make a call in a thread of its own, and leave it when the leash ends.
+    """Run a call in a thread, and abandon it when the lease ends.
 
-    A call that was left ends when the engine next says something, or is silent for longer than its time-out.
+    An abandoned call ends at the engine's next event, or after its time-out.
 
     Args:
-        call: Makes it, and calls what it is handed now and then.
-        leash: Of the item that waits.
+        call: The call; it must call its argument now and then.
+        leash: Lease on the item that waits.
 
     Raises:
         LeaseLostError: As in `Leash.check`.
@@ -43,7 +43,7 @@ def call_and_leave(call: Callable[[Heed], _Result], leash: Leash) -> _Result:
     def run() -> None:
         try:
             answer.set_result(call(heed))
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call is waited for
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             answer.set_exception(error)
 
     threading.Thread(target=run, name="engine-call", daemon=True).start()
@@ -52,7 +52,7 @@ def call_and_leave(call: Callable[[Heed], _Result], leash: Leash) -> _Result:
             try:
                 return answer.result(timeout=SLICE_SECONDS)
             except FutureTimeoutError:
-                if answer.done():  # the call's own
+                if answer.done():  # the error of the call itself
                     raise
             leash.check()
     finally:

@@ -1,7 +1,7 @@
-"""The records of a project in a Docker Engine: import metadata, and nothing else.
+"""Records of a project in a Docker Engine: import metadata only.
 
-The other records are about a repository that many builders share; here they are written nowhere and found
-nowhere, so that who keeps records need not ask where.
+All other kinds describe a repository that many builders share. Here they are never written and never found,
+so that callers need not tell the storages apart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EMPTY_ARCHIVE = bytes(1024)
 
 
 class EngineRecordStore:
-    """A project's records in an engine, kept as `RecordStore` keeps them; from many threads.
+    """Records of a project in an engine, with the interface of `RecordStore`; thread-safe.
 
     Args:
         engine: The engine.
@@ -40,7 +40,7 @@ class EngineRecordStore:
         self._repository = f"werf-import-metadata/{address.project}"
 
     def ids(self, kind: RecordKind | None = None) -> Iterator[RecordId]:
-        """The records that are there."""
+        """List the ids of the records."""
         if kind not in {None, _KIND}:
             return
         label = f"{PROJECT_LABEL}={self._project}"
@@ -51,13 +51,13 @@ class EngineRecordStore:
             try:
                 yield RecordId.of(_KIND, tag)
             except InvalidNameError:
-                continue  # too long for the tag of a repository: not ours
+                continue  # too long for a repository's tag: not ours
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
-        """Read one record, None if it is not there.
+        """Read one record, None if it does not exist.
 
         Raises:
-            BrokenRecordError: The image under its name lacks a label, or is another project's.
+            BrokenRecordError: The image under its name lacks a label, or belongs to another project.
         """
         if record_id.kind is not _KIND:
             return None
@@ -72,7 +72,7 @@ class EngineRecordStore:
         return StoredRecord(record, self._project, info)
 
     def write(self, record: Record, *, force: bool = False) -> Written:
-        """Write a record; what is there already only with `force`, and what is not kept here never."""
+        """Write a record: an existing one only with `force`, and unsupported kinds never."""
         if record.kind is not _KIND:
             return Written.IGNORED
         name = self._name(record.id)
@@ -82,10 +82,10 @@ class EngineRecordStore:
         return Written.WRITTEN
 
     def remove(self, record_id: RecordId) -> None:
-        """Remove a record; that it is gone already is success.
+        """Remove a record; a missing one counts as success.
 
         Raises:
-            BrokenRecordError: What is there is no record: it is left alone.
+            BrokenRecordError: The image under its name is no record; it is not removed.
         """
         if self.read(record_id) is not None:
             self._engine.remove(self._name(record_id))
@@ -95,12 +95,12 @@ class EngineRecordStore:
 
 
 def _archive(name: str, image: RecordImage) -> bytes:
-    """An image as `docker load` reads it (Docker image specification 1.2, "Combined Image JSON")."""
+    """Build an image archive for `docker load` (Docker image specification 1.2, "Combined Image JSON")."""
     config = {
         **json.loads(image.config),
         "architecture": "amd64",
         "os": "linux",
-    }  # the engine insists on both
+    }  # the engine requires both
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     files = {
         "config.json": json.dumps(config).encode(),

@@ -1,4 +1,4 @@
-"""The stages of a project in a Docker Engine: images `PROJECT:STAGE_ID` with the project's label."""
+"""Stages of a project in a Docker Engine: images `PROJECT:STAGE_ID` with the project's label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["EngineStorage", "describe_image_in"]
 
 
 class EngineStorage:
-    """A project's stages in an engine; keeps the promises of `StageStorage`.
+    """`StageStorage` for a project in an engine.
 
     Attributes:
         address: The project in the engine.
@@ -29,7 +29,7 @@ class EngineStorage:
         self.engine = engine
 
     def name_of(self, stage_id: StageId) -> str:
-        """The name of a stage's image."""
+        """Return the name of a stage's image."""
         return f"{self.address.project}:{stage_id}"
 
     def stage_ids(self) -> StageIdList:
@@ -43,7 +43,6 @@ class EngineStorage:
                 yield stage_id
 
     def describe(self, stage_id: StageId) -> StageDescription:
-        """See `StageStorage.describe`; an engine has no broken stages."""
         image = self.engine.find(self.name_of(stage_id))
         if image is None:
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}")
@@ -56,12 +55,12 @@ class EngineStorage:
 
 
 def describe_image_in(image: dict[str, Any], repository: str | Repository, tag: str) -> ImageInfo:
-    """What an engine knows of an image; the size is that of its unpacked layers.
+    """Convert an engine's description of an image; the size is that of the unpacked layers.
 
     Args:
-        image: The engine's own description (Docker Engine API 1.41, "Inspect an image").
-        repository: The repository under whose name it is described.
-        tag: The tag in that.
+        image: The engine's description (Docker Engine API 1.41, "Inspect an image").
+        repository: The repository of the image's name.
+        tag: The tag in the repository.
     """
     digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
     info = ImageInfo(
