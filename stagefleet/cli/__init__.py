@@ -1,4 +1,4 @@
-"""The `stagefleet` command: the border where errors become one line and an exit code."""
+"""The `stagefleet` command, which turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["main", "run_command"]
 
 _INTERRUPTED = 3
 _TYPER_INTERRUPTED = 130
-"""What typer makes of a KeyboardInterrupt inside a command."""
+"""typer's exit code after a KeyboardInterrupt in a command."""
 
 
 def main() -> None:
-    """The console script."""
-    # Ended by SIGTERM as by Ctrl-C; as the first process of a container it would not be ended at all.
+    """Run the command of `sys.argv`, and exit; the console script."""
+    # End at SIGTERM as at Ctrl-C; otherwise the first process of a container would ignore it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     prepare_streams()
     sys.exit(run_command(sys.argv[1:]))
@@ -27,10 +27,10 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run one command.
 
     Args:
-        arguments: As on the command line, without the program's name.
+        arguments: The command line, without the program's name.
 
     Returns:
-        The exit code: 0 all succeeded or skipped, 1 some items failed, 2 wrong use or configuration,
+        The exit code: 0 all succeeded or skipped, 1 some items failed, 2 invalid use or configuration,
         3 cancelled, 4 a service is out of reach.
     """
     try:
@@ -50,7 +50,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return _leave_closed_pipe()
     except SystemExit as ending:
         return _end(ending)
-    except Exception as error:  # noqa: BLE001 - the last border: nobody is shown a traceback
+    except Exception as error:  # noqa: BLE001 - the outermost handler: users see no traceback
         return _explain(error)
     if code == _TYPER_INTERRUPTED:
         return _complain("interrupted", _INTERRUPTED)
@@ -58,7 +58,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _end(ending: SystemExit) -> int:
-    """Say why somebody ended the process: typer does for a closed pipe and after a completion."""
+    """Print the reason for an exit by typer: a closed pipe, or a finished completion."""
     if isinstance(ending.__context__, OSError):
         return _leave_closed_pipe()
     if ending.code is None or isinstance(ending.code, int):
@@ -108,11 +108,11 @@ def _show_traceback(error: Exception) -> None:
     except StagefleetError:
         return
     if level == "debug":
-        lines = traceback.format_exception(error)  # as sys.excepthook prints it: without local variables
+        lines = traceback.format_exception(error)  # as sys.excepthook prints it, without local variables
         sys.stderr.write(masked_line("".join(lines)))
 
 
 def _leave_closed_pipe() -> int:
-    """End as a program does that SIGPIPE ends; Python must not flush into the closed pipe once more."""
+    """End as if by SIGPIPE; Python must not flush into the closed pipe again."""
     discard_stdout()
     return 128 + signal.SIGPIPE

@@ -1,4 +1,4 @@
-"""The command line, put together."""
+"""The typer application with all commands."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _main(
 
 
 def _equip(commands: typer.Typer, prefix: str = "") -> None:
-    """Give every command the options of all, and its examples."""
+    """Add the common options and the examples to every command."""
     for command in commands.registered_commands:
         if command.callback is not None:
             command.callback = takes_common_options(command.callback)

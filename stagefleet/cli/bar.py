@@ -18,7 +18,7 @@ class Bar:
 
     Args:
         total: Stages in the run.
-        console: Where to; stderr if None.
+        console: The console; stderr if None.
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
@@ -32,7 +32,7 @@ class Bar:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
-            redirect_stdout=False,  # results go where they belong, not through the bar's console
+            redirect_stdout=False,  # results go to stdout, not through the bar's console
             redirect_stderr=False,
         )
         self._task = self._progress.add_task("", total=total, sent="", failed="")

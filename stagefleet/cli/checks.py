@@ -1,4 +1,4 @@
-"""What `stagefleet doctor` looks at, one check a part: how it is, and what to do."""
+"""The checks of `stagefleet doctor`, one per part, with advice."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _FETCH = queue_of("fetch_stage")
 def examine_all(
     load: Callable[[], Settings], repositories: list[Repository], queue: str | None = None
 ) -> Iterator[Finding]:
-    """Look at every part, in the order in which they depend on each other.
+    """Check every part, in the order of their dependencies.
 
     Args:
         load: Reads the settings.
-        repositories: Whose registries are to be tried.
-        queue: The one queue that has to have workers; all if None.
+        repositories: The repositories whose registries to try.
+        queue: The one queue that must have workers; all if None.
     """
     try:
         settings = load()
@@ -63,7 +63,7 @@ def _examine_workers(settings: Settings, needed: str | None = None) -> Iterator[
         check = f"workers of {queue}"
         if slots:
             yield Finding(check, State.OK, f"{len(slots)} processes, {sum(slots)} items at once")
-        elif queue == _FETCH and needed is None:  # a fleet without engines is whole
+        elif queue == _FETCH and needed is None:  # a fleet without engines is valid
             yield Finding(
                 check, State.WARNING, "none listens", "run stagefleet worker beside a Docker Engine"
             )
@@ -74,7 +74,7 @@ def _examine_workers(settings: Settings, needed: str | None = None) -> Iterator[
 
 
 def _examine_versions(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
-    """Hold the versions of the workers against this one's."""
+    """Compare the versions of the workers with this one."""
     own = own_version()
     counts = Counter(worker.version for worker in workers)
     for version, count in sorted(counts.items(), key=lambda entry: str(entry[0])):
@@ -106,7 +106,7 @@ def _examine_docker_config() -> Finding:
 
 
 def _examine_registries(settings: Settings, repositories: list[Repository]) -> Iterator[Finding]:
-    # Starts nothing: only registries are asked. That a repository is new is told below.
+    # Starts nothing, only requests to registries. A new repository is reported below.
     with Fleet.embedded(settings=settings, on_notice=lambda _: None) as fleet:
         for repository in repositories:
             try:

@@ -1,4 +1,4 @@
-"""The options of every command, before its name or behind it: where the fleet is, and how much is said."""
+"""The options of every command, before or after its name: the fleet to use, and verbosity."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECRET_PARAMETERS = frozenset({"password", "ssl_password"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonOptions:
-    """What a person may say of any command; each field is an option of the command line.
+    """Options of every command; each field is an option of the command line.
 
     Raises:
         UsageError: The Redis URL holds a password.
@@ -63,14 +63,14 @@ class CommonOptions:
             raise UsageError("--quiet does not go with --verbose or --debug")
 
     def over(self, others: CommonOptions) -> CommonOptions:
-        """Put these over others: what is said before a command's name and what is said behind it."""
+        """Merge the options before and after a command's name; these take precedence over the others."""
         return CommonOptions(
             **{field.name: getattr(self, field.name) or getattr(others, field.name) for field in fields(self)}
         )
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The settings that they stand over, as nested tables."""
+        """The settings that these options override, as nested tables."""
         http = {name: True for name in ("insecure", "plain_http") if getattr(self, name)}
         found: dict[str, Any] = {"http": http} if http else {}
         if self.redis_url:
@@ -81,7 +81,7 @@ class CommonOptions:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same as variables, for a process that reads the settings itself."""
+        """The overridden settings as environment variables, for a process that reads the settings itself."""
         found = {f"STAGEFLEET_HTTP__{name.upper()}": "true" for name in self.overrides.get("http", {})}
         if self.redis_url:
             found["STAGEFLEET_REDIS_URL"] = self.redis_url
@@ -94,17 +94,17 @@ _chosen: ContextVar[CommonOptions | None] = ContextVar("common options", default
 
 
 def chosen_options() -> CommonOptions:
-    """Give the options of the command that runs."""
+    """Return the options of the running command."""
     return _chosen.get() or CommonOptions()
 
 
 def forget_options() -> None:
-    """Begin a new command."""
+    """Reset the options for a new command."""
     _chosen.set(None)
 
 
 def takes_common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of every command; they are noted, and not handed to the function."""
+    """Add the common options to a command; they are stored, and not passed to the function."""
     shared = list(inspect.signature(CommonOptions, eval_str=True).parameters.values())
 
     @functools.wraps(command)
@@ -115,7 +115,7 @@ def takes_common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     signature = inspect.signature(command, eval_str=True)
     parameters = [*signature.parameters.values(), *shared]
-    run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as for the options of runs
+    run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as in `takes_run_options`
     return run_with_options
 
 

@@ -1,4 +1,4 @@
-"""`stagefleet config`: the settings in force, and where each comes from."""
+"""`stagefleet config`: the settings in effect, and their sources."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def show_settings(*, json: opt.Json = False) -> None:
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
-    """List the settings by name; a table whose keys a person chose is one, value by value."""
+    """List the settings by name; a table whose keys the user chooses is listed value by value."""
     values = settings.model_dump(mode="json")
     if settings.redis_url is not None:
         values["redis_url"] = masked_url(settings.redis_url)

@@ -42,7 +42,7 @@ def describe_stages(
             print_plan(plan, as_json=options.json)
             return
         if final and project is not None and options.parallel is None:
-            # by itself the storage is of no project, whose limit holds all the same
+            # as a single storage it has no project, so set the project's limit here
             options = replace(options, parallel=fleet.settings.project(project).parallel)
         run = fleet.for_each_describe_stage(which, named, options.callback, host=host, **options.arguments)
         if not run.total:
@@ -51,7 +51,7 @@ def describe_stages(
 
 
 def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Roles:
-    """The project that the command means; a storage by itself is one of its own."""
+    """Return the project of the command; a single storage is a project of its own."""
     if final:
         return Roles.alone(fleet.final_repository(opt.of_project(project, "--final")))
     return Roles.alone(parse_address(repository or "")) if project is None else project

@@ -1,4 +1,4 @@
-"""`stagefleet doctor`: says what is missing or unreachable, and what to do."""
+"""`stagefleet doctor`: reports missing and unreachable parts, with advice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PURPOSES = {
         "records": "rm_record",
     }.items()
 }
-"""By command, the queue that its items go to."""
+"""The queue for the items of each command."""
 
 
 def examine(
@@ -61,7 +61,7 @@ def examine(
 
 
 def _queue_for(purpose: str | None) -> str | None:
-    """Give the queue whose workers a command needs, None for all.
+    """Return the queue whose workers a command needs; None for all.
 
     Raises:
         UsageError: No such command needs workers.

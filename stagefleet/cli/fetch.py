@@ -1,4 +1,4 @@
-"""`stagefleet fetch`: bring stages to hosts, and hold them there for a job."""
+"""`stagefleet fetch`: fetch stages to hosts, and hold them there for a job."""
 
 from __future__ import annotations
 
@@ -92,15 +92,15 @@ def fetch_stages(
 
 
 class _Fetch:
-    """What was asked for.
+    """The arguments of a fetch.
 
     Args:
-        fleet: Whose workers fetch.
-        roles: Where the stages are.
-        named: Which stages.
-        wanted: Which platforms.
-        hosts: Where to.
-        all_hosts: To all hosts.
+        fleet: The fleet.
+        roles: The storages that have the stages.
+        named: The stages.
+        wanted: The platforms.
+        hosts: The hosts.
+        all_hosts: Fetch to all hosts.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class _Fetch:
         self._roles = roles
         self._named = named
         self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
-        # Chosen once: a host that comes later is neither fetched to nor held.
+        # Chosen once: hosts that join later are not included.
         self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
 
     def run(self, options: RunOptions) -> None:
-        """Fetch, and report.
+        """Fetch, and print the report.
 
         Raises:
-            typer.Exit: With the code that the run gives.
+            typer.Exit: With the exit code of the run.
         """
         if options.dry_run:
             plan = self._fleet.plan_fetch_stage(
@@ -143,7 +143,7 @@ class _Fetch:
         leave_or_follow(self._fleet, run, options)
 
     def hold(self, options: RunOptions) -> None:
-        """Fetch, report, and hold what was fetched until standard input closes.
+        """Fetch, print the report, and hold the images until standard input closes.
 
         Raises:
             typer.Exit: The run did not succeed; nothing is held.
@@ -167,10 +167,10 @@ def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: lis
 
 
 def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:
-    """Which platforms are asked for; read before anything starts.
+    """Parse the chosen platforms, before anything starts.
 
     Raises:
-        UsageError: One is malformed, or all and some are asked for at once.
+        UsageError: One is malformed, or both names and `everything` are given.
     """
     if platforms and everything:
         raise UsageError("--all-platforms brings all of them: leave out --platform")
@@ -181,10 +181,10 @@ def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:
 
 
 def _await_end_of_input(hold: StageHold) -> None:
-    """Wait until standard input ends or SIGTERM comes; what comes in is nobody's.
+    """Wait until standard input ends or SIGTERM comes; ignore the input.
 
     Raises:
-        LockLostError: The images may be gone by now.
+        LockLostError: The images may be gone.
     """
     with _terminated() as asked_to_end:
         while not asked_to_end:
@@ -196,7 +196,7 @@ def _await_end_of_input(hold: StageHold) -> None:
 
 @contextmanager
 def _terminated() -> Iterator[list[int]]:
-    """Gives a list that is empty until SIGTERM comes."""
+    """Yield a list that stays empty until SIGTERM comes."""
     seen: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What `stagefleet doctor` finds."""
+"""Findings of `stagefleet doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Finding", "State", "failed"]
 
 
 class State(StrEnum):
-    """How a part is."""
+    """The state of a part."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,14 +21,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        check: The part that was looked at.
-        state: How it is.
-        message: What was found.
-        advice: What to do about it, "" where nothing needs doing.
-        code: The exit code that it gives, 0 unless it failed.
+        check: The part that was checked.
+        state: Its state.
+        message: The finding.
+        advice: The advice; "" if none is needed.
+        code: The exit code; 0 unless the check failed.
     """
 
     check: str
@@ -38,7 +38,7 @@ class Finding:
     code: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The finding as `doctor --json` prints it."""
+        """Return the finding as `doctor --json` prints it."""
         return {
             "check": self.check,
             "state": str(self.state),
@@ -48,5 +48,5 @@ class Finding:
 
 
 def failed(check: str, error: StagefleetError) -> Finding:
-    """Make a finding of an error."""
+    """Build a finding from an error."""
     return Finding(check, State.FAILED, str(error), code=error.exit_code)

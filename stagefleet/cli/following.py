@@ -1,4 +1,4 @@
-"""Start a run and see it through, the same way for every command that starts one."""
+"""Start and follow a run, for every command that starts one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["follow_run", "leave_or_follow", "naming_run"]
 
 
 def leave_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
-    """Say which run it is and leave, or follow it to its end.
+    """Print the run's id and return, or follow the run to its end.
 
     Raises:
-        typer.Exit: With the code that the run gives.
+        typer.Exit: With the exit code of the run.
     """
     if not options.detach:
         follow_run(fleet, run, as_json=options.json, follow=fleet.attend)
@@ -35,10 +35,10 @@ def leave_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
 
 @contextmanager
 def naming_run(fleet: Fleet, run: str) -> Iterator[None]:
-    """Hand on what is printed, and name the run where that fails: nobody else would know of it.
+    """Flush stdout, and name the run if that fails: the user may not know its id otherwise.
 
     Raises:
-        OutputError: Stdout cannot be written; the run goes on, unless it lives in this process.
+        OutputError: Stdout cannot be written; the run continues, unless the fleet is embedded.
     """
     try:
         yield
@@ -56,13 +56,13 @@ def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., R
     """Follow a run to its end and report it; an interrupt cancels it.
 
     Args:
-        fleet: Where the run is.
+        fleet: The fleet.
         run: The run as it started.
-        as_json: Whether results are JSON objects.
+        as_json: Print results as JSON objects.
         follow: Follows a run with a callback: `Fleet.attend` or `Fleet.watch`.
 
     Raises:
-        typer.Exit: With the code that the run gives.
+        typer.Exit: With the exit code of the run.
     """
     report = RunReport(run, as_json=as_json)
     with cancelling_on_interrupt(fleet, run.id):

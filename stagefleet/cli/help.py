@@ -1,4 +1,4 @@
-"""What `--help` says beside the options: examples of each command, exit codes, variables."""
+"""Additions to `--help`: examples for each command, exit codes, variables."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def _epilog(examples: tuple[str, ...]) -> str:
 
 
 EPILOGS = {command: _epilog(examples) for command, examples in _EXAMPLES.items()}
-"""By command, as it is typed."""
+"""The examples of each command, by the command as typed."""
 
 
 class HelpfulGroup(TyperGroup):
-    """A group of commands that says what each does in full, where click would cut its sentence off."""
+    """A group of commands that prints each description in full, which click would truncate."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands, each with the first paragraph of its help."""

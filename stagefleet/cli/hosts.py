@@ -1,4 +1,4 @@
-"""`stagefleet hosts`: the hosts of a fleet, and when their images were used."""
+"""`stagefleet hosts`: the hosts of a fleet, and the last use of their images."""
 
 from __future__ import annotations
 

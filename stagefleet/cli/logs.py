@@ -1,4 +1,4 @@
-"""Where the library's logs go while a command runs: to stderr, since stdout is the result's."""
+"""Logs of commands: they go to stderr, since stdout is for the result."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["configure_logs"]
 
 
 class _Masking(logging.Formatter):
-    """Mask what no line should hold, tracebacks included."""
+    """Mask secrets in each line, tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked_line(super().format(record))
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Write to what `sys.stderr` is at that time: a program may run several commands."""
+    """Write to the current `sys.stderr`: a program may run several commands."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -29,7 +29,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool = False) -> None:
-    """Send logs to stderr: warnings, or more or less as it is asked for."""
+    """Send logs to stderr: warnings, or more with `verbose` and fewer with `quiet`."""
     level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
     if settings.level == "debug":
         level = logging.DEBUG

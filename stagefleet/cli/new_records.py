@@ -1,4 +1,4 @@
-"""From the values of `stagefleet records add` to a record."""
+"""Records from the arguments of `stagefleet records add`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["add_record"]
 
 
 class _Form(NamedTuple):
-    """How a record is written on the command line.
+    """The arguments of one kind of record.
 
     Attributes:
-        needed: The values that have to be given.
-        optional: Those that may follow.
-        build: Makes the record of them.
+        needed: The required values.
+        optional: The optional values after them.
+        build: Builds the record from them.
     """
 
     needed: str
@@ -41,7 +41,7 @@ class _Form(NamedTuple):
 
 
 def _moment_ms(text: str | None) -> int:
-    """A time in milliseconds since 1970; now if none is given."""
+    """Parse a time in milliseconds since 1970; now if None."""
     if text is None:
         return time.time_ns() // 1_000_000
     if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - in 64 bits
@@ -50,7 +50,7 @@ def _moment_ms(text: str | None) -> int:
 
 
 def _client_id(client_id: str, timestamp: str | None = None) -> ClientId:
-    """A client id that is chosen now, or one with a time as the tag of a record has it."""
+    """Build a client id created now, or at a time as in the tag of a record."""
     if timestamp is None:
         return ClientId.chosen_at(client_id, _moment_ms(None))
     return ClientId(client_id, _moment_ms(timestamp))
@@ -86,23 +86,22 @@ def add_record(
     final: Repository | None,
     force: bool,
 ) -> dict[str, Any]:
-    """Write the record that some values make.
+    """Write a record built from command line values.
 
     Args:
-        fleet: Writes it.
-        place: Where.
-        kind: Of which kind.
-        values: What it says.
-        project: Whose it is.
-        final: Where a custom tag itself goes, if not there.
-        force: Write again what is there.
+        fleet: The fleet.
+        place: The storage of the record.
+        kind: The kind of the record.
+        values: Its values.
+        project: Its project.
+        final: The storage of a custom tag, if it is not `place`.
+        force: Write even if the same is there.
 
     Returns:
-        The record as JSON, and in `state` what became of it: `written`, `present`, `forbidden` or
-        `ignored`.
+        The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
 
     Raises:
-        UsageError: The values are too few, too many or malformed, or it is a client id and there is one.
+        UsageError: The number or form of the values is wrong, or it is a client id and one exists.
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):

@@ -1,4 +1,4 @@
-"""The options that commands share, and what is read with them."""
+"""Options that commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -79,23 +79,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 
 
 def of_project(project: str | None, option: str) -> str:
-    """The project that an option needs.
+    """Return the project that an option requires.
 
     Raises:
-        UsageError: None is named.
+        UsageError: No project is named.
     """
     if project is None:
         raise UsageError(f"{option} is of a project: name one with --project")
     return project
 
 
-def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # noqa: FBT001 - of three, the last
-    """Say whether a storage may be missing: it is asked for, or another storage of its project exists."""
+def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # noqa: FBT001 - the last of three
+    """Return True if a storage may be missing: on request, or since another storage of its project exists."""
     return missing_ok or (project is not None and fleet.has_storage(project))
 
 
 def stage_words(repository: str | None, stage_ids: Iterable[str] | None, project: str | None) -> list[str]:
-    """The arguments that are stage ids; with `--project` there is no REPO, and what stands there is one too.
+    """Return the arguments that are stage ids; with `--project` there is no REPO, and the first is one too.
 
     Raises:
         UsageError: Neither a repository nor a project is named.
@@ -107,7 +107,7 @@ def stage_words(repository: str | None, stage_ids: Iterable[str] | None, project
 
 
 def one_host(hosts: Sequence[str] | None) -> str | None:
-    """The host whose engine is meant where there can be but one; None for this one.
+    """Return the host of the engine for a command that takes a single one; None for this host.
 
     Raises:
         UsageError: Several are named.
@@ -120,24 +120,24 @@ def one_host(hosts: Sequence[str] | None) -> str | None:
 
 
 def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:
-    """The stages that a command names; see `read_ids`."""
+    """Read the stage ids of a command; see `read_ids`."""
     return read_ids(named, from_file, lambda text: str(StageId.parse(text)))
 
 
 def read_ids(
     named: Iterable[str] | None, from_file: str | None, parse: Callable[[str], str]
 ) -> list[str] | None:
-    """The items that a command names, None if it names none: an empty file names no item, not all.
+    """Read the items of a command; None if it names none. An empty file selects no item, not all.
 
     Blank lines and lines that begin with `#` are ignored.
 
     Args:
-        named: From the command line.
+        named: The items of the command line.
         from_file: A file, or `-`.
-        parse: Checks one id, and gives it as it is to be written.
+        parse: Checks one id, and returns its canonical form.
 
     Raises:
-        UsageError: An id is malformed (says in which line), or the file cannot be read.
+        UsageError: An id is malformed (the message has the line), or the file cannot be read.
     """
     ids = [parse(name) for name in named or ()]
     if from_file is None:
@@ -156,7 +156,7 @@ def read_ids(
 
 
 def _without_mark(lines: Iterable[str]) -> Iterator[str]:
-    """Leave out the byte order mark that some editors put before the first line."""
+    """Remove the byte order mark that some editors write before the first line."""
     for number, line in enumerate(lines):
         yield line if number else line.removeprefix("\ufeff")
 

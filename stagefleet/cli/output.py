@@ -1,4 +1,4 @@
-"""The result of a command, on stdout."""
+"""The output of a command on stdout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def print_line(text: str) -> None:
-    """Print a line of the result.
+    """Print one line.
 
     Raises:
-        OutputError: Stdout cannot be written; a pipe whose reader has gone is no such error.
+        OutputError: Stdout cannot be written, other than because a pipe's reader has gone.
     """
     if sys.stdout is None:
         raise OutputError("the result cannot be written, stdout is closed: send it to a file or to /dev/null")
@@ -31,7 +31,7 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print an object of the result, in one line, at once: who reads it may be waiting.
+    """Print a JSON object on one line, and flush: the reader may be waiting.
 
     Raises:
         OutputError: As in `print_line`.
@@ -41,13 +41,13 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def flush_output() -> None:
-    """Hand on what is printed.
+    """Flush stdout.
 
     Raises:
         OutputError: As in `print_line`.
     """
     if sys.stdout is None:
-        return  # nothing was printed, or `print_line` would have said so
+        return  # nothing was printed, or `print_line` would have raised
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -57,7 +57,7 @@ def flush_output() -> None:
 
 
 def as_line(value: Mapping[str, Any]) -> str:
-    """An object of the result in one line, without its end."""
+    """Format a JSON object on one line, without the line end."""
     return _ENCODER.encode(value)
 
 

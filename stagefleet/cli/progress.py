@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere; always on stderr."""
+"""Progress of a run on stderr: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ _LINE_SECONDS = 10.0
 
 
 class Meter(Protocol):
-    """Shows how far a run is."""
+    """Show the progress of a run."""
 
     def start(self) -> None:
-        """Begin to show."""
+        """Start the display."""
 
     def advance(self, outcome: Outcome) -> None:
         """Count one outcome."""
 
     def tell(self, message: str) -> None:
-        """Say something meanwhile, in a line of its own."""
+        """Print a message on a line of its own."""
 
     def stop(self) -> None:
-        """Show no more."""
+        """End the display."""
 
 
 def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
-    """A bar where stderr is a terminal, unless results appear on the same terminal as they come."""
+    """Choose a bar if stderr is a terminal, unless results appear on the same terminal."""
     if chosen_options().quiet:
         return Lines(run.total)
     shares = stdout_is_shared and sys.stdout is not None and sys.stdout.isatty()
     if sys.stderr.isatty() and not shares:
-        from stagefleet.cli.bar import Bar  # noqa: PLC0415 - where no bar is shown, loading it is a tenth of the start
+        from stagefleet.cli.bar import Bar  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
 
         return Bar(run.total)
     return Lines(run.total)
 
 
 class Lines:
-    """A plain line each ten seconds, for logs.
+    """Write a plain line every ten seconds, for logs.
 
     Args:
         total: Stages in the run.
-        clock: Seconds, monotonic.
-        write: Takes a line.
+        clock: Returns monotonic seconds.
+        write: Called with each line.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`stagefleet projects`: the projects of the settings, and how their storages stand."""
+"""`stagefleet projects`: the projects of the settings, and the states of their storages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stagefleet.client.projects import StorageState
 __all__ = ["show_projects"]
 
 _NEEDED = {"primary", "final"}
-"""A project does nothing without these; caches may be down at any time."""
+"""Roles that a project cannot work without; caches may be down at any time."""
 
 
 def show_projects(

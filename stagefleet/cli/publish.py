@@ -62,10 +62,10 @@ def publish_stages(
 def _choose(
     project: str | None, primary: str | None, final: str | None, cache: list[str] | None
 ) -> str | Roles:
-    """The project that a command means.
+    """Return the project of a command.
 
     Raises:
-        UsageError: It means none, or two.
+        UsageError: The command names none, or two.
     """
     if project is not None:
         if primary or final or cache:
@@ -81,7 +81,7 @@ def _choose(
 
 
 class _Publication:
-    """What is published, and where to: into the final storage, into the caches, or both."""
+    """The stages to publish, and the targets: the final storage, the caches, or both."""
 
     def __init__(
         self,

@@ -25,14 +25,14 @@ from stagefleet.runs.model import Outcome, Run, RunState
 from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
-    from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
+    from stagefleet.manager.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 __all__ = ["purge_project"]
 
 _SHOWN_UNKNOWN = 5
 _SHOWN_UNWEIGHED = 3
 _MOST_FAILURES = 100
-"""So many a group are named in the report; the run's outcomes have all."""
+"""The maximum of failures in the report of a group; the run's outcomes have all."""
 _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
@@ -75,10 +75,10 @@ def purge_project(
 
 
 def _choose(repository: str | None, project: str | None) -> str | Repository | DockerDaemon:
-    """The project that the command means.
+    """Return the project of the command.
 
     Raises:
-        UsageError: It means none, or two.
+        UsageError: The command names none, or two.
     """
     if (repository is None) == (project is None):
         raise UsageError("name either a repository or --project: that is what will be purged")
@@ -139,10 +139,10 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
 
 
 def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
-    """Delete group after group, and tell each as it is done with.
+    """Delete each group, and print it when it is finished.
 
     Returns:
-        The state of the whole: `succeeded`, `failed` or `cancelled`.
+        The state of the purge: `succeeded`, `failed` or `cancelled`.
     """
     began = time.monotonic()
     totals = dict.fromkeys(_COUNTS, 0)
@@ -171,7 +171,7 @@ def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
 
 
 def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], options: RunOptions) -> Run:
-    """See the run of one group through; an interrupt cancels it, and with it the purge."""
+    """Follow the run of one group; an interrupt cancels it and the purge."""
     run = fleet.purge_group(group, options.callback, parallel=options.parallel, detach=True)
     report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=options.json))
 
@@ -205,5 +205,5 @@ def _print_group(report: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _rest(plan: PurgePlan) -> dict[str, Any]:
-    """What the last object says of the whole."""
+    """Return the totals for the last JSON object."""
     return {"size": plan.size, "unknown": list(plan.unknown), "kept": list(plan.kept)}

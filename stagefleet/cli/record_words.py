@@ -1,4 +1,4 @@
-"""Where the records are that a command means, and of which kind they are."""
+"""The place and kind of the records that a command selects."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Place = Repository | DockerDaemon
 
 @dataclass(frozen=True, slots=True)
 class RecordWords:
-    """The words of a command on records: `[REPO] [KIND [WORD...]]`.
+    """The arguments of a command on records: `[REPO] [KIND [WORD...]]`.
 
     Attributes:
         address: The repository, or `docker-daemon:PROJECT`; None for the primary storage of a project.
-        named_kind: The kind, None where none is named.
-        rest: What follows: ids, or values.
+        named_kind: The kind; None if none is named.
+        rest: The other arguments: ids, or values.
     """
 
     address: Place | None
@@ -33,10 +33,10 @@ class RecordWords:
 
     @classmethod
     def read(cls, words: Sequence[str], project: str | None) -> RecordWords:
-        """Read them; where a project is named, the first may be the kind.
+        """Parse the arguments; with a project, the first may be the kind.
 
         Raises:
-            UsageError: There is neither an address nor a project, or no such kind.
+            UsageError: Both address and project are missing, or the kind is unknown.
         """
         first, *others = words or ("",)
         if project is not None and (not first or first in set(RecordKind)):
@@ -48,7 +48,7 @@ class RecordWords:
 
     @property
     def kind(self) -> RecordKind:
-        """The kind.
+        """The kind of the records.
 
         Raises:
             UsageError: None is named.
@@ -58,10 +58,10 @@ class RecordWords:
         return self.named_kind
 
     def place(self, fleet: Fleet, project: str | None) -> Place:
-        """Where the records are; with a project, in its primary storage.
+        """Return the storage of the records: the address, or the primary storage of the project.
 
         Raises:
-            UsageError: A project and an address are named, or there is no such project.
+            UsageError: Both a project and an address are named, or the project does not exist.
         """
         if project is None:
             assert self.address is not None
@@ -72,7 +72,7 @@ class RecordWords:
 
 
 def final_of(fleet: Fleet, project: str | None) -> Repository | None:
-    """Where the custom tags of a project are whose records are in its primary storage; None if there, too."""
+    """Return the final storage of a project, which has its custom tags; None if the primary has them."""
     return None if project is None else fleet.roles(project).final
 
 

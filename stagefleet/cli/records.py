@@ -72,7 +72,7 @@ def list_records(
                 print_line(f"{found.kind:<15}  {found.item}")
         _tell_what_is_kept(place, words.named_kind)
     if final is not None:
-        custom.clear()  # they are in the final storage: a tag of the same name here is nobody's
+        custom.clear()  # they are in the final storage: a tag of the same name here is unknown
     foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
     if foreign:
         shown = ", ".join(foreign[:_NAMED_UNKNOWN])
@@ -102,7 +102,7 @@ def show_record(
         if found is None:
             _tell_what_is_kept(place, words.kind)
             if project is None:
-                any(fleet.record_ids(place))  # refuses a repository that does not exist
+                any(fleet.record_ids(place))  # raises if the repository does not exist
             raise NotFoundError(
                 f"{place} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
             )
@@ -151,7 +151,7 @@ def add(
     words = _words(project, repository, kind, *(values or ()))
     with open_fleet() as fleet:
         place = words.address or words.place(fleet, project)
-        # The settings may call a project otherwise than the engine does, where its name is the address.
+        # The settings may use another name for a project than the engine, where its name is the address.
         is_own = words.address is None and isinstance(place, DockerDaemon)
         owner = None if is_own else project
         final = None if words.address else final_of(fleet, project)
@@ -206,22 +206,22 @@ def _words(project: str | None, *words: str | None) -> RecordWords:
 
 
 def _tell_what_is_kept(place: Place, kind: RecordKind | None) -> None:
-    """Say why nothing is found or done in an engine."""
+    """Explain that an engine does not keep records of a kind."""
     if isinstance(place, DockerDaemon) and kind not in {None, RecordKind.IMPORT_METADATA}:
         say(f"{place} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there")
 
 
 @dataclass(frozen=True, slots=True)
 class _Removal:
-    """What a command removes.
+    """The records to remove.
 
     Attributes:
-        place: Where.
-        kind: Of which kind.
-        named: Which; None for all.
-        image: Of image metadata, the image, where ids do not say it.
-        host: Whose engine, where the place is one; None for this host's.
-        final: Where the custom tags are, if not there.
+        place: Their storage.
+        kind: Their kind.
+        named: Their ids; None for all.
+        image: For image metadata, the image, if the ids do not contain it.
+        host: The host of the engine, if the place is one; None for this host.
+        final: The storage of the custom tags, if it is not `place`.
     """
 
     place: Place
@@ -242,7 +242,7 @@ class _Removal:
         )
 
     def start(self, fleet: Fleet, options: RunOptions) -> Run:
-        """Start the run that the kind has."""
+        """Start the run for the kind."""
         where, told = self.place, options.callback
         arguments: HostArguments = {**options.arguments, "host": self.host}
         if self.image is None:
@@ -260,7 +260,7 @@ class _Removal:
 
 
 def _parse(kind: RecordKind, image: str | None, text: str) -> str:
-    """Check one id; custom tags stay as they were named."""
+    """Check one id; keep custom tags as given."""
     if image is not None:
         RecordId.of(kind, f"0_{text}")
         return text

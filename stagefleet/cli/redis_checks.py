@@ -1,4 +1,4 @@
-"""What `stagefleet doctor` looks at in Redis."""
+"""The checks of `stagefleet doctor` on Redis."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _UNREACHABLE = RedisUnreachableError.exit_code
 _WRONG = RedisConfigurationError.exit_code
 _NEARLY_FULL = 0.9
 _NAMED = 5
-"""Commands that are named; who may run none of some fifty need not read them all."""
+"""The maximum of missing commands to name; without any rights, some fifty are missing."""
 
 
 def examine_redis(settings: Settings) -> Iterator[Finding]:
-    """Look at Redis: what it is, what its user may do, whether it takes writes and keeps them."""
+    """Check Redis: its version and mode, the rights of its user, and if it accepts and keeps writes."""
     if settings.redis_url is None:
         yield Finding(
             "redis",

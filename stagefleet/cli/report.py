@@ -1,4 +1,4 @@
-"""What a run looks like from outside: results on stdout, everything else on stderr."""
+"""Reports about runs: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _VERBS = {
     "rm": "deleted",
     "take": "copied",
 }
-"""By the first word of an operation."""
+"""The verb for the first word of an operation."""
 _FAILURES_TOLD = 20
-"""Whatever fails thousands of items says the same thousands of times."""
+"""The maximum of failures to print: a common cause may fail thousands of items."""
 _EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
 
 
 def exit_code(run: Run) -> int:
-    """The exit code that a run gives its command; 0 for one that goes on."""
+    """Return the exit code for a run; 0 for one in progress."""
     return _EXIT_CODES.get(run.state, 0)
 
 
 def describe_run(run: Run) -> str:
-    """Say how a run stands, in one line."""
+    """Describe the state of a run in one line."""
     if run.state is RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
     operation = run.order.operation
@@ -72,13 +72,13 @@ def describe_run(run: Run) -> str:
 
 
 def describe_failure(outcome: Outcome) -> str:
-    """Say which item failed, where and why, in one line."""
+    """Describe a failed item in one line: the item, its host and the reason."""
     where = f" on {outcome.host}" if outcome.host else ""
     return f"{outcome.item}{where} failed: {'' if outcome.error is None else outcome.error.message}"
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print what a dry run found."""
+    """Print the plan of a dry run."""
     if not as_json:
         for outcome in plan.outcomes():
             where = f"  {outcome.host}" if outcome.host else ""
@@ -92,12 +92,12 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 
 
 class RunReport:
-    """Shows a run while it is followed, and its end.
+    """Print the progress and the end of a run.
 
     Args:
         run: The run as it started.
-        as_json: Whether results are JSON objects.
-        meter: Shows how far it is; chosen by what stderr is if None.
+        as_json: Print results as JSON objects.
+        meter: Shows the progress; if None, chosen according to stderr.
     """
 
     def __init__(self, run: Run, *, as_json: bool, meter: Meter | None = None) -> None:
@@ -119,7 +119,7 @@ class RunReport:
         self._meter.stop()
 
     def show(self, outcome: Outcome) -> None:
-        """Show one outcome as it comes."""
+        """Print one outcome."""
         self._meter.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
@@ -133,11 +133,11 @@ class RunReport:
                 self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
 
     def tell(self, message: str) -> None:
-        """Tell a person something meanwhile, on stderr."""
+        """Print a message on stderr."""
         self._meter.tell(message)
 
     def conclude(self, run: Run) -> None:
-        """Show how the run ended, once the meter has stopped."""
+        """Stop the meter, and print the end of the run."""
         if self._lacking:
             caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())
             say(f"caches that could not be given their stages: {caches}; look at them with stagefleet doctor")

@@ -1,4 +1,4 @@
-"""The options of every command that starts a run, declared once."""
+"""The options of every command that starts a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["RunOptions", "takes_run_options"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a person may say of any run; each field is an option of the command line.
+    """Options of any run; each field is an option of the command line.
 
     Raises:
         UsageError: They contradict each other, or one is malformed.
@@ -66,7 +66,7 @@ class RunOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        _ = self.callback  # refuses what cannot be called
+        _ = self.callback  # rejects an invalid callback
         if self.parallel is not None and self.parallel < 1:
             raise UsageError(f"--parallel {self.parallel}: write 1 or more (1 is serial)")
         if self.detach and self.dry_run:
@@ -74,12 +74,12 @@ class RunOptions:
 
     @property
     def callback(self) -> RemoteCallback | None:
-        """Whom the fleet is to call, None for nobody."""
+        """The callback by the fleet; None without one."""
         return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
     @property
     def arguments(self) -> RunArguments:
-        """What a run takes by name. Commands start every run detached, and follow it if they are to stay."""
+        """The keyword arguments of the run. Commands start every run detached, and then may follow it."""
         arguments: RunArguments = {
             "parallel": self.parallel,
             "idempotency_key": self.idempotency_key,
@@ -90,10 +90,10 @@ class RunOptions:
         return arguments
 
     def open_fleet(self) -> Fleet:
-        """The fleet that these options ask for.
+        """Open the fleet that these options select.
 
         Raises:
-            UsageError: An embedded fleet cannot serve this.
+            UsageError: An embedded fleet cannot serve these options.
         """
         needing = {
             "--detach": self.detach,
@@ -108,12 +108,12 @@ class RunOptions:
 
 
 def takes_run_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every option of a run; the function gets them as one value, `options`.
+    """Add the options of a run to a command; the function receives them as one value, `options`.
 
-    Typer reads a command's options from its signature, so the signature is what is changed.
+    Typer reads a command's options from its signature, so this changes the signature.
 
     Args:
-        but: The names of those that the command has no use for.
+        but: The names of options to leave out.
     """
     fields = inspect.signature(RunOptions, eval_str=True).parameters.values()
     shared = [field for field in fields if field.name not in but]
@@ -127,7 +127,7 @@ def takes_run_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., N
         own = inspect.signature(command, eval_str=True)
         kept = [parameter for parameter in own.parameters.values() if parameter.name != "options"]
         signature = own.replace(parameters=[*kept, *shared])
-        run_command.__signature__ = signature  # type: ignore[attr-defined]  # what `inspect` looks for first
+        run_command.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads this first
         return run_command
 
     return decorate

@@ -124,7 +124,7 @@ def retry_run(run: RunId, *, options: RunOptions) -> None:
 
 
 def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
-    """Print failed items: their ids, each once, or their outcomes."""
+    """Print failed items: their ids without duplicates, or their outcomes."""
     told: set[str] = set()
     for outcome in failures:
         if as_json:
@@ -135,7 +135,7 @@ def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
 
 
 def _details(run: Run) -> dict[str, Any]:
-    """The summary, and what a person asks next."""
+    """Return the summary with further details."""
     return run.summary() | {
         "operation": run.order.operation,
         "options": dict(run.order.options),

@@ -1,4 +1,4 @@
-"""The fleet that a command works with, and what Ctrl-C does to its run."""
+"""The fleet of a command, and the handling of Ctrl-C during its run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["cancelling_on_interrupt", "connect", "open_fleet", "read_settings", 
 
 
 def say(message: str) -> None:
-    """Tell a person something that is no result, and no error."""
+    """Print a message on stderr that is neither a result nor an error."""
     if chosen_options().quiet:
         return
     sys.stderr.write(f"stagefleet: {message}\n")
@@ -31,7 +31,7 @@ def say(message: str) -> None:
 
 
 def read_settings(parallel: int | None = None) -> Settings:
-    """Read the settings, with what the command line puts over them; warn of variables that are none."""
+    """Read the settings with the command line's overrides; warn about unknown variables."""
     options = chosen_options()
     settings = load_settings(**options.overrides)
     configure_logs(settings.log, verbose=options.verbose, quiet=options.quiet)
@@ -43,10 +43,10 @@ def read_settings(parallel: int | None = None) -> Settings:
 
 
 def connect(purpose: str) -> Fleet:
-    """The fleet at the settings' Redis.
+    """Connect to the fleet at the settings' Redis.
 
     Args:
-        purpose: What needs it, for the error.
+        purpose: The feature that needs it, for the error.
 
     Raises:
         UsageError: No Redis URL is set.
@@ -60,15 +60,15 @@ def connect(purpose: str) -> Fleet:
 def open_fleet(
     *, embedded: bool = False, parallel: int | None = None, needs_fleet: str | None = None
 ) -> Fleet:
-    """The fleet at the settings' Redis, or an embedded one where there is none or it is asked for.
+    """Open the fleet at the settings' Redis, or an embedded one if requested or without a URL.
 
     Args:
-        embedded: Asked for.
+        embedded: Use an embedded fleet.
         parallel: Items at once, from the command line.
         needs_fleet: The option that an embedded fleet cannot serve, if one was given.
 
     Raises:
-        UsageError: An embedded fleet cannot serve this.
+        UsageError: An embedded fleet cannot serve the option.
     """
     settings = read_settings(parallel)
     if not embedded and settings.redis_url is not None:
@@ -86,7 +86,7 @@ def open_fleet(
 
 @contextlib.contextmanager
 def cancelling_on_interrupt(fleet: Fleet, run: str) -> Iterator[None]:
-    """The first SIGINT or SIGTERM cancels the run, and what runs is waited for; the second leaves at once."""
+    """Cancel the run at the first SIGINT or SIGTERM, and wait for items in progress; exit at the second."""
     pressed = threading.Event()
 
     def cancel() -> None:
@@ -100,7 +100,7 @@ def cancelling_on_interrupt(fleet: Fleet, run: str) -> Iterator[None]:
         if pressed.is_set():
             raise KeyboardInterrupt
         pressed.set()
-        # In a thread: a signal handler interrupts anything, also a write or a request half done.
+        # In a thread: a signal handler may interrupt a write or a request.
         threading.Thread(target=cancel, name="cancel", daemon=True).start()
 
     signals = (signal.SIGINT, signal.SIGTERM)

@@ -77,10 +77,10 @@ def list_stages(
 
 @dataclass(slots=True)
 class _LeftOut:
-    """The stages that a list leaves out.
+    """The stages that a list skips.
 
     Attributes:
-        failed: How many of them are there and could not be described.
+        failed: The number of existing stages that could not be described.
     """
 
     failed: int = 0
@@ -92,7 +92,7 @@ class _LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What is to be listed: a repository, or the primary storage of a project through its caches."""
+    """The storage to list: a repository, or the primary storage of a project through its caches."""
 
     fleet: Fleet
     repository: str | None
@@ -176,7 +176,7 @@ def copy_stages(
 
 
 def _take(project: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
-    """Copy what a project's primary storage lacks out of its secondary ones."""
+    """Copy the stages that a project's primary storage lacks from its secondary ones."""
     with options.open_fleet() as fleet:
         if options.dry_run:
             plan = fleet.plan_take_stage(project, named, host=host, missing_ok=options.missing_ok)
@@ -231,15 +231,15 @@ def delete_stages(
 
 @dataclass(frozen=True, slots=True)
 class _Deletion:
-    """What stages are deleted from: a repository, all storages of a project, or its final one.
+    """The storages to delete stages from: a repository, all storages of a project, or its final one.
 
     Attributes:
-        name: What it is, for people.
-        where: The repository or project, as the two calls take it.
-        plan_of: What a dry run calls.
-        start_of: What a run calls.
-        engine: Whose engine, as the two calls take it.
-        policy: What to do with what is in use there, None where nothing was said.
+        name: Its name for messages.
+        where: The repository or project, as an argument of the two calls.
+        plan_of: Plans a dry run.
+        start_of: Starts a run.
+        engine: The host arguments of the two calls.
+        policy: The policy for stages in use in an engine; None if not given.
     """
 
     name: str
@@ -262,7 +262,7 @@ class _Deletion:
         return cls(where, where, fleet.plan_delete_stage, fleet.for_each_delete_stage)
 
     def in_engine(self, engine: Mapping[str, Any], policy: UsePolicy) -> _Deletion:
-        """The same, with what concerns engines."""
+        """Return a copy with the arguments for engines."""
         return replace(self, engine=engine, policy=None if policy == UsePolicy() else policy)
 
     def plan(self, named: list[str] | None, options: RunOptions) -> Plan:

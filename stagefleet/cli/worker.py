@@ -1,4 +1,4 @@
-"""`stagefleet worker`: becomes the worker's supervisor."""
+"""`stagefleet worker`: replaces itself by the worker's supervisor."""
 
 from __future__ import annotations
 

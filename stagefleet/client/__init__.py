@@ -1,4 +1,4 @@
-"""What a CI orchestrator imports: the fleet, and what it would do."""
+"""The public API: `Fleet`, its arguments and plans."""
 
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.client.fleet import Fleet

@@ -1,4 +1,4 @@
-"""What runs take by name."""
+"""Keyword arguments that runs share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ __all__ = ["HostArguments", "RunArguments"]
 
 
 class RunArguments(TypedDict, total=False):
-    """What every run takes by name; as in `for_each_copy_stage`.
+    """Keyword arguments of every run; see `for_each_copy_stage`.
 
     Attributes:
         parallel: Items at once; from the settings if None.
-        idempotency_key: The same work under the same key is done once.
+        idempotency_key: Calls with the same key start one run.
         detach: Return at once.
-        missing_ok: Take a repository that does not exist for empty, instead of `RepositoryNotFoundError`.
+        missing_ok: Treat a missing repository as empty, instead of raising `RepositoryNotFoundError`.
     """
 
     parallel: int | None
@@ -24,10 +24,10 @@ class RunArguments(TypedDict, total=False):
 
 
 class HostArguments(RunArguments, total=False):
-    """What a run takes by name whose storage may be a Docker Engine.
+    """Keyword arguments of a run on a storage that may be a Docker Engine.
 
     Attributes:
-        host: Whose engine; this host's if None. Refused where the storage is none.
+        host: The host of the engine; this host if None. An error for a repository.
     """
 
     host: str | None

@@ -1,4 +1,4 @@
-"""Callbacks that the fleet itself makes, for runs that outlive the process that started them."""
+"""Callbacks that the fleet makes, for runs that outlive the process that started them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _MAX_URL_CHARACTERS = 2000
 
 @dataclass(frozen=True, slots=True)
 class RemoteCallback:
-    """Hand it in as `on_outcome`: the fleet calls, whether or not this process is there any more.
+    """A callback by the fleet; pass it as `on_outcome`. It does not need the process that started the run.
 
     Args:
         outcome_url: Called for each outcome; 2xx acknowledges it, 410 cancels the run. See docs/callbacks.md.
-        outcome_task: Instead: a Celery task, `NAME` or `NAME@QUEUE`, published for each outcome.
+        outcome_task: Instead of a URL, a Celery task, `NAME` or `NAME@QUEUE`, published for each outcome.
         finish_url: Called with the run's summary at its end.
 
     Raises:
-        UsageError: None of them is given, or both for outcomes, or one is malformed.
+        UsageError: None of them is given, both a URL and a task are given for outcomes, or one is malformed.
     """
 
-    outcome_url: str | None = field(default=None, repr=False)  # a URL may hold a token
+    outcome_url: str | None = field(default=None, repr=False)  # a URL may contain a token
     outcome_task: str | None = None
     finish_url: str | None = field(default=None, repr=False)
 
@@ -45,7 +45,7 @@ class RemoteCallback:
 
     @classmethod
     def of(cls, outcome_url: str | None, outcome_task: str | None, finish_url: str | None) -> Self | None:
-        """What an outside asks for, None where it asks for nothing.
+        """Build a callback from optional arguments; return None if all are None.
 
         Raises:
             UsageError: A URL or a task is malformed.
@@ -55,11 +55,11 @@ class RemoteCallback:
         return cls(outcome_url, outcome_task, finish_url)
 
     def __call__(self, outcome: Outcome) -> None:
-        """Refuse: that it can be handed in where a callable can does not make it one of this process."""
+        """Raise: the class is callable only to fit the type of `on_outcome`; this process never calls it."""
         raise UsageError(f"the outcome of {outcome.item} is told by the fleet, not by this process")
 
     def order_fields(self) -> dict[str, Any]:
-        """What an order says of it."""
+        """Return the fields of an order for this callback."""
         callback = Callback.NONE
         if self.outcome_url:
             callback = Callback.WEBHOOK
@@ -73,8 +73,8 @@ class RemoteCallback:
 
 
 def _check_url(name: str, url: str) -> None:
-    """Refuse what cannot be called; the messages leave the URL out, since it may hold a token."""
-    from stagefleet.runs.webhook import prepare_url  # noqa: PLC0415 - brings requests, and few runs have a URL
+    """Reject an invalid URL; the messages omit the URL, since it may contain a token."""
+    from stagefleet.runs.webhook import prepare_url  # noqa: PLC0415 - imports requests, and few runs have a URL
 
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Describing many stages at once, in threads of this process and in the order of asking."""
+"""Descriptions of many stages at once, by threads of this process, in the order of the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["describe_all"]
 Description = TypeVar("Description")
 
 _AHEAD = 4
-"""Stages asked for ahead of the one that is waited for, a thread."""
+"""Stages requested ahead of the current one, per thread."""
 _LOOKED_UP_AT_ONCE = 2000
 
 
@@ -29,20 +29,20 @@ def describe_all(
     find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None = None,
     ping: Callable[[], object] | None = None,
 ) -> Generator[Description, None, None]:
-    """Describe stages as they are asked for; one that cannot be described is left out.
+    """Describe stages in order; skip those that cannot be described.
 
     Args:
-        describe: Describes one; called from several threads.
-        stage_ids: Which; read only a little ahead, so that memory is bounded.
-        parallel: Threads.
-        on_left_out: Told of each stage that is left out, and why.
-        find: Tells what is known already, of many stages at once; only the others are described.
-        ping: As for `Isolation`.
+        describe: Describes one stage; called from several threads.
+        stage_ids: The stages; read only a little ahead, so that memory is bounded.
+        parallel: The number of threads.
+        on_left_out: Called with each skipped stage and the reason.
+        find: Returns known descriptions of many stages at once; only the others are described.
+        ping: Passed to `Isolation`.
 
     Raises:
-        StagefleetError: An error of `describe` that the other stages would meet too; ends it.
+        StagefleetError: An error of `describe` that would affect the other stages too.
     """
-    from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package brings the client of registries
+    from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package imports the registry client
 
     under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
     pool = LeashedThreads(parallel, "describe")
@@ -70,7 +70,7 @@ def _looked_up(
     stage_ids: Iterable[StageId],
     find: Callable[[Sequence[StageId]], Sequence[Description | None]] | None,
 ) -> Iterator[tuple[StageId, Description | None]]:
-    """Each stage with what is known of it, some thousand looked up at once."""
+    """Iterate over stages with their known descriptions, looked up by the thousand."""
     waiting = iter(stage_ids)
     while chunk := list(islice(waiting, _LOOKED_UP_AT_ONCE if find else 1)):
         yield from zip(chunk, find(chunk) if find else [None], strict=True)

@@ -1,4 +1,4 @@
-"""The desk of a fleet: its services, the runs that are there, and the one way of every new run."""
+"""The base class of a fleet: its services, existing runs, and the start of every new run."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _NAMED = 3
 _Found = TypeVar("_Found")
 _OUTCOMES_A_READ = 1000
 _MOST_SUBMISSIONS = 5
-"""How often a run is submitted that Redis forgets once it has started."""
+"""How many times a run is submitted if Redis loses it after its start."""
 
 
 class Desk:
-    """Runs of work on stages, and what is known of them; safe to use from several threads.
+    """Runs of work on stages, and data about them; thread-safe.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
     use it in a `with` statement.
 
     Args:
-        services: What the fleet stands on.
-        on_notice: Told, in one line each, what a person should know meanwhile; logged if None.
+        services: The ledger, registries and locks to use.
+        on_notice: Called with messages for the user, one line each; they are logged if None.
     """
 
     def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
@@ -59,7 +59,7 @@ class Desk:
         settings: Settings | None = None,
         on_notice: Callable[[str], None] | None = None,
     ) -> Self:
-        """The fleet at a Redis; connects at the first call that needs it.
+        """Create a fleet that uses a Redis; connects at the first call that needs it.
 
         Args:
             redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
@@ -67,7 +67,7 @@ class Desk:
             on_notice: As for the class.
 
         Raises:
-            UsageError: There is no URL, or it is malformed, or the settings cannot be read.
+            UsageError: The URL is missing or malformed, or the settings cannot be read.
         """
         settings = load_settings() if settings is None else settings
         url = redis_url or settings.redis_url
@@ -79,10 +79,10 @@ class Desk:
     def embedded(
         cls, *, settings: Settings | None = None, on_notice: Callable[[str], None] | None = None
     ) -> Self:
-        """A fleet of its own: a private Valkey and a worker, started when needed and stopped by `close`.
+        """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
 
         Args:
-            settings: As in `connect`; its Redis URL is not used.
+            settings: As in `connect`; the Redis URL is not used.
             on_notice: As for the class.
         """
         settings = load_settings() if settings is None else settings
@@ -100,7 +100,7 @@ class Desk:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, and stop what was started."""
+        """Close the connections, and stop an embedded fleet."""
         self._services.close()
 
     @property
@@ -110,7 +110,7 @@ class Desk:
 
     @property
     def keeps_runs(self) -> bool:
-        """Whether runs go on when this process has ended."""
+        """True if runs continue after the end of this process."""
         return not self._services.starts_worker
 
     @property
@@ -120,26 +120,26 @@ class Desk:
     def _tell_left_out(self, stage_id: StageId, error: Exception) -> None:
         self._notice(left_out(stage_id, error))
 
-    # Runs that are there
+    # Existing runs
 
     def runs(self) -> Iterator[Run]:
-        """All runs that have not expired, the newest first."""
+        """Iterate over all runs that have not expired, the newest first."""
         return self._ledger.runs()
 
     def run(self, run: str) -> Run:
-        """How a run stands.
+        """Return the current state of a run.
 
         Raises:
-            RunNotFoundError: No such run, or it has expired.
+            RunNotFoundError: The run does not exist, or has expired.
         """
         return self._ledger.run(run)
 
     def complete_run_id(self, text: str) -> str:
-        """Give the id of the run that a text is the beginning of.
+        """Return the id of the run whose id begins with a text.
 
         Raises:
-            RunNotFoundError: There is none.
-            UsageError: There are several; names some.
+            RunNotFoundError: No run matches.
+            UsageError: Several runs match; the message lists some.
         """
         found = self._ledger.runs_beginning(text)
         if text in found or len(found) == 1:
@@ -152,10 +152,10 @@ class Desk:
         raise UsageError(f"run {text!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
 
     def failures(self, run: str) -> Iterator[Outcome]:
-        """Read the outcomes of a run's failed items, in the order of completion, as far as there are any.
+        """Iterate over the outcomes of a run's failed items so far, in the order of completion.
 
         Raises:
-            RunNotFoundError: No such run, or it has expired.
+            RunNotFoundError: The run does not exist, or has expired.
         """
         position = ""
         while outcomes := self._ledger.outcomes(run, position, limit=_OUTCOMES_A_READ, block_seconds=0):
@@ -163,10 +163,10 @@ class Desk:
             yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
 
     def run_under(self, idempotency_key: str) -> Run:
-        """The run that was started last under a key.
+        """Return the last run that was started with an idempotency key.
 
         Raises:
-            RunNotFoundError: There is none, or it has expired.
+            RunNotFoundError: The run does not exist, or has expired.
         """
         run = self._ledger.run_under(idempotency_key)
         if run is None:
@@ -174,7 +174,7 @@ class Desk:
         return self._ledger.run(run)
 
     def workers(self) -> list[WorkerInfo]:
-        """The worker processes that are up."""
+        """List the live worker processes."""
         return self._ledger.workers()
 
     def watch(
@@ -184,16 +184,16 @@ class Desk:
         *,
         on_notice: Callable[[str], None] | None = None,
     ) -> Run:
-        """Follow a run to its end, from its first outcome on; the run does not wait for the watcher.
+        """Follow a run from its first outcome to its end; the run does not wait for the watcher.
 
         Args:
             run: The run's id.
-            on_outcome: Told of each outcome; what it raises ends the watching, not the run.
-            on_notice: Told meanwhile for whom the run waits and that nobody works on it; as for the class if
-                None.
+            on_outcome: Called with each outcome; an exception from it ends the watching, not the run.
+            on_notice: Called with messages about waits of the run, and if no worker works on it; as for the
+                class if None.
 
         Raises:
-            RunNotFoundError: No such run.
+            RunNotFoundError: The run does not exist.
         """
         return self._follower.watch(run, on_outcome, notice=on_notice)
 
@@ -204,21 +204,21 @@ class Desk:
         *,
         on_notice: Callable[[str], None] | None = None,
     ) -> Run:
-        """Follow a run as `watch` does, and cancel it when nobody works on it.
+        """Follow a run as `watch` does, and cancel it if no worker works on it.
 
         Raises:
-            NoWorkerError: No worker listened for as long as the settings say; the run was cancelled.
+            NoWorkerError: No worker listened for the time in the settings; the run was cancelled.
         """
         return self._follower.attend(run, on_outcome, notice=on_notice)
 
     def cancel(self, run: str, *, now: bool = False) -> bool:
-        """Cancel a run: nothing new starts, what runs finishes (with `now`, stops within seconds).
+        """Cancel a run: no item starts any more; items in progress finish (with `now`, stop within seconds).
 
         Returns:
-            Whether the run was still under way.
+            True if the run was still in progress.
 
         Raises:
-            RunNotFoundError: No such run.
+            RunNotFoundError: The run does not exist.
         """
         return self._ledger.cancel(run, now=now)
 
@@ -230,14 +230,14 @@ class Desk:
         parallel: int | None = None,
         detach: bool = False,
     ) -> Run:
-        """Run again what failed or was cancelled in a finished run, as a new run.
+        """Start a new run with the failed and cancelled items of a finished run.
 
         Returns:
-            As `for_each_copy_stage`; the old run where nothing is left to do.
+            As `for_each_copy_stage`; the old run if there are no such items.
 
         Raises:
-            UsageError: The run is still under way.
-            RunNotFoundError: No such run.
+            UsageError: The run is still in progress.
+            RunNotFoundError: The run does not exist.
         """
         old = self._ledger.run(run)
         if not old.state.is_final:
@@ -261,7 +261,7 @@ class Desk:
             order, lambda: Plan(tuple(self._ledger.leftovers(run))), on_outcome, detach=detach
         )
 
-    # The one way of every run
+    # Start of every run
 
     def _for_each(
         self,
@@ -307,10 +307,10 @@ class Desk:
                 self._notice(f"Redis has forgotten run {submission.run}, as after a failover: begun again")
 
     def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
-        """The hosts that a run is for: those named, this one if None, or all that are there.
+        """Return the hosts for a run: the named ones, this one if None, or all live ones.
 
         Raises:
-            HostMissingError: A host is not there; says which are.
+            HostMissingError: A host has no live worker; the message lists those that have.
         """
         own = self.settings.engine.host_name
         return choose_hosts(
@@ -322,16 +322,16 @@ class Desk:
         )
 
     def _placed(self, work: Work, place: Repository | DockerDaemon, host: str | None) -> Work:
-        """The work as it is carried out: what is done to a Docker Engine, on that engine's host.
+        """Return the work as workers perform it: work on a Docker Engine is bound to the engine's host.
 
         Args:
-            work: What is to be done.
-            place: The storage that it is done to.
-            host: Whose engine; this host's if None.
+            work: The work.
+            place: The storage that it changes.
+            host: The host of the engine; this host if None.
 
         Raises:
-            UsageError: A host is named, and the storage is no engine.
-            HostMissingError: The host is not there.
+            UsageError: A host is given, and the storage is not an engine.
+            HostMissingError: The host has no live worker.
         """
         if isinstance(place, DockerDaemon):
             (chosen,) = self.choose_hosts(None if host is None else [host])
@@ -349,13 +349,13 @@ class Desk:
         host: str | None,
         catalogue: Catalogue | None = None,
     ) -> Plan:
-        """What a run of the work would do; changes nothing. Arguments and errors as of `_placed`."""
+        """Plan a run of the work; changes nothing. Arguments and errors as of `_placed`."""
         return self._placed(work, place, host).plan(catalogue or self._catalogue())
 
     def _catalogue(
         self, *, missing_ok: bool = False, beside: Iterable[Repository | DockerDaemon] = ()
     ) -> NamedStorages:
-        """What plans ask; arguments as of `NamedStorages`."""
+        """Create the catalogue for plans; arguments as of `NamedStorages`."""
         return NamedStorages(self._services.registries, self._notice, missing_ok=missing_ok, beside=beside)
 
     def _listed(
@@ -366,7 +366,7 @@ class Desk:
         missing_ok: bool,
         beside: Iterable[Repository | DockerDaemon] = (),
     ) -> Iterator[_Found]:
-        """What was found in a storage, which has to exist where that is nothing."""
+        """Iterate over a storage's entries; if there are none, check that the storage exists."""
         first = next(found, None)
         if first is None:
             self._catalogue(missing_ok=missing_ok, beside=beside).expect(where)
@@ -378,7 +378,7 @@ class Desk:
 
     @staticmethod
     def _callback(on_outcome: OnOutcome | None, *, detach: bool) -> dict[str, Any]:
-        """What the order says of the callback."""
+        """Return the order's fields for the callback."""
         if isinstance(on_outcome, RemoteCallback):
             return on_outcome.order_fields()
         if on_outcome is not None and detach:

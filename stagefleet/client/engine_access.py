@@ -1,4 +1,4 @@
-"""The Docker Engine of this host, as far as a client looks into it itself; the rest is the workers'."""
+"""Read access of a client to this host's Docker Engine; workers do the rest."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["EngineAccess"]
 
 
 class EngineAccess:
-    """The stages and records in this host's engine; connects when it is asked.
+    """The stages and records in this host's engine; connects at the first call.
 
     Args:
-        settings: Where the engine is.
+        settings: The settings with the engine's address.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -32,7 +32,7 @@ class EngineAccess:
         self._engine: Engine | None = None
 
     def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
-        """The stages of a project.
+        """List the stages of a project.
 
         Raises:
             EngineMissingError: This host has no engine.
@@ -40,7 +40,7 @@ class EngineAccess:
         return iter(self._storage(address).stage_ids())
 
     def record_ids(self, address: DockerDaemon) -> Iterator[RecordId]:
-        """The records of a project.
+        """List the records of a project.
 
         Raises:
             EngineMissingError: This host has no engine.
@@ -48,7 +48,7 @@ class EngineAccess:
         return self.records(address).ids()
 
     def records(self, address: DockerDaemon) -> EngineRecordStore:
-        """The records of a project.
+        """Return the record store of a project.
 
         Raises:
             EngineMissingError: This host has no engine.
@@ -62,7 +62,7 @@ class EngineAccess:
 
         Raises:
             EngineMissingError: This host has no engine.
-            StageNotFoundError: It is not there.
+            StageNotFoundError: The engine does not have the stage.
         """
         return self._storage(address).describe(stage_id)
 
@@ -79,8 +79,8 @@ class EngineAccess:
         return EngineStorage(self._connect(address), address)
 
     def _connect(self, address: DockerDaemon) -> Engine:
-        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package brings the registries' client
-        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
+        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package imports the registry client
+        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - imports docker-py, a tenth of a second
 
         where = self._settings.address
         if where is None:

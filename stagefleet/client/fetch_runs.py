@@ -1,4 +1,4 @@
-"""Runs that bring stages to hosts, and holds on what is there."""
+"""Runs that fetch stages to hosts, and holds on stages there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Outcome, Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.last_used import UsedImage  # brings the client of registries
+    from stagefleet.storages.last_used import UsedImage  # imports the registry client
 
 __all__ = ["FetchRuns", "StageHold"]
 
@@ -29,25 +29,25 @@ Source = str | Repository | DockerDaemon | Roles
 
 @dataclass(frozen=True, slots=True)
 class StageHold:
-    """Images of stages that nobody removes from their hosts while this is held."""
+    """A hold on images of stages: nobody removes them from their hosts while it lasts."""
 
     locks: tuple[HeldLock, ...]
 
     def check(self) -> None:
-        """Return at once, or raise; costs no round trip.
+        """Check that the hold lasts; makes no request.
 
         Raises:
-            LockLostError: A lease is over: the images may be gone by now.
+            LockLostError: A lease has expired: the images may be gone.
         """
         for lock in self.locks:
             lock.check()
 
 
 class FetchRuns(Desk):
-    """Stages fetched to the Docker Engines of hosts, and held there."""
+    """Fetch stages to the Docker Engines of hosts, and hold them there."""
 
     def hosts(self) -> list[str]:
-        """The hosts that stages can be fetched to: those whose workers have a Docker Engine.
+        """List the hosts that stages can be fetched to: those whose workers have a Docker Engine.
 
         Raises:
             UnreachableError: Redis does not answer.
@@ -55,14 +55,14 @@ class FetchRuns(Desk):
         return self._services.hosts()
 
     def last_used(self, host: str | None = None) -> list[UsedImage]:
-        """When the images of a host were used last: what clean-up of the host goes by.
+        """Return the last use of each image of a host, which the host's clean-up goes by.
 
-        Fetches note every use, also of an image that is there already; copies into and out of an engine do,
-        too. An image without a record is one of which nobody knows when it was used: records are bounded
+        Every fetch records a use, also of an image that is already there, and so do copies from and to an
+        engine. For an image without a record the last use is unknown: records are limited in number
         (`caches.used_images`), and may be lost.
 
         Args:
-            host: Its name, also of one that is not there now; this host if None.
+            host: The host's name, also of one without a live worker; this host if None.
 
         Returns:
             The images that have a record, the longest unused first.
@@ -87,32 +87,32 @@ class FetchRuns(Desk):
         detach: bool = False,
         missing_ok: bool = False,
     ) -> Run:
-        """Bring stages to hosts: from the first cache that has one, else from the primary storage.
+        """Fetch stages to hosts: from the first cache that has the stage, else from the primary storage.
 
-        Caches that lack a stage get it. What a host has already is skipped. A stage that the primary knows of
-        but cannot give is rejected there, so that nobody picks it again. There is an outcome for each stage
-        on each host, its `host` says which.
+        Caches that lack a stage receive it. Stages that a host has are skipped. If the primary lists a stage
+        but cannot serve it, the stage is rejected there and not selected again. There is one outcome per
+        stage and host; its `host` names the host.
 
         Args:
-            source: Where the stages are: a primary storage, or all roles of a project (see `Fleet.roles`).
-            stage_ids: Which stages.
-            on_outcome: As in `for_each_copy_stage`; so are all arguments below that are not explained here.
-            platforms: Whose images of multi-platform stages, as `["linux/arm64"]`; the engine's own if None.
-                What their names are on a host says the outcome's `result["platforms"]`.
-            all_platforms: All platforms that the engine can keep.
-            hosts: Their names; this one if None.
-            all_hosts: All hosts that are there now.
+            source: A primary storage, or the storages of a project (see `Fleet.roles`).
+            stage_ids: The stages.
+            on_outcome: As in `for_each_copy_stage`, like all arguments below without an explanation.
+            platforms: Platforms of multi-platform stages to fetch, as `["linux/arm64"]`; the engine's own if
+                None. The outcome's `result["platforms"]` has their names on the host.
+            all_platforms: Fetch all platforms that the engine can keep.
+            hosts: The names of the hosts; this one if None.
+            all_hosts: Fetch to all live hosts.
             parallel: Stages at once.
-            idempotency_key: The same work under the same key is done once.
+            idempotency_key: Calls with the same key start one run.
             detach: Return at once.
-            missing_ok: Take a primary storage that does not exist for empty: then the caches have to serve.
+            missing_ok: Treat a missing primary storage as empty: only the caches are used.
 
         Returns:
             As `for_each_copy_stage`.
 
         Raises:
-            HostMissingError: A host is not there; says which are.
-            StagesMissingError: Neither the primary nor a cache has a stage that was named.
+            HostMissingError: A host has no live worker; the message lists those that have.
+            StagesMissingError: Neither the primary nor a cache has a named stage.
             StagefleetError: As in `for_each_copy_stage`.
         """
         choice = PlatformChoice.parse(platforms, everything=all_platforms)
@@ -137,7 +137,7 @@ class FetchRuns(Desk):
         all_hosts: bool = False,
         missing_ok: bool = False,
     ) -> Plan:
-        """What `for_each_fetch_stage` would do; changes nothing. What a host has is not known here."""
+        """Plan `for_each_fetch_stage`; changes nothing. The plan does not know which stages a host has."""
         choice = PlatformChoice.parse(platforms, everything=all_platforms)
         work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
         return work.plan(self._catalogue(missing_ok=missing_ok, beside=work.storages))
@@ -151,24 +151,24 @@ class FetchRuns(Desk):
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
     ) -> Iterator[StageHold]:
-        """Keep the images of stages from being removed from hosts, those of all platforms.
+        """Protect the images of stages, for all platforms, from removal from hosts.
 
-        They are free again when the job dies, too.
+        The protection ends with the context, or with the death of this process.
 
         Args:
-            source: As in `for_each_fetch_stage`, and so are the others.
-            stage_ids: Which stages.
-            hosts: Their names; this one if None.
-            all_hosts: All hosts that are there now.
+            source: As in `for_each_fetch_stage`.
+            stage_ids: The stages.
+            hosts: The names of the hosts; this one if None.
+            all_hosts: Hold them on all live hosts.
 
         Yields:
-            The hold; ask it now and then whether it still stands.
+            The hold; check it from time to time.
 
         Raises:
-            HostMissingError: A host is not there.
-            LockTimeoutError: An image is being removed, and that takes too long.
+            HostMissingError: A host has no live worker.
+            LockTimeoutError: The removal of an image is in progress, and takes too long.
         """
-        from stagefleet.manager.image_locks import ImageLocks, image_of  # noqa: PLC0415 - brings the registries' client
+        from stagefleet.manager.image_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
 
         primary = _roles(source).primary
         named = parse_stage_ids(stage_ids) or ()
@@ -192,14 +192,14 @@ class FetchRuns(Desk):
         all_platforms: bool = False,
         hosts: Sequence[str] | None = None,
     ) -> Iterator[StageHold]:
-        """Fetch a stage, and keep its image on the host for as long as a job uses it.
+        """Fetch a stage, and protect its image on the host while the context lasts.
 
         Args:
             source: As in `for_each_fetch_stage`.
-            stage_id: Which stage.
+            stage_id: The stage.
             platforms: As in `for_each_fetch_stage`.
             all_platforms: As in `for_each_fetch_stage`.
-            hosts: Where to; this host if None.
+            hosts: The hosts; this one if None.
 
         Yields:
             The hold, once the stage is there.
@@ -232,7 +232,7 @@ class FetchRuns(Desk):
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
-        refuse_platforms(roles.primary, platforms)  # before anybody is asked for hosts
+        refuse_platforms(roles.primary, platforms)  # before the lookup of hosts
         return FetchWork(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
@@ -245,5 +245,5 @@ def _raise_failure(outcome: Outcome) -> None:
 
 
 def _roles(source: Source) -> Roles:
-    """All roles, of a primary storage alone where no more is known."""
+    """Return the storages; an address alone is the primary."""
     return source if isinstance(source, Roles) else Roles.alone(parse_place(source))

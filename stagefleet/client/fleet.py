@@ -1,4 +1,4 @@
-"""The fleet, as a program sees it."""
+"""The fleet: the main class of the public API."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Fleet"]
 
 
 class Fleet(StageRuns, RecordRuns, PublishRuns, IndexRuns, PurgeRuns, FetchRuns):
-    """Runs of work on stages, and what is known of them; safe to use from several threads.
+    """Runs of work on stages, and data about them; thread-safe.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
-    use it in a `with` statement. Methods come in families, a base class each; `Desk` has what they share.
+    use it in a `with` statement. Each base class has one family of methods; `Desk` has what they share.
     """

@@ -1,4 +1,4 @@
-"""Following a run from the process that started it, or from another."""
+"""Following a run, from the process that started it or another."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from stagefleet.runs.model import Callback, ErrorInfo, Fate, ItemState, Outcome,
 __all__ = ["Follower"]
 
 _DELETIONS = ("delete_", "rm_")
-"""How the operations that delete begin."""
+"""The prefixes of operations that delete."""
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
 
 class _Onlooker:
-    """Looks after a run while it stands still: who works on it, and for whom it waits.
+    """Watch a run without new outcomes: check for workers, and report its waits.
 
     Args:
-        services: Where the run is.
-        run: The run as it stands.
-        vigil: Looks for workers.
-        reporter: Says for whom it waits.
+        services: The services of the fleet.
+        run: The current state of the run.
+        vigil: Checks for workers.
+        reporter: Reports waits.
     """
 
     def __init__(self, services: Services, run: Run, vigil: Vigil, reporter: WaitReporter) -> None:
@@ -48,7 +48,7 @@ class _Onlooker:
         self._reporter = reporter
 
     def telling(self, on_outcome: OnOutcome | None) -> OnOutcome:
-        """Gives what is to be told of each outcome, so that it is known that the run moves."""
+        """Wrap a callback so that each outcome counts as progress."""
 
         def tell(outcome: Outcome) -> None:
             self._vigil.move()
@@ -59,18 +59,18 @@ class _Onlooker:
         return tell
 
     def look(self) -> None:
-        """Look once; called about each second in which the run has no outcome.
+        """Check once; called about once a second while the run has no new outcome.
 
         Raises:
-            NoWorkerError: Nobody has worked on it for too long.
-            LedgerRewoundError: Redis has forgotten that it was started.
+            NoWorkerError: No worker has worked on it for too long.
+            LedgerRewoundError: Redis has lost the run's start.
         """
         self._services.check()
         try:
             run = self._services.ledger.run(self._run)
-            self._services.ledger.ping()  # where nothing can be written, no worker can say that it is there
+            self._services.ledger.ping()  # if Redis takes no writes, workers cannot report
         except RedisUnreachableError:
-            return  # who reads the outcomes decides how long is too long
+            return  # the reader of outcomes has its own time limit
         if self._is_started and run.state is RunState.SUBMITTING:
             raise _forgotten(self._run)
         self._is_started = run.state is not RunState.SUBMITTING
@@ -79,11 +79,11 @@ class _Onlooker:
 
 
 class Follower:
-    """Follows runs to their end.
+    """Follow runs to their end.
 
     Args:
-        services: Where the runs are.
-        notice: Told what a person should know meanwhile.
+        services: The services of the fleet.
+        notice: Called with messages for the user.
     """
 
     def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
@@ -92,18 +92,18 @@ class Follower:
         self._told: set[str] = set()
 
     def patience(self, notice: Callable[[str], None] | None = None) -> Patience:
-        """Gives what waits for a Redis that is away, and says so."""
+        """Create the retries for a Redis that is out of reach, with notices about the outage."""
         return Patience(self._services.settings.runs.outage_seconds, say=notice or self._notice)
 
     def watch(
         self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
     ) -> Run:
-        """Follow a run from its first outcome on; the run neither waits for it nor is stopped by it.
+        """Follow a run from its first outcome on; this neither delays nor stops the run.
 
         Args:
             run: The run's id.
-            on_outcome: Told of each outcome.
-            notice: Told what a person should know meanwhile; this object's own if None.
+            on_outcome: Called with each outcome.
+            notice: Called with messages for the user; the object's own if None.
         """
         with _naming(run):
             onlooker = self._onlooker(run, notice, limit_seconds=math.inf)
@@ -118,11 +118,11 @@ class Follower:
     def attend(
         self, run: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
     ) -> Run:
-        """Watch a run, and cancel it when nobody works on it; arguments as of `watch`.
+        """Watch a run, and cancel it if no worker works on it; arguments as of `watch`.
 
         Raises:
-            NoWorkerError: Nobody did; the run was cancelled.
-            LedgerRewoundError: Redis has forgotten the run, or that it was started.
+            NoWorkerError: No worker worked on it; the run was cancelled.
+            LedgerRewoundError: Redis has lost the run, or its start.
         """
         with _naming(run), self._giving_up(run):
             onlooker = self._onlooker(run, notice)
@@ -137,17 +137,17 @@ class Follower:
         return ended
 
     def conduct(self, run: str, fate: Fate, on_outcome: OnOutcome | None) -> Run:
-        """Follow a run that was submitted here, calling back for each outcome; an interrupt cancels it.
+        """Follow a run submitted by this process, with a callback per outcome; an interrupt cancels the run.
 
         Args:
             run: The run's id.
-            fate: What became of its submission.
-            on_outcome: The callback, None for none.
+            fate: The result of its submission.
+            on_outcome: The callback; may be None.
 
         Raises:
             NoWorkerError: As in `attend`.
             LedgerRewoundError: As in `attend`.
-            BaseException: What the callback raised; it has stopped the run.
+            BaseException: The exception of the callback, which has stopped the run.
         """
         ledger = self._services.ledger
         order = self.started(run).order
@@ -155,7 +155,7 @@ class Follower:
             if on_outcome is None:
                 return self.attend(run)
             if fate is Fate.SUCCEEDED or order.callback is not Callback.CLIENT:
-                # Found under its key: it has ended, or was started without a callback and so does not wait.
+                # Found by its key: it has ended, or has no callback and so does not wait.
                 return self.attend(run, self._stopping(run, on_outcome))
             with _naming(run), self._giving_up(run):
                 onlooker = self._onlooker(run)
@@ -169,20 +169,20 @@ class Follower:
                     patience=self.patience(),
                 )
             self._tell_what_stays(ended)
-            return ended  # noqa: TRY300 - an interrupt while it is told of is one too
+            return ended  # noqa: TRY300 - an interrupt while it is reported counts, too
         except KeyboardInterrupt:
-            # The error says who stopped it, and that nobody acknowledges outcomes any more. Where it cannot
-            # be written, the lease of the callback ends, and the sweep cancels the run.
+            # The error names the cause, and ends the wait for acknowledgements. If it cannot
+            # be written, the lease of the callback expires, and the sweep cancels the run.
             with suppress(StagefleetError):
                 ledger.cancel(run, error=_INTERRUPTED)
             raise
 
     def started(self, run: str) -> Run:
-        """Look at a run that was started here.
+        """Return the state of a run that this process started.
 
         Raises:
-            LedgerRewoundError: Redis has forgotten the run, or that it was started.
-            RedisUnreachableError: Redis stayed out of reach; names the run.
+            LedgerRewoundError: Redis has lost the run, or its start.
+            RedisUnreachableError: Redis stayed out of reach; the message names the run.
         """
         try:
             with _naming(run):
@@ -194,7 +194,7 @@ class Follower:
         return stands
 
     def is_forgotten(self, run: str) -> bool:
-        """Tell whether Redis has forgotten a run that was started."""
+        """Return True if Redis has lost a run that was started."""
         try:
             self.started(run)
         except LedgerRewoundError:
@@ -202,7 +202,7 @@ class Follower:
         return False
 
     def _stopping(self, run: str, on_outcome: OnOutcome) -> OnOutcome:
-        """A callback that only watches, but stops the run all the same when it raises."""
+        """Wrap the callback of a run that does not wait for it, so that its exception stops the run."""
 
         def call_back(outcome: Outcome) -> None:
             if outcome.state is ItemState.CANCELLED:
@@ -210,14 +210,14 @@ class Follower:
             try:
                 on_outcome(outcome)
             except BaseException as error:
-                with suppress(StagefleetError):  # what the callback raised comes first
+                with suppress(StagefleetError):  # the callback's exception takes precedence
                     self._services.ledger.cancel(run, error=ErrorInfo.of(error))
                 raise
 
         return call_back
 
     def _tell_what_stays(self, run: Run) -> None:
-        """Tell, once a repository, which tags of ours a run that deletes could not remove."""
+        """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
         if not run.order.operation.startswith(_DELETIONS):
             return
         for line in self._services.registries.words_on_what_stays(_repositories(run.order.options)):
@@ -249,11 +249,11 @@ class Follower:
 
     @contextmanager
     def _giving_up(self, run: str) -> Iterator[None]:
-        """Cancel the run when nobody works on it, and tell when Redis has forgotten it."""
+        """Cancel the run if no worker works on it, and report it if Redis has lost it."""
         try:
             yield
         except RunNotFoundError as error:
-            if self.is_forgotten(run):  # and it is not what a callback raised
+            if self.is_forgotten(run):  # and it is not the callback's exception
                 raise _forgotten(run) from error
             raise
         except NoWorkerError as error:
@@ -264,7 +264,7 @@ class Follower:
 
 @contextmanager
 def _naming(run: str) -> Iterator[None]:
-    """Name the run in what is said of a Redis that stayed away: nobody else would know of it."""
+    """Add the run's id to errors about an unreachable Redis: the user may not know it otherwise."""
     try:
         yield
     except RedisUnreachableError as error:
@@ -280,7 +280,7 @@ def _forgotten(run: str) -> LedgerRewoundError:
 
 
 def _repositories(options: Mapping[str, Any]) -> list[Repository]:
-    """The repositories that a run deletes from."""
+    """List the repositories that a run deletes from."""
     named = [options.get("repository"), options.get("final"), *options.get("caches", ())]
     places = map(parse_address, filter(None, named))
     return [place for place in places if isinstance(place, Repository)]

@@ -1,4 +1,4 @@
-"""Work for the Docker Engines of hosts: each item is a stage on a host."""
+"""Work on the Docker Engines of hosts: each item is a stage on a host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def _on_hosts(stage_ids: Iterable[str], hosts: Sequence[str]) -> Sequence[str]:
-    """Each stage on each host; the hosts take turns, so that none waits for another."""
+    """Combine each stage with each host; hosts alternate, so that none waits for another."""
     return bounded(f"{stage_id}{HOST_SEPARATOR}{host}" for stage_id in stage_ids for host in hosts)
 
 
@@ -40,7 +40,7 @@ def _listed(
     hosts: Sequence[str],
     own: str,
 ) -> Iterable[str]:
-    """The stages named, or all; those of an engine can only be listed on its own host."""
+    """Return the named stages, or all; an engine's stages can only be listed on its own host."""
     if stage_ids is not None:
         return stage_ids
     if isinstance(address, DockerDaemon) and tuple(hosts) != (own,):
@@ -51,10 +51,10 @@ def _listed(
 
 
 def refuse_platforms(primary: Repository | DockerDaemon, platforms: PlatformChoice) -> None:
-    """Refuse to bring platforms where nothing can be brought.
+    """Reject platforms if the primary storage is an engine.
 
     Raises:
-        UsageError: Some are named, and the primary storage is a Docker Engine.
+        UsageError: Platforms are named, and the primary storage is a Docker Engine.
     """
     if platforms and isinstance(primary, DockerDaemon):
         raise UsageError(
@@ -67,10 +67,10 @@ class FetchWork:
     """Fetch stages to hosts.
 
     Attributes:
-        roles: Where the stages come from.
-        stage_ids: Which.
-        platforms: Which platforms of those that have several.
-        hosts: Where they go.
+        roles: The storages that the stages come from.
+        stage_ids: The stages.
+        platforms: The platforms of multi-platform stages.
+        hosts: The hosts that they go to.
     """
 
     roles: Roles
@@ -86,17 +86,17 @@ class FetchWork:
 
     @property
     def storages(self) -> tuple[Repository | DockerDaemon, ...]:
-        """Where the stages may come from: while one of them exists, others may be new."""
+        """The storages that the stages may come from: while one of them exists, others may be new."""
         return (self.roles.primary, *self.roles.caches)
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """Every stage on every host; what is there already is found by the tasks.
+        """Plan every stage on every host; the tasks skip those that are already there.
 
-        What an engine has that is the primary storage is known to its own host alone, and found there.
+        If an engine is the primary storage, only its own host knows its stages, and looks for them there.
 
         Raises:
-            StagesMissingError: Stages were named that neither the primary nor a cache has.
-            TooManyItemsError: There are more than a run may have.
+            StagesMissingError: Neither the primary nor a cache has a named stage.
+            TooManyItemsError: The run has more items than allowed.
         """
         primary = self.roles.primary
         if isinstance(primary, Repository):
@@ -111,7 +111,7 @@ class FetchWork:
         return Plan(_on_hosts(self.stage_ids, self.hosts))
 
     def _refuse_unknown(self, catalogue: Catalogue, primary: Repository, lacking: Sequence[str]) -> None:
-        """Refuse what no cache has either; one that cannot be asked has nothing."""
+        """Reject stages that no cache has either; a cache that does not answer counts as empty."""
         for cache in self.roles.caches:
             if not lacking:
                 return
@@ -127,11 +127,11 @@ class HostCopyWork:
     """Copy stages between a repository and the engines of hosts.
 
     Attributes:
-        source: Where they are.
-        destination: Where they go.
-        stage_ids: Which; all if None.
-        verify: Compare what is there already.
-        hosts: Whose engines.
+        source: The source.
+        destination: The destination.
+        stage_ids: The stages; all if None.
+        verify: Compare stages that the destination has.
+        hosts: The hosts of the engines.
         own: The name of this host.
     """
 
@@ -162,11 +162,11 @@ class HostCopyWork:
         }
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """What a repository lacks; what an engine has is found by the tasks.
+        """Plan the stages that a repository lacks; the tasks look up those of an engine.
 
         Raises:
-            UsageError: All stages of another host's engine were asked for.
-            TooManyItemsError: There are more than a run may have.
+            UsageError: All stages of another host's engine were requested.
+            TooManyItemsError: The run has more items than allowed.
         """
         wanted = bounded(_listed(self.source, self.stage_ids, catalogue, self.hosts, self.own))
         present: set[str] = set()
@@ -187,9 +187,9 @@ class HostDeleteWork:
 
     Attributes:
         address: The project.
-        stage_ids: Which; all if None.
-        policy: What to do with those that are used; see `UsePolicy.as_options`.
-        hosts: Whose engines.
+        stage_ids: The stages; all if None.
+        policy: The policy for stages in use; see `UsePolicy.as_options`.
+        hosts: The hosts of the engines.
         own: The name of this host.
     """
 
@@ -206,11 +206,11 @@ class HostDeleteWork:
         return {"repository": str(self.address), **self.policy, "hosts": list(self.hosts)}
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """All that was named, or that is there.
+        """Plan the named stages, or all.
 
         Raises:
-            UsageError: All stages of another host's engine were asked for.
-            TooManyItemsError: There are more than a run may have.
+            UsageError: All stages of another host's engine were requested.
+            TooManyItemsError: The run has more items than allowed.
         """
         wanted = _listed(self.address, self.stage_ids, catalogue, self.hosts, self.own)
         return Plan(_on_hosts(wanted, self.hosts))
@@ -218,10 +218,10 @@ class HostDeleteWork:
 
 @dataclass(frozen=True, slots=True)
 class OnHostWork:
-    """Work on a storage that is a Docker Engine: done on that engine's host.
+    """Perform work on a storage that is a Docker Engine, on that engine's host.
 
     Attributes:
-        work: What is to be done.
+        work: The work.
         host: The engine's host.
         own: The name of this host.
     """
@@ -243,10 +243,10 @@ class OnHostWork:
         return self.work.stage_ids
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """As the work's own; what another host's engine has is not known here, and found by the tasks.
+        """Plan the work; the tasks look up the stages of another host's engine.
 
         Raises:
-            UsageError: All of another host's engine was asked for.
+            UsageError: All stages of another host's engine were requested.
         """
         if self.host == self.own:
             plan = self.work.plan(catalogue)

@@ -13,25 +13,25 @@ __all__ = ["choose_hosts", "live_hosts"]
 
 
 def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
-    """The hosts with a live worker that has an engine, sorted."""
+    """Return the hosts with a live worker that has an engine, sorted."""
     return sorted({host for worker in workers for queue in worker.queues if (host := host_of_queue(queue))})
 
 
 def choose_hosts(
     asked: Sequence[str] | None, *, everywhere: bool, own: str, look: Callable[[], Sequence[str]], advice: str
 ) -> tuple[str, ...]:
-    """The hosts that a run is for.
+    """Return the hosts for a run.
 
     Args:
-        asked: By name; None or empty is this host.
-        everywhere: All that are there instead.
+        asked: The names; None or empty for this host.
+        everywhere: Choose all live hosts.
         own: The name of this host.
-        look: Gives the hosts that are there.
-        advice: What makes a host be there.
+        look: Returns the live hosts.
+        advice: The advice in the error for a missing host.
 
     Raises:
-        UsageError: All and some were asked for at once.
-        HostMissingError: A host is not there; says which are.
+        UsageError: Both names and `everywhere` are given.
+        HostMissingError: A host has no live worker; the message lists those that have.
     """
     if isinstance(asked, str):
         raise UsageError("hosts is one string: hand in a list of names")

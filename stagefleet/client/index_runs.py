@@ -1,4 +1,4 @@
-"""Multi-platform stages, published."""
+"""Publication of multi-platform stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["IndexRuns"]
 
 
 class IndexRuns(Desk):
-    """Multi-platform stages made of platform images; no worker is needed."""
+    """Publish multi-platform stages made of platform images; needs no worker."""
 
     def publish_index(
         self,
@@ -22,22 +22,22 @@ class IndexRuns(Desk):
         stage_id: str | StageId,
         images: Mapping[str | Platform, str | StageId | Reference],
     ) -> dict[str, Any]:
-        """Publish an index over platform images; that it is there already is a success.
+        """Publish an index over platform images; succeed if it already exists.
 
         Args:
-            repository: Where the index goes.
-            stage_id: That of the index, a digest alone.
-            images: For each platform, as `linux/amd64`, a stage of the repository or any image,
-                `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; one of another repository is copied first.
+            repository: The repository of the index.
+            stage_id: The stage id of the index, a digest alone.
+            images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG` or
+                `REPOSITORY@DIGEST`. An image of another repository is copied first.
 
         Returns:
             The description of the stage, as JSON.
 
         Raises:
-            UsageError: A name is malformed, an image is for another platform, or the stage is there with
-                other images, or rejected.
-            NotFoundError: An image is not there.
-            LockTimeoutError: The stage is being copied or deleted for too long.
+            UsageError: A name is malformed, an image is for another platform, or the stage exists with other
+                images, or is rejected.
+            NotFoundError: An image does not exist.
+            LockTimeoutError: A copy or deletion of the stage takes too long.
         """
         where = parse_repository(repository)
         chosen = {

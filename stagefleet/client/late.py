@@ -1,4 +1,4 @@
-"""Parts of a fleet that are built when they are first needed."""
+"""Lazily built parts of a fleet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Part = TypeVar("_Part", bound=_Closable)
 
 
 class Late(Generic[_Part]):
-    """A part that is built when it is first asked for, once, by whichever thread comes first."""
+    """A part that is built once, at its first use; thread-safe."""
 
     def __init__(self, build: Callable[[], _Part]) -> None:
         self._build = build
@@ -26,14 +26,14 @@ class Late(Generic[_Part]):
 
     @property
     def value(self) -> _Part:
-        """The part."""
+        """The part, built if necessary."""
         with self._lock:
             if self._part is None:
                 self._part = self._build()
             return self._part
 
     def close(self) -> None:
-        """Close it, if it was built."""
+        """Close the part, if it was built."""
         with self._lock:
             part, self._part = self._part, None
         if part is not None:

@@ -1,4 +1,4 @@
-"""Repositories that do not exist: refused where somebody named them, and empty where they may be new."""
+"""Missing repositories: an error if the caller named them, empty if they may be new."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Place = Repository | DockerDaemon
 
 
 class NamedStorages:
-    """The storages that a caller names, as a `Catalogue`.
+    """The storages that a caller names; a `Catalogue`.
 
     Args:
-        registries: Has them.
-        notice: Tells a person that one is taken for empty.
-        missing_ok: Whether all that do not exist are taken for empty.
-        beside: The other storages of a project: while one of them exists, one that does not is new.
+        registries: Lists the storages.
+        notice: Called with a message when a missing storage is treated as empty.
+        missing_ok: Treat all missing storages as empty.
+        beside: The other storages of a project: while one of them exists, a missing one is new.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class NamedStorages:
         self._notice(f"there is no repository {place}: it is taken for empty")
 
     def may_exist(self, other: Place) -> bool:
-        """Say whether another storage of the project exists; of one that cannot be asked nobody knows."""
+        """Return True if another storage of the project exists, or does not answer."""
         if isinstance(other, DockerDaemon):
             return True
         try:

@@ -1,4 +1,4 @@
-"""What a caller asks to be done between the storages of a project: arguments checked once, and the plan."""
+"""Work between the storages of a project: checks of arguments, and plans."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def final_of(roles: Roles) -> Repository:
-    """The final storage of a project.
+    """Return the final storage of a project.
 
     Raises:
-        UsageError: It has none.
+        UsageError: The project has none.
     """
     if roles.final is None:
         raise UsageError(f"project {roles.project} has no final storage: set projects.{roles.project}.final")
@@ -53,7 +53,7 @@ class PublishWork:
 
     Attributes:
         roles: The project's storages.
-        stage_ids: Which, None for all.
+        stage_ids: The stages; None for all.
         details: Options of the task besides the storages.
     """
 
@@ -87,15 +87,15 @@ class PublishWork:
         return self.roles.as_options() | dict(self.details)
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """What is named is looked at stage by stage; of all, what is on the final tag list is skipped here.
+        """Plan all named stages, or of all stages those that the final tag list lacks.
 
         Raises:
-            StagesMissingError: Stages were named that the primary does not have.
-            TooManyItemsError: There are more than a run may have.
+            StagesMissingError: The primary lacks named stages.
+            TooManyItemsError: The run has more items than allowed.
         """
         if self.stage_ids is not None and self.details.get("should_be_built"):
             catalogue.ping(final_of(self.roles))
-            return Plan(self.stage_ids)  # the final storage alone decides
+            return Plan(self.stage_ids)  # only the final storage matters
         wanted = _wanted(catalogue, self.roles.primary, self.stage_ids)
         if self.stage_ids is not None or self.details:
             return Plan(wanted)
@@ -110,15 +110,15 @@ class PublishWork:
 
 
 class PublishForecast(PublishWork):
-    """What a dry run tells: also of what is named, what the final storage has on its tag list is skipped."""
+    """The plan of a dry run: it skips named stages too if the final tag list has them."""
 
     __slots__ = ()
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """See the class.
+        """Plan the stages that the final tag list lacks.
 
         Raises:
-            StagefleetError: As for `PublishWork.plan`.
+            StagefleetError: As in `PublishWork.plan`.
         """
         if self.details.get("fill_caches"):
             return super().plan(catalogue)
@@ -127,11 +127,11 @@ class PublishForecast(PublishWork):
 
 @dataclass(frozen=True, slots=True)
 class _PrimaryWork:
-    """Work on stages of the primary storage that needs to know no more than the project's storages.
+    """Work on stages of the primary storage that needs no options besides the project's storages.
 
     Attributes:
         roles: The project's storages.
-        stage_ids: Which, None for all.
+        stage_ids: The stages; None for all.
     """
 
     roles: Roles
@@ -151,11 +151,11 @@ class _PrimaryWork:
         return self.roles.as_options()
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """What is named, or all that the primary has: a cache that is down must not keep a run from starting.
+        """Plan the named stages, or all of the primary; caches are not read, since one may be down.
 
         Raises:
-            StagesMissingError: Stages were named that the primary does not have.
-            TooManyItemsError: There are more than a run may have.
+            StagesMissingError: The primary lacks named stages.
+            TooManyItemsError: The run has more items than allowed.
         """
         return Plan(_wanted(catalogue, self.roles.primary, self.stage_ids))
 
@@ -188,7 +188,7 @@ class CacheWork(_PrimaryWork):
 
 
 class TakeWork(_PrimaryWork):
-    """Copy stages that the primary storage lacks out of the secondary ones."""
+    """Copy stages that the primary storage lacks from the secondary ones."""
 
     __slots__ = ()
 
@@ -208,13 +208,13 @@ class TakeWork(_PrimaryWork):
         return super().of(roles, stage_ids)
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """Choose a stage for each digest that the primary lacks: the oldest of the first that has one.
+        """Choose a stage for each digest that the primary lacks: the oldest in the first secondary with one.
 
-        A stage that is named in full is itself looked for; a digest alone stands for any stage of it.
+        A full stage id selects that stage; a digest alone selects any stage with it.
 
         Raises:
-            StagesMissingError: Something was named that no storage has.
-            TooManyItemsError: There are more than a run may have.
+            StagesMissingError: No storage has a named stage.
+            TooManyItemsError: The run has more items than allowed.
         """
         primary = self.roles.primary  # it may be new
         ours = set(catalogue.stage_ids(primary))
@@ -247,7 +247,7 @@ class TakeWork(_PrimaryWork):
 
 
 class ProjectDeleteWork(_PrimaryWork):
-    """Delete stages out of a project's caches and its primary storage."""
+    """Delete stages from a project's caches and its primary storage."""
 
     __slots__ = ()
 
@@ -259,10 +259,10 @@ class ProjectDeleteWork(_PrimaryWork):
         return {"repository": str(self.roles.primary), "caches": caches}
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """As for a deletion from the primary storage; caches may have anything, and are not asked.
+        """Plan the same as for the primary storage; caches are not read.
 
         Raises:
-            TooManyItemsError: There are more than a run may have.
+            TooManyItemsError: The run has more items than allowed.
         """
         primary = self.roles.primary
         if isinstance(primary, Repository):
@@ -273,7 +273,7 @@ class ProjectDeleteWork(_PrimaryWork):
 
 
 def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | None) -> Sequence[str]:
-    """The stages named, all of which the primary storage has to have; or all that it has."""
+    """Return the named stages, if the primary storage has all of them; or all of its stages."""
     if stage_ids is None:
         return bounded(map(str, named_ids(catalogue, primary)))
     refuse_missing(find_lacking(catalogue, primary, stage_ids), [primary])
@@ -281,7 +281,7 @@ def _wanted(catalogue: Catalogue, primary: Place, stage_ids: tuple[str, ...] | N
 
 
 def _oldest_first(stage_ids: Iterable[StageId]) -> dict[str, list[StageId]]:
-    """Stages by digest, the oldest of each first."""
+    """Group stages by digest, the oldest of each first."""
     found: dict[str, list[StageId]] = {}
     for stage_id in sorted(stage_ids, key=lambda stage_id: stage_id.created_ms):
         found.setdefault(stage_id.digest, []).append(stage_id)
@@ -289,5 +289,5 @@ def _oldest_first(stage_ids: Iterable[StageId]) -> dict[str, list[StageId]]:
 
 
 def _chosen(digest: str, storages: Iterable[Mapping[str, Sequence[StageId]]]) -> StageId | None:
-    """The oldest stage of a digest in the first storage that has one."""
+    """Return the oldest stage of a digest in the first storage that has one."""
     return next((stages[digest][0] for stages in storages if digest in stages), None)

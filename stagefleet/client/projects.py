@@ -1,4 +1,4 @@
-"""The projects of the settings, and how their storages stand."""
+"""The projects of the settings, and the states of their storages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stagefleet.roles import Roles
 from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:
-    from stagefleet.manager.project import ProjectManager  # brings the client of registries
+    from stagefleet.manager.project import ProjectManager  # imports the registry client
 
 __all__ = ["Project", "Projects", "StorageState"]
 
@@ -29,14 +29,14 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class StorageState:
-    """How a storage of a project stands.
+    """The state of one storage of a project.
 
     Attributes:
         project: The project.
         role: `primary`, `final`, `cache` or `secondary`.
         address: The storage.
-        stages: How many stages it has; None if it was not to be found out.
-        error: Why it was not.
+        stages: The number of its stages; None after an error.
+        error: The error.
     """
 
     project: str
@@ -46,7 +46,7 @@ class StorageState:
     error: StagefleetError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The state as commands print it."""
+        """Return the state as commands print it."""
         return {
             "role": self.role,
             "address": str(self.address),
@@ -59,69 +59,69 @@ class StorageState:
 
 
 class Projects(Desk):
-    """Projects, their storages and what is known of their stages; no worker is needed."""
+    """List projects, their storages and the stages in them; needs no worker."""
 
     def projects(self) -> list[str]:
-        """The names of the projects in the settings."""
+        """List the names of the projects in the settings."""
         return sorted(self.settings.projects)
 
     def roles(self, project: Project) -> Roles:
-        """The storages of a project.
+        """Return the storages of a project.
 
         Raises:
-            SettingsError: There is no such project in the settings.
+            SettingsError: The settings have no such project.
         """
         return project if isinstance(project, Roles) else Roles.of(project, self.settings.project(project))
 
     def final_repository(self, project: Project) -> Repository:
-        """The final storage of a project.
+        """Return the final storage of a project.
 
         Raises:
-            UsageError: It has none, or there is no such project in the settings.
+            UsageError: The project has none, or the settings have no such project.
         """
         return final_of(self.roles(project))
 
     def project(self, project: Project) -> ProjectManager:
-        """The storage manager of a project, in this process: looks up, selects, names for deployments.
+        """Return the storage manager of a project, in this process, which finds, selects and names stages.
 
         Raises:
-            SettingsError: There is no such project in the settings.
+            SettingsError: The settings have no such project.
         """
         return self._services.registries.project(self.roles(project))
 
     def project_stage_ids(self, project: Project, *, missing_ok: bool = False) -> Iterator[StageId]:
-        """The stages of the primary storage of a project, from its tag list.
+        """Iterate over the stages of a project's primary storage, from its tag list.
 
         Raises:
             RepositoryNotFoundError: None of the project's storages exists; while one does, others may be new.
-            SettingsError: There is no such project in the settings.
+            SettingsError: The settings have no such project.
         """
         found = iter(self.project(project).lookup.stage_ids())
         beside = self._beside(project)
         return self._listed(self.roles(project).primary, found, missing_ok=missing_ok, beside=beside)
 
     def has_storage(self, project: Project) -> bool:
-        """Say whether one of a project's storages exists, or may: what cannot be asked, and an engine."""
+        """Return True if one of a project's storages exists, is an engine, or does not answer."""
         may_exist = self._catalogue().may_exist
         return any(may_exist(address) for _, address in _storages(self.roles(project)))
 
     def _storages_of(self, project: Project, *, missing_ok: bool) -> Catalogue:
-        """The storages of a project, as plans see them."""
+        """Create the catalogue of a project's storages for plans."""
         return self._catalogue(missing_ok=missing_ok, beside=self._beside(project))
 
     def _beside(self, project: Project) -> tuple[Repository | DockerDaemon, ...]:
-        """The storages of a project that is set up; of one that a command line made up, each was named."""
+        """Return the storages of a project in the settings; none for storages given on a command line."""
         roles = self.roles(project)
         is_set_up = isinstance(project, str) or roles.secondaries
         return tuple(address for _, address in _storages(roles)) if is_set_up else ()
 
     def storage_states(self, project: Project) -> list[StorageState]:
-        """How each storage of a project stands; all are asked at once.
+        """Return the state of each storage of a project; the storages are read in parallel.
 
         Raises:
-            SettingsError: There is no such project in the settings.
+            SettingsError: The settings have no such project.
         """
-        from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package brings the client of registries
+        from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package imports the registry client
 
         roles = self.roles(project)
         manager = self._services.registries.project(roles)
@@ -148,13 +148,13 @@ class Projects(Desk):
 
         Args:
             project: See the class.
-            stage_ids: Which; all if None.
+            stage_ids: The stages; all if None.
             parallel: Stages at once; from the settings if None.
-            on_left_out: As for `describe_stages`.
-            missing_ok: Take storages that do not exist for empty.
+            on_left_out: As in `describe_stages`.
+            missing_ok: Treat missing storages as empty.
 
         Raises:
-            StagefleetError: What the other stages would meet too, as a registry that is out of reach.
+            StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
         """
         lookup, primary = self.project(project).lookup, self.roles(project).primary
         registries = self._services.registries
@@ -173,7 +173,7 @@ class Projects(Desk):
             self.project_stage_ids(project, missing_ok=missing_ok) if stage_ids is None else stage_ids,
             parallel=self._parallel(parallel),
             on_left_out=on_left_out or self._tell_left_out,
-            # Of those that are named nobody has looked yet whether they are rejected.
+            # Named stages have not been checked for rejections yet.
             find=known if stage_ids is None else None,
             ping=ping,
         )

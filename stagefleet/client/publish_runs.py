@@ -26,13 +26,13 @@ ProjectWork = DescribeWork | PublishWork | CacheWork | TakeWork | ProjectDeleteW
 
 
 class PublishRuns(Projects):
-    """Stages of a project described, published, put into caches, taken from secondaries, deleted everywhere.
+    """Describe, publish and cache stages of a project, take them from secondaries, delete them everywhere.
 
-    A project is the name of one in the settings, or `Roles` that say which storages it has. Every
-    `for_each_...` takes `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`,
-    `detach`, `missing_ok`, and `host` where the primary storage is a Docker Engine; it returns and raises as
-    `for_each_copy_stage` does. None in place of stage ids is all of them. Every `plan_...` says what the run
-    of that name would do; it changes nothing, and needs Redis only where it has to find a host.
+    A project is the name of one in the settings, or `Roles` with its storages. Every `for_each_...` takes
+    `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`, `detach`, `missing_ok`, and
+    `host` if the primary storage is a Docker Engine; it returns and raises as `for_each_copy_stage` does.
+    Stage ids of None select all stages. Every `plan_...` plans the run of that name; it changes nothing, and
+    needs Redis only to find a host.
     """
 
     def for_each_describe_stage(
@@ -44,8 +44,9 @@ class PublishRuns(Projects):
     ) -> Run:
         """Describe stages of the primary storage, through the caches; the result is the description.
 
-        The fleet remembers each: `describe_stages` and `describe_project_stages` find it afterwards. What
-        cannot be described fails. For a storage by itself, the final one too, hand in `Roles.alone(storage)`.
+        The fleet caches each one, so that `describe_stages` and `describe_project_stages` find it afterwards.
+        A stage that cannot be described fails. For a single storage, also a final one, pass
+        `Roles.alone(storage)`.
         """
         return self._for_project(
             project, DescribeWork.of(self.roles(project), stage_ids), on_outcome, arguments
@@ -59,7 +60,7 @@ class PublishRuns(Projects):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """See the class."""
+        """Plan `for_each_describe_stage`."""
         work = DescribeWork.of(self.roles(project), stage_ids)
         return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
@@ -76,15 +77,15 @@ class PublishRuns(Projects):
     ) -> Run:
         """Copy stages from the primary storage into the final one; the result is the description there.
 
-        What the final storage has already is skipped.
+        Stages that the final storage has are skipped.
 
         Args:
             project: See the class.
-            stage_ids: Which.
+            stage_ids: The stages.
             on_outcome: See the class.
-            should_be_built: What the final storage lacks is an error, and nothing is copied there.
-            fill_caches: The caches get the stages too; what fails there is told in the result, no error.
-            image: What the stages are called in the error of `should_be_built`.
+            should_be_built: Copy nothing; a stage that the final storage lacks is an error.
+            fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
+            image: The name for the stages in the error of `should_be_built`.
             **arguments: See the class.
 
         Raises:
@@ -108,7 +109,7 @@ class PublishRuns(Projects):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """See the class; what the final storage has on its tag list is skipped."""
+        """Plan `for_each_publish_stage`; stages on the final storage's tag list are skipped."""
         work = PublishForecast.of(
             self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
         )
@@ -123,7 +124,7 @@ class PublishRuns(Projects):
     ) -> Run:
         """Copy stages from the primary storage into the caches.
 
-        The result says what became of each in each cache; a cache that fails does not fail the item.
+        The result has the state of each stage in each cache; a failure of a cache does not fail the item.
         """
         return self._for_project(project, CacheWork.of(self.roles(project), stage_ids), on_outcome, arguments)
 
@@ -135,7 +136,7 @@ class PublishRuns(Projects):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """See the class."""
+        """Plan `for_each_cache_stage`."""
         work = CacheWork.of(self.roles(project), stage_ids)
         return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
@@ -146,12 +147,12 @@ class PublishRuns(Projects):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Copy stages that the primary storage lacks out of the secondary ones.
+        """Copy stages that the primary storage lacks from the secondary ones.
 
         Args:
             project: See the class.
-            stage_ids: Which; a digest alone stands for any stage of it: the primary's own come first, then
-                the oldest of the first secondary that has one. All digests that it lacks if None.
+            stage_ids: The stages; a digest alone selects any stage with it: first the primary's own, then the
+                oldest in the first secondary with one. If None, all digests that the primary lacks.
             on_outcome: See the class.
             **arguments: See the class.
         """
@@ -165,7 +166,7 @@ class PublishRuns(Projects):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """See the class."""
+        """Plan `for_each_take_stage`."""
         work = TakeWork.of(self.roles(project), stage_ids)
         return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
@@ -176,7 +177,7 @@ class PublishRuns(Projects):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete stages out of every cache, where failures are warnings, then out of the primary."""
+        """Delete stages from every cache, where failures are warnings, then from the primary."""
         work = ProjectDeleteWork.of(self.roles(project), stage_ids)
         return self._for_project(project, work, on_outcome, arguments)
 
@@ -188,7 +189,7 @@ class PublishRuns(Projects):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """See the class."""
+        """Plan `for_each_delete_project_stage`."""
         work = ProjectDeleteWork.of(self.roles(project), stage_ids)
         return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
 
@@ -199,7 +200,7 @@ class PublishRuns(Projects):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete stages out of the final storage."""
+        """Delete stages from the final storage."""
         work = DeleteWork.of(self.final_repository(project), stage_ids)
         placed = self._placed(work, work.repository, arguments.get("host"))
         return self._start(project, placed, on_outcome, arguments)
@@ -207,7 +208,7 @@ class PublishRuns(Projects):
     def plan_delete_final_stage(
         self, project: Project, stage_ids: StageIds | None, *, missing_ok: bool = False
     ) -> Plan:
-        """See the class."""
+        """Plan `for_each_delete_final_stage`."""
         catalogue = self._storages_of(project, missing_ok=missing_ok)
         return DeleteWork.of(self.final_repository(project), stage_ids).plan(catalogue)
 

@@ -1,4 +1,4 @@
-"""Purges: everything of a project deleted, group after group."""
+"""Purges: the deletion of everything in a project, group by group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stagefleet.runs.model import Run, RunState
 from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
-    from stagefleet.manager.purge import PurgeGroup, PurgePlan  # brings the client of registries
+    from stagefleet.manager.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 __all__ = ["PurgeRuns", "PurgedGroup"]
 
@@ -25,11 +25,11 @@ Purgeable = Project | Repository | DockerDaemon
 
 @dataclass(frozen=True, slots=True)
 class PurgedGroup:
-    """A group of a purge that is done with.
+    """A finished group of a purge.
 
     Attributes:
-        group: What was to go.
-        run: The run as it ended; None where the group was empty.
+        group: The group.
+        run: The finished run; None for an empty group.
     """
 
     group: PurgeGroup
@@ -61,12 +61,12 @@ class _GroupWork:
 
 
 class PurgeRuns(Projects):
-    """Projects purged.
+    """Purge projects.
 
-    In this order: stages, import metadata, managed images, image metadata, custom tags, rejected stages,
-    final stages. A project is the name of one in the settings, or `Roles` that say which storages it has; a
-    repository or `DockerDaemon` alone is the project of its name, with that as its primary storage. An engine
-    is that of this host: what another host's has is not known here.
+    The order is: stages, import metadata, managed images, image metadata, custom tags, rejected stages, final
+    stages. A project is the name of one in the settings, or `Roles` with its storages; a repository or
+    `DockerDaemon` alone is a project of that name, with that primary storage. An engine is the one of this
+    host: the content of another host's engine is not known here.
     """
 
     def plan_purge(
@@ -77,19 +77,18 @@ class PurgeRuns(Projects):
         sized: bool = True,
         missing_ok: bool = False,
     ) -> PurgePlan:
-        """What a purge would delete, grouped; changes nothing, needs no Redis.
+        """Plan a purge, by groups; changes nothing, needs no Redis.
 
         Args:
             project: See the class.
-            policy: What to do with stages in an engine that are used; where None, they fail with
-                `ImageInUseError`.
-            sized: Say also how many bytes each group holds alone; a request for each manifest.
-            missing_ok: Take a repository that does not exist for empty.
+            policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
+            sized: Compute the bytes that only each group uses; one request per manifest.
+            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist, or none of the project's storages.
-            UsageError: There is no such project, or a policy for what is no engine.
-            EngineMissingError: Its primary storage is a Docker Engine, and there is none here.
+            UsageError: The project does not exist, or a policy is given without an engine.
+            EngineMissingError: The primary storage is a Docker Engine, and this host has none.
         """
         storages = self._storages(project)
         plan = self._services.registries.plan_purge(storages, policy=policy, sized=sized)
@@ -106,7 +105,7 @@ class PurgeRuns(Projects):
         parallel: int | None = None,
         detach: bool = False,
     ) -> Run:
-        """Delete one group of a plan; arguments, return and errors as of `for_each_delete_stage`."""
+        """Delete one group of a plan; arguments, result and errors as of `for_each_delete_stage`."""
         work = self._placed(_GroupWork(group), group.repository, None)
         return self._for_each(work, on_outcome, parallel=parallel, idempotency_key=None, detach=detach)
 
@@ -120,25 +119,25 @@ class PurgeRuns(Projects):
         parallel: int | None = None,
         missing_ok: bool = False,
     ) -> list[PurgedGroup]:
-        """Delete everything of a project; what is gone already is a success, tags of nobody stay.
+        """Delete everything in a project; succeed for what is already gone, keep unknown tags.
 
-        A group with failures does not keep the next from going; a cancelled one does.
+        Failures in a group do not stop the purge; cancellation does.
 
         Args:
             project: See the class.
-            on_outcome: Called once for each outcome of each group; what it raises ends the purge.
+            on_outcome: Called once for each outcome of each group; an exception from it ends the purge.
             on_group: Called after each group.
             policy: As in `plan_purge`.
             parallel: Items at once; the project's own limit, or the settings', if None.
             missing_ok: As in `plan_purge`.
 
         Returns:
-            The groups that were gone through, in order.
+            The processed groups, in order.
 
         Raises:
-            UsageError: As `plan_purge`; nothing was started.
-            UnreachableError: Redis or a registry does not answer, or nobody works.
-            Exception: What a callback raised.
+            UsageError: As in `plan_purge`; nothing was started.
+            UnreachableError: Redis or a registry does not answer, or no worker works.
+            Exception: An exception of a callback.
         """
         if parallel is None and isinstance(project, str):
             parallel = self.settings.project(project).parallel

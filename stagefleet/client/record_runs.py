@@ -1,4 +1,4 @@
-"""Runs on records, and what can be done with records without one."""
+"""Runs on records, and work on single records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.model import Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.records import StoredRecord, Written  # brings the client of registries
+    from stagefleet.storages.records import StoredRecord, Written  # imports the registry client
 
 __all__ = ["RecordRuns"]
 
@@ -30,22 +30,22 @@ _REMOVALS: Mapping[RecordKind, str] = {
     RecordKind.CUSTOM_TAG: "delete_stage_custom_tag",
     RecordKind.REJECTED_STAGE: "delete_rejected_stage",
 }
-"""The operation that deletes a kind; kinds that nobody removes by the thousand share one."""
+"""The operation that deletes a kind; kinds that are rarely deleted in bulk share one."""
 
 
 class RecordRuns(Desk):
-    """Records listed, read, written and deleted; custom tags given and taken.
+    """List, read, write and delete records; add and delete custom tags.
 
-    A place is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata alone: other
-    records are written nowhere, found nowhere, and deleted already.
+    A place is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes of
+    other records do nothing, reads find none, and deletions succeed.
 
-    Every `for_each_...` takes `on_outcome`, `parallel`, `idempotency_key`, `detach`, and `host` where the
-    place is an engine; it returns and raises as `for_each_copy_stage` does. None in place of names is all of
-    them, and has to be said. What is gone already is a success where it was to be deleted, and skipped where
-    it was to be read; what lacks a label fails with `BrokenRecordError`, and is left alone.
+    Every `for_each_...` takes `on_outcome`, `parallel`, `idempotency_key`, `detach`, and `host` if the place
+    is an engine; it returns and raises as `for_each_copy_stage` does. Names of None select all records; there
+    is no default. A record that is gone is a success for deletions, and skipped for reads; a record without a
+    required label fails with `BrokenRecordError`, and is not modified.
     """
 
-    # Records, one by one; no worker is needed
+    # Single records; no worker is needed
 
     def record_ids(
         self,
@@ -55,17 +55,17 @@ class RecordRuns(Desk):
         on_unknown: Callable[[str], None] | None = None,
         missing_ok: bool = False,
     ) -> Iterator[RecordId]:
-        """The records of a repository, from its tag list, or of this host's engine; there may be none.
+        """Iterate over the records of a repository, from its tag list, or of this host's engine.
 
         Args:
-            place: Where.
-            kind: Only these.
-            on_unknown: Told of each tag of a repository that is neither a stage's nor a record's.
-            missing_ok: Take a repository that does not exist for empty.
+            place: The repository or engine.
+            kind: Only records of this kind.
+            on_unknown: Called with each tag of a repository that is neither a stage's nor a record's.
+            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist.
-            UsageError: The address is malformed, or its registry refuses the login.
+            UsageError: The address is malformed, or its registry rejects the login.
         """
         where, wanted = parse_place(place), None if kind is None else _parse_kind(kind)
         registries = self._services.registries
@@ -75,10 +75,10 @@ class RecordRuns(Desk):
         return self._listed(where, found, missing_ok=missing_ok)
 
     def read_record(self, place: Place, kind: RecordKind | str, name: str = "") -> StoredRecord | None:
-        """Read one record, None if it is not there.
+        """Read one record; None if it does not exist.
 
         Raises:
-            BrokenRecordError: It lacks a label, or is none.
+            BrokenRecordError: It lacks a label, or is not a record.
             UsageError: The address or the name is malformed.
         """
         where, record_id = parse_place(place), RecordId.of(_parse_kind(kind), name)
@@ -90,19 +90,19 @@ class RecordRuns(Desk):
     def write_record(
         self, place: Place, record: Record, *, project: str | None = None, force: bool = False
     ) -> Written:
-        """Write a record; what would say nothing new is not written again, nor what an engine does not keep.
+        """Write a record, unless the same is there already or an engine does not keep its kind.
 
         Args:
-            place: Where.
-            record: The record; of a custom tag this writes the record alone, see `add_stage_custom_tag`.
-            project: The project that it belongs to; if None the last part of the repository's path, or that
-                of the engine.
-            force: Write again what is there.
+            place: The repository or engine.
+            record: The record; for a custom tag this writes the record only, see `add_stage_custom_tag`.
+            project: The project of the record; if None, the last part of the repository's path, or the
+                project of the engine.
+            force: Write even if the same is there.
 
         Raises:
             ForbiddenError: The login may not write, and it is neither image nor import metadata.
-            UsageError: The address is malformed, or there can be no such record, or it is a client id, and
-                another is there.
+            UsageError: The address is malformed, the record is invalid, or it is a client id and another
+                exists.
         """
         where, registries = parse_place(place), self._services.registries
         if isinstance(where, DockerDaemon):
@@ -119,18 +119,18 @@ class RecordRuns(Desk):
         project: str | None = None,
         final: str | Repository | None = None,
     ) -> Written:
-        """Give a stage a tag, and write the record of it; in an engine there is nothing to be done.
+        """Add a custom tag to a stage, and write its record; does nothing for an engine.
 
         Args:
-            place: Where the record goes: the primary storage.
+            place: The primary storage, which gets the record.
             tag: The tag.
             stage_id: The stage.
             project: As in `write_record`.
-            final: Where the tag goes: the final storage of a project that has one.
+            final: The final storage, if the project has one, which gets the tag.
 
         Raises:
-            StageNotFoundError: There is no such stage where the tag goes, or it is rejected.
-            UsageError: The tag can be no custom tag.
+            StageNotFoundError: The storage that gets the tag lacks the stage, or the stage is rejected.
+            UsageError: The tag is not a valid custom tag.
         """
         where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
         if isinstance(where, DockerDaemon):
@@ -141,19 +141,19 @@ class RecordRuns(Desk):
     def check_stage_custom_tag(
         self, place: Place, tag: str, stage_id: str | StageId, *, final: str | Repository | None = None
     ) -> None:
-        """See that a custom tag names the image of its stage; an engine keeps none, and passes.
+        """Check that a custom tag names the image of its stage; succeeds for an engine, which has no tags.
 
         Arguments as of `add_stage_custom_tag`.
 
         Raises:
-            CustomTagError: It is missing, or names another image.
+            CustomTagError: The tag is missing, or names another image.
         """
         where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
         if isinstance(where, Repository):
             records = self._services.registries.records
             records.check_custom_tag(where, custom.name, custom.stage_id, final=_parse_final(final))
 
-    # Runs to start
+    # Runs
 
     def for_each_rm_image_metadata(
         self,
@@ -166,10 +166,10 @@ class RecordRuns(Desk):
         """Delete metadata of one image; an item is `COMMIT_STAGEID`.
 
         Args:
-            place: Where.
-            image_name_or_hash: The image's name, "" for the one without; where there is no metadata under
-                it, the hash that stands in the tags.
-            stage_commits: For each stage, the commits.
+            place: The repository or engine.
+            image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
+                the name, the hash in the tags.
+            stage_commits: The commits of each stage.
             on_outcome: See the class.
             **arguments: See the class.
         """
@@ -229,15 +229,15 @@ class RecordRuns(Desk):
         final: str | Repository | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete custom tags and their records, by tag or by the tag's slug; the stages stay.
+        """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
 
-        A tag without a record was not given by `add_stage_custom_tag`, and stays.
+        A tag without a record is not a custom tag of `add_stage_custom_tag`, and is kept.
 
         Args:
-            place: Where the records are: the primary storage.
-            tags: Which; all if None.
+            place: The primary storage, which has the records.
+            tags: The tags; all if None.
             on_outcome: See the class.
-            final: Where the tags are: the final storage of a project that has one.
+            final: The final storage, if the project has one, which has the tags.
             **arguments: See the class.
         """
         details = _custom_tag_details(final)
@@ -251,7 +251,7 @@ class RecordRuns(Desk):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete rejected stages, image and record; a stage that is not rejected stays and fails."""
+        """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
         work = RecordWork.of("delete_rejected_stage", place, RecordKind.REJECTED_STAGE, stage_ids)
         return self._run(work, on_outcome, arguments)
 
@@ -263,9 +263,9 @@ class RecordRuns(Desk):
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete records of any kind, and nothing else: not the custom tag, not the rejected stage.
+        """Delete records of any kind, but keep the custom tag or rejected stage itself.
 
-        So a rejection is taken back, and a custom tag kept; `for_each_remove_record` could do neither.
+        This revokes a rejection, or keeps a tag without its record; `for_each_remove_record` does neither.
         """
         parsed = _parse_kind(kind)
         work = RecordWork.of("rm_record", place, parsed, names, {"kind": str(parsed)})
@@ -281,9 +281,10 @@ class RecordRuns(Desk):
         final: str | Repository | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
-        """Delete records of any kind and what they stand for: custom tags too, and rejected stages.
+        """Delete records of any kind, with the custom tags and rejected stages that they describe.
 
-        Arguments as of the other runs; `final` as of `for_each_delete_stage_custom_tag`, of no use to others.
+        Arguments as of the other runs; `final` as of `for_each_delete_stage_custom_tag`, ignored for other
+        kinds.
         """
         parsed = _parse_kind(kind)
         if parsed is RecordKind.CUSTOM_TAG:
@@ -302,7 +303,7 @@ class RecordRuns(Desk):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """What a run that deletes these records would do; changes nothing."""
+        """Plan `for_each_rm_record`; changes nothing."""
         work = RecordWork.of("rm_record", place, _parse_kind(kind), names)
         return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
 
@@ -315,7 +316,7 @@ class RecordRuns(Desk):
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """What `for_each_rm_image_metadata` would do; changes nothing."""
+        """Plan `for_each_rm_image_metadata`; changes nothing."""
         work = RecordWork.of_image_metadata(place, image_name_or_hash, stage_commits)
         return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
 

@@ -1,4 +1,4 @@
-"""What a caller asks to be done with records: arguments checked once, and the plan."""
+"""Work on records: checks of arguments, and plans."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class RecordWork:
 
     Attributes:
         operation: The name of the task.
-        place: Where they are: a repository, or a project in an engine.
-        kind: Their kind.
-        names: Which, None for all.
+        place: The storage: a repository, or a project in an engine.
+        kind: The kind of the records.
+        names: Their names; None for all.
         details: Options of the task besides the place.
     """
 
@@ -60,7 +60,7 @@ class RecordWork:
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
     ) -> RecordWork:
-        """Check the arguments for deleting the metadata of one image.
+        """Check the arguments for a deletion of one image's metadata.
 
         Raises:
             UsageError: One of them is malformed.
@@ -79,15 +79,15 @@ class RecordWork:
 
     @property
     def stage_ids(self) -> tuple[str, ...] | None:
-        """The names, as in `Work`: all that is asked for with these options."""
+        """The names of the records: the items for these options."""
         return self.names
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """All that was named, else what is there.
+        """Plan the named records, or all.
 
         Raises:
-            RepositoryNotFoundError: There is no such repository.
-            TooManyItemsError: There are more than a run may have.
+            RepositoryNotFoundError: The repository does not exist.
+            TooManyItemsError: The run has more items than allowed.
         """
         if self.names is not None:
             catalogue.expect(self.place)
@@ -99,7 +99,7 @@ class RecordWork:
 
 
 def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
-    """One item for each commit of each stage, `COMMIT_STAGEID`.
+    """Return one item per commit of each stage, `COMMIT_STAGEID`.
 
     Raises:
         UsageError: A stage or a commit is malformed.
@@ -109,13 +109,13 @@ def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) 
         stage_id = StageId.parse(str(name))
         _refuse_string(commits, "the commits of a stage are")
         for commit in commits:
-            _ = ImageMetadata("0", commit, stage_id).id  # refuses what no record can have
+            _ = ImageMetadata("0", commit, stage_id).id  # rejects an invalid record
             items[f"{commit}_{stage_id}"] = None
     return tuple(items)
 
 
 def _parse_names(kind: RecordKind, names: Iterable[str | StageId] | None) -> tuple[str, ...] | None:
-    """Each once, in the order of naming; custom tags as they were named, which may be by their slugs."""
+    """Parse names, without duplicates, in their order; keep custom tags as given, since they may be slugs."""
     if names is None:
         return None
     _refuse_string(names, "the records are")

@@ -1,4 +1,4 @@
-"""What a fleet is made of, each part built when it is first needed: the ledger, and the storage manager."""
+"""Services of a fleet, each built at its first use: the ledger, the registries, the locks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stagefleet.use_policy import UsePolicy
 if TYPE_CHECKING:
     from redis import Redis
 
-    # Not at run time: most of them bring the client of registries or docker-py.
+    # Not at run time: most of them import the registry client or docker-py.
     from stagefleet.manager.project import ProjectManager
     from stagefleet.manager.purge import PurgePlan
     from stagefleet.manager.records import RecordManager
@@ -39,34 +39,34 @@ __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
 
 class Registries(Protocol):
-    """What a client asks of registries itself; the rest is the workers'."""
+    """The registry operations that a client performs itself; workers perform the others."""
 
     def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
-        """The stages of a repository or of this host's engine, none where it does not exist."""
+        """Iterate over the stages of a repository or of this host's engine; none if it does not exist."""
 
     def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
     def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
-        """The records of a repository or of this host's engine, of one kind; none where it does not exist."""
+        """List the records of one kind in a repository or this host's engine; none if it does not exist."""
 
     @property
     def records(self) -> RecordManager:
-        """What can be done with the records and custom tags of repositories."""
+        """Operations on the records and custom tags of repositories."""
 
     def engine_records(self, address: DockerDaemon) -> EngineRecordStore:
-        """The records of a project in this host's engine."""
+        """Return the record store of a project in this host's engine."""
 
     def known_descriptions(
         self, repository: Repository, stage_ids: Sequence[StageId]
     ) -> list[StageDescription | None]:
-        """What the fleet remembers of stages that exist, None for each of which it remembers nothing."""
+        """Look up cached descriptions of stages that exist; None for each unknown stage."""
 
     def project(self, roles: Roles) -> ProjectManager:
-        """What can be done with the stages of a project."""
+        """Return the operations on the stages of a project."""
 
     def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
-        """What a purge of a project deletes."""
+        """Plan the purge of a project."""
 
     def publish_index(
         self,
@@ -75,43 +75,43 @@ class Registries(Protocol):
         images: Mapping[Platform, Reference],
         locks: LockManager,
     ) -> dict[str, Any]:
-        """Publish an index over images, nobody else being at the stage; its description."""
+        """Publish an index over images, under the lock of the stage; return its description."""
 
     def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
-        """One line for each repository that lets tags of ours not go, as the fleet knows."""
+        """Return one line for each repository whose registry is known to keep tags of Stagefleet's own."""
 
     def ping(self, repository: Repository) -> None:
-        """Raise if the registry cannot be reached, is none, or refuses the login."""
+        """Check that the registry answers, is a registry, and accepts the login; raise if not."""
 
     def exists(self, repository: Repository) -> bool:
-        """Say whether a registry has a repository, be it empty; raises as `ping` where it does not."""
+        """Return True if a registry has a repository, even an empty one; raise as `ping` if it fails."""
 
     def close(self) -> None:
         """Close the connections."""
 
 
 class Services(Protocol):
-    """What a fleet stands on."""
+    """The services that a fleet uses."""
 
     @property
     def no_worker_advice(self) -> str:
-        """What to tell a person whose run nobody works on."""
+        """The advice for a user whose run has no worker."""
 
     @property
     def starts_worker(self) -> bool:
-        """Whether it starts a worker of its own, whose end `check` tells."""
+        """True if it starts a worker of its own, whose end `check` detects."""
 
     @property
     def no_host_advice(self) -> str:
-        """What to tell a person who asks for a host that is not there."""
+        """The advice for a user who names a host without a worker."""
 
     @property
     def settings(self) -> Settings:
-        """The settings that all parts were built from."""
+        """The settings for all services."""
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger; starts what it needs when it is first asked for."""
+        """The ledger; the first use starts what it needs."""
 
     @property
     def registries(self) -> Registries:
@@ -123,25 +123,25 @@ class Services(Protocol):
 
     @property
     def last_used(self) -> LastUsed:
-        """When the images of hosts were used."""
+        """The last-used records of images on hosts."""
 
     def hosts(self) -> list[str]:
-        """The hosts whose Docker Engine somebody works with."""
+        """List the hosts with a worker for their Docker Engine."""
 
     def check(self) -> None:
-        """Raise if something that this process started has ended before its time."""
+        """Check that the processes of an embedded fleet are running; raise if one has ended."""
 
     def close(self) -> None:
-        """Close and stop all of it."""
+        """Close the connections, and stop an embedded fleet."""
 
 
 class _RegistryAccess:
-    """Registries through the storage manager; with a Redis it knows what the fleet remembers."""
+    """Registries through the storage manager; after `join` with the fleet's caches in Redis."""
 
     def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
         from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - brings the client of registries
-        from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands that ask none do not pay for it
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - of use to the manager alone
+        from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands without a registry do not need it
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the manager uses it
 
         self._client = RegistryClient(settings)
         self._engine = EngineAccess(settings.engine)
@@ -153,7 +153,7 @@ class _RegistryAccess:
             self.join(redis_url)
 
     def join(self, redis_url: str) -> None:
-        """Know what the fleet at a Redis remembers.
+        """Use the caches of the fleet at a Redis.
 
         Raises:
             SettingsError: The URL is malformed.
@@ -206,7 +206,7 @@ class _RegistryAccess:
         from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - brings the client of registries
         from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - its package brings that client
         from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - its package brings that client
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - of use to the publication alone
+        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the publication uses it
 
         run = uuid4().hex
         with StageLocks(locks).alone(repository, stage_id, run=run, leash=UNLEASHED) as turn:
@@ -218,12 +218,12 @@ class _RegistryAccess:
 
     def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
         from stagefleet.manager.deletion_way import words_on_what_stays  # noqa: PLC0415 - brings the client of registries
-        from stagefleet.runs.book import RedisBook  # noqa: PLC0415 - of use to this alone
+        from stagefleet.runs.book import RedisBook  # noqa: PLC0415 - only this method uses it
 
         if self._redis is None:
             return []
         book = RedisBook(self._redis, prefix=self._settings.key_prefix)
-        with suppress(RedisUnreachableError):  # the run has ended: this is no reason to fail
+        with suppress(RedisUnreachableError):  # the run has ended, so ignore the failure
             return words_on_what_stays(book, repositories)
         return []
 
@@ -236,7 +236,7 @@ class _RegistryAccess:
     def exists(self, repository: Repository) -> bool:
         if self._client.has_repository(repository):
             return True
-        self.ping(repository)  # what answers 404 to everything is no registry
+        self.ping(repository)  # a server that answers 404 to everything is not a registry
         return False
 
     def close(self) -> None:
@@ -247,11 +247,11 @@ class _RegistryAccess:
 
 
 class RedisServices:
-    """A fleet on a Redis that is there already; connects when the ledger is first used.
+    """The services of a fleet with an existing Redis; connects when the ledger is first used.
 
     Args:
-        redis_url: Where the fleet's Redis is.
-        settings: For all parts.
+        redis_url: The URL of the fleet's Redis.
+        settings: The settings for all services.
 
     Raises:
         SettingsError: The URL is malformed.
@@ -288,11 +288,11 @@ class RedisServices:
         return self._last_used.value
 
     def hosts(self) -> list[str]:
-        """As in `Services`: those of the workers that are there."""
+        """List the hosts of live workers."""
         return live_hosts(self._ledger.workers())
 
     def check(self) -> None:
-        """As in `Services`: nothing was started here."""
+        """Do nothing: this process started nothing."""
 
     def close(self) -> None:
         self._last_used.close()
@@ -308,7 +308,7 @@ def _connect_last_used(redis_url: str, settings: Settings) -> RedisLastUsed:
 
 
 class _PrivateLedger(RedisLedger):
-    """The ledger on the private Valkey: if that has ended, nobody waits for it to come back."""
+    """The ledger in the private Valkey; its calls fail at once after that has ended."""
 
     check: Callable[[], None]
 
@@ -321,10 +321,10 @@ class _PrivateLedger(RedisLedger):
 
 
 class EmbeddedServices:
-    """A private Valkey and a worker, started when the ledger is first used, gone when this is closed.
+    """The services of a private Valkey and a worker; the first use of the ledger starts them.
 
     Args:
-        settings: For all parts; its Redis URL is not used.
+        settings: The settings for all services; the Redis URL is not used.
         on_start: Called before the two are started.
     """
 
@@ -346,14 +346,14 @@ class EmbeddedServices:
         if self._on_start is not None:
             self._on_start()
         self._redis_url = self._embedded.start()
-        # What the worker does away with must not be remembered here.
+        # This process must not keep entries that the worker deletes.
         self._registries.value.join(self._redis_url)
         ledger = _PrivateLedger.connect(self._redis_url, self.settings)
         ledger.check = self._embedded.check
         return ledger
 
     def _find_last_used(self) -> RedisLastUsed:
-        _ = self.ledger  # with it comes the Valkey that its worker notes everything in
+        _ = self.ledger  # this starts the Valkey that its worker writes to
         return _connect_last_used(self._redis_url, self.settings)
 
     @property
@@ -366,16 +366,16 @@ class EmbeddedServices:
 
     @property
     def locks(self) -> LockManager:
-        """As in `Services`: no other process has this Valkey."""
+        """The locks in the private Valkey, which no other process uses."""
         return self._locks.value
 
     @property
     def last_used(self) -> LastUsed:
-        """As in `Services`: nothing but what this fleet has used."""
+        """The last-used records, with the uses by this fleet only."""
         return self._last_used.value
 
     def hosts(self) -> list[str]:
-        """As in `Services`: its worker is on this host."""
+        """Return this host, where the worker is."""
         engine = self.settings.engine
         return [] if engine.address is None else [engine.host_name]
 

@@ -1,4 +1,4 @@
-"""Runs on stages, and what can be asked of stages without one."""
+"""Runs on stages, and reads of stages without a run."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ Place = str | Repository | DockerDaemon
 
 
 class StageRuns(Desk):
-    """Stages listed, described, copied and deleted."""
+    """List, describe, copy and delete stages."""
 
     # Stages
 
     def stage_ids(self, place: Place, *, missing_ok: bool = False) -> Iterator[StageId]:
-        """The stages of a repository, from its tag list, or of this host's engine.
+        """Iterate over the stages of a repository, from its tag list, or of this host's engine.
 
         Args:
-            place: Where the stages are.
-            missing_ok: Take a repository that does not exist for empty.
+            place: The repository or engine.
+            missing_ok: Treat a missing repository as empty.
 
         Raises:
-            RepositoryNotFoundError: It does not exist.
-            UsageError: The address is malformed, or its registry refuses the login.
+            RepositoryNotFoundError: The repository does not exist.
+            UsageError: The address is malformed, or its registry rejects the login.
             UnreachableError: The registry or the engine does not answer.
         """
         where = parse_place(place)
@@ -59,20 +59,20 @@ class StageRuns(Desk):
         on_left_out: OnLeftOut | None = None,
         missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
-        """Describe stages, in order, in threads of this process; no worker is needed.
+        """Describe stages, in order, in threads of this process; needs no worker.
 
         Args:
-            place: Where the stages are: a repository, or this host's engine.
-            stage_ids: Which; all if None.
+            place: A repository, or this host's engine.
+            stage_ids: The stages; all if None.
             parallel: Stages at once; from the settings if None.
-            on_left_out: Told of each stage that is left out and why: `StageNotFoundError` of one that is
-                gone or rejected, other errors of one that cannot be described; logged if None.
-            missing_ok: Take a repository that does not exist for empty.
+            on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
+                is gone or rejected, others for a stage that cannot be described; logged if None.
+            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist.
-            UsageError: An argument is malformed, or the registry refuses the login.
-            StagefleetError: What the other stages would meet too, as a registry that is out of reach.
+            UsageError: An argument is malformed, or the registry rejects the login.
+            StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
         """
         where = parse_place(place)
         registries = self._services.registries
@@ -98,7 +98,7 @@ class StageRuns(Desk):
     def _expecting(
         self, where: Repository | DockerDaemon, on_left_out: OnLeftOut | None, *, missing_ok: bool
     ) -> OnLeftOut:
-        """Look at the first stage that is not there whether there is a repository at all."""
+        """Wrap `on_left_out` so that the first missing stage checks if the repository exists."""
         tell, looked = on_left_out or self._tell_left_out, False
 
         def leave_out(stage_id: StageId, error: Exception) -> None:
@@ -110,7 +110,7 @@ class StageRuns(Desk):
 
         return leave_out
 
-    # Runs to start
+    # Runs
 
     def for_each_copy_stage(
         self,
@@ -126,29 +126,29 @@ class StageRuns(Desk):
         detach: bool = False,
         missing_ok: bool = False,
     ) -> Run:
-        """Copy stages; those that the destination has are skipped.
+        """Copy stages; skip those that the destination has.
 
         Args:
             source: The repository to copy from, or `docker-daemon:PROJECT`.
             destination: The repository to copy to, or `docker-daemon:PROJECT`.
-            stage_ids: Which stages; all if None.
-            on_outcome: Called in this process once for each outcome. The run waits for it: at most
-                `parallel` stages are copied and not yet called back for. What it raises stops the run.
+            stage_ids: The stages; all if None.
+            on_outcome: Called in this process once for each outcome. The run waits for it: at most `parallel`
+                stages are copied and not yet called back for. An exception from it stops the run.
             parallel: Stages at once; from the settings if None, below 1 means 1.
-            verify: Compare digests too, and copy again what differs (image ids, where an engine is one end).
-            hosts: Whose engine, where one end is an engine; this host's if None.
-            idempotency_key: The same work under the same key is done once, see docs/python.md.
-            detach: Return at once; the fleet goes on alone. Only a `RemoteCallback` goes with it.
-            missing_ok: Take a source that does not exist for empty; a destination may be new anyway.
+            verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
+            hosts: The hosts of the engine, if one end is an engine; this host if None.
+            idempotency_key: Calls with the same key start one run, see docs/python.md.
+            detach: Return at once; the fleet continues alone. Only a `RemoteCallback` works with it.
+            missing_ok: Treat a missing source as empty; a destination may be new in any case.
 
         Returns:
-            The run as it ended; with `detach`, as it started.
+            The finished run; with `detach`, the started one.
 
         Raises:
             RepositoryNotFoundError: The source does not exist.
-            UsageError: An argument is wrong, or the source lacks a named stage; nothing was started.
-            UnreachableError: Redis or a registry does not answer, or nobody works.
-            Exception: What `on_outcome` raised.
+            UsageError: An argument is invalid, or the source lacks a named stage; nothing was started.
+            UnreachableError: Redis or a registry does not answer, or no worker works.
+            Exception: An exception of `on_outcome`.
         """
         work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
         return self._for_each(
@@ -173,19 +173,18 @@ class StageRuns(Desk):
         detach: bool = False,
         missing_ok: bool = False,
     ) -> Run:
-        """Delete stages; what is gone already is a success.
+        """Delete stages; succeed for those that are already gone.
 
         Args:
             place: The repository to delete from, or `docker-daemon:PROJECT`.
-            stage_ids: Which stages; None for all, which has to be said.
-            on_outcome: As in `for_each_copy_stage`; so are all arguments below that are not explained here.
-            hosts: Whose engine, where stages are to go from one; this host's if None.
-            policy: What to do with stages in an engine that are used; where None, they fail with
-                `ImageInUseError`.
+            stage_ids: The stages; None for all, without a default.
+            on_outcome: As in `for_each_copy_stage`, like all arguments below without an explanation.
+            hosts: The hosts of the engine, if the place is an engine; this host if None.
+            policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
             parallel: Stages at once.
-            idempotency_key: The same work under the same key is done once.
+            idempotency_key: Calls with the same key start one run.
             detach: Return at once.
-            missing_ok: Take a repository that does not exist for empty: then all is gone already.
+            missing_ok: Treat a missing repository as empty: there is nothing to delete.
 
         Returns:
             As `for_each_copy_stage`.
@@ -213,7 +212,7 @@ class StageRuns(Desk):
         hosts: Sequence[str] | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """What `for_each_copy_stage` would do with the same arguments; changes nothing."""
+        """Plan `for_each_copy_stage` with the same arguments; changes nothing."""
         work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
         return work.plan(self._catalogue(missing_ok=missing_ok))
 
@@ -225,7 +224,7 @@ class StageRuns(Desk):
         hosts: Sequence[str] | None = None,
         missing_ok: bool = False,
     ) -> Plan:
-        """What `for_each_delete_stage` would do; changes nothing."""
+        """Plan `for_each_delete_stage`; changes nothing."""
         catalogue = self._catalogue(missing_ok=missing_ok)
         return self._delete_work(place, stage_ids, hosts, None).plan(catalogue)
 

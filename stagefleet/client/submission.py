@@ -1,4 +1,4 @@
-"""How work becomes a run: the key looked up, the plan made, the ledger written."""
+"""The submission of a run: find it by its key, or plan it and write it to the ledger."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _LOGGER = logging.getLogger("stagefleet")
 _ITEMS_A_CALL = 2000
 _POLL_SECONDS = 0.5
 _MOST_BEGINNINGS = 10
-"""How often a run is written whose beginning Redis forgets."""
+"""How many times a run is written if Redis loses its beginning."""
 _MAX_KEY_CHARACTERS = 200
 
 
 def check_key(key: str | None) -> None:
-    """Refuse keys that nobody can have meant.
+    """Reject unusable idempotency keys.
 
     Raises:
-        UsageError: The key is empty, too long, or holds characters that cannot be printed.
+        UsageError: The key is empty, too long, or has unprintable characters.
     """
     if key is not None and not (0 < len(key) <= _MAX_KEY_CHARACTERS and key.isprintable()):
         raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
@@ -50,26 +50,27 @@ def submit(
     again: Submission | None = None,
     patience: Patience | None = None,
 ) -> Submission:
-    """Write a run and start it, or find the one under the order's key.
+    """Write a run and start it, or find the one with the order's key.
 
-    The plan is made before anything is written, unless the key has a run already: a retried job gets its
-    result also where the source has changed meanwhile. Where Redis forgets what was written, as in a
-    failover, the run is written again from its first item.
+    The plan is made before anything is written, unless the key already has a run: a retried job gets its
+    result even if the source has changed since. If Redis loses written data, as in a failover, the run is
+    written again from its first item.
 
     Args:
-        open_ledger: Gives the ledger; called after the plan where possible, since it may start services.
-        order: What is to be done.
-        make_plan: Gives the items; called once at most.
-        again: This client's own submission of the same, which Redis has forgotten a part of.
-        patience: Waits while Redis is away, once the run is opened; before that nothing is lost by an error.
+        open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
+        order: The work.
+        make_plan: Returns the items; called at most once.
+        again: This client's own earlier submission of the run, of which Redis has lost a part.
+        patience: Retries while Redis is out of reach, once the run is open; before that, an error loses
+            nothing.
 
     Returns:
-        The submission; the run under it has been started by this call or by another.
+        The submission; this call or another has started its run.
 
     Raises:
-        UsageError: What the plan refuses, or a key used with other arguments.
+        UsageError: The plan is rejected, or the key was used with other arguments.
         LeaseLostError: Another submitter with the same key took the run over.
-        LedgerRewoundError: Redis goes on forgetting what was written.
+        LedgerRewoundError: Redis keeps losing written data.
     """
     patience = Patience(OUTAGE_SECONDS) if patience is None else patience
     plan = None if order.key is not None and open_ledger().has_key(order.key) else make_plan()
@@ -85,8 +86,8 @@ def submit(
             if isinstance(error, LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
-            # Under a key the run stays as it is: cancelled, the next attempt would go on with half of the
-            # items. Once the submitter's lease is over, the next attempt starts it afresh.
+            # A run with a key is left as it is: if cancelled, the next attempt would continue with half its
+            # items. Once the submitter's lease has expired, the next attempt submits it again.
             if order.key is None:
                 with contextlib.suppress(StagefleetError):
                     ledger.cancel(submission.run)
@@ -97,7 +98,7 @@ def submit(
 
 
 def _open(ledger: Ledger, order: Order, again: Submission | None) -> Submission:
-    """Open the run; one that another client is submitting is waited for.
+    """Open the run; wait while another client is submitting it.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
@@ -106,7 +107,7 @@ def _open(ledger: Ledger, order: Order, again: Submission | None) -> Submission:
         submission = ledger.open(order, again=again)
         if submission.fate is not Fate.ATTACHED:
             return submission
-        with contextlib.suppress(RunNotFoundError):  # Redis has forgotten it since
+        with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
             if ledger.run(submission.run).state is not RunState.SUBMITTING:
                 return submission
         if not told:
@@ -130,7 +131,7 @@ def _write(ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan]
 
 
 def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
-    """Plan what the previous run left; None without one, or where it expires before that is known."""
+    """Plan what the previous run left; None without one, or if it expires meanwhile."""
     if submission.fate is not Fate.CONTINUED or submission.previous is None:
         return None
     try:
@@ -146,7 +147,7 @@ def _append(
     decided: Sequence[Outcome],
     patience: Patience,
 ) -> None:
-    nonce = secrets.token_hex(8)  # one for all tries: what was added and not answered is not added again
+    nonce = secrets.token_hex(8)  # one for all attempts: items added without an answer are not added again
     patience(lambda: ledger.append(submission, items, decided, nonce=nonce))
 
 

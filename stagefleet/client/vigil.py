@@ -1,4 +1,4 @@
-"""Whether anybody works on a run: a fleet without workers is said soon, and given up after a while."""
+"""Detection of runs without workers: a warning soon, an error after a time limit."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from stagefleet.settings import RunSettings
 __all__ = ["Vigil", "queues_of_order"]
 
 _LONGEST_GAP_SECONDS = 10.0
-"""Who has not looked for so long, as in an outage of Redis or a long callback, knows nothing of that time."""
+"""The longest gap between checks; after a longer one (a Redis outage, a slow callback) the limit restarts."""
 _OWN_WORKER_FACTOR = 5
-"""How many times longer a command waits for the worker that it started itself, and whose end it would see."""
+"""The factor on the limit for a command's own worker, whose end the command would detect."""
 _NAMED = 3
 
 
 def queues_of_order(order: Order) -> tuple[str, ...]:
-    """Name the queues that the items of a run go to: those of its hosts, else the operation's own."""
+    """Return the queues of a run's items: those of its hosts, else that of the operation."""
     hosts = order.options.get("hosts") or ()
     return tuple(host_queue(host) for host in hosts) or (queue_of(order.operation),)
 
 
 class Vigil:
-    """Looks for workers while a run has no outcomes.
+    """Check for workers while a run has no outcomes.
 
-    A run is alone while no worker listens to any of its queues, no lease of its items goes on, and nothing of
-    it changes. That is said once, and the limit counts from there: who was not warned is not given up.
+    A run is alone while no worker listens to any of its queues, no item has a valid lease, and nothing about
+    it changes. The user is warned once, and the limit counts from the warning.
 
     Args:
-        ledger: Who works.
-        order: What the run is to do, which says in which queues its items are.
-        settings: How long to wait.
-        say: Told once that nobody works.
-        advice: What a person can do about it, or waits for.
-        starts_worker: Whether this process has started a worker of its own, and would see its end.
-        clock: Seconds, monotonic.
+        ledger: Lists the workers.
+        order: The order of the run, which determines the queues of its items.
+        settings: The time limits.
+        say: Called once with the warning.
+        advice: The advice in the warning.
+        starts_worker: True if this process has started a worker of its own, and would detect its end.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class Vigil:
         self._foreign: set[str] = set()
 
     def move(self) -> None:
-        """Note that the run has an outcome: somebody works on it."""
+        """Record that the run has an outcome, and so a worker."""
         self._begin_anew(self._clock())
 
     def look(self, run: Run | None = None) -> None:
-        """Look once; called about each second in which the run has no outcome.
+        """Check once; called about once a second while the run has no outcome.
 
         Args:
-            run: The run as it stands, where that is known.
+            run: The current state of the run, if known.
 
         Raises:
-            NoWorkerError: Nobody has worked for too long.
+            NoWorkerError: No worker has worked on it for too long.
         """
         now = self._clock()
         gap, self._looked_at = now - self._looked_at, now
@@ -105,11 +105,11 @@ class Vigil:
         self._said_at = None
 
     def _has_items_to_do(self, run: Run) -> bool:
-        """Whether the run waits for its items; otherwise it waits for the fleet to call back."""
+        """Return True if the run waits for its items, False if it waits for callbacks of the fleet."""
         return not self._is_called_back or bool(run.published or run.claimed or run.waiting)
 
     def _is_worked_on(self, run: Run | None) -> bool:
-        """Whether a worker holds an item now, or something has changed since the last look."""
+        """Return True if a worker holds an item, or the run has changed since the last check."""
         if run is None:
             return False
         before = self._standing
@@ -120,7 +120,7 @@ class Vigil:
         try:
             workers = self._ledger.workers()
         except RedisUnreachableError:
-            # Nobody can be seen, so nobody is missed; who reads the outcomes decides how long is too long.
+            # The workers are unknown, so none is missing; the reader of outcomes has its own time limit.
             return True
         listening = [worker for worker in workers if not set(self._queues).isdisjoint(worker.queues)]
         self._foreign = {str(worker.version) for worker in listening if not worker.version.is_compatible}
@@ -139,7 +139,7 @@ class Vigil:
         return f"no worker{self._of_this_version()} listens to {self._named()}: {self._advice}{end}"
 
     def _of_this_version(self) -> str:
-        """Name the versions, where workers listen that this release cannot work with."""
+        """Describe the versions, if workers of an incompatible release listen."""
         if not self._foreign:
             return ""
         return (

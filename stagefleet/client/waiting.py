@@ -1,4 +1,4 @@
-"""Waits of a run, said to whoever follows it: for whom, and until when."""
+"""Notices about the waits of a run: for which host, and until when."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 __all__ = ["WaitReporter", "describe_wait"]
 
 _QUIET_SECONDS = 3.0
-"""How long a run has no outcome before its waits are said."""
+"""How long a run has no outcome before its waits are reported."""
 _AGAIN_SECONDS = 10.0
-"""How soon a wait of the same kind is said again, whatever changes."""
+"""The minimum time before a wait of the same kind is reported again, whatever changes."""
 _DAY_SECONDS = 24 * 3600
 
 
 def describe_wait(wait: Wait, run: Run, *, clock: Callable[[], float] = time.time) -> str:
-    """Say a wait in one line.
+    """Describe a wait in one line.
 
     Args:
-        wait: Which.
-        run: The run that it is of, as it stood when the wait was read.
-        clock: Gives this host's seconds since 1970; the line names this host's time of day.
+        wait: The wait.
+        run: The run, as it was when the wait was read.
+        clock: Returns this host's seconds since 1970; the line has this host's time of day.
 
-    It reads as `12 items wait for r.test (429 Too Many Requests), next try at 14:03:10`.
+    An example is `12 items wait for r.test (429 Too Many Requests), next try at 14:03:10`.
     """
     at = _time_of_day(clock(), wait.until - run.now_at)
     match wait.kind:
@@ -42,14 +42,14 @@ def describe_wait(wait: Wait, run: Run, *, clock: Callable[[], float] = time.tim
 
 
 def _time_of_day(now: float, seconds: float) -> str:
-    """Name the moment so many seconds from now, with its date if that is not soon."""
+    """Format the time of day in a number of seconds, with the date unless it is soon."""
     at = datetime.fromtimestamp(now + seconds).astimezone()
     return f"{at:%Y-%m-%d %H:%M:%S}" if seconds >= _DAY_SECONDS else f"{at:%H:%M:%S}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """A wait as it was said: why, until when on the ledger's clock, and when on ours."""
+    """A reported wait: its reason, its end on the ledger's clock, and the time of the report on ours."""
 
     reason: WaitReason
     until: float
@@ -57,11 +57,11 @@ class _Said:
 
 
 class WaitReporter:
-    """Says for whom a run waits, once it stands still for some seconds; each wait once.
+    """Report the waits of a run without outcomes, each wait once.
 
     Args:
-        say: Told, in one line each.
-        clock: Seconds, monotonic.
+        say: Called with one line per wait.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,11 +72,11 @@ class WaitReporter:
         self._has_said_submitting = False
 
     def move(self) -> None:
-        """Note that the run has an outcome."""
+        """Record that the run has an outcome."""
         self._moved_at = self._clock()
 
     def look(self, run: Run) -> None:
-        """Say what is new; called about each second in which the run has no outcome."""
+        """Report new waits; called about once a second while the run has no outcome."""
         now = self._clock()
         if now - self._moved_at < _QUIET_SECONDS:
             return
@@ -91,5 +91,5 @@ class WaitReporter:
 
 
 def _is_news(wait: Wait, said: _Said, run: Run) -> bool:
-    """Whether there is another reason, or what was said is over."""
+    """Return True if the reason is new, or the reported wait is over."""
     return wait.reason != said.reason or run.now_at >= said.until

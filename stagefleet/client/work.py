@@ -1,4 +1,4 @@
-"""What a caller asks for: arguments checked once, and the plan that the registries' tag lists give."""
+"""Work on stages: checks of arguments, and plans from tag lists."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ _NAMED_IN_MESSAGES = 3
 
 
 class Catalogue(Protocol):
-    """What a plan needs to know of repositories; the storage manager knows it."""
+    """The reads of storages that a plan needs; the storage manager implements them."""
 
     def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
-        """The stages of a repository or of this host's engine, none where it does not exist."""
+        """Iterate over the stages of a repository or of this host's engine; none if it does not exist."""
 
     def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
-        """The records of a repository or of this host's engine, of one kind; none where it does not exist."""
+        """List the records of one kind in a repository or this host's engine; none if it does not exist."""
 
     def ping(self, repository: Repository) -> None:
-        """Raise if the registry cannot be reached, is none, or refuses the login."""
+        """Check that the registry answers, is a registry, and accepts the login; raise if not."""
 
     def expect(self, place: Repository | DockerDaemon) -> None:
-        """Refuse a repository that was named and does not exist; asked where nothing was found there.
+        """Reject a named repository that does not exist; called if nothing was found in it.
 
         Raises:
-            RepositoryNotFoundError: It does not exist, and nobody said that it might not.
+            RepositoryNotFoundError: The repository does not exist, and must.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run does.
+    """The items of a run.
 
     Attributes:
         items: The stages that need a task, in order.
@@ -71,14 +71,14 @@ class Plan:
         return len(self.items) + len(self.skipped)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The plan as a dry run tells it."""
+        """Iterate over the outcomes that a dry run prints."""
         yield from self.skips()
         for item in self.items:
             name, host = split_host(item)
             yield Outcome(item=name, host=host, state=ItemState.PLANNED)
 
     def skips(self) -> Iterator[Outcome]:
-        """The outcomes of what needs no task."""
+        """Iterate over the outcomes of stages that need no task."""
         for item in self.skipped:
             name, host = split_host(item)
             yield Outcome(item=name, host=host, state=ItemState.SKIPPED)
@@ -93,29 +93,29 @@ class Work(Protocol):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the task needs besides the item."""
+        """The arguments of the task besides the item."""
 
     @property
     def stage_ids(self) -> tuple[str, ...] | None:
-        """The stages that were named, None for all."""
+        """The named stages; None for all."""
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """Find out what there is to do; changes nothing."""
+        """Determine the items; changes nothing."""
 
 
 def fingerprint(work: Work) -> str:
-    """A digest of what was asked for, the same for the same arguments in whatever order they were named."""
+    """Return a digest of the work, the same for the same arguments in any order."""
     named = None if work.stage_ids is None else sorted(work.stage_ids)
     document = json.dumps([work.operation, work.options, named], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
 
 
 def parse_repository(address: str | Repository | DockerDaemon) -> Repository:
-    """The repository at an address.
+    """Parse the address of a repository.
 
     Raises:
-        InvalidNameError: It is malformed.
-        UsageError: It is a Docker Engine.
+        InvalidNameError: The address is malformed.
+        UsageError: The address is a Docker Engine.
     """
     parsed = parse_place(address)
     if isinstance(parsed, DockerDaemon):
@@ -124,19 +124,19 @@ def parse_repository(address: str | Repository | DockerDaemon) -> Repository:
 
 
 def parse_place(address: str | Repository | DockerDaemon) -> Repository | DockerDaemon:
-    """The repository or engine at an address.
+    """Parse the address of a repository or engine.
 
     Raises:
-        InvalidNameError: It is malformed.
+        InvalidNameError: The address is malformed.
     """
     return parse_address(address) if isinstance(address, str) else address
 
 
 def parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
-    """Each named stage once, in the order of naming.
+    """Parse stage ids, without duplicates, in their order.
 
     Raises:
-        UsageError: One is malformed, or there is one string instead of several.
+        UsageError: One is malformed, or the argument is a single string.
     """
     if stage_ids is None:
         return None
@@ -182,17 +182,17 @@ class CopyWork:
         return {"source": str(self.source), "destination": str(self.destination), "verify": self.verify}
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """Compare the two tag lists; with `verify`, what is in both needs a task that compares digests.
+        """Compare the two tag lists; with `verify`, plan common stages too, whose digests the task compares.
 
         Raises:
-            RepositoryNotFoundError: There is no such source.
-            StagesMissingError: Stages were named that the source does not have.
-            TooManyItemsError: There are more than a run may have.
+            RepositoryNotFoundError: The source does not exist.
+            StagesMissingError: The source lacks named stages.
+            TooManyItemsError: The run has more items than allowed.
         """
         wanted = self._wanted(catalogue)
         present: set[str] = set()
         if self.verify:
-            # The tag list is not needed, but the login to the destination is: refused early or not at all.
+            # The tag list is not needed, but the login to the destination is: reject a wrong one early.
             catalogue.ping(self.destination)
         elif wanted:
             present.update(listed_ids(catalogue, self.destination))
@@ -232,13 +232,13 @@ class DeleteWork:
         return {"repository": str(self.repository)}
 
     def plan(self, catalogue: Catalogue) -> Plan:
-        """All that was named, and no look at the tag list: what is gone already is a success of its task.
+        """Plan all named stages without the tag list: the task succeeds for a stage that is gone.
 
-        A stage half deleted by a crash is in no list of stages, and the task must finish it.
+        A stage that a crash left half deleted is on no list of stages, and the task must finish its deletion.
 
         Raises:
-            RepositoryNotFoundError: There is no such repository.
-            TooManyItemsError: There are more than a run may have.
+            RepositoryNotFoundError: The repository does not exist.
+            TooManyItemsError: The run has more items than allowed.
         """
         if self.stage_ids is None:
             return Plan(bounded(map(str, named_ids(catalogue, self.repository))))
@@ -247,10 +247,10 @@ class DeleteWork:
 
 
 def named_ids(catalogue: Catalogue, place: Repository | DockerDaemon) -> Iterator[StageId]:
-    """The stages of a storage that somebody named.
+    """Iterate over the stages of a named storage.
 
     Raises:
-        RepositoryNotFoundError: It does not exist.
+        RepositoryNotFoundError: The storage does not exist.
     """
     is_empty = True
     for stage_id in catalogue.stage_ids(place):
@@ -261,7 +261,7 @@ def named_ids(catalogue: Catalogue, place: Repository | DockerDaemon) -> Iterato
 
 
 def listed_ids(catalogue: Catalogue, destination: Repository) -> set[str]:
-    """The stages of a destination, which may be new; but its registry has to be one."""
+    """Return the stages of a destination; it may be new, but its registry must answer."""
     present = {str(stage_id) for stage_id in catalogue.stage_ids(destination)}
     if not present:
         catalogue.ping(destination)
@@ -269,10 +269,10 @@ def listed_ids(catalogue: Catalogue, destination: Repository) -> set[str]:
 
 
 def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
-    """The items of a run, counted.
+    """Return the items of a run, if there are not too many.
 
     Raises:
-        TooManyItemsError: There are more than a run may have.
+        TooManyItemsError: The run has more items than allowed.
     """
     found: list[str] = []
     for stage_id in stage_ids:
@@ -287,7 +287,7 @@ def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
 def find_lacking(
     catalogue: Catalogue, place: Repository | DockerDaemon, stage_ids: Iterable[str]
 ) -> Sequence[str]:
-    """Those of the stages that a storage does not have, by one look at its tag list."""
+    """Return the stages that a storage's tag list lacks."""
     lacking = dict.fromkeys(stage_ids)
     for stage_id in named_ids(catalogue, place):
         lacking.pop(str(stage_id), None)
@@ -295,10 +295,10 @@ def find_lacking(
 
 
 def refuse_missing(missing: Sequence[str], storages: Sequence[Repository | DockerDaemon]) -> None:
-    """Refuse stages that none of the storages has, the first of which is the one to look into.
+    """Reject stages that no storage has; the error names the first storage as the one to check.
 
     Raises:
-        StagesMissingError: There are some.
+        StagesMissingError: Stages are missing.
     """
     if not missing:
         return
