@@ -91,5 +91,5 @@ _equip(app)
 
 @cache
 def build_command() -> Callable[..., Any]:
-    """Build what runs a command line: once in a process, as it takes as long as a short command."""
+    """Build the function that runs a command line; call it once per process, since it is slow."""
     return get_command(app)

@@ -121,9 +121,9 @@ def takes_common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _holds_password(url: str) -> bool:
     if masked_url(url).endswith("..."):
-        return True  # nobody knows what stands in it
+        return True  # its content is unknown
     try:
         parts = urlsplit(url)
         return bool(parts.password) or not _SECRET_PARAMETERS.isdisjoint(parse_qs(parts.query))
     except ValueError:
-        return True  # nobody knows what stands in it
+        return True  # its content is unknown

@@ -64,7 +64,7 @@ class Desk:
         Args:
             redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
             settings: From the environment and `stagefleet.toml` if None.
-            on_notice: As for the class.
+            on_notice: See the class.
 
         Raises:
             UsageError: The URL is missing or malformed, or the settings cannot be read.
@@ -83,7 +83,7 @@ class Desk:
 
         Args:
             settings: As in `connect`; the Redis URL is not used.
-            on_notice: As for the class.
+            on_notice: See the class.
         """
         settings = load_settings() if settings is None else settings
         return cls(EmbeddedServices(settings), on_notice=on_notice)

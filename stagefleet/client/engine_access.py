@@ -53,7 +53,7 @@ class EngineAccess:
         Raises:
             EngineMissingError: This host has no engine.
         """
-        from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - brings docker-py
+        from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - imports docker-py
 
         return EngineRecordStore(self._connect(address), address)
 
@@ -74,7 +74,7 @@ class EngineAccess:
             engine.close()
 
     def _storage(self, address: DockerDaemon) -> EngineStorage:
-        from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - brings docker-py
+        from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - imports docker-py
 
         return EngineStorage(self._connect(address), address)
 

@@ -139,7 +139,7 @@ class _RegistryAccess:
     """Registries through the storage manager; after `join` with the fleet's caches in Redis."""
 
     def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
-        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - imports the registry client
         from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands without a registry do not need it
         from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the manager uses it
 
@@ -192,7 +192,7 @@ class _RegistryAccess:
         return self._manager.project(roles)
 
     def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
-        from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - imports the registry client
 
         return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
 
@@ -203,9 +203,9 @@ class _RegistryAccess:
         images: Mapping[Platform, Reference],
         locks: LockManager,
     ) -> dict[str, Any]:
-        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - brings the client of registries
-        from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - its package brings that client
-        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - its package brings that client
+        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - imports the registry client
+        from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - its package imports that client
+        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - its package imports that client
         from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the publication uses it
 
         run = uuid4().hex
@@ -217,7 +217,7 @@ class _RegistryAccess:
         return produced.result
 
     def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
-        from stagefleet.manager.deletion_way import words_on_what_stays  # noqa: PLC0415 - brings the client of registries
+        from stagefleet.manager.deletion_way import words_on_what_stays  # noqa: PLC0415 - imports the registry client
         from stagefleet.runs.book import RedisBook  # noqa: PLC0415 - only this method uses it
 
         if self._redis is None:

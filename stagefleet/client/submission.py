@@ -131,7 +131,7 @@ def _write(ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan]
 
 
 def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
-    """Plan what the previous run left; None without one, or if it expires meanwhile."""
+    """Plan what the previous run left; None without one, or if it expires during this call."""
     if submission.fate is not Fate.CONTINUED or submission.previous is None:
         return None
     try:

@@ -8,7 +8,7 @@
     |   +-- RedisConfigurationError   login, rights, database, TLS, mode or version of Redis are wrong
     |   +-- TooManyItemsError         a run of more items than a run may have
     |   +-- KeyConflictError          an idempotency key reused with other arguments
-    |   +-- RepositoryNotFoundError   no such repository, or what answers there is no registry
+    |   +-- RepositoryNotFoundError   no such repository, or the server is no registry
     |   +-- RunNotFoundError          no such run, or it has expired
     |   +-- StagesMissingError        the source lacks stages that were named
     |   +-- CredentialsError          a login was rejected, or a credential helper failed
@@ -17,7 +17,7 @@
     |   +-- IncompatibleVersionError  written by a release that this one cannot read
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError     Redis does not answer, or refuses for now
-    |   +-- LedgerRewoundError        Redis has forgotten what it had confirmed
+    |   +-- LedgerRewoundError        Redis lost data that it had confirmed
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
     |   +-- CacheLeftAloneError       a cache that did not answer is skipped for a while
