@@ -19,7 +19,8 @@ OPENSHIFT = (
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
 )
 """As OpenShift's restricted containers, and those of deploy/kubernetes, run."""
-_START_SECONDS = 90
+START_SECONDS = 90
+"""The longest wait for a container to be where a test wants it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Gate:
         """Hold a request for a blob; a rule as `RegistryFront` takes it."""
         if method == "GET" and "/blobs/" in path:
             self.reached.set()
-            self.open.wait(_START_SECONDS)
+            self.open.wait(START_SECONDS)
         return None
 
 
@@ -108,7 +109,7 @@ def wait_for_log(docker: DockerCommand, container: str, text: str) -> None:
         assert running == "true", done.stdout + done.stderr
         return False
 
-    wait_until(logged, f"the container logs {text}", seconds=_START_SECONDS)
+    wait_until(logged, f"the container logs {text}", seconds=START_SECONDS)
 
 
 def exit_code(docker: DockerCommand, container: str) -> int:

@@ -11,9 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from stagefleet.cli.app import app
-from tests.image.containers import NETWORK, OPENSHIFT, exit_code, wait_for_log
+from tests.image.containers import NETWORK, OPENSHIFT, START_SECONDS, exit_code, wait_for_log
 
-START_SECONDS = 90
 VERSION = version("stagefleet")
 USERS = {"its own": (), "unknown": ("--user", "4711:4711"), "OpenShift's": OPENSHIFT}
 

@@ -11,8 +11,9 @@ import re
 
 import pytest
 
-from tests.image.containers import NETWORK
+from tests.image.containers import NETWORK, START_SECONDS
 from tests.image.pipelines import examples, for_tests
+from tests.services.processes import wait_until
 
 USER = "1234:1234"
 """The agent's user, who is not known in the image."""
@@ -44,17 +45,22 @@ def container(docker, image, fleet, workspace_folder, temporary_folder):
 
 
 @pytest.fixture
-def run_step(docker, container, mirror, workspace_folder, temporary_folder):
+def run_step(docker, container, workspace_folder, temporary_folder):
     """Runs the step of docs/ci.md as Jenkins would."""
     logins = temporary_folder / "logins.json"
-    logins.write_text(mirror.logins)
+    script = temporary_folder / "script.sh"
     (example,) = examples("groovy")
     (step,) = re.findall(r"sh '''\n(.*?)'''", example, re.DOTALL)
-    script = temporary_folder / "script.sh"
-    script.write_text(for_tests(step.replace("\\\\", "\\"), mirror))
-    script.chmod(0o755)
-    variables = ["env", f"REGISTRY_LOGINS={logins}"]
-    return lambda: docker("exec", container, *variables, "sh", "-xe", script)
+    step = step.replace("\\\n", "")  # as Groovy reads it
+
+    def run(mirror, *options):
+        logins.write_text(mirror.logins)
+        script.write_text(for_tests(step, mirror))
+        script.chmod(0o755)
+        variables = ["env", f"REGISTRY_LOGINS={logins}"]
+        return docker("exec", *options, container, *variables, "sh", "-xe", script)
+
+    return run
 
 
 def test_cat_runs_alone(docker, container):
@@ -63,7 +69,7 @@ def test_cat_runs_alone(docker, container):
 
 
 def test_the_step_of_the_docs_copies(docker, container, run_step, mirror, workspace_folder):
-    done = run_step()
+    done = run_step(mirror)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert list(mirror.stages) == mirror.copied()
     summary = json.loads((workspace_folder / "outcomes.jsonl").read_text().splitlines()[-1])
@@ -74,6 +80,19 @@ def test_the_step_of_the_docs_copies(docker, container, run_step, mirror, worksp
 
 def test_a_stage_that_is_broken_fails_the_step(run_step, mirror):
     broken = mirror.break_one()
-    done = run_step()
+    done = run_step(mirror)
     assert 1 == done.returncode, done.stdout + done.stderr
     assert sorted({*mirror.stages} - {broken}) == mirror.copied()
+
+
+def test_a_build_that_is_aborted_leaves_its_run_to_the_fleet(docker, container, run_step, mirror):
+    """Jenkins finds no `ps` to name what it would end, and takes the container away."""
+    assert "" == docker("exec", container, "sh", "-c", "command -v ps").stdout
+    with mirror.with_gate() as (gated, gate):
+        assert 0 == run_step(gated, "--detach").returncode
+        assert gate.reached.wait(START_SECONDS)
+        docker.answer("stop", "--time=1", container)
+        docker.answer("rm", "-f", "--volumes", container)
+        gate.open.set()
+        stages = list(mirror.stages)
+        wait_until(lambda: stages == mirror.copied(), "the fleet copies the rest", seconds=START_SECONDS)

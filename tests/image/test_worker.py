@@ -6,12 +6,11 @@ import json
 
 import pytest
 
-from tests.image.containers import NETWORK, OPENSHIFT, exit_code, wait_for_log
+from tests.image.containers import NETWORK, OPENSHIFT, START_SECONDS, exit_code, wait_for_log
 from tests.services.processes import wait_until
 
 GRACE_SECONDS = 45
 """As compose.yaml and docs/ci.md have it."""
-START_SECONDS = 90
 PROBES = ("--health-interval", "1s", "--health-retries", "1000")
 """So that nothing waits for half a minute; the command is the image's own."""
 
@@ -33,8 +32,9 @@ def wait_for_health(docker, container, expected):
     wait_until(health, f"the container is {expected}", seconds=90)
 
 
-def test_a_worker_is_healthy_once_it_beats(docker, start):
-    container = start("worker", "--processes", "1")
+@pytest.mark.parametrize("init", [(), ("--init",)], ids=["alone", "init"])
+def test_a_worker_is_healthy_once_it_beats(docker, start, init):
+    container = start("worker", "--processes", "1", more=init)
     assert "starting" == docker.answer("inspect", "-f", "{{.State.Health.Status}}", container)
     wait_for_health(docker, container, "healthy")
     probe = docker("exec", container, "python", "-I", "-m", "workers.health")
