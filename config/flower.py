@@ -1,4 +1,4 @@
-"""Flower, as this fleet shows itself in it: `python -I -m config.flower` [--address A] [--port P].
+"""Flower, as this fleet shows itself in it: `stagefleet flower`.
 
 Flower's own command would read `flowerconfig.py` from the current directory, options from any `FLOWER_*`
 variable, and the password from its arguments, where every user of the host sees it. So its application is
@@ -55,7 +55,7 @@ _KNOWN = frozenset(name.replace("-", "_") for name in flower_options)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run Flower until it is told to stop."""
     prepare_streams()
-    parser = argparse.ArgumentParser(prog="python -I -m config.flower")
+    parser = argparse.ArgumentParser(prog="stagefleet flower")
     parser.add_argument("--address", help="where to listen")
     parser.add_argument("--port", type=int, help="0 takes a free one")
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
@@ -171,7 +171,3 @@ def _listen(flower: Flower) -> int:
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -77,7 +77,7 @@ case "${1:-}" in
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
     browser) install "${services[@]}" chromium=chromium chromedriver=chromium-driver pngquant=pngquant ;;
     lock)
-        .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev \
+        .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev --extra all \
             --custom-compile-command "make lock" pyproject.toml -o requirements.lock
         ;;
 esac

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -202,11 +203,15 @@ class EngineSettings(Section):
 
     @property
     def address(self) -> str | None:
-        """The address of the engine; None if the host has none."""
+        """The address of the engine; None if the host has none.
+
+        Docker's own socket counts where the extra `engine` is installed.
+        """
         address = self.url or os.environ.get("DOCKER_HOST", "")
         if address:
             return address
-        return f"unix://{_ENGINE_SOCKET}" if _ENGINE_SOCKET.is_socket() else None
+        usable = _ENGINE_SOCKET.is_socket() and find_spec("docker") is not None
+        return f"unix://{_ENGINE_SOCKET}" if usable else None
 
 
 class LogSettings(Section):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from stagefleet.launch import worker_command
+from stagefleet.processes import worker_command
 from stagefleet.redaction import forget_secrets
 from tests.services import (
     DockerEngine,

@@ -25,7 +25,6 @@ from workers.bootstrap import OPERATIONS, Parts, build_parts
 from workers.consumer import FLUSH_SECONDS, FrugalConsumer
 from workers.heart import BEAT_SECONDS, Heart
 from workers.identity import make_name
-from workers.layout import check_layout
 from workers.reaper import Reaper
 from workers.stopper import STOP_SIGNALS, Stopper
 from workers.ticker import Ticker
@@ -49,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--life-line-fd", type=int)
     options = parser.parse_args(arguments)
     try:
-        check_layout()
         settings = load_settings()
         status = serve(
             settings,

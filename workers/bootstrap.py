@@ -14,6 +14,7 @@ from stagefleet.connection import connect_redis
 from stagefleet.errors import SettingsError
 from stagefleet.locks import RedisLocks
 from stagefleet.manager import Produced, StageManager, StageMemory
+from stagefleet.processes import require_extra
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.book import RedisBook
 from stagefleet.runs.leases import LeaseKeeper
@@ -112,6 +113,7 @@ def _attach_host(
     """Let the manager work with the Docker Engine of this host, if it has one; gives what closes it."""
     if settings.engine.address is None:
         return lambda: None
+    require_extra("engine", "docker", "stages in a Docker Engine")
     from stagefleet.manager.host import make_host  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
     host = make_host(settings.engine, manager, client, locks, last_used)

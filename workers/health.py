@@ -1,4 +1,4 @@
-"""Whether the workers here live: `python -I -m workers.health`, for a container's health check.
+"""Whether the workers here live: `stagefleet health`, for a container's health check.
 
 A worker beats in the ledger only while its process runs and Redis answers. When Redis is out of reach the
 answer is yes: starting the worker again would mend nothing, and all of a fleet's would start at once.
@@ -42,7 +42,3 @@ def main() -> None:
 def count_workers(attendance: Attendance, pool: str) -> int:
     """Count the live worker processes of a pool, as `identity.pool_of` names it."""
     return sum(is_of(worker.name, pool) for worker in attendance.workers())
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,8 @@ from types import FrameType
 from config.logging import configure_logging
 from stagefleet.connection import masked_url
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
-from stagefleet.launch import isolated_command
 from stagefleet.logs import EventLogger
+from stagefleet.processes import isolated_command
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.dispatch import QUEUES
 from stagefleet.settings import Settings, load_settings

@@ -110,7 +110,7 @@ class DemoFleet:
             with uninterrupted():
                 machine.launch()
             self._machines.append(machine)
-        flower = self._shell.start("python -I -m config.flower --port 0")
+        flower = self._shell.start("stagefleet flower --port 0")
         for machine in self._machines:
             machine.wait_until_listening()
         self.flower_url = flower.wait_for('"url": ?"([^"]+)"')[1]

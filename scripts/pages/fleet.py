@@ -83,7 +83,7 @@ class WatchedFleet:
 
     def start_flower(self) -> None:
         """Start Flower; returns when it listens."""
-        flower = self.shell.start("python -I -m config.flower")
+        flower = self.shell.start("stagefleet flower")
         self.flower_url = flower.wait_for('"url": ?"([^"]+)"')[1]
 
     def start_workers(self) -> None:

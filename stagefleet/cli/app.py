@@ -15,6 +15,8 @@ from stagefleet.cli import (
     describe,
     doctor,
     fetch,
+    flower,
+    health,
     hosts,
     indexes,
     locks,
@@ -55,6 +57,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(locks.app, name="locks")
 app.add_typer(config.app, name="config")
 app.command("worker")(worker.start_worker)
+app.command("flower")(flower.start_flower)
+app.command("health")(health.check_health)
 app.command("doctor")(doctor.examine)
 
 

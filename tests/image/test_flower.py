@@ -18,8 +18,7 @@ def test_flower_answers_and_ends_at_docker_stop(docker, image, redis_server):
         "FLOWER__PASSWORD": "x",
     }
     options = [part for name, value in variables.items() for part in ("-e", f"STAGEFLEET_{name}={value}")]
-    command = ["--entrypoint", "python", image, "-I", "-m", "config.flower"]
-    container = docker.answer("run", "--detach", *NETWORK, *OPENSHIFT, *options, *command)
+    container = docker.answer("run", "--detach", *NETWORK, *OPENSHIFT, *options, image, "flower")
 
     def answers():
         assert docker.answer("inspect", "-f", "{{.State.Running}}", container) == "true", docker(

@@ -37,7 +37,7 @@ def test_a_worker_is_healthy_once_it_beats(docker, start, init):
     container = start("worker", "--processes", "1", more=init)
     assert "starting" == docker.answer("inspect", "-f", "{{.State.Health.Status}}", container)
     wait_for_health(docker, container, "healthy")
-    probe = docker("exec", container, "python", "-I", "-m", "workers.health")
+    probe = docker("exec", container, "stagefleet", "health")
     assert (0, "1 worker processes live here\n") == (probe.returncode, probe.stdout)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stagefleet.launch import worker_command
+from stagefleet.processes import worker_command
 from stagefleet.runs.model import Callback, Order, Run
 from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     Fleet,

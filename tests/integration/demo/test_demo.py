@@ -146,7 +146,7 @@ def test_the_demo_checks_all_it_says_in_under_forty_lines_can_be_kept_and_leaves
     assert [] == remains_of(folders, mark)
 
 
-@pytest.mark.parametrize("moment", ["starting a private Valkey", "config.flower"])
+@pytest.mark.parametrize("moment", ["starting a private Valkey", "stagefleet flower"])
 def test_an_interrupted_demo_leaves_nothing(start, mark, moment):
     demo = start()
     demo.wait_for(moment, seconds=WAIT_SECONDS)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.launch import worker_command
+from stagefleet.processes import worker_command
 from stagefleet.settings import EngineSettings, HttpSettings, RunSettings, Settings
 from tests.services import (
     DockerEngine,

@@ -3,7 +3,6 @@
 import base64
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +11,7 @@ import pytest
 import requests
 
 from stagefleet.connection import connect_redis
+from stagefleet.processes import isolated_command
 from stagefleet.redaction import _base64_forms
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 from tests.services import clean_environment, stagefleet_command
@@ -111,7 +111,7 @@ def run(environment, tmp_path):
 def flower(environment, tmp_path) -> Iterator[tuple[str, Path]]:
     log = tmp_path / "flower.log"
     with log.open("wb") as stderr:
-        command = [sys.executable, "-I", "-m", "config.flower", "--port", "0"]
+        command = [*isolated_command("config.flower"), "--port", "0"]
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=stderr)
     lines = eventually(lambda: [line for line in log.read_text().splitlines() if '"ready"' in line], "ready")
     yield json.loads(lines[0])["url"], log

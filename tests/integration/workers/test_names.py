@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from stagefleet.launch import isolated_command, worker_command
+from stagefleet.processes import isolated_command, worker_command
 from tests.integration.workers.conftest import LIMIT_SECONDS, Workers, eventually
 from tests.integration.workers.test_flower import flower  # noqa: F401 - the fixture
 from tests.services import stagefleet_command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stagefleet.launch import isolated_command
+from stagefleet.processes import isolated_command
 from tests.integration.workers.conftest import LIMIT_SECONDS, Fleet
 from tests.services import clean_environment, stagefleet_command
 

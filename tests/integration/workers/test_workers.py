@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from stagefleet.launch import worker_command
+from stagefleet.processes import isolated_command, worker_command
 from tests.integration.workers.conftest import eventually
 
 
@@ -157,7 +156,7 @@ def test_wrong_settings_end_the_supervisor_with_one_line(tmp_path):
 
 
 def test_the_health_check_tells_a_live_worker_from_none_and_from_an_outage(redis_server, workers, fleet):
-    command = [sys.executable, "-I", "-m", "workers.health"]
+    command = isolated_command("workers.health")
 
     def health() -> int:
         return subprocess.run(

@@ -2,17 +2,15 @@
 
 import os
 import signal
-import socket
 import threading
 
 import pytest
 
-from stagefleet.errors import RedisUnreachableError, SettingsError
+from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.model import WorkerInfo
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
 from workers.heart import STILL_SECONDS, Heart
-from workers.layout import check_layout
 from workers.reaper import Reaper
 from workers.stopper import EXIT_AT_ONCE, Stopper
 from workers.ticker import Ticker
@@ -174,10 +172,3 @@ def test_the_death_of_the_supervisor_ends_its_processes():
         process._watch()
     os.close(life_line)
     assert [f"leave {EXIT_AT_ONCE}"] == process.happened
-
-
-def test_our_packages_lie_together_and_others_are_named():
-    check_layout()
-    with pytest.raises(SettingsError, match="'socket'") as caught:
-        check_layout((socket,))
-    assert 2 == caught.value.exit_code
