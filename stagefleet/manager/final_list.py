@@ -1,4 +1,4 @@
-"""What a final storage has: listed once a run, and kept up to date by what is published."""
+"""Stages of a final storage: listed once per run, and updated by the run's publications."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LISTS_KEPT = 8
 
 
 class FinalList:
-    """The stages of a final storage, as a run sees them; from many threads.
+    """Stages of a final storage in one run; thread-safe.
 
     Args:
-        listed: What the storage had when the run began.
+        listed: The storage's stages at the beginning of the run.
     """
 
     def __init__(self, listed: Iterable[StageId]) -> None:
@@ -40,21 +40,21 @@ class FinalList:
             return stage_id in self._added
 
     def add(self, stage_id: StageId) -> None:
-        """Note a stage that was published."""
+        """Add a published stage."""
         with self._lock:
             self._added.add(stage_id)
 
 
 class FinalLists:
-    """The lists of the runs under way; from many threads.
+    """Lists of the runs under way; thread-safe.
 
-    One worker reads the tags, and the run's book gives them to all. What another worker has published since
-    is not on the list here: a look at the storage before each copy finds it there.
+    One worker reads the tags, and shares them through the run's book. Later publications by other workers are
+    not on this list: a check of the storage before each copy finds them.
 
     Args:
-        client: Speaks to registries.
-        book: Where the workers of a run share what they find out.
-        memory: What is remembered of storages.
+        client: Client for registries.
+        book: The shared book.
+        memory: The fleet's memory of storages.
     """
 
     def __init__(self, client: RegistryClient, book: SharedBook, memory: StageMemory) -> None:
@@ -65,7 +65,7 @@ class FinalLists:
         self._lists: OrderedDict[tuple[str, Repository], FinalList] = OrderedDict()
 
     def of(self, run: str, final: Repository, leash: Leash) -> FinalList:
-        """The list of one run."""
+        """Return the list of one run."""
         name = (run, final)
         with self._lock:
             found = self._lists.get(name)
@@ -74,7 +74,7 @@ class FinalLists:
                 return found
         listed = self._read(run, final, leash)
         with self._lock:
-            # Another thread may have been as fast: all have to add to the same list.
+            # Another thread may have created it meanwhile: all have to add to the same list.
             made = self._lists.setdefault(name, FinalList(map(StageId.parse, listed)))
             while len(self._lists) > _LISTS_KEPT:
                 self._lists.popitem(last=False)

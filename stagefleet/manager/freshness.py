@@ -1,4 +1,4 @@
-"""How old a look may be when a request leaves that it allows, and how it is had again for the next one."""
+"""Age limit of the checks that allow a deletion, and their repetition before each request."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from stagefleet.clock import elapsed_seconds
 __all__ = ["FRESH_SECONDS", "Check", "checked", "looking"]
 
 FRESH_SECONDS = 10.0
-"""How old a look may be when a DELETE leaves that it allows."""
+"""Oldest check that allows a DELETE to leave."""
 
 Check = Callable[[], float]
-"""Raises what speaks against a deletion; tells since when its word holds, on `elapsed_seconds`."""
+"""Raises to prevent a deletion; returns since when its result is valid, on `elapsed_seconds`."""
 
 
 def checked(check: Callable[[], object]) -> Check:
-    """Check now, and make a `Check` that does so again each time that it is asked but the first."""
+    """Check now, and return a `Check` that reuses this result once and then checks again."""
     began = elapsed_seconds()
     check()
     return _again(check, began)
 
 
 def looking(look: Callable[[], object], seen_at: float) -> Callable[[], float]:
-    """Make what `RegistryClient.delete_manifest` asks, out of a look that was just had.
+    """Create the `look` of `RegistryClient.delete_manifest` from a check that was just made.
 
     Args:
-        look: Looks again; raises what forbids the deletion.
-        seen_at: When it was looked, on `elapsed_seconds`.
+        look: Checks again; raises to prevent the deletion.
+        seen_at: Time of the first check, on `elapsed_seconds`.
     """
     again = _again(look, seen_at)
     return lambda: again() + FRESH_SECONDS

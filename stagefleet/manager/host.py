@@ -1,4 +1,4 @@
-"""What a worker does with the Docker Engine of its host."""
+"""Stages in the Docker Engine of a worker's host."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _CONFLICT = 409
 
 
 class HostManager:
-    """Stages in the engine of one host; from many threads.
+    """Stages in the engine of one host; thread-safe.
 
     Args:
-        stages: The storage manager, for what is between registries.
-        client: Speaks to registries.
+        stages: The storage manager, for copies between registries.
+        client: Client for registries.
         engine: The host's engine.
         host: The host's name in the fleet.
         locks: The fleet's locks.
-        last_used: Told of each image that is used or removed.
+        last_used: Records the use and removal of images.
     """
 
     def __init__(
@@ -67,35 +67,35 @@ class HostManager:
         self._engine.close()
 
     def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
-        """The stages of a project in the engine."""
+        """List the stages of a project in the engine."""
         return iter(EngineStorage(self._engine, address).stage_ids())
 
     def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe a stage in the engine.
 
         Raises:
-            StageNotFoundError: It is not there.
+            StageNotFoundError: The engine does not have it.
         """
         return EngineStorage(self._engine, address).describe(stage_id)
 
     def describe_image(self, reference: Reference) -> ImageInfo | None:
-        """Any image in the engine by its name, None if it is not there."""
+        """Describe any image in the engine by its name, None if it does not exist."""
         found = self._engine.find(str(reference))
         return None if found is None else describe_image_in(found, reference.repository, reference.tag or "")
 
     def records(self, address: DockerDaemon) -> EngineRecordStore:
-        """The records of a project in the engine."""
+        """Return the records of a project in the engine."""
         return EngineRecordStore(self._engine, address)
 
     def fetch_stage(
         self, roles: Roles, stage_id: StageId, platforms: PlatformChoice, *, run: str, leash: Leash
     ) -> Produced:
-        """Bring a stage to this host; see `manager.fetch`. One lock stands for all its platforms.
+        """Fetch a stage to this host; see `manager.fetch`. One lock covers all its platforms.
 
         Raises:
-            PlatformMissingError: It has no image for a platform that is wanted.
-            StorageStateChangedError: It is not any more where it was found: look again.
-            LockTimeoutError: Its image is being removed, and that takes too long.
+            PlatformMissingError: It has no image for a requested platform.
+            StorageStateChangedError: It is no longer where it was found: look it up again.
+            LockTimeoutError: Its image is being removed, for too long.
         """
         fetch = StageFetch(
             self._stages,
@@ -122,11 +122,11 @@ class HostManager:
     ) -> Produced:
         """Copy a stage from the engine to a repository, or from a repository to the engine.
 
-        If another copy of it is under way, that one is waited for, and what it brought counts: skipped.
+        If another copy of it is under way, wait for that and count its result: skipped.
 
         Raises:
             StageNotFoundError: The source does not have it.
-            LockTimeoutError: It is being copied or deleted by others for too long.
+            LockTimeoutError: Others were copying or deleting it for too long.
         """
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
             produced = self._copy(source, destination, stage_id, verify=verify or turn.has_waited, leash=turn)
@@ -172,11 +172,11 @@ class HostManager:
     def delete_stage(
         self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, run: str, leash: Leash
     ) -> Produced:
-        """Remove a stage from the engine with the images of all its platforms; that it is gone is success.
+        """Remove a stage from the engine, in all its platforms; a missing one counts as success.
 
         Raises:
-            ImageInUseError: A job or a container uses it; names it and the option that helps.
-            LockTimeoutError: It is being copied for too long.
+            ImageInUseError: A job or a container uses it; names it and the option to set.
+            LockTimeoutError: It was being copied for too long.
         """
         with self._turns.alone(address, stage_id, run=run, leash=leash) as turn:
             return self._remove(address, stage_id, policy, turn)
@@ -202,12 +202,12 @@ class HostManager:
         except EngineError as error:
             if error.status != _CONFLICT:
                 raise
-            # A container was started after we had looked.
+            # A container was started after the check.
             raise ImageInUseError(f"{error}; skip it with --skip-used") from error
         return Produced()
 
     def _drop(self, name: str) -> None:
-        """Take a name away that was there for a copy alone; a job that fetched it meanwhile keeps it."""
+        """Remove a name that only a copy needed, unless a job has fetched it meanwhile."""
         with suppress(ImageInUseError), self._images.exclude(name):
             self._engine.remove(name)
 
@@ -227,7 +227,7 @@ def make_host(
     locks: LockManager,
     last_used: LastUsed | None = None,
 ) -> HostManager | None:
-    """What can be done with the engine of this host, None where there is none; connects when it is used."""
+    """Create the manager for this host's engine, None without an engine; it connects at its first use."""
     if settings.address is None:
         return None
     engine = Engine(settings.address, settings, config=DockerConfig(docker_config_file()))

@@ -1,7 +1,6 @@
-"""Locks on the images of a host: a job that uses one keeps it from being removed.
+"""Locks on the images of a host: while a job uses one, it is not removed.
 
-A job holds a shared lock, whoever removes the image an exclusive one. The locks are leases: what a job held
-that died is free once its lease is over.
+A job holds a shared lock, a removal an exclusive one. The locks are leases: those of a dead job expire.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["ImageLocks", "image_of"]
 
 
 class ImageLocks:
-    """The locks on one host's images.
+    """Locks on one host's images.
 
     Args:
         locks: The fleet's locks.
@@ -35,12 +34,12 @@ class ImageLocks:
         on_wait: OnWait | None = None,
         check: Callable[[], None] | None = None,
     ) -> HeldLock:
-        """Keep an image from being removed, as long as this is held; others may hold it too.
+        """Prevent the removal of an image while the lock is held; others may hold it, too.
 
         Args:
             image: Its name in the engine.
-            on_wait: Told when it is being removed just now.
-            check: Called while waiting; what it raises ends the wait.
+            on_wait: Called if it is being removed now.
+            check: Called in the wait; its errors end the wait.
 
         Raises:
             LockTimeoutError: The removal takes too long.
@@ -49,7 +48,7 @@ class ImageLocks:
 
     @contextmanager
     def exclude(self, image: str) -> Iterator[None]:
-        """Keep jobs from starting to use an image while it is removed.
+        """Prevent the use of an image by jobs while it is removed.
 
         Raises:
             ImageInUseError: A job holds it.
@@ -68,5 +67,5 @@ class ImageLocks:
 
 
 def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
-    """The name that a stage's image has in an engine."""
+    """Return the name of a stage's image in an engine."""
     return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"

@@ -1,4 +1,4 @@
-"""What is done about an image that containers use, when it is to be removed from an engine."""
+"""Policy for images in use by containers, when they are to be removed from an engine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SHOWN = 3
 
 
 class ImageUse:
-    """The containers that use images of an engine.
+    """Containers that use images of an engine.
 
     Args:
         engine: The engine.
-        policy: What to do about them.
+        policy: Policy for images in use.
     """
 
     def __init__(self, engine: Engine, policy: UsePolicy) -> None:
@@ -28,17 +28,17 @@ class ImageUse:
         self._policy = policy
 
     def make_free(self, name: str, image_id: str) -> bool:
-        """See that no container uses an image.
+        """Ensure that no container uses an image.
 
         Args:
             name: Its name, for messages.
             image_id: Its id.
 
         Returns:
-            Whether none does now; False where it is to be skipped.
+            True if no container uses it now; False to skip it.
 
         Raises:
-            ImageInUseError: One does; names it and the option that helps.
+            ImageInUseError: A container uses it; names it and the option to set.
         """
         containers = self._engine.users(image_id)
         if not containers:

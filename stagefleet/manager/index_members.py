@@ -1,4 +1,4 @@
-"""The members of what a tag names, in whatever depth: their digests, as a deletion has to know them."""
+"""Direct and indirect members of a tag's manifest, as digests, for deletions."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ _IMAGES = frozenset(
         "application/vnd.oci.artifact.manifest.v1+json",
     }
 )
-"""Kinds of manifests that name no others; whatever else is a manifest may be an index."""
+"""Media types of manifests without members; any other manifest may be an index."""
 _SAYS_NOTHING = frozenset(
     {"application/octet-stream", "binary/octet-stream", "application/json", "text/json", "text/plain"}
 )
-"""Kinds that a blob may have as well as a manifest."""
+"""Media types of both blobs and manifests."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexMembers:
-    """What an index leads to.
+    """Content that an index leads to.
 
     Attributes:
-        digests: All that it was found to lead to, an index before its members; none for an image.
-        others: What it names besides, which may be blobs or manifests: it uses them, and none goes with it.
-        is_whole: Whether these are all. What cannot be read here may be read by others, and use anything.
-        is_placeholder: Whether it is one of ours, that a tag was moved to which is to go.
+        digests: Manifests that it leads to, an index before its members; empty for an image.
+        others: Other digests in it, of blobs or manifests: it uses them, and none is deleted with it.
+        is_whole: True if these are all. Content that cannot be read here may be readable elsewhere, and use
+            anything.
+        is_placeholder: True for a placeholder of ours, for a tag to be deleted.
     """
 
     digests: tuple[Digest, ...] = ()
@@ -59,27 +60,27 @@ class IndexMembers:
 
     @property
     def used(self) -> tuple[Digest, ...]:
-        """All that must not be deleted by digest while it stands."""
+        """Return all digests that must not be deleted while it exists."""
         return self.digests + self.others
 
 
 def read_members(
     client: RegistryClient, repository: Repository, named: Descriptor, *, leash: Leash
 ) -> IndexMembers:
-    """Read what a manifest leads to: each index in it once, in bounded number and depth.
+    """Read all that a manifest leads to: each index once, with limits for number and depth.
 
     Args:
-        client: Speaks to registries.
-        repository: Where it is.
-        named: The manifest, of whatever kind.
-        leash: Asked before each request.
+        client: Client for registries.
+        repository: The repository.
+        named: Descriptor of the manifest, of any kind.
+        leash: Lease to check before each request.
 
     Raises:
         StagefleetError: The registry does not answer, or refuses the login.
     """
     if named.media_type.lower() in _IMAGES:
         return IndexMembers()
-    named_in_it: dict[Digest, bool] = {}  # and whether as a manifest
+    named_in_it: dict[Digest, bool] = {}  # True if as a manifest
     waiting = deque([(named.digest, 1)])
     is_whole, read = True, 0
     while waiting:
@@ -106,12 +107,12 @@ def read_members(
 
 
 def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetError) -> bool:
-    """Tell whether an error is about one manifest, and not about the registry, its limits or the login.
+    """Return True if an error concerns one manifest, not the registry, its limits or the login.
 
     Args:
-        client: Speaks to registries.
-        reference: What was asked for.
-        error: What it was answered with. Of a connection that was cut, as by a registry that dies of it, the
+        client: Client for registries.
+        reference: The requested manifest.
+        error: The error. After a broken connection, as from a registry that crashes on the manifest, the
             registry is asked for something else.
     """
     if isinstance(error, ForbiddenError | RateLimitedError | CertificateError):
@@ -126,7 +127,7 @@ def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetEr
 
 
 def _members(named: dict[Digest, bool], *, is_whole: bool) -> IndexMembers:
-    """Give what was found; each with whether it was named as a manifest."""
+    """Build the result from digests, each with whether it was named as a manifest."""
     digests = tuple(digest for digest, is_manifest in named.items() if is_manifest)
     others = tuple(digest for digest, is_manifest in named.items() if not is_manifest)
     return IndexMembers(digests, is_whole, others=others)
@@ -137,7 +138,7 @@ def _may_be_manifest(member: Descriptor) -> bool:
 
 
 def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
-    """Fetch a manifest, None where it is gone, damaged or of a kind that nobody here can read."""
+    """Fetch a manifest; None if it is gone, damaged or of an unsupported kind."""
     try:
         return client.fetch_manifest(reference)
     except StagefleetError as error:

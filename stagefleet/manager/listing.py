@@ -1,4 +1,4 @@
-"""What is where, from tag lists alone: no request a stage."""
+"""Comparison of storages by their tag lists alone: no request per stage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Comparison", "compare"]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The stages of a source, as a destination sees them.
+    """Stages of a source, compared with a destination.
 
     Attributes:
-        missing: What the destination lacks.
-        present: What it has already.
+        missing: Stages that the destination lacks.
+        present: Stages that it has.
     """
 
     missing: StageIdList

@@ -1,4 +1,4 @@
-"""Look up the stages of a project: through its caches, under the primary's name."""
+"""Look-up of a project's stages, through its caches, under the primary's name."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class StageLookup:
-    """Looks up the stages of a project; from many threads.
+    """Look-up of a project's stages; thread-safe.
 
     Args:
-        reach: The way to stages.
+        reach: Access to stages.
         roles: The project's storages.
-        memory: What is remembered of storages.
+        memory: The fleet's memory of storages.
     """
 
     def __init__(self, reach: Reach, roles: Roles, *, memory: StageMemory) -> None:
@@ -43,7 +43,7 @@ class StageLookup:
     # Stages
 
     def stage_ids(self) -> StageIdList:
-        """The stages of the primary storage, from its tag list of now; the fleet remembers it."""
+        """List the stages of the primary storage now; the fleet remembers the list."""
         primary = self._roles.primary
         listed = self._reach.list_stages(primary)
         if isinstance(primary, Repository):
@@ -51,33 +51,33 @@ class StageLookup:
         return listed
 
     def last_stage_ids(self) -> StageIdList:
-        """The stages of the primary by the tag list that the fleet knows; listed now, if that has none.
+        """Return the stages of the primary by the fleet's last tag list; list them now if there is none.
 
-        What the fleet itself has brought, deleted or rejected since is taken into account; what others have
-        is not. A Docker Engine is always listed now.
+        The list includes the fleet's own copies, deletions and rejections since, but not changes by others. A
+        Docker Engine is always listed now.
         """
         primary = self._roles.primary
         known = self._memory.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
         return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
-        """The stages of the final storage, by itself; none where the project has none."""
+        """List the stages of the final storage; empty if the project has none."""
         final = self._roles.final
         return () if final is None else self._reach.list_stages(final)
 
     def describe(self, stage_id: StageId) -> StageDescription:
         """Describe a stage of the primary storage.
 
-        What was remembered of it comes first, then each cache in turn; a cache that fails is warned of and
-        passed over. A Docker Engine as primary is asked directly, and so is the primary for a multi-platform
-        stage: a cache may have an index that stood there before.
+        It uses the fleet's memory first, then each cache in turn; a cache that fails is skipped with a
+        warning. A Docker Engine as primary is asked directly, and so is the primary for a multi-platform
+        stage: a cache may have an older index under its name.
 
         Returns:
-            The description, under the primary's name wherever it came from.
+            The description, always under the primary's name.
 
         Raises:
-            StageNotFoundError: It is not there, or rejected.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            StageNotFoundError: It does not exist, or is rejected.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
@@ -86,28 +86,28 @@ class StageLookup:
         return self._describe(primary, stage_id)
 
     def describe_final(self, stage_id: StageId) -> StageDescription:
-        """Describe a stage of the final storage, by itself: caches do not know it under that name.
+        """Describe a stage of the final storage, without caches: they do not know it under that name.
 
         Raises:
-            StageNotFoundError: It is not there, or the project has no final storage.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            StageNotFoundError: It does not exist, or the project has no final storage.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         if self._roles.final is None:
             raise StageNotFoundError(f"project {self._roles.project} has no final storage")
         return self._reach.describe(self._roles.final, stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
-        """The stages of a digest, described; one that cannot be described is left out, with a warning.
+        """Describe the stages of a digest; one that cannot be described is skipped with a warning.
 
         Raises:
-            StagefleetError: What any other stage would meet too, as a registry that is out of reach.
+            StagefleetError: An error that concerns every stage, as an unreachable registry.
         """
         return self._sound(self.describe, self.stage_ids().of_digest(digest))
 
     def by_digest_as_known(self, digest: str) -> list[StageDescription]:
-        """As `by_digest`, from the tag list that the fleet knows; it is read afresh if that gives nothing.
+        """Describe the stages of a digest by the fleet's last tag list; list again if that yields none.
 
-        Each stage found there is looked at: one that is gone since, or rejected, is no answer.
+        Each stage found so is checked: one that is gone or rejected is left out.
         """
         primary = self._roles.primary
         if isinstance(primary, DockerDaemon):
@@ -120,17 +120,17 @@ class StageLookup:
     def select(
         self, descriptions: Iterable[StageDescription], rule: Select = oldest
     ) -> StageDescription | None:
-        """Choose one of the stages of a digest: the oldest, unless there is another rule; None of none."""
+        """Choose one of a digest's stages: the oldest, unless `rule` says otherwise; None of none."""
         by_id = {description.stage_id: description for description in descriptions}
         chosen = rule(by_id)
         return None if chosen is None else by_id[chosen]
 
     def new_stage_id(self, digest: str, known: Iterable[StageId] | None = None) -> StageId:
-        """An id for a stage of a digest that is about to be built; no known one has it.
+        """Create an id for a stage to be built; no known stage has it.
 
         Args:
             digest: Its digest.
-            known: The stages that there are; those listed last if None.
+            known: The existing stages; those listed last if None.
         """
         ids = self.last_stage_ids() if known is None else known
         taken = {stage_id.created_ms for stage_id in ids if stage_id.digest == digest}
@@ -139,26 +139,26 @@ class StageLookup:
     # Images
 
     def image_info(self, reference: Reference) -> ImageInfo:
-        """An image by its name: as this host's engine has it, else as its registry has it.
+        """Describe an image by its name: from this host's engine, else from its registry.
 
         Raises:
             NotFoundError: Neither has it.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         return self._reach.image(reference)
 
     def _stands(self, primary: Repository, stage_id: StageId) -> bool:
-        """Whether a stage is there at this moment and not rejected; it is forgotten if not."""
+        """Return True if a stage exists now and is not rejected; else drop it from the memory."""
         stands = self._reach.has(primary, stage_id) and not self._reach.rejects(primary, stage_id)
         if not stands:
-            with suppress(RedisUnreachableError):  # who made the change has told of it, or will
+            with suppress(RedisUnreachableError):  # the author of the change reports it
                 self._memory.forget(primary, stage_id)
         return stands
 
     def _sound(
         self, describe: Callable[[StageId], StageDescription], stage_ids: Iterable[StageId]
     ) -> list[StageDescription]:
-        """Describe stages, and leave out those that cannot be described."""
+        """Describe stages, without those that cannot be described."""
         isolation = Isolation(_warn, ping=self._ping)
         described = (
             isolation.settle(stage_id, partial(try_again, describe, stage_id)) for stage_id in stage_ids
@@ -193,7 +193,7 @@ def _warn(stage_id: StageId, error: Exception) -> None:
 
 
 def new_created_ms(taken: Collection[int], now_ms: int | None = None) -> int:
-    """The current time in milliseconds, moved on until none of those taken is the same.
+    """Return the current time in milliseconds, increased until it is not in `taken`.
 
     >>> new_created_ms({7, 8}, 7)
     9

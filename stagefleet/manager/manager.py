@@ -1,4 +1,4 @@
-"""The storage manager: what can be done with the stages of repositories."""
+"""Storage manager: operations on the stages of repositories."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from stagefleet.stages import StageDescription
 from stagefleet.storages import RegistryStorage
 
 if TYPE_CHECKING:
-    from stagefleet.manager.host import HostManager  # brings docker-py: only where there is an engine
+    from stagefleet.manager.host import HostManager  # imports docker-py: only with an engine
 
 __all__ = ["StageManager"]
 
@@ -40,17 +40,17 @@ _REJECTIONS_WAIT_SECONDS = 60
 
 
 class StageManager:
-    """Lists, describes, copies and deletes stages; from many threads.
+    """List, describe, copy and delete stages; thread-safe.
 
     Args:
-        client: Speaks to registries.
-        book: What the workers of a run find out together.
-        memory: What is known of stages already; only what this process learns if None.
+        client: Client for registries.
+        book: The run's shared book.
+        memory: The fleet's memory of stages; that of this process if None.
         locks: The fleet's locks; those of this process alone if None.
 
     Attributes:
-        outages: The caches that are left alone.
-        records: What can be done with records and custom tags.
+        outages: The caches that are skipped after an outage.
+        records: Operations on records and custom tags.
     """
 
     def __init__(
@@ -73,24 +73,24 @@ class StageManager:
         self._final_lists = FinalLists(client, book, self._memory)
 
     def project(self, roles: Roles) -> ProjectManager:
-        """What can be done with the stages of a project, in all its storages."""
+        """Return the operations on a project's stages, in all its storages."""
         return ProjectManager(Reach(self, self._client), self._final_lists, roles, memory=self._memory)
 
     def attach_host(self, host: HostManager) -> None:
-        """Take over what is to be done with the Docker Engine of this host."""
+        """Attach the manager for this host's Docker Engine."""
         self._host = host
 
     @property
     def has_host(self) -> bool:
-        """Whether there is a Docker Engine here."""
+        """True if this host has a Docker Engine."""
         return self._host is not None
 
     @property
     def host(self) -> HostManager:
-        """What can be done with the Docker Engine of this host.
+        """The manager for this host's Docker Engine.
 
         Raises:
-            EngineMissingError: It has none.
+            EngineMissingError: The host has none.
         """
         if self._host is None:
             raise EngineMissingError(
@@ -99,15 +99,15 @@ class StageManager:
         return self._host
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
-        """The stages of a repository, without rejected ones; none where it does not exist."""
+        """List the stages of a repository, without rejected ones; empty if it does not exist."""
         return iter(self.storage(repository).stage_ids())
 
     def storage(self, repository: Repository) -> RegistryStorage:
-        """A repository as a storage, with what is remembered of its rejections."""
+        """Return a repository as a storage, with the fleet's cache of its rejections."""
         return RegistryStorage(self._client, repository, known=self._memory.rejections)
 
     def compare_stages(self, source: Repository, destination: Repository) -> Comparison:
-        """What a destination lacks and what it has, from the two tag lists.
+        """Compare source and destination by their tag lists.
 
         Raises:
             TooManyItemsError: The source has more stages than a run may have items.
@@ -115,11 +115,11 @@ class StageManager:
         return compare(self.storage(source), self.storage(destination))
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
-        """Describe one stage: from what is known of it, or as it is now where its tag may have moved.
+        """Describe one stage: from the fleet's memory, or from the registry if its tag may have moved.
 
         Raises:
-            StageNotFoundError: It is not there, or rejected.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            StageNotFoundError: It does not exist, or is rejected.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         self.refuse_rejected(repository, stage_id, current_leash())
         if stage_id.is_multiplatform:
@@ -128,11 +128,11 @@ class StageManager:
         return known or self._look_at(repository, stage_id)
 
     def describe_current_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
-        """Describe what stands under a stage's name at this moment, rejected or not.
+        """Describe the current content of a stage's tag, rejected or not.
 
         Raises:
-            StageNotFoundError: It is not there.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            StageNotFoundError: It does not exist.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         try:
             there = self._client.head_manifest(repository.tagged(str(stage_id)))
@@ -149,9 +149,9 @@ class StageManager:
     def known_descriptions(
         self, repository: Repository, stage_ids: Sequence[StageId]
     ) -> list[StageDescription | None]:
-        """What is known of stages without asking their registry, None for each of which nothing is.
+        """Return the remembered descriptions of stages, None for each that is not known; no requests.
 
-        Whoever asks knows that they exist and are not rejected, as from `stage_ids`.
+        The caller must know that they exist and are not rejected, as from `stage_ids`.
         """
         return self._memory.known(repository, stage_ids)
 
@@ -167,20 +167,20 @@ class StageManager:
     ) -> Produced:
         """Copy one stage from registry to registry; see `manager.copy`.
 
-        If another copy of it is under way, that one is waited for, and what it brought counts: skipped.
+        If another copy of it is under way, wait for that and count its result: skipped.
 
         Args:
             source: The repository that has it.
             destination: The repository that gets it.
-            stage_id: Which.
-            run: The run that this belongs to; stages of one run share what they find out.
-            verify: Skip it if the destination has it with the same digest.
-            leash: Holds the work back.
+            stage_id: The stage.
+            run: The run's id; stages of one run share a book page.
+            verify: Skip it if the destination has the same digest.
+            leash: Lease to check in waits and before writes.
 
         Raises:
             StageNotFoundError: The source does not have it, or it is rejected there.
-            BrokenStageError: The source knows of it, but cannot give it.
-            LockTimeoutError: It is being copied or deleted by others for too long.
+            BrokenStageError: The source lists it, but cannot deliver it.
+            LockTimeoutError: Others were copying or deleting it for too long.
         """
         self.refuse_rejected(source, stage_id, leash)
         with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
@@ -204,19 +204,20 @@ class StageManager:
         asked: Callable[[], Iterable[str]],
         leash: Leash = UNLEASHED,
     ) -> Produced:
-        """Delete one stage and no tag that nobody asked for; see `manager.delete`.
+        """Delete one stage, and no tag outside of the run; see `manager.delete`.
 
         Args:
             repository: The repository that has it.
-            stage_id: Which.
-            run: The run that this belongs to.
-            asked: Gives the stage ids that the run deletes and has not deleted yet; called rarely.
-            leash: Holds the work back.
+            stage_id: The stage.
+            run: The run's id.
+            asked: Returns the stage ids that the run deletes and has not deleted yet; called rarely.
+            leash: Lease to check in waits and before writes.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
-            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
-            LockTimeoutError: It is being copied for too long.
+            SharedDigestError: It shares its digest with a tag that stays, and the registry cannot separate
+                them.
+            LockTimeoutError: It was being copied for too long.
         """
         deletion = TagDeletion(
             self._client,
@@ -234,17 +235,17 @@ class StageManager:
         return produced
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
-        """Note that a stage has come to a repository: what is remembered of that is brought up to date."""
+        """Record that a stage came to a repository, and update the fleet's memory."""
         self._memory.add(repository, stage_id)
 
     def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:
-        """Reject a stage that is broken: nobody takes it from then on; twice is the same.
+        """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
 
         Args:
-            repository: Where it is.
-            stage_id: Which.
+            repository: The repository that has it.
+            stage_id: The stage.
             project: The project that it belongs to.
-            leash: Holds the work back.
+            leash: Lease to check before the write.
 
         Raises:
             UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
@@ -260,7 +261,7 @@ class StageManager:
         self._memory.forget(repository, stage_id)
 
     def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
-        """Refuse rejected stages, from a list that the fleet reads now and then: no request a stage.
+        """Refuse rejected stages, by a list that the fleet reads now and then: no request per stage.
 
         Raises:
             StageNotFoundError: The stage is rejected.

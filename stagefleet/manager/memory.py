@@ -1,4 +1,4 @@
-"""What the fleet remembers of storages, and how it stays true enough when the fleet changes them."""
+"""The fleet's memory of storages, and its update by the fleet's own changes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["StageMemory"]
 
 @dataclass(slots=True)
 class StageMemory:
-    """What is remembered of storages; what this process alone learns, until it joins a fleet.
+    """Memory of storages; local to this process until it joins a fleet.
 
     Attributes:
-        descriptions: What was described before.
-        lists: What was listed last.
-        rejections: What was looked at before of what rejects stages.
+        descriptions: Cache of descriptions.
+        lists: Cache of tag lists.
+        rejections: Cache of rejections.
     """
 
     descriptions: DescriptionCache = field(default_factory=MemoryDescriptions)
@@ -34,22 +34,22 @@ class StageMemory:
 
     @classmethod
     def on(cls, client: redis.Redis, settings: Settings) -> Self:
-        """What the fleet remembers in its Redis."""
+        """Create the fleet's memory in its Redis."""
         made = cls()
         made.join(client, settings)
         return made
 
     def join(self, client: redis.Redis, settings: Settings) -> None:
-        """Remember from now on what a fleet does; what this process knew alone may not hold any more."""
+        """Switch to a fleet's memory; drop the local one, which may be outdated."""
         prefix, caches = settings.key_prefix, settings.caches
         self.descriptions = RedisDescriptions(client, prefix=prefix, settings=caches)
         self.lists = RedisTagLists(client, prefix=prefix, settings=caches)
         self.rejections = RedisRejections(client, prefix=prefix, settings=caches)
 
     def known(self, repository: Repository, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """Give what is known of stages of a repository without asking it, None for each that is not known.
+        """Return the remembered descriptions of stages of a repository, None for each that is not known.
 
-        Of multi-platform stages nothing is: builders put their index anew under the same tag.
+        Multi-platform stages are never remembered: builders push their index again under the same tag.
         """
         known = self.descriptions.find(str(repository), stage_ids)
         return [
@@ -60,15 +60,15 @@ class StageMemory:
     def add(
         self, repository: Repository, stage_id: StageId, description: StageDescription | None = None
     ) -> None:
-        """Note that a stage has come to a repository; something else may have stood there under its name.
+        """Record that a stage came to a repository; its tag may have named something else before.
 
         Args:
-            repository: Where it is now.
-            stage_id: Which.
-            description: What it is, None if that is not known.
+            repository: The repository that has it now.
+            stage_id: The stage.
+            description: Its description, None if that is not known.
 
         Raises:
-            RedisUnreachableError: It cannot be told: an old description may stand there.
+            RedisUnreachableError: It was not recorded: an old description may remain.
         """
         self.lists.add(str(repository), stage_id)
         if description is None:
@@ -77,7 +77,7 @@ class StageMemory:
             self.descriptions.replace(str(repository), description)
 
     def confirm(self, repository: Repository, stage_id: StageId, digest: Digest) -> StageDescription | None:
-        """Give what is known of a stage whose digest was just asked for; what does not fit it is dropped."""
+        """Return the remembered description if it has this digest, which was just read; else drop it."""
         (known,) = self.descriptions.find(str(repository), [stage_id])
         if known is None or known.info.repo_digest.endswith(f"@{digest}"):
             return known
@@ -85,10 +85,10 @@ class StageMemory:
         return None
 
     def forget(self, repository: Repository, stage_id: StageId) -> None:
-        """Note that a stage is gone from a repository, or rejected: it must not be answered as existing.
+        """Record that a stage was deleted or rejected, so that it is not reported as existing.
 
         Raises:
-            RedisUnreachableError: It cannot be told: an old description may stand there.
+            RedisUnreachableError: It was not recorded: an old description may remain.
         """
         self.lists.forget(str(repository), stage_id)
         self.rejections.forget(str(repository), stage_id)

@@ -1,4 +1,4 @@
-"""What may go wrong with a cache without anybody but the cache minding."""
+"""Errors of caches that become warnings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ OURS = (
     RedisConfigurationError,
     RedisUnreachableError,
 )
-"""Errors of our own side: no storage's fault, and no other storage would do better."""
+"""Errors of our own side: not a storage's fault, and another storage would not help."""
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class Mishap:
-    """What went wrong inside `warned`.
+    """Error inside a `warned` block.
 
     Attributes:
-        error: The error, None if all went well.
+        error: The error, None without one.
     """
 
     error: StagefleetError | None = None
@@ -48,12 +48,12 @@ def warned(
     unless: tuple[type[StagefleetError], ...] = (),
     quiet: tuple[type[StagefleetError], ...] = (),
 ) -> Iterator[Mishap]:
-    """Make a warning of a storage's error.
+    """Turn a storage's error into a warning.
 
     Args:
-        what: What was tried, for the warning.
-        unless: Errors that are raised all the same, besides those of our own side.
-        quiet: Errors that are no news: no warning, but a line for who looks closely.
+        what: The attempted operation, for the warning.
+        unless: Errors that are raised, besides those of our own side.
+        quiet: Errors that are expected: a debug record instead of a warning.
     """
     mishap = Mishap()
     try:

@@ -1,7 +1,7 @@
-"""Publish a multi-platform stage: an image index over platform images that are there.
+"""Publication of a multi-platform stage: an image index over existing platform images.
 
-The same images in the same order give the same index, byte for byte, so that publishing can be repeated, and
-two jobs that publish the same do the same. Over Docker's images the bytes are those that werf writes
+The same images in the same order yield the same index, byte for byte, so that publishing can be repeated, and
+two jobs that publish the same stage agree. For Docker's images the bytes are equal to werf's
 (go-containerregistry: the fields of `v1.Descriptor` and `v1.Platform` in their order), so that its next build
 does not move the tag.
 """
@@ -30,16 +30,16 @@ from stagefleet.storages.rejections import Rejections
 __all__ = ["IndexPublication"]
 
 _PLATFORM_FIELDS = ("architecture", "os", "os.version", "os.features", "variant")
-"""As go-containerregistry's `v1.Platform` writes them, in its order."""
+"""Fields of go-containerregistry's `v1.Platform`, in its order."""
 
 
 class _Member(NamedTuple):
-    """An image that was chosen for the index.
+    """An image chosen for the index.
 
     Attributes:
         manifest: The image.
         source: The repository that has it.
-        platform: The platform as the index says it.
+        platform: Its platform entry in the index.
     """
 
     manifest: Manifest
@@ -51,11 +51,11 @@ class IndexPublication:
     """One attempt at publishing one index.
 
     Args:
-        client: Speaks to registries.
-        book: What is found out together with others.
-        repository: Where the index goes.
+        client: Client for registries.
+        book: The run's shared book.
+        repository: The repository that gets the index.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(
@@ -75,21 +75,21 @@ class IndexPublication:
         self._rejected: dict[Repository, set[Digest]] = {}
 
     def publish(self, stage_id: StageId, images: Mapping[Platform, Reference]) -> Produced:
-        """Put an index over images; those of other repositories are copied first.
+        """Push an index over images; copy images of other repositories first.
 
         Args:
-            stage_id: That of the index: a digest alone.
-            images: The image of each platform, in the order that the index is to have. Of an index, its
-                member for the platform.
+            stage_id: The index's stage id: a digest alone.
+            images: The image of each platform, in the order of the index. If it is an index itself, its
+                member for the platform is used.
 
         Returns:
-            The index's description; skipped if it is there already.
+            The index's description; skipped if it exists already.
 
         Raises:
             UsageError: The stage id is that of one image, or there are no images, or one is for another
-                platform or a rejected stage, or the stage is there with other images, or rejected.
-            NotFoundError: An image is not there.
-            BrokenStageError: An image is known of, but cannot be given.
+                platform or of a rejected stage, or the stage exists with other images, or is rejected.
+            NotFoundError: An image does not exist.
+            BrokenStageError: An image is listed, but cannot be delivered.
         """
         if not stage_id.is_multiplatform:
             raise UsageError(
@@ -110,7 +110,7 @@ class IndexPublication:
         return Produced(description.as_json(), bytes=sent, skipped=is_there)
 
     def _choose(self, platform: Platform, reference: Reference) -> _Member:
-        """The one image of a platform."""
+        """Return the one image of a platform."""
         manifest = self._client.fetch_manifest(reference)
         if is_placeholder(manifest.annotations):
             raise NotFoundError(
@@ -128,14 +128,14 @@ class IndexPublication:
         return _Member(manifest, reference.repository, self._platform(platform, reference, manifest))
 
     def _refuse_rejected(self, reference: Reference, digests: set[Digest]) -> None:
-        """Refuse the image of a rejected stage, by whatever name it goes.
+        """Refuse the image of a rejected stage, under any name.
 
         Args:
-            reference: As the caller names it.
-            digests: Of what it names, and of the image itself.
+            reference: The image as the caller names it.
+            digests: Digests of the reference, and of the image itself.
 
         Raises:
-            UsageError: It is one.
+            UsageError: The image is a rejected stage.
         """
         where, stage_id = reference.repository, StageId.from_tag(reference.tag or "")
         is_rejected = stage_id is not None and Rejections(self._client, where).stands(stage_id)
@@ -147,10 +147,10 @@ class IndexPublication:
             raise UsageError(f"{reference} is the image of a rejected stage: name another")
 
     def _platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> Mapping[str, Any]:
-        """The platform that the index says: what the image's configuration says, else the caller.
+        """Return the platform entry: from the image's configuration, else from the caller.
 
         Raises:
-            UsageError: The configuration says another.
+            UsageError: The configuration names another platform.
         """
         config = RegistryStorage(self._client, reference.repository).reader().config(manifest)
         found = platform_in(config)
@@ -162,10 +162,11 @@ class IndexPublication:
         return told | platform.as_json()
 
     def _is_there(self, stage_id: StageId, index: Manifest) -> bool:
-        """Whether an index of the same members is there, in whatever bytes.
+        """Return True if an index with the same members exists, whatever its bytes.
 
         Raises:
-            UsageError: Another one is, or none can be: what a stage's name means never changes.
+            UsageError: Another index exists, or the stage is rejected: a stage's name never changes its
+                meaning.
         """
         if Rejections(self._client, self._repository).stands(stage_id):
             raise UsageError(
@@ -189,7 +190,7 @@ class IndexPublication:
         return None if is_placeholder(found.annotations) else found
 
     def _bring(self, manifest: Manifest, source: Repository) -> int:
-        """Copy an image into the repository, by digest; the bytes sent."""
+        """Copy an image into the repository, by digest; return the bytes sent."""
         if source == self._repository:
             return 0
         storage = RegistryStorage(self._client, source)
@@ -200,7 +201,7 @@ class IndexPublication:
 
 
 def _index(chosen: list[_Member]) -> Manifest:
-    """The index over images (OCI image specification 1.1, "Image Index"); Docker's where all of them are."""
+    """Build the index over images (OCI image 1.1, "Image Index"); Docker's if all of them are."""
     is_dockers = all(image.media_type == DOCKER_MANIFEST for image, *_ in chosen)
     members = [
         {
@@ -216,12 +217,12 @@ def _index(chosen: list[_Member]) -> Manifest:
 
 
 def _is_text(value: object) -> bool:
-    """Whether a platform's field says something, and can: a text, or a list of such."""
+    """Return True if a platform's field is a non-empty string, or a list of such."""
     return bool(value) and all(
         isinstance(text, str) for text in (value if isinstance(value, list) else [value])
     )
 
 
 def _members(index: Manifest) -> Counter[tuple[Digest, Platform | None]]:
-    """What an index says: which image is whose platform's; order and spelling say nothing."""
+    """Count the members of an index by digest and platform; order and spelling do not matter."""
     return Counter((member.digest, Platform.of(member.platform or {})) for member in index.members)

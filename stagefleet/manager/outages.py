@@ -1,4 +1,4 @@
-"""Caches that did not answer, or asked to wait: each is left alone, so that not every stage waits for it."""
+"""Caches that did not answer or asked for a pause: they are skipped for a while, so that stages go on."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from stagefleet.registry.pauses import hurrying
 __all__ = ["LEFT_ALONE_SECONDS", "CacheOutages"]
 
 LEFT_ALONE_SECONDS = 60.0
-"""How long a cache that did not answer is not asked again; longer where it asks for more."""
+"""Time for which a cache is skipped after an outage; longer if the cache asks for more."""
 _LONGEST_ALONE_SECONDS = 3600.0
 _LONGEST_WAIT_SECONDS = 10.0
-"""How long one request waits for a cache that asks for time: without the cache it goes on at once."""
+"""Longest pause that one request grants a cache: without the cache the work goes on at once."""
 
 _LOGGER = logging.getLogger(__name__)
 
 
 class CacheOutages:
-    """The caches that this process leaves alone; thread-safe.
+    """Caches that this process skips; thread-safe.
 
     Args:
-        clock: Tells the time in seconds; for tests.
+        clock: Returns the time in seconds; for tests.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,10 +43,10 @@ class CacheOutages:
 
     @contextmanager
     def watching(self, cache: Repository) -> Iterator[None]:
-        """Use a cache, unless it did not answer a short while ago; each use of a cache goes through here.
+        """Use a cache in the block, unless it is skipped; each use of a cache goes through this method.
 
         Raises:
-            CacheLeftAloneError: It did not answer, just now or a short while ago.
+            CacheLeftAloneError: It did not answer, now or a short while ago.
         """
         with self._lock:
             left_seconds = self._ends.get(cache, 0.0) - self._clock()
@@ -59,7 +59,7 @@ class CacheOutages:
                 yield
         except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
             if error.host != cache.host:
-                raise  # what a copy into the cache is made from is out of reach
+                raise  # the source of a copy into the cache is unreachable
             self._begin(cache, error, getattr(error, "retry_after_seconds", None) or 0.0)
             raise CacheLeftAloneError(f"{cache} is out of reach: {error}") from error
 

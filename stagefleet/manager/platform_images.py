@@ -1,4 +1,4 @@
-"""Which images of a stage a fetch brings: those of the platforms that were asked for."""
+"""Choice of a stage's images for a fetch, by the requested platforms."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stagefleet.storages.description import platform_in
 __all__ = ["PlatformImage", "choose_images", "members_for"]
 
 _MOST_PLATFORMS = 100
-"""How many images one fetch brings; Go knows some 50 platforms."""
+"""Most images of one fetch; Go knows some 50 platforms."""
 _TOLD_PLATFORMS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """The image of a stage for a platform.
+    """Image of a stage for a platform.
 
     Attributes:
-        platform: In its normal form; None of a stage that is one image and does not say.
-        member: Which of an index's members it is; None if the stage is this one image.
+        platform: In normal form; None for a stage that is one image without a platform.
+        member: Digest of the index's member; None if the stage is this one image.
     """
 
     platform: Platform | None
@@ -35,19 +35,20 @@ class PlatformImage:
 def choose_images(
     storage: RegistryStorage, stage_id: StageId, choice: PlatformChoice, own: Platform
 ) -> list[tuple[Platform, PlatformImage]]:
-    """The images that were asked for, each with the platform that it was asked for as.
+    """Choose the requested images, each with its requested platform.
 
     Args:
         storage: The repository that has the stage.
-        stage_id: Which stage.
-        choice: Which platforms.
-        own: The engine's; one of another operating system it cannot keep, so that all leaves those out.
+        stage_id: The stage.
+        choice: The requested platforms.
+        own: The engine's platform; it cannot keep images of another operating system, so "all" leaves those
+            out.
 
     Raises:
-        PlatformMissingError: The stage has no image for one of them; says which it has.
-        UnsupportedManifestError: All were asked for, and it is for more than there can be.
+        PlatformMissingError: The stage has no image for one of them; names those it has.
+        UnsupportedManifestError: All were requested, and there are more than possible.
         StageNotFoundError: The repository does not have the stage.
-        BrokenStageError: It cannot give it.
+        BrokenStageError: The repository cannot deliver it.
     """
     images = _images(storage, stage_id)
     wanted: Sequence[Platform] = choice.named or sorted(
@@ -64,13 +65,13 @@ def choose_images(
 
 
 def members_for(index: Manifest, platform: Platform) -> list[Digest]:
-    """The member that Docker chooses of an index for a platform, as a list of one; empty if none fits."""
+    """Return the member that Docker chooses for a platform, as a list of one; empty if none fits."""
     told = ((Platform.of(member.platform or {}), member.digest) for member in index.members)
     return [digest for found, digest in told if found == platform.normal][:1]
 
 
 def _choose(stage_id: StageId, images: Sequence[PlatformImage], platform: Platform) -> PlatformImage:
-    """The first that fits, as Docker does; what does not say fits any."""
+    """Return the first image that fits, as Docker does; one without a platform fits any."""
     for image in images:
         if image.platform is None or image.platform == platform.normal:
             return image
@@ -86,7 +87,7 @@ def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) ->
 
 
 def _images(storage: RegistryStorage, stage_id: StageId) -> list[PlatformImage]:
-    """The images of a stage; members that tell no platform, as attestations, are none for Docker either."""
+    """List the images of a stage; members without a platform, as attestations, are left out, as by Docker."""
     manifest = storage.fetch_manifest(stage_id)
     if not manifest.is_index:
         said = platform_in(storage.reader().config(manifest))

@@ -1,4 +1,4 @@
-"""What a verb hands back for one item."""
+"""Result of an operation on one item."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["Produced"]
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """What became of one item that did not fail.
+    """Result of one item that did not fail.
 
     Attributes:
         result: The description or metadata that it produced.
         bytes: Content sent to the destination.
-        skipped: Whether there was nothing to do.
+        skipped: True if there was nothing to do.
     """
 
     result: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""The storage manager of one project, whose storages have roles."""
+"""Storage manager of one project, whose storages have roles."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["ProjectManager"]
 
 
 class ProjectManager:
-    """What is done with the stages of a project, in all its storages; from many threads.
+    """Operations on a project's stages, in all its storages; thread-safe.
 
     Args:
-        reach: The way to stages.
-        lists: What final storages have, by run.
+        reach: Access to stages.
+        lists: Lists of final storages, by run.
         roles: The project's storages.
-        memory: What is remembered of storages.
+        memory: The fleet's memory of storages.
 
     Attributes:
         roles: The project's storages.
@@ -41,7 +41,7 @@ class ProjectManager:
         self._lists = lists
 
     def count_stages(self, address: Repository | DockerDaemon) -> int:
-        """How many stages one of the storages has.
+        """Count the stages of one of the storages.
 
         Raises:
             UnreachableError: It does not answer.
@@ -62,11 +62,11 @@ class ProjectManager:
         return self._publication(run, leash).publish(stage_id, should_be_built=should_be_built, image=image)
 
     def cache_stage(self, stage_id: StageId, *, run: str, leash: Leash = UNLEASHED) -> Produced:
-        """Copy a stage into each cache; what fails there is a warning, and told in the result.
+        """Copy a stage into each cache; failures are warnings, and part of the result.
 
         Raises:
             StageNotFoundError: The primary does not have it.
-            BrokenStageError: The primary cannot give all of it.
+            BrokenStageError: The primary cannot deliver all of it.
         """
         states, sent = self._publication(run, leash).fill_caches(stage_id)
         return Produced(
@@ -86,15 +86,15 @@ class ProjectManager:
     def evict_stage(
         self, stage_id: StageId, *, run: str, asked: Callable[[], Iterable[str]], leash: Leash = UNLEASHED
     ) -> None:
-        """Delete a stage out of every cache; what fails is a warning."""
+        """Delete a stage from every cache; failures are warnings."""
         evict_stage(self._reach.stages, self.roles.caches, stage_id, run=run, asked=asked, leash=leash)
 
     def deployed_repository(self) -> str:
-        """The repository that a deployment pulls from."""
+        """Return the repository that a deployment pulls from."""
         return deployed_repository(self.roles)
 
     def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
-        """How a deployment names an image; see `manager.deployed`."""
+        """Return the deployment's name of an image; see `manager.deployed`."""
         return deployed_image(self.roles, image, stage_id, tag_rule)
 
     def _publication(self, run: str, leash: Leash) -> Publication:

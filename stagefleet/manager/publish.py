@@ -1,4 +1,4 @@
-"""Publish a stage: into the final storage, which is deployed from, and into the caches."""
+"""Publication of a stage: into the final storage, the source of deployments, and into the caches."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Publication:
-    """The publications of one run, out of a project's primary storage.
+    """Publications of one run, from a project's primary storage.
 
     Args:
-        reach: The way to stages.
-        lists: What the final storages have.
+        reach: Access to stages.
+        lists: Lists of the final storages.
         roles: The project's storages.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Publication:
     def publish(
         self, stage_id: StageId, *, should_be_built: bool = False, image: str | None = None
     ) -> Produced:
-        """Copy a stage into the final storage; skipped if that has it already.
+        """Copy a stage into the final storage; skip it if it is there.
 
         Args:
-            stage_id: Which.
-            should_be_built: It has to be there already: nothing is copied.
-            image: What the stage is called in the error; the final image's name if None.
+            stage_id: The stage.
+            should_be_built: True if it has to be there already: nothing is copied.
+            image: The stage's name for the error; the final image's name if None.
 
         Raises:
             UsageError: The project has no final storage.
             StageNotFoundError: The primary does not have it; or it should be built, and is not.
-            BrokenStageError: The primary cannot give all of it.
+            BrokenStageError: The primary cannot deliver all of it.
         """
         final = self._roles.final
         if final is None:
@@ -86,20 +86,20 @@ class Publication:
             _LOGGER.warning("final storage %s lost stage %s: it gets it again", final, stage_id)
         produced = self._copy(stage_id, final, verify=not is_listed)
         listed.add(stage_id)
-        if produced.skipped:  # another run or worker was faster
+        if produced.skipped:  # another run or worker has copied it
             there = self._reach.stages.describe_current_stage(final, stage_id)
             return Produced(there.as_json(), skipped=True)
         return produced
 
     def fill_caches(self, stage_id: StageId) -> tuple[dict[str, str], int]:
-        """Copy a stage into each cache in turn; what fails is a warning, and that cache's alone.
+        """Copy a stage into each cache in turn; a failure is a warning and does not affect other caches.
 
         Returns:
-            What became of it by cache, `copied`, `present` or the error's message; and the bytes sent.
+            The result by cache, `copied`, `present` or the error's message; and the bytes sent.
 
         Raises:
             StageNotFoundError: The primary does not have it.
-            BrokenStageError: The primary cannot give all of it.
+            BrokenStageError: The primary cannot deliver all of it.
         """
         states, sent = {}, 0
         for cache in self._roles.caches:
@@ -123,9 +123,9 @@ class Publication:
         )
 
     def _built(self, final: Repository, stage_id: StageId) -> StageDescription | None:
-        """The description of what the final storage itself has now, never what was remembered of it.
+        """Describe the stage that the final storage has now, without the fleet's memory.
 
-        None also for what is damaged there, for it gets that again.
+        None for a damaged stage, too, so that it is copied again.
         """
         try:
             self._reach.stages.refuse_rejected(final, stage_id, self._leash)

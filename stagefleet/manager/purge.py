@@ -1,8 +1,8 @@
-"""What a purge deletes: everything of a project, in the order that leaves nothing half described.
+"""Plan of a purge: all stages and records of a project, in an order that keeps descriptions consistent.
 
-The whole plan is made from one tag list a repository, before anything goes. A tag that is neither a stage's
-nor a record's nor a custom tag with its record is nobody's: it is told, and left alone. Of a project in a
-Docker Engine there are stages and import metadata; the groups of what it does not keep are empty.
+The whole plan is made from one tag list per repository, before any deletion. A tag that is neither a stage's
+nor a record's nor a custom tag with its record is unknown: it is reported, and not touched. A project in a
+Docker Engine has stages and import metadata; its other groups are empty.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Place = Repository | DockerDaemon
 
 _THREADS = 8
 _MOST_ALSO = 10_000
-"""Of the tags that go later, so many are told to the deletion of stages: workers keep orders in memory.
+"""Most tags of later groups passed to the deletion of stages: workers keep orders in memory.
 
-What is not told is deleted all the same, only the longer way.
+Other tags are deleted, too, but with more requests.
 """
 
 _RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
@@ -46,34 +46,35 @@ _RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
     RecordKind.CUSTOM_TAG: ("custom-tags", "delete_stage_custom_tag", {}),
     RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {"unfinished": True}),
 }
-"""In the order of a purge: name, operation and its options besides the repository."""
+"""Groups of records in the order of a purge: name, operation and its options besides the repository."""
 
 
 class EngineContents(Protocol):
-    """What a project has in the Docker Engine of this host."""
+    """A project's content in the Docker Engine of this host."""
 
     def stage_ids(self, address: DockerDaemon) -> Iterable[StageId]:
-        """Its stages."""
+        """List its stages."""
 
     def record_ids(self, address: DockerDaemon) -> Iterable[RecordId]:
-        """Its records."""
+        """List its records."""
 
 
 @dataclass(frozen=True, slots=True)
 class PurgeGroup:
-    """What goes in one run.
+    """Deletions of one run.
 
     Attributes:
-        name: What it is, as reports write it.
-        repository: Where: a repository, or the primary storage that is an engine.
+        name: Its name in reports.
+        repository: The repository, or the primary storage that is an engine.
         items: The run's items.
-        operation: The task that deletes one.
+        operation: The task that deletes an item.
         options: The run's options.
-        tags: The tags that go.
-        size: Bytes that nothing of the project's storages holds once this group and those before it are gone;
-            None if nobody asked, and for an engine, which does not tell what its images share.
-        final: Where `final_tags` are.
-        final_tags: The tags that go in the final storage: custom tags, whose records are in the primary one.
+        tags: The tags that are deleted.
+        size: Bytes that no storage of the project uses once this and all earlier groups are gone; None if not
+            requested, and for an engine, which does not report shared layers.
+        final: The repository of `final_tags`.
+        final_tags: The tags that are deleted in the final storage: custom tags, whose records are in the
+            primary one.
     """
 
     name: str
@@ -89,13 +90,13 @@ class PurgeGroup:
 
 @dataclass(frozen=True, slots=True)
 class PurgePlan:
-    """All that a purge does.
+    """All deletions of a purge.
 
     Attributes:
-        groups: What goes, in order; groups may be empty.
-        unknown: The images that are nobody's, and stay.
-        kept: The records that outlive a purge: clients, the last clean-up, the lock server.
-        unweighed: The images that the sizes leave out, or count in part, and why.
+        groups: The groups, in order; groups may be empty.
+        unknown: Unknown images, which stay.
+        kept: Records that outlive a purge: clients, the last clean-up, the lock server.
+        unweighed: Images that the sizes leave out, or count in part, and why.
     """
 
     groups: tuple[PurgeGroup, ...]
@@ -108,14 +109,14 @@ class PurgePlan:
 
     @property
     def size(self) -> int | None:
-        """The bytes of all groups, None if nobody asked."""
+        """The bytes of all groups, None if not requested."""
         sizes = [group.size for group in self.groups if group.size is not None]
         return sum(sizes) if sizes else None
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """What a storage has, sorted out."""
+    """Content of a storage, by kind."""
 
     place: Place
     stages: list[str] = field(default_factory=list)
@@ -124,7 +125,7 @@ class _Shelf:
 
     @classmethod
     def read(cls, client: RegistryClient, repository: Repository) -> _Shelf:
-        """Read the tag list; a repository that does not exist has none."""
+        """Read the tag list; empty if the repository does not exist."""
         shelf = cls(repository)
         try:
             for tag in client.tags(repository):
@@ -137,7 +138,7 @@ class _Shelf:
 
     @classmethod
     def look(cls, engine: EngineContents, address: DockerDaemon) -> _Shelf:
-        """Look into the engine of this host."""
+        """Read the engine of this host."""
         shelf = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
         for record in engine.record_ids(address):
             shelf.records.setdefault(record.kind, []).append(record)
@@ -160,17 +161,17 @@ def plan_purge(
     policy: UsePolicy | None = None,
     sized: bool = False,
 ) -> PurgePlan:
-    """Find out what a purge of a project deletes; changes nothing.
+    """Plan the purge of a project; changes nothing.
 
     Args:
-        client: Speaks to registries.
+        client: Client for registries.
         engine: The engine of this host.
         roles: The project's storages.
-        policy: What to do with stages in an engine that are used.
-        sized: Weigh it too: a request for each manifest.
+        policy: Policy for stages in use in an engine.
+        sized: True to compute sizes, too: one request for each manifest.
 
     Raises:
-        UsageError: There is a policy, and the primary storage is no engine.
+        UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
     if isinstance(roles.primary, DockerDaemon):
@@ -200,7 +201,7 @@ def plan_purge(
 
 
 def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
-    """The custom tag of each record that says one; what cannot be read says none, and fails in its run."""
+    """Return the custom tag of each record that names one; an unreadable record fails later, in its run."""
     if isinstance(shelf.place, DockerDaemon):
         return {}
     store = RecordStore(client, shelf.place, shelf.place.name)
@@ -226,7 +227,7 @@ def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
 def _stages(
     shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str], policy: UsePolicy | None
 ) -> PurgeGroup:
-    """The stages; with them go by digest the tags of the same digest that would go later."""
+    """Build the group of stages; a deletion by digest removes later groups' tags of the same digest, too."""
     tagged = () if roles.final is not None else custom.values()
     also = [*tagged, *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
     options = {
@@ -240,7 +241,7 @@ def _stages(
 
 
 def _unknown(shelf: _Shelf, custom: Container[str]) -> list[str]:
-    """The images that are nobody's: neither of a stage nor of a record, nor one of these custom tags."""
+    """List the images that belong to no stage, no record and none of these custom tags."""
     return [f"{shelf.place}:{tag}" for tag in shelf.unknown if tag not in custom]
 
 
@@ -271,9 +272,9 @@ def _final_stages(shelf: _Shelf) -> PurgeGroup:
 
 
 def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
-    """The plan with sizes: what stays is laid on the scale first, so that what it holds counts nowhere.
+    """Add sizes to the plan. Content of images that stay is weighed first, so that it counts nowhere.
 
-    Custom tags in the final storage come last: what they name is mostly a final stage.
+    Custom tags in the final storage come last: most name a final stage.
     """
     scale = Scale(client)
     scale.weigh(_references((*plan.unknown, *plan.kept)))

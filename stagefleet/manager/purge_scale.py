@@ -1,4 +1,4 @@
-"""What images weigh together: a blob that several have counts once."""
+"""Total size of images: a blob of several images counts once."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MOST_NAMED = 1000
 
 
 class Scale:
-    """Weighs images; what was on it before weighs nothing.
+    """Compute the sizes of images; content that was weighed before counts zero.
 
-    Registries keep a blob once for all of their repositories, so one scale counts it once for each registry.
+    Registries store a blob once for all of their repositories, so one scale counts it once per registry.
 
     Args:
-        client: Speaks to registries.
+        client: Client for registries.
 
     Attributes:
-        unweighed: The images that could not be weighed, or not wholly, and why; of many, some.
+        unweighed: Images that could not be weighed in full, and why; of many, some.
     """
 
     def __init__(self, client: RegistryClient) -> None:
@@ -39,9 +39,9 @@ class Scale:
         self._seen: set[int] = set()
 
     def weigh(self, images: Iterable[tuple[Repository, str]]) -> int:
-        """The bytes of images that nothing weighed before has: manifests, configurations and layers.
+        """Return the bytes of images that nothing weighed before has: manifests, configurations and layers.
 
-        What is gone weighs nothing; what cannot be read weighs nothing either, and is named in `unweighed`.
+        Missing images count zero; unreadable ones, too, and are listed in `unweighed`.
 
         Args:
             images: Repository and tag of each.
@@ -49,7 +49,7 @@ class Scale:
         Raises:
             UnreachableError: A registry does not answer.
             UsageError: It refuses the login.
-            RateLimitedError: It asks to slow down, for too long.
+            RateLimitedError: It limits the rate, for too long.
         """
         total = 0
         waiting, read = iter(images), partial(_Load.of, self._client)
@@ -60,7 +60,7 @@ class Scale:
         return total
 
     def _put(self, load: _Load) -> int:
-        """Lay one image on the scale; returns what that weighs more."""
+        """Weigh one image; return its additional bytes."""
         if load.trouble and len(self.unweighed) < _MOST_NAMED:
             self.unweighed[str(load.image)] = load.trouble.removeprefix(f"{load.image}: ")
         host = load.image.repository.host
@@ -76,12 +76,12 @@ class Scale:
 
 @dataclass(slots=True)
 class _Load:
-    """One image on the scale, with all that it leads to.
+    """One image to weigh, with all its content.
 
     Attributes:
         image: Its name.
         blobs: Digest and size of each manifest and blob.
-        trouble: Why that is not all; "" if it is.
+        trouble: Reason why the list is incomplete; "" if it is complete.
     """
 
     image: Reference
@@ -121,7 +121,7 @@ class _Load:
 
 
 class _LenientReads:
-    """Manifests for one load: one that cannot be read is empty, and the load says so."""
+    """Manifests for one image: an unreadable one is empty, and noted in `trouble`."""
 
     def __init__(self, client: RegistryClient, load: _Load) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""Stages wherever they are kept: in repositories, and in the engine of this host."""
+"""Access to stages in repositories and in the engine of this host."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["Reach", "Stages"]
 
 
 class Host(Protocol):
-    """What is asked of the engine of this host."""
+    """Part of this host's engine manager that `Reach` needs."""
 
     def stage_ids(self, address: DockerDaemon) -> Iterable[StageId]:
-        """The stages of a project."""
+        """List the stages of a project."""
 
     def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
     def describe_image(self, reference: Reference) -> ImageInfo | None:
-        """An image by its name, None if it is not there."""
+        """Describe an image by its name, None if it does not exist."""
 
     def copy_stage(
         self,
@@ -40,28 +40,28 @@ class Host(Protocol):
         verify: bool,
         leash: Leash,
     ) -> Produced:
-        """Copy a stage out of the engine or into it."""
+        """Copy a stage from the engine or into it."""
 
 
 class Stages(Deletes, Protocol):
-    """What is asked of the storage manager."""
+    """Part of the storage manager that `Reach` needs."""
 
     @property
     def has_host(self) -> bool:
-        """Whether there is an engine here."""
+        """True if this host has an engine."""
 
     @property
     def host(self) -> Host:
         """The engine of this host."""
 
     def storage(self, repository: Repository) -> RegistryStorage:
-        """A repository as a storage."""
+        """Return a repository as a storage."""
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
     def describe_current_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
-        """Describe what stands under a stage's name at this moment."""
+        """Describe the current content of a stage's tag."""
 
     def copy_stage(
         self,
@@ -80,15 +80,15 @@ class Stages(Deletes, Protocol):
 
 
 class Reach:
-    """One way to stages of both kinds of storage; from many threads.
+    """Access to stages in both kinds of storage; thread-safe.
 
     Args:
         stages: The storage manager.
-        client: Speaks to registries.
+        client: Client for registries.
 
     Attributes:
         stages: The storage manager.
-        client: Speaks to registries.
+        client: Client for registries.
     """
 
     def __init__(self, stages: Stages, client: RegistryClient) -> None:
@@ -96,7 +96,7 @@ class Reach:
         self.client = client
 
     def list_stages(self, address: Repository | DockerDaemon) -> StageIdList:
-        """The stages of a storage, without rejected ones; none where it does not exist."""
+        """List the stages of a storage, without rejected ones; empty if it does not exist."""
         if isinstance(address, DockerDaemon):
             return StageIdList(self.stages.host.stage_ids(address))
         return self.stages.storage(address).stage_ids()
@@ -105,19 +105,19 @@ class Reach:
         """Describe one stage.
 
         Raises:
-            StageNotFoundError: It is not there.
-            BrokenStageError: It is known of, but cannot be given.
+            StageNotFoundError: It does not exist.
+            BrokenStageError: It is listed, but cannot be delivered.
         """
         if isinstance(address, DockerDaemon):
             return self.stages.host.describe_stage(address, stage_id)
         return self.stages.describe_stage(address, stage_id)
 
     def has(self, repository: Repository, stage_id: StageId) -> bool:
-        """Whether a repository has a stage at this moment, whatever is remembered of it."""
+        """Return True if a repository has a stage now, without the fleet's memory."""
         return self._has_tag(repository, str(stage_id))
 
     def rejects(self, repository: Repository, stage_id: StageId) -> bool:
-        """Whether a repository has a record at this moment that rejects a stage."""
+        """Return True if a repository has a record now that rejects a stage."""
         if not self._has_tag(repository, stage_id.rejected_tag):
             return False
         return Rejections(self.client, repository).stands(stage_id)
@@ -143,18 +143,18 @@ class Reach:
 
         Raises:
             StageNotFoundError: The source does not have it.
-            BrokenStageError: The source cannot give all of it.
+            BrokenStageError: The source cannot deliver all of it.
         """
         if isinstance(source, Repository) and isinstance(destination, Repository):
             return self.stages.copy_stage(source, destination, stage_id, run=run, verify=verify, leash=leash)
         return self.stages.host.copy_stage(source, destination, stage_id, run=run, verify=verify, leash=leash)
 
     def image(self, reference: Reference) -> ImageInfo:
-        """An image by its name: as this host's engine has it, else as its registry has it.
+        """Describe an image by its name: from this host's engine, else from its registry.
 
         Raises:
             NotFoundError: Neither has it.
-            BrokenStageError: The registry knows of it, but cannot give it.
+            BrokenStageError: The registry lists it, but cannot deliver it.
         """
         found = self.stages.host.describe_image(reference) if self.stages.has_host else None
         return found or RegistryStorage(self.client, reference.repository).describe_image(reference)

@@ -1,4 +1,4 @@
-"""Records and custom tags: what can be done with them, one by one."""
+"""Operations on single records and custom tags."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ __all__ = ["RecordManager", "metadata_ids"]
 
 
 class RecordManager:
-    """Lists, reads, writes and deletes records; from many threads.
+    """List, read, write and delete records; thread-safe.
 
     Args:
-        client: Speaks to registries.
-        book: What the workers of a run find out together.
-        turns: The turns at stages; those of this process alone if None.
-        memory: What is remembered of stages; nothing if None.
-        surveys: What surveys keep in this process.
+        client: Client for registries.
+        book: The run's shared book.
+        turns: Locks on stages; those of this process alone if None.
+        memory: The fleet's memory of stages; none if None.
+        surveys: Memory of surveys in this process.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class RecordManager:
         *,
         on_unknown: Callable[[str], None] | None = None,
     ) -> Iterator[RecordId]:
-        """The records of a repository; see `RecordStore.ids`."""
+        """List the records of a repository; see `RecordStore.ids`."""
         return self._store(repository).ids(kind, on_unknown=on_unknown)
 
     def read(self, repository: Repository, record_id: RecordId) -> StoredRecord | None:
-        """Read a record, None if it is not there.
+        """Read a record, None if it does not exist.
 
         Raises:
-            BrokenRecordError: It lacks a label, or is none.
+            BrokenRecordError: It lacks a label, or is no record.
         """
         return self._store(repository).read(record_id)
 
     def write(self, repository: Repository, project: str, record: Record, *, force: bool = False) -> Written:
-        """Write a record; see `RecordStore.write`. Of a custom tag that is the record alone."""
+        """Write a record; see `RecordStore.write`. For a custom tag this writes the record alone."""
         written = RecordStore(self._client, repository, project).write(record, force=force)
         if isinstance(record, RejectedStage):
             forget_rejections(self._book, repository)
@@ -97,19 +97,20 @@ class RecordManager:
         asked: Callable[[], Iterable[str]],
         leash: Leash = UNLEASHED,
     ) -> Produced:
-        """Delete a record; that it is gone already is success.
+        """Delete a record; a missing one counts as success.
 
         Args:
-            repository: Where it is.
-            record_id: Which.
-            run: The run that this belongs to.
-            asked: Gives the tags that the run deletes and has not deleted yet; called rarely.
-            leash: Holds the work back.
+            repository: The repository that has it.
+            record_id: The record.
+            run: The run's id.
+            asked: Returns the tags that the run deletes and has not deleted yet; called rarely.
+            leash: Lease to check in waits and before writes.
 
         Raises:
-            BrokenRecordError: What is there is no record: it is left alone.
+            BrokenRecordError: The image under its tag is no record; it is not deleted.
             DeletionDisabledError: Deletion is switched off in the registry.
-            SharedDigestError: It shares its digest with what stays, and the registry leaves no way.
+            SharedDigestError: It shares its digest with a tag that stays, and the registry cannot separate
+                them.
         """
         check = checked(lambda: self.read(repository, record_id))
         self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash, check=check)
@@ -117,7 +118,7 @@ class RecordManager:
             forget_rejections(self._book, repository)
             named = StageId.parse(record_id.name)
             self._memory.rejections.forget(str(repository), named)
-            self._memory.add(repository, named)  # it may be seen again, if it is there
+            self._memory.add(repository, named)  # it may be listed again, if it exists
         return Produced()
 
     def delete_image_metadata(
@@ -129,14 +130,14 @@ class RecordManager:
         asked: Callable[[], Iterable[str]],
         leash: Leash = UNLEASHED,
     ) -> Produced:
-        """Delete the first of some records that is there; arguments else as `delete`.
+        """Delete the first of some records that exists; other arguments as `delete`.
 
         Args:
-            repository: Where it is.
-            candidates: See `metadata_ids`.
-            run: The run that this belongs to.
+            repository: The repository that has them.
+            candidates: The records, from `metadata_ids`.
+            run: The run's id.
             asked: As in `delete`.
-            leash: Holds the work back.
+            leash: As in `delete`.
         """
         named = list(candidates)
         there = next((found for found in named if self.read(repository, found) is not None), named[0])
@@ -152,19 +153,20 @@ class RecordManager:
         leash: Leash = UNLEASHED,
         unfinished: bool = False,
     ) -> Produced:
-        """Delete a rejected stage and then the record: so nobody takes the stage meanwhile.
+        """Delete a rejected stage and then its record, so that nobody uses the stage meanwhile.
 
         Args:
-            repository: Where it is.
-            stage_id: Which.
-            run: The run that this belongs to.
+            repository: The repository that has it.
+            stage_id: The stage.
+            run: The run's id.
             asked: As in `delete`.
-            leash: Holds the work back.
-            unfinished: Delete also a stage whose rejection a deletion has left; else that alone goes.
+            leash: As in `delete`.
+            unfinished: True to delete a stage whose rejection is a deletion's leftover, too; else only that
+                rejection.
 
         Raises:
             StageNotFoundError: The stage is not rejected, and so stays.
-            LockTimeoutError: It is being copied for too long.
+            LockTimeoutError: It was being copied for too long.
             StagefleetError: As in `delete`.
         """
         record_id = RecordId.of(RecordKind.REJECTED_STAGE, str(stage_id))
@@ -199,16 +201,16 @@ class RecordManager:
     def add_custom_tag(
         self, repository: Repository, project: str, custom: CustomTag, *, final: Repository | None = None
     ) -> Written:
-        """Give a stage a custom tag: first the record, so that no tag is without one, then the tag.
+        """Add a custom tag to a stage: first the record, so that no tag lacks one, then the tag.
 
         Args:
-            repository: Where the record goes: the primary storage.
+            repository: The repository for the record: the primary storage.
             project: The project that it belongs to.
             custom: The tag, and its stage.
-            final: Where the tag goes, if that is elsewhere.
+            final: The repository for the tag, if it is another one.
 
         Raises:
-            StageNotFoundError: There is no such stage where the tag goes.
+            StageNotFoundError: The tag's repository does not have the stage.
         """
         where = final or repository
         stage = self._manifest(where, str(custom.stage_id))
@@ -224,10 +226,10 @@ class RecordManager:
     def check_custom_tag(
         self, repository: Repository, tag: str, stage_id: StageId, *, final: Repository | None = None
     ) -> None:
-        """See that a custom tag names the image of its stage; arguments as of `add_custom_tag`.
+        """Check that a custom tag names the image of its stage; arguments as in `add_custom_tag`.
 
         Raises:
-            CustomTagError: It does not.
+            CustomTagError: It names another image.
         """
         where = final or repository
         there = self._manifest(where, tag)
@@ -249,19 +251,19 @@ class RecordManager:
         final: Repository | None = None,
         leash: Leash = UNLEASHED,
     ) -> Produced:
-        """Delete a custom tag, then its record; that they are gone already is success.
+        """Delete a custom tag, then its record; missing ones count as success.
 
         Args:
-            repository: Where the record is: the primary storage.
-            record_id: Which.
-            run: The run that this belongs to.
+            repository: The repository of the record: the primary storage.
+            record_id: The record.
+            run: The run's id.
             asked: As in `delete`.
-            final: Where the tag is, if that is elsewhere.
-            leash: Holds the work back.
+            final: The repository of the tag, if it is another one.
+            leash: As in `delete`.
 
         Raises:
-            BrokenRecordError: What is there is no record: it is left alone, and so is the tag.
-            StagefleetError: As in `delete`; says which of the two failed.
+            BrokenRecordError: The image under the record's tag is no record; neither is deleted.
+            StagefleetError: As in `delete`; names the one that failed.
         """
         found = self.read(repository, record_id)
         if found is not None:
@@ -315,10 +317,10 @@ class RecordManager:
 
 
 def metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> list[RecordId]:
-    """The records that can be meant: that of an image of this name, else that of this very hash.
+    """Return the records that may be meant: of an image with this name, else with this hash.
 
     Raises:
-        InvalidNameError: No such record can be, for the commit is no commit.
+        InvalidNameError: The commit is malformed, so that no such record can exist.
     """
     by_name = ImageMetadata.of_image(image_name_or_hash, commit, stage_id).id
     try:
@@ -330,7 +332,7 @@ def metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> lis
 
 @contextmanager
 def _saying(what: str) -> Iterator[None]:
-    """Put in front of an error's message what it kept from being done; it stays the same error otherwise."""
+    """Prefix an error's message with the operation that failed; keep the error otherwise."""
     try:
         yield
     except StagefleetError as error:

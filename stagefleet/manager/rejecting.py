@@ -1,4 +1,4 @@
-"""Reject a stage that is broken: nobody takes it from then on."""
+"""Rejection of broken stages, so that nobody uses them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["forget_rejections", "reject_stage", "rejections_key"]
 def reject_stage(
     client: RegistryClient, repository: Repository, stage_id: StageId, *, project: str, leash: Leash
 ) -> None:
-    """Write the record that rejects a stage; written twice it is the same.
+    """Write the record that rejects a stage; a second one changes nothing.
 
     Args:
-        client: Speaks to registries.
-        repository: Where the stage is.
-        stage_id: Which.
+        client: Client for registries.
+        repository: The repository that has the stage.
+        stage_id: The stage.
         project: The project that it belongs to.
-        leash: Holds the work back.
+        leash: Lease to check before the write.
 
     Raises:
         RegistryError: The record cannot be written.
@@ -32,10 +32,10 @@ def reject_stage(
 
 
 def rejections_key(repository: Repository) -> str:
-    """Where the fleet's book has the list of a repository's rejected stages."""
+    """Return the book's key of a repository's list of rejected stages."""
     return f"rejected {repository}"
 
 
 def forget_rejections(book: SharedBook, repository: Repository) -> None:
-    """Let the list of rejected stages be read again: it has changed."""
+    """Drop the list of rejected stages from the book, after a change."""
     book.drop(FLEET, rejections_key(repository))

@@ -1,4 +1,4 @@
-"""The same stage under another storage's name."""
+"""Descriptions of a stage under another storage's name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["renamed"]
 
 
 def renamed(description: StageDescription, repository: Repository) -> StageDescription:
-    """A description as if its stage were in another repository, where its digest is the same."""
+    """Return a description as of another repository, which has the same digest."""
     return StageDescription(stage_id=description.stage_id, info=_renamed(description.info, repository))
 
 

@@ -1,4 +1,4 @@
-"""What a run deletes, and how its items stand: what one deletion has to know of the others."""
+"""Tags and items of a run's other deletions, as one deletion has to know them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from stagefleet.runs.model import ItemState
 __all__ = ["Asked", "RunItems", "numbered"]
 
 Asked = Callable[[], Iterable[str]]
-"""Gives the tags that a run deletes and has not deleted yet; a `RunItems` also tells of their items."""
+"""Returns the tags that a run deletes and has not deleted yet; a `RunItems` also knows their items."""
 
 
 class RunItems:
     """The tags that a run deletes, and the items that delete them.
 
     Args:
-        items: Gives the items that have not succeeded yet, each with its index in the run.
-        tags: Gives the tags that an item deletes.
-        standings: Tells how the items of some indexes stand, None for each that has not ended.
-        own: The index of the item that is under way.
-        also: Tags that go with later runs of the same plan.
+        items: Yields the items that have not succeeded yet, each with its index in the run.
+        tags: Returns the tags that an item deletes.
+        standings: Returns the states of items by index, None for each that has not ended.
+        own: Index of the current item.
+        also: Tags that later runs of the same plan delete.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class RunItems:
         self._also = also
 
     def __call__(self) -> Iterator[str]:
-        """Give the tags."""
+        """Yield the tags."""
         return (tag for tag, _ in self.numbered())
 
     def numbered(self) -> Iterator[tuple[str, int | None]]:
-        """Give the tags, each with the index of the item that deletes it; None for a later run's."""
+        """Yield the tags, each with the index of the item that deletes it; None for a later run's."""
         for index, item in self._items():
             for tag in self._tags(item):
                 yield tag, index
@@ -52,5 +52,5 @@ class RunItems:
 
 
 def numbered(asked: Asked) -> Iterable[tuple[str, int | None]]:
-    """Give the tags that are asked for with the indexes of their items, None where nobody knows those."""
+    """Yield requested tags with the indexes of their items, None if those are unknown."""
     return asked.numbered() if isinstance(asked, RunItems) else ((tag, None) for tag in asked())

@@ -1,4 +1,4 @@
-"""Take from the secondary storages what the primary lacks."""
+"""Copies of missing stages from the secondary storages into the primary."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Select = Callable[[Iterable[StageId]], StageId | None]
 
 
 def oldest(stage_ids: Iterable[StageId]) -> StageId | None:
-    """The stage that was built first: builders that choose it all come to the same one; None of none."""
+    """Return the stage that was built first, so that all builders choose the same one; None of none."""
     return min(stage_ids, key=lambda stage_id: (stage_id.created_ms, stage_id.digest), default=None)
 
 
 class SecondaryCopy:
-    """Copies into the primary out of the secondaries, each of which is only read.
+    """Copies from the secondaries, which are only read, into the primary.
 
     Args:
-        reach: The way to stages.
+        reach: Access to stages.
         roles: The project's storages.
         run: The run's id.
-        leash: Holds the work back.
+        leash: Lease to check in waits and before writes.
     """
 
     def __init__(self, reach: Reach, roles: Roles, *, run: str, leash: Leash) -> None:
@@ -50,13 +50,14 @@ class SecondaryCopy:
         self._leash = leash
 
     def take(self, stage_id: StageId) -> Produced:
-        """Copy a stage from the first secondary that can give it; skipped if the primary has it.
+        """Copy a stage from the first secondary that can deliver it; skip it if the primary has it.
 
-        One that has it damaged, or fails, keeps none of the others from giving it.
+        A secondary that fails, or has it damaged, does not prevent a copy from the others.
 
         Raises:
             StageNotFoundError: No secondary has it.
-            StagefleetError: One has it or may have it, but none can give it: what may pass comes first.
+            StagefleetError: A secondary has it or may have it, but none can deliver it; temporary errors come
+                first.
         """
         primary = self._roles.primary
         there = self._described(stage_id)
@@ -80,14 +81,14 @@ class SecondaryCopy:
         )
 
     def take_suitable(self, digest: str, select: Select = oldest) -> Produced | None:
-        """Copy a stage of a digest; what the primary has of it already comes first.
+        """Copy a stage of a digest, unless the primary has one.
 
         Args:
             digest: The content digest of the stage.
             select: Chooses one of several; of one storage at a time.
 
         Returns:
-            What was copied, or found in the primary; None if nobody has a stage of that digest.
+            The copied stage, or the one in the primary; None if no storage has a stage of that digest.
         """
         for storage in (self._roles.primary, *self._roles.secondaries):
             ids = self._reach.list_stages(storage)
@@ -107,11 +108,11 @@ class SecondaryCopy:
                 return None
             return self._reach.describe(primary, stage_id)
         except (StageNotFoundError, ContentError, RegistryUnavailableError):
-            return None  # what is damaged there is healed by a copy
+            return None  # a copy repairs a damaged stage
 
 
 def _is_of(error: StagefleetError, storage: Repository | DockerDaemon) -> bool:
-    """Whether an error is that of what is copied from, and another may do better."""
+    """Return True if an error concerns the source of a copy, so that another source may do."""
     if isinstance(error, ContentError):
         return True
     if isinstance(error, RegistryError):

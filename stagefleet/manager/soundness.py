@@ -1,9 +1,9 @@
-"""Find out whether a registry can give an image, for what is done about a broken one cannot be undone.
+"""Check that a registry can deliver an image, before a broken one is rejected for good.
 
-One look proves nothing: a registry restarts, a backend is away for a moment, a proxy has half of a blob. So
-what lacks or is altered is looked at again some seconds later, over connections of its own and past every
-cache on the way. Only the same answer twice counts, 404 or the same wrong content, while the tag still names
-the same manifest. A registry that fails, breaks off or does not answer says nothing about the image.
+One read proves nothing: a registry restarts, a backend is away for a moment, a proxy has half of a blob. So
+missing or altered content is read again some seconds later, over new connections and past every cache on the
+way. Only the same result twice counts, 404 or the same wrong content, while the tag still names the same
+manifest. A registry that fails, breaks off or does not answer proves nothing about the image.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from stagefleet.storages import RegistryStorage
 __all__ = ["SECOND_LOOK_SECONDS", "Defect", "Examination"]
 
 SECOND_LOOK_SECONDS = 5.0
-"""How long after the first look the second one comes, at the least."""
+"""Shortest time between the first and the second read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """What a registry cannot give of a stage.
+    """Content of a stage that a registry cannot deliver.
 
     Attributes:
         content: The manifest of a member, a configuration or a layer.
-        found: The digest of what the registry gives instead, "" for nothing at all.
+        found: Digest of the content delivered instead, "" for none.
         member: The member of an index that it belongs to; None if the stage is one image.
     """
 
@@ -40,20 +40,20 @@ class Defect:
     member: Digest | None = None
 
     def __str__(self) -> str:
-        """Say what is wrong, as `lacks sha256:...`."""
+        """Describe the defect, as `lacks sha256:...`."""
         if self.found:
             return f"has other content for {self.content.digest} ({self.found})"
         return f"lacks {self.content.digest}"
 
 
 class Examination:
-    """Look at one stage, twice where there is need.
+    """Examination of one stage, by two reads if needed.
 
     Args:
-        client: Speaks to registries.
-        repository: Where the stage is.
-        stage_id: Which.
-        leash: Of the item; asked while it waits.
+        client: Client for registries.
+        repository: The repository that has the stage.
+        stage_id: The stage.
+        leash: Lease on the item, checked in waits.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Examination:
         self._leash = leash
 
     def find_defect(self, members: Sequence[Digest]) -> Defect | None:
-        """Give what the registry cannot give, by two looks; None if it gives all, or nobody can be sure.
+        """Return the content that the registry failed to deliver twice; None if there is none, or no proof.
 
         Args:
-            members: Of an index, the members to look at; of one image, none.
+            members: The members of an index to read; empty for one image.
 
         Raises:
-            StageNotFoundError: The stage is not there.
-            StagefleetError: A look failed, which says nothing about the stage.
+            StageNotFoundError: The stage does not exist.
+            StagefleetError: A read failed, which proves nothing about the stage.
         """
         with self._client.afresh() as client:
             manifest = self._manifest(client)
@@ -116,13 +116,13 @@ class Examination:
         return None
 
     def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
-        """What a HEAD says; it decides about nothing but which blob is read first."""
+        """Ask for a blob by HEAD; the answer only decides which blob is read first."""
         with suppress(RegistryError):
             return client.has_blob(self._repository, blob)
         return True
 
     def _look_at_blob(self, client: RegistryClient, blob: Descriptor) -> str | None:
-        """Read a blob through: None if it is there and whole, else `Defect.found`."""
+        """Read a blob to its end: None if it is complete, else `Defect.found`."""
         self._leash.check()
         try:
             found = client.hash_blob(self._repository, blob)
@@ -131,7 +131,7 @@ class Examination:
         return None if found == blob.digest else str(found)
 
     def _look_at_member(self, client: RegistryClient, member: Descriptor) -> Manifest | str:
-        """Read the manifest of a member, or give `Defect.found`."""
+        """Read the manifest of a member, or return `Defect.found`."""
         self._leash.check()
         try:
             return client.fetch_manifest(Reference.of(self._repository, member.digest))
@@ -142,6 +142,6 @@ class Examination:
 
 
 def _blobs(manifest: Manifest) -> Iterator[Descriptor]:
-    """What has to be in the registry, each once: layers that are kept elsewhere have not."""
+    """Yield each blob that the registry must have, once; layers stored elsewhere are left out."""
     named = [*([] if manifest.config is None else [manifest.config]), *manifest.layers]
     yield from {blob.digest: blob for blob in named if blob.is_distributable}.values()

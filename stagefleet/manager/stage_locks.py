@@ -1,8 +1,8 @@
-"""Locks on stages: in the whole fleet one copy of a stage into one place at a time, no deletion meanwhile.
+"""Locks on stages: one copy of a stage into one storage at a time, fleet-wide, and no deletion meanwhile.
 
-A copy has the destination's stage alone and shares the source's; a deletion has the stage alone. A lock is of
-a place, a repository or a host's engine, and a stage's digest: builds of the same content, made at different
-times, take turns.
+A copy locks the destination's stage exclusively and the source's shared; a deletion locks the stage
+exclusively. A lock is for a storage, a repository or a host's engine, and a stage's digest: builds of the
+same content, made at different times, exclude one another.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _log = EventLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is held while one has one's turn at a stage; a leash that ends with its locks, too.
+    """Locks on a stage under way; a lease that also ends with its locks.
 
     Attributes:
-        leash: What else holds the work back.
+        leash: The item's lease.
         locks: The locks.
-        has_waited: Whether others were at it a moment before: what they did can be found there.
+        has_waited: True if others held a lock before: the storage may have changed.
     """
 
     leash: Leash
@@ -37,20 +37,22 @@ class Turn:
     has_waited: bool
 
     def check(self) -> None:
-        """See `Leash.check`.
+        """Return at once, or raise.
 
         Raises:
             LockLostError: A lock is lost.
+            StagefleetError: As `Leash.check` of the item's lease raises.
         """
         self.leash.check()
         for lock in self.locks:
             lock.check()
 
     def require(self, seconds: float) -> None:
-        """See `Leash.require`: the item's lease has to outlast the write, the locks have to be held now.
+        """Return only if the item's lease outlasts `seconds` and the locks are held now.
 
         Raises:
             LockLostError: A lock is lost.
+            StagefleetError: As `Leash.require` of the item's lease raises.
         """
         self.leash.require(seconds)
         self.check()
@@ -60,11 +62,11 @@ class Turn:
 
 
 class StageLocks:
-    """The turns at stages.
+    """Locks on stages.
 
     Args:
         locks: The fleet's locks.
-        host: Whose engine a `docker-daemon` address means.
+        host: The host of `docker-daemon` addresses.
     """
 
     def __init__(self, locks: LockManager, *, host: str = "") -> None:
@@ -81,10 +83,10 @@ class StageLocks:
         run: str,
         leash: Leash,
     ) -> Iterator[Turn]:
-        """Have the turn at copying a stage.
+        """Lock a stage for a copy.
 
         Raises:
-            LockTimeoutError: Others are at it for too long.
+            LockTimeoutError: Others held it for too long.
         """
         wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
         with self._take(wanted, run, leash) as turn:
@@ -94,10 +96,10 @@ class StageLocks:
     def alone(
         self, place: Repository | DockerDaemon, *stage_ids: StageId, run: str, leash: Leash
     ) -> Iterator[Turn]:
-        """Have stages alone: to delete them, or to make one out of other images.
+        """Lock stages exclusively: to delete them, or to build one from other images.
 
         Raises:
-            LockTimeoutError: One is being copied for too long.
+            LockTimeoutError: One was being copied for too long.
         """
         wanted = {self._name(place, stage_id): False for stage_id in stage_ids}
         with self._take(wanted, run, leash) as turn:
@@ -107,14 +109,14 @@ class StageLocks:
     def if_free(
         self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
     ) -> Iterator[Turn | None]:
-        """Have a stage alone if nobody is at it now; None if somebody is."""
+        """Lock a stage exclusively if nobody has locked it; yield None otherwise."""
         wanted = {self._name(place, stage_id): False}
         with self._locks.take_free(wanted, label=f"{default_label()}, run {run}") as held:
             yield Turn(leash, tuple(held), has_waited=False) if held else None
 
     @contextmanager
     def _take(self, wanted: dict[str, bool], run: str, leash: Leash) -> Iterator[Turn]:
-        """Take locks: nearly always in one step."""
+        """Acquire locks: nearly always in one step."""
         label = f"{default_label()}, run {run}"
         with self._locks.take_free(wanted, label=label) as held:
             if held:
@@ -125,7 +127,7 @@ class StageLocks:
 
     @contextmanager
     def _await(self, wanted: dict[str, bool], label: str, leash: Leash) -> Iterator[Turn]:
-        """Take locks one after another, as all do in the order of names: so no two wait for each other."""
+        """Acquire locks one after another, in the order of their names, so that callers never deadlock."""
         told = ExitStack()
 
         def note_wait(info: LockInfo) -> None:

@@ -1,13 +1,13 @@
-"""What uses a digest: what must be known before anything is deleted by digest.
+"""Users of a digest, which must be known before any deletion by digest.
 
-Two rounds, each by one worker for the whole fleet. The first, once a run, looks at stages and records: their
-tags never move. The second looks at everything else: foreign tags, which anybody may move at any time, and
-stages and records that are new, or that the first could not read. It holds for `FRESH_SECONDS` from when it
-began, its tag list included; who deletes on its word tells the request until when it may leave. No registry
-offers a way to close the gap that is left.
+There are two rounds, each by one worker for the whole fleet. The first, once per run, reads stages and
+records: their tags never move. The second reads all others: foreign tags, which anyone may move at any time,
+and stages and records that are new, or that the first could not read. It is valid for `FRESH_SECONDS` from
+its beginning, its tag list included; a deletion that relies on it passes on until when its request may leave.
+No registry offers a way to close the remaining gap.
 
-Where a second round takes longer than `SLOW_SECONDS`, as with many thousands of foreign tags, none can be
-relied on: a tag is then moved aside, which needs no look at the others.
+If a second round takes longer than `SLOW_SECONDS`, as with many thousands of foreign tags, it is never valid:
+a tag is then moved aside, which does not need the others.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ __all__ = ["SLOW_SECONDS", "DigestLook", "Survey", "placeholders_seen"]
 T = TypeVar("T")
 
 SLOW_SECONDS = 6.0
-"""How long a second round may take; the rest is for the deletions that it allows."""
+"""Longest valid second round; the rest of the time is for the deletions that it allows."""
 
 _REUSED_SECONDS = 8.0
 _RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 600
 _MOST_UNREADABLE = 100
-"""Tags that cannot be read are tried for some seconds each; with more of them no round is whole."""
+"""Most unreadable tags, each of which costs some seconds of retries; beyond it no round is complete."""
 _MOST_MEMBERS = 2_000_000
 _MOST_FRESH_MEMBERS = 20_000
 _MOST_PLACEHOLDERS = 1000
 _MOST_TRIES = 3
 _SALT_BYTES = 16
 _NO_ROUND: dict[str, Any] = {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}
-"""A second round that says nothing."""
+"""A second round without results."""
 
 
 @dataclass(frozen=True, slots=True)
 class DigestLook:
-    """What was seen of a digest.
+    """Users of a digest.
 
     Attributes:
         tags: The tags that name it.
-        holders: The tags of indexes that have it as a member, in whatever depth.
-        unreadable: Tags that nobody here can read to their ground, so that they may use anything.
-        since: Since when it holds, on `elapsed_seconds`; None where it is not fresh or not whole, so that
-            nothing may be deleted by this digest.
+        holders: The tags of indexes that have it as a direct or indirect member.
+        unreadable: Tags that cannot be read in full, so that they may use anything.
+        since: Time since when it is valid, on `elapsed_seconds`; None if it is not fresh or not complete, so
+            that the digest must not be deleted.
     """
 
     tags: frozenset[str]
@@ -70,20 +70,20 @@ class DigestLook:
 
 
 class _PartLostError(Exception):
-    """A part of the first round is not kept any more."""
+    """A part of the first round is no longer stored."""
 
 
 class Survey:
-    """Tell what uses a digest in a repository.
+    """Find the users of digests in a repository.
 
     Args:
-        client: Speaks to registries.
-        book: Keeps the rounds for all.
-        repository: Where.
+        client: Client for registries.
+        book: Stores the rounds for all workers.
+        repository: The repository.
         run: The run's id.
-        asked: Gives the tags that the run deletes; called once a run.
-        leash: Holds the work back.
-        memory: What surveys keep in this process.
+        asked: Returns the tags that the run deletes; called once per run.
+        leash: Lease to check in waits.
+        memory: Memory of surveys in this process.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Survey:
         self._key = f"survey {repository}"
 
     def look(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestLook:
-        """Look for what uses a digest.
+        """Find the users of a digest.
 
         Args:
-            digest: Which.
-            newer_than: Since when a look at foreign tags that others had will do, on `elapsed_seconds`.
+            digest: The digest.
+            newer_than: Oldest valid round by another worker, on `elapsed_seconds`.
         """
 
         def look(first: dict[str, Any]) -> DigestLook:
@@ -131,7 +131,7 @@ class Survey:
         return self._answer(look)
 
     def asked(self, tags: Collection[str]) -> dict[str, int]:
-        """Give those of some tags that the run deletes, each with its item's index, or `NO_ITEM`."""
+        """Return those of some tags that the run deletes, each with its item's index, or `NO_ITEM`."""
 
         def find(first: dict[str, Any]) -> dict[str, int]:
             salt = _salt(first)
@@ -144,7 +144,7 @@ class Survey:
         return self._answer(find) if tags else {}
 
     def is_listed(self, tag: str, *, since: float) -> bool:
-        """Tell whether the registry lists a tag, which was not there at some moment on `elapsed_seconds`."""
+        """Return True if the registry lists a tag that did not exist at `since`, on `elapsed_seconds`."""
         kept = self._memory.listings.find(self._repository)
         if kept is not None:
             tags, listed_at = kept
@@ -159,7 +159,7 @@ class Survey:
         return tag in tags
 
     def _answer(self, question: Callable[[dict[str, Any]], T]) -> T:
-        """Ask a first round; one that was lost in part is made anew."""
+        """Query the first round; repeat the round if a part of it was lost."""
         for _ in range(_MOST_TRIES):
             first = self._book.once(
                 self._run,
@@ -191,7 +191,7 @@ class Survey:
             if seen.digest is None or not seen.is_readable or members > _MOST_MEMBERS:
                 unreadable.append(seen.tag)
                 if len(unreadable) > _MOST_UNREADABLE:
-                    next(self._looks.list(), None)  # fails where it is not the tags, but the registry
+                    next(self._looks.list(), None)  # raises if the registry fails, not the tags
                     break
                 continue
             if seen.members.is_placeholder:
@@ -295,7 +295,7 @@ class Survey:
 
 
 def placeholders_seen(book: SharedBook, run: str, repository: Repository) -> set[str]:
-    """Give the tags that the rounds of a run, as far as they are known, saw lead to placeholders."""
+    """Return the tags that led to placeholders in the stored rounds of a run."""
     key = f"survey {repository}"
     rounds = (book.peek(run, name) or {} for name in (key, f"fresh {key}"))
     return {tag for found in rounds for tag in found.get("placeholders", ())}
@@ -306,5 +306,5 @@ def _salt(first: dict[str, Any]) -> bytes:
 
 
 def _is_fixed(tag: str) -> bool:
-    """Whether what a tag names never changes: stages and their records."""
+    """Return True if a tag never changes its content: stages and their records."""
     return StageId.from_tag(tag) is not None or is_record_tag(tag)

@@ -1,4 +1,4 @@
-"""What the surveys of a process keep in its memory."""
+"""Memory of surveys in one process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SLOW_SECONDS = 300.0
 
 
 class Latest(Generic[K, V]):
-    """The latest of some values, by key; from many threads.
+    """The latest of some values, by key; thread-safe.
 
     Args:
-        most: How many are kept.
+        most: Number of values to keep.
     """
 
     def __init__(self, most: int) -> None:
@@ -33,17 +33,17 @@ class Latest(Generic[K, V]):
         self._values: OrderedDict[K, V] = OrderedDict()
 
     def find(self, key: K) -> V | None:
-        """Give the value of a key, None if it is not kept."""
+        """Return the value of a key, None if it is not kept."""
         with self._lock:
             return self._values.get(key)
 
     def values(self) -> list[V]:
-        """Give the values that are kept, the oldest first."""
+        """Return the kept values, the oldest first."""
         with self._lock:
             return list(self._values.values())
 
     def keep(self, key: K, value: V) -> None:
-        """Keep a value; the oldest goes."""
+        """Keep a value; drop the oldest."""
         with self._lock:
             self._values[key] = value
             self._values.move_to_end(key)
@@ -52,11 +52,11 @@ class Latest(Generic[K, V]):
 
 
 class SurveyMemory:
-    """What surveys keep from one item to the next: little, and of few of them.
+    """Data that surveys keep from one item to the next, in small number and size.
 
     Attributes:
-        known: By survey, the tags that it has looked at.
-        listings: By repository, the tags that it listed last, and since when that holds.
+        known: Tags that were read, by survey.
+        listings: Tags of the last listing and its time, by repository.
     """
 
     def __init__(self) -> None:
@@ -65,9 +65,9 @@ class SurveyMemory:
         self._slow: Latest[tuple[str, Repository], float] = Latest(100)
 
     def is_slow(self, run: str, repository: Repository) -> bool:
-        """Tell whether a look at a repository took too long, not long ago."""
+        """Return True if a survey of a repository took too long recently."""
         return elapsed_seconds() < (self._slow.find((run, repository)) or 0.0)
 
     def note_slow(self, run: str, repository: Repository) -> None:
-        """Note that a look at a repository takes too long; it is tried again some minutes later."""
+        """Record that a survey of a repository takes too long; it is tried again some minutes later."""
         self._slow.keep((run, repository), elapsed_seconds() + _SLOW_SECONDS)

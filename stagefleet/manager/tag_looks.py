@@ -1,4 +1,4 @@
-"""Looks at tags, many at once: which digest each names, and what that leads to."""
+"""Parallel reads of tags: the digest of each, and its direct and indirect members."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["SeenTag", "TagLooks"]
 T = TypeVar("T")
 
 _THREADS = 16
-_TAGS_A_TIME = 1000  # bounds the answers under way
+_TAGS_A_TIME = 1000  # bounds the responses under way
 
 
 @dataclass(frozen=True, slots=True)
 class SeenTag:
-    """What one tag names.
+    """Content of one tag.
 
     Attributes:
         tag: The tag.
-        digest: What it names; None if nobody can tell.
-        members: What that leads to.
+        digest: Its digest; None if it cannot be read.
+        members: Members that the digest leads to.
     """
 
     tag: str
@@ -38,17 +38,17 @@ class SeenTag:
 
     @property
     def is_readable(self) -> bool:
-        """Whether all is known that it uses."""
+        """True if all content that it uses is known."""
         return self.digest is not None and self.members.is_whole
 
 
 class TagLooks:
-    """Look at the tags of a repository.
+    """Read the tags of a repository.
 
     Args:
-        client: Speaks to registries.
-        repository: Which.
-        leash: Asked before each look.
+        client: Client for registries.
+        repository: The repository.
+        leash: Lease to check before each read.
     """
 
     def __init__(self, client: RegistryClient, repository: Repository, leash: Leash) -> None:
@@ -57,14 +57,14 @@ class TagLooks:
         self._leash = leash
 
     def list(self) -> Iterator[str]:
-        """List the tags; none where the repository does not exist."""
+        """List the tags; empty if the repository does not exist."""
         try:
             yield from self._client.tags(self._repository)
         except NotFoundError:
             return
 
     def look(self, tags: Iterable[str]) -> Iterator[SeenTag]:
-        """Look at tags, in their order; those that are gone meanwhile are left out.
+        """Read tags, in their order; tags that are gone meanwhile are left out.
 
         Raises:
             StagefleetError: The registry does not answer, or refuses the login.

@@ -1,8 +1,8 @@
-"""Tables of tags, packed: what uses a digest, which tags a run deletes, and which were looked at.
+"""Packed tables of tags: the users of digests, the tags that a run deletes, and the tags already read.
 
-A table is cut into parts by its keys, so that one question needs one part, however many tags there are: a
-million stages are some 50 MB in Redis, and a part is some kilobytes. Keys are salted: nobody can choose a tag
-or push a manifest to be taken for another.
+A table is split into parts by its keys, so that a query needs one part, however many tags there are: a
+million stages take some 50 MB in Redis, and a part some kilobytes. Keys are salted: nobody can choose a tag
+or push a manifest that collides with another.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from stagefleet.storages.id_list import ENTRY_BYTES, pack_id, unpack_id
 __all__ = ["MOST_USERS", "NO_ITEM", "AskedTable", "DigestUsers", "KnownTable", "KnownTags", "UserTable"]
 
 MOST_USERS = 500
-"""Of what uses one digest, so many are told by name."""
+"""Most users of one digest that are listed by name."""
 NO_ITEM = 2**32 - 1
-"""In place of an item's index: the tag goes with another run of the same plan."""
+"""Index of tags that another run of the same plan deletes."""
 
 _KEY_BYTES = 8
 _BUCKETS = 4096
@@ -36,7 +36,7 @@ class _Table:
     """Records by key, in buckets that become parts.
 
     Args:
-        salt: Of the keys.
+        salt: Salt of the keys.
     """
 
     def __init__(self, salt: bytes) -> None:
@@ -52,7 +52,7 @@ class _Table:
         self._records += 1
 
     def take_parts(self) -> list[bytes]:
-        """Give the parts, a power of two of them, and forget them: there may be no room for both."""
+        """Return the parts, a power of two of them, and drop them: memory may not suffice for both."""
         parts = 1
         while parts < _BUCKETS and parts * _RECORDS_A_PART < self._records:
             parts *= 2
@@ -67,12 +67,12 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class DigestUsers:
-    """What uses a digest.
+    """Users of a digest.
 
     Attributes:
         tags: The tags that name it.
-        holders: The tags of indexes that have it as a member, in whatever depth.
-        has_more: Whether there are more than are told.
+        holders: The tags of indexes that have it as a direct or indirect member.
+        has_more: True if there are more than are listed.
     """
 
     tags: set[str] = field(default_factory=set)
@@ -81,18 +81,18 @@ class DigestUsers:
 
 
 class UserTable(_Table):
-    """What uses a digest: some 46 bytes a stage, and as much for each member of an index."""
+    """Users of digests: some 46 bytes per stage, and as much for each member of an index."""
 
     def add_tag(self, digest: str, tag: str) -> None:
-        """Note the digest that a tag names."""
+        """Add a tag with its digest."""
         self._put(digest, _packed(_TAG, tag))
 
     def add_member(self, digest: str, tag: str) -> None:
-        """Note a member of the index that a tag names."""
+        """Add a member of a tag's index."""
         self._put(digest, _packed(_MEMBER, tag))
 
     def take_parts(self) -> list[bytes]:
-        """See `_Table.take_parts`; of what very many tags use, only some are told."""
+        """Return the parts as `_Table.take_parts`; of a digest with very many users only some are kept."""
         for place, bucket in enumerate(self._buckets):
             if len(bucket) > _LARGE_BYTES:
                 self._buckets[place] = _cut(bytes(bucket))
@@ -100,12 +100,12 @@ class UserTable(_Table):
 
     @staticmethod
     def place(digest: Digest, salt: bytes, parts: int) -> int:
-        """Tell which of so many parts has a digest."""
+        """Return the index of a digest's part."""
         return _part(_key(str(digest), salt), parts)
 
     @staticmethod
     def find(part: bytes, digest: Digest, salt: bytes) -> DigestUsers:
-        """Find what uses a digest, in the part that has it."""
+        """Find the users of a digest in its part."""
         tags: set[str] = set()
         holders: set[str] = set()
         has_more = False
@@ -121,20 +121,20 @@ class UserTable(_Table):
 
 
 class KnownTable(_Table):
-    """Tags that were looked at, or listed: 8 bytes a tag."""
+    """Tags that were read or listed: 8 bytes per tag."""
 
     def add(self, tag: str) -> None:
-        """Note a tag."""
+        """Add a tag."""
         self._put(tag)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownTags:
-    """The tags of a `KnownTable`.
+    """Tags of a `KnownTable`.
 
     Attributes:
         parts: All of its parts.
-        salt: Of its keys.
+        salt: Salt of its keys.
     """
 
     parts: Sequence[bytes]
@@ -146,20 +146,20 @@ class KnownTags:
 
 
 class AskedTable(_Table):
-    """The tags that a run deletes, each with its item's index: 12 bytes a tag."""
+    """The tags that a run deletes, each with its item's index: 12 bytes per tag."""
 
     def add(self, tag: str, index: int | None) -> None:
-        """Note a tag, and the index of the item that deletes it; None for a later run's."""
+        """Add a tag with the index of the item that deletes it; None for a later run's."""
         self._put(tag, _INDEX.pack(NO_ITEM if index is None else index))
 
     @staticmethod
     def place(tag: str, salt: bytes, parts: int) -> int:
-        """Tell which of so many parts has a tag."""
+        """Return the index of a tag's part."""
         return _part(_key(tag, salt), parts)
 
     @staticmethod
     def find(part: bytes, tag: str, salt: bytes) -> int | None:
-        """Find the index of the item that deletes a tag, None for a tag that none deletes."""
+        """Find the index of the item that deletes a tag, None if the run does not delete it."""
         at = _place(part, _key(tag, salt), _KEY_BYTES + _INDEX.size)
         if at < 0:
             return None
@@ -180,7 +180,7 @@ def _part(key: bytes, parts: int) -> int:
 
 
 def _place(part: bytes, key: bytes, width: int) -> int:
-    """Where a part of records of one width has a key, -1 for nowhere."""
+    """Return the offset of a key in a part of fixed-size records, -1 if it is missing."""
     at = part.find(key)
     while at > 0 and at % width:
         at = part.find(key, at + 1)
@@ -196,13 +196,13 @@ def _packed(kind: int, tag: str) -> bytes:
 
 
 def _tag(record: bytes) -> str:
-    """The tag in a record of `UserTable`, without its key."""
+    """Return the tag in a record of `UserTable`, without its key."""
     name = record[_HEAD.size :]
     return name.decode() if record[1] else str(unpack_id(name))
 
 
 def _records(part: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """The records of a part of `UserTable`: key, kind of use, and the record behind its key."""
+    """Yield the records of a part of `UserTable`: key, kind of use, and the rest of the record."""
     at = 0
     while at < len(part):
         begin = at + _KEY_BYTES
@@ -213,7 +213,7 @@ def _records(part: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _cut(bucket: bytes) -> bytearray:
-    """A bucket of `UserTable` with at most `MOST_USERS` of each digest."""
+    """Reduce a bucket of `UserTable` to at most `MOST_USERS` of each digest."""
     kept, counts = bytearray(), Counter[bytes]()
     for key, _, record in _records(bucket):
         counts[key] += 1

@@ -1,8 +1,8 @@
-"""Finish what deletions that were killed have left half done, or withdraw it.
+"""Completion or withdrawal of deletions that were killed.
 
-A tag that is moved aside leads to a placeholder, and while it does a rejection stands. Whoever deletes in a
-repository later finishes what it finds there: the placeholder goes with its tag, or, where the stage is there
-after all, the rejection goes.
+A tag that was moved aside leads to a placeholder, and meanwhile a rejection exists. The next deletion in the
+repository completes such leftovers: it deletes the placeholder with its tag, or, if the stage exists after
+all, the rejection.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from stagefleet.storages.rejections import Rejections
 __all__ = ["UnfinishedDeletions"]
 
 SECOND_LOOK_SECONDS = 3.0
-"""Between the looks at a rejection whose stage is there: a deletion under way goes on meanwhile."""
+"""Pause between the reads of a rejection whose stage exists: a deletion under way goes on meanwhile."""
 
 _RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 60
 
 
 class UnfinishedDeletions:
-    """The deletions in repositories that others have left; from many threads.
+    """Unfinished deletions by others, in repositories; thread-safe.
 
     Args:
-        client: Speaks to registries.
-        book: Lets one worker of a run see to them.
-        turns: The turns at stages: who has one is at work, and left nothing.
-        memory: What is remembered of rejections.
+        client: Client for registries.
+        book: Lets one worker of a run do this.
+        turns: Locks on stages: a locked stage is being deleted, not left over.
+        memory: The fleet's memory of rejections.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class UnfinishedDeletions:
         self._memory = memory
 
     def finish(self, repository: Repository, *, run: str, leash: Leash) -> None:
-        """Finish those in a repository, once a run; what cannot be finished is warned of, and stays.
+        """Complete those in a repository, once per run; log a warning for those that cannot be completed.
 
-        Call it after what the item is for: that the run is cancelled now, or Redis is away, ends this alone.
+        Call it after the item's own work: a cancelled run or an unreachable Redis ends only this part.
         """
         with suppress(ItemCancelledError, RedisUnreachableError):
             self._book.once(
@@ -93,7 +93,7 @@ class UnfinishedDeletions:
             if named is None:
                 with warned(f"{repository}:{tag} is moved aside, and not deleted"):
                     Displacement(self._client, repository, tag, leash=leash).resume(is_left=False)
-            elif named not in found:  # somebody has withdrawn its rejection
+            elif named not in found:  # its rejection was withdrawn
                 resume(named)
         if found:
             forget_rejections(self._book, repository)
@@ -101,19 +101,19 @@ class UnfinishedDeletions:
     def _resume(
         self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, **state: bool
     ) -> bool:
-        """Go on with one; returns whether there is nothing more to be done about it.
+        """Continue one; return True if nothing of it is left.
 
         Args:
-            repository: Where.
-            stage_id: Which.
+            repository: The repository.
+            stage_id: The stage.
             run: The run's id.
-            leash: Holds the work back.
+            leash: Lease to check in waits and before writes.
             **state: As for `Displacement.resume`.
         """
         is_done = True
         with self._turns.if_free(repository, stage_id, run=run, leash=leash) as turn:
             if turn is None:
-                return True  # somebody is at work
+                return True  # another worker is at work
             with warned(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
                 displacement = Displacement(self._client, repository, str(stage_id), leash=turn)
                 is_done = displacement.resume(**{"is_left": False, **state})
