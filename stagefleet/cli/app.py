@@ -95,5 +95,5 @@ _equip(app)
 
 @cache
 def build_command() -> Callable[..., Any]:
-    """Build the function that runs a command line; call it once per process, since it is slow."""
+    """Build the function that runs a command line; cached, since this takes as long as a short command."""
     return get_command(app)
