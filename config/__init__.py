@@ -1,1 +1,1 @@
-"""How the Celery application is configured."""
+"""Configuration of the Celery application."""

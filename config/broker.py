@@ -1,8 +1,8 @@
-"""How Celery reaches the fleet's Redis: its address without a login, and the login apart from it.
+"""Celery's connection to the fleet's Redis, with the login kept out of the address.
 
-kombu (5.7) and Celery show the broker's address in logs, in the answers to remote commands and so in Flower,
-with the user's name and stars for the password, and whatever stands in its query. What is not in the address
-cannot be shown.
+kombu (5.7) and Celery show the broker's address in logs, in the replies to remote commands and so in Flower,
+with the user's name, stars for the password, and the whole query. A login that is not in the address cannot
+be shown.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["Broker"]
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """The fleet's Redis as kombu reaches it.
+    """The fleet's Redis, in kombu's terms.
 
     Attributes:
-        url: Its address in kombu's spelling, without login and options.
+        url: The address in kombu's spelling, without login and options.
         user: The login's user, "" for Redis's default user.
-        password: The login's password, "" where there is no login.
-        tls: What redis-py is told of TLS; None without TLS.
+        password: The login's password, "" without a login.
+        tls: redis-py's TLS options; None without TLS.
     """
 
     url: str
@@ -39,12 +39,12 @@ class Broker:
 
     @classmethod
     def at(cls, redis_url: str) -> Self:
-        """Take a Redis URL apart, as redis-py reads it.
+        """Parse a Redis URL, as redis-py reads it.
 
         Raises:
             SettingsError: It is malformed.
         """
-        connect_redis(redis_url).close()  # connects to nothing, and refuses with words of our own
+        connect_redis(redis_url).close()  # does not connect; raises errors with our own texts
         found: dict[str, Any] = parse_url(redis_url)
         database = found.get("db", 0)
         if "path" in found:
@@ -59,14 +59,14 @@ class Broker:
 
     @property
     def credentials(self) -> UsernamePasswordCredentialProvider | None:
-        """What kombu hands on to redis-py to log in with, from connection to connection."""
+        """Return the login for redis-py, which uses it for each connection."""
         if not (self.user or self.password):
             return None
         return UsernamePasswordCredentialProvider(self.user or None, self.password or None)
 
     @property
     def url_with_login(self) -> str:
-        """The address as Flower needs it, to count what lies in queues; never to be shown."""
+        """Return the address with the login, for Flower's queue counts; never show it."""
         if not (self.user or self.password):
             return self.url
         scheme, _, rest = self.url.partition("://")

@@ -1,7 +1,7 @@
-"""How the Celery application is configured; nothing happens at import.
+"""Configuration of the Celery application; the import has no effects.
 
-The ledger is the truth about items. Celery carries messages and shows them in Flower, so it keeps no
-results, retries nothing and acknowledges late: what it loses or doubles is mended by the ledger.
+The ledger is the source of truth for items. Celery carries messages and shows them in Flower, so it stores no
+results, retries nothing and acknowledges late: the ledger repairs what Celery loses or duplicates.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from stagefleet.settings import Settings
 __all__ = ["make_app", "work_queue"]
 
 _EVENT_QUEUE_SECONDS = 60.0
-"""How long events and remote commands wait for a Flower that went away."""
+"""Lifetime of events and remote commands for a Flower that is away."""
 
 _EVERYWHERE = ("coordinate", "start_run")
-"""What every worker can do, whatever else it does."""
+"""Tasks that every worker has."""
 
 
 def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
-    """The Celery application of a fleet; it connects when it is used.
+    """Create the Celery application of a fleet; it connects at its first use.
 
     Args:
-        settings: Where Redis is.
-        operations: What the fleet does: their queues and routes.
+        settings: The settings with the Redis URL.
+        operations: The fleet's operations, for queues and routes.
 
     Raises:
         SettingsError: There is no Redis URL, or it is malformed.
@@ -57,7 +57,7 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
 
 
 def work_queue(name: str) -> Queue:
-    """A queue of work: a plain list, reached through the default exchange, without a binding to keep."""
+    """Create a queue of work: a plain list, on the default exchange, without a stored binding."""
     exchange = Exchange("", type="direct")
     return Queue(name, exchange=exchange, routing_key=name)
 
@@ -70,7 +70,7 @@ def _configuration(settings: Settings, broker: Broker, operations: list[str]) ->
         "broker_url": broker.url,
         "broker_transport_options": broker_options(settings.key_prefix),
         "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,  # a worker outlives any outage; its supervisor bounds a start
+        "broker_connection_max_retries": None,  # a worker survives outages; its supervisor limits the start
         "task_acks_late": True,
         "task_acks_on_failure": True,  # the outcome is in the ledger
         "task_acks_on_timeout": True,
@@ -98,6 +98,6 @@ def _configuration(settings: Settings, broker: Broker, operations: list[str]) ->
         "timezone": "UTC",
     }
     if broker.tls is not None:
-        # kombu takes any certificate unless told otherwise
+        # kombu accepts any certificate by default
         configuration["broker_use_ssl"] = dict(broker.tls)
     return configuration

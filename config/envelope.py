@@ -1,8 +1,8 @@
-"""The envelope in which kombu finds a message in Redis, checked before kombu reads it.
+"""Checks of a message's envelope in Redis, before kombu reads it.
 
-kombu (5.7) takes what it pops for a message of its own: what is none raises out of the loop that feeds the
-worker, which then shuts down, or takes its connection for broken. Anybody who may write to Redis can put
-anything there, and a release to come may write what this one cannot read.
+kombu (5.7) takes every entry of a queue for a message of its own: a malformed one raises out of the worker's
+loop, which then shuts down, or counts its connection as broken. Anyone with write access to Redis can add
+entries, and a later release may write messages that this one cannot read.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ CONTENT_ERRORS = (
     RecursionError,
     SerializationError,
 )
-"""What code raises that meets a message of a shape it does not expect; an outage raises none of them."""
+"""Errors of code that meets a message of an unexpected form; outages raise none of them."""
 
 _LARGEST_BYTES = 16 * 1024 * 1024
 _LARGEST_REQUEST_BYTES = 128 * 1024 * 1024
-"""Of a request to start a run, which names up to `MAX_ITEMS` stages, in base64."""
+"""Largest request to start a run, which names up to `MAX_ITEMS` stages, in base64."""
 _MOST_TOKENS = 2 * MAX_ITEMS + 10_000
-"""Lists, objects and their members: some 60 bytes of memory each, where JSON takes two."""
+"""Most lists, objects and members: each takes some 60 bytes of memory for two bytes of JSON."""
 _DIGESTED_BYTES = 1024 * 1024
 
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,255}$")]
@@ -54,7 +54,7 @@ _log = EventLogger(__name__)
 
 
 class MalformedMessageError(Exception):
-    """What lies in a queue is no message; says why, and holds nothing of its content."""
+    """An entry of a queue is no message; the text says why, without its content."""
 
 
 class _Properties(BaseModel):
@@ -66,7 +66,7 @@ class _Properties(BaseModel):
 
 
 class _Envelope(BaseModel):
-    """What kombu and Celery read of an envelope; other fields are theirs to ignore."""
+    """Fields that kombu and Celery read; others are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -78,11 +78,11 @@ class _Envelope(BaseModel):
 
 
 def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
-    """Read a message as kombu hands it on.
+    """Parse a message into the form that kombu expects.
 
     Args:
-        item: What was popped from the queue, or heard on its channel.
-        queue: Where. A message that is put back goes there, whatever it says of itself.
+        item: The entry popped from the queue, or received on its channel.
+        queue: The queue. A requeued message goes there, whatever it names itself.
 
     Raises:
         MalformedMessageError: It is no message.
@@ -96,7 +96,7 @@ def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
         raise MalformedMessageError(first_problem(error)) from None
     headers = message["headers"] = envelope.headers or {}
     if headers.get("compression"):
-        raise MalformedMessageError("its body is compressed")  # nobody knows how large it would become
+        raise MalformedMessageError("its body is compressed")  # its full size is unknown
     try:
         if envelope.properties.body_encoding == "base64":
             base64.b64decode(envelope.body)
@@ -106,18 +106,18 @@ def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
         raise MalformedMessageError("its body cannot be decoded") from None
     told = envelope.properties.delivery_info or {}
     message["properties"]["delivery_info"] = told | {"exchange": "", "routing_key": queue}
-    return message  # type: ignore[no-any-return]  # the model has seen that it is an object
+    return message  # type: ignore[no-any-return]  # the model has checked that it is an object
 
 
 def first_problem(error: ValidationError) -> str:
-    """The field that is wrong and how, as pydantic names it, without its value."""
+    """Return the first invalid field and its problem, in pydantic's words, without its value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(part for part in first["loc"] if isinstance(part, str))
     return f"{where or 'the message'}: {first['type']}"
 
 
 def check_size(text: bytes, *, limit_bytes: int = _LARGEST_REQUEST_BYTES) -> None:
-    """Check that JSON takes no more memory than a message may, before it is read.
+    """Check before parsing that JSON fits into the memory for one message.
 
     Raises:
         MalformedMessageError: It is too large.
@@ -136,12 +136,12 @@ def _read(item: bytes) -> Any:
 
 
 def note_dropped(queue: str, reason: str, content: bytes) -> None:
-    """Log that a message is dropped; its digest tells whether it comes again, its content is not told.
+    """Log a dropped message by its digest, which identifies repeats, without its content.
 
     Args:
-        queue: Where it came from.
-        reason: What is wrong with it, without its content.
-        content: The message, or its body; the digest is that of its first MiB.
+        queue: The queue it came from.
+        reason: The problem, without its content.
+        content: The message, or its body; the digest is of its first MiB.
     """
     digest = hashlib.sha256(content[:_DIGESTED_BYTES]).hexdigest()
     _log.warning(

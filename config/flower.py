@@ -1,4 +1,4 @@
-"""Flower, as this fleet shows itself in it: `stagefleet flower`.
+"""Flower for this fleet: `python -I -m config.flower` [--address A] [--port P].
 
 Flower's own command would read `flowerconfig.py` from the current directory, options from any `FLOWER_*`
 variable, and the password from its arguments, where every user of the host sees it. So its application is
@@ -48,12 +48,12 @@ _OURS = {
     "conf": "Flower's own file is not read: set its options here",
     "broker_api": "Redis has none",
 }
-"""Options of Flower's that are set in another way."""
+"""Flower options that have a setting of ours."""
 _KNOWN = frozenset(name.replace("-", "_") for name in flower_options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run Flower until it is told to stop."""
+    """Run Flower until a signal stops it."""
     prepare_streams()
     parser = argparse.ArgumentParser(prog="stagefleet flower")
     parser.add_argument("--address", help="where to listen")
@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_flower(app: object, settings: FlowerSettings) -> Flower:
-    """Flower's application for a Celery application; it listens to nothing yet.
+    """Create Flower's application for a Celery application; it does not listen yet.
 
     Args:
         app: The Celery application.
-        settings: Where to listen, the login, and how much to remember.
+        settings: Address, login, and size of Flower's memory.
     """
     flower_options.address = settings.address
     flower_options.port = settings.port
@@ -101,16 +101,16 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
     web_settings = {**flower_web_settings, "ui_modules": UI_MODULES}
     if prefix := settings.url_prefix.strip("/"):
         flower_options.url_prefix = prefix
-        for name in ("login_url", "static_url_prefix"):  # as Flower's own command does
+        for name in ("login_url", "static_url_prefix"):  # as in Flower's own command
             web_settings[name] = f"/{prefix}{web_settings[name]}"
     return Flower(capp=app, options=flower_options, **web_settings)
 
 
 def _set_options(options: Mapping[str, str | float | bool]) -> None:
-    """Set options of Flower's own by name.
+    """Set Flower's own options by name.
 
     Raises:
-        SettingsError: Flower has no such option, or it has a setting of ours, or takes another value.
+        SettingsError: The option does not exist, has a setting of ours, or has another type.
     """
     for name, value in options.items():
         if name in _OURS:
@@ -126,10 +126,10 @@ def _set_options(options: Mapping[str, str | float | bool]) -> None:
 
 
 def _check_redis(settings: Settings) -> None:
-    """See that there is a Redis; Flower waits for one that is out of reach.
+    """Check the Redis; Flower waits for one that is unreachable.
 
     Raises:
-        RedisConfigurationError: What is there cannot be used, and waiting does not help.
+        RedisConfigurationError: It is unsuitable, and waiting does not help.
     """
     assert settings.redis_url is not None, "the application has one"
     try:
@@ -139,7 +139,7 @@ def _check_redis(settings: Settings) -> None:
 
 
 def _refuse_to_be_open(settings: FlowerSettings) -> None:
-    """Refuse to show and steer the fleet to whoever reaches this host.
+    """Refuse to show and control the fleet without a login on a public address.
 
     Raises:
         SettingsError: There is no login, and the address is not a loopback one.
@@ -154,7 +154,7 @@ def _refuse_to_be_open(settings: FlowerSettings) -> None:
 
 
 class _StartRun(Task):  # type: ignore[misc]  # Celery ships no types
-    """Lets Flower's API publish the task by name; its body is the workers'."""
+    """Task that lets Flower's API publish by name; workers have the body."""
 
     name = task_name("start_run")
     ignore_result = True

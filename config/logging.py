@@ -1,8 +1,8 @@
-"""Logs: one record a line on stderr, Celery's own among them.
+"""Logs on stderr, one record per line, Celery's own included.
 
-All records come through the standard library's root logger and one chain, so that they look alike. Run, item
-and worker are bound where they are known (`structlog.contextvars`). The finished line is masked: logins and
-queries of addresses, and the secrets that this process has read.
+All records go through the standard library's root logger and one chain of processors, so that they have one
+format. Run, item and worker are bound in the context (`structlog.contextvars`). Masking applies to the
+finished line: logins and queries of addresses, and the secrets that this process has read.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def configure_logging(settings: LogSettings, **bound: object) -> None:
     """Send all logs of this process to stderr.
 
     Args:
-        settings: Level and form.
-        **bound: What every record of this process carries, as `worker`.
+        settings: Level and format.
+        **bound: Fields of every record of this process, as `worker`.
     """
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     handler = logging.StreamHandler(sys.stderr)
@@ -44,7 +44,7 @@ def configure_logging(settings: LogSettings, **bound: object) -> None:
 
 
 def _chain(bound: dict[str, object]) -> list[Processor]:
-    """What every record goes through, whoever wrote it."""
+    """Return the processors for every record, whatever its logger."""
 
     def bind(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, value in bound.items():
@@ -67,7 +67,7 @@ def _chain(bound: dict[str, object]) -> list[Processor]:
 
 
 def _renderers(settings: LogSettings) -> list[Processor]:
-    """From record to line."""
+    """Return the processors that format a record as a line."""
     if settings.json_lines:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), mask_secrets]
     # plain tracebacks: rich ones show the values of local variables, logins among them
@@ -78,5 +78,5 @@ def _renderers(settings: LogSettings) -> list[Processor]:
 
 
 def mask_secrets(_logger: Any, _method: str, line: Any) -> Any:
-    """Mask secrets in a finished line, whoever wrote it."""
+    """Mask secrets in a finished line, whatever its logger."""
     return masked_line(line) if isinstance(line, str) else line

@@ -1,23 +1,24 @@
-"""The broker's transport, mended: what broke can be closed, comes back soon, and all of it costs less.
+"""kombu's Redis transport with fixes: broken connections close, reconnects are quick, and messages cost less.
 
-kombu (5.7.0) reads the answer of the pending BRPOP when it closes a channel, and lets that read's error
-escape. After a restart of Redis the error escapes from the very code that was to clean up, and the worker
-dies (``'NoneType' object has no attribute 'hostname'``); reported in other shapes as celery #8091, #8947.
+kombu (5.7.0) reads the reply of the pending BRPOP when it closes a channel, and lets that read's error
+escape. After a restart of Redis the error escapes from the clean-up itself, and the worker dies (``'NoneType'
+object has no attribute 'hostname'``); reported in other forms as celery #8091, #8947.
 
-It notes each message that a worker has as unacknowledged, and strikes it out again: two transactions. What
-the ledger publishes is transient (AMQP 0-9-1, basic, delivery-mode 1): a hint, published again if nobody
-claims it. A worker keeps account of those in memory alone (docs/adr/0004), and notes the others as ever.
+kombu records each delivered message as unacknowledged in Redis, and removes it again: two transactions. The
+ledger's messages are transient (AMQP 0-9-1, basic, delivery-mode 1): the ledger publishes them again if
+nobody claims the item. A worker tracks those in memory only (docs/adr/0004), and all others as kombu does.
 
-What it pops it takes for a message, and what is none raises out of the worker's loop: the process shuts down
-with all that it holds, or reconnects. Here what is no message is logged and dropped (see `envelope.py`).
+kombu takes every entry of a queue for a message, and a malformed one raises out of the worker's loop: the
+process shuts down with all its items, or reconnects. Here a malformed entry is logged and dropped (see
+`envelope.py`).
 
-It also makes a client for each message that it takes and for each that it acknowledges. A client is a handle
-on the pool of connections, and redis-py (8.1) fills a table of some 250 answers for each: a third of what a
-worker's main loop did.
+kombu creates a client for each message and each acknowledgement. A client is a handle on the connection pool,
+and redis-py (8.1) fills a table of some 250 reply callbacks for each: a third of the time of a worker's main
+loop.
 
-And it takes for broken only what redis-py calls so. A replica's READONLY, a full disk's MISCONF and the like
-end the processes of a worker. Here an answer that passes is a break: the connection is closed,
-and the server is asked before the next one whether a fleet can work with it (see `stagefleet.redis_answers`).
+kombu reconnects only after redis-py's connection errors. A replica's READONLY, a full disk's MISCONF and the
+like end a worker's processes. Here a temporary error counts as a broken connection: the connection is closed,
+and before the next one this module checks that the server is suitable (see `stagefleet.redis_answers`).
 """
 
 from __future__ import annotations
@@ -49,24 +50,24 @@ _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 
 
 class FrugalQoS(kombu_redis.QoS):
-    """What is delivered and not acknowledged yet: in Redis only what nobody else would mend."""
+    """Unacknowledged messages: in Redis only those that the ledger would not publish again."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a message that was delivered."""
+        """Record a delivered message."""
         if _is_transient(message):
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Strike a message out."""
+        """Remove an acknowledged message."""
         if self._holds_transient(delivery_tag):
             virtual.QoS.ack(self, delivery_tag)
         else:
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Strike a message out, or put it back behind the others."""
+        """Remove a message, or requeue it at the end."""
         if not self._holds_transient(delivery_tag):
             super().reject(delivery_tag, requeue=requeue)
             return
@@ -76,10 +77,10 @@ class FrugalQoS(kombu_redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put back what was delivered and not acknowledged, to be taken next."""
-        self._flush()  # of what was acknowledged
+        """Requeue unacknowledged messages, to be delivered next."""
+        self._flush()  # flush acknowledged messages
         tags = [tag for tag in self._delivered if self._holds_transient(tag)]
-        transient = [self._delivered.pop(tag) for tag in tags]  # what cannot be put back, the ledger mends
+        transient = [self._delivered.pop(tag) for tag in tags]  # the ledger publishes them again
         with self.channel.conn_or_acquire(client) as connected:
             for message in transient:
                 self._put_back(message, connected)
@@ -105,16 +106,16 @@ def _is_transient(message: Any) -> bool:
 
 
 class MendedChannel(kombu_redis.Channel):
-    """A channel that is closed even when its connection is broken, keeps its client, and outlives messages.
+    """Channel that closes even with a broken connection, keeps its client, and survives malformed messages.
 
-    `_brpop_read` and `_receive_one` are kombu 5.7's own, but for what becomes of what they read.
+    `_brpop_read` and `_receive_one` are kombu 5.7's own, except for the handling of what they read.
     """
 
     QoS = FrugalQoS
     _kept_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        if asynchronous:  # one each for BRPOP and for subscriptions: their connection is their own
+        if asynchronous:  # one each for BRPOP and for subscriptions, with connections of their own
             return super()._create_client(asynchronous=True)
         kept = self._kept_client
         if kept is None or kept.connection_pool is not self.pool:
@@ -122,17 +123,17 @@ class MendedChannel(kombu_redis.Channel):
         return kept
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """Give the parameters of connections, login and all; as in all of kombu what passes is a break."""
+        """Return the parameters of connections, with the login; a temporary error breaks the connection."""
         parameters = super()._connparams(asynchronous=asynchronous)
         credentials = self.connection.client.credential_provider
-        if credentials is not None:  # as plain values: redis-py takes no others besides the path of a socket
+        if credentials is not None:  # plain values: with a socket path redis-py takes no provider
             parameters.pop("credential_provider", None)
             parameters.update(username=credentials.username or None, password=credentials.password)
         parameters["connection_class"] = checked(parameters["connection_class"], is_passing)
         return parameters
 
     def _brpop_read(self, **options: Any) -> Any:
-        """Read the answer to the pending BRPOP, and deliver what it brings."""
+        """Read the reply to the pending BRPOP, and deliver its message."""
         try:
             try:
                 answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
@@ -151,7 +152,7 @@ class MendedChannel(kombu_redis.Channel):
             self._flush_brpop_reauth()
 
     def _receive_one(self, subscriber: Any) -> Any:
-        """Read one answer of a subscription, and deliver what it brings."""
+        """Read one reply of a subscription, and deliver its message."""
         try:
             answer = subscriber.parse_response()
         except self.connection_errors:
@@ -170,7 +171,7 @@ class MendedChannel(kombu_redis.Channel):
         return True
 
     def _deliver(self, item: bytes, queue: str) -> None:
-        """Hand on a message; drop what is none, and what is of a kind that its receiver fails over."""
+        """Deliver a message; drop a malformed one, and one that its receiver cannot handle."""
         try:
             message = open_envelope(item, queue)
         except MalformedMessageError as error:
@@ -183,27 +184,27 @@ class MendedChannel(kombu_redis.Channel):
             self.qos.ack(message["properties"]["delivery_tag"])
 
     def close(self) -> None:
-        """Close; what was not acknowledged is put back by the broker's own restore if not by this."""
+        """Close the channel; kombu's own restore requeues unacknowledged messages if this does not."""
         broken = (*self.connection_errors, OSError)
         try:
             super().close()
         except broken:
-            # The failed read has cleared `_in_poll`: this time there is nothing to read, only to tidy up.
+            # The failed read has cleared `_in_poll`: now there is nothing to read, only to clean up.
             with suppress(*broken):
                 super().close()
 
 
 class MendedTransport(kombu_redis.Transport):
-    """kombu's Redis transport with mended channels, to a server that takes writes."""
+    """kombu's Redis transport with `MendedChannel`, for a server that takes writes."""
 
     Channel = MendedChannel
 
     def establish_connection(self) -> Any:
-        """Connect, if a fleet can work with what is there: kombu would find out at its first BRPOP.
+        """Connect to a suitable server; kombu alone would notice at its first BRPOP.
 
         Raises:
-            RedisConfigurationError: It cannot, and waiting does not help.
-            redis.ConnectionError: It cannot for now; kombu tries again.
+            RedisConfigurationError: The server is unsuitable, and waiting does not help.
+            redis.ConnectionError: The server is unsuitable for now; kombu tries again.
         """
         try:
             getattr(self.client, "check", _check_nothing)()
@@ -213,63 +214,63 @@ class MendedTransport(kombu_redis.Transport):
 
 
 def _check_nothing() -> None:
-    """Stands for the check of a connection that has none."""
+    """Do nothing: the default check of a connection."""
 
 
 class BriskConnection(Connection):
-    """A connection that comes back soon after an outage: kombu's own pauses grow to 30 s.
+    """Connection that reconnects soon after an outage: kombu's own pauses grow to 30 s.
 
     Attributes:
-        check: Raises what stands in the way, before each connection; see `check_redis`.
+        check: Called before each connection; raises if the server is unsuitable; see `check_redis`.
     """
 
     check: Callable[[], None] = staticmethod(_check_nothing)
 
     @classmethod
     def checking(cls, check: Callable[[], None]) -> type[BriskConnection]:
-        """Make a class of connections with a check; kombu clones them by their class."""
+        """Create a class of connections with a check; kombu clones connections by their class."""
         return type(cls.__name__, (cls,), {"check": staticmethod(check)})
 
     def as_uri(self, *args: Any, **kwargs: Any) -> Any:
-        """Show the URL; kombu shows a masked password also where there is none."""
+        """Return the URL; kombu would show a masked password even without one."""
         shown = super().as_uri(*args, **kwargs)
         return shown if self.userid or self.password else shown.replace("://:**@", "://", 1)
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Connect, with pauses of 1 to 5 s between attempts; of two workers hardly one as of the other."""
+        """Connect, with pauses of 1 to 5 s between attempts, with jitter between workers."""
         first = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
         return super().ensure_connection(*args, **(_PAUSES | {"interval_start": first} | kwargs))
 
     def info(self) -> dict[str, Any]:
-        """Tell what Celery answers to who asks a worker how it is connected."""
+        """Return the connection's part of a worker's reply to remote commands."""
         told: dict[str, Any] = super().info() | {"ssl": bool(self.ssl), "credential_provider": None}
         return told
 
 
 def connection_to(broker: Broker) -> type[BriskConnection]:
-    """Make the class of connections to a broker, which log in there and show no login.
+    """Create the class of connections to a broker, which log in and do not show the login.
 
     Args:
-        broker: Where they lead.
+        broker: The broker.
     """
 
     class BrokerConnection(BriskConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # as an argument: a pool's connections are kombu's own, made of the arguments of one of these
+            # as an argument: a pool's connections are kombu's own, created from these arguments
             super().__init__(*args, **({"credential_provider": broker.credentials} | kwargs))
 
         def as_uri(self, include_password: bool = False, *_args: Any, **_kwargs: Any) -> str:  # noqa: FBT001, FBT002 - kombu's signature
-            """Show where it leads; with the login for Flower alone, which asks Redis itself."""
+            """Return the address; with the login for Flower alone, which asks Redis itself."""
             return broker.url_with_login if include_password else masked_url(broker.url)
 
     return BrokerConnection
 
 
 def install() -> None:
-    """Make kombu use it for Redis URLs, `redis+socket` among them.
+    """Make kombu use this transport for Redis URLs, `redis+socket` included.
 
-    kombu chooses a transport by the URL's scheme, and drops one given as a class where the scheme has a `+`.
-    The name below is found in `sys.modules`: nothing is imported from the current directory.
+    kombu chooses a transport by the URL's scheme, and ignores one passed as a class if the scheme has a `+`.
+    The name below is resolved in `sys.modules`: nothing is imported from the current directory.
     """
     for scheme in _SCHEMES:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{MendedTransport.__name__}"

@@ -1,1 +1,1 @@
-"""The Celery tasks, one module a family."""
+"""Celery tasks, one module per family."""

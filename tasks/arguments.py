@@ -1,4 +1,4 @@
-"""Which arguments our own messages have: checked before a thread is taken for them."""
+"""Checks of our own messages' arguments, before a thread is used for them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _RUN = re.compile(r"[0-9a-f]{8,64}")
 
 
 def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """Find out why the arguments name no run; None if they do. What a later release adds is left alone.
+    """Return the reason why the arguments name no run; None if they do. Unknown ones are ignored.
 
     Args:
-        positional: Those without a name; our messages have none.
+        positional: Positional arguments; our messages have none.
         named: `run`, the run's id.
     """
     run = named.get("run")
@@ -29,7 +29,7 @@ def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str |
 
 
 def problem_of_item(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """Find out why the arguments name no item; None if they do.
+    """Return the reason why the arguments name no item; None if they do.
 
     Args:
         positional: As in `problem_of_run`.

@@ -1,7 +1,8 @@
-"""The one task: an execution is claim, hold, do, finish; a message is only a hint to look at an item.
+"""Base of all item tasks: claim an item, hold its lease, do the work, finish.
 
-Doubled, late and stray messages find nothing to claim and are done. Whatever happens to an execution, the
-ledger mends it: a lease that nobody renews runs out, and the reaper publishes the item again.
+A message only points to an item. Duplicate, late and stray messages find nothing to claim. Whatever happens
+to an execution, the ledger recovers: a lease that is not renewed expires, and the sweep publishes the item
+again.
 """
 
 from __future__ import annotations
@@ -51,19 +52,19 @@ _ORDERS_KEPT = 64
 _NOTHING = AttemptEnd(EndKind.NOTHING)
 
 OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
-"""What ends a call to the ledger for good, whatever the item."""
+"""Errors that end a call to the ledger for good, whatever the item."""
 
 _log = EventLogger(__name__)
 
 
 class Workshop:
-    """What all tasks of a worker process share, and the way of one item through it.
+    """Shared state of all tasks in a worker process, and the execution of one item.
 
     Args:
-        ledger: Where items are claimed and finished.
-        keeper: Renews the leases of what is claimed.
+        ledger: The ledger, for claiming and finishing items.
+        keeper: Renews the leases of claimed items.
         settings: Attempts and pauses.
-        worker: The name under which this process claims.
+        worker: Name of this process in claims.
         sleep: Waits some seconds between attempts to reach the ledger.
     """
 
@@ -85,16 +86,16 @@ class Workshop:
         self._orders_lock = threading.Lock()
 
     def carry_out(self, operation: Operation, run: str, index: int) -> AttemptEnd:
-        """Carry out what a message hints at.
+        """Execute the item that a message points to.
 
         Returns:
-            How the attempt ended, as the ledger has it.
+            The end of the attempt, as recorded in the ledger.
 
         Raises:
-            RedisUnreachableError: The ledger stayed out of reach; its reaper will publish the item again.
-            RedisConfigurationError: It cannot be used any more as it is.
+            RedisUnreachableError: The ledger stayed unreachable; its sweep publishes the item again.
+            RedisConfigurationError: The ledger's Redis has become unsuitable.
         """
-        # One for all tries: an answer that was lost costs neither lease nor attempt.
+        # One nonce for all tries: a lost reply costs neither lease nor attempt.
         nonce = secrets.token_hex(8)
         claim = self._patiently(lambda: self._ledger.claim(run, index, self._worker, nonce=nonce))
         if claim is None:
@@ -115,12 +116,12 @@ class Workshop:
                 return self._attempt(operation, order, claim, lease)
 
     def refuse(self, run: str, index: int, problem: str) -> None:
-        """Fail an item whose message this release cannot carry out; the error names both versions.
+        """Fail an item that this release cannot carry out; the error names both versions.
 
         Args:
             run: The run's id.
             index: The item's number in the run.
-            problem: What this release does not know.
+            problem: The part that this release does not know.
 
         Raises:
             RedisUnreachableError: As in `carry_out`.
@@ -174,7 +175,7 @@ class Workshop:
         return self._hand_back(claim, error)
 
     def _fail(self, claim: Claim, error: StagefleetError) -> AttemptEnd:
-        """End an attempt that failed: with a pause before the next one, unless there is no use in that."""
+        """End a failed attempt: with a pause before the next one, unless a retry is pointless."""
         outcome = _outcome(claim, ItemState.FAILED, error)
         pause = self._pause_seconds(error, claim)
         longest = self._settings.longest_pause_seconds
@@ -201,7 +202,7 @@ class Workshop:
         try:
             recorded = self._record(claim, outcome, retry_after_seconds, reason)
         except (StagefleetError, RedisError) as error:
-            # What was done stays done: the next attempt finds it so.
+            # Completed steps stay: the next attempt finds them.
             _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
             return AttemptEnd(EndKind.RETRY, f"the outcome could not be recorded: {error}")
         facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
@@ -220,7 +221,7 @@ class Workshop:
     def _record(
         self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None, reason: WaitReason | None
     ) -> Finish:
-        """Record an outcome; as a failure, one that cannot be written: the item must not stay leased."""
+        """Record an outcome; one that cannot be written becomes a failure: the item must not stay leased."""
         try:
             return self._patiently(
                 lambda: self._ledger.finish(
@@ -229,7 +230,7 @@ class Workshop:
             )
         except (StagefleetError, RedisError):
             raise
-        except Exception as error:  # noqa: BLE001 - what cannot be encoded may fail in any way
+        except Exception as error:  # noqa: BLE001 - encoding may fail in any way
             _log.error("outcome_not_encoded", action="finish", state=outcome.state, exc_info=error)
             failed = _outcome(claim, ItemState.FAILED, error, sent_bytes=outcome.bytes)
             return self._patiently(lambda: self._ledger.finish(claim, failed))
@@ -244,7 +245,7 @@ class Workshop:
         return AttemptEnd(EndKind.RETRY, str(why))
 
     def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
-        """Say how long to wait before the next attempt, None if there is no use in one."""
+        """Return the pause before the next attempt, None if a retry is pointless."""
         settings, pauses = self._settings, error.retry_pauses_seconds
         if not error.retryable or (pauses and claim.attempt > len(pauses)):
             return None
@@ -254,12 +255,12 @@ class Workshop:
             doubled = settings.backoff_seconds * 2.0 ** min(claim.attempt - 1, 30)
             pause = _jittered(min(settings.backoff_limit_seconds, doubled))
             asked = _asked_seconds(error)
-            if asked > pause:  # and a moment more: who waited for the same end would come back together
+            if asked > pause:  # with jitter: all that waited for the same end would return together
                 pause = asked + _jittered(min(1.0, settings.backoff_seconds))
         return round(min(pause, settings.longest_pause_seconds), 3)
 
     def _order(self, run: str) -> Order | None:
-        """The run's order; read once a process, as it never changes."""
+        """Return the run's order; read once per process, as it never changes."""
         with self._orders_lock:
             order = self._orders.get(run)
             if order is not None:
@@ -299,7 +300,7 @@ def _outcome(
 
 
 def _end_of(outcome: Outcome, recorded: Finish, retry_after_seconds: float | None, told: str) -> AttemptEnd:
-    """Say how an attempt ended of which the ledger has taken note."""
+    """Build the end of an attempt that the ledger has recorded."""
     reason = "" if outcome.error is None else f"{outcome.error.type}: {outcome.error.message}"
     if recorded is Finish.WAITING:
         return AttemptEnd(EndKind.RETRY, reason, retry_after_seconds or 0.0)
@@ -311,23 +312,23 @@ def _end_of(outcome: Outcome, recorded: Finish, retry_after_seconds: float | Non
 
 
 def _facts(order: Order, claim: Claim) -> dict[str, str]:
-    """Give what every log record of an attempt carries besides run, item and worker."""
+    """Return the fields of an attempt's log records besides run, item and worker."""
     facts = subject_of(order).facts
     return facts if claim.host is None else {**facts, "host": claim.host}
 
 
 def _asked_seconds(error: StagefleetError) -> float:
-    """How long somebody asked to wait, 0 if nobody did."""
+    """Return the pause that a server asked for, 0 for none."""
     return getattr(error, "retry_after_seconds", None) or 0.0
 
 
 def _jittered(seconds: float) -> float:
-    """Between half and the whole: workers that failed together come back one by one."""
-    return seconds * random.uniform(0.5, 1)  # noqa: S311 - nothing secret hangs on it
+    """Return between half and the whole, so that workers that failed together retry one by one."""
+    return seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
 
 class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """The Celery task of an operation; acknowledged late whatever came of it: the outcome is the ledger's."""
+    """Celery task of an operation. It acknowledges late, whatever the result: the ledger has the outcome."""
 
     Request = ItemRequest
     ignore_result = True
@@ -343,26 +344,26 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
     problem_of = staticmethod(problem_of_item)
 
     def run(self, *, run: str, index: int, **_unknown: Any) -> str:
-        """Look at item `index` of a run; what a later release adds to the message is ignored.
+        """Execute item `index` of a run; unknown arguments are ignored.
 
         Returns:
-            The result in one line; any other end is raised, as `AttemptEnd.tell` does.
+            The result in one line; any other end is raised, as in `AttemptEnd.tell`.
         """
         try:
             end = self._workshop.carry_out(self._operation, run, index)
-        except OUT_OF_REACH as error:  # its reaper publishes the item again
+        except OUT_OF_REACH as error:  # the sweep publishes the item again
             _log.warning("item_not_looked_at", action="claim", run=run, index=index, error=str(error))
             end = AttemptEnd(EndKind.RETRY, str(error))
         return end.tell()
 
 
 def register(app: Celery, operation: str, function: Operation, workshop: Workshop) -> None:
-    """Make a worker's application carry out an operation.
+    """Register an operation with a worker's application.
 
     Args:
-        app: The worker's application, made with this operation among its queues.
+        app: The worker's application, created with this operation among its queues.
         operation: The operation's name, as in `Order.operation`.
-        function: What it does.
+        function: The operation.
         workshop: Shared by all tasks of the process.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The coordinator of runs that nobody watches, as a task: called when a run has something to tell."""
+"""Task that makes the callbacks of detached runs; published when callbacks are due."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = EventLogger(__name__)
 
 
 class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """One visit; what fails is mended by the ledger's sweep, which calls the next coordinator."""
+    """One visit; after a failure the ledger's sweep starts the next coordinator."""
 
     name = task_name("coordinate")
     ignore_result = True
@@ -31,7 +31,7 @@ class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
         self._coordinator = coordinator
 
     def run(self, *, run: str, **_unknown: Any) -> None:
-        """Tell what there is to tell of a run; what a later release adds to the message is ignored."""
+        """Make the due callbacks of a run; unknown arguments are ignored."""
         with structlog.contextvars.bound_contextvars(run=run):
             try:
                 self._coordinator.coordinate(run)

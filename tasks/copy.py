@@ -1,4 +1,4 @@
-"""Copying one stage from one place to another."""
+"""Task that copies one stage between storages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["copy_stage"]
 
 
 def copy_stage(manager: StageManager, job: Job) -> Produced:
-    """Copy the stage that `job.item` names.
+    """Copy the stage `job.item`.
 
-    Options: `source`, `destination` (one may be this host's engine), `verify` (compare what is there).
+    Options: `source`, `destination` (one may be this host's engine), `verify` (compare an existing stage).
     """
     options = job.options
     source, destination = parse_address(options["source"]), parse_address(options["destination"])

@@ -1,4 +1,4 @@
-"""Deleting one stage from where it is kept."""
+"""Task that deletes one stage from a storage."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ __all__ = ["asked_by", "delete_stage"]
 
 
 def delete_stage(manager: StageManager, job: Job) -> Produced:
-    """Delete the stage that `job.item` names.
+    """Delete the stage `job.item`.
 
-    Options: `repository`; where that is this host's engine, those of `UsePolicy` besides; `caches`, out of
-    which it goes first, and which may fail.
-    What else the run is to delete decides whether a digest that stages share may go as a whole; so do the
-    tags of the option `also`, which are deleted in the same repository after this run.
+    Options: `repository`; for this host's engine, those of `UsePolicy`, too; `caches`, from which it is
+    deleted first, and which may fail. The run's other items decide if a digest that stages share may be
+    deleted; so do the tags of the option `also`, which a later run deletes in the same repository.
     """
     address, stage_id = parse_address(job.options["repository"]), StageId.parse(job.item)
     caches = [Repository.parse(cache) for cache in job.options.get("caches", ())]
@@ -34,12 +33,12 @@ def delete_stage(manager: StageManager, job: Job) -> Produced:
 
 
 def asked_by(job: Job, tags: Callable[[str], Iterable[str]], *, also: Iterable[str] = ()) -> Asked:
-    """Give what a run deletes, with what is known of its items.
+    """Return the tags that a run deletes, with the state of its items.
 
     Args:
         job: The attempt.
-        tags: Gives the tags that an item deletes.
-        also: Tags that go with later runs of the same plan.
+        tags: Returns the tags that an item deletes.
+        also: Tags that later runs of the same plan delete.
     """
     others = job.others
     if others is None:

@@ -1,4 +1,4 @@
-"""Describing one stage of a project."""
+"""Task that describes one stage of a project."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["describe_stage"]
 
 
 def describe_stage(manager: StageManager, job: Job) -> Produced:
-    """Describe the stage that `job.item` names, through the project's caches; options: `Roles.as_options`.
+    """Describe the stage `job.item`, through the project's caches; options: `Roles.as_options`.
 
     The result is the description, which the fleet remembers.
     """

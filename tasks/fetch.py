@@ -1,4 +1,4 @@
-"""Fetching one stage to this worker's host."""
+"""Task that fetches one stage to this worker's host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fetch_stage"]
 
 
 def fetch_stage(manager: StageManager, job: Job) -> Produced:
-    """Fetch the stage that `job.item` names; options as `Roles` and `PlatformChoice` give them.
+    """Fetch the stage `job.item`; options: those of `Roles` and `PlatformChoice`.
 
     The result is the description, under the primary's name.
     """

@@ -1,4 +1,4 @@
-"""One attempt at one item, as an operation sees it."""
+"""One attempt at one item, as an operation receives it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Job", "Operation", "OtherItems"]
 
 @dataclass(frozen=True, slots=True)
 class OtherItems:
-    """The items of a run, for an attempt at one that may have to wait for others.
+    """Items of a run, for an attempt that may have to wait for others.
 
     Attributes:
-        own: The index of the item that is under way.
-        numbered: The items that have not succeeded yet, each with its index; read from the ledger.
-        standings: How the items of some indexes stand, None for each that has not ended.
+        own: Index of the current item.
+        numbered: Yields the items that have not succeeded yet, each with its index; read from the ledger.
+        standings: Returns the states of items by index, None for each that has not ended.
     """
 
     own: int
@@ -30,15 +30,15 @@ class OtherItems:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt at one item, as an operation sees it.
+    """One attempt at one item, as an operation receives it.
 
     Attributes:
         run: The run's id.
         item: The item's id.
         options: The run's options.
-        leash: To be asked often, and before each write.
-        asked: The items of the run that have not succeeded yet, read from the ledger at each call.
-        others: How the run's items stand; None where no ledger knows.
+        leash: Lease to check often, and before each write.
+        asked: Yields the run's items that have not succeeded yet, read from the ledger at each call.
+        others: State of the run's items; None without a ledger.
     """
 
     run: str
@@ -50,4 +50,4 @@ class Job:
 
 
 Operation = Callable[[Job], Produced]
-"""What a task does for an item; it raises what went wrong."""
+"""Work of a task on one item; it raises its failures."""

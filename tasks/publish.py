@@ -1,4 +1,4 @@
-"""Stages between the storages of a project: published, put into caches, taken from secondaries."""
+"""Tasks that copy stages between the storages of a project: publish, cache, and take from secondaries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["cache_stage", "publish_stage", "take_stage"]
 
 
 def publish_stage(manager: StageManager, job: Job) -> Produced:
-    """Copy the stage that `job.item` names from the project's primary storage into its final one.
+    """Copy the stage `job.item` from the project's primary storage into its final one.
 
-    Options: as `Roles.as_options` gives them; `should_be_built`: it has to be there already; `image`: what it
-    is called where it is not; `fill_caches`: the caches get it too. The result is the description in the
-    final storage; with `fill_caches`, `caches` in it says what became of it there.
+    Options: those of `Roles.as_options`; `should_be_built`: it must exist in the final storage; `image`: its
+    name in the error if it does not; `fill_caches`: copy it into the caches, too. The result is the
+    description in the final storage; with `fill_caches`, its field `caches` holds the result by cache.
     """
     project, stage_id = manager.project(Roles.of_options(job.options)), StageId.parse(job.item)
     produced = project.publish_stage(
@@ -36,18 +36,18 @@ def publish_stage(manager: StageManager, job: Job) -> Produced:
 
 
 def cache_stage(manager: StageManager, job: Job) -> Produced:
-    """Copy the stage that `job.item` names into the project's caches; options: `Roles.as_options`.
+    """Copy the stage `job.item` into the project's caches; options: `Roles.as_options`.
 
-    The result says what became of it in each cache; a cache that failed does not fail the item.
+    The result holds the state by cache; a cache that failed does not fail the item.
     """
     project = manager.project(Roles.of_options(job.options))
     return project.cache_stage(StageId.parse(job.item), run=job.run, leash=job.leash)
 
 
 def take_stage(manager: StageManager, job: Job) -> Produced:
-    """Copy the stage that `job.item` names from a secondary storage of the project into the primary.
+    """Copy the stage `job.item` from a secondary storage of the project into the primary.
 
-    Options: as `Roles.as_options` gives them. The result is the description in the primary.
+    Options: those of `Roles.as_options`. The result is the description in the primary.
     """
     project = manager.project(Roles.of_options(job.options))
     return project.take_stage(StageId.parse(job.item), run=job.run, leash=job.leash)

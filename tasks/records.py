@@ -1,6 +1,6 @@
-"""Reading or deleting one record, or one custom tag; every option `repository` says where.
+"""Tasks that read or delete one record or custom tag; every option `repository` names its storage.
 
-Where that is this host's engine, there is import metadata alone: nothing else is found, or has to be deleted.
+In this host's engine there is import metadata only: other kinds are never found, and need no deletion.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = [
 
 
 def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
-    """Delete the metadata that `job.item`, `COMMIT_STAGEID`, names; option `image`, a name or its hash."""
+    """Delete the metadata `job.item`, `COMMIT_STAGEID`; option `image`, a name or its hash."""
 
     def candidates(item: str) -> list[RecordId]:
         commit, _, stage_id = item.partition("_")
         return metadata_ids(job.options["image"], commit, StageId.parse(stage_id))
 
     def certain(item: str) -> list[str]:
-        """Nothing where two can be meant: which of them it is, a look at them tells."""
+        """Return no tags if two may be meant: only a read tells which."""
         found = candidates(item)
         return [found[0].tag] if len(found) == 1 else []
 
@@ -49,34 +49,34 @@ def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
 
 
 def rm_managed_image(manager: StageManager, job: Job) -> Produced:
-    """Delete the record of the managed image that `job.item` names."""
+    """Delete the record of the managed image `job.item`."""
     return _delete_record(manager, job, RecordKind.MANAGED_IMAGE)
 
 
 def rm_import_metadata(manager: StageManager, job: Job) -> Produced:
-    """Delete the import metadata that `job.item` names."""
+    """Delete the import metadata `job.item`."""
     return _delete_record(manager, job, RecordKind.IMPORT_METADATA)
 
 
 def rm_record(manager: StageManager, job: Job) -> Produced:
-    """Delete the record that `job.item` names; option `kind`."""
+    """Delete the record `job.item`; option `kind`."""
     return _delete_record(manager, job, RecordKind(job.options["kind"]))
 
 
 def get_import_metadata(manager: StageManager, job: Job) -> Produced:
-    """Read the import metadata that `job.item` names; skipped if it is gone."""
+    """Read the import metadata `job.item`; skipped if it is gone."""
     return _read(manager, job, RecordKind.IMPORT_METADATA)
 
 
 def get_stage_custom_tag_metadata(manager: StageManager, job: Job) -> Produced:
-    """Read the record of the custom tag that `job.item` is, or is the slug of; skipped if it is gone."""
+    """Read the record of the custom tag `job.item`, a tag or its slug; skipped if it is gone."""
     return _read(manager, job, RecordKind.CUSTOM_TAG)
 
 
 def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
-    """Delete the custom tag that `job.item` is, or is the slug of, then its record.
+    """Delete the custom tag `job.item`, a tag or its slug, then its record.
 
-    Option `final`: the repository that has the tag, where that is not the one that has the record.
+    Option `final`: the tag's repository, if it is not the record's.
     """
     record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, job.item), job.options.get("final")
     return _delete(
@@ -88,15 +88,15 @@ def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
             record_id=record_id,
             final=None if final is None else Repository.parse(final),
         ),
-        # Which tag an item means, and whether it is one of ours, its record alone tells: none is asked for.
+        # Only its record tells which tag an item means, and if it is ours: so no tags are returned.
         lambda item: (RecordId.of(RecordKind.CUSTOM_TAG, item).tag,),
     )
 
 
 def delete_rejected_stage(manager: StageManager, job: Job) -> Produced:
-    """Delete the rejected stage that `job.item` names, then the record that rejects it.
+    """Delete the rejected stage `job.item`, then the record that rejects it.
 
-    With the option `unfinished` also one whose record only a deletion has left.
+    With the option `unfinished` also a stage whose record is a deletion's leftover.
     """
     return _delete(
         manager,
@@ -133,14 +133,14 @@ def _delete(
     delete: Callable[..., Produced],
     tags: Callable[[str], Iterable[str]],
 ) -> Produced:
-    """Delete a record where it is.
+    """Delete a record from its storage.
 
     Args:
-        manager: Does it.
+        manager: The storage manager.
         job: The attempt.
-        record_id: The record, as an engine may have it.
-        delete: Deletes it out of a repository, and what goes with it.
-        tags: The tags that go with an item of the run.
+        record_id: The record, in the form for an engine.
+        delete: Deletes it from a repository, with its tag.
+        tags: Returns the tags that an item of the run deletes.
     """
     place = parse_address(job.options["repository"])
     if isinstance(place, DockerDaemon):

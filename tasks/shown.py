@@ -1,4 +1,4 @@
-"""What Flower, events and remote commands show: how items ended, and requests without their secrets."""
+"""Arguments of a request to start a run in Flower, events and remote commands: without secrets."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHOWN_CHARACTERS = 1000
 
 
 def shown_arguments(named: Mapping[str, Any]) -> str:
-    """Show the arguments of a request, as Celery shows those of tasks.
+    """Format the arguments of a request, as Celery formats those of tasks.
 
-    A URL to call back is shown by its host: path and query may hold a token.
+    A callback URL is reduced to its host: path and query may hold a token.
 
     Args:
-        named: As they came; nothing of them has been checked.
+        named: The arguments as received, unchecked.
     """
     shown = {quoted(name)[1:-1]: _shown(value) for name, value in named.items()}
     return repr(shown)[:_SHOWN_CHARACTERS]
@@ -69,9 +69,9 @@ class ItemRequest(Request):  # type: ignore[misc]  # Celery ships no types
 
 
 class MaskedRequest(Request):  # type: ignore[misc]  # Celery ships no types
-    """A task's request that tells who asks a worker no more than events do."""
+    """Task request whose reply to remote commands shows no more than events do."""
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - Celery's signature
-        """Describe it; the arguments as they may be shown."""
+        """Return the description with masked arguments."""
         described: dict[str, Any] = super().info(safe=True)
         return described

@@ -1,4 +1,4 @@
-"""Starting a run on request: what Flower's API calls, and what any Celery client may publish."""
+"""Task that starts a run on request, for Flower's API and any Celery client."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Names = Annotated[list[str], Field(max_length=MAX_ITEMS)]
 
 
 class RequestedFleet(Fleet):
-    """The fleet for runs on request: any worker may take one, so "this host" means none."""
+    """Fleet for runs on request: any worker may execute one, so "this host" means none."""
 
     def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
-        """The hosts that were named, or all.
+        """Return the named hosts, or all.
 
         Raises:
             UsageError: None was named.
-            HostMissingError: A host is not there.
+            HostMissingError: A host does not exist.
         """
         if not hosts and not everywhere:
             raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
@@ -47,7 +47,7 @@ class RequestedFleet(Fleet):
 
 
 class _Request(BaseModel):
-    """The arguments that every operation takes; those that it has no use for are refused."""
+    """Arguments of every operation; arguments without a use are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -59,16 +59,16 @@ class _Request(BaseModel):
     missing_ok: bool = False
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Refuse what cannot be called."""
+        """Refuse callbacks that cannot be called."""
         _ = self.callback
 
     @property
     def callback(self) -> RemoteCallback | None:
-        """Whom the fleet is to call."""
+        """Return the callback for the fleet."""
         return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
     def arguments(self, key: str) -> RunArguments:
-        """What the run takes by name; the key is for a request without one."""
+        """Return the run's keyword arguments; `key` serves for a request without one."""
         own = self.idempotency_key
         arguments: RunArguments = {
             "parallel": self.parallel,
@@ -115,14 +115,14 @@ class _Delete(_Request):
 
 
 class _OfProject(_Request):
-    """What is done with a project: one of the workers' settings, or the storages that are named."""
+    """Operations on a project: one from the workers' settings, or explicit storages."""
 
     project: str | None = None
     primary: StorageAddress | None = None
     caches: tuple[RepositoryAddress, ...] = ()
 
     def where(self, final: RepositoryAddress | None = None) -> str | Roles:
-        """The project.
+        """Return the project.
 
         Raises:
             UsageError: None was named, or two.
@@ -214,14 +214,14 @@ _REQUESTS: Mapping[str, type[_Request]] = {
     "publish": _Publish,
     "remove_records": _RemoveRecords,
 }
-"""By operation."""
+"""Request models by operation."""
 
 
 class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """Starts a run. Without an idempotency key the task's id is the key: a redelivery does no harm.
+    """Start a run. Without an idempotency key the task's id is the key, so that a redelivery is harmless.
 
     Args:
-        open_fleet: Gives a fleet on this worker's Redis, to be closed.
+        open_fleet: Opens a fleet on this worker's Redis; the task closes it.
     """
 
     name = task_name("start_run")
@@ -235,24 +235,25 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
         self._open_fleet = open_fleet
 
     def run(self, *positional: Any, **arguments: Any) -> None:
-        """Start the run that the keyword arguments describe.
+        """Start the run of the keyword arguments.
 
         Raises:
-            UsageError: One of them is wrong, by name; it is what Flower shows of the task.
-            StagefleetError: A registry or Redis did not answer; the same request may be sent again. Or a bug.
+            UsageError: An argument is wrong; the message names it, and Flower shows it.
+            StagefleetError: A registry or Redis did not answer; send the same request again. Or an internal
+                error.
         """
         key = str(self.request.id)
         try:
             request = _parse(positional, arguments)
             with self._open_fleet() as fleet:
-                # Under its key the same request finds what was started, so that an outage loses none.
+                # With its key a repeated request finds the started run, so that an outage loses none.
                 run = Patience(OUTAGE_SECONDS)(partial(request.start, fleet, key))
         except StagefleetError as error:
             _log.error("run_not_started", action="start_run", task=key, error=str(error))
             raise
-        except Exception as error:  # noqa: BLE001 - a bug is told by its log, and raised as one of ours
+        except Exception as error:  # noqa: BLE001 - an internal error is logged, and raised as ours
             _log.error("unexpected_error", action="start_run", task=key, exc_info=error)
-            # Flower shows what is raised, and other people's errors may quote what they were given.
+            # Flower shows the error, and foreign errors may quote their arguments.
             name = type(error).__name__
             raise StagefleetError(f"unexpected {name}: this is a bug; the worker's log says where") from None
         _log.info("run_started", action="start_run", task=key, run=run.id, total=run.total)

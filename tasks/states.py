@@ -1,4 +1,4 @@
-"""How an attempt ends, told to Celery: that is what Flower shows; the ledger has the truth already."""
+"""Celery states for the end of an attempt, for Flower; the ledger holds the truth."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from celery.exceptions import Ignore, Retry, Terminated
 __all__ = ["TOLD_BY_EXCEPTION", "AttemptEnd", "EndKind", "ItemFailedError"]
 
 _SHOWN_CHARACTERS = 1000
-"""Of a result or reason: each event carries it, and Flower keeps it for each task."""
+"""Most characters of a result or reason: each event carries it, and Flower keeps it for each task."""
 
 
 class ItemFailedError(Exception):
-    """The item failed for good; its outcome stands in the ledger."""
+    """The item failed for good; its outcome is in the ledger."""
 
 
 class EndKind(Enum):
-    """Ends of an attempt, as Celery tells them apart."""
+    """Ends of an attempt, by Celery's states."""
 
     DONE = "done"
     """The item succeeded or was skipped."""
     RETRY = "retry"
-    """The ledger has the item tried again, here or elsewhere."""
+    """The ledger schedules another attempt, on this or another worker."""
     FAILED = "failed"
     CANCELLED = "cancelled"
     NOTHING = "nothing"
-    """There was nothing to claim, or nobody knows: no state."""
+    """There was nothing to claim, or the result is unknown: no state."""
 
 
 TOLD_BY_EXCEPTION = (ItemFailedError, Terminated)
-"""What a task raises on purpose: Celery logs no traceback of these."""
+"""Exceptions that tasks raise on purpose: Celery logs no traceback of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """The end of one attempt.
+    """End of one attempt.
 
     Attributes:
-        kind: How it ended.
+        kind: Its kind.
         text: The result or the reason, in one line.
-        retry_after_seconds: When the next attempt is due.
+        retry_after_seconds: Time until the next attempt.
     """
 
     kind: EndKind
@@ -49,14 +49,14 @@ class AttemptEnd:
     retry_after_seconds: float = 0.0
 
     def tell(self) -> str:
-        """Give the result, or raise what makes Celery tell the state.
+        """Return the result, or raise the exception for Celery's state.
 
         Returns:
             The result of an item that succeeded or was skipped.
 
         Raises:
             ItemFailedError: State FAILURE.
-            Retry: State RETRY; the message is not sent again, as the ledger does that.
+            Retry: State RETRY; Celery does not send the message again, as the ledger does that.
             Terminated: State REVOKED.
             Ignore: No state.
         """

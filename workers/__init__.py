@@ -1,1 +1,1 @@
-"""The worker process."""
+"""Worker process."""

@@ -1,4 +1,4 @@
-"""One worker process: Celery's worker on a pool of threads, and the threads that keep it honest."""
+"""One worker process: Celery's worker on a thread pool, with threads for leases, heartbeats and signals."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from workers.ticker import Ticker
 __all__ = ["main", "serve"]
 
 READY = b"r"
-"""What a process tells its supervisor once it listens."""
+"""Byte that a process sends its supervisor once it listens."""
 _PULSE_SECONDS = 5.0
 
 _log = EventLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one worker process of a supervisor; exits with the error's code where it cannot start."""
+    """Run one worker process of a supervisor; exit with the error's code if it cannot start."""
     prepare_streams()
     parser = argparse.ArgumentParser(prog="stagefleet-worker-process")
     parser.add_argument("--concurrency", type=int)
@@ -71,14 +71,14 @@ def serve(
     ready_fd: int | None = None,
     life_line: int | None = None,
 ) -> int:
-    """Work until this process is told to stop; to be called from the main thread.
+    """Work until this process is stopped; call it in the main thread.
 
     Args:
-        settings: Of the fleet and of this worker.
+        settings: Settings of the fleet and of this worker.
         queues: The queues to listen to; all by default.
         concurrency: Items at once; the settings' by default.
-        operations: What this worker does, by operation: a worker of one's own may do other things.
-        ready_fd: Where to write a byte once this process listens.
+        operations: This worker's operations by name; a custom worker may have others.
+        ready_fd: File descriptor that gets a byte once this process listens.
         life_line: See `Stopper`.
 
     Returns:
@@ -99,7 +99,7 @@ def serve(
 
 
 class _Process:
-    """The threads of a worker process, and their order of birth and death."""
+    """Threads of a worker process, and the order of their start and stop."""
 
     def __init__(self, parts: Parts, info: WorkerInfo, settings: Settings) -> None:
         self._parts = parts
@@ -112,7 +112,7 @@ class _Process:
         self._ready_fd: int | None = None
 
     def run(self, ready_fd: int | None, life_line: int | None) -> int:
-        """Work until a signal comes, and stop in order: consumer and pool, heart and reaper."""
+        """Work until a signal arrives, then stop in order: consumer and pool, heartbeat and reaper."""
         self._ready_fd = ready_fd
         Stopper(
             drain=_stop_consuming,
@@ -141,12 +141,12 @@ class _Process:
             queues=list(info.queues),
             consumer_cls=FrugalConsumer,
             ready_callback=self._begin,
-            without_gossip=True,  # nothing here votes: each worker would hear each event of each other
-            without_mingle=True,  # revokes are the ledger's
+            without_gossip=True,  # not needed: each worker would receive all events of all others
+            without_mingle=True,  # the ledger cancels runs
         )
 
     def _begin(self, consumer: Any) -> None:
-        """The consumer listens: from now on this worker counts."""
+        """Start the heartbeat once the consumer listens."""
         consumer.hub.call_repeatedly(_PULSE_SECONDS, self._heart.pulse)
         consumer.hub.call_repeatedly(FLUSH_SECONDS, consumer.flush_events)
         self._heart.pulse()
@@ -167,6 +167,6 @@ class _Process:
 
 
 def _stop_consuming() -> None:
-    """What Celery's own signal handlers do: its loop looks at it at least each second."""
-    if state.should_stop is None:  # else what stops it has said its status already
+    """Set the flag that Celery's own signal handlers set; its loop reads it at least once per second."""
+    if state.should_stop is None:  # else the status is set already
         state.should_stop = 0

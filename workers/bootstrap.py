@@ -1,4 +1,4 @@
-"""Builds every object of a worker process, once, from its settings."""
+"""Construction of all objects of a worker process, once, from its settings."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ OPERATIONS: Mapping[str, Callable[[StageManager, Job], Produced]] = {
     "cache_stage": cache_stage,
     "take_stage": take_stage,
 }
-"""What workers do; a worker of one's own may do other things too."""
+"""Operations of workers; a custom worker may have others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The objects of a worker process."""
+    """Objects of a worker process."""
 
     app: Celery
     ledger: RedisLedger
@@ -63,7 +63,7 @@ class Parts:
     closing: ExitStack
 
     def close(self) -> None:
-        """Close them, the last made first."""
+        """Close them, in reverse order of creation."""
         self.closing.close()
 
 
@@ -72,12 +72,12 @@ def build_parts(
     worker: str,
     operations: Mapping[str, Callable[[StageManager, Job], Produced]] = OPERATIONS,
 ) -> Parts:
-    """Build a worker's objects; nothing connects yet.
+    """Create a worker's objects; they do not connect yet.
 
     Args:
-        settings: Of the fleet and of this worker.
-        worker: The name under which it works.
-        operations: What it does, by operation.
+        settings: Settings of the fleet and of this worker.
+        worker: The worker's name.
+        operations: Its operations by name.
 
     Raises:
         SettingsError: There is no Redis URL, or it is malformed.
@@ -110,11 +110,11 @@ def build_parts(
 def _attach_host(
     manager: StageManager, client: RegistryClient, locks: RedisLocks, last_used: LastUsed, settings: Settings
 ) -> Callable[[], None]:
-    """Let the manager work with the Docker Engine of this host, if it has one; gives what closes it."""
+    """Attach this host's Docker Engine, if there is one; return the function that closes it."""
     if settings.engine.address is None:
         return lambda: None
     require_extra("engine", "docker", "stages in a Docker Engine")
-    from stagefleet.manager.host import make_host  # noqa: PLC0415 - brings docker-py, a tenth of a second
+    from stagefleet.manager.host import make_host  # noqa: PLC0415 - imports docker-py, a tenth of a second
 
     host = make_host(settings.engine, manager, client, locks, last_used)
     if host is None:

@@ -1,4 +1,4 @@
-"""What lets a worker call back for runs that nobody watches, and start runs on request."""
+"""Tasks of every worker: callbacks of detached runs, and starting runs on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.start_run import RequestedFleet, StartRunTask
 __all__ = ["attach"]
 
 _DEFAULT_QUEUE = "callbacks"
-"""Where the tasks of users go that name no queue; workers of theirs listen to it, never ours."""
+"""Queue of users' tasks that name none; the users' workers listen to it, never ours."""
 
 
 def attach(
@@ -33,7 +33,7 @@ def attach(
     settings: Settings,
     closing: ExitStack,
 ) -> None:
-    """Register the tasks that every worker has, whatever else it does."""
+    """Register the tasks that every worker has, whatever its operations."""
     webhooks = WebhookCaller(settings)
     closing.callback(webhooks.close)
     coordinator = DetachedCoordinator(
@@ -44,12 +44,12 @@ def attach(
 
 
 def _make_publisher(app: Celery) -> PublishTask:
-    """What publishes the tasks of users, through the fleet's own broker."""
+    """Create the publisher of users' tasks, on the fleet's own broker."""
 
     def publish(target: str, task_id: str, arguments: dict[str, Any]) -> None:
         name, _, queue = target.partition("@")
         try:
-            check_task(target)  # of a run that an older release took: some names break the broker for all
+            check_task(target)  # the run may be an older release's: some names break the broker for all
             app.send_task(
                 name,
                 kwargs=arguments,

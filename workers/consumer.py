@@ -1,4 +1,4 @@
-"""Celery's consumer, with events that leave together, and messages that are checked before it reads them."""
+"""Celery's consumer with batched events and checked messages."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from workers.messages import problem_of
 __all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
 
 FLUSH_SECONDS = 0.5
-"""How late Flower may hear of an item; sooner when Celery's buffer of 24 events is full."""
+"""Longest delay of an event; shorter when Celery's buffer of 24 events is full."""
 
 _REFUSAL_SECONDS = 10.0
-"""How long a worker that has worked sits out a Redis that refuses its login, or cannot be used otherwise."""
+"""Time for which a worker that has worked retries a Redis that refuses its login, or is unsuitable."""
 
 _log = EventLogger(__name__)
-_LOGGER = get_logger(__name__)  # where Celery tells that a message cannot be struck out
+_LOGGER = get_logger(__name__)  # Celery logs failed acknowledgements here
 
 
 class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
-    """A consumer that publishes its events in batches, and outlives every message.
+    """Consumer that publishes its events in batches, and survives every message.
 
     Celery publishes the buffered events at each turn of its loop, which is a request to Redis for nearly
-    every item, in the one thread that feeds the pool. See docs/operations.md for what that costs.
+    every item, in the one thread that feeds the pool. See docs/operations.md for the costs.
 
-    Of a message that it cannot read Celery logs the content, which may be secret; or it raises, and the
+    For a message that it cannot read, Celery logs the content, which may be secret; or it raises, and the
     worker shuts down.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]  # Celery ships no types
-        """Celery's steps, with a mailbox of ours for remote commands."""
+        """Celery's steps, with our own mailbox for remote commands."""
 
         default_steps = (
             *(step for step in Consumer.Blueprint.default_steps if not step.endswith(":Control")),
@@ -53,9 +53,10 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
     has_connected = False
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, and wait for a Redis that is out of reach; one that cannot be used ends this process.
+        """Connect, and wait for an unreachable Redis; an unsuitable one ends this process.
 
-        It ends at once, unless it has worked before: a Redis that restarts may know its users a moment later.
+        The process ends at once, unless it has worked before: a restarting Redis may load its users a moment
+        later.
 
         Raises:
             WorkerShutdown: With the status of wrong configuration.
@@ -78,19 +79,19 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
             return
         _log.error("redis_refuses", action="connect", error=str(error))
         state.should_stop = error.exit_code
-        os.kill(os.getpid(), signal.SIGTERM)  # what is under way is handed back in time, as at any stop
+        os.kill(os.getpid(), signal.SIGTERM)  # items under way are handed back in time, as at any stop
         raise WorkerShutdown(error.exit_code)
 
     def on_send_event_buffered(self) -> None:
         """Leave the event in the buffer: `flush_events` is called every `FLUSH_SECONDS`."""
 
     def flush_events(self) -> None:
-        """Publish what is buffered; to be called by the loop."""
+        """Publish the buffered events; the loop calls this."""
         if self.event_dispatcher:
             self.event_dispatcher.flush()
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Take each message that is sound; the others are dropped."""
+        """Create a handler that accepts valid messages and drops all others."""
         take = super().create_task_handler(*arguments, **options)
 
         def take_sound(message: Any) -> None:
@@ -107,7 +108,7 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         return take_sound
 
     def _hide_arguments(self, message: Any) -> None:
-        """Show of a task's arguments what the task lets be shown, whatever the sender has written there."""
+        """Replace the shown arguments by those that the task allows, whatever the sender wrote."""
         show = getattr(self.app.tasks.get(message.headers["task"]), "shown_arguments", None)
         if show is not None:
             positional, named, _ = message.payload
@@ -118,17 +119,17 @@ class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
         self._drop(message, f"its body cannot be decoded ({type(exc).__name__})")
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
-        """Drop a message that is no task's."""
+        """Drop a message that is not for a task."""
         self._drop(message, "it names no task")
 
     def on_unknown_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        """Drop a message for a task that this worker does not have, and tell who fails its item."""
+        """Drop a message for a task that this worker lacks, and let its item fail."""
         headers = message.headers
         task_unknown.send(sender=self, message=message, exc=exc, name=headers["task"], id=headers["id"])
         self._drop(message, "this worker has no such task")
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
-        """Drop a message that Celery does not take."""
+        """Drop a message that Celery refuses."""
         self._drop(message, f"Celery does not take it ({type(exc).__name__})")
 
     def _drop(self, message: Any, reason: str) -> None:

@@ -1,9 +1,9 @@
-"""Whether the workers here live: `stagefleet health`, for a container's health check.
+"""Health check of the workers here, for containers: `python -I -m workers.health`.
 
-A worker beats in the ledger only while its process runs and Redis answers. When Redis is out of reach the
-answer is yes: starting the worker again would mend nothing, and all of a fleet's would start at once.
+A worker sends heartbeats to the ledger only while its process runs and Redis answers. If Redis is unreachable
+the check succeeds: a restart would not help, and all of a fleet's workers would restart at once.
 
-Here is the same container, or the same machine outside of containers: where the same process ids are seen.
+"Here" is the same container, or the same machine outside of containers: the same process id namespace.
 Workers elsewhere do not count, whatever their host name.
 """
 

@@ -1,4 +1,4 @@
-"""The heart: tells the fleet that this worker lives, and this worker when its consumer does not."""
+"""Heartbeat: reports to the fleet that this worker lives, and detects a consumer that hangs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["BEAT_SECONDS", "Heart"]
 
 BEAT_SECONDS = 4.0
 _LIFE_SECONDS = 15.0
-"""How long a worker counts as live after a beat: three may get lost."""
+"""Time for which a worker counts as live after a heartbeat; three in a row may be lost."""
 STILL_SECONDS = 120.0
-"""How long the consumer's loop may stand still while Redis answers; above kombu's own time-outs (51 s)."""
+"""Longest standstill of the consumer's loop while Redis answers; above kombu's own time-outs (51 s)."""
 
 _log = EventLogger(__name__)
 
 
 class Heart:
-    """Beats in the ledger, and watches the pulse of the consumer's loop.
+    """Send heartbeats to the ledger, and watch the consumer's loop.
 
-    A consumer that hangs on a broken connection looks alive to everybody: its process runs and its
-    heartbeats go out (celery #7276, #8030). So the loop itself gives the pulse.
+    A consumer that hangs on a broken connection looks alive from outside: its process runs and its heartbeats
+    go out (celery #7276, #8030). So the loop itself calls `pulse`.
 
     Args:
         attendance: The ledger.
-        worker: What to say of this worker.
+        worker: This worker's data for the ledger.
         on_still: Called once when the loop has stood still although Redis answers.
-        clock: Seconds on a monotonic clock.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Heart:
         self._reported = False
 
     def pulse(self) -> None:
-        """Called by the consumer's loop every few seconds."""
+        """Record that the consumer's loop runs; the loop calls this every few seconds."""
         self._alive_at = self._clock()
 
     def beat(self) -> None:
-        """Tell the fleet, and look at the pulse.
+        """Send a heartbeat, and check the loop.
 
         Raises:
             RedisUnreachableError: The ledger does not answer; then the loop cannot be expected to run.
@@ -70,5 +70,5 @@ class Heart:
             self._on_still()
 
     def sign_off(self) -> None:
-        """Tell the fleet that this worker is gone."""
+        """Report to the fleet that this worker is gone."""
         self._attendance.beat(self._worker, seconds=0)

@@ -1,8 +1,8 @@
-"""What a worker process is called in the fleet: a name that no other has, and that a person can read.
+"""Names of worker processes in the fleet: unique, and readable for people.
 
-Containers with one host name (ECS, `network_mode: host`, `hostname:` on several replicas) have the same small
-process ids too. So the name also holds where the process runs, which a health check beside it works out
-again, and a random part.
+Containers with the same host name (ECS, `network_mode: host`, `hostname:` on several replicas) have the same
+small process ids, too. So the name also holds a digest of the container, which a health check beside it can
+compute, and a random part.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ _NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]{6}")
 
 
 def make_name(settings: WorkerSettings) -> str:
-    """Name this process: `worker-PID@NAME-PLACE-RANDOM`.
+    """Create the name of this process: `worker-PID@NAME-PLACE-RANDOM`.
 
     Args:
-        settings: `name` stands there instead of the host name.
+        settings: `name` replaces the host name.
     """
     return f"worker-{os.getpid()}@{pool_of(settings)}-{secrets.token_hex(3)}"
 
 
 def pool_of(settings: WorkerSettings) -> str:
-    """What the names of all worker processes have in common that run where this process does."""
+    """Return the common part of the names of all worker processes in this process's container."""
     return f"{settings.name or socket.gethostname()}-{place_of()}"
 
 
 def is_of(name: str, pool: str) -> bool:
-    """Tell whether a worker's name is of a pool."""
+    """Return True if a worker's name belongs to a pool."""
     match = _NAME.fullmatch(name)
     return match is not None and match[1] == pool
 
 
 def place_of(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
-    """Digest what tells this container or machine from all others, whatever they are called.
+    """Compute a digest that identifies this container or machine, whatever its name.
 
-    Where the system does not tell, it is the same for all, and the random part alone tells workers apart.
+    If the system does not identify it, the digest is the same for all, and only the random part differs.
 
     Args:
-        boot_id: Holds an id of this boot of the machine.
-        pid_namespace: A link that names the namespace of process ids.
+        boot_id: File with an id of this boot of the machine.
+        pid_namespace: Link that names the namespace of process ids.
     """
     told = ""
     with suppress(OSError):

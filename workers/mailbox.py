@@ -1,6 +1,6 @@
-"""A worker's mailbox for remote commands, as Flower sends them; it outlives every message.
+"""Mailbox of a worker for remote commands, as Flower sends them; it survives every message.
 
-Over one that it cannot read Celery's own (5.7) closes its channel and opens another.
+Celery's own (5.7) closes its channel and opens another after a message that it cannot read.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class _Headers(_Part):
 
 
 class Mailbox(Pidbox):  # type: ignore[misc]  # Celery ships no types
-    """Celery's mailbox; a command that is none is logged and dropped."""
+    """Celery's mailbox; a malformed command is logged and dropped."""
 
     def on_message(self, body: Any, message: Any) -> None:
-        """Carry out a command, if it is one."""
+        """Execute a command, if it is well-formed."""
         problem: str | None = None
         try:
             _Headers.model_validate(message.headers)
@@ -61,7 +61,7 @@ class Mailbox(Pidbox):  # type: ignore[misc]  # Celery ships no types
 
 
 class Control(control.Control):  # type: ignore[misc]  # Celery ships no types
-    """The step that opens the mailbox."""
+    """Worker step that opens the mailbox."""
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)

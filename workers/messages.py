@@ -1,7 +1,7 @@
-"""Which messages a worker takes: Celery's message protocol 2, with arguments that its tasks know.
+"""Checks of task messages: Celery's message protocol 2, with arguments that our tasks know.
 
-Source: https://docs.celeryq.dev/en/stable/internals/protocol.html. Celery (5.7) checks little of it, and
-what it does not check raises in its loop or in a thread, where nobody strikes the message out.
+Source: https://docs.celeryq.dev/en/stable/internals/protocol.html. Celery (5.7) checks little of it. A
+malformed message raises in its loop or in a thread, where nobody acknowledges the message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Limit = Annotated[float, Field(gt=0)]
 
 
 class _Part(BaseModel):
-    """What is read of a message; what a later release adds is left alone."""
+    """Fields that are read of a message; unknown ones are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -61,15 +61,15 @@ class _Content(_Part):
 
 
 def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
-    """Find out why a message cannot be taken; None if it can.
+    """Return the reason why a message is invalid; None if it is valid.
 
     Args:
-        message: A message of kombu's whose envelope is sound.
-        tasks: The worker's tasks by name. One that has a `problem_of` is asked about its arguments; that
-            there is none of a name is no problem of the message.
+        message: A kombu message with a valid envelope.
+        tasks: The worker's tasks by name. One with a `problem_of` checks its arguments; an unknown task does
+            not make the message invalid.
 
     Returns:
-        What is wrong, without the message's content.
+        The problem, without the message's content.
     """
     try:
         task, body = _read(message, tasks)
@@ -90,7 +90,7 @@ def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
     headers = _Headers.model_validate(message.headers)
     _Content(content_type=message.content_type, content_encoding=message.content_encoding)
     check_size(message.body)
-    body = message.decode()  # kept by the message, for Celery
+    body = message.decode()  # the message caches it for Celery
     if not isinstance(body, list):
         raise MalformedMessageError("its body is no list")
     return tasks.get(headers.task), _Body.model_validate({"parts": tuple(body)})

@@ -1,4 +1,4 @@
-"""Which queues a worker listens to."""
+"""Queues of a worker."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _FETCH = queue_of("fetch_stage")
 
 
 def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
-    """The queues of a worker: those asked for, or all; with `fetch` comes its host's own.
+    """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
 
-    Only a worker with a Docker Engine can fetch: to listen would mean to fail what others could do.
+    Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
 
     Args:
-        asked: Names, None for all.
+        asked: Requested names, None for all.
         engine: The engine of this host.
 
     Raises:
-        SettingsError: A queue does not exist, or needs an engine where there is none.
+        SettingsError: A queue does not exist, or requires an engine.
     """
     known = sorted(set(QUEUES.values()))
     has_engine = engine.address is not None
@@ -41,5 +41,5 @@ def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[s
 
 
 def own_queues(engine: EngineSettings) -> list[str]:
-    """The queues that only workers of this host listen to."""
+    """Return the queues for workers of this host alone."""
     return [] if engine.address is None else [host_queue(engine.host_name)]

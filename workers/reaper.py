@@ -1,4 +1,4 @@
-"""The reaper: one worker of the fleet mends what got lost, for all runs."""
+"""Elected worker that repairs all runs of the fleet by sweeping the ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ROLE", "Reaper"]
 
 ROLE = "reaper"
 _MISSED_SWEEPS = 3
-"""After so many sweeps that did not happen another worker takes over."""
+"""Number of missed sweeps after which another worker takes over."""
 
 _log = EventLogger(__name__)
 
@@ -22,12 +22,12 @@ class _Ledger(Protocol):
 
 
 class Reaper:
-    """Sweeps while this worker is the one elected.
+    """Sweep the ledger while this worker is elected.
 
     Args:
-        ledger: What to sweep, and where the election is.
+        ledger: The ledger, for sweeps and the election.
         worker: This worker's name.
-        sweep_seconds: How often `sweep` is called.
+        sweep_seconds: Interval of calls of `sweep`.
     """
 
     def __init__(self, ledger: _Ledger, worker: str, *, sweep_seconds: float) -> None:
@@ -36,7 +36,7 @@ class Reaper:
         self._lease_seconds = sweep_seconds * _MISSED_SWEEPS
 
     def sweep(self) -> None:
-        """Sweep, if this worker is or becomes the reaper."""
+        """Sweep, if this worker is or becomes the elected one."""
         if self._ledger.lead(ROLE, self._worker, seconds=self._lease_seconds):
             mended = self._ledger.sweep()
             if mended:

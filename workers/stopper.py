@@ -1,4 +1,4 @@
-"""How a worker process stops: one signal drains it, a second ends it, and so does its supervisor's death."""
+"""Stop of a worker process: the first signal drains it, the second or its supervisor's death ends it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ __all__ = ["STOP_SIGNALS", "Stopper"]
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 EXIT_AT_ONCE = 75
-"""The exit status of a process that did not wait for what it held (EX_TEMPFAIL)."""
+"""Exit status of a process that did not wait for its items (EX_TEMPFAIL)."""
 _LEAST_GRACE_SECONDS = 0.5
 
 _log = EventLogger(__name__)
 
 
 class Stopper:
-    """Stops this process within a bounded time.
+    """Stop this process within a bounded time.
 
-    Python runs a signal's handler between two steps of the main thread, where any lock may be held. So the
+    Python runs a signal's handler between two steps of the main thread, which may hold any lock. So the
     handlers do nothing, and a thread reads the signals from the wake-up descriptor.
 
     Args:
-        drain: Called at the first signal: no new work is begun.
-        hand_back: Called when `drain_seconds` are nearly over: what is still under way is to be handed back.
-        drain_seconds: From the first signal to the end of the process, whatever hangs.
-        life_line: A descriptor whose other end only the supervisor holds; its end is the supervisor's death.
+        drain: Called at the first signal: start no new work.
+        hand_back: Called shortly before `drain_seconds` are over: hand back items under way.
+        drain_seconds: Time from the first signal to the end of the process, whatever hangs.
+        life_line: A descriptor whose other end only the supervisor holds; its end signals the supervisor's
+            death.
         leave: Ends the process at once.
     """
 
@@ -53,17 +54,17 @@ class Stopper:
         self._life_line = life_line
         self._leave = leave
         self._wake_up, self._signalled = socket.socketpair()
-        self._signalled.setblocking(False)  # noqa: FBT003 - the signature is socket's
+        self._signalled.setblocking(False)  # noqa: FBT003 - the socket module's signature
 
     def install(self) -> None:
-        """Take over the signals; to be called from the main thread."""
+        """Install the signal handlers; call it in the main thread."""
         for number in STOP_SIGNALS:
             signal.signal(number, _ignore)
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self.watch, name="stopper", daemon=True).start()
 
     def watch(self) -> None:
-        """Wait for signals, and act."""
+        """Wait for signals, and act on them."""
         self._wait(None)
         _log.info("draining", action="stop", seconds=self._drain_seconds)
         deadline = time.monotonic() + self._drain_seconds
@@ -77,11 +78,11 @@ class Stopper:
 
     @property
     def _grace_seconds(self) -> float:
-        """What is left for handing back: a quarter, so that a leash asked between two chunks is heard."""
+        """Return the time for handing back: a quarter, so that a lease check between chunks is reached."""
         return max(_LEAST_GRACE_SECONDS, self._drain_seconds / 4)
 
     def _wait(self, seconds: float | None) -> bool:
-        """Whether a signal came within some seconds."""
+        """Return True if a signal came within some seconds."""
         watched: list[Any] = [self._wake_up] if self._life_line is None else [self._wake_up, self._life_line]
         until = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -100,4 +101,4 @@ class Stopper:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Only to be woken up: see `Stopper`."""
+    """Do nothing but wake up the watching thread; see `Stopper`."""

@@ -1,7 +1,7 @@
-"""The supervisor: keeps a number of worker processes running, and stops them in time.
+"""Supervisor: keeps a number of worker processes running, and stops them in time.
 
-It holds no connection and does no work, so nothing that kills a worker kills it. Its processes are new
-interpreters that ignore the current directory and PYTHONPATH, where a user's own `tasks/` may lie.
+It holds no connection and does no work, so that a failure of a worker does not end it. Its processes are new
+interpreters that ignore the current directory and PYTHONPATH, which may contain a user's own `tasks/`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ __all__ = ["Child", "Supervisor", "main", "process_command"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FATAL_STATUS = 2
-"""Wrong use or configuration: starting again would not help."""
+"""Status of wrong use or configuration: a restart would not help."""
 _HEALTHY_SECONDS = 30.0
-"""A process that lived so long is started again at once."""
+"""Age from which an ended process is restarted at once."""
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _OVERTIME_SECONDS = 3.0
-"""How much longer than its own bound a process may take to stop, before it is killed."""
+"""Time beyond a process's own stop limit after which it is killed."""
 
 _log = EventLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a worker until it is told to stop; the exit status is that of `stagefleet worker`."""
+    """Run a worker until it is stopped; the exit status is that of `stagefleet worker`."""
     known = ", ".join(sorted(set(QUEUES.values())))
     prepare_streams()
     parser = argparse.ArgumentParser(prog="stagefleet worker")
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _check_redis(redis_url: str, prefix: str) -> None:
-    """Leave in one line where the processes could never work; they wait for a Redis that is out of reach."""
+    """Exit with one line if the processes could never work; they wait for an unreachable Redis themselves."""
     try:
         check_redis(redis_url, prefix, rights=True)
     except UnreachableError as error:
@@ -94,7 +94,7 @@ def _check_redis(redis_url: str, prefix: str) -> None:
 
 
 def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
-    """The command of one worker process, without the descriptors that each gets of its own."""
+    """Return the command of one worker process, without the descriptors of its own."""
     return isolated_command("workers.app", "--concurrency", str(concurrency), "--queues", ",".join(queues))
 
 
@@ -113,15 +113,15 @@ def _names(text: str | None) -> list[str] | None:
 
 @dataclass(slots=True)
 class Child:
-    """A place for a worker process, and the process in it.
+    """A slot for a worker process, and its current process.
 
     Attributes:
         number: From 1, for the logs.
         process: The process, None between two of them.
-        ready: The end of the pipe on which it says that it listens, None once it has.
-        started_at: When it was started, on the monotonic clock.
-        start_at: When to start the next one.
-        failures: How often in a row it ended early.
+        ready: The end of the pipe on which it reports that it listens, None afterwards.
+        started_at: Time of its start, on the monotonic clock.
+        start_at: Time of the next start.
+        failures: Successive early ends.
     """
 
     number: int
@@ -132,26 +132,26 @@ class Child:
     failures: int = 0
 
     def note_end(self, now: float) -> float:
-        """Note that the process ended; returns how many seconds to wait for the next one."""
+        """Record that the process ended; return the seconds to wait before the next one."""
         self.failures = 0 if now - self.started_at > _HEALTHY_SECONDS else self.failures + 1
         self.process = None
         pause = 0.0
         if self.failures:
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self.failures - 1))
-            pause *= random.uniform(0.5, 1)  # noqa: S311 - workers must not fall and rise in step
+            pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
         self.start_at = now + pause
         return pause
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps worker processes running.
+    """Keep worker processes running.
 
     Attributes:
         command: The command of one process.
-        processes: How many to keep.
-        drain_seconds: How long each may take to stop.
-        ready_line: What to log once all listen.
+        processes: Number of processes.
+        drain_seconds: Time limit for the stop of each.
+        ready_line: Line to log once all listen.
     """
 
     command: Sequence[str]
@@ -167,12 +167,12 @@ class Supervisor:
     _status: int = 0
 
     def run(self) -> int:
-        """Keep the processes running until a signal comes, or none can run; returns the exit status.
+        """Keep the processes running until a signal arrives, or none can run; return the exit status.
 
-        To be called from the main thread: it takes over the signals.
+        Call it in the main thread: it installs signal handlers.
         """
         wake_up, signalled = socket.socketpair()
-        signalled.setblocking(False)  # noqa: FBT003 - the signature is socket's
+        signalled.setblocking(False)  # noqa: FBT003 - the socket module's signature
         for number in (*_STOP_SIGNALS, signal.SIGCHLD):
             signal.signal(number, _ignore)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
@@ -208,7 +208,7 @@ class Supervisor:
                 self._kill("processes_do_not_stop")
 
     def _pause(self) -> float | None:
-        """How long nothing is due."""
+        """Return the time until the next action."""
         due = [child.start_at for child in self._children if child.process is None and not self._stop_count]
         if self._kill_at is not None:
             due.append(self._kill_at)
@@ -223,7 +223,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         ready, ready_end = os.pipe()
         descriptors = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._life_line)]
-        # A session of its own: Ctrl-C is for the supervisor, which passes it on as it sees fit.
+        # A session of its own: Ctrl-C is for the supervisor alone, which stops its processes.
         child.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
             [*self.command, *descriptors],
             stdin=subprocess.DEVNULL,
@@ -236,7 +236,7 @@ class Supervisor:
         self._selector.register(ready, selectors.EVENT_READ, data=child)
 
     def _hear(self, child: Child) -> None:
-        """A process listens, or its end of the pipe is closed."""
+        """Handle a process's report that it listens, or the end of its pipe."""
         assert child.ready is not None
         is_ready = bool(os.read(child.ready, 1))
         self._forget_pipe(child)
@@ -286,7 +286,7 @@ class Supervisor:
                     child.process.terminate()
 
     def _kill(self, event: str) -> None:
-        """End what is left; the reaper of the fleet returns what it held."""
+        """Kill the remaining processes; the fleet's sweep returns their items."""
         _log.warning(event, action="stop")
         self._kill_at = None
         for child in self._children:
@@ -296,4 +296,4 @@ class Supervisor:
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Only to be woken up: the loop reads the signals from the wake-up descriptor."""
+    """Do nothing but wake up the loop, which reads signals from the wake-up descriptor."""

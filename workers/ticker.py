@@ -1,4 +1,4 @@
-"""A thread that does something every so often, and does not die of an error."""
+"""Thread that calls a function periodically, and survives its errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _log = EventLogger(__name__)
 
 
 class Ticker:
-    """Calls an action at once, and then every so often.
+    """Call an action at once, and then periodically.
 
     Args:
         name: The thread's name, and the `action` of its log records.
-        action: What to do. An outage is logged when it begins and when it ends, any other error each time.
-        seconds: The longest pause between two calls; up to a tenth less, so that processes fall out of step.
+        action: The function. An outage is logged at its beginning and end, any other error each time.
+        seconds: Longest pause between two calls; up to a tenth less, so that processes do not run in step.
     """
 
     def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:
@@ -34,13 +34,13 @@ class Ticker:
         self._in_outage = False
 
     def start(self) -> None:
-        """Start the thread, unless it runs already."""
+        """Start the thread, unless it is running."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and wait for a call under way."""
+        """Stop the thread, and wait for a call under way."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(_JOIN_SECONDS)
@@ -58,7 +58,7 @@ class Ticker:
             if not self._in_outage:
                 _log.warning("out_of_reach", action=self._name, error=str(error))
             self._in_outage = True
-        except Exception as error:  # noqa: BLE001 - the next call may do better, and nobody else would call
+        except Exception as error:  # noqa: BLE001 - the next call may succeed, and only this thread calls
             _log.error("unexpected_error", action=self._name, exc_info=error)
         else:
             if self._in_outage:

@@ -1,4 +1,4 @@
-"""Messages of operations that this release does not know, as a newer client may have submitted them."""
+"""Messages for operations that this release does not know, as from a newer client."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Refuse = Callable[[str, int, str], None]
 
 
 def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
-    """Fail the item of each message whose task this worker does not have.
+    """Fail the item of each message whose task this worker lacks.
 
-    Celery drops such a message. The ledger would publish it again, for ever: no worker of this release can
-    claim what it cannot carry out, and the run would not end.
+    Celery drops such a message, and the ledger would publish it again for ever: no worker of this release can
+    claim the item, and the run would not end.
 
     Args:
         refuse: Fails an item.
@@ -37,7 +37,7 @@ def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
     def refuse_item(run: str, index: int, name: str) -> None:
         try:
             refuse(run, index, f"it knows no task {name!r}")
-        except StagefleetError as error:  # its reaper publishes the item again
+        except StagefleetError as error:  # the sweep publishes the item again
             _log.warning("unknown_task_not_failed", action="refuse", run=run, task=name, error=str(error))
 
     def on_unknown(*, message: Any, name: str, **_more: Any) -> None:
@@ -53,6 +53,6 @@ def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
 
 
 def _item_of(message: Any) -> tuple[str, int] | None:
-    """Read which item a message is about; None if about none."""
-    positional, named, _ = message.payload  # which the consumer has checked
+    """Return the item that a message names; None if it names none."""
+    positional, named, _ = message.payload  # the consumer has checked it
     return None if problem_of_item(positional, named) else (named["run"], named["index"])
