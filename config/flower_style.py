@@ -1,8 +1,8 @@
-"""How Flower's page of tasks is laid out, so that what a task tells can be read without scrolling sideways.
+"""Style of Flower's page of tasks, so that arguments and results are readable without scrolling sideways.
 
-Flower (2.2) puts each cell on one line, cut at the column's edge: of the arguments of our tasks that is the
-half of a stage's id. Each of its pages contains the module `Template`, a module of Tornado's, and a module
-may bring a style along: https://www.tornadoweb.org/en/stable/web.html#tornado.web.UIModule.embedded_css
+Flower (2.2) shows each cell on one line, cut at the column's edge: of our tasks' arguments that is half of a
+stage id. Each of its pages contains `Template`, a module of Tornado's, and a module may add a style:
+https://www.tornadoweb.org/en/stable/web.html#tornado.web.UIModule.embedded_css
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _STYLE = """
 
 
 class _StyledTemplate(TemplateModule):
-    """A part of a page, as Tornado has it, with the style."""
+    """Tornado's `Template` module with our style."""
 
     def embedded_css(self) -> str:
-        """Give what goes into the page's head, once a page."""
+        """Return the style for the page's head; included once per page."""
         return f"{super().embedded_css()}{_STYLE}"
 
 
 UI_MODULES: dict[str, type[UIModule]] = {"Template": _StyledTemplate}
-"""The application's setting `ui_modules`."""
+"""Value for the application's setting `ui_modules`."""

@@ -78,7 +78,7 @@ class FrugalQoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any = None) -> None:
         """Requeue unacknowledged messages, to be delivered next."""
-        self._flush()  # flush acknowledged messages
+        self._flush()  # acknowledged ones
         tags = [tag for tag in self._delivered if self._holds_transient(tag)]
         transient = [self._delivered.pop(tag) for tag in tags]  # the ledger publishes them again
         with self.channel.conn_or_acquire(client) as connected:
@@ -92,8 +92,8 @@ class FrugalQoS(kombu_redis.QoS):
 
     def _put_back(self, message: Any, client: Any, *, leftmost: bool = False) -> None:
         delivery = message.delivery_info
-        self.channel._do_restore_message(  # noqa: SLF001 - kombu's own way back, which has no public name
-            message._raw,  # noqa: SLF001 - the message as it came
+        self.channel._do_restore_message(  # noqa: SLF001 - kombu's requeue has no public name
+            message._raw,  # noqa: SLF001 - the message as received
             delivery["exchange"],
             delivery["routing_key"],
             client,

@@ -1,4 +1,4 @@
-"""Arguments of a request to start a run in Flower, events and remote commands: without secrets."""
+"""Flower's view of tasks: arguments without secrets, and reasons without tracebacks."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def _shown(value: Any) -> Any:
 
 
 class ItemRequest(Request):  # type: ignore[misc]  # Celery ships no types
-    """An item's request: of an end that its task tells on purpose it shows the reason, and no traceback.
+    """Request of an item task that reports the task's intended exceptions without a traceback.
 
-    A traceback says nothing of a registry, and costs each event and each task that Flower keeps 1 KiB. In the
-    place of what a retry is for, Celery (5.7) shows the retry.
+    A traceback says nothing about a registry, and costs 1 KiB in each event and in Flower's memory of each
+    task. For a retry, Celery (5.7) would show the retry instead of its reason.
     """
 
     _reason: str | None = None
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Tell the end of a task that raised something."""
+        """Report the end of a task that raised an exception."""
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
@@ -62,7 +62,7 @@ class ItemRequest(Request):  # type: ignore[misc]  # Celery ships no types
         return super().on_failure(exc_info, *args, **kwargs)
 
     def send_event(self, kind: str, **fields: Any) -> None:
-        """Send what Flower shows."""
+        """Send an event with the fields that Flower shows."""
         if self._reason is not None and "exception" in fields:
             fields |= {"exception": self._reason, "traceback": None}
         super().send_event(kind, **fields)

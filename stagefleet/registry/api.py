@@ -106,7 +106,7 @@ class Api:
         finish: Callable[[requests.Response], _Result],
         **more: Any,
     ) -> _Result:
-        """Make a call and pass the response to `finish`, again after a broken body; arguments: see `Call`."""
+        """Make a call and pass the response to `finish`, again after a broken body; arguments as `Call`."""
         return self._caller.consume(_make_call(method, repository, url, subject, **more), finish)
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:

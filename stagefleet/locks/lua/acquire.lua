@@ -1,10 +1,10 @@
--- Take a lock, or stand in line. ARGV: name, ticket, shared ('1' or ''), label, lease ms, waiting ms.
--- Returns the fence, or 0 while there is something to wait for. May be repeated with the same ticket.
+-- Acquire a lock, or join its queue. ARGV: name, ticket, shared ('1' or ''), label, lease ms, waiting ms.
+-- Returns the fencing token, or 0 while the lock is not free. May be repeated with the same ticket.
 local name, ticket, shared, label = ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6]
 local lease, patience = tonumber(ARGV[7]), tonumber(ARGV[8])
 sweep(lease)
 
-if not in_use(name) then return hold(name, ticket, shared, label, lease, next_number()) end -- as it is nearly always
+if not in_use(name) then return hold(name, ticket, shared, label, lease, next_number()) end -- the common case
 if prune(name) > 0 then stir(name) end
 local facts = ticket_of(name, ticket)
 if facts and facts.fence > 0 then return hold(name, ticket, shared, label, lease, facts.fence) end
@@ -18,5 +18,5 @@ if stands_in_the_way(name, ticket, shared) then return 0 end
 redis.call('ZREM', key(name, 'queue'), ticket)
 redis.call('ZREM', key(name, 'patience'), ticket)
 local fence = hold(name, ticket, shared, label, lease, next_number())
-if shared then stir(name) end -- the next in line may share it too
+if shared then stir(name) end -- the next in the queue may share it, too
 return fence

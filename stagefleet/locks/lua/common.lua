@@ -1,13 +1,13 @@
--- Shared by all scripts of the locks. ARGV[1] is the key prefix, ARGV[2] is added to the server's clock in ms.
+-- Common part of all lock scripts. ARGV[1] is the key prefix, ARGV[2] is added to the server's clock in ms.
 -- Keys of a lock N (with the prefix in front):
---   lock:N:holders  zset  ticket -> when its lease ends
---   lock:N:queue    zset  ticket -> its number; the least is served first
---   lock:N:patience zset  ticket -> when one who waits and is silent loses its place
---   lock:N:tickets  hash  ticket -> JSON {shared, label, fence, until}, of those who hold and those who wait
--- and of all: locks (zset of names in use -> when to look at them next), lock:fence (counter that never
--- expires, for fences and numbers).
--- A lock that nobody holds or waits for has no keys; what a dead client left is swept by those who ask for
--- other locks.
+--   lock:N:holders  zset  ticket -> end of its lease
+--   lock:N:queue    zset  ticket -> its number; the lowest is served first
+--   lock:N:patience zset  ticket -> when a waiting request expires unless it is repeated
+--   lock:N:tickets  hash  ticket -> JSON {shared, label, fence, until}, of holders and waiting requests
+-- and of all: locks (zset of used names -> time of their next clean-up), lock:fence (counter that never
+-- expires, for fencing tokens and numbers).
+-- A lock without holders and waiting requests has no keys; requests for other locks remove the keys of dead
+-- clients.
 
 local P = ARGV[1]
 local clock = redis.call('TIME')
@@ -34,7 +34,7 @@ local function drop(name, ticket)
   return redis.call('HDEL', key(name, 'tickets'), ticket)
 end
 
--- Let a ticket have a lock.
+-- Grant a lock to a ticket.
 local function hold(name, ticket, shared, label, lease, fence)
   redis.call('ZADD', key(name, 'holders'), now + lease, ticket)
   keep(name, ticket, { shared = shared, label = label, fence = fence, ['until'] = now + lease })
@@ -42,8 +42,8 @@ local function hold(name, ticket, shared, label, lease, fence)
   return fence
 end
 
--- Whether somebody else holds a lock, or came first, and will not share it. Whoever came first goes first;
--- sharers may go together, but not past one who wants it alone.
+-- Return true if another ticket holds the lock or is ahead in the queue, and does not share it. The order of arrival
+-- counts; shared requests may be granted together, but not past an exclusive one.
 local function stands_in_the_way(name, ticket, shared)
   for _, holder in ipairs(redis.call('ZRANGE', key(name, 'holders'), 0, -1)) do
     if holder ~= ticket and not (shared and ticket_of(name, holder).shared) then return true end
@@ -57,7 +57,7 @@ end
 
 local function in_use(name) return redis.call('EXISTS', key(name, 'tickets')) == 1 end
 
--- Forget whose time is over; returns how many they were.
+-- Remove expired tickets; returns their number.
 local function prune(name)
   local count = 0
   for _, part in ipairs({ 'holders', 'patience' }) do
@@ -68,7 +68,7 @@ local function prune(name)
   return count
 end
 
--- Wake the next in line, and nobody else; forget the lock if nobody is left.
+-- Wake the next request in the queue, and no other; remove the lock if there is none.
 local function stir(name)
   if in_use(name) then
     local next_one = redis.call('ZRANGE', key(name, 'queue'), 0, 0)[1]
@@ -78,8 +78,7 @@ local function stir(name)
   end
 end
 
--- Forget a few locks of clients that vanished, so that they do not pile up; `pause` ms until a lock that is
--- in use is looked at again.
+-- Remove some locks of dead clients, so that they do not accumulate; a lock in use is checked again after `pause` ms.
 local function sweep(pause)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'locks', '-inf', now, 'LIMIT', 0, 2)) do
     redis.call('ZADD', P .. 'locks', now + pause, name)

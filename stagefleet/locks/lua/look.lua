@@ -1,4 +1,4 @@
--- How locks stand. ARGV: a name, or none for all. Returns JSON: [[name, [holder...], [waiting...]]...].
+-- State of locks. ARGV: a name, or none for all. Returns JSON: [[name, [holder...], [waiting...]]...].
 local names = ARGV[3] and { ARGV[3] } or redis.call('ZRANGE', P .. 'locks', 0, -1)
 table.sort(names)
 local answers = {}

@@ -1,4 +1,4 @@
--- Let go of holds, or leave lines. ARGV: (name, ticket; '' for every hold of it)... Returns how many were ended.
+-- Release locks, or leave queues. ARGV: (name, ticket; '' for all holders)... Returns the number of released ones.
 local ended = 0
 for n = 3, #ARGV, 2 do
   local name, before = ARGV[n], ended

@@ -1,4 +1,4 @@
--- Extend holds. ARGV: lease ms, (name, ticket)... Returns 1 for each that is still held, 0 for each that is not.
+-- Extend leases. ARGV: lease ms, (name, ticket)... Returns 1 for each lock that is still held, 0 for each other.
 local lease, answers = tonumber(ARGV[3]), {}
 for n = 4, #ARGV, 2 do
   local name, ticket = ARGV[n], ARGV[n + 1]

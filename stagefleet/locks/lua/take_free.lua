@@ -1,5 +1,5 @@
--- Take locks if nobody stands in the way of any. ARGV: ticket, label, lease ms, (name, shared: '1' or '')...
--- Returns their fences, or nothing. May be repeated with the same ticket.
+-- Acquire locks if all are free. ARGV: ticket, label, lease ms, (name, shared: '1' or '')...
+-- Returns their fencing tokens, or nothing. May be repeated with the same ticket.
 local ticket, label, lease = ARGV[3], ARGV[4], tonumber(ARGV[5])
 sweep(lease)
 

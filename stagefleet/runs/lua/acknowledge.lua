@@ -1,8 +1,8 @@
 -- Acknowledge outcomes.
--- ARGV: run, epoch, position of the last one ('' for none), position of the last one acknowledged before, as the
--- caller believes ('' for none).
--- Returns 'ok'; 'over' if another coordinator took over or the run has ended; 'rewound' if this ledger has forgotten
--- what the caller knows of it, so that outcomes between the two may be others than the caller has read.
+-- ARGV: run, epoch, position of the last one ('' for none), position that the caller acknowledged last ('' for
+-- none).
+-- Returns 'ok'; 'over' if another coordinator took over or the run has ended; 'rewound' if this ledger has lost data
+-- that the caller knows, so that outcomes between the two positions may differ from those that it has read.
 local run, epoch, position, before = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local meta, stream = key(run), key(run, 'outcomes')
 local state, current, cursor, lease, awaits, unacknowledged, held =
@@ -18,13 +18,13 @@ local function is_later(left, right)
   return tonumber(left_seq) > tonumber(right_seq)
 end
 
--- A stream only grows: where a position stands, everything before it is what it was when the caller read it.
+-- A stream only grows: if a position exists, everything before it is as the caller read it.
 local function stands(at)
   return not is_later(at, cursor) or #redis.call('XRANGE', stream, at, at, 'COUNT', 1) > 0
 end
 
--- Count the outcomes behind the cursor up to the position: those that are awaited, those that have a place in the
--- window. By the stream and not by the caller's word: what was acknowledged and forgotten counts with the rest.
+-- Count the outcomes after the cursor up to the position: those that are awaited, and those with a place in the
+-- window. The stream counts, not the caller's number: a lost acknowledgement is counted with the rest.
 local function count()
   local awaited, windowed, from = 0, 0, cursor == '' and '-' or cursor
   while true do
@@ -54,5 +54,5 @@ else
   redis.call('HSET', meta, 'cursor', position)
 end
 redis.call('HDEL', meta, 'failures', 'failing_since')
-if release(run) == 0 then settle(run) end -- what was published is left to do
+if release(run) == 0 then settle(run) end -- published items are left to do
 return answer('ok')

@@ -1,8 +1,8 @@
 -- Add items and decided outcomes.
--- ARGV: run, token, how many items and how many items and outcomes the caller believes are there, limit, nonce,
---       number of items, items..., (state, outcome)...
--- Returns how many items, and how many items and outcomes are there now; or 'lost' (another submitter has it),
--- 'rewound' (this ledger has forgotten something) or 'many'.
+-- ARGV: run, token, number of items and number of items and outcomes that the caller expects, limit, nonce,
+--       number of new items, items..., (state, outcome)...
+-- Returns the new number of items, and of items and outcomes; or 'lost' (another submitter has the run),
+-- 'rewound' (this ledger has lost data) or 'many'.
 local FIRST = 9
 local run, token, believed_items, believed_total = ARGV[3], ARGV[4], integer(ARGV[5]), integer(ARGV[6])
 local meta = key(run)

@@ -1,6 +1,6 @@
--- Become the coordinator of a run that the fleet calls back for. ARGV: run, chance for the epoch.
--- Returns epoch, failures, milliseconds since the first of them, its lease in milliseconds; or nothing if there
--- is nothing to do.
+-- Become the coordinator of a detached run. ARGV: run, random number for the epoch.
+-- Returns epoch, failures, milliseconds since the first of them, its lease in milliseconds; or nothing if no callback
+-- is due.
 local run = ARGV[3]
 local meta = key(run)
 local state, coordinator, lease_until, lease, failures, failing_since = unpack(redis.call('HMGET', meta,

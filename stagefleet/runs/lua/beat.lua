@@ -1,6 +1,6 @@
--- Note that a worker lives, and count the live slots of each queue anew.
+-- Record a worker's heartbeat, and count the live slots of each queue again.
 -- ARGV: name, slots, queues (JSON list), milliseconds (0 signs off), release, schema version.
--- What cannot be read, an entry of another version or a damaged run, is passed over: the beat goes on.
+-- Unreadable data, an entry of another version or a damaged run, is skipped.
 local name, span = ARGV[3], integer(ARGV[6])
 local workers = P .. 'workers'
 write_at_maxmemory()

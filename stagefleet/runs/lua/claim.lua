@@ -1,7 +1,7 @@
--- Give an item to a worker.
--- ARGV: run, index, nonce. Returns false, or item, fence, attempt, lease in ms.
--- The nonce makes a claim repeatable whose answer was lost.
-local OVERTAKING_STEP_MS = 500 -- so that not every claim has to write
+-- Claim an item for a worker.
+-- ARGV: run, index, nonce. Returns false, or item, fencing token, attempt, lease in ms.
+-- The nonce makes a claim repeatable after a lost reply.
+local OVERTAKING_STEP_MS = 500 -- so that not every claim writes
 local OVERTAKING_LIFE_MS = 24 * 3600 * 1000
 local run, index, nonce = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
@@ -10,8 +10,8 @@ local published = redis.call('ZSCORE', key(run, 'published'), index)
 local item = redis.call('HGET', key(run, 'items'), index)
 local fence
 
--- A queue is first in, first out over all runs: what was pushed before a message that was claimed, and is not
--- claimed a while later, is lost.
+-- A queue is first in, first out over all runs: a message pushed before a claimed one, and not claimed a while
+-- later, is lost.
 local function note_overtaking()
   local _, host, target = address(item, queue)
   if not host and integer(published) < integer(overtaking) + OVERTAKING_STEP_MS then return end

@@ -1,36 +1,36 @@
--- Shared by all scripts of the ledger, and put in front of each.
+-- Common part of all ledger scripts, prepended to each.
 --
--- What Redis can refuse goes first, and a removal goes last: where a script ends in its middle (a command that
--- the login may not use, a key of another type), what it was about is still in some set, and is found again.
+-- Writes that Redis can refuse come first, and removals last: if a script ends in its middle (a command that the login
+-- may not use, a key of another type), its item is still in some set, and is found again.
 --
--- ARGV[1] is the key prefix, ARGV[2] is added to the server's clock (milliseconds; 0 but in tests).
+-- ARGV[1] is the key prefix, ARGV[2] is added to the server's clock (milliseconds; 0 outside of tests).
 -- Keys of a run R (with the prefix in front):
---   run:R            hash    what the run is and where it stands (fields: see open.lua)
+--   run:R            hash    definition and state of the run (fields: see open.lua)
 --   run:R:items      hash    index -> item, of all that have not succeeded and were not skipped
---   run:R:published  zset    index -> when its message was pushed; nobody has claimed it
---   run:R:leases     zset    index -> when its lease ends; a worker has it
---   run:R:claims     hash    index -> "FENCE NONCE"; only the whole is a claim, as a lost fence is given again
---   run:R:waiting    zset    index -> when it may be tried again
+--   run:R:published  zset    index -> when its message was pushed; not claimed yet
+--   run:R:leases     zset    index -> end of its lease; claimed by a worker
+--   run:R:claims     hash    index -> "FENCE NONCE"; both identify a claim, as a lost fence is issued again
+--   run:R:waiting    zset    index -> time of its next attempt
 --   run:R:behind     zset    index -> the index of the item whose end it waits for
 --   run:R:tries      hash    index -> attempts that ended; -1 once the item has failed for good
---   run:R:outcomes   stream  `o` an outcome, and `k` for one that takes no place in the window: s decided without
---                            a task, c cancelled, which nobody acknowledges either; `end` the run's final state
---   book:R           hash    what its workers found out together (stagefleet/runs/book)
+--   run:R:outcomes   stream  `o` an outcome, and `k` for one without a place in the window: s decided without
+--                            a task, c cancelled, which is not acknowledged either; `end` the run's final state
+--   book:R           hash    the shared book of its workers (stagefleet/runs/book)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
 --   live:Q           zset    the running ones of queue Q
 --   key:K            string  the run under an idempotency key
 --   workers          hash    name -> JSON {slots, queues, until}
 --   slots:Q          string  the live slots that listen to queue Q
---   overtaking:Q     string  when the newest message of queue Q that was claimed had been pushed
+--   overtaking:Q     string  when the newest claimed message of queue Q had been pushed
 --   swept            string  when the last sweep ended
---   callbacks        zset    run -> when the sweep calls its coordinator (again); runs that wait for one
+--   callbacks        zset    run -> when the sweep starts its coordinator (again); runs that wait for one
 -- An index below `next` that is in none of published, leases, waiting and behind is done.
 
 local P = ARGV[1]
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[2])
-local ended = false -- the run that the script is about has ended in this very call
+local ended = false -- the script's run has ended in this call
 
 local function key(run, part)
   if part then return P .. 'run:' .. run .. ':' .. part end
@@ -41,28 +41,28 @@ local function integer(value)
   return tonumber(value or 0) or 0
 end
 
--- Let a script write although Redis is at its `maxmemory`: it is refused there up to its first write, and a
--- write that needs no memory is none of those (Redis 6 and 7, Valkey).
+-- Allow writes while Redis is at its `maxmemory`: it refuses a script only up to its first write, and a write that
+-- needs no memory is not refused (Redis 6 and 7, Valkey).
 local function write_at_maxmemory()
   redis.call('DEL', P .. 'none')
 end
 
--- Raise a number of a run's hash that fences off who has an older one. It is made of the clock and the caller's
--- chance (0 to 1023), so that a server which has forgotten a number does not give it to somebody else.
+-- Increase a number of a run's hash that fences off holders of an older one. It combines the clock and a random number
+-- of the caller (0 to 1023), so that a server which has lost a number does not issue it again.
 local function raise_number(run, field, chance)
   local number = math.max(integer(redis.call('HGET', key(run), field)) + 1, now * 1024 + integer(chance))
   redis.call('HSET', key(run), field, string.format('%.0f', number))
   return number
 end
 
--- Whether the stream has outcomes behind the cursor, which nobody has acknowledged.
+-- Return true if the stream has unacknowledged outcomes, after the cursor.
 local function has_news(run, cursor)
   local from = cursor == '' and '-' or cursor
   local entries = redis.call('XRANGE', key(run, 'outcomes'), from, '+', 'COUNT', 2)
   return #entries > 1 or #entries == 1 and entries[1][1] ~= from
 end
 
--- What `pcall` caught, in words: Redis 7 raises tables, Redis 6 strings.
+-- Return the text of an error caught by `pcall`: Redis 7 raises tables, Redis 6 strings.
 local function text_of(problem)
   return type(problem) == 'table' and problem.err or tostring(problem)
 end
@@ -74,7 +74,7 @@ local function address(item, queue)
   return item, nil, queue
 end
 
--- Push one message for each index, and note when.
+-- Push one message for each index, and record the time.
 local function publish(run, queue, indexes)
   if #indexes == 0 then return end
   local meta = key(run)
@@ -90,19 +90,19 @@ local function publish(run, queue, indexes)
       TASK = run .. '.' .. index .. '.' .. (sent + n),
       ITEM = string.sub(cjson.encode(host and id .. ' on ' .. host or id), 2, -2),
       QUEUE = target,
-      SUBJECT = subject or '', -- escaped already; what it holds is not looked through again
+      SUBJECT = subject or '', -- escaped already; its placeholders are not replaced
     })
     messages[target] = messages[target] or {}
     table.insert(messages[target], message)
     scores[2 * n - 1], scores[2 * n] = now, index
   end
-  -- Nobody looks between the two: a message that cannot be pushed leaves its item where it was.
+  -- The script is atomic: a message that cannot be pushed leaves its item in its set.
   for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
 end
 
--- Publish what has room: in the run's window, and in its share of the live slots. A run with a large
--- window must not fill the queue in front of a later, small one. Returns how many.
+-- Publish items within the run's window and its share of the live slots: a run with a large window must not fill the
+-- queue before a later, small one. Returns their number.
 local function release(run)
   local meta = key(run)
   local state, queue, parallel, next_index, queued, held, hosted =
@@ -111,11 +111,11 @@ local function release(run)
   local published = redis.call('ZCARD', key(run, 'published'))
   local claimed = redis.call('ZCARD', key(run, 'leases'))
   local window = integer(parallel) - published - claimed - integer(held)
-  if window <= 0 then return 0 end -- as after nearly every claim
+  if window <= 0 then return 0 end -- the common case after a claim
   local slots = integer(redis.call('GET', P .. 'slots:' .. queue))
   local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. queue))
   local share = math.max(1, math.ceil(2 * slots / runs))
-  if hosted then share = integer(parallel) end -- a host that is slow must not hold up the others
+  if hosted then share = integer(parallel) end -- a slow host must not delay the others
   local room = math.min(share - published, window, 1000)
   if room <= 0 then return 0 end
   local due = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
@@ -129,7 +129,7 @@ local function release(run)
   return #indexes
 end
 
--- Call a coordinator for a run that the fleet itself calls back for.
+-- Publish the message that starts a coordinator of a detached run.
 local function summon(run)
   local meta = key(run)
   local template, lease = unpack(redis.call('HMGET', meta, 'coordinate_message', 'lease_ms'))
@@ -143,13 +143,13 @@ local function summon(run)
   redis.call('LPUSH', P .. 'mq:coordinate', message)
 end
 
--- Call one unless it is called, there or paused already; most runs need none.
+-- Publish it unless it is published, a coordinator is at work or the run is paused; most runs need none.
 local function call(run)
   if redis.call('HGET', key(run), 'coordinator') == 'absent' then summon(run) end
 end
 
--- Whether an item is done, or was dropped by a cancel. What is in no set of a run that goes on, and has no outcome,
--- is lost: the sweep tries it again.
+-- Return true if an item is done, or was dropped by a cancellation. In a running run, an item in no set and without an
+-- outcome is lost: the sweep tries it again.
 local function has_ended(run, index)
   local state, next_index = unpack(redis.call('HMGET', key(run), 'state', 'next'))
   if integer(index) >= integer(next_index) then return false end
@@ -160,7 +160,7 @@ local function has_ended(run, index)
     or redis.call('HGET', key(run, 'tries'), index) == '-1'
 end
 
--- An item has ended: what waits behind it is due.
+-- An item has ended: items behind it are due.
 local function let_go(run, index)
   while true do
     local due = redis.call('ZRANGEBYSCORE', key(run, 'behind'), index, index, 'LIMIT', 0, 1000)
@@ -173,7 +173,7 @@ local function let_go(run, index)
 end
 
 -- Write an outcome and count it. `windowed`: it had a task, and so keeps a place in the window until it is
--- acknowledged, where the run has a callback.
+-- acknowledged, if the run has a callback.
 local function record(run, outcome, state, windowed)
   local meta = key(run)
   local kind = state == 'cancelled' and 'c' or not windowed and 's'
@@ -192,7 +192,7 @@ local function record(run, outcome, state, windowed)
   end
 end
 
--- End an item, and let go what waits behind it: the caller takes it out of the set that it is in.
+-- End an item, and release items behind it; the caller removes it from its set.
 local function conclude(run, index, outcome, state)
   record(run, outcome, state, true)
   if state == 'succeeded' or state == 'skipped' then
@@ -204,8 +204,8 @@ local function conclude(run, index, outcome, state)
   let_go(run, index)
 end
 
--- How many items have neither ended nor are in any set, and how many wait behind others, if nothing else is left
--- to do; nothing if something is.
+-- Return how many items have neither ended nor are in any set, and how many wait behind others, if nothing else is
+-- left to do; else nothing.
 local function unaccounted(run)
   local meta = key(run)
   local next_index, queued, total, succeeded, failed, skipped, cancelled, unacknowledged =
@@ -220,8 +220,8 @@ local function unaccounted(run)
   return integer(total) - done - behind, behind
 end
 
--- End the run if nothing is left to do. One whose counters do not add up to its total has lost items: it goes on
--- until the sweep has looked for them; with `problem`, an error in JSON, it fails.
+-- End the run if nothing is left to do. If its counters do not add up to its total, it has lost items: it goes on
+-- until the sweep has searched for them; with `problem`, an error in JSON, it fails.
 local function settle(run, problem)
   local meta = key(run)
   local missing, behind = unaccounted(run)
@@ -254,7 +254,7 @@ local function settle(run, problem)
   call(run)
 end
 
--- Cancel a live run: what is pending is counted as cancelled, what runs goes on to its end.
+-- Cancel a live run: pending items count as cancelled, items under way go on to their end.
 local function cancel(run, immediate, problem)
   local meta = key(run)
   local state, queued, queue, total, succeeded, failed, skipped =
@@ -274,13 +274,13 @@ local function cancel(run, immediate, problem)
   settle(run)
 end
 
--- Give a script's answer: by itself, or in a list where the run has ended in this very call, for its log.
+-- Return a script's reply: alone, or in a list if the run has ended in this call, for the log.
 local function answer(value)
   return ended and { value } or value
 end
 
--- Forget a claim ("FENCE NONCE"), if it is the one that stands; false if it is not. The lease stays until the
--- item is where it belongs: should that be refused, its end brings the item back.
+-- Remove a claim ("FENCE NONCE") if it is the valid one; else return false. The lease stays until the item is in its
+-- new set: if that write is refused, the end of the lease brings the item back.
 local function take(run, index, claim)
   if redis.call('HGET', key(run, 'claims'), index) ~= claim then return false end
   redis.call('HDEL', key(run, 'claims'), index)

@@ -1,4 +1,4 @@
--- Become the coordinator of a run. ARGV: run, chance for the epoch. Returns the epoch, or 0 if there is no such run.
+-- Become the coordinator of a run. ARGV: run, random number for the epoch. Returns the epoch, or 0 without a run.
 local run = ARGV[3]
 if redis.call('EXISTS', key(run)) == 0 then return 0 end
 write_at_maxmemory()

@@ -1,4 +1,4 @@
--- Record how an attempt ended.
+-- Record the end of an attempt.
 -- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
 -- Returns 1, 2 if the item waits for another attempt, or 0 for a stale claim.
 local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
@@ -16,7 +16,7 @@ if retry ~= '' and state == 'failed' then
   end
 end
 conclude(run, index, ARGV[7], state)
-if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- no item fails for a sum too large
+if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- an overflow must not fail the item
 redis.call('ZREM', key(run, 'leases'), index)
-if release(run) == 0 then settle(run) end -- what was published is left to do
+if release(run) == 0 then settle(run) end -- published items are left to do
 return answer(1)

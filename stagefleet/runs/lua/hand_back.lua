@@ -1,9 +1,9 @@
--- Give a claimed item back without counting the attempt.
+-- Hand back a claimed item without counting the attempt.
 -- ARGV: run, index, claim, the index of the item whose end it waits for ('' for none).
 local run, index, claim, other = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 if not take(run, index, claim) then return 0 end
 
--- Items that wait for one another in a ring would wait for ever.
+-- Items that wait for one another in a cycle would never end.
 local function is_ring(at)
   for _ = 1, 100 do
     if at == index then return true end

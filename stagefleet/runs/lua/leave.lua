@@ -1,6 +1,6 @@
 -- End a coordinator's visit.
 -- ARGV: run, epoch, how ('leave', 'pause' or 'conclude'), milliseconds of the pause, its reason (JSON).
--- Returns 1, or 0 if another coordinator is there by now.
+-- Returns 1, or 0 if another coordinator has taken over.
 local run, epoch, how = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
 local current, coordinator, cursor = unpack(redis.call('HMGET', meta, 'epoch', 'coordinator', 'cursor'))

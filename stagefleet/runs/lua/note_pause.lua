@@ -1,4 +1,4 @@
--- Note that a worker which has an item waits. ARGV: run, index, claim, milliseconds (0 takes it back), reason (JSON).
+-- Record that a worker with an item waits. ARGV: run, index, claim, milliseconds (0 ends the wait), reason (JSON).
 local run, index, span = ARGV[3], ARGV[4], integer(ARGV[6])
 local meta = key(run)
 if redis.call('HGET', key(run, 'claims'), index) ~= ARGV[5] then return 0 end

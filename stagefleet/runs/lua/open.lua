@@ -1,15 +1,15 @@
 -- Open a run, or find the one under the key.
 -- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
---       lease_ms, retention_ms, republish_ms, message to a coordinator ('' where the fleet calls nobody),
---       release, schema version, what its messages show (escaped for JSON), chance for the token,
---       run and token of this client's own submission of which something was forgotten ('' for none)
+--       lease_ms, retention_ms, republish_ms, message to a coordinator ('' if the run is not detached),
+--       release, schema version, summary for its messages (escaped for JSON), random number for the token,
+--       run and token of this client's own submission of which data was lost ('' for none)
 -- Returns fate, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
 local own_run, own_token = ARGV[20], ARGV[21]
 local fate, previous = 'new', ''
 
--- Begin the same run again from its first item: its submitter died, or is this client, which knows more of it than
+-- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
 -- the ledger does.
 local function take_over(old, parent)
   redis.call('UNLINK', key(old, 'items'), key(old, 'outcomes'))
@@ -32,7 +32,7 @@ if idempotency_key ~= '' then
     if state == 'submitting' and integer(until_ms) <= now then return take_over(old, '') end
     if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
     if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
-    -- One that was cancelled half submitted does not know all of its items: it is no run to go on with.
+    -- A run that was cancelled half submitted does not know all of its items: it cannot be continued.
     if started then fate, previous = 'continued', old end
   end
   redis.call('SET', P .. 'key:' .. idempotency_key, run)
@@ -48,8 +48,8 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'held', 0, 'unacknowledged', 0, 'cursor', '')
 redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
--- Where the fleet calls back, `coordinator` is absent, called, present or paused.
--- Why it waits, where it does: `retry_reason`, `pause_reason` and `callback_reason` (runs/waits.py).
+-- In a detached run `coordinator` is absent, called, present or paused.
+-- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/waits.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)

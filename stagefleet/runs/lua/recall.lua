@@ -1,15 +1,15 @@
--- Call again the coordinators that never came, that vanished, or whose pause is over; note that a sweep ends.
--- ARGV: how often sweeps come in ms.
--- Returns how many, and for each run that could not be looked at its id and why; it is left alone for a while.
+-- Start coordinators again that never came or died, or whose pause is over; record the end of a sweep.
+-- ARGV: interval of sweeps in ms.
+-- Returns their number, and for each run that failed its id and the reason; it is skipped for a while.
 local DAMAGED_PAUSE_MS = 60000
 local SWEEPS_MISSED = 3 -- as in sweep.lua
-local CLOCK_STEP_MS = 60000 -- a clock that is so far behind the last sweep went back
+local CLOCK_STEP_MS = 60000 -- a clock this far behind the last sweep was set back
 write_at_maxmemory()
 local room = redis.call('ZCARD', P .. 'callbacks') - redis.call('LLEN', P .. 'mq:coordinate')
 local since = integer(redis.call('GET', P .. 'swept'))
 local touched, failures = 0, {}
 
--- Whether those who are there could not renew their leases meanwhile.
+-- Return true if coordinators at work could not renew their leases meanwhile.
 local function is_gap(lease)
   return since > 0 and now - since > math.max(lease / 3, SWEEPS_MISSED * integer(ARGV[3]))
 end
@@ -21,14 +21,14 @@ local function look_at(run)
   elseif coordinator == 'present' and is_gap(integer(lease)) then
     redis.call('HSET', key(run), 'coordinator_until', now + integer(lease))
     redis.call('ZADD', P .. 'callbacks', now + integer(lease), run)
-  elseif room > 0 then -- one message a run will do, however long nobody listens
+  elseif room > 0 then -- one message per run suffices, however long no worker listens
     summon(run)
     room = room - 1
     touched = touched + 1
   end
 end
 
-if since - now > CLOCK_STEP_MS then -- the clock went back: what is due is due by the new one
+if since - now > CLOCK_STEP_MS then -- the clock was set back: due times count by the new one
   for _, run in ipairs(redis.call('ZRANGE', P .. 'callbacks', 0, -1)) do
     redis.call('ZINCRBY', P .. 'callbacks', now - since, run)
   end

@@ -1,5 +1,5 @@
--- Extend a coordinator's lease to a full one from now, also once its run has ended. ARGV: run, epoch.
--- Returns 1, or 0 if another coordinator is there by now.
+-- Extend a coordinator's lease to a full one from now, even after its run has ended. ARGV: run, epoch.
+-- Returns 1, or 0 if another coordinator has taken over.
 local run, epoch = ARGV[3], ARGV[4]
 local meta = key(run)
 local current, coordinator, lease = unpack(redis.call('HMGET', meta, 'epoch', 'coordinator', 'lease_ms'))

@@ -1,6 +1,6 @@
--- How runs stand at one moment. ARGV: runs...
--- Returns the time in ms, and for each run its hash and what `Surroundings.read` takes. A script, as Redis 6 refuses
--- reads in a transaction at `maxmemory`. Of a run that is damaged, what can be read is given, so that it hides no other.
+-- State of runs at one moment. ARGV: runs...
+-- Returns the time in ms, and for each run its hash and the values for `Surroundings.read`. A script: Redis 6 refuses
+-- reads in a transaction at `maxmemory`. A damaged run yields its readable part, so that it does not hide others.
 local function attempt(...)
   local answer = redis.pcall(...)
   if type(answer) == 'table' and answer.err then return nil end

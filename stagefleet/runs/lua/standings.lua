@@ -1,5 +1,5 @@
--- How items stand. ARGV: run, indexes... Returns for each 'succeeded' (or skipped), 'failed', 'cancelled' or
--- '' while it has not ended; a run that is being cancelled does not know who failed before.
+-- States of items. ARGV: run, indexes... Returns for each 'succeeded' (or skipped), 'failed', 'cancelled' or
+-- '' while it has not ended; a run that is being cancelled does not know which items failed before.
 local run = ARGV[3]
 local state = redis.call('HGET', key(run), 'state')
 local answers = {}

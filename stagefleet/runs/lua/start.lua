@@ -1,5 +1,5 @@
 -- Close the list of items and publish the first.
--- ARGV: run, token, how many items and outcomes the caller believes are there.
+-- ARGV: run, token, number of items and outcomes that the caller expects.
 -- Returns 'ok', 'lost' or 'rewound', as append.lua.
 local run, token = ARGV[3], ARGV[4]
 local state, holder, queue, lease, total =

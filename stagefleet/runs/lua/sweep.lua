@@ -1,12 +1,12 @@
--- Mend what one run has lost.
+-- Repair one run.
 -- ARGV: run, the error of a lost coordinator (JSON), our major schema version, the error of lost items (JSON),
---       when the sweep before ended ('0' if there was none), how often sweeps come in ms.
--- Returns how much was touched.
+--       end of the previous sweep ('0' if there was none), interval of sweeps in ms.
+-- Returns the number of changes.
 local run, lost_error = ARGV[3], ARGV[4]
 local meta = key(run)
 local BATCH = 500
-local HOST_PATIENCE = 3 -- times the age from which a message may count as lost
-local SWEEPS_MISSED = 3 -- that many are no gap: another worker takes over when the reaper vanishes
+local HOST_PATIENCE = 3 -- times the age at which a message may count as lost
+local SWEEPS_MISSED = 3 -- not a gap yet: another worker takes over from a dead reaper
 local state, queue, callback, awaits, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
 local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged =
@@ -18,11 +18,11 @@ if not state then
   return 0
 end
 local major = tonumber(string.match(schema or '', '^(%d+)%.'))
-if major and major > integer(ARGV[5]) then return 0 end -- its fields mean something else: its own release mends it
+if major and major > integer(ARGV[5]) then return 0 end -- its fields have another meaning: its own release repairs it
 local touched = 0
 
--- Give every holder a whole lease if none of them could renew: nobody has swept for more than a third of a lease,
--- since Redis was away or has forgotten, or its clock is another one. One that went back took all times with it.
+-- Give every holder a full lease if none could renew: there was no sweep for more than a third of a lease, as Redis was
+-- away or lost data, or its clock was changed. A clock that was set back shifts all times.
 local function bridge_gap()
   local since = integer(swept)
   if since == 0 then since = ARGV[7] == '0' and now or math.max(integer(created), integer(ARGV[7])) end
@@ -51,7 +51,7 @@ local function fail(index, kind, message)
     error = { type = kind, message = message } }), 'failed')
 end
 
--- An attempt that nobody ended: another one, or the item's end. The caller takes it out of the set that it is in.
+-- An attempt without an end: start another one, or end the item. The caller removes it from its set.
 local function try_again(index, kind, message)
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
   if tries < integer(limit) then
@@ -74,7 +74,7 @@ local function expire_leases()
   end
 end
 
--- Nobody waits for ever behind another, whoever forgot to let them go.
+-- Release items behind ended ones, so that no item waits for ever.
 local function let_go_forgotten()
   local behind, last = redis.call('ZRANGE', key(run, 'behind'), 0, BATCH - 1, 'WITHSCORES'), nil
   for n = 2, #behind, 2 do
@@ -86,7 +86,7 @@ local function let_go_forgotten()
   end
 end
 
--- Whether a message of that time was overtaken in its queue; a time to come is from a clock that went back.
+-- Return true if a message of that time was overtaken in its queue; a future time comes from a clock that was set back.
 local function overtaken(target, since)
   local newest = integer(redis.call('GET', P .. 'overtaking:' .. target))
   return newest <= now and since < newest
@@ -100,7 +100,7 @@ local function republish_lost()
     local item = redis.call('HGET', key(run, 'items'), index)
     local _, host, target = address(item or '', queue)
     if not item then
-      redis.call('ZREM', key(run, 'published'), index) -- nobody knows what it was: the counters will tell
+      redis.call('ZREM', key(run, 'published'), index) -- the item is unknown: the counters reveal it
     elseif host and redis.call('EXISTS', P .. 'slots:' .. target) == 0 then
       if since <= now - HOST_PATIENCE * integer(republish) then
         fail(index, 'HostGoneError', 'no worker of host ' .. host .. ' is there any more')
@@ -116,7 +116,7 @@ local function republish_lost()
   release(run)
 end
 
--- Outcomes that are gone from the stream can be acknowledged by nobody: their run goes on, and fails.
+-- Outcomes lost from the stream can never be acknowledged: their run goes on, and fails.
 local function drop_lost_outcomes()
   if integer(unacknowledged) <= 0 or has_news(run, cursor) then return end
   redis.call('HSETNX', meta, 'error', ARGV[6])
@@ -124,7 +124,7 @@ local function drop_lost_outcomes()
   touched = touched + 1
 end
 
--- Try again what is in no set and has not ended. Returns whether anything was found.
+-- Try items again that are in no set and have not ended. Returns true if there were any.
 local function find_unaccounted()
   local queued, found = integer(redis.call('HGET', meta, 'queued')), false
   for first = 0, queued - 1, BATCH do
@@ -145,7 +145,7 @@ end
 
 bridge_gap()
 if state == 'submitting' then
-  -- Under a key the same call again completes it; nobody calls for ever.
+  -- With a key a repeated call completes it; nobody repeats it for ever.
   local patience = idempotency_key and integer(retention) or 0
   if integer(submitter_until) + patience > now then return 0 end
   cancel(run, false, lost_error)
