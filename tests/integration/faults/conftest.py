@@ -23,7 +23,7 @@ from tests.services import (
 )
 
 LIMIT_SECONDS = 40.0
-STAGES = 200
+STAGES = 120
 SETTINGS = Settings(
     # A manifest is put only while its lease outlasts the time-outs of a write.
     http=HttpSettings(connect_timeout_seconds=1, write_timeout_seconds=1),
@@ -104,7 +104,7 @@ class Command:
 
 @pytest.fixture(scope="module")
 def source(service_folder):
-    """A repository with 200 stages, and the digest of each by its stage id; nobody writes to it."""
+    """A repository with stages, and the digest of each by its stage id; nobody writes to it."""
     server = RegistryServer(service_folder("registry")).start()
     digests = {}
     with ImageMaker(server) as maker:

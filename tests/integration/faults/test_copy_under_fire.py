@@ -6,12 +6,12 @@ import pytest
 
 from tests.integration.faults.conftest import STAGES, eventually
 
-PART = 40
+PART = 30
 
 
 @pytest.fixture
 def copy(workers, start, source, destination):
-    """A copy of all 200 stages, of which a part is done."""
+    """A copy of all stages, of which a part is done."""
     command = start("copy", source[0], destination[0])
     command.read(PART)
     return command

@@ -60,7 +60,7 @@ def test_a_first_signal_lets_what_is_held_finish(workers, fleet):
 
 
 def test_what_takes_too_long_is_handed_back_without_counting_the_attempt(workers, fleet):
-    workers.start()
+    workers.start(processes=1)
     run = fleet.submit(4, parallel=4, seconds=60)
     eventually(lambda: fleet.ledger.run(run).claimed == 4, "all are under way")
     workers.signal()
@@ -107,7 +107,7 @@ def test_doubled_messages_are_harmless(workers, fleet, redis_server):
     client = redis_server.client()
     for message in client.lrange("stagefleet:mq:wait", 0, -1):
         client.lpush("stagefleet:mq:wait", message, message)
-    workers.start()
+    workers.start(processes=1)
     finished, outcomes = fleet.follow(run)
     assert 10 == len(outcomes) == finished.succeeded
     eventually(lambda: client.llen("stagefleet:mq:wait") == 0, "the doubles are taken too")
