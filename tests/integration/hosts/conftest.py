@@ -130,15 +130,26 @@ def push(registry):
 
 
 @pytest.fixture
-def start_command(redis_server, engines, tmp_path):
-    """Starts a command on the first host; standard input is a pipe."""
-    started = []
-    environment = clean_environment(
+def environment(redis_server, engines, tmp_path):
+    """That of commands on the first host."""
+    return clean_environment(
         STAGEFLEET_REDIS_URL=redis_server.url,
         STAGEFLEET_ENGINE__URL=engines["one"].url,
         STAGEFLEET_ENGINE__HOST="one",
         DOCKER_CONFIG=str(tmp_path),
     )
+
+
+@pytest.fixture
+def command(run_here, environment, tmp_path):
+    """Runs a command on the first host in this process."""
+    return lambda *arguments: run_here(arguments, environment, tmp_path)
+
+
+@pytest.fixture
+def start_command(environment, tmp_path):
+    """Starts a command on the first host; standard input is a pipe."""
+    started = []
 
     def start(*arguments):
         process = subprocess.Popen(

@@ -137,7 +137,7 @@ def test_a_command_holds_what_it_fetched_until(fleet, engines, start_command, en
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
 
 
-def test_every_fetch_is_noted_and_read_back(fleet, workers, registry, push, start_command):
+def test_every_fetch_is_noted_and_read_back(fleet, workers, registry, push, command):
     first, second = push("used first"), push("used second")
     repository = f"{registry.host}/stages/app"
     names = [f"{repository}:{image.tag}" for image in (second, first)]
@@ -153,13 +153,13 @@ def test_every_fetch_is_noted_and_read_back(fleet, workers, registry, push, star
     assert [names[1]] == [used.image for used in fleet.last_used("two") if used.image in names]
     assert fleet.last_used() == fleet.last_used("one")
 
-    out, _ = start_command("hosts", "one", "--last-used", "--json").communicate(timeout=WAIT_SECONDS)
-    shown = [json.loads(line) for line in out.splitlines()]
+    done = command("hosts", "one", "--last-used", "--json")
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(used.image, used.last_used_ms) for used in noted] == [
         (line["image"], line["last_used_ms"]) for line in shown if line["image"] in names
     ]
-    out, _ = start_command("hosts").communicate(timeout=WAIT_SECONDS)
-    assert ["one", "two"] == out.splitlines()
+    done = command("hosts")
+    assert ["one", "two"] == done.stdout.splitlines()
 
 
 def test_what_was_removed_has_no_record_any_more(fleet, engines, workers):
@@ -171,52 +171,47 @@ def test_what_was_removed_has_no_record_any_more(fleet, engines, workers):
     assert f"app:{tag}" not in [used.image for used in fleet.last_used("one")]
 
 
-def test_the_command_says_what_to_do_about_a_used_stage(engines, workers, start_command):
+def test_the_command_says_what_to_do_about_a_used_stage(engines, workers, command):
     tag = stage_id_of("used")
     engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
     engines["one"].run_container(f"app:{tag}", "job-17")
-    command = start_command("delete", "docker-daemon:app", tag)
-    _, said = command.communicate(timeout=WAIT_SECONDS)
-    assert 1 == command.returncode
-    assert f"{tag} on one failed" in said
-    assert "container job-17" in said
-    assert "--skip-used" in said
-    command = start_command("delete", "docker-daemon:app", tag, "--remove-containers", "--force")
-    command.communicate(timeout=WAIT_SECONDS)
-    assert (0, []) == (command.returncode, engines["one"].tags())
+    done = command("delete", "docker-daemon:app", tag)
+    assert 1 == done.returncode
+    assert f"{tag} on one failed" in done.stderr
+    assert "container job-17" in done.stderr
+    assert "--skip-used" in done.stderr
+    done = command("delete", "docker-daemon:app", tag, "--remove-containers", "--force")
+    assert (0, []) == (done.returncode, engines["one"].tags())
 
 
-def test_a_dry_run_of_a_fetch_says_where_it_would_go(start_command, workers, registry, push):
+def test_a_dry_run_of_a_fetch_says_where_it_would_go(command, workers, registry, push):
     image = push("a")
     arguments = ("fetch", f"{registry.host}/stages/app", image.tag, "--all-hosts", "--dry-run", "--json")
-    command = start_command(*arguments)
-    out, _ = command.communicate(timeout=WAIT_SECONDS)
-    planned = [json.loads(line) for line in out.splitlines()]
+    done = command(*arguments)
+    planned = [json.loads(line) for line in done.stdout.splitlines()]
     assert [("one", "planned"), ("two", "planned")] == [(line["host"], line["state"]) for line in planned[:2]]
     assert 2 == planned[2]["total"]
 
 
-def test_a_fetch_to_an_unknown_host_is_wrong_use(start_command, workers, registry):
-    command = start_command("fetch", f"{registry.host}/stages/app", stage_id_of("a"), "--host", "nowhere")
-    _, said = command.communicate(timeout=WAIT_SECONDS)
-    assert 2 == command.returncode
-    assert "hosts that are there: one, two" in said
+def test_a_fetch_to_an_unknown_host_is_wrong_use(command, workers, registry):
+    done = command("fetch", f"{registry.host}/stages/app", stage_id_of("a"), "--host", "nowhere")
+    assert 2 == done.returncode
+    assert "hosts that are there: one, two" in done.stderr
 
 
-def test_a_stage_that_no_storage_has_is_wrong_use(fleet, start_command, workers, registry, push):
+def test_a_stage_that_no_storage_has_is_wrong_use(fleet, command, workers, registry, push):
     push("a")
     place, runs = f"{registry.host}/stages/app", [run.id for run in fleet.runs()]
     for options in ((), ("--dry-run",), ("--hold",)):
-        command = start_command("fetch", place, stage_id_of("unknown"), *options)
-        _, said = command.communicate(timeout=WAIT_SECONDS)
-        assert 2 == command.returncode
-        (line,) = said.splitlines()
+        done = command("fetch", place, stage_id_of("unknown"), *options)
+        assert 2 == done.returncode
+        (line,) = done.stderr.splitlines()
         assert f"{place} does not have {stage_id_of('unknown')}: see stagefleet list {place}" in line
     assert runs == [run.id for run in fleet.runs()]
 
 
 def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(
-    fleet, engines, workers, start_command, registry
+    fleet, engines, workers, command, registry
 ):
     tag = stage_id_of("many platforms", None)
     with ImageMaker(registry) as maker:
@@ -238,13 +233,11 @@ def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(
     assert [{"linux/arm64": other}] == [outcome.result["platforms"] for outcome in outcomes if outcome.result]
     with fleet.hold_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
         hold.check()
-    command = start_command("fetch", place, tag, "--all-platforms", "--host", "two", "--json")
-    out, _ = command.communicate(timeout=WAIT_SECONDS)
-    outcome, summary = map(json.loads, out.splitlines())
-    assert (0, "succeeded") == (command.returncode, summary["state"])
+    done = command("fetch", place, tag, "--all-platforms", "--host", "two", "--json")
+    outcome, summary = map(json.loads, done.stdout.splitlines())
+    assert (0, "succeeded") == (done.returncode, summary["state"])
     assert {"linux/amd64": own, "linux/arm64": other} == outcome["result"]["platforms"]
     assert {"one": [other], "two": [own, other]} == tags(engines)
-    command = start_command("fetch", place, tag, "--platform", "linux/s390x")
-    _, said = command.communicate(timeout=WAIT_SECONDS)
-    assert 1 == command.returncode
-    assert "no image for linux/s390x: it has linux/amd64, linux/arm64" in said
+    done = command("fetch", place, tag, "--platform", "linux/s390x")
+    assert 1 == done.returncode
+    assert "no image for linux/s390x: it has linux/amd64, linux/arm64" in done.stderr
