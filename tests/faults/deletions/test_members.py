@@ -5,7 +5,10 @@ import threading
 import pytest
 
 from stagefleet.names import StageId
+from stagefleet.runs.redis_ledger import RedisLedger
+from stagefleet.settings import Settings
 from tests.services import Answer, ImageMaker, push_image, push_index, stage_id_of
+from tests.services.processes import wait_until
 
 PATH = "team/app"
 WAIT_SECONDS = 60
@@ -22,6 +25,14 @@ HASTE = {
 def start_workers(make_workers, redis_server, environment):
     variables = {"DOCKER_CONFIG": environment["DOCKER_CONFIG"], **HASTE}
     return lambda: make_workers(redis_server.url, environment=variables)
+
+
+def only_one_is_claimed(redis_server, run):
+    """Whether the others have been claimed, and handed back behind it."""
+    ledger = RedisLedger.connect(redis_server.url, Settings())
+    stands = ledger.run(run)
+    ledger.close()
+    return (1, 0) == (stands.claimed, stands.published)
 
 
 @pytest.mark.parametrize("trouble", ["killed worker", "Redis stopped"])
@@ -49,6 +60,7 @@ def test_members_go_after_the_index_whatever_happens_to_its_item(
     assert 0 == ran.code, ran.err
     run = ran.out.split()[-1]
     assert came.wait(WAIT_SECONDS)
+    wait_until(lambda: only_one_is_claimed(redis_server, run), "the members are handed back")
     if trouble == "killed worker":
         workers.kill_command()
         over.set()
