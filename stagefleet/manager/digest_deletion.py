@@ -103,7 +103,7 @@ class DigestDeletion:
         self._move_aside([])
 
     def _leave(self, seen_at: float) -> None:
-        """Finish with a tag that the registry does not have, unless it still lists it.
+        """Withdraw the rejection of a missing tag; move the tag aside if the registry still lists it.
 
         An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
         """

@@ -43,7 +43,7 @@ class CacheOutages:
 
     @contextmanager
     def watching(self, cache: Repository) -> Iterator[None]:
-        """Use a cache in the block, unless it is skipped; each use of a cache goes through this method.
+        """Guard a use of a cache, which may be skipped; each use of a cache goes through this method.
 
         Raises:
             CacheLeftAloneError: It did not answer, now or a short while ago.

@@ -54,7 +54,7 @@ class UnfinishedDeletions:
         self._memory = memory
 
     def finish(self, repository: Repository, *, run: str, leash: Leash) -> None:
-        """Complete those in a repository, once per run; log a warning for those that cannot be completed.
+        """Complete the unfinished deletions in a repository, once per run; log a warning for failures.
 
         Call it after the item's own work: a cancelled run or an unreachable Redis ends only this part.
         """
@@ -101,7 +101,7 @@ class UnfinishedDeletions:
     def _resume(
         self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, **state: bool
     ) -> bool:
-        """Continue one; return True if nothing of it is left.
+        """Continue one unfinished deletion; return True if nothing of it is left.
 
         Args:
             repository: The repository.

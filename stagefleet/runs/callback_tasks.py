@@ -17,7 +17,7 @@ _QUEUE_OF_KOMBU = re.compile(r"unacked(_index|_mutex)?|_kombu\..*|celeryev.*|(.*
 
 
 def check_task(target: str) -> None:
-    """Refuse malformed tasks, and queues that are not the user's: nobody would take a task out of them.
+    """Refuse malformed tasks, and queues that are not a user's: no worker takes a user's task out of them.
 
     Args:
         target: The task, `NAME[@QUEUE]`.
