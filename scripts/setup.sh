@@ -71,7 +71,7 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     printf '%s' "$wanted" > "$stamp"
 fi
 
-services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static)
+services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq)
 case "${1:-}" in
     services) install "${services[@]}" ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;

@@ -16,6 +16,7 @@ from docker.errors import DockerException
 
 from scripts.demo.fleet import DemoFleet
 from scripts.demo.shell import Shell
+from tests.documents import not_printed, snippets
 from tests.services import (
     DockerEngine,
     ImageMaker,
@@ -112,6 +113,16 @@ def folders_of(pid):
     return [link.parent for link in links if link.name == ".owner"]
 
 
+def shown_in_readme():
+    """The lines of the story that README shows; `...` alone stands for others."""
+    (text,) = [
+        one.text
+        for one in snippets()
+        if one.page == "README.md" and "integration/demo compares" in one.not_run
+    ]
+    return [line for line in text.splitlines() if line != "..."]
+
+
 def test_the_demo_checks_all_it_says_in_under_forty_lines_can_be_kept_and_leaves_nothing(
     start, mark, engines_start
 ):
@@ -121,6 +132,8 @@ def test_the_demo_checks_all_it_says_in_under_forty_lines_can_be_kept_and_leaves
     story, _, help_text = demo.printed().partition("\nKEEP:")
     assert (5 if engines_start else 4) == story.count("checked: "), story
     assert engines_start == ("# Left out" not in story), story
+    if engines_start:
+        assert [] == not_printed(shown_in_readme(), story), story
     assert len(story.splitlines()) + len(["Everything ... is gone"]) < MOST_LINES, story
     variables = dict(re.findall(r"\b([A-Z_]+)=(\S+)", help_text))
     assert LEFT == len(stages_in(variables["SRC"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq")
 TOOLS = ("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "sha256sum", "touch", "chmod", "true")
 
 
@@ -147,7 +148,7 @@ def test_without_the_right_to_install_set_up_says_what_to_install(machine):
 
 
 def test_the_image_needs_more_than_the_other_services(machine):
-    for program in ("docker-registry", "dockerd", "busybox"):
+    for program in SERVICES:
         machine.add(program)
     machine.add("sudo", "exit 1")
     status, said, _ = machine.set_up("image")
@@ -156,7 +157,7 @@ def test_the_image_needs_more_than_the_other_services(machine):
 
 
 def test_what_is_there_is_not_installed(machine):
-    for program in ("docker-registry", "dockerd", "busybox"):
+    for program in SERVICES:
         machine.add(program)
     machine.add("apt-get")
     status, _, calls = machine.set_up("services")
@@ -177,7 +178,7 @@ def test_lacking_services_are_installed_without_starting_any(machine):
 
 
 def test_the_browser_is_installed_for_the_pages_alone(machine):
-    for program in ("docker-registry", "dockerd", "busybox"):
+    for program in SERVICES:
         machine.add(program)
     machine.add("sudo", 'shift; if [ $# -gt 0 ]; then exec "$@"; fi')
     machine.add("apt-get")
