@@ -23,7 +23,6 @@ and before the next one this module checks that the server is suitable (see `sta
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty
@@ -38,6 +37,7 @@ from kombu.utils.encoding import bytes_to_str
 
 from config.broker import Broker
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped, open_envelope
+from stagefleet.backoff import jittered
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redaction import masked_url
 from stagefleet.redis_answers import is_passing
@@ -238,7 +238,7 @@ class BriskConnection(Connection):
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Connect, with pauses of 1 to 5 s between attempts, with jitter between workers."""
-        first = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        first = jittered(1)
         return super().ensure_connection(*args, **(_PAUSES | {"interval_start": first} | kwargs))
 
     def info(self) -> dict[str, Any]:

@@ -6,11 +6,11 @@ login fails the same way for every stage, so that error stops the work.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from stagefleet.backoff import Backoff
 from stagefleet.errors import (
     CertificateError,
     ContentError,
@@ -31,7 +31,7 @@ OnLeftOut = Callable[[StageId, Exception], None]
 _MOST_IN_A_ROW = 100
 """After this many consecutive stages with registry errors, the registry itself counts as failing."""
 _TRIES = 3
-_FIRST_PAUSE_SECONDS = 0.5
+_BACKOFF = Backoff(0.5, 60.0)
 _FORBIDDEN = 403
 
 
@@ -104,7 +104,7 @@ def try_again(
         except ContentError as error:
             if not error.retryable:
                 raise
-        sleep(_FIRST_PAUSE_SECONDS * 2 ** (tries - 1) * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        sleep(_BACKOFF.pause_seconds(tries))
     return describe(stage_id)
 
 

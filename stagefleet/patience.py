@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from stagefleet.backoff import Backoff
 from stagefleet.errors import RedisUnreachableError
 
 __all__ = ["OUTAGE_SECONDS", "Patience", "backoff_seconds"]
@@ -16,16 +16,14 @@ OUTAGE_SECONDS = 60.0
 
 _T = TypeVar("_T")
 
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 2.0
+_BACKOFF = Backoff(0.1, 2.0)
 _TELL_SECONDS = 2.0
 """The length of an outage before it is reported: a failover may be shorter."""
 
 
 def backoff_seconds(failures: int) -> float:
     """Return the pause after consecutive failures, with jitter so that clients do not retry together."""
-    doubled = _FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30)
-    return min(_LONGEST_PAUSE_SECONDS, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+    return _BACKOFF.pause_seconds(failures)
 
 
 class Patience:

@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import random
 import secrets
 import threading
 import time
@@ -19,6 +18,7 @@ import structlog
 from celery import Celery, Task
 from redis import RedisError
 
+from stagefleet.backoff import Backoff, jittered
 from stagefleet.errors import (
     IncompatibleVersionError,
     ItemCancelledError,
@@ -250,13 +250,13 @@ class Workshop:
         if not error.retryable or (pauses and claim.attempt > len(pauses)):
             return None
         if pauses:
-            pause = max(_jittered(pauses[claim.attempt - 1]), pauses[0])
+            pause = max(jittered(pauses[claim.attempt - 1]), pauses[0])
         else:
-            doubled = settings.backoff_seconds * 2.0 ** min(claim.attempt - 1, 30)
-            pause = _jittered(min(settings.backoff_limit_seconds, doubled))
+            backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
+            pause = backoff.pause_seconds(claim.attempt)
             asked = _asked_seconds(error)
             if asked > pause:  # with jitter: all that waited for the same end would return together
-                pause = asked + _jittered(min(1.0, settings.backoff_seconds))
+                pause = asked + jittered(min(1.0, settings.backoff_seconds))
         return round(min(pause, settings.longest_pause_seconds), 3)
 
     def _order(self, run: str) -> Order | None:
@@ -320,11 +320,6 @@ def _facts(order: Order, claim: Claim) -> dict[str, str]:
 def _asked_seconds(error: StagefleetError) -> float:
     """Return the pause that a server asked for, 0 for none."""
     return getattr(error, "retry_after_seconds", None) or 0.0
-
-
-def _jittered(seconds: float) -> float:
-    """Return between half and the whole, so that workers that failed together retry one by one."""
-    return seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
 
 class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types

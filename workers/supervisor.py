@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import random
 import selectors
 import signal
 import socket
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from config.logging import configure_logging
+from stagefleet.backoff import Backoff
 from stagefleet.connection import masked_url
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
@@ -38,8 +38,7 @@ _FATAL_STATUS = 2
 """Status of wrong use or configuration: a restart would not help."""
 _HEALTHY_SECONDS = 30.0
 """Age from which an ended process is restarted at once."""
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
+_BACKOFF = Backoff(0.5, 30.0)
 _OVERTIME_SECONDS = 3.0
 """Time beyond a process's own stop limit after which it is killed."""
 
@@ -135,10 +134,7 @@ class Child:
         """Record that the process ended; return the seconds to wait before the next one."""
         self.failures = 0 if now - self.started_at > _HEALTHY_SECONDS else self.failures + 1
         self.process = None
-        pause = 0.0
-        if self.failures:
-            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (self.failures - 1))
-            pause *= random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        pause = _BACKOFF.pause_seconds(self.failures) if self.failures else 0.0
         self.start_at = now + pause
         return pause
 

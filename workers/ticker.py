@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 
+from stagefleet.backoff import jittered
 from stagefleet.errors import RedisConfigurationError, UnreachableError
 from stagefleet.logs import EventLogger
 
@@ -47,7 +47,7 @@ class Ticker:
 
     def _run(self) -> None:
         self.tick()
-        while not self._stopped.wait(self._seconds * random.uniform(0.9, 1)):  # noqa: S311 - no secret
+        while not self._stopped.wait(jittered(self._seconds, share=0.9)):
             self.tick()
 
     def tick(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -12,6 +11,7 @@ from itertools import islice
 from time import sleep
 from typing import TypeVar
 
+from stagefleet.backoff import jittered
 from stagefleet.client.work import Plan
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
 from stagefleet.patience import OUTAGE_SECONDS, Patience
@@ -116,7 +116,7 @@ def _open(ledger: Ledger, order: Order, again: Submission | None) -> Submission:
                 "another client is starting run %s under this key: waiting until it has, or is gone",
                 submission.run,
             )
-        sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+        sleep(jittered(_POLL_SECONDS))
 
 
 def _write(ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], patience: Patience) -> None:

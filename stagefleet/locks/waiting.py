@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import time
 from collections.abc import Callable
 from functools import partial
 
+from stagefleet.backoff import jittered
 from stagefleet.errors import LockTimeoutError
 from stagefleet.locks.protocol import LockInfo, OnWait
 from stagefleet.patience import OUTAGE_SECONDS, Patience
@@ -71,7 +71,7 @@ def wait_for(
             raise LockTimeoutError(_refusal(look(), wait_seconds))
         if check is not None:
             check()
-        seconds = min(left, longest_nap * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
+        seconds = min(left, jittered(longest_nap))
         patience(partial(nap, seconds))
         fence = patience(attempt)
     return fence

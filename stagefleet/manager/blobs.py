@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stagefleet.backoff import jittered
 from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
 from stagefleet.names import Repository
 from stagefleet.registry import Descriptor, RegistryClient
@@ -185,7 +185,7 @@ class Consignment:
             if time.monotonic() >= deadline:
                 self._send(blobs, self._mount_from)
                 return
-            self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            self._sleep(jittered(pause))
             pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
             ours, blobs = self._ask(blobs)
             self._send(ours, self._mount_from)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from stagefleet.backoff import jittered
 from stagefleet.errors import StorageStateChangedError
 
 __all__ = ["retry_on_changed_state"]
@@ -42,5 +42,5 @@ def retry_on_changed_state(
             if not left:
                 raise
             _LOGGER.warning("%s; looking again, %d tries left", error, left)
-        sleep(next(pauses) * random.uniform(0.75, 1.0))  # noqa: S311 - jitter, no secret
+        sleep(jittered(next(pauses), share=0.75))
     raise AssertionError("the last try returns or raises")

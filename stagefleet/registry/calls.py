@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from stagefleet.backoff import Backoff, jittered
 from stagefleet.errors import (
     CertificateError,
     DeadlineMissedError,
@@ -192,7 +192,7 @@ class Caller:
         ):
             raise error
         wait = backoff_seconds(self._http, failures)
-        return wait if asked is None else asked + random.uniform(0, min(1.0, wait))  # noqa: S311 - jitter, no secret
+        return wait if asked is None else asked + jittered(min(1.0, wait), share=0)
 
     def _await_host(self, call: Call, budget: WaitBudget) -> None:
         """Wait out a pause that the host asked of another call, within this call's limit."""
@@ -208,7 +208,7 @@ class Caller:
                 status=_TOO_MANY,
                 retry_after_seconds=wait,
             )
-        self.pause(wait + random.uniform(0, 1.0), call.leash, (call.host, text))  # noqa: S311 - jitter, no secret
+        self.pause(wait + jittered(1.0, share=0), call.leash, (call.host, text))
 
     def pause(self, seconds: float, leash: Leash, cause: tuple[str, str] = ("", "")) -> None:
         """Wait, unless the lease ends it; `cause` as `StagefleetError.cause`, for the run's observers."""
@@ -360,5 +360,4 @@ def _content(response: requests.Response, call: Call, limit_bytes: int) -> bytes
 
 def backoff_seconds(http: HttpSettings, failures: int) -> float:
     """Return the pause after so many failures: it doubles, with jitter, up to a limit."""
-    longest = min(http.backoff_limit_seconds, http.backoff_seconds * 2.0**failures)
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+    return Backoff(http.backoff_seconds, http.backoff_limit_seconds).pause_seconds(failures + 1)

@@ -8,12 +8,12 @@ outcomes stay unacknowledged, and so the run's window stays full: the run does n
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stagefleet.backoff import Backoff
 from stagefleet.errors import (
     CallbackError,
     CallbackGoneError,
@@ -198,8 +198,8 @@ class DetachedCoordinator:
     def _pause_seconds(self, visit: Visit, error: CallbackError) -> float:
         """Return the pause: the back-off, or the receiver's own request within the time limit."""
         settings = self._settings
-        doubled = settings.backoff_seconds * 2.0 ** min(visit.failures, 30)
-        pause = min(settings.backoff_limit_seconds, doubled) * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
+        pause = backoff.pause_seconds(visit.failures + 1)
         left = settings.give_up_seconds - visit.failing_seconds
         return max(pause, min(error.retry_after_seconds or 0.0, left))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import secrets
 import time
 import zlib
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
+from stagefleet.backoff import jittered
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import StagefleetError
 from stagefleet.registry.leash import SLICE_SECONDS, Leash, current_leash
@@ -144,7 +144,7 @@ class Flights:
             left = deadline - elapsed_seconds()
             if glance.payload is not None or glance.is_ours or left <= 0:
                 return glance, looked_at
-            self._sleep(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter, no secret
+            self._sleep(min(left, jittered(pause)))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _build(
