@@ -35,51 +35,26 @@ _WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
 
 
 class _Pool(redis.ConnectionPool):
-    """A connection pool without redis-py's overhead per command.
+    """redis-py's connection pool; it never hands out a connection with an unread answer.
 
-    redis-py (8.1) records metrics for each connection, and polls the socket before each command to see if it
-    was closed: a third of the cost of a command. Here the command itself detects a closed connection, and
-    is sent again on a new one; the health check detects a silent one.
-
-    The pool never hands out a connection with an unread answer: if a command is interrupted (Ctrl-C between
-    sending and reading), `release` closes its connection.
+    If a command is interrupted (Ctrl-C between sending and reading), its connection is closed. redis-py
+    checks only for answers that have arrived.
     """
 
     def __init__(self, connection_class: Any = redis.Connection, **options: Any) -> None:
-        self._peer = Peer()
-        super().__init__(connection_class=checked(connection_class), peer=self._peer, **options)
+        super().__init__(connection_class=checked(connection_class), peer=Peer(), **options)
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
         """Return a connected connection."""
-        self._checkpid()
-        with self._lock:
-            connection: Any = self._available_connections.pop() if self._available_connections else None
-            if connection is None:
-                connection = self.make_connection()
-            self._in_use_connections.add(connection)
-        try:
-            if connection.generation != self._peer.generation:
-                connection.disconnect()  # another connection met a replica: this one may lead to it too
-            connection.handled = id(sys.exc_info()[1])
-            connection.connect()
-        except BaseException:
-            self.release(connection)
-            raise
+        connection: Any = super().get_connection()
+        connection.handled = id(sys.exc_info()[1])
         return connection
 
     def release(self, connection: Any) -> None:
-        """Return a connection to the pool."""
-        self._checkpid()
-        with self._lock:
-            if connection not in self._in_use_connections:
-                return  # released before: with two entries, two threads would share a connection
-            self._in_use_connections.remove(connection)
-            if _was_interrupted(connection):
-                connection.disconnect()
-            if self.owns_connection(connection):
-                self._available_connections.append(connection)
-                return
-        connection.disconnect()
+        """Return a connection to the pool; a second call does nothing."""
+        if _was_interrupted(connection):
+            connection.mark_for_reconnect()  # the pool closes it; to its next user this does no harm
+        super().release(connection)
 
 
 def _was_interrupted(connection: Any) -> bool:

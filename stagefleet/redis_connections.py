@@ -95,6 +95,12 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
         self._peer = peer
         super().__init__(**options)
 
+    def connect(self) -> None:
+        """Connect if not connected; the pool calls this for each use."""
+        if self._peer is not None and self.generation != self._peer.generation:
+            self.disconnect()  # another connection met a replica: this one may lead to it too
+        super().connect()
+
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
         """Connect if not connected.
 
