@@ -16,7 +16,7 @@ from urllib.parse import quote
 from redis.connection import parse_url
 from redis.credentials import UsernamePasswordCredentialProvider
 
-from stagefleet.connection import connect_redis
+from stagefleet.redis_client import connect_redis
 
 __all__ = ["Broker"]
 

@@ -17,7 +17,7 @@ from config import transport
 from config.broker import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.redis_facts import check_redis
-from stagefleet.runs.dispatch import (
+from stagefleet.runs.messages import (
     QUEUES,
     broker_options,
     host_queue,
@@ -26,7 +26,7 @@ from stagefleet.runs.dispatch import (
 )
 from stagefleet.settings import Settings
 
-__all__ = ["make_app", "work_queue"]
+__all__ = ["make_app", "plain_queue"]
 
 _EVENT_QUEUE_SECONDS = 60.0
 """Lifetime of events and remote commands for a Flower that is away."""
@@ -56,7 +56,7 @@ def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
     return app
 
 
-def work_queue(name: str) -> Queue:
+def plain_queue(name: str) -> Queue:
     """Create a queue of work: a plain list, on the default exchange, without a stored binding."""
     exchange = Exchange("", type="direct")
     return Queue(name, exchange=exchange, routing_key=name)
@@ -81,7 +81,7 @@ def _configuration(settings: Settings, broker: Broker, operations: list[str]) ->
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_create_missing_queues": False,
-        "task_queues": [work_queue(name) for name in [*queues, *own]],
+        "task_queues": [plain_queue(name) for name in [*queues, *own]],
         "task_default_queue": queues[0],
         "task_default_exchange": "",
         "task_default_exchange_type": "direct",

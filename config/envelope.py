@@ -16,8 +16,8 @@ from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from stagefleet.logs import EventLogger
-from stagefleet.runs.dispatch import queue_of
-from stagefleet.runs.model import MAX_ITEMS
+from stagefleet.runs.messages import queue_of
+from stagefleet.runs.models import MAX_ITEMS
 
 __all__ = [
     "CONTENT_ERRORS",

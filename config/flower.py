@@ -29,7 +29,7 @@ from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetEr
 from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
 from stagefleet.registry.hosts import is_loopback
-from stagefleet.runs.dispatch import task_name
+from stagefleet.runs.messages import task_name
 from stagefleet.settings import FlowerSettings, Settings, load_settings
 from stagefleet.streams import prepare_streams
 

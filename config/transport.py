@@ -18,7 +18,7 @@ loop.
 
 kombu reconnects only after redis-py's connection errors. A replica's READONLY, a full disk's MISCONF and the
 like end a worker's processes. Here a temporary error counts as a broken connection: the connection is closed,
-and before the next one this module checks that the server is suitable (see `stagefleet.redis_answers`).
+and before the next one this module checks that the server is suitable (see `stagefleet.redis_errors`).
 """
 
 from __future__ import annotations
@@ -40,16 +40,23 @@ from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped,
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redaction import masked_url
-from stagefleet.redis_answers import is_passing
 from stagefleet.redis_connections import checked
+from stagefleet.redis_errors import is_passing
 
-__all__ = ["BriskConnection", "FrugalQoS", "MendedChannel", "MendedTransport", "connection_to", "install"]
+__all__ = [
+    "FastReconnectConnection",
+    "InMemoryAckQoS",
+    "ResilientChannel",
+    "ResilientTransport",
+    "connection_to",
+    "install",
+]
 
 _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 
 
-class FrugalQoS(kombu_redis.QoS):
+class InMemoryAckQoS(kombu_redis.QoS):
     """Unacknowledged messages: in Redis only those that the ledger would not publish again."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -105,13 +112,13 @@ def _is_transient(message: Any) -> bool:
     return bool(message.properties.get("delivery_mode") == TRANSIENT_DELIVERY_MODE)
 
 
-class MendedChannel(kombu_redis.Channel):
+class ResilientChannel(kombu_redis.Channel):
     """Channel that closes even with a broken connection, keeps its client, and survives malformed messages.
 
     `_brpop_read` and `_receive_one` are kombu 5.7's own, except for the handling of what they read.
     """
 
-    QoS = FrugalQoS
+    QoS = InMemoryAckQoS
     _kept_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
@@ -194,10 +201,10 @@ class MendedChannel(kombu_redis.Channel):
                 super().close()
 
 
-class MendedTransport(kombu_redis.Transport):
-    """kombu's Redis transport with `MendedChannel`, for a server that takes writes."""
+class ResilientTransport(kombu_redis.Transport):
+    """kombu's Redis transport with `ResilientChannel`, for a server that takes writes."""
 
-    Channel = MendedChannel
+    Channel = ResilientChannel
 
     def establish_connection(self) -> Any:
         """Connect to a suitable server; kombu alone would notice at its first BRPOP.
@@ -217,7 +224,7 @@ def _check_nothing() -> None:
     """Do nothing: the default check of a connection."""
 
 
-class BriskConnection(Connection):
+class FastReconnectConnection(Connection):
     """Connection that reconnects soon after an outage: kombu's own pauses grow to 30 s.
 
     Attributes:
@@ -227,7 +234,7 @@ class BriskConnection(Connection):
     check: Callable[[], None] = staticmethod(_check_nothing)
 
     @classmethod
-    def checking(cls, check: Callable[[], None]) -> type[BriskConnection]:
+    def checking(cls, check: Callable[[], None]) -> type[FastReconnectConnection]:
         """Create a class of connections with a check; kombu clones connections by their class."""
         return type(cls.__name__, (cls,), {"check": staticmethod(check)})
 
@@ -247,14 +254,14 @@ class BriskConnection(Connection):
         return told
 
 
-def connection_to(broker: Broker) -> type[BriskConnection]:
+def connection_to(broker: Broker) -> type[FastReconnectConnection]:
     """Create the class of connections to a broker, which log in and do not show the login.
 
     Args:
         broker: The broker.
     """
 
-    class BrokerConnection(BriskConnection):
+    class BrokerConnection(FastReconnectConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             # as an argument: a pool's connections are kombu's own, created from these arguments
             super().__init__(*args, **({"credential_provider": broker.credentials} | kwargs))
@@ -273,4 +280,4 @@ def install() -> None:
     The name below is resolved in `sys.modules`: nothing is imported from the current directory.
     """
     for scheme in _SCHEMES:
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:{MendedTransport.__name__}"
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{ResilientTransport.__name__}"

@@ -16,27 +16,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stagefleet.client import Fleet, Plan, RemoteCallback
     from stagefleet.errors import StagefleetError, StorageStateChangedError
-    from stagefleet.manager.changed_state import retry_on_changed_state
+    from stagefleet.images import ImageInfo, StageDescription
+    from stagefleet.in_use_policy import InUsePolicy
+    from stagefleet.manager.changed_state_retry import retry_on_changed_state
     from stagefleet.names import Digest, Reference, Repository, StageId
-    from stagefleet.roles import Roles
-    from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run, RunState
+    from stagefleet.project import Project
+    from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
-    from stagefleet.stages import ImageInfo, StageDescription
     from stagefleet.storages.last_used import UsedImage
-    from stagefleet.use_policy import UsePolicy
 
 __all__ = [
     "Digest",
     "ErrorInfo",
     "Fleet",
     "ImageInfo",
+    "InUsePolicy",
     "ItemState",
     "Outcome",
     "Plan",
+    "Project",
     "Reference",
     "RemoteCallback",
     "Repository",
-    "Roles",
     "Run",
     "RunState",
     "Settings",
@@ -44,7 +45,6 @@ __all__ = [
     "StageId",
     "StagefleetError",
     "StorageStateChangedError",
-    "UsePolicy",
     "UsedImage",
     "load_settings",
     "retry_on_changed_state",
@@ -52,27 +52,27 @@ __all__ = [
 
 _HOMES = {
     "Digest": "stagefleet.names",
-    "ErrorInfo": "stagefleet.runs.model",
+    "ErrorInfo": "stagefleet.runs.models",
     "Fleet": "stagefleet.client",
-    "ImageInfo": "stagefleet.stages",
-    "ItemState": "stagefleet.runs.model",
-    "Outcome": "stagefleet.runs.model",
+    "ImageInfo": "stagefleet.images",
+    "ItemState": "stagefleet.runs.models",
+    "Outcome": "stagefleet.runs.models",
     "Plan": "stagefleet.client",
     "Reference": "stagefleet.names",
     "RemoteCallback": "stagefleet.client",
     "Repository": "stagefleet.names",
-    "Roles": "stagefleet.roles",
-    "Run": "stagefleet.runs.model",
-    "RunState": "stagefleet.runs.model",
+    "Project": "stagefleet.project",
+    "Run": "stagefleet.runs.models",
+    "RunState": "stagefleet.runs.models",
     "Settings": "stagefleet.settings",
-    "StageDescription": "stagefleet.stages",
+    "StageDescription": "stagefleet.images",
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
-    "UsePolicy": "stagefleet.use_policy",
+    "InUsePolicy": "stagefleet.in_use_policy",
     "UsedImage": "stagefleet.storages.last_used",
     "load_settings": "stagefleet.settings",
-    "retry_on_changed_state": "stagefleet.manager.changed_state",
+    "retry_on_changed_state": "stagefleet.manager.changed_state_retry",
 }
 
 

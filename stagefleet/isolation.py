@@ -48,7 +48,7 @@ class Isolation:
         self._ping = ping
         self._in_a_row = 0
 
-    def settle(self, stage_id: StageId, result: Callable[[], _T]) -> _T | None:
+    def accept(self, stage_id: StageId, result: Callable[[], _T]) -> _T | None:
         """Return the result for a stage, or None if the stage is skipped.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Self
 from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
 
-__all__ = ["Digest", "DockerDaemon", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
+__all__ = ["Digest", "EngineProject", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
 
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
@@ -28,7 +28,7 @@ _DIGEST = re.compile(r"(sha256):([a-f0-9]{64})|(sha512):([a-f0-9]{128})")
 _STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
 _PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
-_DAEMON_PREFIX = "docker-daemon:"
+_ENGINE_PREFIX = "docker-daemon:"
 
 
 def is_tag(text: str) -> bool:
@@ -214,24 +214,28 @@ class StageId:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class DockerDaemon:
+class EngineProject:
     """A project's stages in a Docker Engine, `docker-daemon:PROJECT`."""
 
     project: str
 
     def __str__(self) -> str:
-        return _DAEMON_PREFIX + self.project
+        return _ENGINE_PREFIX + self.project
 
 
-def parse_address(text: str) -> Repository | DockerDaemon:
+StorageAddress = Repository | EngineProject
+"""Where stages live: a repository in a registry, or a project in a Docker Engine."""
+
+
+def parse_address(text: str) -> Repository | EngineProject:
     """Parse the address of a storage: `host[:port]/path` or `docker-daemon:PROJECT`.
 
     Raises:
         InvalidNameError: The text is malformed.
     """
-    if not text.startswith(_DAEMON_PREFIX):
+    if not text.startswith(_ENGINE_PREFIX):
         return Repository.parse(text)
-    project = text.removeprefix(_DAEMON_PREFIX)
+    project = text.removeprefix(_ENGINE_PREFIX)
     if len(project) > _MAX_PATH_CHARACTERS or _PROJECT.fullmatch(project) is None:
         raise InvalidNameError(f"{quoted(text)} names no project: write docker-daemon:PROJECT")
-    return DockerDaemon(project)
+    return EngineProject(project)

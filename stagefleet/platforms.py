@@ -10,7 +10,7 @@ from typing import Any, Self
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.redaction import quoted
 
-__all__ = ["Platform", "PlatformChoice"]
+__all__ = ["Platform", "PlatformSelection"]
 
 # Limited, so that a tag has room for all three after a stage id.
 _PLATFORM = re.compile(r"([a-z0-9]{1,16})/([a-z0-9_]{1,16})(?:/([a-z0-9._]{1,16}))?")
@@ -67,7 +67,7 @@ class Platform:
         if not found.get("os") or not found.get("architecture"):
             return None
         try:
-            platform = cls.parse(cls.told(found).lower())
+            platform = cls.parse(cls.display_name(found).lower())
         except InvalidNameError:
             return None
         return None if _UNKNOWN in {platform.os, platform.architecture} else platform.normal
@@ -90,7 +90,7 @@ class Platform:
         )
 
     @staticmethod
-    def told(found: Mapping[str, Any]) -> str:
+    def display_name(found: Mapping[str, Any]) -> str:
         """Format the platform in a document for messages."""
         parts = (found.get("os"), found.get("architecture"), found.get("variant"))
         return "/".join(str(part)[:_SHOWN_CHARACTERS] for part in parts if part)
@@ -105,7 +105,7 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True)
-class PlatformChoice:
+class PlatformSelection:
     """A choice of platforms of a multi-platform stage; by default the engine's own alone.
 
     Attributes:
@@ -139,14 +139,14 @@ class PlatformChoice:
         return self.everything or bool(self.named)
 
     def as_options(self) -> dict[str, Any]:
-        """Return the choice for `Order.options`; empty for the default."""
+        """Return the choice for `RunSpec.options`; empty for the default."""
         if self.everything:
             return {"all_platforms": True}
         return {"platforms": [str(platform) for platform in self.named]} if self.named else {}
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Read the choice from `Order.options`; ignore other options.
+        """Read the choice from `RunSpec.options`; ignore other options.
 
         Raises:
             InvalidNameError: A platform is malformed.

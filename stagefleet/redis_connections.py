@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.retry import Retry
 
-from stagefleet.redis_answers import (
+from stagefleet.redis_errors import (
     RefusedError,
     TlsError,
     advice_for,

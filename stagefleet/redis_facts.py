@@ -9,9 +9,9 @@ from typing import Any
 
 import redis
 
-from stagefleet.connection import address_of, connect_redis, reaching
 from stagefleet.errors import RedisConfigurationError
-from stagefleet.redis_answers import code_of
+from stagefleet.redis_client import address_of, connect_redis, map_redis_errors
+from stagefleet.redis_errors import code_of
 
 __all__ = [
     "MINIMUM_VERSION",
@@ -148,7 +148,7 @@ def read_facts(client: redis.Redis) -> RedisFacts | None:
         RedisUnreachableError: The server does not answer.
         RedisConfigurationError: The server rejects the login, or is not Redis.
     """
-    with reaching(client):
+    with map_redis_errors(client):
         try:
             info: Any = client.info()
         except redis.ResponseError as error:
@@ -164,7 +164,7 @@ def check_writes(client: redis.Redis, prefix: str) -> None:
     Raises:
         RedisUnreachableError: The server accepts none for now: it is a replica, or its disk is full.
     """
-    with reaching(client):
+    with map_redis_errors(client):
         client.delete(f"{prefix}ping")
 
 
@@ -186,7 +186,7 @@ def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
         if facts is not None and facts.problem is not None:
             raise RedisConfigurationError(f"Redis at {address_of(client)} {': '.join(facts.problem)}")
         check_writes(client, prefix)
-        with reaching(client):  # a new subscriber writes its binding, and memory may be full
+        with map_redis_errors(client):  # a new subscriber writes its binding, and memory may be full
             client.set(f"{prefix}ping", b"", px=_PING_MS)
         missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
         if missing:
@@ -211,7 +211,7 @@ def missing_rights(client: Any, prefix: str) -> list[str]:
         RedisUnreachableError: The server is out of reach for now.
     """
     commands = [line.replace("$", f"{prefix}probe:").split() for line in _COMMANDS.strip().splitlines()]
-    with reaching(client):
+    with map_redis_errors(client):
         with client.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)

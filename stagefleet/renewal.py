@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from stagefleet.logs import EventLogger
-from stagefleet.patience import backoff_seconds
+from stagefleet.redis_retry import backoff_seconds
 
 __all__ = ["Renewals", "keep_renewing"]
 

@@ -15,29 +15,29 @@ from pydantic import (
     SerializationInfo,
 )
 
-from stagefleet.names import DockerDaemon, Repository, parse_address
+from stagefleet.names import EngineProject, Repository, parse_address
 from stagefleet.redaction import masked_url
 
 __all__ = [
     "REVEAL",
     "Options",
     "ProjectName",
-    "RepositoryAddress",
+    "RepositoryText",
     "Seconds",
     "Section",
-    "StorageAddress",
+    "StorageAddressText",
     "Url",
 ]
 
 Seconds = Annotated[float, Field(gt=0)]
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
-StorageAddress = Annotated[
-    InstanceOf[Repository] | InstanceOf[DockerDaemon],
+StorageAddressText = Annotated[
+    InstanceOf[Repository] | InstanceOf[EngineProject],
     BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
     PlainSerializer(str, return_type=str),
 ]
-RepositoryAddress = Annotated[
+RepositoryText = Annotated[
     InstanceOf[Repository],
     BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
     PlainSerializer(str, return_type=str),

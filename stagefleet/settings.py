@@ -27,14 +27,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stagefleet.errors import SettingsError
-from stagefleet.mistakes import describe_mistake
 from stagefleet.redaction import quoted, remember_secret
-from stagefleet.setting_types import ProjectName, RepositoryAddress, Seconds, Section, StorageAddress, Url
+from stagefleet.setting_errors import describe_setting_error
+from stagefleet.setting_types import ProjectName, RepositoryText, Seconds, Section, StorageAddressText, Url
 from stagefleet.settings_services import FlowerSettings, WebhookSettings
 from stagefleet.settings_sources import SETTINGS_FILE_VARIABLE, read_file, settings_file
 
 __all__ = [
-    "CacheSettings",
     "EngineSettings",
     "FlowerSettings",
     "HttpSettings",
@@ -42,10 +41,11 @@ __all__ = [
     "LogSettings",
     "ProjectSettings",
     "RegistrySettings",
-    "RepositoryAddress",
+    "RepositoryText",
     "RunSettings",
     "Settings",
-    "StorageAddress",
+    "SharedStateSettings",
+    "StorageAddressText",
     "WebhookSettings",
     "WorkerSettings",
     "load_settings",
@@ -147,7 +147,7 @@ class LockSettings(Section):
         return self
 
 
-class CacheSettings(Section):
+class SharedStateSettings(Section):
     """Settings of the fleet's caches of stage data in Redis; their loss costs time, not data."""
 
     entries: Annotated[int, Field(ge=1)] = 100_000
@@ -225,19 +225,19 @@ class LogSettings(Section):
 class ProjectSettings(Section):
     """The storages of one project; each storage has one role."""
 
-    primary: StorageAddress
+    primary: StorageAddressText
     """Builders write stages here: `HOST[:PORT]/PATH`, or `docker-daemon:PROJECT`."""
-    final: RepositoryAddress | None = None
+    final: RepositoryText | None = None
     """Deployments pull from here."""
-    caches: tuple[RepositoryAddress, ...] = ()
+    caches: tuple[RepositoryText, ...] = ()
     """Near the builders, the nearest first; any stage may be missing at any time."""
-    secondaries: tuple[RepositoryAddress, ...] = ()
+    secondaries: tuple[RepositoryText, ...] = ()
     """Read only: stages that the primary lacks are copied from these."""
     parallel: Annotated[int, Field(ge=1)] | None = None
     """Items of the project's runs in progress at once; if unset, as in `runs`."""
 
     @model_validator(mode="after")
-    def _check_roles(self) -> Self:
+    def _check_storages(self) -> Self:
         finals = () if self.final is None else (self.final,)
         storages = [str(storage) for storage in (self.primary, *finals, *self.caches, *self.secondaries)]
         for storage in storages:
@@ -265,7 +265,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     runs: RunSettings = RunSettings()
     locks: LockSettings = LockSettings()
-    caches: CacheSettings = CacheSettings()
+    caches: SharedStateSettings = SharedStateSettings()
     worker: WorkerSettings = WorkerSettings()
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()
@@ -332,7 +332,7 @@ def load_settings(**overrides: object) -> Settings:
     except pydantic_settings.SettingsError as error:
         raise SettingsError(f"the environment cannot be read: {error}") from None
     except ValidationError as error:
-        raise SettingsError(describe_mistake(error, path, os.environ)) from None
+        raise SettingsError(describe_setting_error(error, path, os.environ)) from None
     except (OSError, ValueError) as error:  # from the file; the two above are ValueErrors, too
         raise SettingsError(f"{path} cannot be read: {error}") from None
     remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stagefleet.runs.model import MAX_ITEMS
+from stagefleet.runs.models import MAX_ITEMS
 
 __all__ = ["problem_of_item", "problem_of_run"]
 

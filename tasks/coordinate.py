@@ -9,8 +9,8 @@ from celery import Task
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.logs import EventLogger
-from stagefleet.runs.detached import DetachedCoordinator
-from stagefleet.runs.dispatch import task_name
+from stagefleet.runs.detached_coordinator import DetachedCoordinator
+from stagefleet.runs.messages import task_name
 from tasks.arguments import problem_of_run
 
 __all__ = ["CoordinateTask"]
@@ -19,7 +19,7 @@ _log = EventLogger(__name__)
 
 
 class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """One visit; after a failure the ledger's sweep starts the next coordinator."""
+    """One coordination; after a failure the ledger's sweep starts the next coordinator."""
 
     name = task_name("coordinate")
     ignore_result = True
@@ -36,4 +36,4 @@ class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
             try:
                 self._coordinator.coordinate(run)
             except (RedisUnreachableError, RedisConfigurationError) as error:
-                _log.warning("visit_broken_off", action="coordinate", error=str(error))
+                _log.warning("coordination_failed", action="coordinate", error=str(error))

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from stagefleet.manager import Produced, StageManager
-from stagefleet.names import DockerDaemon, StageId, parse_address
-from tasks.base import Job
+from stagefleet.manager import ItemResult, StageManager
+from stagefleet.names import EngineProject, StageId, parse_address
+from tasks.item import Attempt
 
 __all__ = ["copy_stage"]
 
 
-def copy_stage(manager: StageManager, job: Job) -> Produced:
+def copy_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Copy the stage `job.item`.
 
     Options: `source`, `destination` (one may be this host's engine), `verify` (compare an existing stage).
     """
-    options = job.options
+    options = attempt.options
     source, destination = parse_address(options["source"]), parse_address(options["destination"])
-    stage_id, verify = StageId.parse(job.item), options.get("verify", False)
-    if isinstance(source, DockerDaemon) or isinstance(destination, DockerDaemon):
+    stage_id, verify = StageId.parse(attempt.item), options.get("verify", False)
+    if isinstance(source, EngineProject) or isinstance(destination, EngineProject):
         return manager.host.copy_stage(
-            source, destination, stage_id, run=job.run, verify=verify, leash=job.leash
+            source, destination, stage_id, run_id=attempt.run_id, verify=verify, lease=attempt.lease
         )
     return manager.copy_stage(
         source,
         destination,
         stage_id,
-        run=job.run,
+        run_id=attempt.run_id,
         verify=verify,
-        leash=job.leash,
+        lease=attempt.lease,
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.names import StageId
-from stagefleet.roles import Roles
-from tasks.base import Job
+from stagefleet.project import Project
+from tasks.item import Attempt
 
 __all__ = ["describe_stage"]
 
 
-def describe_stage(manager: StageManager, job: Job) -> Produced:
-    """Describe the stage `job.item`, through the project's caches; options: `Roles.as_options`.
+def describe_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
+    """Describe the stage `job.item`, through the project's caches; options: `Project.as_options`.
 
     The result is the description, which the fleet remembers.
     """
-    project = manager.project(Roles.of_options(job.options))
-    return Produced(project.lookup.describe(StageId.parse(job.item)).as_json())
+    project = manager.project(Project.of_options(attempt.options))
+    return ItemResult(project.lookup.describe(StageId.parse(attempt.item)).as_json())

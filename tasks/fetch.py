@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.names import StageId
-from stagefleet.platforms import PlatformChoice
-from stagefleet.roles import Roles
-from tasks.base import Job
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
+from tasks.item import Attempt
 
 __all__ = ["fetch_stage"]
 
 
-def fetch_stage(manager: StageManager, job: Job) -> Produced:
-    """Fetch the stage `job.item`; options: those of `Roles` and `PlatformChoice`.
+def fetch_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
+    """Fetch the stage `job.item`; options: those of `Project` and `PlatformSelection`.
 
     The result is the description, under the primary's name.
     """
-    roles, platforms = Roles.of_options(job.options), PlatformChoice.of_options(job.options)
-    return manager.host.fetch_stage(roles, StageId.parse(job.item), platforms, run=job.run, leash=job.leash)
+    roles, platforms = Project.of_options(attempt.options), PlatformSelection.of_options(attempt.options)
+    return manager.host.fetch_stage(
+        roles, StageId.parse(attempt.item), platforms, run_id=attempt.run_id, lease=attempt.lease
+    )

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.manager.records import metadata_ids
-from stagefleet.names import DockerDaemon, Repository, StageId, parse_address
+from stagefleet.names import EngineProject, Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
-from tasks.base import Job
-from tasks.delete import asked_by
+from tasks.delete import tags_to_delete
+from tasks.item import Attempt
 
 __all__ = [
     "delete_rejected_stage",
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 
-def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
+def rm_image_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the metadata `job.item`, `COMMIT_STAGEID`; option `image`, a name or its hash."""
 
     def candidates(item: str) -> list[RecordId]:
         commit, _, stage_id = item.partition("_")
-        return metadata_ids(job.options["image"], commit, StageId.parse(stage_id))
+        return metadata_ids(attempt.options["image"], commit, StageId.parse(stage_id))
 
     def certain(item: str) -> list[str]:
         """Return no tags if two may be meant: only a read tells which."""
@@ -41,47 +41,47 @@ def rm_image_metadata(manager: StageManager, job: Job) -> Produced:
 
     return _delete(
         manager,
-        job,
-        candidates(job.item)[0],
-        partial(manager.records.delete_image_metadata, candidates=candidates(job.item)),
+        attempt,
+        candidates(attempt.item)[0],
+        partial(manager.records.delete_image_metadata, candidates=candidates(attempt.item)),
         certain,
     )
 
 
-def rm_managed_image(manager: StageManager, job: Job) -> Produced:
+def rm_managed_image(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the record of the managed image `job.item`."""
-    return _delete_record(manager, job, RecordKind.MANAGED_IMAGE)
+    return _delete_record(manager, attempt, RecordKind.MANAGED_IMAGE)
 
 
-def rm_import_metadata(manager: StageManager, job: Job) -> Produced:
+def rm_import_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the import metadata `job.item`."""
-    return _delete_record(manager, job, RecordKind.IMPORT_METADATA)
+    return _delete_record(manager, attempt, RecordKind.IMPORT_METADATA)
 
 
-def rm_record(manager: StageManager, job: Job) -> Produced:
+def rm_record(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the record `job.item`; option `kind`."""
-    return _delete_record(manager, job, RecordKind(job.options["kind"]))
+    return _delete_record(manager, attempt, RecordKind(attempt.options["kind"]))
 
 
-def get_import_metadata(manager: StageManager, job: Job) -> Produced:
+def get_import_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Read the import metadata `job.item`; skipped if it is gone."""
-    return _read(manager, job, RecordKind.IMPORT_METADATA)
+    return _read(manager, attempt, RecordKind.IMPORT_METADATA)
 
 
-def get_stage_custom_tag_metadata(manager: StageManager, job: Job) -> Produced:
+def get_stage_custom_tag_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Read the record of the custom tag `job.item`, a tag or its slug; skipped if it is gone."""
-    return _read(manager, job, RecordKind.CUSTOM_TAG)
+    return _read(manager, attempt, RecordKind.CUSTOM_TAG)
 
 
-def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
+def delete_stage_custom_tag(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the custom tag `job.item`, a tag or its slug, then its record.
 
     Option `final`: the tag's repository, if it is not the record's.
     """
-    record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, job.item), job.options.get("final")
+    record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, attempt.item), attempt.options.get("final")
     return _delete(
         manager,
-        job,
+        attempt,
         record_id,
         partial(
             manager.records.delete_custom_tag,
@@ -93,63 +93,63 @@ def delete_stage_custom_tag(manager: StageManager, job: Job) -> Produced:
     )
 
 
-def delete_rejected_stage(manager: StageManager, job: Job) -> Produced:
+def delete_rejected_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     """Delete the rejected stage `job.item`, then the record that rejects it.
 
     With the option `unfinished` also a stage whose record is a deletion's leftover.
     """
     return _delete(
         manager,
-        job,
-        RecordId.of(RecordKind.REJECTED_STAGE, job.item),
+        attempt,
+        RecordId.of(RecordKind.REJECTED_STAGE, attempt.item),
         partial(
             manager.records.delete_rejected_stage,
-            stage_id=StageId.parse(job.item),
-            unfinished=job.options.get("unfinished", False),
+            stage_id=StageId.parse(attempt.item),
+            unfinished=attempt.options.get("unfinished", False),
         ),
         lambda item: (item, StageId.parse(item).rejected_tag),
     )
 
 
-def _read(manager: StageManager, job: Job, kind: RecordKind) -> Produced:
-    place, record_id = parse_address(job.options["repository"]), RecordId.of(kind, job.item)
-    if isinstance(place, DockerDaemon):
+def _read(manager: StageManager, attempt: Attempt, kind: RecordKind) -> ItemResult:
+    place, record_id = parse_address(attempt.options["repository"]), RecordId.of(kind, attempt.item)
+    if isinstance(place, EngineProject):
         found = manager.host.records(place).read(record_id)
     else:
         found = manager.records.read(place, record_id)
-    return Produced(skipped=True) if found is None else Produced(result=found.as_json())
+    return ItemResult(skipped=True) if found is None else ItemResult(result=found.as_json())
 
 
-def _delete_record(manager: StageManager, job: Job, kind: RecordKind) -> Produced:
-    record_id = RecordId.of(kind, job.item)
+def _delete_record(manager: StageManager, attempt: Attempt, kind: RecordKind) -> ItemResult:
+    record_id = RecordId.of(kind, attempt.item)
     delete = partial(manager.records.delete, record_id=record_id)
-    return _delete(manager, job, record_id, delete, lambda item: (RecordId.of(kind, item).tag,))
+    return _delete(manager, attempt, record_id, delete, lambda item: (RecordId.of(kind, item).tag,))
 
 
 def _delete(
     manager: StageManager,
-    job: Job,
+    attempt: Attempt,
     record_id: RecordId,
-    delete: Callable[..., Produced],
+    delete: Callable[..., ItemResult],
     tags: Callable[[str], Iterable[str]],
-) -> Produced:
+) -> ItemResult:
     """Delete a record from its storage.
 
     Args:
         manager: The storage manager.
-        job: The attempt.
+        attempt: The attempt.
         record_id: The record, in the form for an engine.
         delete: Deletes it from a repository, with its tag.
         tags: Returns the tags that an item of the run deletes.
     """
-    place = parse_address(job.options["repository"])
-    if isinstance(place, DockerDaemon):
-        job.leash.check()
+    place = parse_address(attempt.options["repository"])
+    if isinstance(place, EngineProject):
+        attempt.lease.check()
         manager.host.records(place).remove(record_id)
-        return Produced()
+        return ItemResult()
     return delete(
         place,
-        run=job.run,
-        asked=asked_by(job, tags),
-        leash=job.leash,
+        run_id=attempt.run_id,
+        to_delete=tags_to_delete(attempt, tags),
+        lease=attempt.lease,
     )

@@ -15,14 +15,14 @@ from stagefleet.client.arguments import RunArguments
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.logs import EventLogger
-from stagefleet.patience import OUTAGE_SECONDS, Patience
+from stagefleet.project import Project
 from stagefleet.records import RecordKind
 from stagefleet.redaction import quoted
-from stagefleet.roles import Roles
-from stagefleet.runs.dispatch import task_name
-from stagefleet.runs.model import MAX_ITEMS, Run
-from stagefleet.settings import RepositoryAddress, StorageAddress
-from tasks.shown import MaskedRequest, shown_arguments
+from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.runs.messages import task_name
+from stagefleet.runs.models import MAX_ITEMS, Run
+from stagefleet.settings import RepositoryText, StorageAddressText
+from tasks.shown_arguments import MaskedRequest, shown_arguments
 
 __all__ = ["RequestedFleet", "StartRunTask"]
 
@@ -39,7 +39,7 @@ class RequestedFleet(Fleet):
 
         Raises:
             UsageError: None was named.
-            HostMissingError: A host does not exist.
+            HostNotFoundError: A host does not exist.
         """
         if not hosts and not everywhere:
             raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
@@ -85,8 +85,8 @@ class _Request(BaseModel):
 
 
 class _Copy(_Request):
-    source: StorageAddress
-    destination: StorageAddress
+    source: StorageAddressText
+    destination: StorageAddressText
     stage_ids: Names | None = None
     verify: bool = False
     hosts: list[str] | None = None
@@ -104,7 +104,7 @@ class _Copy(_Request):
 
 
 class _Delete(_Request):
-    repository: StorageAddress
+    repository: StorageAddressText
     stage_ids: Names
     hosts: list[str] | None = None
 
@@ -118,10 +118,10 @@ class _OfProject(_Request):
     """Operations on a project: one from the workers' settings, or explicit storages."""
 
     project: str | None = None
-    primary: StorageAddress | None = None
-    caches: tuple[RepositoryAddress, ...] = ()
+    primary: StorageAddressText | None = None
+    caches: tuple[RepositoryText, ...] = ()
 
-    def where(self, final: RepositoryAddress | None = None) -> str | Roles:
+    def where(self, final: RepositoryText | None = None) -> str | Project:
         """Return the project.
 
         Raises:
@@ -130,7 +130,7 @@ class _OfProject(_Request):
         if self.project is None:
             if self.primary is None:
                 raise UsageError("project: name one of the settings, or its storages, primary and others")
-            return Roles.alone(self.primary, final, self.caches)
+            return Project.alone(self.primary, final, self.caches)
         if self.primary is not None or final is not None or self.caches:
             raise UsageError("project: it says which storages there are, so leave them out")
         return self.project
@@ -145,7 +145,7 @@ class _Fetch(_OfProject):
 
     def start(self, fleet: Fleet, key: str) -> Run:
         return fleet.for_each_fetch_stage(
-            fleet.roles(self.where()),
+            fleet.resolve_project(self.where()),
             self.stage_ids,
             self.callback,
             platforms=self.platforms,
@@ -167,7 +167,7 @@ class _Describe(_OfProject):
 
 
 class _Publish(_OfProject):
-    final: RepositoryAddress | None = None
+    final: RepositoryText | None = None
     stage_ids: Names | None = None
     should_be_built: bool = False
     fill_caches: bool = False
@@ -186,10 +186,10 @@ class _Publish(_OfProject):
 
 
 class _RemoveRecords(_Request):
-    repository: StorageAddress
+    repository: StorageAddressText
     kind: RecordKind
     ids: Names
-    final: RepositoryAddress | None = None
+    final: RepositoryText | None = None
     host: str | None = None
 
     def start(self, fleet: Fleet, key: str) -> Run:
@@ -247,7 +247,7 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
             request = _parse(positional, arguments)
             with self._open_fleet() as fleet:
                 # With its key a repeated request finds the started run, so that an outage loses none.
-                run = Patience(OUTAGE_SECONDS)(partial(request.start, fleet, key))
+                run = RedisRetry(OUTAGE_SECONDS)(partial(request.start, fleet, key))
         except StagefleetError as error:
             _log.error("run_not_started", action="start_run", task=key, error=str(error))
             raise

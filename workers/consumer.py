@@ -19,7 +19,7 @@ from stagefleet.errors import RedisConfigurationError
 from stagefleet.logs import EventLogger
 from workers.messages import problem_of
 
-__all__ = ["FLUSH_SECONDS", "FrugalConsumer"]
+__all__ = ["FLUSH_SECONDS", "BatchedEventsConsumer"]
 
 FLUSH_SECONDS = 0.5
 """Longest delay of an event; shorter when Celery's buffer of 24 events is full."""
@@ -31,7 +31,7 @@ _log = EventLogger(__name__)
 _LOGGER = get_logger(__name__)  # Celery logs failed acknowledgements here
 
 
-class FrugalConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
+class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no types
     """Consumer that publishes its events in batches, and survives every message.
 
     Celery publishes the buffered events at each turn of its loop, which is a request to Redis for nearly

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
-from stagefleet.runs.ledger import Attendance
+from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
 from workers.identity import is_of, pool_of
@@ -39,6 +39,6 @@ def main() -> None:
     sys.exit(0 if found else 1)
 
 
-def count_workers(attendance: Attendance, pool: str) -> int:
+def count_workers(heartbeats: HeartbeatLedger, pool: str) -> int:
     """Count the live worker processes of a pool, as `identity.pool_of` names it."""
-    return sum(is_of(worker.name, pool) for worker in attendance.workers())
+    return sum(is_of(worker.name, pool) for worker in heartbeats.workers())

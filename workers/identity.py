@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stagefleet.settings import WorkerSettings
 
-__all__ = ["is_of", "make_name", "place_of", "pool_of"]
+__all__ = ["is_of", "machine_hash", "make_name", "pool_of"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4): one for each boot of a machine
 _PID_NAMESPACE = Path("/proc/self/ns/pid")  # namespaces(7): one for each container
@@ -35,7 +35,7 @@ def make_name(settings: WorkerSettings) -> str:
 
 def pool_of(settings: WorkerSettings) -> str:
     """Return the common part of the names of all worker processes in this process's container."""
-    return f"{settings.name or socket.gethostname()}-{place_of()}"
+    return f"{settings.name or socket.gethostname()}-{machine_hash()}"
 
 
 def is_of(name: str, pool: str) -> bool:
@@ -44,7 +44,7 @@ def is_of(name: str, pool: str) -> bool:
     return match is not None and match[1] == pool
 
 
-def place_of(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
+def machine_hash(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
     """Compute a digest that identifies this container or machine, whatever its name.
 
     If the system does not identify it, the digest is the same for all, and only the random part differs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stagefleet.errors import SettingsError
-from stagefleet.runs.dispatch import QUEUES, host_queue, queue_of
+from stagefleet.runs.messages import QUEUES, host_queue, queue_of
 from stagefleet.settings import EngineSettings
 
 __all__ = ["choose_queues", "own_queues"]

@@ -21,12 +21,12 @@ from types import FrameType
 
 from config.logging import configure_logging
 from stagefleet.backoff import Backoff
-from stagefleet.connection import masked_url
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.processes import isolated_command
+from stagefleet.redis_client import masked_url
 from stagefleet.redis_facts import check_redis
-from stagefleet.runs.dispatch import QUEUES
+from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import Settings, load_settings
 from stagefleet.streams import prepare_streams
 from workers.queues import choose_queues
@@ -94,7 +94,9 @@ def _check_redis(redis_url: str, prefix: str) -> None:
 
 def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
     """Return the command of one worker process, without the descriptors of its own."""
-    return isolated_command("workers.app", "--concurrency", str(concurrency), "--queues", ",".join(queues))
+    return isolated_command(
+        "workers.process", "--concurrency", str(concurrency), "--queues", ",".join(queues)
+    )
 
 
 def _with_options(settings: Settings, processes: int | None, concurrency: int | None) -> Settings:
@@ -156,7 +158,7 @@ class Supervisor:
     ready_line: dict[str, object] = field(default_factory=dict)
     _children: list[Child] = field(default_factory=list)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _life_line: int = -1
+    _parent_pipe: int = -1
     _waiting_for: int = 0
     _stop_count: int = 0
     _kill_at: float | None = None
@@ -173,8 +175,8 @@ class Supervisor:
             signal.signal(number, _ignore)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         self._selector.register(wake_up, selectors.EVENT_READ)
-        life_line, life_line_end = os.pipe()
-        self._life_line = life_line
+        parent_pipe, life_line_end = os.pipe()
+        self._parent_pipe = parent_pipe
         self._children = [Child(number) for number in range(1, self.processes + 1)]
         self._waiting_for = self.processes
         try:
@@ -185,7 +187,7 @@ class Supervisor:
                     child.process.kill()
                     child.process.wait()
             os.close(life_line_end)
-            os.close(life_line)
+            os.close(parent_pipe)
             self._selector.close()
         return self._status
 
@@ -218,12 +220,12 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         ready, ready_end = os.pipe()
-        descriptors = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._life_line)]
+        descriptors = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._parent_pipe)]
         # A session of its own: Ctrl-C is for the supervisor alone, which stops its processes.
         child.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
             [*self.command, *descriptors],
             stdin=subprocess.DEVNULL,
-            pass_fds=(ready_end, self._life_line),
+            pass_fds=(ready_end, self._parent_pipe),
             start_new_session=True,
         )
         os.close(ready_end)

@@ -11,7 +11,7 @@ from celery.signals import task_unknown
 
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.runs.dispatch import task_name
+from stagefleet.runs.messages import task_name
 from tasks.arguments import problem_of_item
 
 __all__ = ["fail_unknown_tasks"]
@@ -34,19 +34,19 @@ def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
     """
     pool = closing.enter_context(ThreadPoolExecutor(1, thread_name_prefix="unknown-tasks"))
 
-    def refuse_item(run: str, index: int, name: str) -> None:
+    def refuse_item(run_id: str, index: int, name: str) -> None:
         try:
-            refuse(run, index, f"it knows no task {name!r}")
+            refuse(run_id, index, f"it knows no task {name!r}")
         except StagefleetError as error:  # the sweep publishes the item again
-            _log.warning("unknown_task_not_failed", action="refuse", run=run, task=name, error=str(error))
+            _log.warning("unknown_task_not_failed", action="refuse", run=run_id, task=name, error=str(error))
 
     def on_unknown(*, message: Any, name: str, **_more: Any) -> None:
         found = _item_of(message)
         if found is None or not name.startswith(task_name("")):
             return
-        run, index = found
-        _log.warning("unknown_task", action="refuse", run=run, index=index, task=name)
-        pool.submit(refuse_item, run, index, name)
+        run_id, index = found
+        _log.warning("unknown_task", action="refuse", run=run_id, index=index, task=name)
+        pool.submit(refuse_item, run_id, index, name)
 
     task_unknown.connect(on_unknown, weak=False)
     closing.callback(task_unknown.disconnect, on_unknown)

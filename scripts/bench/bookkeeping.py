@@ -16,8 +16,8 @@ from pathlib import Path
 from scripts.bench.figures import Figures, median_of
 from scripts.bench.worker import BARE, NOOP
 from stagefleet.runs.coordinator import watch
-from stagefleet.runs.dispatch import message_template, queue_key
-from stagefleet.runs.model import Callback, Order
+from stagefleet.runs.messages import message_template, queue_key
+from stagefleet.runs.models import Callback, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 from tests.services import RedisServer, clean_environment
@@ -56,17 +56,17 @@ def measure_bookkeeping(figures: Figures, folder: Path, rounds: int) -> None:
 
 def _run_seconds(ledger: RedisLedger, callback: Callback) -> float:
     start = time.perf_counter()
-    run = _submit(ledger, callback)
-    watch(ledger, run, on_outcome=(lambda _: None) if callback is Callback.CLIENT else None)
+    run_id = _submit(ledger, callback)
+    watch(ledger, run_id, on_outcome=(lambda _: None) if callback is Callback.CLIENT else None)
     return time.perf_counter() - start
 
 
 def _submit(ledger: RedisLedger, callback: Callback) -> str:
-    submission = ledger.open(Order(operation=NOOP, parallel=_PARALLEL, callback=callback))
+    submission = ledger.open(RunSpec(operation=NOOP, parallel=_PARALLEL, callback=callback))
     for first in range(0, ITEMS, 2000):
         ledger.append(submission, [f"{'d' * 56}-{number:013}" for number in range(first, first + 2000)])
     ledger.start(submission)
-    return submission.run
+    return submission.run_id
 
 
 def _bare_seconds(redis: RedisServer, settings: Settings) -> float:
@@ -91,12 +91,12 @@ def _memory(figures: Figures, redis: RedisServer, ledger: RedisLedger) -> None:
     client = redis.client()
     client.config_resetstat()
     before, most = client.info("memory")["used_memory"], 0
-    run = _submit(ledger, Callback.NONE)
-    while not ledger.run(run).state.is_final:
+    run_id = _submit(ledger, Callback.NONE)
+    while not ledger.run(run_id).state.is_final:
         most = max(most, client.info("memory")["used_memory"])
         time.sleep(0.05)
     calls = sum(entry["calls"] for entry in client.info("commandstats").values())
-    keys = sorted(str(key).rpartition(":")[2].rstrip("'") for key in client.keys(f"*run:{run}:*"))
+    keys = sorted(str(key).rpartition(":")[2].rstrip("'") for key in client.keys(f"*run:{run_id}:*"))
     figures.add("bytes in Redis an item, at most", f"{(most - before) / ITEMS:.0f}", "< 1024")
     figures.add("  keys of the run afterwards", ", ".join(keys), "outcomes")
     figures.add("Redis commands an item, those inside scripts included", f"{calls / ITEMS:.1f}")

@@ -12,9 +12,9 @@ from celery.worker import state
 
 from config.celery import make_app
 from config.logging import configure_logging
-from stagefleet.manager import Produced
+from stagefleet.manager import ItemResult
 from stagefleet.settings import load_settings
-from workers.app import serve
+from workers.process import serve
 
 __all__ = ["BARE", "CONCURRENCY", "NOOP"]
 
@@ -26,7 +26,7 @@ def main(kind: str) -> int:
     """Work until told to stop."""
     settings = load_settings()
     if kind == NOOP:
-        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda manager, job: Produced()})  # noqa: ARG005 - nothing is what it does
+        return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda manager, job: ItemResult()})  # noqa: ARG005 - nothing is what it does
     configure_logging(settings.log, worker=BARE)
     app = make_app(settings, [BARE])
 

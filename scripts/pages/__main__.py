@@ -39,11 +39,11 @@ def _look(folder: Path, stack: ExitStack) -> None:
     runs.follow()
     uuids = views.check_tasks(runs.tasks)
     views.draw("tasks")
-    views.check_search(runs.tasks[0].run, runs.tasks)
+    views.check_search(runs.tasks[0].run_id, runs.tasks)
     failed = next(task for task in runs.tasks if task.state == "FAILURE")
     views.check_task(
         uuids["FAILURE"],
-        {"Status": "FAILURE", "Keyword arguments": failed.run, "Exception": "Error", "Received": ":"},
+        {"Status": "FAILURE", "Keyword arguments": failed.run_id, "Exception": "Error", "Received": ":"},
     )
     views.draw("task")
     online = {name: "Online" for names in fleet.workers.values() for name in names}

@@ -26,14 +26,14 @@ class ShownTask:
     """A task as Flower should show it.
 
     Attributes:
-        run: The run's id.
+        run_id: The run's id.
         stage: The stage's id.
         operation: As the run's options have it.
         state: Celery's state.
         told: What stands in its result or its exception; two tasks are the same, whatever they tell.
     """
 
-    run: str
+    run_id: str
     stage: str
     operation: str
     state: str
@@ -102,9 +102,9 @@ class Runs:
 
     def follow(self) -> None:
         """See those through, and others that succeed, are tried again, fail and are cancelled."""
-        for number, run in enumerate(self._submitted):
+        for number, run_id in enumerate(self._submitted):
             self._note(
-                "copy_stage", self._fleet.follow(f"submitted-{number}", f"stagefleet runs watch {run}")
+                "copy_stage", self._fleet.follow(f"submitted-{number}", f"stagefleet runs watch {run_id}")
             )
         trouble = self._trouble
         self._note(
@@ -116,11 +116,11 @@ class Runs:
         self._cancel_slow()
 
     def _cancel_slow(self) -> None:
-        run = self._shell.run(f"stagefleet copy $SRC $DST {self._trouble.slow} --detach").strip()
+        run_id = self._shell.run(f"stagefleet copy $SRC $DST {self._trouble.slow} --detach").strip()
         is_under_way = self._trouble.is_asked_for_slow.wait(_HANG_SECONDS)
         ensure("a worker copies the slow stage", *([] if is_under_way else ["it does not ask for it"]))
-        self._shell.run(f"stagefleet runs cancel {run} --now")
-        self._note("copy_stage", self._fleet.follow("slow", f"stagefleet runs watch {run}", status=3))
+        self._shell.run(f"stagefleet runs cancel {run_id} --now")
+        self._note("copy_stage", self._fleet.follow("slow", f"stagefleet runs watch {run_id}", status=3))
         self._trouble.end.set()
         tell(f"{len(self.tasks)} tasks, which ended in every way that there is.")
 

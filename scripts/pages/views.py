@@ -122,13 +122,13 @@ class Views:
         self._check_secrets("the tasks' page")
         return {row["state"]: row["uuid"] for row in rows}
 
-    def check_search(self, run: str, expected: Sequence[ShownTask]) -> None:
+    def check_search(self, run_id: str, expected: Sequence[ShownTask]) -> None:
         """See that a search on the page that is open leaves the tasks of one run."""
-        wanted = Counter(task for task in expected if task.run == run)
-        self._browser.run(f"$('#tasks-table').DataTable().search('kwargs:run={run}').draw()")
+        wanted = Counter(task for task in expected if task.run_id == run_id)
+        self._browser.run(f"$('#tasks-table').DataTable().search('kwargs:run={run_id}').draw()")
         self._browser.wait_for(
             _TASKS,
-            f"a search leaves the {wanted.total()} tasks of run {run}",
+            f"a search leaves the {wanted.total()} tasks of run {run_id}",
             lambda rows: wanted == Counter(map(_task_of, rows)),
         )
         claim("a search for a run finds its tasks")
@@ -197,8 +197,8 @@ class Views:
 
 def _task_of(row: Mapping[str, str]) -> ShownTask:
     """Read the task of a row of the tasks' page; "?" stands for what its arguments do not show."""
-    run, stage, operation = (
+    run_id, stage, operation = (
         found[1] if (found := re.search(f"'{name}': '([^']*)'", row["kwargs"])) else "?"
         for name in ("run", "stage", "operation")
     )
-    return ShownTask(run, stage, operation, row["state"])
+    return ShownTask(run_id, stage, operation, row["state"])

@@ -59,7 +59,7 @@ app.add_typer(config.app, name="config")
 app.command("worker")(worker.start_worker)
 app.command("flower")(flower.start_flower)
 app.command("health")(health.check_health)
-app.command("doctor")(doctor.examine)
+app.command("doctor")(doctor.run_doctor)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value

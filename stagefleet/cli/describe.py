@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_plan
+from stagefleet.cli.run_display import detach_or_follow
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.client import Fleet
 from stagefleet.names import parse_address
-from stagefleet.roles import Roles
+from stagefleet.project import Project
 
 __all__ = ["describe_stages"]
 
@@ -21,8 +21,8 @@ def describe_stages(
     repository: opt.RepositoryArgument = None,
     stage_ids: opt.StageIdArguments = None,
     *,
-    project: opt.Project = None,
-    final: opt.Final = False,
+    project: opt.ProjectOption = None,
+    final: opt.FinalOption = False,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
@@ -31,7 +31,7 @@ def describe_stages(
     With --json the results are the descriptions. The fleet remembers them, so that list -l asks for none of
     them again. With --project: the stages of the project's primary storage, through its caches.
     """
-    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
+    named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
         which = _choose(fleet, repository, project, final=final)
@@ -47,11 +47,11 @@ def describe_stages(
         run = fleet.for_each_describe_stage(which, named, options.callback, host=host, **options.arguments)
         if not run.total:
             say("there is nothing to describe")
-        leave_or_follow(fleet, run, options)
+        detach_or_follow(fleet, run, options)
 
 
-def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Roles:
+def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Project:
     """Return the project of the command; a single storage is a project of its own."""
     if final:
-        return Roles.alone(fleet.final_repository(opt.of_project(project, "--final")))
-    return Roles.alone(parse_address(repository or "")) if project is None else project
+        return Project.alone(fleet.final_repository(opt.of_project(project, "--final")))
+    return Project.alone(parse_address(repository or "")) if project is None else project

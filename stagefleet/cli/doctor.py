@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.checks import examine_all
-from stagefleet.cli.findings import Finding
+from stagefleet.cli.check_results import CheckResult
+from stagefleet.cli.doctor_checks import run_checks
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
-from stagefleet.client.work import parse_repository
+from stagefleet.client.operations import parse_repository
 from stagefleet.errors import UsageError
-from stagefleet.runs.dispatch import queue_of
+from stagefleet.runs.messages import queue_of
 
-__all__ = ["examine"]
+__all__ = ["run_doctor"]
 
 _PURPOSES = {
     command: queue_of(operation)
@@ -31,7 +31,7 @@ _PURPOSES = {
 """The queue for the items of each command."""
 
 
-def examine(
+def run_doctor(
     repositories: Annotated[
         list[str] | None,
         typer.Argument(metavar="REPO", help="Repositories whose registries to try.", show_default=False),
@@ -51,12 +51,12 @@ def examine(
     """Say what is missing or unreachable, and what to do."""
     parsed = [parse_repository(address) for address in repositories or ()]
     code = 0
-    for finding in examine_all(read_settings, parsed, _queue_for(purpose)):
-        code = code or finding.code
+    for result in run_checks(read_settings, parsed, _queue_for(purpose)):
+        code = code or result.code
         if json:
-            print_json(finding.as_json())
+            print_json(result.as_json())
         else:
-            print_line(_line(finding))
+            print_line(_line(result))
     raise typer.Exit(code)
 
 
@@ -73,6 +73,6 @@ def _queue_for(purpose: str | None) -> str | None:
     return _PURPOSES[purpose]
 
 
-def _line(finding: Finding) -> str:
-    advice = f": {finding.advice}" if finding.advice else ""
-    return f"{finding.state:<8} {finding.check}: {finding.message}{advice}"
+def _line(result: CheckResult) -> str:
+    advice = f": {result.advice}" if result.advice else ""
+    return f"{result.state:<8} {result.check}: {result.message}{advice}"

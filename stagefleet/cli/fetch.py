@@ -14,18 +14,18 @@ from typing import Annotated, Any
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.output import flush_output
 from stagefleet.cli.report import print_plan
+from stagefleet.cli.run_display import detach_or_follow
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.client import Fleet
-from stagefleet.client.fetch_runs import StageHold
-from stagefleet.client.host_work import refuse_platforms
+from stagefleet.client.fetch_runs import PinnedStages
+from stagefleet.client.host_operations import refuse_platforms
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import Repository, parse_address
-from stagefleet.platforms import PlatformChoice
-from stagefleet.roles import Roles
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
 
 __all__ = ["fetch_stages"]
 
@@ -41,7 +41,7 @@ def fetch_stages(
     ] = None,
     stage_ids: opt.StageIdArguments = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     cache: Annotated[
         list[str] | None, typer.Option(metavar="REPO", help="A cache beside REPO; repeatable.")
     ] = None,
@@ -73,7 +73,7 @@ def fetch_stages(
     """
     if project is not None and cache:
         raise UsageError("--project says which caches there are: leave out --cache")
-    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
+    named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
     if not named:
         raise UsageError("no stage is named: name stages, or use --from-file")
     wanted = _wanted(platforms, everything=all_platforms)
@@ -82,11 +82,11 @@ def fetch_stages(
     if hold and options.from_file == "-":
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
     with options.open_fleet() as fleet:
-        roles = _roles(fleet, repository, project, cache)
+        roles = _project(fleet, repository, project, cache)
         refuse_platforms(roles.primary, wanted)
         command = _Fetch(fleet, roles, named, wanted, hosts, all_hosts=all_hosts)
         if hold:
-            command.hold(options)
+            command.pin(options)
         else:
             command.run(options)
 
@@ -106,15 +106,15 @@ class _Fetch:
     def __init__(
         self,
         fleet: Fleet,
-        roles: Roles,
+        roles: Project,
         named: list[str],
-        wanted: PlatformChoice,
+        wanted: PlatformSelection,
         hosts: list[str] | None,
         *,
         all_hosts: bool,
     ) -> None:
         self._fleet = fleet
-        self._roles = roles
+        self._project = roles
         self._named = named
         self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
         # Chosen once: hosts that join later are not included.
@@ -128,28 +128,32 @@ class _Fetch:
         """
         if options.dry_run:
             plan = self._fleet.plan_fetch_stage(
-                self._roles, self._named, hosts=self._hosts, missing_ok=options.missing_ok, **self._platforms
+                self._project,
+                self._named,
+                hosts=self._hosts,
+                missing_ok=options.missing_ok,
+                **self._platforms,
             )
             print_plan(plan, as_json=options.json)
             return
         run = self._fleet.for_each_fetch_stage(
-            self._roles,
+            self._project,
             self._named,
             options.callback,
             hosts=self._hosts,
             **self._platforms,
             **options.arguments,
         )
-        leave_or_follow(self._fleet, run, options)
+        detach_or_follow(self._fleet, run, options)
 
-    def hold(self, options: RunOptions) -> None:
+    def pin(self, options: RunOptions) -> None:
         """Fetch, print the report, and hold the images until standard input closes.
 
         Raises:
             typer.Exit: The run did not succeed; nothing is held.
             LockLostError: The hold was lost.
         """
-        with self._fleet.holding_stages(self._roles, self._named, hosts=self._hosts) as hold:
+        with self._fleet.pinned_stages(self._project, self._named, hosts=self._hosts) as hold:
             try:
                 self.run(options)
             except typer.Exit as ended:
@@ -160,13 +164,13 @@ class _Fetch:
             _await_end_of_input(hold)
 
 
-def _roles(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Roles:
+def _project(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Project:
     if project is not None:
-        return fleet.roles(project)
-    return Roles.alone(parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ())))
+        return fleet.resolve_project(project)
+    return Project.alone(parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ())))
 
 
-def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:
+def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelection:
     """Parse the chosen platforms, before anything starts.
 
     Raises:
@@ -175,12 +179,12 @@ def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformChoice:
     if platforms and everything:
         raise UsageError("--all-platforms brings all of them: leave out --platform")
     try:
-        return PlatformChoice.parse(platforms, everything=everything)
+        return PlatformSelection.parse(platforms, everything=everything)
     except InvalidNameError as error:
         raise InvalidNameError(f"--platform: {error}") from None
 
 
-def _await_end_of_input(hold: StageHold) -> None:
+def _await_end_of_input(hold: PinnedStages) -> None:
     """Wait until standard input ends or SIGTERM comes; ignore the input.
 
     Raises:

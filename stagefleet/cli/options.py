@@ -15,13 +15,13 @@ from stagefleet.names import StageId
 
 __all__ = [
     "NO_REPOSITORY",
-    "Final",
+    "FinalOption",
     "Force",
     "Hosts",
     "Json",
     "MissingOk",
     "Parallel",
-    "Project",
+    "ProjectOption",
     "RemoveContainers",
     "RepositoryArgument",
     "SkipUsed",
@@ -31,7 +31,7 @@ __all__ = [
     "one_host",
     "read_ids",
     "read_stage_ids",
-    "stage_words",
+    "stage_arguments",
 ]
 
 NO_REPOSITORY = "Missing argument 'REPO'; or name a project with --project"
@@ -53,11 +53,11 @@ Parallel = Annotated[
         "-j", "--parallel", metavar="N", help="Items at once; 1 is serial. Default: 16, or the settings'."
     ),
 ]
-Project = Annotated[
+ProjectOption = Annotated[
     str | None,
     typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
 ]
-Final = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
+FinalOption = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
 Hosts = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,7 +94,9 @@ def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # 
     return missing_ok or (project is not None and fleet.has_storage(project))
 
 
-def stage_words(repository: str | None, stage_ids: Iterable[str] | None, project: str | None) -> list[str]:
+def stage_arguments(
+    repository: str | None, stage_ids: Iterable[str] | None, project: str | None
+) -> list[str]:
     """Return the arguments that are stage ids; with `--project` there is no REPO, and the first is one too.
 
     Raises:

@@ -11,14 +11,14 @@ from rich.filesize import decimal
 
 from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.session import say
-from stagefleet.runs.model import ItemState, Outcome, Run
+from stagefleet.runs.models import ItemState, Outcome, Run
 
-__all__ = ["Lines", "Meter", "choose_meter"]
+__all__ = ["ProgressDisplay", "ProgressLines", "choose_display"]
 
 _LINE_SECONDS = 10.0
 
 
-class Meter(Protocol):
+class ProgressDisplay(Protocol):
     """Show the progress of a run."""
 
     def start(self) -> None:
@@ -27,26 +27,26 @@ class Meter(Protocol):
     def advance(self, outcome: Outcome) -> None:
         """Count one outcome."""
 
-    def tell(self, message: str) -> None:
+    def note(self, message: str) -> None:
         """Print a message on a line of its own."""
 
     def stop(self) -> None:
         """End the display."""
 
 
-def choose_meter(run: Run, *, stdout_is_shared: bool) -> Meter:
+def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressDisplay:
     """Choose a bar if stderr is a terminal, unless results appear on the same terminal."""
     if chosen_options().quiet:
-        return Lines(run.total)
+        return ProgressLines(run.total)
     shares = stdout_is_shared and sys.stdout is not None and sys.stdout.isatty()
     if sys.stderr.isatty() and not shares:
-        from stagefleet.cli.bar import Bar  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
+        from stagefleet.cli.progress_bar import ProgressBar  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
 
-        return Bar(run.total)
-    return Lines(run.total)
+        return ProgressBar(run.total)
+    return ProgressLines(run.total)
 
 
-class Lines:
+class ProgressLines:
     """Write a plain line every ten seconds, for logs.
 
     Args:
@@ -85,7 +85,7 @@ class Lines:
             f"{decimal(int(self._bytes / elapsed))}/s, {left:.0f} s left"
         )
 
-    def tell(self, message: str) -> None:
+    def note(self, message: str) -> None:
         self._write(message)
 
     def stop(self) -> None:

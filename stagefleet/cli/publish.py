@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import print_plan
+from stagefleet.cli.run_display import detach_or_follow
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.client import Fleet, Plan
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, parse_address
-from stagefleet.roles import Roles
-from stagefleet.runs.model import Run
+from stagefleet.project import Project
+from stagefleet.runs.models import Run
 
 __all__ = ["publish_stages"]
 
@@ -24,7 +24,7 @@ __all__ = ["publish_stages"]
 def publish_stages(
     stage_ids: opt.StageIdArguments = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     primary: Annotated[str | None, typer.Option(metavar="REPO", help="Instead of --project.")] = None,
     final: Annotated[str | None, typer.Option(metavar="REPO", help="Together with --primary.")] = None,
     cache: Annotated[list[str] | None, typer.Option(metavar="REPO", help="As --final; repeatable.")] = None,
@@ -56,12 +56,12 @@ def publish_stages(
         run = publication.start(options)
         if not run.total:
             say("there is nothing to publish")
-        leave_or_follow(fleet, run, options)
+        detach_or_follow(fleet, run, options)
 
 
 def _choose(
     project: str | None, primary: str | None, final: str | None, cache: list[str] | None
-) -> str | Roles:
+) -> str | Project:
     """Return the project of a command.
 
     Raises:
@@ -73,7 +73,7 @@ def _choose(
         return project
     if primary is None:
         raise UsageError("which project? name one with --project, or its storages with --primary and --final")
-    return Roles.alone(
+    return Project.alone(
         parse_address(primary),
         None if final is None else Repository.parse(final),
         tuple(map(Repository.parse, cache or ())),
@@ -86,7 +86,7 @@ class _Publication:
     def __init__(
         self,
         fleet: Fleet,
-        project: str | Roles,
+        project: str | Project,
         stage_ids: list[str] | None,
         *,
         should_be_built: bool,
@@ -99,7 +99,7 @@ class _Publication:
         self._should_be_built = should_be_built
         self._caches = caches
         self._host = host
-        self._into_final = not caches or should_be_built or fleet.roles(project).final is not None
+        self._into_final = not caches or should_be_built or fleet.resolve_project(project).final is not None
 
     def plan(self, options: RunOptions) -> Plan:
         if self._into_final:

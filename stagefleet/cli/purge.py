@@ -13,16 +13,16 @@ import typer
 from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import naming_run
-from stagefleet.cli.progress import choose_meter
+from stagefleet.cli.progress import choose_display
 from stagefleet.cli.report import RunReport, print_json, print_line
+from stagefleet.cli.run_display import naming_run
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import cancelling_on_interrupt, say
 from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
-from stagefleet.names import DockerDaemon, Repository, parse_address
-from stagefleet.runs.model import Outcome, Run, RunState
-from stagefleet.use_policy import UsePolicy
+from stagefleet.in_use_policy import InUsePolicy
+from stagefleet.names import StorageAddress, parse_address
+from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgeGroup, PurgePlan  # imports the registry client
@@ -48,7 +48,7 @@ def purge_project(
         ),
     ] = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     skip_used: opt.SkipUsed = False,
     remove_containers: opt.RemoveContainers = False,
@@ -58,8 +58,8 @@ def purge_project(
     """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
     where = _choose(repository, project)
     with options.open_fleet() as fleet:
-        policy = UsePolicy(skip_used, remove_containers, force)
-        asked = None if policy == UsePolicy() else policy
+        policy = InUsePolicy(skip_used, remove_containers, force)
+        asked = None if policy == InUsePolicy() else policy
         plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
         _tell_unknown(plan)
         if options.dry_run:
@@ -74,7 +74,7 @@ def purge_project(
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
-def _choose(repository: str | None, project: str | None) -> str | Repository | DockerDaemon:
+def _choose(repository: str | None, project: str | None) -> str | StorageAddress:
     """Return the project of the command.
 
     Raises:
@@ -173,7 +173,7 @@ def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
 def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], options: RunOptions) -> Run:
     """Follow the run of one group; an interrupt cancels it and the purge."""
     run = fleet.purge_group(group, options.callback, parallel=options.parallel, detach=True)
-    report = RunReport(run, as_json=False, meter=choose_meter(run, stdout_is_shared=options.json))
+    report = RunReport(run, as_json=False, display=choose_display(run, stdout_is_shared=options.json))
 
     def show(outcome: Outcome) -> None:
         report.show(outcome)
@@ -181,7 +181,7 @@ def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], optio
             failures.append(outcome)
 
     with cancelling_on_interrupt(fleet, run.id), report:
-        return fleet.attend(run.id, show, on_notice=report.tell)
+        return fleet.follow(run.id, show, on_notice=report.note)
 
 
 def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:

@@ -10,21 +10,21 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.help import HelpfulGroup
-from stagefleet.cli.new_records import add_record
-from stagefleet.cli.record_words import Place, RecordWords, final_of
+from stagefleet.cli.record_arguments import RecordArguments, final_of
+from stagefleet.cli.record_syntax import add_record
 from stagefleet.cli.report import print_json, print_line, print_plan
+from stagefleet.cli.run_display import detach_or_follow
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
 from stagefleet.client.arguments import HostArguments
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
-from stagefleet.names import DockerDaemon, StageId
+from stagefleet.names import EngineProject, StageId, StorageAddress
 from stagefleet.names import Repository as Storage
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.image_names import NAMELESS
-from stagefleet.runs.model import Run
+from stagefleet.runs.models import Run
 
 __all__ = ["app"]
 
@@ -51,7 +51,7 @@ def list_records(
     repository: Repository = None,
     kind: Kind = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     missing_ok: opt.MissingOk = False,
     json: opt.Json = False,
 ) -> None:
@@ -60,17 +60,19 @@ def list_records(
     unknown: list[str] = []
     custom: set[str] = set()
     with open_fleet() as fleet:
-        place, final = words.place(fleet, project), final_of(fleet, project)
+        address, final = words.resolve(fleet, project), final_of(fleet, project)
         on_unknown = unknown.append if words.named_kind is None else None
         missing_ok = opt.may_be_new(fleet, project, missing_ok)
-        for found in fleet.record_ids(place, words.named_kind, on_unknown=on_unknown, missing_ok=missing_ok):
+        for found in fleet.record_ids(
+            address, words.named_kind, on_unknown=on_unknown, missing_ok=missing_ok
+        ):
             if found.kind is RecordKind.CUSTOM_TAG:
                 custom.add(found.name)
             if json:
                 print_json({"kind": str(found.kind), "id": found.item, "tag": found.tag})
             else:
                 print_line(f"{found.kind:<15}  {found.item}")
-        _tell_what_is_kept(place, words.named_kind)
+        _tell_what_is_kept(address, words.named_kind)
     if final is not None:
         custom.clear()  # they are in the final storage: a tag of the same name here is unknown
     foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
@@ -88,7 +90,7 @@ def show_record(
         str | None, typer.Argument(metavar="ID", help="Its id, as list shows it.", show_default=False)
     ] = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     json: opt.Json = False,
 ) -> None:
     """Show one record, with what its labels say; of a custom tag also whether it is in place."""
@@ -97,19 +99,19 @@ def show_record(
         raise UsageError(f"one record is shown at a time: leave out {words.rest[1]}")
     name = _name(words.kind, *words.rest)
     with open_fleet() as fleet:
-        place = words.place(fleet, project)
-        found = fleet.read_record(place, words.kind, name)
+        address = words.resolve(fleet, project)
+        found = fleet.read_record(address, words.kind, name)
         if found is None:
-            _tell_what_is_kept(place, words.kind)
+            _tell_what_is_kept(address, words.kind)
             if project is None:
-                any(fleet.record_ids(place))  # raises if the repository does not exist
+                any(fleet.record_ids(address))  # raises if the repository does not exist
             raise NotFoundError(
-                f"{place} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
+                f"{address} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
             )
         document = found.as_json()
         if isinstance(found.record, CustomTag):
             final = final_of(fleet, project)
-            document["in_place"] = _is_in_place(fleet, place, found.record, final)
+            document["in_place"] = _is_custom_tag_set(fleet, address, found.record, final)
     if json:
         print_json(document)
         return
@@ -117,9 +119,11 @@ def show_record(
         print_line(f"{fact:<16} {value}")
 
 
-def _is_in_place(fleet: Fleet, place: Place, custom: CustomTag, final: Storage | None) -> bool:
+def _is_custom_tag_set(
+    fleet: Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
+) -> bool:
     try:
-        fleet.check_stage_custom_tag(place, custom.name, custom.stage_id, final=final)
+        fleet.check_stage_custom_tag(address, custom.name, custom.stage_id, final=final)
     except CustomTagError as error:
         say(str(error))
         return False
@@ -150,17 +154,17 @@ def add(
     """Write one record; custom-tag TAG STAGE_ID gives the stage its tag, too."""
     words = _words(project, repository, kind, *(values or ()))
     with open_fleet() as fleet:
-        place = words.address or words.place(fleet, project)
+        address = words.address or words.resolve(fleet, project)
         # The settings may use another name for a project than the engine, where its name is the address.
-        is_own = words.address is None and isinstance(place, DockerDaemon)
+        is_own = words.address is None and isinstance(address, EngineProject)
         owner = None if is_own else project
         final = None if words.address else final_of(fleet, project)
-        document = add_record(fleet, place, words.kind, words.rest, project=owner, final=final, force=force)
+        document = add_record(fleet, address, words.kind, words.rest, project=owner, final=final, force=force)
     if json:
         print_json(document)
     else:
         print_line(f"{document['tag']}  {document['state']}")
-    _tell_what_is_kept(place, words.kind)
+    _tell_what_is_kept(address, words.kind)
 
 
 @app.command("remove")
@@ -173,7 +177,7 @@ def remove_records(
         typer.Argument(metavar="ID", help="Ids as list shows them; with --image COMMIT_STAGEID."),
     ] = None,
     *,
-    project: opt.Project = None,
+    project: opt.ProjectOption = None,
     image: Annotated[
         str | None,
         typer.Option("--image", metavar="NAME", help="Of image-metadata: whose, by name or hash."),
@@ -189,26 +193,28 @@ def remove_records(
     _refuse_unclear(words.kind, named, image, everything=everything)
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
-        place = words.place(fleet, project)
+        address = words.resolve(fleet, project)
         options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
-        removal = _Removal(place, words.kind, named, image, host, final_of(fleet, project))
-        _tell_what_is_kept(removal.place, removal.kind)
+        removal = _Removal(address, words.kind, named, image, host, final_of(fleet, project))
+        _tell_what_is_kept(removal.address, removal.kind)
         if options.dry_run:
             print_plan(removal.plan(fleet, options), as_json=options.json)
             return
         if everything and not yes:
             _confirm(fleet, removal, options)
-        leave_or_follow(fleet, removal.start(fleet, options), options)
+        detach_or_follow(fleet, removal.start(fleet, options), options)
 
 
-def _words(project: str | None, *words: str | None) -> RecordWords:
-    return RecordWords.read([word for word in words if word is not None], project)
+def _words(project: str | None, *words: str | None) -> RecordArguments:
+    return RecordArguments.read([word for word in words if word is not None], project)
 
 
-def _tell_what_is_kept(place: Place, kind: RecordKind | None) -> None:
+def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None:
     """Explain that an engine does not keep records of a kind."""
-    if isinstance(place, DockerDaemon) and kind not in {None, RecordKind.IMPORT_METADATA}:
-        say(f"{place} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there")
+    if isinstance(address, EngineProject) and kind not in {None, RecordKind.IMPORT_METADATA}:
+        say(
+            f"{address} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,15 +222,15 @@ class _Removal:
     """The records to remove.
 
     Attributes:
-        place: Their storage.
+        address: Their storage.
         kind: Their kind.
         named: Their ids; None for all.
         image: For image metadata, the image, if the ids do not contain it.
         host: The host of the engine, if the place is one; None for this host.
-        final: The storage of the custom tags, if it is not `place`.
+        final: The storage of the custom tags, if it is not `address`.
     """
 
-    place: Place
+    address: StorageAddress
     kind: RecordKind
     named: list[str] | None
     image: str | None
@@ -235,15 +241,15 @@ class _Removal:
         missing_ok = options.missing_ok
         if self.image is None:
             return fleet.plan_rm_record(
-                self.place, self.kind, self.named, host=self.host, missing_ok=missing_ok
+                self.address, self.kind, self.named, host=self.host, missing_ok=missing_ok
             )
         return fleet.plan_rm_image_metadata(
-            self.place, self.image, self._stage_commits(), host=self.host, missing_ok=missing_ok
+            self.address, self.image, self._stage_commits(), host=self.host, missing_ok=missing_ok
         )
 
     def start(self, fleet: Fleet, options: RunOptions) -> Run:
         """Start the run for the kind."""
-        where, told = self.place, options.callback
+        where, told = self.address, options.callback
         arguments: HostArguments = {**options.arguments, "host": self.host}
         if self.image is None:
             return fleet.for_each_remove_record(
@@ -286,7 +292,7 @@ def _refuse_unclear(
 
 
 def _confirm(fleet: Fleet, removal: _Removal, options: RunOptions) -> None:
-    what = f"of kind {removal.kind} from {removal.place}"
+    what = f"of kind {removal.kind} from {removal.address}"
     if not sys.stdin.isatty():
         raise UsageError(
             f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"

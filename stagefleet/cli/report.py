@@ -9,11 +9,11 @@ from typing import Self
 from rich.filesize import decimal
 
 from stagefleet.cli.output import as_line, print_json, print_line
-from stagefleet.cli.progress import Meter, choose_meter
+from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
 from stagefleet.client import Plan
-from stagefleet.runs.dispatch import queue_of
-from stagefleet.runs.model import ItemState, Outcome, Run, RunState
+from stagefleet.runs.messages import queue_of
+from stagefleet.runs.models import ItemState, Outcome, Run, RunState
 
 __all__ = [
     "RunReport",
@@ -52,7 +52,7 @@ def describe_run(run: Run) -> str:
     """Describe the state of a run in one line."""
     if run.state is RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
-    operation = run.order.operation
+    operation = run.spec.operation
     noun = "records" if queue_of(operation) == "records" else "stages"
     counts = [
         (run.succeeded, _VERBS.get(operation.partition("_")[0], "done")),
@@ -97,17 +97,17 @@ class RunReport:
     Args:
         run: The run as it started.
         as_json: Print results as JSON objects.
-        meter: Shows the progress; if None, chosen according to stderr.
+        display: Shows the progress; if None, chosen according to stderr.
     """
 
-    def __init__(self, run: Run, *, as_json: bool, meter: Meter | None = None) -> None:
+    def __init__(self, run: Run, *, as_json: bool, display: ProgressDisplay | None = None) -> None:
         self._as_json = as_json
         self._failures = 0
         self._lacking: Counter[str] = Counter()
-        self._meter = meter or choose_meter(run, stdout_is_shared=as_json)
+        self._display = display or choose_display(run, stdout_is_shared=as_json)
 
     def __enter__(self) -> Self:
-        self._meter.start()
+        self._display.start()
         return self
 
     def __exit__(
@@ -116,11 +116,11 @@ class RunReport:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._meter.stop()
+        self._display.stop()
 
     def show(self, outcome: Outcome) -> None:
         """Print one outcome."""
-        self._meter.advance(outcome)
+        self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
         if self._as_json:
@@ -128,13 +128,13 @@ class RunReport:
         if outcome.state is ItemState.FAILED and outcome.error is not None:
             self._failures += 1
             if self._failures <= _FAILURES_TOLD:
-                self._meter.tell(describe_failure(outcome))
+                self._display.note(describe_failure(outcome))
             elif self._failures == _FAILURES_TOLD + 1:
-                self._meter.tell("more items failed; from here on they are only counted (--json tells all)")
+                self._display.note("more items failed; from here on they are only counted (--json tells all)")
 
-    def tell(self, message: str) -> None:
+    def note(self, message: str) -> None:
         """Print a message on stderr."""
-        self._meter.tell(message)
+        self._display.note(message)
 
     def conclude(self, run: Run) -> None:
         """Stop the meter, and print the end of the run."""

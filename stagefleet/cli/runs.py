@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import follow_run, leave_or_follow
 from stagefleet.cli.help import HelpfulGroup
 from stagefleet.cli.report import describe_failure, describe_run, print_json, print_line
+from stagefleet.cli.run_display import detach_or_follow, follow_run
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import connect, say
-from stagefleet.client.waiting import describe_wait
+from stagefleet.client.wait_reporter import describe_wait
 from stagefleet.errors import UsageError
-from stagefleet.runs.model import Outcome, Run, RunState
+from stagefleet.runs.models import Outcome, Run, RunState
 from stagefleet.runs.subjects import subject_of
 
 __all__ = ["app"]
@@ -39,14 +39,14 @@ def list_runs(*, json: opt.Json = False) -> None:
             if json:
                 print_json(_details(run))
             else:
-                told = f"{_time(run.created_at)}  {run.order.operation:<12}  {describe_run(run)}"
-                subject = str(subject_of(run.order))
+                told = f"{_time(run.created_at)}  {run.spec.operation:<12}  {describe_run(run)}"
+                subject = str(subject_of(run.spec))
                 print_line(f"{told}  {subject}" if subject else told)
 
 
 @app.command("show")
 def show_run(
-    run: Annotated[
+    run_id: Annotated[
         str | None,
         typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False),
     ] = None,
@@ -61,11 +61,13 @@ def show_run(
     json: opt.Json = False,
 ) -> None:
     """Show how a run stands, and which items failed and why."""
-    if (run is None) == (idempotency_key is None):
+    if (run_id is None) == (idempotency_key is None):
         raise UsageError("name the run, or its key with --idempotency-key")
     with connect(_PURPOSE) as fleet:
         found = (
-            fleet.run_under(idempotency_key or "") if run is None else fleet.run(fleet.complete_run_id(run))
+            fleet.run_under(idempotency_key or "")
+            if run_id is None
+            else fleet.run(fleet.complete_run_id(run_id))
         )
         if failed:
             _print_failed(fleet.failures(found.id), as_json=json)
@@ -88,21 +90,21 @@ def show_run(
 
 
 @app.command("watch")
-def watch_run(run: RunId, *, json: opt.Json = False) -> None:
+def watch_run(run_id: RunId, *, json: opt.Json = False) -> None:
     """Follow a run to its end; Ctrl-C cancels it."""
     with connect(_PURPOSE) as fleet:
-        follow_run(fleet, fleet.run(fleet.complete_run_id(run)), as_json=json, follow=fleet.watch)
+        follow_run(fleet, fleet.run(fleet.complete_run_id(run_id)), as_json=json, follow=fleet.watch)
 
 
 @app.command("cancel")
 def cancel_run(
-    run: RunId,
+    run_id: RunId,
     *,
     now: Annotated[bool, typer.Option("--now", help="Stop what runs instead of finishing it.")] = False,
 ) -> None:
     """Cancel a run: nothing new starts."""
     with connect(_PURPOSE) as fleet:
-        run_id = fleet.complete_run_id(run)
+        run_id = fleet.complete_run_id(run_id)
         if not fleet.cancel(run_id, now=now):
             say("the run had ended already")
         print_line(describe_run(fleet.run(run_id)))
@@ -110,17 +112,17 @@ def cancel_run(
 
 @app.command("retry")
 @takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded", "missing_ok"))
-def retry_run(run: RunId, *, options: RunOptions) -> None:
+def retry_run(run_id: RunId, *, options: RunOptions) -> None:
     """Run again, as a new run, what failed or was cancelled in a finished one.
 
     Whom that one called is called again, unless a callback is named here.
     """
     with connect(_PURPOSE) as fleet:
-        run_id = fleet.complete_run_id(run)
+        run_id = fleet.complete_run_id(run_id)
         again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
         if again.state is RunState.SUCCEEDED and again.id == run_id:
             say("all of the run succeeded: nothing to retry")
-        leave_or_follow(fleet, again, options)
+        detach_or_follow(fleet, again, options)
 
 
 def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
@@ -137,11 +139,11 @@ def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
 def _details(run: Run) -> dict[str, Any]:
     """Return the summary with further details."""
     return run.summary() | {
-        "operation": run.order.operation,
-        "options": dict(run.order.options),
-        "parallel": run.order.parallel,
-        "key": run.order.key,
-        "parent": run.order.parent,
+        "operation": run.spec.operation,
+        "options": dict(run.spec.options),
+        "parallel": run.spec.parallel,
+        "key": run.spec.key,
+        "parent": run.spec.parent,
         "claimed": run.claimed,
         "published": run.published,
         "waiting": run.waiting,

@@ -15,7 +15,7 @@ from stagefleet.cli.logs import configure_logs
 from stagefleet.client import Fleet
 from stagefleet.client.services import EmbeddedServices
 from stagefleet.errors import StagefleetError, UsageError
-from stagefleet.patience import Patience
+from stagefleet.redis_retry import RedisRetry
 from stagefleet.settings import Settings, load_settings
 from stagefleet.settings_sources import unknown_variables
 
@@ -85,16 +85,16 @@ def open_fleet(
 
 
 @contextlib.contextmanager
-def cancelling_on_interrupt(fleet: Fleet, run: str) -> Iterator[None]:
+def cancelling_on_interrupt(fleet: Fleet, run_id: str) -> Iterator[None]:
     """Cancel the run at the first SIGINT or SIGTERM, and wait for items in progress; exit at the second."""
     pressed = threading.Event()
 
     def cancel() -> None:
-        say(f"cancelling run {run}: what runs is finished first; once more leaves at once")
+        say(f"cancelling run {run_id}: what runs is finished first; once more leaves at once")
         try:
-            Patience(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run))
+            RedisRetry(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run_id))
         except StagefleetError as error:
-            say(f"run {run} cannot be cancelled: {error}")
+            say(f"run {run_id} cannot be cancelled: {error}")
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         if pressed.is_set():

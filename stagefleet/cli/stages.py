@@ -11,17 +11,17 @@ import typer
 from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.following import leave_or_follow
 from stagefleet.cli.report import as_line, print_line, print_plan
+from stagefleet.cli.run_display import detach_or_follow
 from stagefleet.cli.run_options import RunOptions, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.client import Fleet, Plan
 from stagefleet.errors import StageNotFoundError, UsageError
+from stagefleet.images import StageDescription
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.isolation import OnLeftOut, left_out
 from stagefleet.names import StageId
-from stagefleet.runs.model import Run
-from stagefleet.stages import StageDescription
-from stagefleet.use_policy import UsePolicy
+from stagefleet.runs.models import Run
 
 __all__ = ["copy_stages", "delete_stages", "list_stages"]
 
@@ -47,8 +47,8 @@ FromProject = Annotated[
 def list_stages(
     repository: opt.RepositoryArgument = None,
     *,
-    project: opt.Project = None,
-    final: opt.Final = False,
+    project: opt.ProjectOption = None,
+    final: opt.FinalOption = False,
     long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
     parallel: opt.Parallel = None,
     missing_ok: opt.MissingOk = False,
@@ -172,7 +172,7 @@ def copy_stages(
         )
         if not run.total:
             say(f"{source} has no stages" if named is None else "no stage was named")
-        leave_or_follow(fleet, run, options)
+        detach_or_follow(fleet, run, options)
 
 
 def _take(project: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
@@ -185,7 +185,7 @@ def _take(project: str, named: list[str] | None, host: str | None, options: RunO
         run = fleet.for_each_take_stage(project, named, options.callback, host=host, **options.arguments)
         if not run.total:
             say(f"the primary storage of {project} lacks nothing that its secondaries have")
-        leave_or_follow(fleet, run, options)
+        detach_or_follow(fleet, run, options)
 
 
 @takes_run_options()
@@ -193,8 +193,8 @@ def delete_stages(
     repository: opt.RepositoryArgument = None,
     stage_ids: opt.StageIdArguments = None,
     *,
-    project: opt.Project = None,
-    final: opt.Final = False,
+    project: opt.ProjectOption = None,
+    final: opt.FinalOption = False,
     everything: Annotated[bool, typer.Option("--all", help="Delete every stage.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
     hosts: opt.Hosts = None,
@@ -207,17 +207,17 @@ def delete_stages(
 
     With --project: out of the project's caches, then out of its primary storage.
     """
-    named = opt.read_stage_ids(opt.stage_words(repository, stage_ids, project), options.from_file)
+    named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
     if everything and named is not None:
         raise UsageError("--all deletes every stage: leave out --all, or the stage ids")
     if not everything and named is None:
         raise UsageError("no stage is named: name stages, or use --from-file, or --all for every stage")
     with options.open_fleet() as fleet:
         deletion = _Deletion.of(fleet, repository, project, final=final)
-        policy = UsePolicy(skip_used, remove_containers, force)
+        policy = InUsePolicy(skip_used, remove_containers, force)
         if project is None:
             deletion = deletion.in_engine({"hosts": hosts} if hosts else {}, policy)
-        elif policy != UsePolicy() or (final and hosts):
+        elif policy != InUsePolicy() or (final and hosts):
             raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
         elif hosts:
             deletion = deletion.in_engine({"host": opt.one_host(hosts)}, policy)
@@ -226,7 +226,7 @@ def delete_stages(
             return
         if everything and not yes:
             _confirm(deletion, options)
-        leave_or_follow(fleet, deletion.start(named, options), options)
+        detach_or_follow(fleet, deletion.start(named, options), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class _Deletion:
     plan_of: Callable[..., Plan]
     start_of: Callable[..., Run]
     engine: Mapping[str, Any] = field(default_factory=dict)
-    policy: UsePolicy | None = None
+    policy: InUsePolicy | None = None
 
     @classmethod
     def of(cls, fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> _Deletion:
@@ -256,14 +256,14 @@ class _Deletion:
             name = str(fleet.final_repository(where))
             return cls(name, where, fleet.plan_delete_final_stage, fleet.for_each_delete_final_stage)
         if project is not None:
-            name = f"{fleet.roles(project).primary}, and of the caches of {project}"
+            name = f"{fleet.resolve_project(project).primary}, and of the caches of {project}"
             return cls(name, project, fleet.plan_delete_project_stage, fleet.for_each_delete_project_stage)
         where = repository or ""
         return cls(where, where, fleet.plan_delete_stage, fleet.for_each_delete_stage)
 
-    def in_engine(self, engine: Mapping[str, Any], policy: UsePolicy) -> _Deletion:
+    def in_engine(self, engine: Mapping[str, Any], policy: InUsePolicy) -> _Deletion:
         """Return a copy with the arguments for engines."""
-        return replace(self, engine=engine, policy=None if policy == UsePolicy() else policy)
+        return replace(self, engine=engine, policy=None if policy == InUsePolicy() else policy)
 
     def plan(self, named: list[str] | None, options: RunOptions) -> Plan:
         return self.plan_of(self.where, named, missing_ok=options.missing_ok, **self.engine)

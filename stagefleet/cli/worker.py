@@ -14,7 +14,7 @@ from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.processes import require_extra, worker_command
 from stagefleet.redaction import quoted
-from stagefleet.runs.dispatch import QUEUES
+from stagefleet.runs.messages import QUEUES
 
 __all__ = ["start_worker"]
 

@@ -2,6 +2,6 @@
 
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.client.fleet import Fleet
-from stagefleet.client.work import Plan
+from stagefleet.client.operations import Plan
 
 __all__ = ["Fleet", "Plan", "RemoteCallback"]

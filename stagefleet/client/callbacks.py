@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from stagefleet.errors import UsageError
 from stagefleet.runs.callback_tasks import check_task
-from stagefleet.runs.model import Callback, Outcome
+from stagefleet.runs.models import Callback, Outcome
 
 __all__ = ["RemoteCallback"]
 
@@ -58,7 +58,7 @@ class RemoteCallback:
         """Raise: the class is callable only to fit the type of `on_outcome`; this process never calls it."""
         raise UsageError(f"the outcome of {outcome.item} is told by the fleet, not by this process")
 
-    def order_fields(self) -> dict[str, Any]:
+    def spec_fields(self) -> dict[str, Any]:
         """Return the fields of an order for this callback."""
         callback = Callback.NONE
         if self.outcome_url:

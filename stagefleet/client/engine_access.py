@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from stagefleet.docker_environment import docker_config_file
-from stagefleet.errors import EngineMissingError
-from stagefleet.names import DockerDaemon, StageId
+from stagefleet.errors import EngineNotFoundError
+from stagefleet.images import StageDescription
+from stagefleet.names import EngineProject, StageId
 from stagefleet.processes import require_extra
 from stagefleet.records import RecordId
 from stagefleet.settings import EngineSettings
-from stagefleet.stages import StageDescription
 
 if TYPE_CHECKING:
     from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage
@@ -32,37 +32,37 @@ class EngineAccess:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
 
-    def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
+    def stage_ids(self, address: EngineProject) -> Iterator[StageId]:
         """List the stages of a project.
 
         Raises:
-            EngineMissingError: This host has no engine.
+            EngineNotFoundError: This host has no engine.
         """
         return iter(self._storage(address).stage_ids())
 
-    def record_ids(self, address: DockerDaemon) -> Iterator[RecordId]:
+    def record_ids(self, address: EngineProject) -> Iterator[RecordId]:
         """List the records of a project.
 
         Raises:
-            EngineMissingError: This host has no engine.
+            EngineNotFoundError: This host has no engine.
         """
         return self.records(address).ids()
 
-    def records(self, address: DockerDaemon) -> EngineRecordStore:
+    def records(self, address: EngineProject) -> EngineRecordStore:
         """Return the record store of a project.
 
         Raises:
-            EngineMissingError: This host has no engine.
+            EngineNotFoundError: This host has no engine.
         """
         from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - imports docker-py
 
         return EngineRecordStore(self._connect(address), address)
 
-    def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
+    def describe_stage(self, address: EngineProject, stage_id: StageId) -> StageDescription:
         """Describe one stage.
 
         Raises:
-            EngineMissingError: This host has no engine.
+            EngineNotFoundError: This host has no engine.
             StageNotFoundError: The engine does not have the stage.
         """
         return self._storage(address).describe(stage_id)
@@ -74,19 +74,19 @@ class EngineAccess:
         if engine is not None:
             engine.close()
 
-    def _storage(self, address: DockerDaemon) -> EngineStorage:
+    def _storage(self, address: EngineProject) -> EngineStorage:
         from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - imports docker-py
 
         return EngineStorage(self._connect(address), address)
 
-    def _connect(self, address: DockerDaemon) -> Engine:
+    def _connect(self, address: EngineProject) -> Engine:
         require_extra("engine", "docker", "stages in a Docker Engine")
         from stagefleet.registry import DockerConfig  # noqa: PLC0415 - its package brings the registries' client
         from stagefleet.storages.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
 
         where = self._settings.address
         if where is None:
-            raise EngineMissingError(
+            raise EngineNotFoundError(
                 f"{address}: there is no Docker Engine here; name one with STAGEFLEET_ENGINE__URL"
             )
         with self._lock:

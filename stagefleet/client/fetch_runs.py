@@ -7,28 +7,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stagefleet.client.desk import Desk
-from stagefleet.client.host_work import FetchWork, refuse_platforms
-from stagefleet.client.work import Plan, StageIds, parse_place, parse_stage_ids
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.host_operations import FetchOperation, refuse_platforms
+from stagefleet.client.operations import Plan, StageIds, parse_stage_ids, parse_storage
 from stagefleet.errors import UsageError
 from stagefleet.locks import HeldLock, LockInfo
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.platforms import Platform, PlatformChoice
-from stagefleet.roles import Roles
+from stagefleet.names import StageId, StorageAddress
+from stagefleet.platforms import Platform, PlatformSelection
+from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Outcome, Run
+from stagefleet.runs.models import Outcome, Run
 
 if TYPE_CHECKING:
     from stagefleet.storages.last_used import UsedImage  # imports the registry client
 
-__all__ = ["FetchRuns", "StageHold"]
+__all__ = ["FetchRuns", "PinnedStages"]
 
 Platforms = Sequence[str | Platform]
-Source = str | Repository | DockerDaemon | Roles
+Source = str | StorageAddress | Project
 
 
 @dataclass(frozen=True, slots=True)
-class StageHold:
+class PinnedStages:
     """A hold on images of stages: nobody removes them from their hosts while it lasts."""
 
     locks: tuple[HeldLock, ...]
@@ -43,7 +43,7 @@ class StageHold:
             lock.check()
 
 
-class FetchRuns(Desk):
+class FetchRuns(FleetBase):
     """Fetch stages to the Docker Engines of hosts, and hold them there."""
 
     def hosts(self) -> list[str]:
@@ -94,7 +94,7 @@ class FetchRuns(Desk):
         stage and host; its `host` names the host.
 
         Args:
-            source: A primary storage, or the storages of a project (see `Fleet.roles`).
+            source: A primary storage, or the storages of a project (see `Fleet.resolve_project`).
             stage_ids: The stages.
             on_outcome: As in `for_each_copy_stage`, like all arguments below without an explanation.
             platforms: Platforms of multi-platform stages to fetch, as `["linux/arm64"]`; the engine's own if
@@ -111,19 +111,19 @@ class FetchRuns(Desk):
             As `for_each_copy_stage`.
 
         Raises:
-            HostMissingError: A host has no live worker; the message lists those that have.
-            StagesMissingError: Neither the primary nor a cache has a named stage.
+            HostNotFoundError: A host has no live worker; the message lists those that have.
+            StagesNotFoundError: Neither the primary nor a cache has a named stage.
             StagefleetError: As in `for_each_copy_stage`.
         """
-        choice = PlatformChoice.parse(platforms, everything=all_platforms)
-        work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
+        choice = PlatformSelection.parse(platforms, everything=all_platforms)
+        operation = self._fetch_operation(source, stage_ids, choice, hosts, everywhere=all_hosts)
         return self._for_each(
-            work,
+            operation,
             on_outcome,
             parallel=parallel,
             idempotency_key=idempotency_key,
             detach=detach,
-            catalogue=self._catalogue(missing_ok=missing_ok, beside=work.storages),
+            plan_storages=self._plan_storages(missing_ok=missing_ok, beside=operation.storages),
         )
 
     def plan_fetch_stage(
@@ -138,19 +138,19 @@ class FetchRuns(Desk):
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_fetch_stage`; changes nothing. The plan does not know which stages a host has."""
-        choice = PlatformChoice.parse(platforms, everything=all_platforms)
-        work = self._fetch_work(source, stage_ids, choice, hosts, everywhere=all_hosts)
-        return work.plan(self._catalogue(missing_ok=missing_ok, beside=work.storages))
+        choice = PlatformSelection.parse(platforms, everything=all_platforms)
+        operation = self._fetch_operation(source, stage_ids, choice, hosts, everywhere=all_hosts)
+        return operation.plan(self._plan_storages(missing_ok=missing_ok, beside=operation.storages))
 
     @contextmanager
-    def holding_stages(
+    def pinned_stages(
         self,
         source: Source,
         stage_ids: StageIds,
         *,
         hosts: Sequence[str] | None = None,
         all_hosts: bool = False,
-    ) -> Iterator[StageHold]:
+    ) -> Iterator[PinnedStages]:
         """Protect the images of stages, for all platforms, from removal from hosts.
 
         The protection ends with the context, or with the death of this process.
@@ -165,12 +165,12 @@ class FetchRuns(Desk):
             The hold; check it from time to time.
 
         Raises:
-            HostMissingError: A host has no live worker.
+            HostNotFoundError: A host has no live worker.
             LockTimeoutError: The removal of an image is in progress, and takes too long.
         """
         from stagefleet.manager.image_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
 
-        primary = _roles(source).primary
+        primary = _project(source).primary
         named = parse_stage_ids(stage_ids) or ()
         chosen = self.choose_hosts(hosts, everywhere=all_hosts)
         with ExitStack() as held:
@@ -179,11 +179,11 @@ class FetchRuns(Desk):
                 images = ImageLocks(self._services.locks, host)
                 for stage_id in named:
                     image = image_of(primary, StageId.parse(stage_id))
-                    locks.append(held.enter_context(images.hold(image, on_wait=self._tell_of_wait)))
-            yield StageHold(tuple(locks))
+                    locks.append(held.enter_context(images.lock_shared(image, on_wait=self._tell_of_wait)))
+            yield PinnedStages(tuple(locks))
 
     @contextmanager
-    def hold_stage(
+    def pin_stage(
         self,
         source: Source,
         stage_id: str | StageId,
@@ -191,7 +191,7 @@ class FetchRuns(Desk):
         platforms: Platforms | None = None,
         all_platforms: bool = False,
         hosts: Sequence[str] | None = None,
-    ) -> Iterator[StageHold]:
+    ) -> Iterator[PinnedStages]:
         """Fetch a stage, and protect its image on the host while the context lasts.
 
         Args:
@@ -208,7 +208,7 @@ class FetchRuns(Desk):
             RemoteError: The stage could not be fetched.
             StagefleetError: As in `for_each_fetch_stage`.
         """
-        with self.holding_stages(source, [stage_id], hosts=hosts) as hold:
+        with self.pinned_stages(source, [stage_id], hosts=hosts) as hold:
             self.for_each_fetch_stage(
                 source,
                 [stage_id],
@@ -219,21 +219,21 @@ class FetchRuns(Desk):
             )
             yield hold
 
-    def _fetch_work(
+    def _fetch_operation(
         self,
         source: Source,
         stage_ids: StageIds,
-        platforms: PlatformChoice,
+        platforms: PlatformSelection,
         hosts: Sequence[str] | None,
         *,
         everywhere: bool,
-    ) -> FetchWork:
-        roles = _roles(source)
+    ) -> FetchOperation:
+        roles = _project(source)
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
         refuse_platforms(roles.primary, platforms)  # before the lookup of hosts
-        return FetchWork(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
+        return FetchOperation(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
         self._notice(f"waiting for {lock.name}, which is being removed")
@@ -244,6 +244,6 @@ def _raise_failure(outcome: Outcome) -> None:
         raise outcome.error.as_exception()
 
 
-def _roles(source: Source) -> Roles:
+def _project(source: Source) -> Project:
     """Return the storages; an address alone is the primary."""
-    return source if isinstance(source, Roles) else Roles.alone(parse_place(source))
+    return source if isinstance(source, Project) else Project.alone(parse_storage(source))

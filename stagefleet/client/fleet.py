@@ -16,5 +16,5 @@ class Fleet(StageRuns, RecordRuns, PublishRuns, IndexRuns, PurgeRuns, FetchRuns)
     """Runs of work on stages, and data about them; thread-safe.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
-    use it in a `with` statement. Each base class has one family of methods; `Desk` has what they share.
+    use it in a `with` statement. Each base class has one family of methods; `FleetBase` has what they share.
     """

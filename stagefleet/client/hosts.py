@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from stagefleet.errors import HostMissingError, UsageError
+from stagefleet.errors import HostNotFoundError, UsageError
 from stagefleet.redaction import quoted
-from stagefleet.runs.dispatch import host_of_queue
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.messages import host_of_queue
+from stagefleet.runs.models import WorkerInfo
 
 __all__ = ["choose_hosts", "live_hosts"]
 
@@ -18,7 +18,12 @@ def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
 
 
 def choose_hosts(
-    asked: Sequence[str] | None, *, everywhere: bool, own: str, look: Callable[[], Sequence[str]], advice: str
+    asked: Sequence[str] | None,
+    *,
+    everywhere: bool,
+    own: str,
+    list_hosts: Callable[[], Sequence[str]],
+    advice: str,
 ) -> tuple[str, ...]:
     """Return the hosts for a run.
 
@@ -26,25 +31,25 @@ def choose_hosts(
         asked: The names; None or empty for this host.
         everywhere: Choose all live hosts.
         own: The name of this host.
-        look: Returns the live hosts.
+        list_hosts: Returns the live hosts.
         advice: The advice in the error for a missing host.
 
     Raises:
         UsageError: Both names and `everywhere` are given.
-        HostMissingError: A host has no live worker; the message lists those that have.
+        HostNotFoundError: A host has no live worker; the message lists those that have.
     """
     if isinstance(asked, str):
         raise UsageError("hosts is one string: hand in a list of names")
     if asked and everywhere:
         raise UsageError("name hosts, or ask for all of them, not both")
-    live = look()
+    live = list_hosts()
     chosen = tuple(dict.fromkeys(live if everywhere else asked or (own,)))
     missing = [host for host in chosen if host not in live]
     if missing or not chosen:
         there = ", ".join(live) or "none"
         choice = "name one of them, or " if live else ""
         lacking = f"no live worker of host {quoted(missing[0])} has a Docker Engine" if missing else ""
-        raise HostMissingError(
+        raise HostNotFoundError(
             f"{lacking or 'no host is there'} (hosts that are there: {there}): {choice}{advice}"
         )
     return chosen

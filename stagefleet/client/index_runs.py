@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stagefleet.client.desk import Desk
-from stagefleet.client.work import parse_repository
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.operations import parse_repository
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.platforms import Platform
 
 __all__ = ["IndexRuns"]
 
 
-class IndexRuns(Desk):
+class IndexRuns(FleetBase):
     """Publish multi-platform stages made of platform images; needs no worker."""
 
     def publish_index(

@@ -6,22 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stagefleet.client.describing import describe_all
-from stagefleet.client.desk import Desk
-from stagefleet.client.project_work import final_of
-from stagefleet.client.work import Catalogue
+from stagefleet.client.descriptions import describe_all
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.operations import PlanStorages
+from stagefleet.client.project_operations import final_of
 from stagefleet.errors import StagefleetError
+from stagefleet.images import StageDescription
 from stagefleet.isolation import OnLeftOut
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.roles import Roles
-from stagefleet.stages import StageDescription
+from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.project import Project
 
 if TYPE_CHECKING:
     from stagefleet.manager.project import ProjectManager  # imports the registry client
 
-__all__ = ["Project", "Projects", "StorageState"]
+__all__ = ["ProjectOrName", "Projects", "StorageState"]
 
-Project = str | Roles
+ProjectOrName = str | Project
 """The name of a project in the settings, or the storages of one."""
 
 _THREADS = 8
@@ -41,7 +41,7 @@ class StorageState:
 
     project: str
     role: str
-    address: Repository | DockerDaemon
+    address: StorageAddress
     stages: int | None = None
     error: StagefleetError | None = None
 
@@ -58,38 +58,40 @@ class StorageState:
         }
 
 
-class Projects(Desk):
+class Projects(FleetBase):
     """List projects, their storages and the stages in them; needs no worker."""
 
     def projects(self) -> list[str]:
         """List the names of the projects in the settings."""
         return sorted(self.settings.projects)
 
-    def roles(self, project: Project) -> Roles:
+    def resolve_project(self, project: ProjectOrName) -> Project:
         """Return the storages of a project.
 
         Raises:
             SettingsError: The settings have no such project.
         """
-        return project if isinstance(project, Roles) else Roles.of(project, self.settings.project(project))
+        return (
+            project if isinstance(project, Project) else Project.of(project, self.settings.project(project))
+        )
 
-    def final_repository(self, project: Project) -> Repository:
+    def final_repository(self, project: ProjectOrName) -> Repository:
         """Return the final storage of a project.
 
         Raises:
             UsageError: The project has none, or the settings have no such project.
         """
-        return final_of(self.roles(project))
+        return final_of(self.resolve_project(project))
 
-    def project(self, project: Project) -> ProjectManager:
+    def project(self, project: ProjectOrName) -> ProjectManager:
         """Return the storage manager of a project, in this process, which finds, selects and names stages.
 
         Raises:
             SettingsError: The settings have no such project.
         """
-        return self._services.registries.project(self.roles(project))
+        return self._services.registries.project(self.resolve_project(project))
 
-    def project_stage_ids(self, project: Project, *, missing_ok: bool = False) -> Iterator[StageId]:
+    def project_stage_ids(self, project: ProjectOrName, *, missing_ok: bool = False) -> Iterator[StageId]:
         """Iterate over the stages of a project's primary storage, from its tag list.
 
         Raises:
@@ -98,46 +100,48 @@ class Projects(Desk):
         """
         found = iter(self.project(project).lookup.stage_ids())
         beside = self._beside(project)
-        return self._listed(self.roles(project).primary, found, missing_ok=missing_ok, beside=beside)
+        return self._listed(
+            self.resolve_project(project).primary, found, missing_ok=missing_ok, beside=beside
+        )
 
-    def has_storage(self, project: Project) -> bool:
+    def has_storage(self, project: ProjectOrName) -> bool:
         """Return True if one of a project's storages exists, is an engine, or does not answer."""
-        may_exist = self._catalogue().may_exist
-        return any(may_exist(address) for _, address in _storages(self.roles(project)))
+        may_exist = self._plan_storages().may_exist
+        return any(may_exist(address) for _, address in _storages(self.resolve_project(project)))
 
-    def _storages_of(self, project: Project, *, missing_ok: bool) -> Catalogue:
+    def _storages_of(self, project: ProjectOrName, *, missing_ok: bool) -> PlanStorages:
         """Create the catalogue of a project's storages for plans."""
-        return self._catalogue(missing_ok=missing_ok, beside=self._beside(project))
+        return self._plan_storages(missing_ok=missing_ok, beside=self._beside(project))
 
-    def _beside(self, project: Project) -> tuple[Repository | DockerDaemon, ...]:
+    def _beside(self, project: ProjectOrName) -> tuple[StorageAddress, ...]:
         """Return the storages of a project in the settings; none for storages given on a command line."""
-        roles = self.roles(project)
+        roles = self.resolve_project(project)
         is_set_up = isinstance(project, str) or roles.secondaries
         return tuple(address for _, address in _storages(roles)) if is_set_up else ()
 
-    def storage_states(self, project: Project) -> list[StorageState]:
+    def storage_states(self, project: ProjectOrName) -> list[StorageState]:
         """Return the state of each storage of a project; the storages are read in parallel.
 
         Raises:
             SettingsError: The settings have no such project.
         """
-        from stagefleet.registry.threads import LeashedThreads  # noqa: PLC0415 - its package imports the registry client
+        from stagefleet.registry.thread_pool import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
 
-        roles = self.roles(project)
+        roles = self.resolve_project(project)
         manager = self._services.registries.project(roles)
 
-        def look(role: str, address: Repository | DockerDaemon) -> StorageState:
+        def look(role: str, address: StorageAddress) -> StorageState:
             try:
                 return StorageState(roles.project, role, address, manager.count_stages(address))
             except StagefleetError as error:
                 return StorageState(roles.project, role, address, error=error)
 
-        with LeashedThreads(_THREADS, "states") as pool:
+        with LeaseBoundThreads(_THREADS, "states") as pool:
             return list(pool.map(lambda storage: look(*storage), _storages(roles)))
 
     def describe_project_stages(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: Iterator[StageId] | None = None,
         *,
         parallel: int | None = None,
@@ -156,11 +160,11 @@ class Projects(Desk):
         Raises:
             StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
         """
-        lookup, primary = self.project(project).lookup, self.roles(project).primary
+        lookup, primary = self.project(project).lookup, self.resolve_project(project).primary
         registries = self._services.registries
 
         def known(stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-            if isinstance(primary, DockerDaemon):
+            if isinstance(primary, EngineProject):
                 return [None] * len(stage_ids)
             return registries.known_descriptions(primary, stage_ids)
 
@@ -179,7 +183,7 @@ class Projects(Desk):
         )
 
 
-def _storages(roles: Roles) -> Iterator[tuple[str, Repository | DockerDaemon]]:
+def _storages(roles: Project) -> Iterator[tuple[str, StorageAddress]]:
     yield "primary", roles.primary
     if roles.final is not None:
         yield "final", roles.final

@@ -5,30 +5,32 @@ from __future__ import annotations
 from typing import Unpack
 
 from stagefleet.client.arguments import HostArguments
-from stagefleet.client.project_work import (
-    CacheWork,
-    DescribeWork,
-    ProjectDeleteWork,
-    PublishForecast,
-    PublishWork,
-    TakeWork,
+from stagefleet.client.operations import DeleteOperation, Operation, Plan, StageIds
+from stagefleet.client.project_operations import (
+    CacheOperation,
+    DescribeOperation,
+    ProjectDeleteOperation,
+    PublishDryRun,
+    PublishOperation,
+    TakeOperation,
 )
-from stagefleet.client.projects import Project, Projects
-from stagefleet.client.work import DeleteWork, Plan, StageIds, Work
-from stagefleet.roles import Roles
+from stagefleet.client.projects import ProjectOrName, Projects
+from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Run
+from stagefleet.runs.models import Run
 
 __all__ = ["PublishRuns"]
 
 
-ProjectWork = DescribeWork | PublishWork | CacheWork | TakeWork | ProjectDeleteWork
+ProjectOperation = (
+    DescribeOperation | PublishOperation | CacheOperation | TakeOperation | ProjectDeleteOperation
+)
 
 
 class PublishRuns(Projects):
     """Describe, publish and cache stages of a project, take them from secondaries, delete them everywhere.
 
-    A project is the name of one in the settings, or `Roles` with its storages. Every `for_each_...` takes
+    A project is the name of one in the settings, or `Project` with its storages. Every `for_each_...` takes
     `on_outcome`, `parallel` (the project's own limit if None), `idempotency_key`, `detach`, `missing_ok`, and
     `host` if the primary storage is a Docker Engine; it returns and raises as `for_each_copy_stage` does.
     Stage ids of None select all stages. Every `plan_...` plans the run of that name; it changes nothing, and
@@ -37,7 +39,7 @@ class PublishRuns(Projects):
 
     def for_each_describe_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
@@ -46,27 +48,29 @@ class PublishRuns(Projects):
 
         The fleet caches each one, so that `describe_stages` and `describe_project_stages` find it afterwards.
         A stage that cannot be described fails. For a single storage, also a final one, pass
-        `Roles.alone(storage)`.
+        `Project.alone(storage)`.
         """
         return self._for_project(
-            project, DescribeWork.of(self.roles(project), stage_ids), on_outcome, arguments
+            project, DescribeOperation.of(self.resolve_project(project), stage_ids), on_outcome, arguments
         )
 
     def plan_describe_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         *,
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_describe_stage`."""
-        work = DescribeWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
+        operation = DescribeOperation.of(self.resolve_project(project), stage_ids)
+        return self._plan(
+            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+        )
 
     def for_each_publish_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         *,
@@ -91,18 +95,18 @@ class PublishRuns(Projects):
         Raises:
             UsageError: The project has no final storage; else as `for_each_copy_stage`.
         """
-        work = PublishWork.of(
-            self.roles(project),
+        operation = PublishOperation.of(
+            self.resolve_project(project),
             stage_ids,
             should_be_built=should_be_built,
             fill_caches=fill_caches,
             image=image,
         )
-        return self._for_project(project, work, on_outcome, arguments)
+        return self._for_project(project, operation, on_outcome, arguments)
 
     def plan_publish_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         *,
         fill_caches: bool = False,
@@ -110,14 +114,20 @@ class PublishRuns(Projects):
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_publish_stage`; stages on the final storage's tag list are skipped."""
-        work = PublishForecast.of(
-            self.roles(project), stage_ids, should_be_built=False, fill_caches=fill_caches, image=None
+        operation = PublishDryRun.of(
+            self.resolve_project(project),
+            stage_ids,
+            should_be_built=False,
+            fill_caches=fill_caches,
+            image=None,
         )
-        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
+        return self._plan(
+            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+        )
 
     def for_each_cache_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
@@ -126,23 +136,27 @@ class PublishRuns(Projects):
 
         The result has the state of each stage in each cache; a failure of a cache does not fail the item.
         """
-        return self._for_project(project, CacheWork.of(self.roles(project), stage_ids), on_outcome, arguments)
+        return self._for_project(
+            project, CacheOperation.of(self.resolve_project(project), stage_ids), on_outcome, arguments
+        )
 
     def plan_cache_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         *,
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_cache_stage`."""
-        work = CacheWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
+        operation = CacheOperation.of(self.resolve_project(project), stage_ids)
+        return self._plan(
+            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+        )
 
     def for_each_take_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
@@ -156,79 +170,93 @@ class PublishRuns(Projects):
             on_outcome: See the class.
             **arguments: See the class.
         """
-        return self._for_project(project, TakeWork.of(self.roles(project), stage_ids), on_outcome, arguments)
+        return self._for_project(
+            project, TakeOperation.of(self.resolve_project(project), stage_ids), on_outcome, arguments
+        )
 
     def plan_take_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None = None,
         *,
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_take_stage`."""
-        work = TakeWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
+        operation = TakeOperation.of(self.resolve_project(project), stage_ids)
+        return self._plan(
+            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+        )
 
     def for_each_delete_project_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete stages from every cache, where failures are warnings, then from the primary."""
-        work = ProjectDeleteWork.of(self.roles(project), stage_ids)
-        return self._for_project(project, work, on_outcome, arguments)
+        operation = ProjectDeleteOperation.of(self.resolve_project(project), stage_ids)
+        return self._for_project(project, operation, on_outcome, arguments)
 
     def plan_delete_project_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None,
         *,
         host: str | None = None,
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_delete_project_stage`."""
-        work = ProjectDeleteWork.of(self.roles(project), stage_ids)
-        return self._plan(work, work.roles.primary, host, self._storages_of(project, missing_ok=missing_ok))
+        operation = ProjectDeleteOperation.of(self.resolve_project(project), stage_ids)
+        return self._plan(
+            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+        )
 
     def for_each_delete_final_stage(
         self,
-        project: Project,
+        project: ProjectOrName,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete stages from the final storage."""
-        work = DeleteWork.of(self.final_repository(project), stage_ids)
-        placed = self._placed(work, work.repository, arguments.get("host"))
+        operation = DeleteOperation.of(self.final_repository(project), stage_ids)
+        placed = self._placed(operation, operation.repository, arguments.get("host"))
         return self._start(project, placed, on_outcome, arguments)
 
     def plan_delete_final_stage(
-        self, project: Project, stage_ids: StageIds | None, *, missing_ok: bool = False
+        self, project: ProjectOrName, stage_ids: StageIds | None, *, missing_ok: bool = False
     ) -> Plan:
         """Plan `for_each_delete_final_stage`."""
-        catalogue = self._storages_of(project, missing_ok=missing_ok)
-        return DeleteWork.of(self.final_repository(project), stage_ids).plan(catalogue)
+        plan_storages = self._storages_of(project, missing_ok=missing_ok)
+        return DeleteOperation.of(self.final_repository(project), stage_ids).plan(plan_storages)
 
     def _for_project(
-        self, project: Project, work: ProjectWork, on_outcome: OnOutcome | None, arguments: HostArguments
+        self,
+        project: ProjectOrName,
+        operation: ProjectOperation,
+        on_outcome: OnOutcome | None,
+        arguments: HostArguments,
     ) -> Run:
-        placed = self._placed(work, work.roles.primary, arguments.get("host"))
+        placed = self._placed(operation, operation.roles.primary, arguments.get("host"))
         return self._start(project, placed, on_outcome, arguments)
 
     def _start(
-        self, project: Project, work: Work, on_outcome: OnOutcome | None, arguments: HostArguments
+        self,
+        project: ProjectOrName,
+        operation: Operation,
+        on_outcome: OnOutcome | None,
+        arguments: HostArguments,
     ) -> Run:
         parallel = arguments.get("parallel")
-        if parallel is None and not isinstance(project, Roles):
+        if parallel is None and not isinstance(project, Project):
             parallel = self.settings.project(project).parallel
         return self._for_each(
-            work,
+            operation,
             on_outcome,
             parallel=parallel,
             idempotency_key=arguments.get("idempotency_key"),
             detach=arguments.get("detach", False),
-            catalogue=self._storages_of(project, missing_ok=arguments.get("missing_ok", False)),
+            plan_storages=self._storages_of(project, missing_ok=arguments.get("missing_ok", False)),
         )

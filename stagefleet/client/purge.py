@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stagefleet.client.projects import Project, Projects
-from stagefleet.client.work import Catalogue, Plan, bounded
-from stagefleet.names import DockerDaemon, Repository
-from stagefleet.roles import Roles
+from stagefleet.client.operations import Plan, PlanStorages, bounded
+from stagefleet.client.projects import ProjectOrName, Projects
+from stagefleet.in_use_policy import InUsePolicy
+from stagefleet.names import Repository, StorageAddress
+from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Run, RunState
-from stagefleet.use_policy import UsePolicy
+from stagefleet.runs.models import Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet.manager.purge import PurgeGroup, PurgePlan  # imports the registry client
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PurgeRuns", "PurgedGroup"]
 
 OnGroup = Callable[["PurgedGroup"], None]
-Purgeable = Project | Repository | DockerDaemon
+Purgeable = ProjectOrName | StorageAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class PurgedGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class _GroupWork:
+class _GroupOperation:
     """The run of one group."""
 
     group: PurgeGroup
 
     @property
-    def operation(self) -> str:
+    def name(self) -> str:
         return self.group.operation
 
     @property
@@ -54,9 +54,9 @@ class _GroupWork:
     def stage_ids(self) -> tuple[str, ...]:
         return self.group.items
 
-    def plan(self, catalogue: Catalogue) -> Plan:
+    def plan(self, plan_storages: PlanStorages) -> Plan:
         if isinstance(self.group.repository, Repository):
-            catalogue.ping(self.group.repository)
+            plan_storages.ping(self.group.repository)
         return Plan(bounded(self.group.items))
 
 
@@ -64,8 +64,8 @@ class PurgeRuns(Projects):
     """Purge projects.
 
     The order is: stages, import metadata, managed images, image metadata, custom tags, rejected stages, final
-    stages. A project is the name of one in the settings, or `Roles` with its storages; a repository or
-    `DockerDaemon` alone is a project of that name, with that primary storage. An engine is the one of this
+    stages. A project is the name of one in the settings, or `Project` with its storages; a repository or
+    `EngineProject` alone is a project of that name, with that primary storage. An engine is the one of this
     host: the content of another host's engine is not known here.
     """
 
@@ -73,7 +73,7 @@ class PurgeRuns(Projects):
         self,
         project: Purgeable,
         *,
-        policy: UsePolicy | None = None,
+        policy: InUsePolicy | None = None,
         sized: bool = True,
         missing_ok: bool = False,
     ) -> PurgePlan:
@@ -88,13 +88,13 @@ class PurgeRuns(Projects):
         Raises:
             RepositoryNotFoundError: The repository does not exist, or none of the project's storages.
             UsageError: The project does not exist, or a policy is given without an engine.
-            EngineMissingError: The primary storage is a Docker Engine, and this host has none.
+            EngineNotFoundError: The primary storage is a Docker Engine, and this host has none.
         """
         storages = self._storages(project)
         plan = self._services.registries.plan_purge(storages, policy=policy, sized=sized)
         if not plan and not plan.unknown and not plan.kept:
-            beside = () if isinstance(project, Repository | DockerDaemon) else self._beside(project)
-            self._catalogue(missing_ok=missing_ok, beside=beside).expect(storages.primary)
+            beside = () if isinstance(project, StorageAddress) else self._beside(project)
+            self._plan_storages(missing_ok=missing_ok, beside=beside).expect(storages.primary)
         return plan
 
     def purge_group(
@@ -106,8 +106,8 @@ class PurgeRuns(Projects):
         detach: bool = False,
     ) -> Run:
         """Delete one group of a plan; arguments, result and errors as of `for_each_delete_stage`."""
-        work = self._placed(_GroupWork(group), group.repository, None)
-        return self._for_each(work, on_outcome, parallel=parallel, idempotency_key=None, detach=detach)
+        operation = self._placed(_GroupOperation(group), group.repository, None)
+        return self._for_each(operation, on_outcome, parallel=parallel, idempotency_key=None, detach=detach)
 
     def purge(
         self,
@@ -115,7 +115,7 @@ class PurgeRuns(Projects):
         on_outcome: OnOutcome | None = None,
         *,
         on_group: OnGroup | None = None,
-        policy: UsePolicy | None = None,
+        policy: InUsePolicy | None = None,
         parallel: int | None = None,
         missing_ok: bool = False,
     ) -> list[PurgedGroup]:
@@ -152,7 +152,7 @@ class PurgeRuns(Projects):
                 break
         return done
 
-    def _storages(self, project: Purgeable) -> Roles:
-        if isinstance(project, Repository | DockerDaemon):
-            return Roles.alone(project)
-        return self.roles(project)
+    def _storages(self, project: Purgeable) -> Project:
+        if isinstance(project, StorageAddress):
+            return Project.alone(project)
+        return self.resolve_project(project)

@@ -6,23 +6,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.client.arguments import HostArguments
-from stagefleet.client.desk import Desk
-from stagefleet.client.record_work import RecordWork
-from stagefleet.client.work import Plan, parse_place, parse_repository
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.operations import Plan, parse_repository, parse_storage
+from stagefleet.client.record_operations import RecordOperation
 from stagefleet.errors import UsageError
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Run
+from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.records import StoredRecord, Written  # imports the registry client
+    from stagefleet.storages.records import StoredRecord, WriteResult  # imports the registry client
 
 __all__ = ["RecordRuns"]
 
 Names = Iterable[str] | None
-Place = str | Repository | DockerDaemon
 
 _REMOVALS: Mapping[RecordKind, str] = {
     RecordKind.MANAGED_IMAGE: "rm_managed_image",
@@ -33,7 +32,7 @@ _REMOVALS: Mapping[RecordKind, str] = {
 """The operation that deletes a kind; kinds that are rarely deleted in bulk share one."""
 
 
-class RecordRuns(Desk):
+class RecordRuns(FleetBase):
     """List, read, write and delete records; add and delete custom tags.
 
     A place is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes of
@@ -49,7 +48,7 @@ class RecordRuns(Desk):
 
     def record_ids(
         self,
-        place: Place,
+        address: StorageAddress | str,
         kind: RecordKind | str | None = None,
         *,
         on_unknown: Callable[[str], None] | None = None,
@@ -58,7 +57,7 @@ class RecordRuns(Desk):
         """Iterate over the records of a repository, from its tag list, or of this host's engine.
 
         Args:
-            place: The repository or engine.
+            address: The repository or engine.
             kind: Only records of this kind.
             on_unknown: Called with each tag of a repository that is neither a stage's nor a record's.
             missing_ok: Treat a missing repository as empty.
@@ -67,33 +66,40 @@ class RecordRuns(Desk):
             RepositoryNotFoundError: The repository does not exist.
             UsageError: The address is malformed, or its registry rejects the login.
         """
-        where, wanted = parse_place(place), None if kind is None else _parse_kind(kind)
+        where, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
         registries = self._services.registries
-        if isinstance(where, DockerDaemon):
+        if isinstance(where, EngineProject):
             return registries.engine_records(where).ids(wanted)
         found = registries.records.ids(where, wanted, on_unknown=on_unknown)
         return self._listed(where, found, missing_ok=missing_ok)
 
-    def read_record(self, place: Place, kind: RecordKind | str, name: str = "") -> StoredRecord | None:
+    def read_record(
+        self, address: StorageAddress | str, kind: RecordKind | str, name: str = ""
+    ) -> StoredRecord | None:
         """Read one record; None if it does not exist.
 
         Raises:
             BrokenRecordError: It lacks a label, or is not a record.
             UsageError: The address or the name is malformed.
         """
-        where, record_id = parse_place(place), RecordId.of(_parse_kind(kind), name)
+        where, record_id = parse_storage(address), RecordId.of(_parse_kind(kind), name)
         registries = self._services.registries
-        if isinstance(where, DockerDaemon):
+        if isinstance(where, EngineProject):
             return registries.engine_records(where).read(record_id)
         return registries.records.read(where, record_id)
 
     def write_record(
-        self, place: Place, record: Record, *, project: str | None = None, force: bool = False
-    ) -> Written:
+        self,
+        address: StorageAddress | str,
+        record: Record,
+        *,
+        project: str | None = None,
+        force: bool = False,
+    ) -> WriteResult:
         """Write a record, unless the same is there already or an engine does not keep its kind.
 
         Args:
-            place: The repository or engine.
+            address: The repository or engine.
             record: The record; for a custom tag this writes the record only, see `add_stage_custom_tag`.
             project: The project of the record; if None, the last part of the repository's path, or the
                 project of the engine.
@@ -104,25 +110,25 @@ class RecordRuns(Desk):
             UsageError: The address is malformed, the record is invalid, or it is a client id and another
                 exists.
         """
-        where, registries = parse_place(place), self._services.registries
-        if isinstance(where, DockerDaemon):
+        where, registries = parse_storage(address), self._services.registries
+        if isinstance(where, EngineProject):
             _refuse_project(where, project)
             return registries.engine_records(where).write(record, force=force)
         return registries.records.write(where, project or where.name, record, force=force)
 
     def add_stage_custom_tag(
         self,
-        place: Place,
+        address: StorageAddress | str,
         tag: str,
         stage_id: str | StageId,
         *,
         project: str | None = None,
         final: str | Repository | None = None,
-    ) -> Written:
+    ) -> WriteResult:
         """Add a custom tag to a stage, and write its record; does nothing for an engine.
 
         Args:
-            place: The primary storage, which gets the record.
+            address: The primary storage, which gets the record.
             tag: The tag.
             stage_id: The stage.
             project: As in `write_record`.
@@ -132,14 +138,19 @@ class RecordRuns(Desk):
             StageNotFoundError: The storage that gets the tag lacks the stage, or the stage is rejected.
             UsageError: The tag is not a valid custom tag.
         """
-        where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
-        if isinstance(where, DockerDaemon):
+        where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
+        if isinstance(where, EngineProject):
             return self.write_record(where, custom, project=project)
         records = self._services.registries.records
         return records.add_custom_tag(where, project or where.name, custom, final=_parse_final(final))
 
     def check_stage_custom_tag(
-        self, place: Place, tag: str, stage_id: str | StageId, *, final: str | Repository | None = None
+        self,
+        address: StorageAddress | str,
+        tag: str,
+        stage_id: str | StageId,
+        *,
+        final: str | Repository | None = None,
     ) -> None:
         """Check that a custom tag names the image of its stage; succeeds for an engine, which has no tags.
 
@@ -148,7 +159,7 @@ class RecordRuns(Desk):
         Raises:
             CustomTagError: The tag is missing, or names another image.
         """
-        where, custom = parse_place(place), CustomTag(tag, StageId.parse(str(stage_id)))
+        where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
         if isinstance(where, Repository):
             records = self._services.registries.records
             records.check_custom_tag(where, custom.name, custom.stage_id, final=_parse_final(final))
@@ -157,7 +168,7 @@ class RecordRuns(Desk):
 
     def for_each_rm_image_metadata(
         self,
-        place: Place,
+        address: StorageAddress | str,
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
         on_outcome: OnOutcome | None = None,
@@ -166,63 +177,63 @@ class RecordRuns(Desk):
         """Delete metadata of one image; an item is `COMMIT_STAGEID`.
 
         Args:
-            place: The repository or engine.
+            address: The repository or engine.
             image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
                 the name, the hash in the tags.
             stage_commits: The commits of each stage.
             on_outcome: See the class.
             **arguments: See the class.
         """
-        work = RecordWork.of_image_metadata(place, image_name_or_hash, stage_commits)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of_image_metadata(address, image_name_or_hash, stage_commits)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_rm_managed_image(
         self,
-        place: Place,
+        address: StorageAddress | str,
         names: Names,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
-        work = RecordWork.of("rm_managed_image", place, RecordKind.MANAGED_IMAGE, names)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("rm_managed_image", address, RecordKind.MANAGED_IMAGE, names)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_get_import_metadata(
         self,
-        place: Place,
+        address: StorageAddress | str,
         ids: Names,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
-        work = RecordWork.of("get_import_metadata", place, RecordKind.IMPORT_METADATA, ids)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("get_import_metadata", address, RecordKind.IMPORT_METADATA, ids)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_rm_import_metadata(
         self,
-        place: Place,
+        address: StorageAddress | str,
         ids: Names,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete import metadata."""
-        work = RecordWork.of("rm_import_metadata", place, RecordKind.IMPORT_METADATA, ids)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("rm_import_metadata", address, RecordKind.IMPORT_METADATA, ids)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_get_stage_custom_tag_metadata(
         self,
-        place: Place,
+        address: StorageAddress | str,
         ids: Names,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
-        work = RecordWork.of("get_stage_custom_tag_metadata", place, RecordKind.CUSTOM_TAG, ids)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("get_stage_custom_tag_metadata", address, RecordKind.CUSTOM_TAG, ids)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_delete_stage_custom_tag(
         self,
-        place: Place,
+        address: StorageAddress | str,
         tags: Names,
         on_outcome: OnOutcome | None = None,
         *,
@@ -234,30 +245,32 @@ class RecordRuns(Desk):
         A tag without a record is not a custom tag of `add_stage_custom_tag`, and is kept.
 
         Args:
-            place: The primary storage, which has the records.
+            address: The primary storage, which has the records.
             tags: The tags; all if None.
             on_outcome: See the class.
             final: The final storage, if the project has one, which has the tags.
             **arguments: See the class.
         """
         details = _custom_tag_details(final)
-        work = RecordWork.of("delete_stage_custom_tag", place, RecordKind.CUSTOM_TAG, tags, details)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of(
+            "delete_stage_custom_tag", address, RecordKind.CUSTOM_TAG, tags, details
+        )
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_delete_rejected_stage(
         self,
-        place: Place,
+        address: StorageAddress | str,
         stage_ids: Iterable[str | StageId] | None,
         on_outcome: OnOutcome | None = None,
         **arguments: Unpack[HostArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
-        work = RecordWork.of("delete_rejected_stage", place, RecordKind.REJECTED_STAGE, stage_ids)
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("delete_rejected_stage", address, RecordKind.REJECTED_STAGE, stage_ids)
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_rm_record(
         self,
-        place: Place,
+        address: StorageAddress | str,
         kind: RecordKind | str,
         names: Names,
         on_outcome: OnOutcome | None = None,
@@ -268,12 +281,12 @@ class RecordRuns(Desk):
         This revokes a rejection, or keeps a tag without its record; `for_each_remove_record` does neither.
         """
         parsed = _parse_kind(kind)
-        work = RecordWork.of("rm_record", place, parsed, names, {"kind": str(parsed)})
-        return self._run(work, on_outcome, arguments)
+        operation = RecordOperation.of("rm_record", address, parsed, names, {"kind": str(parsed)})
+        return self._run(operation, on_outcome, arguments)
 
     def for_each_remove_record(
         self,
-        place: Place,
+        address: StorageAddress | str,
         kind: RecordKind | str,
         names: Names,
         on_outcome: OnOutcome | None = None,
@@ -288,15 +301,15 @@ class RecordRuns(Desk):
         """
         parsed = _parse_kind(kind)
         if parsed is RecordKind.CUSTOM_TAG:
-            return self.for_each_delete_stage_custom_tag(place, names, on_outcome, final=final, **arguments)
+            return self.for_each_delete_stage_custom_tag(address, names, on_outcome, final=final, **arguments)
         operation = _REMOVALS.get(parsed)
         if operation is None:
-            return self.for_each_rm_record(place, parsed, names, on_outcome, **arguments)
-        return self._run(RecordWork.of(operation, place, parsed, names), on_outcome, arguments)
+            return self.for_each_rm_record(address, parsed, names, on_outcome, **arguments)
+        return self._run(RecordOperation.of(operation, address, parsed, names), on_outcome, arguments)
 
     def plan_rm_record(
         self,
-        place: Place,
+        address: StorageAddress | str,
         kind: RecordKind | str,
         names: Names,
         *,
@@ -304,12 +317,12 @@ class RecordRuns(Desk):
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_rm_record`; changes nothing."""
-        work = RecordWork.of("rm_record", place, _parse_kind(kind), names)
-        return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
+        operation = RecordOperation.of("rm_record", address, _parse_kind(kind), names)
+        return self._plan(operation, operation.address, host, self._plan_storages(missing_ok=missing_ok))
 
     def plan_rm_image_metadata(
         self,
-        place: Place,
+        address: StorageAddress | str,
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
         *,
@@ -317,21 +330,21 @@ class RecordRuns(Desk):
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_rm_image_metadata`; changes nothing."""
-        work = RecordWork.of_image_metadata(place, image_name_or_hash, stage_commits)
-        return self._plan(work, work.place, host, self._catalogue(missing_ok=missing_ok))
+        operation = RecordOperation.of_image_metadata(address, image_name_or_hash, stage_commits)
+        return self._plan(operation, operation.address, host, self._plan_storages(missing_ok=missing_ok))
 
-    def _run(self, work: RecordWork, on_outcome: OnOutcome | None, arguments: HostArguments) -> Run:
+    def _run(self, operation: RecordOperation, on_outcome: OnOutcome | None, arguments: HostArguments) -> Run:
         return self._for_each(
-            self._placed(work, work.place, arguments.get("host")),
+            self._placed(operation, operation.address, arguments.get("host")),
             on_outcome,
             parallel=arguments.get("parallel"),
             idempotency_key=arguments.get("idempotency_key"),
             detach=arguments.get("detach", False),
-            catalogue=self._catalogue(missing_ok=arguments.get("missing_ok", False)),
+            plan_storages=self._plan_storages(missing_ok=arguments.get("missing_ok", False)),
         )
 
 
-def _refuse_project(address: DockerDaemon, project: str | None) -> None:
+def _refuse_project(address: EngineProject, project: str | None) -> None:
     if project not in {None, address.project}:
         raise UsageError(f"{address} keeps the records of {address.project} alone, not of {project}")
 

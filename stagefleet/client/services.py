@@ -9,21 +9,21 @@ from uuid import uuid4
 
 from stagefleet.client.engine_access import EngineAccess
 from stagefleet.client.hosts import live_hosts
-from stagefleet.client.late import Late
-from stagefleet.connection import connect_redis
-from stagefleet.embedded import Embedded
+from stagefleet.client.lazy import Lazy
+from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import NotFoundError, RedisUnreachableError, RepositoryNotFoundError
+from stagefleet.images import StageDescription
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
-from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
 from stagefleet.platforms import Platform
+from stagefleet.project import Project
 from stagefleet.records import RecordId, RecordKind
-from stagefleet.roles import Roles
+from stagefleet.redis_client import connect_redis
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Outcome
+from stagefleet.runs.models import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
-from stagefleet.stages import StageDescription
-from stagefleet.use_policy import UsePolicy
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -41,20 +41,20 @@ __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 class Registries(Protocol):
     """The registry operations that a client performs itself; workers perform the others."""
 
-    def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
+    def stage_ids(self, address: StorageAddress) -> Iterator[StageId]:
         """Iterate over the stages of a repository or of this host's engine; none if it does not exist."""
 
-    def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
+    def describe_stage(self, address: StorageAddress, stage_id: StageId) -> StageDescription:
         """Describe one stage."""
 
-    def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
+    def record_ids(self, address: StorageAddress, kind: RecordKind) -> Iterator[RecordId]:
         """List the records of one kind in a repository or this host's engine; none if it does not exist."""
 
     @property
     def records(self) -> RecordManager:
         """Operations on the records and custom tags of repositories."""
 
-    def engine_records(self, address: DockerDaemon) -> EngineRecordStore:
+    def engine_records(self, address: EngineProject) -> EngineRecordStore:
         """Return the record store of a project in this host's engine."""
 
     def known_descriptions(
@@ -62,10 +62,10 @@ class Registries(Protocol):
     ) -> list[StageDescription | None]:
         """Look up cached descriptions of stages that exist; None for each unknown stage."""
 
-    def project(self, roles: Roles) -> ProjectManager:
+    def project(self, roles: Project) -> ProjectManager:
         """Return the operations on the stages of a project."""
 
-    def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
+    def plan_purge(self, roles: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         """Plan the purge of a project."""
 
     def publish_index(
@@ -77,7 +77,7 @@ class Registries(Protocol):
     ) -> dict[str, Any]:
         """Publish an index over images, under the lock of the stage; return its description."""
 
-    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
+    def describe_remaining_tags(self, repositories: Iterable[Repository]) -> list[str]:
         """Return one line for each repository whose registry is known to keep tags of Stagefleet's own."""
 
     def ping(self, repository: Repository) -> None:
@@ -139,16 +139,16 @@ class _RegistryAccess:
     """Registries through the storage manager; after `join` with the fleet's caches in Redis."""
 
     def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
-        from stagefleet.manager import StageManager, StageMemory  # noqa: PLC0415 - imports the registry client
+        from stagefleet.manager import RememberedStages, StageManager  # noqa: PLC0415 - imports the registry client
         from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands without a registry do not need it
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the manager uses it
+        from stagefleet.runs.shared_state import MemorySharedState  # noqa: PLC0415 - only the manager uses it
 
         self._client = RegistryClient(settings)
         self._engine = EngineAccess(settings.engine)
         self._settings = settings
         self._redis: Redis | None = None
-        self._memory = StageMemory()
-        self._manager = StageManager(self._client, MemoryBook(), self._memory)
+        self._remembered = RememberedStages()
+        self._manager = StageManager(self._client, MemorySharedState(), self._remembered)
         if redis_url is not None:
             self.join(redis_url)
 
@@ -159,28 +159,28 @@ class _RegistryAccess:
             SettingsError: The URL is malformed.
         """
         self._redis = connect_redis(redis_url)
-        self._memory.join(self._redis, self._settings)
+        self._remembered.join(self._redis, self._settings)
 
-    def stage_ids(self, place: Repository | DockerDaemon) -> Iterator[StageId]:
-        if isinstance(place, DockerDaemon):
-            return self._engine.stage_ids(place)
-        return self._manager.stage_ids(place)
+    def stage_ids(self, address: StorageAddress) -> Iterator[StageId]:
+        if isinstance(address, EngineProject):
+            return self._engine.stage_ids(address)
+        return self._manager.stage_ids(address)
 
-    def describe_stage(self, place: Repository | DockerDaemon, stage_id: StageId) -> StageDescription:
-        if isinstance(place, DockerDaemon):
-            return self._engine.describe_stage(place, stage_id)
-        return self._manager.describe_stage(place, stage_id)
+    def describe_stage(self, address: StorageAddress, stage_id: StageId) -> StageDescription:
+        if isinstance(address, EngineProject):
+            return self._engine.describe_stage(address, stage_id)
+        return self._manager.describe_stage(address, stage_id)
 
-    def record_ids(self, place: Repository | DockerDaemon, kind: RecordKind) -> Iterator[RecordId]:
-        if isinstance(place, DockerDaemon):
-            return self.engine_records(place).ids(kind)
-        return self.records.ids(place, kind)
+    def record_ids(self, address: StorageAddress, kind: RecordKind) -> Iterator[RecordId]:
+        if isinstance(address, EngineProject):
+            return self.engine_records(address).ids(kind)
+        return self.records.ids(address, kind)
 
     @property
     def records(self) -> RecordManager:
         return self._manager.records
 
-    def engine_records(self, address: DockerDaemon) -> EngineRecordStore:
+    def engine_records(self, address: EngineProject) -> EngineRecordStore:
         return self._engine.records(address)
 
     def known_descriptions(
@@ -188,10 +188,10 @@ class _RegistryAccess:
     ) -> list[StageDescription | None]:
         return self._manager.known_descriptions(repository, stage_ids)
 
-    def project(self, roles: Roles) -> ProjectManager:
+    def project(self, roles: Project) -> ProjectManager:
         return self._manager.project(roles)
 
-    def plan_purge(self, roles: Roles, *, policy: UsePolicy | None, sized: bool) -> PurgePlan:
+    def plan_purge(self, roles: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - imports the registry client
 
         return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
@@ -203,28 +203,32 @@ class _RegistryAccess:
         images: Mapping[Platform, Reference],
         locks: LockManager,
     ) -> dict[str, Any]:
-        from stagefleet.manager.multiplatform import IndexPublication  # noqa: PLC0415 - imports the registry client
+        from stagefleet.manager.index_publication import IndexPublication  # noqa: PLC0415 - imports the registry client
         from stagefleet.manager.stage_locks import StageLocks  # noqa: PLC0415 - its package imports that client
-        from stagefleet.registry.leash import UNLEASHED  # noqa: PLC0415 - its package imports that client
-        from stagefleet.runs.book import MemoryBook  # noqa: PLC0415 - only the publication uses it
+        from stagefleet.registry.lease import NO_LEASE  # noqa: PLC0415 - its package imports that client
+        from stagefleet.runs.shared_state import MemorySharedState  # noqa: PLC0415 - only the publication uses it
 
-        run = uuid4().hex
-        with StageLocks(locks).alone(repository, stage_id, run=run, leash=UNLEASHED) as turn:
-            publication = IndexPublication(self._client, MemoryBook(), repository, run=run, leash=turn)
-            produced = publication.publish(stage_id, images)
-        assert produced.result is not None
+        run_id = uuid4().hex
+        with StageLocks(locks).lock_exclusively(
+            repository, stage_id, run_id=run_id, lease=NO_LEASE
+        ) as stage_lock:
+            publication = IndexPublication(
+                self._client, MemorySharedState(), repository, run_id=run_id, lease=stage_lock
+            )
+            item_result = publication.publish(stage_id, images)
+        assert item_result.result is not None
         self._manager.note_arrival(repository, stage_id)
-        return produced.result
+        return item_result.result
 
-    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
-        from stagefleet.manager.deletion_way import words_on_what_stays  # noqa: PLC0415 - imports the registry client
-        from stagefleet.runs.book import RedisBook  # noqa: PLC0415 - only this method uses it
+    def describe_remaining_tags(self, repositories: Iterable[Repository]) -> list[str]:
+        from stagefleet.manager.deletion_mode import describe_remaining_tags  # noqa: PLC0415 - imports the registry client
+        from stagefleet.runs.shared_state import RedisSharedState  # noqa: PLC0415 - only this method uses it
 
         if self._redis is None:
             return []
-        book = RedisBook(self._redis, prefix=self._settings.key_prefix)
+        shared_state = RedisSharedState(self._redis, prefix=self._settings.key_prefix)
         with suppress(RedisUnreachableError):  # the run has ended, so ignore the failure
-            return words_on_what_stays(book, repositories)
+            return describe_remaining_tags(shared_state, repositories)
         return []
 
     def ping(self, repository: Repository) -> None:
@@ -266,10 +270,10 @@ class RedisServices:
 
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
-        self._registries = Late(lambda: _RegistryAccess(settings, redis_url))
+        self._registries = Lazy(lambda: _RegistryAccess(settings, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
-        self._locks = Late(lambda: RedisLocks.connect(redis_url, settings))
-        self._last_used = Late(lambda: _connect_last_used(redis_url, settings))
+        self._locks = Lazy(lambda: RedisLocks.connect(redis_url, settings))
+        self._last_used = Lazy(lambda: _connect_last_used(redis_url, settings))
 
     @property
     def ledger(self) -> Ledger:
@@ -312,9 +316,9 @@ class _PrivateLedger(RedisLedger):
 
     check: Callable[[], None]
 
-    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         try:
-            return super().outcomes(run, after, limit=limit, block_seconds=block_seconds)
+            return super().outcomes(run_id, after, limit=limit, block_seconds=block_seconds)
         except RedisUnreachableError:
             self.check()
             raise
@@ -334,12 +338,12 @@ class EmbeddedServices:
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings
-        self._registries = Late(lambda: _RegistryAccess(settings))
-        self._embedded = Embedded(settings)
+        self._registries = Lazy(lambda: _RegistryAccess(settings))
+        self._embedded = EmbeddedFleet(settings)
         self._on_start = on_start
-        self._ledger = Late(self._start)
-        self._locks = Late(lambda: MemoryLocks(settings.locks))
-        self._last_used = Late(self._find_last_used)
+        self._ledger = Lazy(self._start)
+        self._locks = Lazy(lambda: MemoryLocks(settings.locks))
+        self._last_used = Lazy(self._find_last_used)
         self._redis_url = ""
 
     def _start(self) -> RedisLedger:

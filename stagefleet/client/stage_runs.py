@@ -5,41 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from stagefleet.client.describing import describe_all
-from stagefleet.client.desk import Desk
-from stagefleet.client.host_work import HostCopyWork, HostDeleteWork
-from stagefleet.client.work import (
-    CopyWork,
-    DeleteWork,
+from stagefleet.client.descriptions import describe_all
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.host_operations import HostCopyOperation, HostDeleteOperation
+from stagefleet.client.operations import (
+    CopyOperation,
+    DeleteOperation,
+    Operation,
     Plan,
     StageIds,
-    Work,
-    parse_place,
     parse_stage_ids,
+    parse_storage,
 )
 from stagefleet.errors import StageNotFoundError, UsageError
+from stagefleet.images import StageDescription
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.isolation import OnLeftOut
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.model import Run
-from stagefleet.stages import StageDescription
-from stagefleet.use_policy import UsePolicy
+from stagefleet.runs.models import Run
 
 __all__ = ["StageRuns"]
 
-Place = str | Repository | DockerDaemon
 
-
-class StageRuns(Desk):
+class StageRuns(FleetBase):
     """List, describe, copy and delete stages."""
 
     # Stages
 
-    def stage_ids(self, place: Place, *, missing_ok: bool = False) -> Iterator[StageId]:
+    def stage_ids(self, address: StorageAddress | str, *, missing_ok: bool = False) -> Iterator[StageId]:
         """Iterate over the stages of a repository, from its tag list, or of this host's engine.
 
         Args:
-            place: The repository or engine.
+            address: The repository or engine.
             missing_ok: Treat a missing repository as empty.
 
         Raises:
@@ -47,12 +45,12 @@ class StageRuns(Desk):
             UsageError: The address is malformed, or its registry rejects the login.
             UnreachableError: The registry or the engine does not answer.
         """
-        where = parse_place(place)
+        where = parse_storage(address)
         return self._listed(where, self._services.registries.stage_ids(where), missing_ok=missing_ok)
 
     def describe_stages(
         self,
-        place: Place,
+        address: StorageAddress | str,
         stage_ids: StageIds | None = None,
         *,
         parallel: int | None = None,
@@ -62,7 +60,7 @@ class StageRuns(Desk):
         """Describe stages, in order, in threads of this process; needs no worker.
 
         Args:
-            place: A repository, or this host's engine.
+            address: A repository, or this host's engine.
             stage_ids: The stages; all if None.
             parallel: Stages at once; from the settings if None.
             on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
@@ -74,7 +72,7 @@ class StageRuns(Desk):
             UsageError: An argument is malformed, or the registry rejects the login.
             StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
         """
-        where = parse_place(place)
+        where = parse_storage(address)
         registries = self._services.registries
         find = ping = None
         if stage_ids is None:
@@ -96,7 +94,7 @@ class StageRuns(Desk):
         )
 
     def _expecting(
-        self, where: Repository | DockerDaemon, on_left_out: OnLeftOut | None, *, missing_ok: bool
+        self, where: StorageAddress, on_left_out: OnLeftOut | None, *, missing_ok: bool
     ) -> OnLeftOut:
         """Wrap `on_left_out` so that the first missing stage checks if the repository exists."""
         tell, looked = on_left_out or self._tell_left_out, False
@@ -105,7 +103,7 @@ class StageRuns(Desk):
             nonlocal looked
             if isinstance(error, StageNotFoundError) and not looked:
                 looked = True
-                self._catalogue(missing_ok=missing_ok).expect(where)
+                self._plan_storages(missing_ok=missing_ok).expect(where)
             tell(stage_id, error)
 
         return leave_out
@@ -114,8 +112,8 @@ class StageRuns(Desk):
 
     def for_each_copy_stage(
         self,
-        source: Place,
-        destination: Place,
+        source: StorageAddress | str,
+        destination: StorageAddress | str,
         stage_ids: StageIds | None = None,
         on_outcome: OnOutcome | None = None,
         *,
@@ -150,24 +148,24 @@ class StageRuns(Desk):
             UnreachableError: Redis or a registry does not answer, or no worker works.
             Exception: An exception of `on_outcome`.
         """
-        work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
+        operation = self._copy_operation(source, destination, stage_ids, verify=verify, hosts=hosts)
         return self._for_each(
-            work,
+            operation,
             on_outcome,
             parallel=parallel,
             idempotency_key=idempotency_key,
             detach=detach,
-            catalogue=self._catalogue(missing_ok=missing_ok),
+            plan_storages=self._plan_storages(missing_ok=missing_ok),
         )
 
     def for_each_delete_stage(
         self,
-        place: Place,
+        address: StorageAddress | str,
         stage_ids: StageIds | None,
         on_outcome: OnOutcome | None = None,
         *,
         hosts: Sequence[str] | None = None,
-        policy: UsePolicy | None = None,
+        policy: InUsePolicy | None = None,
         parallel: int | None = None,
         idempotency_key: str | None = None,
         detach: bool = False,
@@ -176,7 +174,7 @@ class StageRuns(Desk):
         """Delete stages; succeed for those that are already gone.
 
         Args:
-            place: The repository to delete from, or `docker-daemon:PROJECT`.
+            address: The repository to delete from, or `docker-daemon:PROJECT`.
             stage_ids: The stages; None for all, without a default.
             on_outcome: As in `for_each_copy_stage`, like all arguments below without an explanation.
             hosts: The hosts of the engine, if the place is an engine; this host if None.
@@ -192,20 +190,20 @@ class StageRuns(Desk):
         Raises:
             StagefleetError: As in `for_each_copy_stage`.
         """
-        work = self._delete_work(place, stage_ids, hosts, policy)
+        operation = self._delete_operation(address, stage_ids, hosts, policy)
         return self._for_each(
-            work,
+            operation,
             on_outcome,
             parallel=parallel,
             idempotency_key=idempotency_key,
             detach=detach,
-            catalogue=self._catalogue(missing_ok=missing_ok),
+            plan_storages=self._plan_storages(missing_ok=missing_ok),
         )
 
     def plan_copy_stage(
         self,
-        source: Place,
-        destination: Place,
+        source: StorageAddress | str,
+        destination: StorageAddress | str,
         stage_ids: StageIds | None = None,
         *,
         verify: bool = False,
@@ -213,53 +211,53 @@ class StageRuns(Desk):
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_copy_stage` with the same arguments; changes nothing."""
-        work = self._copy_work(source, destination, stage_ids, verify=verify, hosts=hosts)
-        return work.plan(self._catalogue(missing_ok=missing_ok))
+        operation = self._copy_operation(source, destination, stage_ids, verify=verify, hosts=hosts)
+        return operation.plan(self._plan_storages(missing_ok=missing_ok))
 
     def plan_delete_stage(
         self,
-        place: Place,
+        address: StorageAddress | str,
         stage_ids: StageIds | None,
         *,
         hosts: Sequence[str] | None = None,
         missing_ok: bool = False,
     ) -> Plan:
         """Plan `for_each_delete_stage`; changes nothing."""
-        catalogue = self._catalogue(missing_ok=missing_ok)
-        return self._delete_work(place, stage_ids, hosts, None).plan(catalogue)
+        plan_storages = self._plan_storages(missing_ok=missing_ok)
+        return self._delete_operation(address, stage_ids, hosts, None).plan(plan_storages)
 
-    def _copy_work(
+    def _copy_operation(
         self,
-        source: Place,
-        destination: Place,
+        source: StorageAddress | str,
+        destination: StorageAddress | str,
         stage_ids: StageIds | None,
         *,
         verify: bool,
         hosts: Sequence[str] | None,
-    ) -> Work:
-        here, there = parse_place(source), parse_place(destination)
+    ) -> Operation:
+        here, there = parse_storage(source), parse_storage(destination)
         if isinstance(here, Repository) and isinstance(there, Repository):
             _refuse_hosts(hosts)
-            return CopyWork.of(here, there, stage_ids, verify=verify)
+            return CopyOperation.of(here, there, stage_ids, verify=verify)
         own, chosen = self.settings.engine.host_name, self.choose_hosts(hosts)
-        return HostCopyWork(here, there, parse_stage_ids(stage_ids), verify, chosen, own)
+        return HostCopyOperation(here, there, parse_stage_ids(stage_ids), verify, chosen, own)
 
-    def _delete_work(
+    def _delete_operation(
         self,
-        place: Place,
+        address: StorageAddress | str,
         stage_ids: StageIds | None,
         hosts: Sequence[str] | None,
-        policy: UsePolicy | None,
-    ) -> Work:
-        where = parse_place(place)
+        policy: InUsePolicy | None,
+    ) -> Operation:
+        where = parse_storage(address)
         if isinstance(where, Repository):
             _refuse_hosts(hosts)
             if policy is not None:
                 raise UsageError(f"{where} is no Docker Engine: only there images are in use")
-            return DeleteWork.of(where, stage_ids)
+            return DeleteOperation.of(where, stage_ids)
         own, chosen = self.settings.engine.host_name, self.choose_hosts(hosts)
         options = {} if policy is None else policy.as_options()
-        return HostDeleteWork(where, parse_stage_ids(stage_ids), options, chosen, own)
+        return HostDeleteOperation(where, parse_stage_ids(stage_ids), options, chosen, own)
 
 
 def _refuse_hosts(hosts: Sequence[str] | None) -> None:

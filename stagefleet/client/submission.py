@@ -12,11 +12,11 @@ from time import sleep
 from typing import TypeVar
 
 from stagefleet.backoff import jittered
-from stagefleet.client.work import Plan
+from stagefleet.client.operations import Plan
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
-from stagefleet.patience import OUTAGE_SECONDS, Patience
+from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.model import Fate, Order, Outcome, RunState, Submission
+from stagefleet.runs.models import Outcome, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.run_log import log_run_started
 
 __all__ = ["check_key", "submit"]
@@ -44,11 +44,11 @@ def check_key(key: str | None) -> None:
 
 def submit(
     open_ledger: Callable[[], Ledger],
-    order: Order,
+    spec: RunSpec,
     make_plan: Callable[[], Plan],
     *,
     again: Submission | None = None,
-    patience: Patience | None = None,
+    redis_retry: RedisRetry | None = None,
 ) -> Submission:
     """Write a run and start it, or find the one with the order's key.
 
@@ -58,10 +58,10 @@ def submit(
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
-        order: The work.
+        spec: The work.
         make_plan: Returns the items; called at most once.
         again: This client's own earlier submission of the run, of which Redis has lost a part.
-        patience: Retries while Redis is out of reach, once the run is open; before that, an error loses
+        redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
             nothing.
 
     Returns:
@@ -72,67 +72,69 @@ def submit(
         LeaseLostError: Another submitter with the same key took the run over.
         LedgerRewoundError: Redis keeps losing written data.
     """
-    patience = Patience(OUTAGE_SECONDS) if patience is None else patience
-    plan = None if order.key is not None and open_ledger().has_key(order.key) else make_plan()
+    redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
+    plan = None if spec.key is not None and open_ledger().has_key(spec.key) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
-        submission = _open(ledger, order, again)
-        if submission.fate in {Fate.ATTACHED, Fate.SUCCEEDED}:
+        submission = _open(ledger, spec, again)
+        if submission.kind in {SubmissionKind.ATTACHED, SubmissionKind.SUCCEEDED}:
             break
         try:
-            _write(ledger, submission, make_once, patience)
+            _write(ledger, submission, make_once, redis_retry)
         except BaseException as error:
             if isinstance(error, LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
             # A run with a key is left as it is: if cancelled, the next attempt would continue with half its
             # items. Once the submitter's lease has expired, the next attempt submits it again.
-            if order.key is None:
+            if spec.key is None:
                 with contextlib.suppress(StagefleetError):
-                    ledger.cancel(submission.run)
+                    ledger.cancel(submission.run_id)
             raise
-        log_run_started(submission.run, order, submission.total)
+        log_run_started(submission.run_id, spec, submission.total)
         break
     return submission
 
 
-def _open(ledger: Ledger, order: Order, again: Submission | None) -> Submission:
+def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission:
     """Open the run; wait while another client is submitting it.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
     told = False
     while True:
-        submission = ledger.open(order, again=again)
-        if submission.fate is not Fate.ATTACHED:
+        submission = ledger.open(spec, again=again)
+        if submission.kind is not SubmissionKind.ATTACHED:
             return submission
         with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
-            if ledger.run(submission.run).state is not RunState.SUBMITTING:
+            if ledger.run(submission.run_id).state is not RunState.SUBMITTING:
                 return submission
         if not told:
             told = True
             _LOGGER.warning(
                 "another client is starting run %s under this key: waiting until it has, or is gone",
-                submission.run,
+                submission.run_id,
             )
         sleep(jittered(_POLL_SECONDS))
 
 
-def _write(ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], patience: Patience) -> None:
+def _write(
+    ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
+) -> None:
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     left = _leftover_plan(ledger, submission)
     plan = make_plan() if left is None else left
     for chunk in _chunks(plan.skips()):
-        _append(ledger, submission, (), chunk, patience)
+        _append(ledger, submission, (), chunk, redis_retry)
     for items in _chunks(plan.items):
-        _append(ledger, submission, items, (), patience)
-    patience(lambda: ledger.start(submission))
+        _append(ledger, submission, items, (), redis_retry)
+    redis_retry(lambda: ledger.start(submission))
 
 
 def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
     """Plan what the previous run left; None without one, or if it expires during this call."""
-    if submission.fate is not Fate.CONTINUED or submission.previous is None:
+    if submission.kind is not SubmissionKind.CONTINUED or submission.previous is None:
         return None
     try:
         return Plan(tuple(ledger.leftovers(submission.previous)))
@@ -145,10 +147,10 @@ def _append(
     submission: Submission,
     items: Sequence[str],
     decided: Sequence[Outcome],
-    patience: Patience,
+    redis_retry: RedisRetry,
 ) -> None:
     nonce = secrets.token_hex(8)  # one for all attempts: items added without an answer are not added again
-    patience(lambda: ledger.append(submission, items, decided, nonce=nonce))
+    redis_retry(lambda: ledger.append(submission, items, decided, nonce=nonce))
 
 
 def _chunks(values: Iterable[T]) -> Iterator[list[T]]:

@@ -2,7 +2,8 @@
 
 Valkey listens on a Unix socket in a directory that only this user may enter. It keeps nothing on disk, and
 refuses writes when memory is full (`noeviction`). The worker reads its settings, secrets among them, from a
-file in that directory. Both run under a keeper (see `keeper.py`), which detects any end of this process.
+file in that directory. Both run under a supervisor (see `supervisor.py`), which detects any end of this
+process.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from stagefleet.embedded import keeper
+from stagefleet.embedded import supervisor
 from stagefleet.embedded.folder import make_folder, write_settings
 from stagefleet.errors import SettingsError, UnreachableError
 from stagefleet.processes import worker_command
 from stagefleet.settings import Settings
 
-__all__ = ["Embedded"]
+__all__ = ["EmbeddedFleet"]
 
 _MAX_SOCKET_BYTES = 103  # sun_path is 104 bytes with its NUL on macOS, 108 on Linux
 _START_SECONDS = 15.0
 _STOP_SECONDS = 15.0
 
 
-class Embedded:
+class EmbeddedFleet:
     """A private Valkey and a worker.
 
     Args:
@@ -40,7 +41,7 @@ class Embedded:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._keeper: subprocess.Popen[str] | None = None
+        self._supervisor: subprocess.Popen[str] | None = None
         self._directory = Path()
 
     def start(self) -> str:
@@ -53,33 +54,33 @@ class Embedded:
             UnreachableError: Valkey does not start; the message says why.
             SettingsError: The extra `embedded` is not installed.
         """
-        assert self._keeper is None
+        assert self._supervisor is None
         _require_packages()
-        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{keeper.SOCKET}")
+        longest_bytes = _MAX_SOCKET_BYTES - len(f"/{supervisor.SOCKET}")
         self._directory, lock = make_folder(longest_bytes)
         try:
-            redis_url = f"unix://{self._directory / keeper.SOCKET}"
+            redis_url = f"unix://{self._directory / supervisor.SOCKET}"
             settings = write_settings(self._settings, self._directory, redis_url)
-            self._keeper = self._start_keeper(settings, lock)
+            self._supervisor = self._start_supervisor(settings, lock)
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
         finally:
-            os.close(lock)  # the keeper holds it from now on
+            os.close(lock)  # the supervisor holds it from now on
         line = self._read_line(_START_SECONDS)
         if line != "ready":
             self.stop()
             raise UnreachableError(f"the embedded fleet does not start: {line or 'no answer'}")
         return redis_url
 
-    def _start_keeper(self, settings: Path, lock: int) -> subprocess.Popen[str]:
+    def _start_supervisor(self, settings: Path, lock: int) -> subprocess.Popen[str]:
         commands = (_server_command(self._directory), self._worker_command())
         return subprocess.Popen(  # noqa: S603 - our own file and commands, no shell
             [
                 sys.executable,
                 "-I",
                 "-S",
-                keeper.__file__,
+                supervisor.__file__,
                 str(self._directory),
                 *(json.dumps(command) for command in commands),
             ],
@@ -97,12 +98,12 @@ class Embedded:
         Raises:
             UnreachableError: One of them has ended; the message says which and why.
         """
-        if self._keeper is not None and self._keeper.poll() is not None:
+        if self._supervisor is not None and self._supervisor.poll() is not None:
             raise UnreachableError(self._read_line(0) or "the embedded fleet was stopped by somebody else")
 
     def stop(self) -> None:
         """Stop both, and remove the directory."""
-        process, self._keeper = self._keeper, None
+        process, self._supervisor = self._supervisor, None
         if process is None:
             return
         assert process.stdin is not None
@@ -115,11 +116,11 @@ class Embedded:
             process.kill()
             process.wait()
         process.stdout.close()
-        shutil.rmtree(self._directory, ignore_errors=True)  # which remains if the keeper was killed
+        shutil.rmtree(self._directory, ignore_errors=True)  # which remains if the supervisor was killed
 
     def _read_line(self, seconds: float) -> str:
-        assert self._keeper is not None
-        output = self._keeper.stdout
+        assert self._supervisor is not None
+        output = self._supervisor.stdout
         assert output is not None
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
@@ -160,7 +161,7 @@ def _server_command(directory: Path) -> list[str]:
 
     options = {
         "port": "0",
-        "unixsocket": str(directory / keeper.SOCKET),
+        "unixsocket": str(directory / supervisor.SOCKET),
         "unixsocketperm": "700",
         "dir": str(directory),
         "save": "",

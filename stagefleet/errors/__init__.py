@@ -10,17 +10,17 @@
     |   +-- KeyConflictError          an idempotency key reused with other arguments
     |   +-- RepositoryNotFoundError   no such repository, or the server is no registry
     |   +-- RunNotFoundError          no such run, or it has expired
-    |   +-- StagesMissingError        the source lacks stages that were named
+    |   +-- StagesNotFoundError        the source lacks stages that were named
     |   +-- CredentialsError          a login was rejected, or a credential helper failed
-    |   +-- EngineMissingError        there is no Docker Engine here
-    |   +-- HostMissingError          no live worker has the Docker Engine of that host
+    |   +-- EngineNotFoundError        there is no Docker Engine here
+    |   +-- HostNotFoundError          no live worker has the Docker Engine of that host
     |   +-- IncompatibleVersionError  written by a release that this one cannot read
     +-- UnreachableError              a service does not answer: exit code 4 (retryable, as those below)
     |   +-- RedisUnreachableError     Redis does not answer, or refuses for now
     |   +-- LedgerRewoundError        Redis lost data that it had confirmed
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
-    |   +-- CacheLeftAloneError       a cache that did not answer is skipped for a while
+    |   +-- CircuitOpenError       a cache that did not answer is skipped for a while
     |   +-- EngineUnreachableError    a Docker Engine
     |   +-- NoWorkerError             no worker listens to the run's queue (not retryable)
     +-- RegistryError                 a registry answered with an error
@@ -39,12 +39,12 @@
     |   +-- BrokenStageError          the registry lists the stage but cannot serve it
     |   +-- BrokenRecordError         a record whose labels are missing or cannot be read
     +-- StageNotFoundError            the stage does not exist, or not any more
-    +-- PlatformMissingError          the stage has no image for a platform
+    +-- PlatformNotFoundError          the stage has no image for a platform
     +-- StorageStateChangedError      the storage changed after it was read: read it again (retryable)
     +-- ImageInUseError               a job or a container on the host uses the image
     +-- CustomTagError                a custom tag is missing, or names another image than its stage
     +-- SharedDigestError             deletion would remove further tags
-    +-- IndexStaysError               a member was kept, as its index could not be deleted
+    +-- IndexNotDeletedError               a member was kept, as its index could not be deleted
     +-- DeadlineMissedError           a request was not sent, as its lease or permit was too old (retryable)
     +-- LeaseLostError                the lease of an item expired
     +-- LockTimeoutError              a lock was not acquired in time (retryable)
@@ -54,33 +54,23 @@
     +-- ItemPostponedError            the item has to wait until another item of its run has ended
     +-- WorkerLostError               the worker of an item died
     +-- ItemLostError                 Redis lost an item, or its outcome
-    +-- HostGoneError                 the host of an item no longer has a worker
+    +-- HostLostError                 the host of an item no longer has a worker
     +-- CoordinatorLostError          the client with a run's callback died
     +-- CallbackError                 the callback's receiver failed (retryable)
-    +-- CallbackGoneError             the callback's receiver ended the run
+    +-- CallbackDeclinedError             the callback's receiver ended the run
     +-- CallbackLostError             the callback's receiver failed for too long
     +-- RemoteError                   an error of a worker, read from an outcome
 
 Every error can be pickled, says what a person can do, and never holds a password or token.
 """
 
-from stagefleet.errors.answers import (
-    DeletionDisabledError,
-    EngineError,
-    ForbiddenError,
-    ManifestRefusedError,
-    NotFoundError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnavailableError,
-)
 from stagefleet.errors.base import StagefleetError
 from stagefleet.errors.fleet import (
+    CallbackDeclinedError,
     CallbackError,
-    CallbackGoneError,
     CallbackLostError,
     CoordinatorLostError,
-    HostGoneError,
+    HostLostError,
     ItemCancelledError,
     ItemLostError,
     ItemPostponedError,
@@ -91,16 +81,15 @@ from stagefleet.errors.fleet import (
     WaitTooLongError,
     WorkerLostError,
 )
-from stagefleet.errors.reach import (
-    CacheLeftAloneError,
-    CertificateError,
-    DeadlineMissedError,
-    EngineUnreachableError,
-    LedgerRewoundError,
-    NoWorkerError,
-    RedisUnreachableError,
-    RegistryUnreachableError,
-    UnreachableError,
+from stagefleet.errors.responses import (
+    DeletionDisabledError,
+    EngineError,
+    ForbiddenError,
+    ManifestRefusedError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
 )
 from stagefleet.errors.storage import (
     BrokenRecordError,
@@ -109,8 +98,8 @@ from stagefleet.errors.storage import (
     CustomTagError,
     DigestMismatchError,
     ImageInUseError,
-    IndexStaysError,
-    PlatformMissingError,
+    IndexNotDeletedError,
+    PlatformNotFoundError,
     SharedDigestError,
     StageNotFoundError,
     StorageStateChangedError,
@@ -118,10 +107,21 @@ from stagefleet.errors.storage import (
     TruncatedError,
     UnsupportedManifestError,
 )
+from stagefleet.errors.unreachable import (
+    CertificateError,
+    CircuitOpenError,
+    DeadlineMissedError,
+    EngineUnreachableError,
+    LedgerRewoundError,
+    NoWorkerError,
+    RedisUnreachableError,
+    RegistryUnreachableError,
+    UnreachableError,
+)
 from stagefleet.errors.usage import (
     CredentialsError,
-    EngineMissingError,
-    HostMissingError,
+    EngineNotFoundError,
+    HostNotFoundError,
     IncompatibleVersionError,
     InvalidNameError,
     KeyConflictError,
@@ -130,7 +130,7 @@ from stagefleet.errors.usage import (
     RepositoryNotFoundError,
     RunNotFoundError,
     SettingsError,
-    StagesMissingError,
+    StagesNotFoundError,
     TooManyItemsError,
     UsageError,
 )
@@ -138,11 +138,11 @@ from stagefleet.errors.usage import (
 __all__ = [
     "BrokenRecordError",
     "BrokenStageError",
-    "CacheLeftAloneError",
+    "CallbackDeclinedError",
     "CallbackError",
-    "CallbackGoneError",
     "CallbackLostError",
     "CertificateError",
+    "CircuitOpenError",
     "ContentError",
     "CoordinatorLostError",
     "CredentialsError",
@@ -151,14 +151,14 @@ __all__ = [
     "DeletionDisabledError",
     "DigestMismatchError",
     "EngineError",
-    "EngineMissingError",
+    "EngineNotFoundError",
     "EngineUnreachableError",
     "ForbiddenError",
-    "HostGoneError",
-    "HostMissingError",
+    "HostLostError",
+    "HostNotFoundError",
     "ImageInUseError",
     "IncompatibleVersionError",
-    "IndexStaysError",
+    "IndexNotDeletedError",
     "InvalidNameError",
     "ItemCancelledError",
     "ItemLostError",
@@ -172,7 +172,7 @@ __all__ = [
     "NoWorkerError",
     "NotFoundError",
     "OutputError",
-    "PlatformMissingError",
+    "PlatformNotFoundError",
     "RateLimitedError",
     "RedisConfigurationError",
     "RedisUnreachableError",
@@ -186,7 +186,7 @@ __all__ = [
     "SharedDigestError",
     "StageNotFoundError",
     "StagefleetError",
-    "StagesMissingError",
+    "StagesNotFoundError",
     "StorageStateChangedError",
     "StoredDigestError",
     "TooManyItemsError",

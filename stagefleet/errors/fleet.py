@@ -5,11 +5,11 @@ from __future__ import annotations
 from stagefleet.errors.base import StagefleetError
 
 __all__ = [
+    "CallbackDeclinedError",
     "CallbackError",
-    "CallbackGoneError",
     "CallbackLostError",
     "CoordinatorLostError",
-    "HostGoneError",
+    "HostLostError",
     "ItemCancelledError",
     "ItemLostError",
     "ItemPostponedError",
@@ -84,7 +84,7 @@ class ItemLostError(StagefleetError):
     """Redis lost an item or its outcome, as many times as an item may be attempted."""
 
 
-class HostGoneError(StagefleetError):
+class HostLostError(StagefleetError):
     """The host of an item no longer has a worker."""
 
 
@@ -114,7 +114,7 @@ class CallbackError(StagefleetError):
         return self.host, super().cause[1].removeprefix(f"the webhook at {self.host} ")
 
 
-class CallbackGoneError(StagefleetError):
+class CallbackDeclinedError(StagefleetError):
     """The receiver of a callback asked for no more calls, which cancels the run."""
 
 

@@ -11,8 +11,8 @@ __all__ = [
     "CustomTagError",
     "DigestMismatchError",
     "ImageInUseError",
-    "IndexStaysError",
-    "PlatformMissingError",
+    "IndexNotDeletedError",
+    "PlatformNotFoundError",
     "SharedDigestError",
     "StageNotFoundError",
     "StorageStateChangedError",
@@ -69,7 +69,7 @@ class StageNotFoundError(StagefleetError):
     """The stage does not exist, or no longer."""
 
 
-class PlatformMissingError(StagefleetError):
+class PlatformNotFoundError(StagefleetError):
     """A stage has no image for a requested platform; the message lists those it has."""
 
 
@@ -92,5 +92,5 @@ class SharedDigestError(StagefleetError):
     """Deletion would remove tags that were not selected, and the registry offers no other way."""
 
 
-class IndexStaysError(StagefleetError):
+class IndexNotDeletedError(StagefleetError):
     """A stage is kept, because an index of the same run with it as a member could not be deleted."""

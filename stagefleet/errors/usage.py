@@ -6,8 +6,8 @@ from stagefleet.errors.base import StagefleetError
 
 __all__ = [
     "CredentialsError",
-    "EngineMissingError",
-    "HostMissingError",
+    "EngineNotFoundError",
+    "HostNotFoundError",
     "IncompatibleVersionError",
     "InvalidNameError",
     "KeyConflictError",
@@ -16,7 +16,7 @@ __all__ = [
     "RepositoryNotFoundError",
     "RunNotFoundError",
     "SettingsError",
-    "StagesMissingError",
+    "StagesNotFoundError",
     "TooManyItemsError",
     "UsageError",
 ]
@@ -63,7 +63,7 @@ class RepositoryNotFoundError(UsageError):
     """A repository does not exist, or the server at its address is not a registry."""
 
 
-class StagesMissingError(UsageError):
+class StagesNotFoundError(UsageError):
     """The source lacks stages that were named."""
 
 
@@ -71,11 +71,11 @@ class CredentialsError(UsageError):
     """A registry rejected the login, or a credential helper failed; the message names the file read."""
 
 
-class EngineMissingError(UsageError):
+class EngineNotFoundError(UsageError):
     """This host has no Docker Engine."""
 
 
-class HostMissingError(UsageError):
+class HostNotFoundError(UsageError):
     """No live worker has the Docker Engine of a named host; the message lists the known hosts."""
 
 

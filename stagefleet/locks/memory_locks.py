@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.locks.keeper import Hold, HoldKeeper
+from stagefleet.locks.lock_wait import default_label, wait_for
 from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
-from stagefleet.locks.waiting import default_label, wait_for
+from stagefleet.locks.renewer import LockRenewer, RenewedLock
 from stagefleet.settings import LockSettings
 
 __all__ = ["MemoryLocks"]
@@ -43,7 +43,7 @@ class MemoryLocks:
         self._tickets: dict[str, list[_Ticket]] = {}
         self._number = 0
         self._changes = 0
-        self._keeper = HoldKeeper(
+        self._renewer = LockRenewer(
             self._renew,
             self._release,
             lease_seconds=self._settings.lease_seconds,
@@ -51,7 +51,7 @@ class MemoryLocks:
         )
 
     def close(self) -> None:
-        self._keeper.close()
+        self._renewer.close()
 
     @property
     def longest_wait_seconds(self) -> float:
@@ -66,7 +66,7 @@ class MemoryLocks:
         on_wait: OnWait | None = None,
         label: str | None = None,
         check: Callable[[], None] | None = None,
-    ) -> Hold:
+    ) -> RenewedLock:
         ticket, asked_at, seen = secrets.token_hex(8), 0.0, 0
 
         def attempt() -> int:
@@ -82,7 +82,7 @@ class MemoryLocks:
             fence = wait_for(
                 attempt,
                 nap,
-                lambda: self._look(name),
+                lambda: self._info_of(name),
                 wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
                 lease_seconds=self._settings.lease_seconds,
                 on_wait=on_wait,
@@ -91,10 +91,12 @@ class MemoryLocks:
         except BaseException:
             self.force_release(name, ticket)
             raise
-        return self._keeper.hold(name, ticket, fence, asked_at)
+        return self._renewer.add(name, ticket, fence, asked_at)
 
     @contextmanager
-    def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
+    def acquire_free(
+        self, wanted: Mapping[str, bool], *, label: str | None = None
+    ) -> Iterator[list[RenewedLock]]:
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         with self._changed:
             is_free = all(
@@ -105,21 +107,23 @@ class MemoryLocks:
                 for name, shared in wanted.items()
                 if is_free
             }
-        with self._keeper.holding(
-            self._keeper.hold(name, ticket, fence, asked_at) for name, fence in fences.items()
+        with self._renewer.releasing(
+            self._renewer.add(name, ticket, fence, asked_at) for name, fence in fences.items()
         ) as held:
             yield held
 
     def locks(self) -> list[LockInfo]:
         with self._changed:
-            return [info for info in map(self._look, sorted(self._tickets)) if info.holders or info.waiting]
+            return [
+                info for info in map(self._info_of, sorted(self._tickets)) if info.holders or info.waiting
+            ]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
         with self._changed:
             before = self._live(name)
             kept = [entry for entry in before if (entry.fence == 0 if ticket is None else entry.id != ticket)]
             self._keep(name, kept)
-            self._stir()
+            self._wake_next()
             return len(before) - len(kept)
 
     def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
@@ -142,10 +146,10 @@ class MemoryLocks:
             self._number += 1
             mine.fence = self._number
             if shared:
-                self._stir()  # the next in the queue may share it, too
+                self._wake_next()  # the next in the queue may share it, too
             return mine.fence
 
-    def _stir(self) -> None:
+    def _wake_next(self) -> None:
         self._changes += 1
         self._changed.notify_all()
 
@@ -159,7 +163,7 @@ class MemoryLocks:
         else:
             self._tickets.pop(name, None)
 
-    def _look(self, name: str) -> LockInfo:
+    def _info_of(self, name: str) -> LockInfo:
         with self._changed:
             now, entries = self._clock(), self._live(name)
             told = [
@@ -172,7 +176,7 @@ class MemoryLocks:
             tuple(entry for entry in told if not entry.fence),
         )
 
-    def _renew(self, holds: Sequence[Hold]) -> list[bool]:
+    def _renew(self, holds: Sequence[RenewedLock]) -> list[bool]:
         with self._changed:
             answers = []
             for hold in holds:
@@ -182,6 +186,6 @@ class MemoryLocks:
                 answers.append(bool(mine))
             return answers
 
-    def _release(self, holds: Sequence[Hold]) -> None:
+    def _release(self, holds: Sequence[RenewedLock]) -> None:
         for hold in holds:
             self.force_release(hold.name, hold.ticket)

@@ -119,7 +119,7 @@ class LockManager(Protocol):
             LockTimeoutError: The lock did not become free in time; names its holders.
         """
 
-    def take_free(
+    def acquire_free(
         self, wanted: Mapping[str, bool], *, label: str | None = None
     ) -> AbstractContextManager[Sequence[HeldLock]]:
         """Acquire several locks in one step if all are free; otherwise none of them.

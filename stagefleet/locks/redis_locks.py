@@ -13,15 +13,15 @@ from typing import Any
 
 import redis
 
-from stagefleet.connection import connect_redis, reaching
-from stagefleet.locks.keeper import Hold, HoldKeeper
+from stagefleet.locks.lock_wait import default_label, wait_for
 from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
-from stagefleet.locks.waiting import default_label, wait_for
+from stagefleet.locks.renewer import LockRenewer, RenewedLock
+from stagefleet.redis_client import connect_redis, map_redis_errors
 from stagefleet.settings import LockSettings, Settings
 
 __all__ = ["RedisLocks"]
 
-_SCRIPTS = ("acquire", "take_free", "release", "renew", "look")
+_SCRIPTS = ("acquire", "acquire_free", "release", "renew", "lock_info")
 
 
 class RedisLocks:
@@ -41,7 +41,7 @@ class RedisLocks:
         self._scripts = {
             name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
         }
-        self._keeper = HoldKeeper(
+        self._renewer = LockRenewer(
             self._renew,
             self._release,
             lease_seconds=settings.lease_seconds,
@@ -58,7 +58,7 @@ class RedisLocks:
         return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
 
     def close(self) -> None:
-        self._keeper.close()
+        self._renewer.close()
         self._redis.close()
 
     @property
@@ -74,7 +74,7 @@ class RedisLocks:
         on_wait: OnWait | None = None,
         label: str | None = None,
         check: Callable[[], None] | None = None,
-    ) -> Hold:
+    ) -> RenewedLock:
         ticket, asked_at = secrets.token_hex(8), 0.0
         subscription: Any = None
 
@@ -85,7 +85,7 @@ class RedisLocks:
 
         def nap(seconds: float) -> None:
             nonlocal subscription
-            with reaching(self._redis):
+            with map_redis_errors(self._redis):
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
                     subscription.subscribe(f"{self._prefix}lock-wake:{ticket}")
@@ -96,7 +96,7 @@ class RedisLocks:
             fence = wait_for(
                 attempt,
                 nap,
-                lambda: self._look(name),
+                lambda: self._info_of(name),
                 wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
                 lease_seconds=self._settings.lease_seconds,
                 on_wait=on_wait,
@@ -109,29 +109,31 @@ class RedisLocks:
         finally:
             if subscription is not None:
                 subscription.close()
-        return self._keeper.hold(name, ticket, fence, asked_at)
+        return self._renewer.add(name, ticket, fence, asked_at)
 
     @contextlib.contextmanager
-    def take_free(self, wanted: Mapping[str, bool], *, label: str | None = None) -> Iterator[list[Hold]]:
+    def acquire_free(
+        self, wanted: Mapping[str, bool], *, label: str | None = None
+    ) -> Iterator[list[RenewedLock]]:
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         pairs = itertools.chain.from_iterable(
             (name, "1" if shared else "") for name, shared in wanted.items()
         )
         lease_ms = _ms(self._settings.lease_seconds)
         try:
-            fences = self._call("take_free", ticket, label or default_label(), lease_ms, *pairs)
+            fences = self._call("acquire_free", ticket, label or default_label(), lease_ms, *pairs)
         except BaseException:
             with contextlib.suppress(Exception):  # without a renewal its lease expires
                 self._call("release", *itertools.chain.from_iterable((name, ticket) for name in wanted))
             raise
-        with self._keeper.holding(
-            self._keeper.hold(name, ticket, int(fence), asked_at)
+        with self._renewer.releasing(
+            self._renewer.add(name, ticket, int(fence), asked_at)
             for name, fence in zip(wanted, fences, strict=False)
         ) as held:
             yield held
 
     def locks(self) -> list[LockInfo]:
-        return [_info(*entry) for entry in json.loads(self._call("look"))]
+        return [_info(*entry) for entry in json.loads(self._call("lock_info"))]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
         return int(self._call("release", name, ticket or ""))
@@ -140,19 +142,19 @@ class RedisLocks:
         lease_ms = _ms(self._settings.lease_seconds)
         return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
 
-    def _look(self, name: str) -> LockInfo:
-        found = json.loads(self._call("look", name))
+    def _info_of(self, name: str) -> LockInfo:
+        found = json.loads(self._call("lock_info", name))
         return _info(*found[0]) if found else LockInfo(name)
 
-    def _renew(self, holds: Sequence[Hold]) -> list[bool]:
+    def _renew(self, holds: Sequence[RenewedLock]) -> list[bool]:
         answers = self._call("renew", _ms(self._settings.lease_seconds), *_pairs(holds))
         return [bool(answer) for answer in answers]
 
-    def _release(self, holds: Sequence[Hold]) -> None:
+    def _release(self, holds: Sequence[RenewedLock]) -> None:
         self._call("release", *_pairs(holds))
 
     def _call(self, script: str, *arguments: Any) -> Any:
-        with reaching(self._redis):
+        with map_redis_errors(self._redis):
             return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
 
 
@@ -160,7 +162,7 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _pairs(holds: Iterable[Hold]) -> Iterable[str]:
+def _pairs(holds: Iterable[RenewedLock]) -> Iterable[str]:
     return itertools.chain.from_iterable((hold.name, hold.ticket) for hold in holds)
 
 

@@ -1,7 +1,7 @@
 """Storage manager: one module per verb."""
 
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.manager.manager import StageManager
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.produced import Produced
+from stagefleet.manager.remembered_stages import RememberedStages
 
-__all__ = ["Produced", "StageManager", "StageMemory"]
+__all__ = ["ItemResult", "RememberedStages", "StageManager"]

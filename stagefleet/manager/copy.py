@@ -17,15 +17,15 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StageNotFoundError,
 )
-from stagefleet.manager.blobs import Blob, Consignment
-from stagefleet.manager.produced import Produced
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.manager.blob_transfer import Blob, BlobTransfer
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.runs.book import SharedBook
-from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.registry.lease import Lease
+from stagefleet.runs.shared_state import SharedState
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.description import describe_image, describe_index
+from stagefleet.storages.image_config import describe_image, describe_index
 from stagefleet.storages.stage_reader import StageReader
 
 __all__ = ["StageCopy"]
@@ -39,11 +39,11 @@ class StageCopy:
 
     Args:
         client: Client for registries.
-        book: The run's shared book.
+        shared_state: The run's shared book.
         source: The repository that has the stage.
         destination: The repository that gets it.
-        run: The run's id.
-        leash: Lease to check in waits and before writes.
+        run_id: The run's id.
+        lease: Lease to check in waits and before writes.
 
     Attributes:
         found: Digest of an equal stage in the destination; None if the stage was copied.
@@ -53,22 +53,24 @@ class StageCopy:
     def __init__(
         self,
         client: RegistryClient,
-        book: SharedBook,
+        shared_state: SharedState,
         source: RegistryStorage,
         destination: Repository,
         *,
-        run: str,
-        leash: Leash,
+        run_id: str,
+        lease: Lease,
     ) -> None:
         self.found: Digest | None = None
         self.description: StageDescription | None = None
         self._client = client
         self._source = source
         self._destination = destination
-        self._leash = leash
-        self._consignment = Consignment(client, book, source.address, destination, run=run, leash=leash)
+        self._lease = lease
+        self._blob_transfer = BlobTransfer(
+            client, shared_state, source.address, destination, run_id=run_id, lease=lease
+        )
 
-    def carry_out(self, stage_id: StageId, *, verify: bool = False) -> Produced:
+    def execute(self, stage_id: StageId, *, verify: bool = False) -> ItemResult:
         """Copy the stage.
 
         Raises:
@@ -78,10 +80,10 @@ class StageCopy:
         """
         target = self._destination.tagged(str(stage_id))
         if verify and self._is_same(stage_id, target):
-            return Produced(skipped=True)
+            return ItemResult(skipped=True)
         manifest = self._source.fetch_manifest(stage_id)
         self.description = StageDescription(stage_id=stage_id, info=self._copy(manifest, target))
-        return Produced(result=self.description.as_json(), bytes=self._consignment.sent_bytes)
+        return ItemResult(result=self.description.as_json(), bytes=self._blob_transfer.sent_bytes)
 
     def copy_manifest(self, manifest: Manifest) -> int:
         """Copy an image or index with all its content, under its digest alone.
@@ -90,10 +92,10 @@ class StageCopy:
             The bytes sent.
 
         Raises:
-            StagefleetError: As in `carry_out`.
+            StagefleetError: As in `execute`.
         """
         self._copy(manifest, Reference.of(self._destination, manifest.digest))
-        return self._consignment.sent_bytes
+        return self._blob_transfer.sent_bytes
 
     def _is_same(self, stage_id: StageId, target: Reference) -> bool:
         """Return True if both sides have the same digest; two HEADs, which count against no pull limit."""
@@ -125,15 +127,15 @@ class StageCopy:
         assert manifest.config is not None
         blobs = [Blob(layer) for layer in manifest.layers if layer.is_distributable]
         blobs.append(Blob(manifest.config, config))
-        self._consignment.send(blobs)
+        self._blob_transfer.send(blobs)
         for _ in range(_HEALS):
             try:
-                self._client.put_manifest(target, manifest, leash=self._leash)
+                self._client.put_manifest(target, manifest, lease=self._lease)
                 break
             except ManifestRefusedError as error:
-                self._consignment.send_again(_named(blobs, error.missing))
+                self._blob_transfer.send_again(_named(blobs, error.missing))
         else:
-            self._client.put_manifest(target, manifest, leash=self._leash)
+            self._client.put_manifest(target, manifest, lease=self._lease)
         return info
 
     def _copy_index(self, index: Manifest, target: Reference, reader: StageReader, depth: int) -> ImageInfo:
@@ -144,15 +146,15 @@ class StageCopy:
             else:
                 name = Reference.of(self._destination, member.descriptor.digest)
                 infos.append(self._copy_whole(member.manifest, name, reader, depth + 1))
-        self._consignment.send([blob for blob in blobs if blob.descriptor.is_distributable])
+        self._blob_transfer.send([blob for blob in blobs if blob.descriptor.is_distributable])
         for _ in range(_HEALS):
             try:
-                self._client.put_manifest(target, index, leash=self._leash)
+                self._client.put_manifest(target, index, lease=self._lease)
                 break
             except ManifestRefusedError as error:
                 self._heal_index(index, blobs, error.missing)
         else:
-            self._client.put_manifest(target, index, leash=self._leash)
+            self._client.put_manifest(target, index, lease=self._lease)
         return describe_index(target, index, infos, blob_bytes=sum(blob.descriptor.size for blob in blobs))
 
     def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
@@ -163,7 +165,7 @@ class StageCopy:
         if not lost and not lost_blobs:
             lost, lost_blobs = list(members), blobs
         if lost_blobs:
-            self._consignment.send_again(lost_blobs)
+            self._blob_transfer.send_again(lost_blobs)
         for digest in lost:
             manifest = self._source.reader().member(index, digest)
             self._copy(manifest, Reference.of(self._destination, digest))

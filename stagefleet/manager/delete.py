@@ -9,26 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stagefleet.errors import NotFoundError, RegistryError
-from stagefleet.manager.deletion_permit import LocksLackingError
-from stagefleet.manager.deletion_way import (
-    DeletionWay,
-    Trial,
+from stagefleet.manager.deletion_mode import (
+    DeletionMode,
+    ProbeResult,
     delete_manifest,
-    find_way,
-    forget_way,
+    detect_deletion_mode,
+    forget_deletion_mode,
     refuses_tags,
 )
+from stagefleet.manager.deletion_permit import LocksMissingError
 from stagefleet.manager.digest_deletion import DigestDeletion
-from stagefleet.manager.freshness import FRESH_SECONDS, Check
-from stagefleet.manager.produced import Produced
-from stagefleet.manager.run_items import Asked
+from stagefleet.manager.fresh_checks import FRESH_SECONDS, Check
+from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.kept_scans import KeptScans
+from stagefleet.manager.reference_scan import ReferenceScan
+from stagefleet.manager.run_items import TagsToDelete
 from stagefleet.manager.stage_locks import StageLocks
-from stagefleet.manager.survey import Survey
-from stagefleet.manager.survey_memory import SurveyMemory
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.runs.book import SharedBook
+from stagefleet.registry.lease import Lease
+from stagefleet.runs.shared_state import SharedState
 
 __all__ = ["TagDeletion"]
 
@@ -40,38 +40,38 @@ class TagDeletion:
 
     Args:
         client: Client for registries.
-        book: The run's shared book.
+        shared_state: The run's shared book.
         repository: The repository that has the tag.
-        run: The run's id.
-        asked: Returns the tags that the run deletes and has not deleted yet.
-        leash: Lease to check in waits and before writes.
-        turns: Locks on the deleted stages; None if the caller holds the tag's lock already, so that no others
-            can be taken.
+        run_id: The run's id.
+        to_delete: Returns the tags that the run deletes and has not deleted yet.
+        lease: Lease to check in waits and before writes.
+        stage_locks: Locks on the deleted stages; None if the caller holds the tag's lock already, so that no
+            others can be taken.
         memory: Memory of surveys in this process.
     """
 
     def __init__(
         self,
         client: RegistryClient,
-        book: SharedBook,
+        shared_state: SharedState,
         repository: Repository,
         *,
-        run: str,
-        asked: Asked,
-        leash: Leash,
-        turns: StageLocks | None = None,
-        memory: SurveyMemory | None = None,
+        run_id: str,
+        to_delete: TagsToDelete,
+        lease: Lease,
+        stage_locks: StageLocks | None = None,
+        memory: KeptScans | None = None,
     ) -> None:
         self._client = client
-        self._book = book
+        self._shared_state = shared_state
         self._repository = repository
-        self._run = run
-        self._asked = asked
-        self._leash = leash
-        self._turns = turns
+        self._run = run_id
+        self._to_delete = to_delete
+        self._lease = lease
+        self._stage_locks = stage_locks
         self._memory = memory
 
-    def carry_out(self, tag: str, *, check: Check | None = None) -> Produced:
+    def execute(self, tag: str, *, check: Check | None = None) -> ItemResult:
         """Delete the tag; a missing one counts as success.
 
         Args:
@@ -83,66 +83,68 @@ class TagDeletion:
             DeletionDisabledError: Deletion is switched off in the registry.
             SharedDigestError: It shares its digest with a tag that stays, and the registry cannot separate
                 them.
-            IndexStaysError: An index of the run has it as a member, and could not be deleted.
+            IndexNotDeletedError: An index of the run has it as a member, and could not be deleted.
             ItemPostponedError: An index of the run has it as a member, and has to be deleted first.
             LockTimeoutError: It was being copied for too long.
         """
         wanted = frozenset({tag})
         for tries_left in reversed(range(_MOST_TRIES)):
             try:
-                with self._locked(wanted) as leash:
-                    locked = wanted if self._turns is not None and tries_left else None
-                    self._delete(tag, leash, locked, check)
+                with self._locked(wanted) as lease:
+                    locked = wanted if self._stage_locks is not None and tries_left else None
+                    self._delete(tag, lease, locked, check)
                 break
-            except LocksLackingError as error:
+            except LocksMissingError as error:
                 wanted |= error.tags
-        return Produced()
+        return ItemResult()
 
     @contextmanager
-    def _locked(self, tags: frozenset[str]) -> Iterator[Leash]:
+    def _locked(self, tags: frozenset[str]) -> Iterator[Lease]:
         """Lock the deleted stages exclusively; other tags have no locks."""
         stages = sorted(stage_id for tag in tags if (stage_id := StageId.from_tag(tag)) is not None)
-        if self._turns is None or not stages:
-            yield self._leash
+        if self._stage_locks is None or not stages:
+            yield self._lease
             return
-        with self._turns.alone(self._repository, *stages, run=self._run, leash=self._leash) as turn:
-            yield turn
+        with self._stage_locks.lock_exclusively(
+            self._repository, *stages, run_id=self._run, lease=self._lease
+        ) as stage_lock:
+            yield stage_lock
 
-    def _delete(self, tag: str, leash: Leash, locked: frozenset[str] | None, check: Check | None) -> None:
+    def _delete(self, tag: str, lease: Lease, locked: frozenset[str] | None, check: Check | None) -> None:
         reference = self._repository.tagged(tag)
         try:
-            found = find_way(self._client, self._book, reference, leash=leash)
+            found = detect_deletion_mode(self._client, self._shared_state, reference, lease=lease)
         except NotFoundError:
-            found = Trial(DeletionWay.DIGEST)  # it is gone; leftovers of a crashed deletion may exist
-        if found.way is DeletionWay.TAG:
-            self._delete_tag(reference, leash, check)
+            found = ProbeResult(DeletionMode.DIGEST)  # it is gone; leftovers of a crashed deletion may exist
+        if found.mode is DeletionMode.TAG:
+            self._delete_tag(reference, lease, check)
             return
-        survey = Survey(
+        scan = ReferenceScan(
             self._client,
-            self._book,
+            self._shared_state,
             self._repository,
-            run=self._run,
-            asked=self._asked,
-            leash=leash,
+            run_id=self._run,
+            to_delete=self._to_delete,
+            lease=lease,
             memory=self._memory,
         )
         deletion = DigestDeletion(
             self._client,
-            survey,
+            scan,
             reference,
             found,
-            asked=self._asked,
-            leash=leash,
+            to_delete=self._to_delete,
+            lease=lease,
             locked=locked,
             check=check,
         )
-        deletion.carry_out()
+        deletion.execute()
 
-    def _delete_tag(self, reference: Reference, leash: Leash, check: Check | None) -> None:
-        look = None if check is None else lambda: check() + FRESH_SECONDS
+    def _delete_tag(self, reference: Reference, lease: Lease, check: Check | None) -> None:
+        precheck = None if check is None else lambda: check() + FRESH_SECONDS
         try:
-            delete_manifest(self._client, reference, leash=leash, look=look)
+            delete_manifest(self._client, reference, lease=lease, precheck=precheck)
         except RegistryError as error:
             if refuses_tags(error):  # it deleted tags in the trial
-                forget_way(self._book, self._repository)
+                forget_deletion_mode(self._shared_state, self._repository)
             raise

@@ -26,16 +26,16 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StagefleetError,
 )
-from stagefleet.manager.deletion_proof import see_gone
+from stagefleet.manager.deletion_confirmation import confirm_deleted
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash, UndoLeash, under
+from stagefleet.registry.lease import NO_LEASE, Lease, UndoLease, under_lease
 from stagefleet.registry.pauses import pause
 from stagefleet.storages.record_labels import read_labels
 from stagefleet.storages.record_writer import put_record
 
-__all__ = ["DeletionProbe", "DeletionWay", "Trial", "delete_manifest", "words_on_probe_tags"]
+__all__ = ["DeletionMode", "DeletionProbe", "ProbeResult", "delete_manifest", "describe_probe_tags"]
 
 SECOND_LOOK_SECONDS = 5.0
 """Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""
@@ -57,7 +57,7 @@ _HALF_WAY = RegistryError("the manifest goes, and its tags are listed still: a d
 _LOGGER = logging.getLogger(__name__)
 
 
-class DeletionWay(StrEnum):
+class DeletionMode(StrEnum):
     """Effect of a deletion."""
 
     TAG = "tag"
@@ -67,33 +67,33 @@ class DeletionWay(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ProbeResult:
     """Result of a trial.
 
     Attributes:
-        way: Effect of a deletion.
+        mode: Effect of a deletion.
         left: Tags of trials that cannot be removed. If there are some, do not add tags that have to be
             removed.
         refusal: The registry's refusal to remove them.
         passes: True if the refusal may be temporary.
     """
 
-    way: DeletionWay
+    mode: DeletionMode
     left: tuple[str, ...] = ()
     refusal: str = ""
     passes: bool = False
 
 
 def delete_manifest(
-    client: RegistryClient, reference: Reference, *, leash: Leash, look: Callable[[], float] | None = None
+    client: RegistryClient, reference: Reference, *, lease: Lease, precheck: Callable[[], float] | None = None
 ) -> bool:
     """Delete a manifest or tag; a missing one counts as success.
 
     Args:
         client: Client for registries.
         reference: The manifest or tag.
-        leash: Lease to check before the request.
-        look: As in `RegistryClient.delete_manifest`.
+        lease: Lease to check before the request.
+        precheck: As in `RegistryClient.delete_manifest`.
 
     Returns:
         True if it was there.
@@ -102,7 +102,7 @@ def delete_manifest(
         DeletionDisabledError: Deletion is switched off in the registry.
     """
     try:
-        client.delete_manifest(reference, leash=leash, look=look)
+        client.delete_manifest(reference, lease=lease, precheck=precheck)
     except NotFoundError:
         return False
     except RegistryError as error:
@@ -112,7 +112,7 @@ def delete_manifest(
     return True
 
 
-def words_on_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
+def describe_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
     """Explain in one line which of our tags stay in a repository, and why."""
     shown = ", ".join(tags[:_SHOWN_TAGS])
     more = f" and {len(tags) - _SHOWN_TAGS:,} more" if len(tags) > _SHOWN_TAGS else ""
@@ -128,16 +128,16 @@ class DeletionProbe:
     Args:
         client: Client for registries.
         wanted: The manifest or tag to delete later; without it in the repository there is no trial.
-        leash: Lease to check in waits and before writes.
+        lease: Lease to check in waits and before writes.
     """
 
-    def __init__(self, client: RegistryClient, wanted: Reference, leash: Leash) -> None:
+    def __init__(self, client: RegistryClient, wanted: Reference, lease: Lease) -> None:
         self._client = client
         self._wanted = wanted
         self._repository = wanted.repository
-        self._leash = leash
+        self._lease = lease
 
-    def carry_out(self) -> Trial:
+    def execute(self) -> ProbeResult:
         """Find out how the repository's registry deletes.
 
         Raises:
@@ -145,10 +145,10 @@ class DeletionProbe:
             DeletionDisabledError: Deletion is switched off in the registry; nothing was pushed.
             RegistryError: The registry refuses for a reason that does not concern tags.
         """
-        self._see_repository()
+        self._check_repository()
         # An unused digest: 404 where deletion is on, 405 where it is off. Where it is off nothing is pushed.
         unused = Digest("sha256", hashlib.sha256(secrets.token_bytes(32)).hexdigest())
-        delete_manifest(self._client, Reference.of(self._repository, unused), leash=self._leash)
+        delete_manifest(self._client, Reference.of(self._repository, unused), lease=self._lease)
         left = self._remove_left()
         if left.left:  # others would stay, too; these cannot be deleted by tag
             return left
@@ -158,39 +158,39 @@ class DeletionProbe:
         image = RecordImage.of(self._repository.name, {_LABEL: token})
         digest = Manifest.of(image.manifest).digest
         try:
-            way = self._try(image, digest, *tags)
+            mode = self._try(image, digest, *tags)
         except Exception as error:
-            trial = self._remove(digest, tags)
-            if trial.left and isinstance(error, RegistryError):
-                return trial  # remembered, so that the next attempt adds no others
+            probe_result = self._remove(digest, tags)
+            if probe_result.left and isinstance(error, RegistryError):
+                return probe_result  # remembered, so that the next attempt adds no others
             raise
-        return replace(self._remove(digest, tags), way=way)
+        return replace(self._remove(digest, tags), mode=mode)
 
-    def _see_repository(self) -> None:
+    def _check_repository(self) -> None:
         try:
             self._client.head_manifest(self._wanted)  # a trial must not create a repository
         except (RegistryUnavailableError, ContentError):
             return  # it exists, but is damaged
 
-    def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionWay:
+    def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionMode:
         try:
             for tag in (first, second):
-                put_record(self._client, tag, image, leash=self._leash)
+                put_record(self._client, tag, image, lease=self._lease)
         except ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
-            return DeletionWay.DIGEST
+            return DeletionMode.DIGEST
         try:
-            self._client.delete_manifest(first, leash=self._leash)
+            self._client.delete_manifest(first, lease=self._lease)
         except RegistryError as error:
             if error.retryable:
                 raise
-            return DeletionWay.DIGEST
-        if self._look(second) != digest:
-            return DeletionWay.DIGEST
-        pause(SECOND_LOOK_SECONDS, self._leash, text="a second look at how the registry deletes")
-        went_alone = self._look(second) == digest and self._look(first) is None
-        return DeletionWay.TAG if went_alone else DeletionWay.DIGEST
+            return DeletionMode.DIGEST
+        if self._seen_digest(second) != digest:
+            return DeletionMode.DIGEST
+        pause(SECOND_LOOK_SECONDS, self._lease, text="a second look at how the registry deletes")
+        went_alone = self._seen_digest(second) == digest and self._seen_digest(first) is None
+        return DeletionMode.TAG if went_alone else DeletionMode.DIGEST
 
-    def _look(self, tag: Reference) -> Digest | None:
+    def _seen_digest(self, tag: Reference) -> Digest | None:
         """Resolve a tag, by GET: some registries answer a HEAD from a cache."""
         try:
             return self._client.fetch_manifest(tag).digest
@@ -201,7 +201,7 @@ class DeletionProbe:
 
     # Clean-up
 
-    def _remove_left(self) -> Trial:
+    def _remove_left(self) -> ProbeResult:
         """Remove leftovers of other trials, up to the first failure: the others would fail, too."""
         images = self._find_left()
         while images:
@@ -209,14 +209,14 @@ class DeletionProbe:
             tried = self._remove(digest, tags, others=chain.from_iterable(images.values()))
             if tried.left:
                 return tried
-        return Trial(DeletionWay.DIGEST)
+        return ProbeResult(DeletionMode.DIGEST)
 
     def _find_left(self) -> dict[Digest, list[Reference]]:
         """Find the tags of ended trials, by the image that they name."""
         found = self._probe_tags()
         wait = max(map(_seconds_under_way, found), default=0.0)
         if wait:
-            pause(wait, self._leash, text="somebody else may be trying how the registry deletes")
+            pause(wait, self._lease, text="somebody else may be trying how the registry deletes")
             found &= self._probe_tags()
         images: dict[Digest, list[Reference]] = {}
         for tag in sorted(found)[:_MOST_REMOVED]:
@@ -236,7 +236,7 @@ class DeletionProbe:
             return None
         # An interrupted deletion: the tag is listed, but its image is gone (distribution #3191).
         image = RecordImage.of(self._repository.name, {_LABEL: secrets.token_hex(8)})
-        return put_record(self._client, tag, image, leash=self._leash).digest
+        return put_record(self._client, tag, image, lease=self._lease).digest
 
     def _probe_tags(self) -> set[str]:
         try:
@@ -244,7 +244,9 @@ class DeletionProbe:
         except RegistryError:
             return set()  # some do not list tags, but can delete them
 
-    def _remove(self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()) -> Trial:
+    def _remove(
+        self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
+    ) -> ProbeResult:
         """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay.
 
         Args:
@@ -252,32 +254,32 @@ class DeletionProbe:
             tags: Its tags.
             others: Tags that stay, too, if these do.
         """
-        leash = UndoLeash(UNLEASHED, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
+        lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
         whole = Reference.of(self._repository, image)
         refusals: list[StagefleetError] = []
-        with under(leash):  # for reads, too: the item's own lease may be the reason for this undo
+        with under_lease(lease):  # for reads, too: the item's own lease may be the reason for this undo
             for reference in (whole, *tags):
                 try:
-                    if delete_manifest(self._client, reference, leash=leash) and reference == whole:
-                        see_gone(self._client, tags[-1], image, leash=leash)
+                    if delete_manifest(self._client, reference, lease=lease) and reference == whole:
+                        confirm_deleted(self._client, tags[-1], image, lease=lease)
                         break
                     refusals += [_HALF_WAY] if reference == whole else []
                 except StagefleetError as error:
                     refusals.append(error)
             if not refusals:
-                return Trial(DeletionWay.DIGEST)
+                return ProbeResult(DeletionMode.DIGEST)
             listed = self._probe_tags()
             left = [tag.identifier for tag in tags if tag.identifier in listed or not self._is_gone(tag)]
         if not left:
-            return Trial(DeletionWay.DIGEST)
+            return ProbeResult(DeletionMode.DIGEST)
         left += [tag.identifier for tag in others]
         refusal = refusals[0]
-        _LOGGER.warning("%s", words_on_probe_tags(self._repository, left, str(refusal)))
-        return Trial(DeletionWay.DIGEST, tuple(left), str(refusal), refusal.retryable)
+        _LOGGER.warning("%s", describe_probe_tags(self._repository, left, str(refusal)))
+        return ProbeResult(DeletionMode.DIGEST, tuple(left), str(refusal), refusal.retryable)
 
     def _is_gone(self, tag: Reference) -> bool:
         try:
-            return self._look(tag) is None
+            return self._seen_digest(tag) is None
         except StagefleetError:
             return False  # unknown: better reported once too often
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from stagefleet.errors import EngineError, PlatformMissingError
+from stagefleet.errors import EngineError, PlatformNotFoundError
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.manager.platform_images import choose_images, members_for
-from stagefleet.manager.produced import Produced
-from stagefleet.manager.renaming import renamed
+from stagefleet.manager.relocation import relocated
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.platforms import Platform, PlatformChoice
+from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.registry.lease import Lease
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.description import describe_index
 from stagefleet.storages.engine import Engine, StageImages
+from stagefleet.storages.image_config import describe_index
 
 __all__ = ["StageDelivery"]
 
@@ -30,7 +30,7 @@ class StageDelivery:
         primary: The repository that gives the images their name.
         stage_id: The stage.
         platforms: The requested platforms.
-        leash: Lease to check in waits.
+        lease: Lease to check in waits.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class StageDelivery:
         primary: Repository,
         stage_id: StageId,
         *,
-        platforms: PlatformChoice,
-        leash: Leash,
+        platforms: PlatformSelection,
+        lease: Lease,
     ) -> None:
         self._client = client
         self._engine = engine
@@ -50,10 +50,10 @@ class StageDelivery:
         self._primary = primary
         self._stage_id = stage_id
         self._platforms = platforms
-        self._leash = leash
+        self._lease = lease
         self._images = StageImages(engine, primary, stage_id)
 
-    def look(self) -> Produced | None:
+    def find_present(self) -> ItemResult | None:
         """Return the result if all images are present, without a request to a registry.
 
         None if an image is missing or may be: only a registry knows the full list of platforms.
@@ -63,16 +63,16 @@ class StageDelivery:
             if info is None:
                 return None
             self._note(info.name)
-            return Produced(StageDescription(stage_id=self._stage_id, info=info).as_json(), skipped=True)
+            return ItemResult(StageDescription(stage_id=self._stage_id, info=info).as_json(), skipped=True)
         found = {platform: self._images.find(platform) for platform in self._platforms.named}
         there = {platform: info for platform, info in found.items() if info is not None}
         return self._conclude(there) if there and len(there) == len(found) else None
 
-    def bring(self, source: Repository) -> Produced:
+    def pull(self, source: Repository) -> ItemResult:
         """Pull the missing images from one repository.
 
         Raises:
-            PlatformMissingError: The stage has no image for a requested platform.
+            PlatformNotFoundError: The stage has no image for a requested platform.
             StagefleetError: The repository cannot deliver all of it, or the engine refuses it.
         """
         storage = RegistryStorage(self._client, source)
@@ -81,20 +81,20 @@ class StageDelivery:
         description = self._describe_own(storage)
         moved = self._bring_own(storage)
         self._note(str(self._primary.tagged(str(self._stage_id))))
-        return Produced(renamed(description, self._primary).as_json(), bytes=moved)
+        return ItemResult(relocated(description, self._primary).as_json(), bytes=moved)
 
     def wanted_members(self, source: Repository) -> Sequence[Digest]:
         """Return the members of an index that a fetch pulls; empty for a stage that is one image.
 
         Raises:
-            PlatformMissingError: There is none for a platform; the engine may still choose one.
+            PlatformNotFoundError: There is none for a platform; the engine may still choose one.
             StageNotFoundError: The repository does not have the stage.
         """
         storage = RegistryStorage(self._client, source)
         if not storage.fetch_manifest(self._stage_id).is_index:
             return ()
         own = self._engine.platform
-        chosen = choose_images(storage, self._stage_id, self._platforms or PlatformChoice((own,)), own)
+        chosen = choose_images(storage, self._stage_id, self._platforms or PlatformSelection((own,)), own)
         return [image.member for _, image in chosen if image.member is not None]
 
     def _describe_own(self, storage: RegistryStorage) -> StageDescription:
@@ -118,12 +118,14 @@ class StageDelivery:
         """Pull the member of an index that the engine itself chooses; return the bytes received."""
         try:
             return self._pull(storage.address, str(self._stage_id))
-        except PlatformMissingError:
+        except PlatformNotFoundError:
             own = self._engine.platform
-            choose_images(storage, self._stage_id, PlatformChoice((own,)), own)  # raises, with the platforms
+            choose_images(
+                storage, self._stage_id, PlatformSelection((own,)), own
+            )  # raises, with the platforms
             raise
 
-    def _bring_chosen(self, storage: RegistryStorage) -> Produced:
+    def _bring_chosen(self, storage: RegistryStorage) -> ItemResult:
         moved, is_new, own_tag = 0, False, str(self._stage_id)
         there: dict[Platform, ImageInfo] = {}
         chosen = choose_images(storage, self._stage_id, self._platforms, self._engine.platform)
@@ -151,10 +153,10 @@ class StageDelivery:
         reference = Reference.of(source, member or str(self._stage_id))
         name = str(reference)
         if reference == self._primary.tagged(tag):
-            return self._engine.pull(reference, platform=platform, leash=self._leash)
+            return self._engine.pull(reference, platform=platform, lease=self._lease)
         there = self._engine.find(name)
         fits = there is not None and (member is not None or self._images.is_for(there, platform))
-        moved = 0 if fits else self._engine.pull(reference, platform=platform, leash=self._leash)
+        moved = 0 if fits else self._engine.pull(reference, platform=platform, lease=self._lease)
         # A digest under the primary's own name is removed with the tag; the image keeps its repo digest.
         self._rename(name, tag, keep=there is not None or source == self._primary)
         return moved
@@ -179,10 +181,10 @@ class StageDelivery:
 
     def _conclude(
         self, there: Mapping[Platform, ImageInfo], *, moved: int = 0, skipped: bool = True
-    ) -> Produced:
+    ) -> ItemResult:
         """Build the result: the first platform's description, with the names of all."""
         for info in there.values():
             self._note(info.name)
         first = StageDescription(stage_id=self._stage_id, info=next(iter(there.values())))
         names = {str(platform): info.name for platform, info in there.items()}
-        return Produced({**first.as_json(), "platforms": names}, bytes=moved, skipped=skipped)
+        return ItemResult({**first.as_json(), "platforms": names}, bytes=moved, skipped=skipped)

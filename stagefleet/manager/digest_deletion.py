@@ -1,7 +1,7 @@
 """Delete a tag in a registry that deletes by digest, with all of a digest's tags.
 
 A digest is deleted only if the run deletes all of its tags and no index that stays has it as a member; see
-`manager.deletion_permit`. Otherwise the tag is first moved aside; see `manager.displacement`. A deleted index
+`manager.deletion_permit`. Otherwise the tag is first moved aside; see `manager.swap`. A deleted index
 takes its members with it that nothing else uses.
 """
 
@@ -19,18 +19,18 @@ from stagefleet.errors import (
     SharedDigestError,
     StagefleetError,
 )
-from stagefleet.manager.deletion_permit import DigestPermit, TagMovedError, TagStaysError, is_there
-from stagefleet.manager.deletion_proof import see_gone
-from stagefleet.manager.deletion_way import Trial, delete_manifest
-from stagefleet.manager.displacement import Displacement
-from stagefleet.manager.freshness import FRESH_SECONDS, Check
+from stagefleet.manager.deletion_confirmation import confirm_deleted
+from stagefleet.manager.deletion_mode import ProbeResult, delete_manifest
+from stagefleet.manager.deletion_permit import DeletionPermit, TagInUseError, TagMovedError, is_there
+from stagefleet.manager.fresh_checks import FRESH_SECONDS, Check
 from stagefleet.manager.index_members import is_damaged, read_members
-from stagefleet.manager.mishaps import warned
-from stagefleet.manager.run_items import Asked
-from stagefleet.manager.survey import Survey
+from stagefleet.manager.placeholder_swap import PlaceholderSwap
+from stagefleet.manager.reference_scan import ReferenceScan
+from stagefleet.manager.run_items import TagsToDelete
+from stagefleet.manager.tolerated_errors import errors_as_warnings
 from stagefleet.names import Digest, Reference
 from stagefleet.registry import Descriptor, RegistryClient
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.lease import Lease
 
 __all__ = ["DigestDeletion"]
 
@@ -45,11 +45,11 @@ class DigestDeletion:
 
     Args:
         client: Client for registries.
-        survey: Finds the users of a digest.
+        reference scan: Finds the users of a digest.
         reference: The tag.
-        trial: Result of the registry's trial.
-        asked: Returns the tags that the run deletes.
-        leash: Lease to check in waits and before writes.
+        probe_result: Result of the registry's trial.
+        to_delete: Returns the tags that the run deletes.
+        lease: Lease to check in waits and before writes.
         locked: The tags of locked stages; None if no others can be locked.
         check: Raises to prevent the deletion.
     """
@@ -57,28 +57,28 @@ class DigestDeletion:
     def __init__(
         self,
         client: RegistryClient,
-        survey: Survey,
+        scan: ReferenceScan,
         reference: Reference,
-        trial: Trial,
+        probe_result: ProbeResult,
         *,
-        asked: Asked,
-        leash: Leash,
+        to_delete: TagsToDelete,
+        lease: Lease,
         locked: frozenset[str] | None,
         check: Check | None,
     ) -> None:
         self._client = client
-        self._survey = survey
+        self._scan = scan
         self._reference = reference
         self._repository = reference.repository
         self._tag = reference.identifier
-        self._trial = trial
-        self._asked = asked
-        self._leash = leash
+        self._probe_result = probe_result
+        self._to_delete = to_delete
+        self._lease = lease
         self._locked = locked
         self._check = check
-        self._displacement = Displacement(client, self._repository, self._tag, leash=leash)
+        self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=lease)
 
-    def carry_out(self) -> None:
+    def execute(self) -> None:
         """Delete the tag; a missing one counts as success."""
         for _ in range(_MOST_TRIES):
             seen_at = elapsed_seconds()
@@ -95,10 +95,10 @@ class DigestDeletion:
                 self._delete(named, seen_at)
             except TagMovedError:
                 continue
-            except TagStaysError as error:
+            except TagInUseError as error:
                 self._move_aside(error.tags, named.digest)
             except DeadlineMissedError:
-                self._move_aside([], named.digest)  # no survey is fresh enough
+                self._move_aside([], named.digest)  # no reference scan is fresh enough
             return
         self._move_aside([])
 
@@ -107,45 +107,47 @@ class DigestDeletion:
 
         An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
         """
-        if self._survey.is_listed(self._tag, since=seen_at):
+        if self._scan.is_listed(self._tag, since=seen_at):
             self._move_aside([])
         else:
-            self._displacement.withdraw()
+            self._swap.withdraw_rejection()
 
     def _delete(self, named: Descriptor, seen_at: float) -> None:
-        members = read_members(self._client, self._repository, named, leash=self._leash)
-        permit = DigestPermit(
+        members = read_members(self._client, self._repository, named, lease=self._lease)
+        permit = DeletionPermit(
             self._client,
-            self._survey,
+            self._scan,
             self._reference,
             named.digest,
             seen_at=seen_at,
-            asked=self._asked,
+            to_delete=self._to_delete,
             locked=self._locked,
             check=self._check,
         )
         digest = Reference.of(self._repository, named.digest)
-        was_there = delete_manifest(self._client, digest, leash=self._leash, look=permit)
-        if not was_there and self._survey.is_listed(self._tag, since=elapsed_seconds()):
-            raise TagStaysError([])  # the registry has the tag, but not its manifest
+        was_there = delete_manifest(self._client, digest, lease=self._lease, precheck=permit)
+        if not was_there and self._scan.is_listed(self._tag, since=elapsed_seconds()):
+            raise TagInUseError([])  # the registry has the tag, but not its manifest
         if was_there:
-            see_gone(self._client, self._reference, named.digest, leash=self._leash)
-        self._displacement.withdraw()
+            confirm_deleted(self._client, self._reference, named.digest, lease=self._lease)
+        self._swap.withdraw_rejection()
         self._delete_members(members.digests)  # read before: once the index is gone, its members are unknown
 
     def _move_aside(self, staying: list[str], content: Digest | None = None) -> None:
         """Move the tag away from its content, if that is known."""
         if self._check is not None:
             self._check()
-        if self._trial.left:  # a rejection would stay, too
-            raise _shared(self._reference, staying, self._trial.refusal, passes=self._trial.passes)
+        if self._probe_result.left:  # a rejection would stay, too
+            raise _shared(
+                self._reference, staying, self._probe_result.refusal, passes=self._probe_result.passes
+            )
         try:
-            placeholder = self._displacement.begin()
+            placeholder = self._swap.move_tag()
         except RegistryError as error:
             if error.status not in _CLIENT_ERRORS or error.retryable:
                 raise
             raise _shared(self._reference, staying, str(error)) from error
-        self._displacement.finish(placeholder, content)
+        self._swap.delete_placeholder(placeholder, content)
 
     def _delete_members(self, members: Iterable[Digest]) -> None:
         """Delete members that only the deleted index used.
@@ -155,10 +157,10 @@ class DigestDeletion:
         """
         for member in members:
             reference = Reference.of(self._repository, member)
-            with warned(f"{reference} stays, though no index has it any more"):
+            with errors_as_warnings(f"{reference} stays, though no index has it any more"):
                 try:
-                    delete_manifest(self._client, reference, leash=self._leash, look=self._permit(member))
-                except TagStaysError:
+                    delete_manifest(self._client, reference, lease=self._lease, precheck=self._permit(member))
+                except TagInUseError:
                     continue
 
     def _permit(self, member: Digest) -> Callable[[], float]:
@@ -176,15 +178,15 @@ class DigestDeletion:
     def _see(self, member: Digest, newer_than: float) -> float:
         """Check that nothing uses a member, and return until when the result is valid."""
         began = elapsed_seconds()
-        look = self._survey.look(member, newer_than=min(began, newer_than))
-        users = look.tags | look.holders | {self._tag}  # the tag, too: it may have been pushed again
-        unreadable = set(look.unreadable) - {self._tag}
-        if look.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
-            raise TagStaysError(users | unreadable)
+        found = self._scan.find(member, newer_than=min(began, newer_than))
+        users = found.tags | found.holders | {self._tag}  # the tag, too: it may have been pushed again
+        unreadable = set(found.unreadable) - {self._tag}
+        if found.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
+            raise TagInUseError(users | unreadable)
         for user in users:
             if is_there(self._client, self._repository.tagged(user)):
-                raise TagStaysError([user])
-        return min(began, look.since) + FRESH_SECONDS
+                raise TagInUseError([user])
+        return min(began, found.since) + FRESH_SECONDS
 
 
 def _shared(

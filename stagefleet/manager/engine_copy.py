@@ -16,11 +16,11 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StageNotFoundError,
 )
-from stagefleet.manager.produced import Produced
+from stagefleet.images import ImageInfo
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.names import StageId
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.registry.leash import Leash
-from stagefleet.stages import ImageInfo
+from stagefleet.registry.lease import Lease
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import EngineStorage
 
@@ -37,8 +37,8 @@ def copy_into_engine(
     *,
     drop: Drop,
     verify: bool,
-    leash: Leash,
-) -> Produced:
+    lease: Lease,
+) -> ItemResult:
     """Pull a stage, and give it the engine's name for stages.
 
     Args:
@@ -47,7 +47,7 @@ def copy_into_engine(
         stage_id: The stage.
         drop: Removes the repository's name for it again.
         verify: Skip it if the engine has the same image id.
-        leash: Lease to check in waits.
+        lease: Lease to check in waits.
 
     Raises:
         StageNotFoundError: The source does not have it.
@@ -61,17 +61,17 @@ def copy_into_engine(
     there = engine.find(destination.name_of(stage_id))
     image_id = str((manifest.config or manifest).digest)
     if verify and there is not None and there["Id"] == image_id:
-        return Produced(skipped=True)
+        return ItemResult(skipped=True)
     is_new = engine.find(str(reference)) is None
     try:
-        moved = engine.pull(reference, leash=leash)
+        moved = engine.pull(reference, lease=lease)
     except NotFoundError as error:
         source.fetch_manifest(stage_id)  # raises if it is gone
         raise BrokenStageError(f"{error}; {source.address} cannot give all of it: build it again") from error
     engine.tag(str(reference), project, str(stage_id))
     if is_new:
         drop(str(reference))
-    return Produced(destination.describe(stage_id).as_json(), bytes=moved)
+    return ItemResult(destination.describe(stage_id).as_json(), bytes=moved)
 
 
 def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
@@ -90,8 +90,8 @@ def copy_from_engine(
     *,
     drop: Drop,
     verify: bool,
-    leash: Leash,
-) -> Produced:
+    lease: Lease,
+) -> ItemResult:
     """Push a stage under the destination's name; arguments as for `copy_into_engine`.
 
     Raises:
@@ -99,18 +99,18 @@ def copy_from_engine(
     """
     described = source.describe(stage_id)
     if verify and _image_id(destination, stage_id) == described.info.image_id:
-        return Produced(skipped=True)
+        return ItemResult(skipped=True)
     engine, address = source.engine, destination.address
     name = str(address.tagged(str(stage_id)))
     is_new = engine.find(name) is None
     engine.tag(source.name_of(stage_id), str(address), str(stage_id))
     try:
-        leash.check()  # `check` is enough: a push by two attempts changes nothing
-        moved = engine.push(address.tagged(str(stage_id)), leash=leash)
+        lease.check()  # `check` is enough: a push by two attempts changes nothing
+        moved = engine.push(address.tagged(str(stage_id)), lease=lease)
     finally:
         if is_new:
             drop(name)
-    return Produced(destination.describe(stage_id).as_json(), bytes=moved)
+    return ItemResult(destination.describe(stage_id).as_json(), bytes=moved)
 
 
 def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:

@@ -12,43 +12,43 @@ from typing import Protocol
 
 from stagefleet.errors import (
     BrokenStageError,
-    CacheLeftAloneError,
+    CircuitOpenError,
     DigestMismatchError,
     NotFoundError,
-    PlatformMissingError,
+    PlatformNotFoundError,
     StagefleetError,
     StageNotFoundError,
     StorageStateChangedError,
     TruncatedError,
 )
+from stagefleet.manager.circuit_breakers import CircuitBreakers
 from stagefleet.manager.delivery import StageDelivery
-from stagefleet.manager.mishaps import warned
-from stagefleet.manager.outages import CacheOutages
-from stagefleet.manager.produced import Produced
-from stagefleet.manager.soundness import Defect, Examination
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.platforms import PlatformChoice
+from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.stage_verification import Defect, StageVerification
+from stagefleet.manager.tolerated_errors import errors_as_warnings
+from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.roles import Roles
+from stagefleet.registry.lease import Lease
 from stagefleet.storages.engine import Engine, EngineStorage
 
-__all__ = ["StageFetch", "Stages"]
+__all__ = ["FetchStages", "StageFetch"]
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class Stages(Protocol):
+class FetchStages(Protocol):
     """Part of the storage manager that a fetch needs."""
 
     @property
-    def outages(self) -> CacheOutages:
+    def circuit_breakers(self) -> CircuitBreakers:
         """The caches that are skipped after an outage."""
 
-    def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
+    def refuse_rejected(self, repository: Repository, stage_id: StageId, lease: Lease) -> None:
         """Raise `StageNotFoundError` for a stage that is rejected."""
 
-    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:
+    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, lease: Lease) -> None:
         """Reject a stage that is broken."""
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
@@ -60,10 +60,10 @@ class Stages(Protocol):
         destination: Repository,
         stage_id: StageId,
         *,
-        run: str,
+        run_id: str,
         verify: bool = False,
-        leash: Leash,
-    ) -> Produced:
+        lease: Lease,
+    ) -> ItemResult:
         """Copy a stage from registry to registry."""
 
 
@@ -77,21 +77,21 @@ class StageFetch:
         note: Called with the name of each image that was used here.
         roles: The project's storages.
         platforms: The requested platforms of a multi-platform stage.
-        run: The run's id.
-        leash: Lease to check in waits and before writes.
+        run_id: The run's id.
+        lease: Lease to check in waits and before writes.
     """
 
     def __init__(
         self,
-        stages: Stages,
+        stages: FetchStages,
         client: RegistryClient,
         engine: Engine,
         note: Callable[[str], None],
-        roles: Roles,
+        roles: Project,
         *,
-        platforms: PlatformChoice,
-        run: str,
-        leash: Leash,
+        platforms: PlatformSelection,
+        run_id: str,
+        lease: Lease,
     ) -> None:
         self._stages = stages
         self._client = client
@@ -99,20 +99,20 @@ class StageFetch:
         self._note = note
         self._roles = roles
         self._platforms = platforms
-        self._run = run
-        self._leash = leash
+        self._run = run_id
+        self._lease = lease
 
-    def carry_out(self, stage_id: StageId) -> Produced:
+    def execute(self, stage_id: StageId) -> ItemResult:
         """Fetch the stage; skip it if its image is present.
 
         Raises:
             StorageStateChangedError: The primary no longer has it, or it is broken: look it up again.
-            PlatformMissingError: It has no image for a requested platform.
+            PlatformNotFoundError: It has no image for a requested platform.
             EngineError: The engine could not pull it.
         """
         primary = self._roles.primary
-        if isinstance(primary, DockerDaemon):
-            return self._look(primary, stage_id)
+        if isinstance(primary, EngineProject):
+            return self._require_present(primary, stage_id)
         delivery = StageDelivery(
             self._client,
             self._engine,
@@ -120,19 +120,23 @@ class StageFetch:
             primary,
             stage_id,
             platforms=self._platforms,
-            leash=self._leash,
+            lease=self._lease,
         )
-        produced = delivery.look()
-        if produced is not None:
-            return produced
+        item_result = delivery.find_present()
+        if item_result is not None:
+            return item_result
         lacking: list[Repository] = []
-        produced = self._from_caches(delivery, stage_id, lacking)
-        if produced is None:
-            produced = self._from_primary(delivery, primary, stage_id)
+        item_result = self._from_caches(delivery, stage_id, lacking)
+        if item_result is None:
+            item_result = self._from_primary(delivery, primary, stage_id)
         failed = self._refill(primary, stage_id, lacking)
-        return replace(produced, result={**(produced.result or {}), "caches": failed}) if failed else produced
+        return (
+            replace(item_result, result={**(item_result.result or {}), "caches": failed})
+            if failed
+            else item_result
+        )
 
-    def _look(self, primary: DockerDaemon, stage_id: StageId) -> Produced:
+    def _require_present(self, primary: EngineProject, stage_id: StageId) -> ItemResult:
         """Check that the engine, which is the primary storage itself, has the stage."""
         storage = EngineStorage(self._engine, primary)
         try:
@@ -140,26 +144,29 @@ class StageFetch:
         except StageNotFoundError as error:
             raise _changed(stage_id, error) from error
         self._note(storage.name_of(stage_id))
-        return Produced(description.as_json(), skipped=True)
+        return ItemResult(description.as_json(), skipped=True)
 
     def _from_caches(
         self, delivery: StageDelivery, stage_id: StageId, lacking: list[Repository]
-    ) -> Produced | None:
+    ) -> ItemResult | None:
         """Pull the stage from the first cache that delivers it; collect the caches before it in `lacking`."""
         for cache in self._roles.caches:
             what = f"cache {cache} does not give stage {stage_id}"
-            with warned(what, quiet=(CacheLeftAloneError,)), self._stages.outages.watching(cache):
+            with (
+                errors_as_warnings(what, quiet=(CircuitOpenError,)),
+                self._stages.circuit_breakers.guarding(cache),
+            ):
                 try:
-                    return delivery.bring(cache)
+                    return delivery.pull(cache)
                 except StageNotFoundError:
                     _LOGGER.info("cache %s does not have stage %s", cache, stage_id)
             lacking.append(cache)
         return None
 
-    def _from_primary(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Produced:
+    def _from_primary(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> ItemResult:
         try:
-            self._stages.refuse_rejected(primary, stage_id, self._leash)
-            return delivery.bring(primary)
+            self._stages.refuse_rejected(primary, stage_id, self._lease)
+            return delivery.pull(primary)
         except StageNotFoundError as error:
             _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
             raise _changed(stage_id, error) from error
@@ -192,14 +199,14 @@ class StageFetch:
                 f"stagefleet delete {primary} {stage_id}, and build it again"
             ) from error
         _LOGGER.warning("stage %s will be rejected: %s %s", stage_id, primary, defect)
-        self._stages.reject_stage(primary, stage_id, project=self._roles.project, leash=self._leash)
+        self._stages.reject_stage(primary, stage_id, project=self._roles.project, lease=self._lease)
 
     def _find_defect(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Defect | None:
         """Return the requested content that the primary cannot deliver; None if reads are inconclusive."""
         try:
             members = delivery.wanted_members(primary)
-            return Examination(self._client, primary, stage_id, leash=self._leash).find_defect(members)
-        except (BrokenStageError, PlatformMissingError):
+            return StageVerification(self._client, primary, stage_id, lease=self._lease).find_defect(members)
+        except (BrokenStageError, PlatformNotFoundError):
             return None  # the manifest cannot be read, or only the engine knows its choice
 
     def _refill(
@@ -210,12 +217,12 @@ class StageFetch:
         for cache in lacking:
             what = f"cache {cache} could not be given stage {stage_id}"
             with (
-                warned(what, quiet=(CacheLeftAloneError,)) as mishap,
-                self._stages.outages.watching(cache),
+                errors_as_warnings(what, quiet=(CircuitOpenError,)) as failure,
+                self._stages.circuit_breakers.guarding(cache),
             ):
-                self._stages.copy_stage(primary, cache, stage_id, run=self._run, leash=self._leash)
-            if mishap.error is not None:
-                failed[str(cache)] = f"failed: {mishap.error}"
+                self._stages.copy_stage(primary, cache, stage_id, run_id=self._run, lease=self._lease)
+            if failure.error is not None:
+                failed[str(cache)] = f"failed: {failure.error}"
         return failed
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
-from stagefleet.manager.memory import StageMemory
+from stagefleet.manager.remembered_stages import RememberedStages
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.runs.book import SharedBook
+from stagefleet.registry.lease import Lease
+from stagefleet.runs.shared_state import SharedState
 from stagefleet.storages import RegistryStorage, StageIdList
 
 __all__ = ["FinalList", "FinalLists"]
@@ -48,31 +48,31 @@ class FinalList:
 class FinalLists:
     """Lists of the runs under way; thread-safe.
 
-    One worker reads the tags, and shares them through the run's book. Later publications by other workers are
-    not on this list: a check of the storage before each copy finds them.
+    One worker reads the tags, and shares them through the run's shared state. Later publications by other
+    workers are not on this list: a check of the storage before each copy finds them.
 
     Args:
         client: Client for registries.
-        book: The shared book.
+        shared_state: The shared book.
         memory: The fleet's memory of storages.
     """
 
-    def __init__(self, client: RegistryClient, book: SharedBook, memory: StageMemory) -> None:
+    def __init__(self, client: RegistryClient, shared_state: SharedState, memory: RememberedStages) -> None:
         self._client = client
-        self._book = book
-        self._memory = memory
+        self._shared_state = shared_state
+        self._remembered = memory
         self._lock = Lock()
         self._lists: OrderedDict[tuple[str, Repository], FinalList] = OrderedDict()
 
-    def of(self, run: str, final: Repository, leash: Leash) -> FinalList:
+    def of(self, run_id: str, final: Repository, lease: Lease) -> FinalList:
         """Return the list of one run."""
-        name = (run, final)
+        name = (run_id, final)
         with self._lock:
             found = self._lists.get(name)
             if found is not None:
                 self._lists.move_to_end(name)
                 return found
-        listed = self._read(run, final, leash)
+        listed = self._read(run_id, final, lease)
         with self._lock:
             # Another thread may have created it meanwhile: all have to add to the same list.
             made = self._lists.setdefault(name, FinalList(map(StageId.parse, listed)))
@@ -80,13 +80,13 @@ class FinalLists:
                 self._lists.popitem(last=False)
             return made
 
-    def _read(self, run: str, final: Repository, leash: Leash) -> Any:
-        storage = RegistryStorage(self._client, final, known=self._memory.rejections)
-        return self._book.once(
-            run,
+    def _read(self, run_id: str, final: Repository, lease: Lease) -> Any:
+        storage = RegistryStorage(self._client, final, known=self._remembered.rejections)
+        return self._shared_state.get_or_compute(
+            run_id,
             f"final {final}",
             lambda: [str(stage_id) for stage_id in storage.stage_ids()],
             ttl_seconds=_RUN_SECONDS,
             wait_seconds=_WAIT_SECONDS,
-            leash=leash,
+            lease=lease,
         )

@@ -7,25 +7,25 @@ from contextlib import suppress
 
 from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import EngineError, ImageInUseError, UsageError
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.locks import LockManager
 from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
-from stagefleet.manager.fetch import StageFetch, Stages
+from stagefleet.manager.fetch import FetchStages, StageFetch
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.image_use import ImageUse
-from stagefleet.manager.produced import Produced
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.manager.stage_locks import StageLocks
-from stagefleet.names import DockerDaemon, Reference, Repository, StageId
-from stagefleet.platforms import PlatformChoice
+from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.registry.leash import Leash
-from stagefleet.roles import Roles
+from stagefleet.registry.lease import Lease
 from stagefleet.settings import EngineSettings
-from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages import RegistryStorage
 from stagefleet.storages.engine import Engine, EngineRecordStore, EngineStorage, StageImages
 from stagefleet.storages.engine.storage import describe_image_in
 from stagefleet.storages.last_used import LastUsed
-from stagefleet.use_policy import UsePolicy
 
 __all__ = ["HostManager", "make_host"]
 
@@ -46,7 +46,7 @@ class HostManager:
 
     def __init__(
         self,
-        stages: Stages,
+        stages: FetchStages,
         client: RegistryClient,
         engine: Engine,
         *,
@@ -59,18 +59,18 @@ class HostManager:
         self._engine = engine
         self._host = host
         self._images = ImageLocks(locks, host)
-        self._turns = StageLocks(locks, host=host)
+        self._stage_locks = StageLocks(locks, host=host)
         self._last_used = last_used
 
     def close(self) -> None:
         """Close the connections to the engine."""
         self._engine.close()
 
-    def stage_ids(self, address: DockerDaemon) -> Iterator[StageId]:
+    def stage_ids(self, address: EngineProject) -> Iterator[StageId]:
         """List the stages of a project in the engine."""
         return iter(EngineStorage(self._engine, address).stage_ids())
 
-    def describe_stage(self, address: DockerDaemon, stage_id: StageId) -> StageDescription:
+    def describe_stage(self, address: EngineProject, stage_id: StageId) -> StageDescription:
         """Describe a stage in the engine.
 
         Raises:
@@ -83,17 +83,17 @@ class HostManager:
         found = self._engine.find(str(reference))
         return None if found is None else describe_image_in(found, reference.repository, reference.tag or "")
 
-    def records(self, address: DockerDaemon) -> EngineRecordStore:
+    def records(self, address: EngineProject) -> EngineRecordStore:
         """Return the records of a project in the engine."""
         return EngineRecordStore(self._engine, address)
 
     def fetch_stage(
-        self, roles: Roles, stage_id: StageId, platforms: PlatformChoice, *, run: str, leash: Leash
-    ) -> Produced:
+        self, roles: Project, stage_id: StageId, platforms: PlatformSelection, *, run_id: str, lease: Lease
+    ) -> ItemResult:
         """Fetch a stage to this host; see `manager.fetch`. One lock covers all its platforms.
 
         Raises:
-            PlatformMissingError: It has no image for a requested platform.
+            PlatformNotFoundError: It has no image for a requested platform.
             StorageStateChangedError: It is no longer where it was found: look it up again.
             LockTimeoutError: Its image is being removed, for too long.
         """
@@ -104,22 +104,22 @@ class HostManager:
             self._note,
             roles,
             platforms=platforms,
-            run=run,
-            leash=leash,
+            run_id=run_id,
+            lease=lease,
         )
-        with self._images.hold(image_of(roles.primary, stage_id), check=leash.check):
-            return fetch.carry_out(stage_id)
+        with self._images.lock_shared(image_of(roles.primary, stage_id), check=lease.check):
+            return fetch.execute(stage_id)
 
     def copy_stage(
         self,
-        source: Repository | DockerDaemon,
-        destination: Repository | DockerDaemon,
+        source: StorageAddress,
+        destination: StorageAddress,
         stage_id: StageId,
         *,
-        run: str,
+        run_id: str,
         verify: bool,
-        leash: Leash,
-    ) -> Produced:
+        lease: Lease,
+    ) -> ItemResult:
         """Copy a stage from the engine to a repository, or from a repository to the engine.
 
         If another copy of it is under way, wait for that and count its result: skipped.
@@ -128,87 +128,93 @@ class HostManager:
             StageNotFoundError: The source does not have it.
             LockTimeoutError: Others were copying or deleting it for too long.
         """
-        with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
-            produced = self._copy(source, destination, stage_id, verify=verify or turn.has_waited, leash=turn)
+        with self._stage_locks.lock_for_copy(
+            source, destination, stage_id, run_id=run_id, lease=lease
+        ) as stage_lock:
+            item_result = self._copy(
+                source, destination, stage_id, verify=verify or stage_lock.has_waited, lease=stage_lock
+            )
         for address in (source, destination):
-            if isinstance(address, DockerDaemon):
+            if isinstance(address, EngineProject):
                 self._note(image_of(address, stage_id))
-        if isinstance(destination, Repository) and not produced.skipped:
+        if isinstance(destination, Repository) and not item_result.skipped:
             self._stages.note_arrival(destination, stage_id)
-        return produced
+        return item_result
 
     def _copy(
         self,
-        source: Repository | DockerDaemon,
-        destination: Repository | DockerDaemon,
+        source: StorageAddress,
+        destination: StorageAddress,
         stage_id: StageId,
         *,
         verify: bool,
-        leash: Leash,
-    ) -> Produced:
+        lease: Lease,
+    ) -> ItemResult:
         match source, destination:
-            case Repository(), DockerDaemon():
+            case Repository(), EngineProject():
                 return copy_into_engine(
                     RegistryStorage(self._client, source),
                     EngineStorage(self._engine, destination),
                     stage_id,
                     drop=self._drop,
                     verify=verify,
-                    leash=leash,
+                    lease=lease,
                 )
-            case DockerDaemon(), Repository():
+            case EngineProject(), Repository():
                 return copy_from_engine(
                     EngineStorage(self._engine, source),
                     RegistryStorage(self._client, destination),
                     stage_id,
                     drop=self._drop,
                     verify=verify,
-                    leash=leash,
+                    lease=lease,
                 )
         raise UsageError(
             f"{source} to {destination}: one of the two has to be a repository, the other an engine"
         )
 
     def delete_stage(
-        self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, *, run: str, leash: Leash
-    ) -> Produced:
+        self, address: EngineProject, stage_id: StageId, policy: InUsePolicy, *, run_id: str, lease: Lease
+    ) -> ItemResult:
         """Remove a stage from the engine, in all its platforms; a missing one counts as success.
 
         Raises:
             ImageInUseError: A job or a container uses it; names it and the option to set.
             LockTimeoutError: It was being copied for too long.
         """
-        with self._turns.alone(address, stage_id, run=run, leash=leash) as turn:
-            return self._remove(address, stage_id, policy, turn)
+        with self._stage_locks.lock_exclusively(address, stage_id, run_id=run_id, lease=lease) as stage_lock:
+            return self._remove(address, stage_id, policy, stage_lock)
 
-    def _remove(self, address: DockerDaemon, stage_id: StageId, policy: UsePolicy, leash: Leash) -> Produced:
+    def _remove(
+        self, address: EngineProject, stage_id: StageId, policy: InUsePolicy, lease: Lease
+    ) -> ItemResult:
         stage = StageImages(self._engine, address.project, stage_id)
         if not stage.all():
             self._forget(image_of(address, stage_id))
-            return Produced()
+            return ItemResult()
         try:
-            with self._images.exclude(image_of(address, stage_id)):
+            with self._images.lock_exclusively(image_of(address, stage_id)):
                 use, found = ImageUse(self._engine, policy), stage.all()
-                if not all(use.make_free(name, image_id) for name, image_id in found.items()):
-                    return Produced(skipped=True)
-                leash.check()
+                if not all(use.clear_containers(name, image_id) for name, image_id in found.items()):
+                    return ItemResult(skipped=True)
+                lease.check()
                 for name in found:
                     self._engine.remove(name)
                     self._forget(name)
         except ImageInUseError:
             if policy.skip_used:
-                return Produced(skipped=True)
+                return ItemResult(skipped=True)
             raise
         except EngineError as error:
             if error.status != _CONFLICT:
                 raise
             # A container was started after the check.
             raise ImageInUseError(f"{error}; skip it with --skip-used") from error
-        return Produced()
+        return ItemResult()
 
     def _drop(self, name: str) -> None:
         """Remove a name that only a copy needed, unless a job has fetched it meanwhile."""
-        with suppress(ImageInUseError), self._images.exclude(name):
+        with suppress(ImageInUseError), self._images.lock_exclusively(name):
             self._engine.remove(name)
 
     def _note(self, image: str) -> None:
@@ -222,7 +228,7 @@ class HostManager:
 
 def make_host(
     settings: EngineSettings,
-    stages: Stages,
+    stages: FetchStages,
     client: RegistryClient,
     locks: LockManager,
     last_used: LastUsed | None = None,

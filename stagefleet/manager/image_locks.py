@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from stagefleet.errors import ImageInUseError, LockTimeoutError
 from stagefleet.locks import HeldLock, LockManager, OnWait
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.names import EngineProject, StageId, StorageAddress
 
 __all__ = ["ImageLocks", "image_of"]
 
@@ -27,7 +27,7 @@ class ImageLocks:
         self._locks = locks
         self._host = host
 
-    def hold(
+    def lock_shared(
         self,
         image: str,
         *,
@@ -47,7 +47,7 @@ class ImageLocks:
         return self._locks.acquire(self._name(image), shared=True, on_wait=on_wait, check=check)
 
     @contextmanager
-    def exclude(self, image: str) -> Iterator[None]:
+    def lock_exclusively(self, image: str) -> Iterator[None]:
         """Prevent the use of an image by jobs while it is removed.
 
         Raises:
@@ -66,6 +66,6 @@ class ImageLocks:
         return f"host/{self._host}/image/{image}"
 
 
-def image_of(address: Repository | DockerDaemon, stage_id: StageId) -> str:
+def image_of(address: StorageAddress, stage_id: StageId) -> str:
     """Return the name of a stage's image in an engine."""
-    return f"{address.project}:{stage_id}" if isinstance(address, DockerDaemon) else f"{address}:{stage_id}"
+    return f"{address.project}:{stage_id}" if isinstance(address, EngineProject) else f"{address}:{stage_id}"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stagefleet.errors import EngineError, ImageInUseError
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.storages.engine import Engine
-from stagefleet.use_policy import UsePolicy
 
 __all__ = ["ImageUse"]
 
@@ -23,11 +23,11 @@ class ImageUse:
         policy: Policy for images in use.
     """
 
-    def __init__(self, engine: Engine, policy: UsePolicy) -> None:
+    def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
         self._engine = engine
         self._policy = policy
 
-    def make_free(self, name: str, image_id: str) -> bool:
+    def clear_containers(self, name: str, image_id: str) -> bool:
         """Ensure that no container uses an image.
 
         Args:

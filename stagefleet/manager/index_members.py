@@ -17,7 +17,7 @@ from stagefleet.errors import (
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import is_placeholder
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.lease import Lease
 from stagefleet.registry.manifests import DOCKER_MANIFEST, OCI_MANIFEST
 from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS
 
@@ -65,7 +65,7 @@ class IndexMembers:
 
 
 def read_members(
-    client: RegistryClient, repository: Repository, named: Descriptor, *, leash: Leash
+    client: RegistryClient, repository: Repository, named: Descriptor, *, lease: Lease
 ) -> IndexMembers:
     """Read all that a manifest leads to: each index once, with limits for number and depth.
 
@@ -73,7 +73,7 @@ def read_members(
         client: Client for registries.
         repository: The repository.
         named: Descriptor of the manifest, of any kind.
-        leash: Lease to check before each request.
+        lease: Lease to check before each request.
 
     Raises:
         StagefleetError: The registry does not answer, or refuses the login.
@@ -87,7 +87,7 @@ def read_members(
         digest, depth = waiting.popleft()
         if depth > MAX_DEPTH or read == _MOST_INDEXES:
             return _members(named_in_it, is_whole=False)
-        leash.check()
+        lease.check()
         read += 1
         manifest = _fetch(client, Reference.of(repository, digest))
         if manifest is None:

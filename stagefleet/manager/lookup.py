@@ -8,17 +8,17 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 
-from stagefleet.errors import CacheLeftAloneError, RedisUnreachableError, StageNotFoundError
+from stagefleet.errors import CircuitOpenError, RedisUnreachableError, StageNotFoundError
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.isolation import Isolation, left_out, try_again
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.mishaps import warned
-from stagefleet.manager.reach import Reach
-from stagefleet.manager.renaming import renamed
-from stagefleet.manager.secondary import Select, oldest
-from stagefleet.names import DockerDaemon, Reference, Repository, StageId
-from stagefleet.registry.leash import current_leash
-from stagefleet.roles import Roles
-from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.manager.relocation import relocated
+from stagefleet.manager.remembered_stages import RememberedStages
+from stagefleet.manager.secondary_copy import Select, oldest
+from stagefleet.manager.storage_router import StorageRouter
+from stagefleet.manager.tolerated_errors import errors_as_warnings
+from stagefleet.names import EngineProject, Reference, Repository, StageId
+from stagefleet.project import Project
+from stagefleet.registry.lease import current_lease
 from stagefleet.storages import StageIdList
 
 __all__ = ["StageLookup", "new_created_ms"]
@@ -30,24 +30,24 @@ class StageLookup:
     """Look-up of a project's stages; thread-safe.
 
     Args:
-        reach: Access to stages.
+        router: Access to stages.
         roles: The project's storages.
         memory: The fleet's memory of storages.
     """
 
-    def __init__(self, reach: Reach, roles: Roles, *, memory: StageMemory) -> None:
-        self._reach = reach
+    def __init__(self, router: StorageRouter, roles: Project, *, memory: RememberedStages) -> None:
+        self._router = router
         self._roles = roles
-        self._memory = memory
+        self._remembered = memory
 
     # Stages
 
     def stage_ids(self) -> StageIdList:
         """List the stages of the primary storage now; the fleet remembers the list."""
         primary = self._roles.primary
-        listed = self._reach.list_stages(primary)
+        listed = self._router.list_stages(primary)
         if isinstance(primary, Repository):
-            self._memory.lists.remember(str(primary), listed)
+            self._remembered.lists.remember(str(primary), listed)
         return listed
 
     def last_stage_ids(self) -> StageIdList:
@@ -57,13 +57,13 @@ class StageLookup:
         Docker Engine is always listed now.
         """
         primary = self._roles.primary
-        known = self._memory.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
+        known = self._remembered.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
         return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
         """List the stages of the final storage; empty if the project has none."""
         final = self._roles.final
-        return () if final is None else self._reach.list_stages(final)
+        return () if final is None else self._router.list_stages(final)
 
     def describe(self, stage_id: StageId) -> StageDescription:
         """Describe a stage of the primary storage.
@@ -80,9 +80,9 @@ class StageLookup:
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
         primary = self._roles.primary
-        if isinstance(primary, DockerDaemon):
-            return self._reach.describe(primary, stage_id)
-        self._reach.stages.refuse_rejected(primary, stage_id, current_leash())
+        if isinstance(primary, EngineProject):
+            return self._router.describe(primary, stage_id)
+        self._router.stages.refuse_rejected(primary, stage_id, current_lease())
         return self._describe(primary, stage_id)
 
     def describe_final(self, stage_id: StageId) -> StageDescription:
@@ -94,7 +94,7 @@ class StageLookup:
         """
         if self._roles.final is None:
             raise StageNotFoundError(f"project {self._roles.project} has no final storage")
-        return self._reach.describe(self._roles.final, stage_id)
+        return self._router.describe(self._roles.final, stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
         """Describe the stages of a digest; one that cannot be described is skipped with a warning.
@@ -110,9 +110,9 @@ class StageLookup:
         Each stage found so is checked: one that is gone or rejected is left out.
         """
         primary = self._roles.primary
-        if isinstance(primary, DockerDaemon):
+        if isinstance(primary, EngineProject):
             return self.by_digest(digest)
-        known = self._memory.lists.find(str(primary), digest)
+        known = self._remembered.lists.find(str(primary), digest)
         standing = (stage_id for stage_id in known if self._stands(primary, stage_id))
         found = self._sound(lambda stage_id: self._describe(primary, stage_id), standing)
         return found or self.by_digest(digest)
@@ -145,14 +145,14 @@ class StageLookup:
             NotFoundError: Neither has it.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        return self._reach.image(reference)
+        return self._router.image(reference)
 
     def _stands(self, primary: Repository, stage_id: StageId) -> bool:
         """Return True if a stage exists now and is not rejected; else drop it from the memory."""
-        stands = self._reach.has(primary, stage_id) and not self._reach.rejects(primary, stage_id)
+        stands = self._router.has(primary, stage_id) and not self._router.rejects(primary, stage_id)
         if not stands:
             with suppress(RedisUnreachableError):  # the author of the change reports it
-                self._memory.forget(primary, stage_id)
+                self._remembered.forget(primary, stage_id)
         return stands
 
     def _sound(
@@ -161,29 +161,29 @@ class StageLookup:
         """Describe stages, without those that cannot be described."""
         isolation = Isolation(_warn, ping=self._ping)
         described = (
-            isolation.settle(stage_id, partial(try_again, describe, stage_id)) for stage_id in stage_ids
+            isolation.accept(stage_id, partial(try_again, describe, stage_id)) for stage_id in stage_ids
         )
         return [description for description in described if description is not None]
 
     def _ping(self) -> None:
         if isinstance(self._roles.primary, Repository):
-            self._reach.client.ping(self._roles.primary.host)
+            self._router.client.ping(self._roles.primary.host)
 
     def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:
         known = None
         if not stage_id.is_multiplatform:
-            (known,) = self._memory.known(primary, [stage_id])
+            (known,) = self._remembered.known(primary, [stage_id])
             known = known or self._cached(primary, stage_id)
-        return known or self._reach.describe(primary, stage_id)
+        return known or self._router.describe(primary, stage_id)
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
         for cache in self._roles.caches:
             what = f"cache {cache} does not describe stage {stage_id}"
             with (
-                warned(what, quiet=(StageNotFoundError, CacheLeftAloneError)),
-                self._reach.stages.outages.watching(cache),
+                errors_as_warnings(what, quiet=(StageNotFoundError, CircuitOpenError)),
+                self._router.stages.circuit_breakers.guarding(cache),
             ):
-                return renamed(self._reach.describe(cache, stage_id), primary)
+                return relocated(self._router.describe(cache, stage_id), primary)
         return None
 
 

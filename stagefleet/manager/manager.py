@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stagefleet.errors import EngineMissingError, NotFoundError, StageNotFoundError, UsageError
+from stagefleet.errors import EngineNotFoundError, NotFoundError, StageNotFoundError, UsageError
+from stagefleet.images import StageDescription
 from stagefleet.locks import LockManager, MemoryLocks
+from stagefleet.manager.circuit_breakers import CircuitBreakers
+from stagefleet.manager.comparison import Comparison, compare
 from stagefleet.manager.copy import StageCopy
 from stagefleet.manager.delete import TagDeletion
-from stagefleet.manager.displacement import withdraw_deletion
 from stagefleet.manager.final_list import FinalLists
-from stagefleet.manager.listing import Comparison, compare
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.outages import CacheOutages
-from stagefleet.manager.produced import Produced
+from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.kept_scans import KeptScans
+from stagefleet.manager.placeholder_swap import withdraw_deletion
 from stagefleet.manager.project import ProjectManager
-from stagefleet.manager.reach import Reach
 from stagefleet.manager.records import RecordManager
-from stagefleet.manager.rejecting import forget_rejections, reject_stage, rejections_key
+from stagefleet.manager.remembered_stages import RememberedStages
 from stagefleet.manager.stage_locks import StageLocks
-from stagefleet.manager.survey_memory import SurveyMemory
+from stagefleet.manager.stage_rejection import forget_rejections, reject_stage, rejections_key
+from stagefleet.manager.storage_router import StorageRouter
 from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
+from stagefleet.project import Project
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
-from stagefleet.roles import Roles
-from stagefleet.runs.book import FLEET, SharedBook
-from stagefleet.stages import StageDescription
+from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
+from stagefleet.runs.shared_state import FLEET_NAMESPACE, SharedState
 from stagefleet.storages import RegistryStorage
 
 if TYPE_CHECKING:
@@ -44,37 +44,41 @@ class StageManager:
 
     Args:
         client: Client for registries.
-        book: The run's shared book.
+        shared_state: The run's shared book.
         memory: The fleet's memory of stages; that of this process if None.
         locks: The fleet's locks; those of this process alone if None.
 
     Attributes:
-        outages: The caches that are skipped after an outage.
+        circuit_breakers: The caches that are skipped after an outage.
         records: Operations on records and custom tags.
     """
 
     def __init__(
         self,
         client: RegistryClient,
-        book: SharedBook,
-        memory: StageMemory | None = None,
+        shared_state: SharedState,
+        memory: RememberedStages | None = None,
         *,
         locks: LockManager | None = None,
     ) -> None:
         self._client = client
-        self._book = book
-        self._memory = StageMemory() if memory is None else memory
-        self._turns = StageLocks(MemoryLocks() if locks is None else locks)
-        self._surveys = SurveyMemory()
-        self.records = RecordManager(client, book, self._turns, memory=self._memory, surveys=self._surveys)
-        self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
-        self.outages = CacheOutages()
+        self._shared_state = shared_state
+        self._remembered = RememberedStages() if memory is None else memory
+        self._stage_locks = StageLocks(MemoryLocks() if locks is None else locks)
+        self._kept_scans = KeptScans()
+        self.records = RecordManager(
+            client, shared_state, self._stage_locks, memory=self._remembered, kept_scans=self._kept_scans
+        )
+        self._unfinished = UnfinishedDeletions(client, shared_state, self._stage_locks, self._remembered)
+        self.circuit_breakers = CircuitBreakers()
         self._host: HostManager | None = None
-        self._final_lists = FinalLists(client, book, self._memory)
+        self._final_lists = FinalLists(client, shared_state, self._remembered)
 
-    def project(self, roles: Roles) -> ProjectManager:
+    def project(self, roles: Project) -> ProjectManager:
         """Return the operations on a project's stages, in all its storages."""
-        return ProjectManager(Reach(self, self._client), self._final_lists, roles, memory=self._memory)
+        return ProjectManager(
+            StorageRouter(self, self._client), self._final_lists, roles, memory=self._remembered
+        )
 
     def attach_host(self, host: HostManager) -> None:
         """Attach the manager for this host's Docker Engine."""
@@ -90,10 +94,10 @@ class StageManager:
         """The manager for this host's Docker Engine.
 
         Raises:
-            EngineMissingError: The host has none.
+            EngineNotFoundError: The host has none.
         """
         if self._host is None:
-            raise EngineMissingError(
+            raise EngineNotFoundError(
                 "there is no Docker Engine here: name one with STAGEFLEET_ENGINE__URL, or set DOCKER_HOST"
             )
         return self._host
@@ -104,7 +108,7 @@ class StageManager:
 
     def storage(self, repository: Repository) -> RegistryStorage:
         """Return a repository as a storage, with the fleet's cache of its rejections."""
-        return RegistryStorage(self._client, repository, known=self._memory.rejections)
+        return RegistryStorage(self._client, repository, known=self._remembered.rejections)
 
     def compare_stages(self, source: Repository, destination: Repository) -> Comparison:
         """Compare source and destination by their tag lists.
@@ -121,10 +125,10 @@ class StageManager:
             StageNotFoundError: It does not exist, or is rejected.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        self.refuse_rejected(repository, stage_id, current_leash())
+        self.refuse_rejected(repository, stage_id, current_lease())
         if stage_id.is_multiplatform:
             return self.describe_current_stage(repository, stage_id)
-        (known,) = self._memory.known(repository, [stage_id])
+        (known,) = self._remembered.known(repository, [stage_id])
         return known or self._look_at(repository, stage_id)
 
     def describe_current_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
@@ -138,12 +142,12 @@ class StageManager:
             there = self._client.head_manifest(repository.tagged(str(stage_id)))
         except NotFoundError as error:
             raise StageNotFoundError(f"{repository} has no stage {stage_id}") from error
-        known = self._memory.confirm(repository, stage_id, there.digest)
+        known = self._remembered.confirm(repository, stage_id, there.digest)
         return known or self._look_at(repository, stage_id)
 
     def _look_at(self, repository: Repository, stage_id: StageId) -> StageDescription:
         description = RegistryStorage(self._client, repository).describe(stage_id)
-        self._memory.descriptions.remember(str(repository), [description])
+        self._remembered.descriptions.remember(str(repository), [description])
         return description
 
     def known_descriptions(
@@ -153,7 +157,7 @@ class StageManager:
 
         The caller must know that they exist and are not rejected, as from `stage_ids`.
         """
-        return self._memory.known(repository, stage_ids)
+        return self._remembered.known(repository, stage_ids)
 
     def copy_stage(
         self,
@@ -161,10 +165,10 @@ class StageManager:
         destination: Repository,
         stage_id: StageId,
         *,
-        run: str,
+        run_id: str,
         verify: bool = False,
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Copy one stage from registry to registry; see `manager.copy`.
 
         If another copy of it is under way, wait for that and count its result: skipped.
@@ -173,45 +177,49 @@ class StageManager:
             source: The repository that has it.
             destination: The repository that gets it.
             stage_id: The stage.
-            run: The run's id; stages of one run share a book page.
+            run_id: The run's id; stages of one run share a book page.
             verify: Skip it if the destination has the same digest.
-            leash: Lease to check in waits and before writes.
+            lease: Lease to check in waits and before writes.
 
         Raises:
             StageNotFoundError: The source does not have it, or it is rejected there.
             BrokenStageError: The source lists it, but cannot deliver it.
             LockTimeoutError: Others were copying or deleting it for too long.
         """
-        self.refuse_rejected(source, stage_id, leash)
-        with self._turns.copying(source, destination, stage_id, run=run, leash=leash) as turn:
+        self.refuse_rejected(source, stage_id, lease)
+        with self._stage_locks.lock_for_copy(
+            source, destination, stage_id, run_id=run_id, lease=lease
+        ) as stage_lock:
             storage = RegistryStorage(self._client, source)
-            copy = StageCopy(self._client, self._book, storage, destination, run=run, leash=turn)
-            produced = copy.carry_out(stage_id, verify=verify or turn.has_waited)
-            if stage_id.is_multiplatform and not produced.skipped:
-                withdraw_deletion(self._client, destination, stage_id, leash=turn)
+            copy = StageCopy(
+                self._client, self._shared_state, storage, destination, run_id=run_id, lease=stage_lock
+            )
+            item_result = copy.execute(stage_id, verify=verify or stage_lock.has_waited)
+            if stage_id.is_multiplatform and not item_result.skipped:
+                withdraw_deletion(self._client, destination, stage_id, lease=stage_lock)
         if copy.found is not None:
-            self._memory.confirm(destination, stage_id, copy.found)
+            self._remembered.confirm(destination, stage_id, copy.found)
         else:
-            self._memory.add(destination, stage_id, copy.description)
-        return produced
+            self._remembered.add(destination, stage_id, copy.description)
+        return item_result
 
     def delete_stage(
         self,
         repository: Repository,
         stage_id: StageId,
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Delete one stage, and no tag outside of the run; see `manager.delete`.
 
         Args:
             repository: The repository that has it.
             stage_id: The stage.
-            run: The run's id.
-            asked: Returns the stage ids that the run deletes and has not deleted yet; called rarely.
-            leash: Lease to check in waits and before writes.
+            run_id: The run's id.
+            to_delete: Returns the stage ids that the run deletes and has not deleted yet; called rarely.
+            lease: Lease to check in waits and before writes.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
@@ -221,31 +229,31 @@ class StageManager:
         """
         deletion = TagDeletion(
             self._client,
-            self._book,
+            self._shared_state,
             repository,
-            run=run,
-            asked=asked,
-            leash=leash,
-            turns=self._turns,
-            memory=self._surveys,
+            run_id=run_id,
+            to_delete=to_delete,
+            lease=lease,
+            stage_locks=self._stage_locks,
+            memory=self._kept_scans,
         )
-        produced = deletion.carry_out(str(stage_id))
-        self._memory.forget(repository, stage_id)
-        self._unfinished.finish(repository, run=run, leash=leash)
-        return produced
+        item_result = deletion.execute(str(stage_id))
+        self._remembered.forget(repository, stage_id)
+        self._unfinished.finish(repository, run_id=run_id, lease=lease)
+        return item_result
 
     def note_arrival(self, repository: Repository, stage_id: StageId) -> None:
         """Record that a stage came to a repository, and update the fleet's memory."""
-        self._memory.add(repository, stage_id)
+        self._remembered.add(repository, stage_id)
 
-    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, leash: Leash) -> None:
+    def reject_stage(self, repository: Repository, stage_id: StageId, *, project: str, lease: Lease) -> None:
         """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
 
         Args:
             repository: The repository that has it.
             stage_id: The stage.
             project: The project that it belongs to.
-            leash: Lease to check before the write.
+            lease: Lease to check before the write.
 
         Raises:
             UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
@@ -256,24 +264,24 @@ class StageManager:
                 f"{stage_id} is a multi-platform stage, which is not rejected: run "
                 f"stagefleet delete {repository} {stage_id}"
             )
-        reject_stage(self._client, repository, stage_id, project=project, leash=leash)
-        forget_rejections(self._book, repository)
-        self._memory.forget(repository, stage_id)
+        reject_stage(self._client, repository, stage_id, project=project, lease=lease)
+        forget_rejections(self._shared_state, repository)
+        self._remembered.forget(repository, stage_id)
 
-    def refuse_rejected(self, repository: Repository, stage_id: StageId, leash: Leash) -> None:
+    def refuse_rejected(self, repository: Repository, stage_id: StageId, lease: Lease) -> None:
         """Refuse rejected stages, by a list that the fleet reads now and then: no request per stage.
 
         Raises:
             StageNotFoundError: The stage is rejected.
         """
         storage = self.storage(repository)
-        rejected = self._book.once(
-            FLEET,
+        rejected = self._shared_state.get_or_compute(
+            FLEET_NAMESPACE,
             rejections_key(repository),
             lambda: sorted(map(str, storage.rejected_ids())),
             ttl_seconds=_REJECTIONS_SECONDS,
             wait_seconds=_REJECTIONS_WAIT_SECONDS,
-            leash=leash,
+            lease=lease,
         )
         if str(stage_id) in rejected:
             raise StageNotFoundError(f"{storage.address} has no stage {stage_id}: it was rejected as broken")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stagefleet.errors import PlatformMissingError, UnsupportedManifestError
+from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
 from stagefleet.names import Digest, StageId
-from stagefleet.platforms import Platform, PlatformChoice
+from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Manifest
 from stagefleet.storages import RegistryStorage
-from stagefleet.storages.description import platform_in
+from stagefleet.storages.image_config import platform_in
 
 __all__ = ["PlatformImage", "choose_images", "members_for"]
 
@@ -33,7 +33,7 @@ class PlatformImage:
 
 
 def choose_images(
-    storage: RegistryStorage, stage_id: StageId, choice: PlatformChoice, own: Platform
+    storage: RegistryStorage, stage_id: StageId, choice: PlatformSelection, own: Platform
 ) -> list[tuple[Platform, PlatformImage]]:
     """Choose the requested images, each with its requested platform.
 
@@ -45,7 +45,7 @@ def choose_images(
             out.
 
     Raises:
-        PlatformMissingError: The stage has no image for one of them; names those it has.
+        PlatformNotFoundError: The stage has no image for one of them; names those it has.
         UnsupportedManifestError: All were requested, and there are more than possible.
         StageNotFoundError: The repository does not have the stage.
         BrokenStageError: The repository cannot deliver it.
@@ -78,12 +78,12 @@ def _choose(stage_id: StageId, images: Sequence[PlatformImage], platform: Platfo
     raise _missing(stage_id, str(platform), images)
 
 
-def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) -> PlatformMissingError:
+def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) -> PlatformNotFoundError:
     told = sorted({str(image.platform) for image in images})
     there = ", ".join(told[:_TOLD_PLATFORMS]) or "none for any platform"
     if len(told) > _TOLD_PLATFORMS:
         there += f" and {len(told) - _TOLD_PLATFORMS} more"
-    return PlatformMissingError(f"stage {stage_id} has no image for {wanted}: it has {there}")
+    return PlatformNotFoundError(f"stage {stage_id} has no image for {wanted}: it has {there}")
 
 
 def _images(storage: RegistryStorage, stage_id: StageId) -> list[PlatformImage]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from stagefleet.manager.deployed import DeployedImage, TagRule, deployed_image, deployed_repository
-from stagefleet.manager.eviction import evict_stage
+from stagefleet.manager.cache_deletion import delete_from_caches
+from stagefleet.manager.deployed_names import DeployedImage, TagRule, deployed_image, deployed_repository
 from stagefleet.manager.final_list import FinalLists
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.manager.lookup import StageLookup
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.produced import Produced
 from stagefleet.manager.publish import Publication
-from stagefleet.manager.reach import Reach
-from stagefleet.manager.secondary import SecondaryCopy, Select, oldest
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.roles import Roles
+from stagefleet.manager.remembered_stages import RememberedStages
+from stagefleet.manager.secondary_copy import SecondaryCopy, Select, oldest
+from stagefleet.manager.storage_router import StorageRouter
+from stagefleet.names import StageId, StorageAddress
+from stagefleet.project import Project
+from stagefleet.registry.lease import NO_LEASE, Lease
 
 __all__ = ["ProjectManager"]
 
@@ -24,7 +24,7 @@ class ProjectManager:
     """Operations on a project's stages, in all its storages; thread-safe.
 
     Args:
-        reach: Access to stages.
+        router: Access to stages.
         lists: Lists of final storages, by run.
         roles: The project's storages.
         memory: The fleet's memory of storages.
@@ -34,71 +34,82 @@ class ProjectManager:
         lookup: Finds and describes stages.
     """
 
-    def __init__(self, reach: Reach, lists: FinalLists, roles: Roles, *, memory: StageMemory) -> None:
+    def __init__(
+        self, router: StorageRouter, lists: FinalLists, roles: Project, *, memory: RememberedStages
+    ) -> None:
         self.roles = roles
-        self.lookup = StageLookup(reach, roles, memory=memory)
-        self._reach = reach
+        self.lookup = StageLookup(router, roles, memory=memory)
+        self._router = router
         self._lists = lists
 
-    def count_stages(self, address: Repository | DockerDaemon) -> int:
+    def count_stages(self, address: StorageAddress) -> int:
         """Count the stages of one of the storages.
 
         Raises:
             UnreachableError: It does not answer.
             UsageError: Its registry refuses the login.
         """
-        return len(self._reach.list_stages(address))
+        return len(self._router.list_stages(address))
 
     def publish_stage(
         self,
         stage_id: StageId,
         *,
-        run: str,
+        run_id: str,
         should_be_built: bool = False,
         image: str | None = None,
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Copy a stage into the final storage; see `Publication.publish`."""
-        return self._publication(run, leash).publish(stage_id, should_be_built=should_be_built, image=image)
+        return self._publication(run_id, lease).publish(
+            stage_id, should_be_built=should_be_built, image=image
+        )
 
-    def cache_stage(self, stage_id: StageId, *, run: str, leash: Leash = UNLEASHED) -> Produced:
+    def cache_stage(self, stage_id: StageId, *, run_id: str, lease: Lease = NO_LEASE) -> ItemResult:
         """Copy a stage into each cache; failures are warnings, and part of the result.
 
         Raises:
             StageNotFoundError: The primary does not have it.
             BrokenStageError: The primary cannot deliver all of it.
         """
-        states, sent = self._publication(run, leash).fill_caches(stage_id)
-        return Produced(
+        states, sent = self._publication(run_id, lease).fill_caches(stage_id)
+        return ItemResult(
             {"caches": states}, bytes=sent, skipped=all(state == "present" for state in states.values())
         )
 
-    def take_stage(self, stage_id: StageId, *, run: str, leash: Leash = UNLEASHED) -> Produced:
+    def take_stage(self, stage_id: StageId, *, run_id: str, lease: Lease = NO_LEASE) -> ItemResult:
         """Copy a stage from a secondary into the primary; see `SecondaryCopy.take`."""
-        return self._secondary(run, leash).take(stage_id)
+        return self._secondary(run_id, lease).take(stage_id)
 
     def take_suitable(
-        self, digest: str, *, run: str, select: Select = oldest, leash: Leash = UNLEASHED
-    ) -> Produced | None:
+        self, digest: str, *, run_id: str, select: Select = oldest, lease: Lease = NO_LEASE
+    ) -> ItemResult | None:
         """Copy a stage of a digest from a secondary; see `SecondaryCopy.take_suitable`."""
-        return self._secondary(run, leash).take_suitable(digest, select)
+        return self._secondary(run_id, lease).take_suitable(digest, select)
 
-    def evict_stage(
-        self, stage_id: StageId, *, run: str, asked: Callable[[], Iterable[str]], leash: Leash = UNLEASHED
+    def delete_from_caches(
+        self,
+        stage_id: StageId,
+        *,
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease = NO_LEASE,
     ) -> None:
         """Delete a stage from every cache; failures are warnings."""
-        evict_stage(self._reach.stages, self.roles.caches, stage_id, run=run, asked=asked, leash=leash)
+        delete_from_caches(
+            self._router.stages, self.roles.caches, stage_id, run_id=run_id, to_delete=to_delete, lease=lease
+        )
 
     def deployed_repository(self) -> str:
         """Return the repository that a deployment pulls from."""
         return deployed_repository(self.roles)
 
     def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
-        """Return the deployment's name of an image; see `manager.deployed`."""
+        """Return the deployment's name of an image; see `manager.deployed_names`."""
         return deployed_image(self.roles, image, stage_id, tag_rule)
 
-    def _publication(self, run: str, leash: Leash) -> Publication:
-        return Publication(self._reach, self._lists, self.roles, run=run, leash=leash)
+    def _publication(self, run_id: str, lease: Lease) -> Publication:
+        return Publication(self._router, self._lists, self.roles, run_id=run_id, lease=lease)
 
-    def _secondary(self, run: str, leash: Leash) -> SecondaryCopy:
-        return SecondaryCopy(self._reach, self.roles, run=run, leash=leash)
+    def _secondary(self, run_id: str, lease: Lease) -> SecondaryCopy:
+        return SecondaryCopy(self._router, self.roles, run_id=run_id, lease=lease)

@@ -6,20 +6,20 @@ import logging
 
 from stagefleet.errors import (
     BrokenStageError,
-    CacheLeftAloneError,
+    CircuitOpenError,
     ContentError,
     RegistryUnavailableError,
     StageNotFoundError,
     UsageError,
 )
+from stagefleet.images import StageDescription
 from stagefleet.manager.final_list import FinalLists
-from stagefleet.manager.mishaps import warned
-from stagefleet.manager.produced import Produced
-from stagefleet.manager.reach import Reach
+from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.storage_router import StorageRouter
+from stagefleet.manager.tolerated_errors import errors_as_warnings
 from stagefleet.names import Repository, StageId
-from stagefleet.registry.leash import Leash
-from stagefleet.roles import Roles
-from stagefleet.stages import StageDescription
+from stagefleet.project import Project
+from stagefleet.registry.lease import Lease
 
 __all__ = ["Publication"]
 
@@ -30,31 +30,31 @@ class Publication:
     """Publications of one run, from a project's primary storage.
 
     Args:
-        reach: Access to stages.
+        router: Access to stages.
         lists: Lists of the final storages.
         roles: The project's storages.
-        run: The run's id.
-        leash: Lease to check in waits and before writes.
+        run_id: The run's id.
+        lease: Lease to check in waits and before writes.
     """
 
     def __init__(
         self,
-        reach: Reach,
+        router: StorageRouter,
         lists: FinalLists,
-        roles: Roles,
+        roles: Project,
         *,
-        run: str,
-        leash: Leash,
+        run_id: str,
+        lease: Lease,
     ) -> None:
-        self._reach = reach
+        self._router = router
         self._lists = lists
         self._roles = roles
-        self._run = run
-        self._leash = leash
+        self._run = run_id
+        self._lease = lease
 
     def publish(
         self, stage_id: StageId, *, should_be_built: bool = False, image: str | None = None
-    ) -> Produced:
+    ) -> ItemResult:
         """Copy a stage into the final storage; skip it if it is there.
 
         Args:
@@ -70,13 +70,13 @@ class Publication:
         final = self._roles.final
         if final is None:
             raise UsageError(f"project {self._roles.project} has no final storage to publish to")
-        listed = self._lists.of(self._run, final, self._leash)
+        listed = self._lists.of(self._run, final, self._lease)
         is_listed = stage_id in listed
         if is_listed or should_be_built:
             there = self._built(final, stage_id)
             if there is not None:
                 _LOGGER.info("use previously built final image %s", there.info.name)
-                return Produced(there.as_json(), skipped=True)
+                return ItemResult(there.as_json(), skipped=True)
             if should_be_built:
                 named = image or str(final.tagged(str(stage_id)))
                 raise StageNotFoundError(
@@ -84,12 +84,12 @@ class Publication:
                     "it should have been built and published before"
                 )
             _LOGGER.warning("final storage %s lost stage %s: it gets it again", final, stage_id)
-        produced = self._copy(stage_id, final, verify=not is_listed)
+        item_result = self._copy(stage_id, final, verify=not is_listed)
         listed.add(stage_id)
-        if produced.skipped:  # another run or worker has copied it
-            there = self._reach.stages.describe_current_stage(final, stage_id)
-            return Produced(there.as_json(), skipped=True)
-        return produced
+        if item_result.skipped:  # another run or worker has copied it
+            there = self._router.stages.describe_current_stage(final, stage_id)
+            return ItemResult(there.as_json(), skipped=True)
+        return item_result
 
     def fill_caches(self, stage_id: StageId) -> tuple[dict[str, str], int]:
         """Copy a stage into each cache in turn; a failure is a warning and does not affect other caches.
@@ -105,21 +105,21 @@ class Publication:
         for cache in self._roles.caches:
             what = f"cache {cache} could not be given stage {stage_id}"
             with (
-                warned(
-                    what, unless=(StageNotFoundError, BrokenStageError), quiet=(CacheLeftAloneError,)
-                ) as mishap,
-                self._reach.stages.outages.watching(cache),
+                errors_as_warnings(
+                    what, reraise=(StageNotFoundError, BrokenStageError), quiet=(CircuitOpenError,)
+                ) as failure,
+                self._router.stages.circuit_breakers.guarding(cache),
             ):
-                produced = self._copy(stage_id, cache, verify=True)
-                states[str(cache)] = "present" if produced.skipped else "copied"
-                sent += produced.bytes
-            if mishap.error is not None:
-                states[str(cache)] = f"failed: {mishap.error}"
+                item_result = self._copy(stage_id, cache, verify=True)
+                states[str(cache)] = "present" if item_result.skipped else "copied"
+                sent += item_result.bytes
+            if failure.error is not None:
+                states[str(cache)] = f"failed: {failure.error}"
         return states, sent
 
-    def _copy(self, stage_id: StageId, destination: Repository, *, verify: bool) -> Produced:
-        return self._reach.copy(
-            self._roles.primary, destination, stage_id, run=self._run, verify=verify, leash=self._leash
+    def _copy(self, stage_id: StageId, destination: Repository, *, verify: bool) -> ItemResult:
+        return self._router.copy(
+            self._roles.primary, destination, stage_id, run_id=self._run, verify=verify, lease=self._lease
         )
 
     def _built(self, final: Repository, stage_id: StageId) -> StageDescription | None:
@@ -128,7 +128,7 @@ class Publication:
         None for a damaged stage, too, so that it is copied again.
         """
         try:
-            self._reach.stages.refuse_rejected(final, stage_id, self._leash)
-            return self._reach.stages.describe_current_stage(final, stage_id)
+            self._router.stages.refuse_rejected(final, stage_id, self._lease)
+            return self._router.stages.describe_current_stage(final, stage_id)
         except (StageNotFoundError, ContentError, RegistryUnavailableError):
             return None

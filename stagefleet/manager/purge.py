@@ -19,18 +19,17 @@ from stagefleet.errors import (
     RegistryError,
     UsageError,
 )
-from stagefleet.manager.purge_scale import Scale
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.in_use_policy import InUsePolicy
+from stagefleet.manager.unique_size import UniqueSize
+from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.project import Project
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.threads import LeashedThreads
-from stagefleet.roles import Roles
+from stagefleet.registry.thread_pool import LeaseBoundThreads
 from stagefleet.storages.records import RecordStore
-from stagefleet.use_policy import UsePolicy
 
-__all__ = ["EngineContents", "PurgeGroup", "PurgePlan", "plan_purge"]
+__all__ = ["EngineListing", "PurgeGroup", "PurgePlan", "plan_purge"]
 
-Place = Repository | DockerDaemon
 
 _THREADS = 8
 _MOST_ALSO = 10_000
@@ -49,13 +48,13 @@ _RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
 """Groups of records in the order of a purge: name, operation and its options besides the repository."""
 
 
-class EngineContents(Protocol):
+class EngineListing(Protocol):
     """A project's content in the Docker Engine of this host."""
 
-    def stage_ids(self, address: DockerDaemon) -> Iterable[StageId]:
+    def stage_ids(self, address: EngineProject) -> Iterable[StageId]:
         """List its stages."""
 
-    def record_ids(self, address: DockerDaemon) -> Iterable[RecordId]:
+    def record_ids(self, address: EngineProject) -> Iterable[RecordId]:
         """List its records."""
 
 
@@ -78,7 +77,7 @@ class PurgeGroup:
     """
 
     name: str
-    repository: Place
+    repository: StorageAddress
     items: tuple[str, ...]
     operation: str
     options: Mapping[str, Any] = field(hash=False)
@@ -115,34 +114,34 @@ class PurgePlan:
 
 
 @dataclass(slots=True)
-class _Shelf:
+class _StorageContents:
     """Content of a storage, by kind."""
 
-    place: Place
+    address: StorageAddress
     stages: list[str] = field(default_factory=list)
     records: dict[RecordKind, list[RecordId]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, client: RegistryClient, repository: Repository) -> _Shelf:
+    def read(cls, client: RegistryClient, repository: Repository) -> _StorageContents:
         """Read the tag list; empty if the repository does not exist."""
-        shelf = cls(repository)
+        contents = cls(repository)
         try:
             for tag in client.tags(repository):
-                shelf._sort(tag)
+                contents._sort(tag)
         except NotFoundError:
             return cls(repository)
-        rejected = {record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ())}
-        shelf.stages = [tag for tag in shelf.stages if tag not in rejected]
-        return shelf
+        rejected = {record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ())}
+        contents.stages = [tag for tag in contents.stages if tag not in rejected]
+        return contents
 
     @classmethod
-    def look(cls, engine: EngineContents, address: DockerDaemon) -> _Shelf:
+    def read_engine(cls, engine: EngineListing, address: EngineProject) -> _StorageContents:
         """Read the engine of this host."""
-        shelf = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
+        contents = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
         for record in engine.record_ids(address):
-            shelf.records.setdefault(record.kind, []).append(record)
-        return shelf
+            contents.records.setdefault(record.kind, []).append(record)
+        return contents
 
     def _sort(self, tag: str) -> None:
         if (record := RecordId.from_tag(tag)) is not None:
@@ -155,10 +154,10 @@ class _Shelf:
 
 def plan_purge(
     client: RegistryClient,
-    engine: EngineContents,
-    roles: Roles,
+    engine: EngineListing,
+    roles: Project,
     *,
-    policy: UsePolicy | None = None,
+    policy: InUsePolicy | None = None,
     sized: bool = False,
 ) -> PurgePlan:
     """Plan the purge of a project; changes nothing.
@@ -174,37 +173,40 @@ def plan_purge(
         UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
-    if isinstance(roles.primary, DockerDaemon):
-        shelf = _Shelf.look(engine, roles.primary)
+    if isinstance(roles.primary, EngineProject):
+        contents = _StorageContents.read_engine(engine, roles.primary)
     elif policy is not None:
         raise UsageError(f"{roles.primary} is no Docker Engine: only there images are in use")
     else:
-        shelf = _Shelf.read(client, roles.primary)
-    custom = _custom_tags(client, shelf)
+        contents = _StorageContents.read(client, roles.primary)
+    custom = _custom_tags(client, contents)
     groups = [
-        _stages(shelf, roles, custom, policy),
-        *(_records(shelf, kind, custom, roles.final) for kind in _RECORD_GROUPS),
+        _stages(contents, roles, custom, policy),
+        *(_records(contents, kind, custom, roles.final) for kind in _RECORD_GROUPS),
     ]
     ours = set(custom.values())
-    unknown = _unknown(shelf, ours if roles.final is None else ())
+    unknown = _unknown(contents, ours if roles.final is None else ())
     kept = [
-        record.tag for kind, found in shelf.records.items() if kind not in _RECORD_GROUPS for record in found
+        record.tag
+        for kind, found in contents.records.items()
+        if kind not in _RECORD_GROUPS
+        for record in found
     ]
     stays = [f"{roles.primary}:{tag}" for tag in kept]
     if roles.final is not None:
-        final = _Shelf.read(client, roles.final)
+        final = _StorageContents.read(client, roles.final)
         groups.append(_final_stages(final))
         unknown += _unknown(final, ours)
         stays += [f"{roles.final}:{found.tag}" for records in final.records.values() for found in records]
     plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
-    return _weighed(client, plan) if sized else plan
+    return _with_sizes(client, plan) if sized else plan
 
 
-def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
+def _custom_tags(client: RegistryClient, contents: _StorageContents) -> dict[RecordId, str]:
     """Return the custom tag of each record that names one; an unreadable record fails later, in its run."""
-    if isinstance(shelf.place, DockerDaemon):
+    if isinstance(contents.address, EngineProject):
         return {}
-    store = RecordStore(client, shelf.place, shelf.place.name)
+    store = RecordStore(client, contents.address, contents.address.name)
 
     def read(record_id: RecordId) -> str | None:
         try:
@@ -218,76 +220,86 @@ def _custom_tags(client: RegistryClient, shelf: _Shelf) -> dict[RecordId, str]:
         except (BrokenRecordError, InvalidNameError, RegistryError):
             return None
 
-    records = shelf.records.get(RecordKind.CUSTOM_TAG, [])
-    with LeashedThreads(_THREADS, "purge") as pool:
+    records = contents.records.get(RecordKind.CUSTOM_TAG, [])
+    with LeaseBoundThreads(_THREADS, "purge") as pool:
         names = pool.map(read, records)
         return {record: name for record, name in zip(records, names, strict=True) if name is not None}
 
 
 def _stages(
-    shelf: _Shelf, roles: Roles, custom: Mapping[RecordId, str], policy: UsePolicy | None
+    contents: _StorageContents, roles: Project, custom: Mapping[RecordId, str], policy: InUsePolicy | None
 ) -> PurgeGroup:
     """Build the group of stages; a deletion by digest removes later groups' tags of the same digest, too."""
     tagged = () if roles.final is not None else custom.values()
-    also = [*tagged, *(record.name for record in shelf.records.get(RecordKind.REJECTED_STAGE, ()))]
+    also = [*tagged, *(record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ()))]
     options = {
-        "repository": str(shelf.place),
+        "repository": str(contents.address),
         "caches": [str(cache) for cache in roles.caches],
         "also": also[:_MOST_ALSO],
         **({} if policy is None else policy.as_options()),
     }
-    stages = tuple(shelf.stages)
-    return PurgeGroup("stages", shelf.place, stages, "delete_stage", options, stages)
+    stages = tuple(contents.stages)
+    return PurgeGroup("stages", contents.address, stages, "delete_stage", options, stages)
 
 
-def _unknown(shelf: _Shelf, custom: Container[str]) -> list[str]:
+def _unknown(contents: _StorageContents, custom: Container[str]) -> list[str]:
     """List the images that belong to no stage, no record and none of these custom tags."""
-    return [f"{shelf.place}:{tag}" for tag in shelf.unknown if tag not in custom]
+    return [f"{contents.address}:{tag}" for tag in contents.unknown if tag not in custom]
 
 
 def _records(
-    shelf: _Shelf, kind: RecordKind, custom: Mapping[RecordId, str], final: Repository | None
+    contents: _StorageContents, kind: RecordKind, custom: Mapping[RecordId, str], final: Repository | None
 ) -> PurgeGroup:
     name, operation, details = _RECORD_GROUPS[kind]
-    records = shelf.records.get(kind, [])
+    records = contents.records.get(kind, [])
     tags = [record.tag for record in records]
     items = tuple(custom.get(record, record.item) for record in records)
-    options = {"repository": str(shelf.place), **details}
+    options = {"repository": str(contents.address), **details}
     if kind is RecordKind.CUSTOM_TAG and final is not None:
         options["final"] = str(final)
         return PurgeGroup(
-            name, shelf.place, items, operation, options, tuple(tags), None, final, tuple(custom.values())
+            name,
+            contents.address,
+            items,
+            operation,
+            options,
+            tuple(tags),
+            None,
+            final,
+            tuple(custom.values()),
         )
     if kind is RecordKind.CUSTOM_TAG:
         tags += custom.values()
     elif kind is RecordKind.REJECTED_STAGE:
         tags += [record.name for record in records]
-    return PurgeGroup(name, shelf.place, items, operation, options, tuple(tags))
+    return PurgeGroup(name, contents.address, items, operation, options, tuple(tags))
 
 
-def _final_stages(shelf: _Shelf) -> PurgeGroup:
-    options = {"repository": str(shelf.place)}
-    stages = tuple(shelf.stages)
-    return PurgeGroup("final-stages", shelf.place, stages, "delete_stage", options, stages)
+def _final_stages(contents: _StorageContents) -> PurgeGroup:
+    options = {"repository": str(contents.address)}
+    stages = tuple(contents.stages)
+    return PurgeGroup("final-stages", contents.address, stages, "delete_stage", options, stages)
 
 
-def _weighed(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
+def _with_sizes(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
     """Add sizes to the plan. Content of images that stay is weighed first, so that it counts nowhere.
 
     Custom tags in the final storage come last: most name a final stage.
     """
-    scale = Scale(client)
-    scale.weigh(_references((*plan.unknown, *plan.kept)))
-    groups = [replace(group, size=_weight(scale, group.repository, group.tags)) for group in plan.groups]
-    for place, group in enumerate(groups):
+    unique_size = UniqueSize(client)
+    unique_size.add(_references((*plan.unknown, *plan.kept)))
+    groups = [
+        replace(group, size=_size_of(unique_size, group.repository, group.tags)) for group in plan.groups
+    ]
+    for address, group in enumerate(groups):
         if group.final is not None and group.size is not None:
-            more = scale.weigh((group.final, tag) for tag in group.final_tags)
-            groups[place] = replace(group, size=group.size + more)
-    return replace(plan, groups=tuple(groups), unweighed=scale.unweighed)
+            more = unique_size.add((group.final, tag) for tag in group.final_tags)
+            groups[address] = replace(group, size=group.size + more)
+    return replace(plan, groups=tuple(groups), unweighed=unique_size.unweighed)
 
 
-def _weight(scale: Scale, place: Place, tags: Iterable[str]) -> int | None:
-    return None if isinstance(place, DockerDaemon) else scale.weigh((place, tag) for tag in tags)
+def _size_of(unique_size: UniqueSize, address: StorageAddress, tags: Iterable[str]) -> int | None:
+    return None if isinstance(address, EngineProject) else unique_size.add((address, tag) for tag in tags)
 
 
 def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, StageNotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
-from stagefleet.manager.displacement import Displacement
-from stagefleet.manager.freshness import Check, checked
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.produced import Produced
-from stagefleet.manager.rejecting import forget_rejections
+from stagefleet.manager.fresh_checks import Check, checked
+from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.kept_scans import KeptScans
+from stagefleet.manager.placeholder_swap import PlaceholderSwap
+from stagefleet.manager.remembered_stages import RememberedStages
 from stagefleet.manager.stage_locks import StageLocks
-from stagefleet.manager.survey_memory import SurveyMemory
+from stagefleet.manager.stage_rejection import forget_rejections
 from stagefleet.manager.unfinished_deletions import UnfinishedDeletions
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
@@ -27,9 +27,9 @@ from stagefleet.records import (
     is_placeholder,
 )
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.runs.book import SharedBook
-from stagefleet.storages.records import RecordStore, StoredRecord, Written
+from stagefleet.registry.lease import NO_LEASE, Lease
+from stagefleet.runs.shared_state import SharedState
+from stagefleet.storages.records import RecordStore, StoredRecord, WriteResult
 from stagefleet.storages.rejections import Rejections
 
 __all__ = ["RecordManager", "metadata_ids"]
@@ -40,27 +40,27 @@ class RecordManager:
 
     Args:
         client: Client for registries.
-        book: The run's shared book.
-        turns: Locks on stages; those of this process alone if None.
+        shared_state: The run's shared book.
+        stage_locks: Locks on stages; those of this process alone if None.
         memory: The fleet's memory of stages; none if None.
-        surveys: Memory of surveys in this process.
+        kept_scans: Memory of surveys in this process.
     """
 
     def __init__(
         self,
         client: RegistryClient,
-        book: SharedBook,
-        turns: StageLocks | None = None,
+        shared_state: SharedState,
+        stage_locks: StageLocks | None = None,
         *,
-        memory: StageMemory | None = None,
-        surveys: SurveyMemory | None = None,
+        memory: RememberedStages | None = None,
+        kept_scans: KeptScans | None = None,
     ) -> None:
         self._client = client
-        self._book = book
-        self._turns = StageLocks(MemoryLocks()) if turns is None else turns
-        self._memory = StageMemory() if memory is None else memory
-        self._surveys = SurveyMemory() if surveys is None else surveys
-        self._unfinished = UnfinishedDeletions(client, book, self._turns, self._memory)
+        self._shared_state = shared_state
+        self._stage_locks = StageLocks(MemoryLocks()) if stage_locks is None else stage_locks
+        self._remembered = RememberedStages() if memory is None else memory
+        self._kept_scans = KeptScans() if kept_scans is None else kept_scans
+        self._unfinished = UnfinishedDeletions(client, shared_state, self._stage_locks, self._remembered)
 
     def ids(
         self,
@@ -80,12 +80,14 @@ class RecordManager:
         """
         return self._store(repository).read(record_id)
 
-    def write(self, repository: Repository, project: str, record: Record, *, force: bool = False) -> Written:
+    def write(
+        self, repository: Repository, project: str, record: Record, *, force: bool = False
+    ) -> WriteResult:
         """Write a record; see `RecordStore.write`. For a custom tag this writes the record alone."""
         written = RecordStore(self._client, repository, project).write(record, force=force)
         if isinstance(record, RejectedStage):
-            forget_rejections(self._book, repository)
-            self._memory.forget(repository, record.stage_id)
+            forget_rejections(self._shared_state, repository)
+            self._remembered.forget(repository, record.stage_id)
         return written
 
     def delete(
@@ -93,18 +95,18 @@ class RecordManager:
         repository: Repository,
         record_id: RecordId,
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Delete a record; a missing one counts as success.
 
         Args:
             repository: The repository that has it.
             record_id: The record.
-            run: The run's id.
-            asked: Returns the tags that the run deletes and has not deleted yet; called rarely.
-            leash: Lease to check in waits and before writes.
+            run_id: The run's id.
+            to_delete: Returns the tags that the run deletes and has not deleted yet; called rarely.
+            lease: Lease to check in waits and before writes.
 
         Raises:
             BrokenRecordError: The image under its tag is no record; it is not deleted.
@@ -113,54 +115,56 @@ class RecordManager:
                 them.
         """
         check = checked(lambda: self.read(repository, record_id))
-        self._delete_tag(repository, record_id.tag, run=run, asked=asked, leash=leash, check=check)
+        self._delete_tag(
+            repository, record_id.tag, run_id=run_id, to_delete=to_delete, lease=lease, check=check
+        )
         if record_id.kind is RecordKind.REJECTED_STAGE:
-            forget_rejections(self._book, repository)
+            forget_rejections(self._shared_state, repository)
             named = StageId.parse(record_id.name)
-            self._memory.rejections.forget(str(repository), named)
-            self._memory.add(repository, named)  # it may be listed again, if it exists
-        return Produced()
+            self._remembered.rejections.forget(str(repository), named)
+            self._remembered.add(repository, named)  # it may be listed again, if it exists
+        return ItemResult()
 
     def delete_image_metadata(
         self,
         repository: Repository,
         candidates: Iterable[RecordId],
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Delete the first of some records that exists; other arguments as `delete`.
 
         Args:
             repository: The repository that has them.
             candidates: The records, from `metadata_ids`.
-            run: The run's id.
-            asked: As in `delete`.
-            leash: As in `delete`.
+            run_id: The run's id.
+            to_delete: As in `delete`.
+            lease: As in `delete`.
         """
         named = list(candidates)
         there = next((found for found in named if self.read(repository, found) is not None), named[0])
-        return self.delete(repository, there, run=run, asked=asked, leash=leash)
+        return self.delete(repository, there, run_id=run_id, to_delete=to_delete, lease=lease)
 
     def delete_rejected_stage(
         self,
         repository: Repository,
         stage_id: StageId,
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash = UNLEASHED,
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease = NO_LEASE,
         unfinished: bool = False,
-    ) -> Produced:
+    ) -> ItemResult:
         """Delete a rejected stage and then its record, so that nobody uses the stage meanwhile.
 
         Args:
             repository: The repository that has it.
             stage_id: The stage.
-            run: The run's id.
-            asked: As in `delete`.
-            leash: As in `delete`.
+            run_id: The run's id.
+            to_delete: As in `delete`.
+            lease: As in `delete`.
             unfinished: True to delete a stage whose rejection is a deletion's leftover, too; else only that
                 rejection.
 
@@ -175,32 +179,38 @@ class RecordManager:
             if self.read(repository, record_id) is None:
                 raise StageNotFoundError(f"{repository}: the stage {stage_id} is rejected no more: it stays")
 
-        with self._turns.alone(repository, stage_id, run=run, leash=leash) as turn:
+        with self._stage_locks.lock_exclusively(
+            repository, stage_id, run_id=run_id, lease=lease
+        ) as stage_lock:
             is_there = self.read(repository, record_id) is not None
             if is_there and not unfinished and not Rejections(self._client, repository).stands(stage_id):
-                Displacement(self._client, repository, str(stage_id), leash=turn).withdraw()
+                PlaceholderSwap(
+                    self._client, repository, str(stage_id), lease=stage_lock
+                ).withdraw_rejection()
             elif is_there:
                 self._delete_tag(
                     repository,
                     str(stage_id),
-                    run=run,
-                    asked=asked,
-                    leash=turn,
+                    run_id=run_id,
+                    to_delete=to_delete,
+                    lease=stage_lock,
                     check=checked(check),
-                    has_turn=True,
+                    is_locked=True,
                 )
-                produced = self.delete(repository, record_id, run=run, asked=asked, leash=turn)
-                self._memory.forget(repository, stage_id)
-                return produced
+                item_result = self.delete(
+                    repository, record_id, run_id=run_id, to_delete=to_delete, lease=stage_lock
+                )
+                self._remembered.forget(repository, stage_id)
+                return item_result
             if self._manifest(repository, str(stage_id)) is None:
-                return Produced()
+                return ItemResult()
         raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
 
     # Custom tags: in the final storage of a project that has one, their records always in the primary
 
     def add_custom_tag(
         self, repository: Repository, project: str, custom: CustomTag, *, final: Repository | None = None
-    ) -> Written:
+    ) -> WriteResult:
         """Add a custom tag to a stage: first the record, so that no tag lacks one, then the tag.
 
         Args:
@@ -246,20 +256,20 @@ class RecordManager:
         repository: Repository,
         record_id: RecordId,
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
         final: Repository | None = None,
-        leash: Leash = UNLEASHED,
-    ) -> Produced:
+        lease: Lease = NO_LEASE,
+    ) -> ItemResult:
         """Delete a custom tag, then its record; missing ones count as success.
 
         Args:
             repository: The repository of the record: the primary storage.
             record_id: The record.
-            run: The run's id.
-            asked: As in `delete`.
+            run_id: The run's id.
+            to_delete: As in `delete`.
             final: The repository of the tag, if it is another one.
-            leash: As in `delete`.
+            lease: As in `delete`.
 
         Raises:
             BrokenRecordError: The image under the record's tag is no record; neither is deleted.
@@ -276,34 +286,36 @@ class RecordManager:
                     raise CustomTagError(f"{where}:{tag} is no custom tag any more: it stays")
 
             with _saying(f"the tag {tag if final is None else where.tagged(tag)} cannot be deleted"):
-                asked_there = asked if final is None else tuple
-                self._delete_tag(where, tag, run=run, asked=asked_there, leash=leash, check=checked(check))
+                asked_there = to_delete if final is None else tuple
+                self._delete_tag(
+                    where, tag, run_id=run_id, to_delete=asked_there, lease=lease, check=checked(check)
+                )
         with _saying(f"the tag is deleted, but its record {record_id.tag} cannot be"):
-            return self.delete(repository, record_id, run=run, asked=asked, leash=leash)
+            return self.delete(repository, record_id, run_id=run_id, to_delete=to_delete, lease=lease)
 
     def _delete_tag(
         self,
         repository: Repository,
         tag: str,
         *,
-        run: str,
-        asked: Callable[[], Iterable[str]],
-        leash: Leash,
+        run_id: str,
+        to_delete: Callable[[], Iterable[str]],
+        lease: Lease,
         check: Check,
-        has_turn: bool = False,
+        is_locked: bool = False,
     ) -> None:
         deletion = TagDeletion(
             self._client,
-            self._book,
+            self._shared_state,
             repository,
-            run=run,
-            asked=asked,
-            leash=leash,
-            turns=None if has_turn else self._turns,
-            memory=self._surveys,
+            run_id=run_id,
+            to_delete=to_delete,
+            lease=lease,
+            stage_locks=None if is_locked else self._stage_locks,
+            memory=self._kept_scans,
         )
-        deletion.carry_out(tag, check=check)
-        self._unfinished.finish(repository, run=run, leash=leash)
+        deletion.execute(tag, check=check)
+        self._unfinished.finish(repository, run_id=run_id, lease=lease)
 
     def _manifest(self, repository: Repository, tag: str) -> Manifest | None:
         try:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from stagefleet.runs.model import ItemState
+from stagefleet.runs.models import ItemState
 
-__all__ = ["Asked", "RunItems", "numbered"]
+__all__ = ["RunItems", "TagsToDelete", "numbered"]
 
-Asked = Callable[[], Iterable[str]]
+TagsToDelete = Callable[[], Iterable[str]]
 """Returns the tags that a run deletes and has not deleted yet; a `RunItems` also knows their items."""
 
 
@@ -18,7 +18,7 @@ class RunItems:
     Args:
         items: Yields the items that have not succeeded yet, each with its index in the run.
         tags: Returns the tags that an item deletes.
-        standings: Returns the states of items by index, None for each that has not ended.
+        item_states: Returns the states of items by index, None for each that has not ended.
         own: Index of the current item.
         also: Tags that later runs of the same plan delete.
     """
@@ -27,14 +27,14 @@ class RunItems:
         self,
         items: Callable[[], Iterable[tuple[int, str]]],
         tags: Callable[[str], Iterable[str]],
-        standings: Callable[[Sequence[int]], list[ItemState | None]],
+        item_states: Callable[[Sequence[int]], list[ItemState | None]],
         *,
         own: int,
         also: Iterable[str] = (),
     ) -> None:
         self._items = items
         self._tags = tags
-        self.standings = standings
+        self.item_states = item_states
         self.own = own
         self._also = also
 
@@ -51,6 +51,6 @@ class RunItems:
             yield tag, None
 
 
-def numbered(asked: Asked) -> Iterable[tuple[str, int | None]]:
+def numbered(to_delete: TagsToDelete) -> Iterable[tuple[str, int | None]]:
     """Yield requested tags with the indexes of their items, None if those are unknown."""
-    return asked.numbered() if isinstance(asked, RunItems) else ((tag, None) for tag in asked())
+    return to_delete.numbered() if isinstance(to_delete, RunItems) else ((tag, None) for tag in to_delete())

@@ -12,27 +12,27 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 from stagefleet.locks import HeldLock, LockInfo, LockManager
-from stagefleet.locks.waiting import default_label
+from stagefleet.locks.lock_wait import default_label
 from stagefleet.logs import EventLogger
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.registry.leash import Leash, waiting
+from stagefleet.names import EngineProject, StageId, StorageAddress
+from stagefleet.registry.lease import Lease, waiting
 
-__all__ = ["StageLocks", "Turn"]
+__all__ = ["StageLock", "StageLocks"]
 
 _log = EventLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StageLock:
     """Locks on a stage under way; a lease that also ends with its locks.
 
     Attributes:
-        leash: The item's lease.
+        lease: The item's lease.
         locks: The locks.
         has_waited: True if others held a lock before: the storage may have changed.
     """
 
-    leash: Leash
+    lease: Lease
     locks: tuple[HeldLock, ...]
     has_waited: bool
 
@@ -41,9 +41,9 @@ class Turn:
 
         Raises:
             LockLostError: A lock is lost.
-            StagefleetError: As `Leash.check` of the item's lease raises.
+            StagefleetError: As `Lease.check` of the item's lease raises.
         """
-        self.leash.check()
+        self.lease.check()
         for lock in self.locks:
             lock.check()
 
@@ -52,13 +52,13 @@ class Turn:
 
         Raises:
             LockLostError: A lock is lost.
-            StagefleetError: As `Leash.require` of the item's lease raises.
+            StagefleetError: As `Lease.require` of the item's lease raises.
         """
-        self.leash.require(seconds)
+        self.lease.require(seconds)
         self.check()
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        return waiting(self.leash, seconds, host, text)
+        return waiting(self.lease, seconds, host, text)
 
 
 class StageLocks:
@@ -74,59 +74,59 @@ class StageLocks:
         self._host = host
 
     @contextmanager
-    def copying(
+    def lock_for_copy(
         self,
-        source: Repository | DockerDaemon,
-        destination: Repository | DockerDaemon,
+        source: StorageAddress,
+        destination: StorageAddress,
         stage_id: StageId,
         *,
-        run: str,
-        leash: Leash,
-    ) -> Iterator[Turn]:
+        run_id: str,
+        lease: Lease,
+    ) -> Iterator[StageLock]:
         """Lock a stage for a copy.
 
         Raises:
             LockTimeoutError: Others held it for too long.
         """
         wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
-        with self._take(wanted, run, leash) as turn:
-            yield turn
+        with self._acquire(wanted, run_id, lease) as stage_lock:
+            yield stage_lock
 
     @contextmanager
-    def alone(
-        self, place: Repository | DockerDaemon, *stage_ids: StageId, run: str, leash: Leash
-    ) -> Iterator[Turn]:
+    def lock_exclusively(
+        self, address: StorageAddress, *stage_ids: StageId, run_id: str, lease: Lease
+    ) -> Iterator[StageLock]:
         """Lock stages exclusively: to delete them, or to build one from other images.
 
         Raises:
             LockTimeoutError: One was being copied for too long.
         """
-        wanted = {self._name(place, stage_id): False for stage_id in stage_ids}
-        with self._take(wanted, run, leash) as turn:
-            yield turn
+        wanted = {self._name(address, stage_id): False for stage_id in stage_ids}
+        with self._acquire(wanted, run_id, lease) as stage_lock:
+            yield stage_lock
 
     @contextmanager
-    def if_free(
-        self, place: Repository | DockerDaemon, stage_id: StageId, *, run: str, leash: Leash
-    ) -> Iterator[Turn | None]:
+    def try_lock_exclusively(
+        self, address: StorageAddress, stage_id: StageId, *, run_id: str, lease: Lease
+    ) -> Iterator[StageLock | None]:
         """Lock a stage exclusively if nobody has locked it; yield None otherwise."""
-        wanted = {self._name(place, stage_id): False}
-        with self._locks.take_free(wanted, label=f"{default_label()}, run {run}") as held:
-            yield Turn(leash, tuple(held), has_waited=False) if held else None
+        wanted = {self._name(address, stage_id): False}
+        with self._locks.acquire_free(wanted, label=f"{default_label()}, run {run_id}") as held:
+            yield StageLock(lease, tuple(held), has_waited=False) if held else None
 
     @contextmanager
-    def _take(self, wanted: dict[str, bool], run: str, leash: Leash) -> Iterator[Turn]:
+    def _acquire(self, wanted: dict[str, bool], run_id: str, lease: Lease) -> Iterator[StageLock]:
         """Acquire locks: nearly always in one step."""
-        label = f"{default_label()}, run {run}"
-        with self._locks.take_free(wanted, label=label) as held:
+        label = f"{default_label()}, run {run_id}"
+        with self._locks.acquire_free(wanted, label=label) as held:
             if held:
-                yield Turn(leash, tuple(held), has_waited=False)
+                yield StageLock(lease, tuple(held), has_waited=False)
                 return
-        with self._await(wanted, label, leash) as turn:
-            yield turn
+        with self._await(wanted, label, lease) as stage_lock:
+            yield stage_lock
 
     @contextmanager
-    def _await(self, wanted: dict[str, bool], label: str, leash: Leash) -> Iterator[Turn]:
+    def _await(self, wanted: dict[str, bool], label: str, lease: Lease) -> Iterator[StageLock]:
         """Acquire locks one after another, in the order of their names, so that callers never deadlock."""
         told = ExitStack()
 
@@ -134,18 +134,18 @@ class StageLocks:
             holders = [holder.label for holder in info.holders]
             _log.info("stage_awaited", action="await", lock=info.name, holders=holders)
             text = f"the lock {info.name}, which {', '.join(holders) or 'another'} has"
-            told.enter_context(waiting(leash, self._locks.longest_wait_seconds, "", text))
+            told.enter_context(waiting(lease, self._locks.longest_wait_seconds, "", text))
 
         with ExitStack() as held:
             locks = []
             for name in sorted(wanted):
                 with told:
                     lock = self._locks.acquire(
-                        name, shared=wanted[name], on_wait=note_wait, label=label, check=leash.check
+                        name, shared=wanted[name], on_wait=note_wait, label=label, check=lease.check
                     )
                 locks.append(held.enter_context(lock))
-            yield Turn(leash, tuple(locks), has_waited=True)
+            yield StageLock(lease, tuple(locks), has_waited=True)
 
-    def _name(self, place: Repository | DockerDaemon, stage_id: StageId) -> str:
-        where = f"{self._host}/{place}" if isinstance(place, DockerDaemon) else str(place)
+    def _name(self, address: StorageAddress, stage_id: StageId) -> str:
+        where = f"{self._host}/{address}" if isinstance(address, EngineProject) else str(address)
         return f"stage/{where}/{stage_id.digest}"

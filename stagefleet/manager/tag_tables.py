@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from stagefleet.names import Digest, StageId
 from stagefleet.storages.id_list import ENTRY_BYTES, pack_id, unpack_id
 
-__all__ = ["MOST_USERS", "NO_ITEM", "AskedTable", "DigestUsers", "KnownTable", "KnownTags", "UserTable"]
+__all__ = ["MOST_USERS", "NO_ITEM", "DigestUsers", "KnownTable", "KnownTags", "ToDeleteTable", "UserTable"]
 
 MOST_USERS = 500
 """Most users of one digest that are listed by name."""
@@ -99,7 +99,7 @@ class UserTable(_Table):
         return super().take_parts()
 
     @staticmethod
-    def place(digest: Digest, salt: bytes, parts: int) -> int:
+    def part_of(digest: Digest, salt: bytes, parts: int) -> int:
         """Return the index of a digest's part."""
         return _part(_key(str(digest), salt), parts)
 
@@ -142,10 +142,10 @@ class KnownTags:
 
     def __contains__(self, tag: str) -> bool:
         key = _key(tag, self.salt)
-        return _place(self.parts[_part(key, len(self.parts))], key, _KEY_BYTES) >= 0
+        return _offset(self.parts[_part(key, len(self.parts))], key, _KEY_BYTES) >= 0
 
 
-class AskedTable(_Table):
+class ToDeleteTable(_Table):
     """The tags that a run deletes, each with its item's index: 12 bytes per tag."""
 
     def add(self, tag: str, index: int | None) -> None:
@@ -153,14 +153,14 @@ class AskedTable(_Table):
         self._put(tag, _INDEX.pack(NO_ITEM if index is None else index))
 
     @staticmethod
-    def place(tag: str, salt: bytes, parts: int) -> int:
+    def part_of(tag: str, salt: bytes, parts: int) -> int:
         """Return the index of a tag's part."""
         return _part(_key(tag, salt), parts)
 
     @staticmethod
     def find(part: bytes, tag: str, salt: bytes) -> int | None:
         """Find the index of the item that deletes a tag, None if the run does not delete it."""
-        at = _place(part, _key(tag, salt), _KEY_BYTES + _INDEX.size)
+        at = _offset(part, _key(tag, salt), _KEY_BYTES + _INDEX.size)
         if at < 0:
             return None
         index: int = _INDEX.unpack_from(part, at + _KEY_BYTES)[0]
@@ -179,7 +179,7 @@ def _part(key: bytes, parts: int) -> int:
     return _bucket(key) * parts // _BUCKETS
 
 
-def _place(part: bytes, key: bytes, width: int) -> int:
+def _offset(part: bytes, key: bytes, width: int) -> int:
     """Return the offset of a key in a part of fixed-size records, -1 if it is missing."""
     at = part.find(key)
     while at > 0 and at % width:

@@ -11,19 +11,19 @@ from contextlib import suppress
 from functools import partial
 
 from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError
-from stagefleet.manager.deletion_way import may_move_aside
-from stagefleet.manager.displacement import Displacement
-from stagefleet.manager.memory import StageMemory
-from stagefleet.manager.mishaps import warned
-from stagefleet.manager.rejecting import forget_rejections
+from stagefleet.manager.deletion_mode import may_use_placeholders
+from stagefleet.manager.placeholder_swap import PlaceholderSwap
+from stagefleet.manager.reference_scan import placeholders_seen
+from stagefleet.manager.remembered_stages import RememberedStages
 from stagefleet.manager.stage_locks import StageLocks
-from stagefleet.manager.survey import placeholders_seen
+from stagefleet.manager.stage_rejection import forget_rejections
+from stagefleet.manager.tolerated_errors import errors_as_warnings
 from stagefleet.names import Repository, StageId
 from stagefleet.records import rejected_stage
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.lease import Lease
 from stagefleet.registry.pauses import pause
-from stagefleet.runs.book import SharedBook
+from stagefleet.runs.shared_state import SharedState
 from stagefleet.storages.rejections import Rejections
 
 __all__ = ["UnfinishedDeletions"]
@@ -40,83 +40,89 @@ class UnfinishedDeletions:
 
     Args:
         client: Client for registries.
-        book: Lets one worker of a run do this.
-        turns: Locks on stages: a locked stage is being deleted, not left over.
+        shared_state: Lets one worker of a run do this.
+        stage_locks: Locks on stages: a locked stage is being deleted, not left over.
         memory: The fleet's memory of rejections.
     """
 
     def __init__(
-        self, client: RegistryClient, book: SharedBook, turns: StageLocks, memory: StageMemory
+        self,
+        client: RegistryClient,
+        shared_state: SharedState,
+        stage_locks: StageLocks,
+        memory: RememberedStages,
     ) -> None:
         self._client = client
-        self._book = book
-        self._turns = turns
+        self._shared_state = shared_state
+        self._stage_locks = stage_locks
         self._memory = memory
 
-    def finish(self, repository: Repository, *, run: str, leash: Leash) -> None:
+    def finish(self, repository: Repository, *, run_id: str, lease: Lease) -> None:
         """Complete the unfinished deletions in a repository, once per run; log a warning for failures.
 
         Call it after the item's own work: a cancelled run or an unreachable Redis ends only this part.
         """
         with suppress(ItemCancelledError, RedisUnreachableError):
-            self._book.once(
-                run,
+            self._shared_state.get_or_compute(
+                run_id,
                 f"unfinished {repository}",
-                lambda: self._finish_all(repository, run, leash),
+                lambda: self._finish_all(repository, run_id, lease),
                 ttl_seconds=_RUN_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
-                leash=leash,
+                lease=lease,
             )
 
-    def _finish_all(self, repository: Repository, run: str, leash: Leash) -> bool:
-        with warned(f"deletions that were broken off may be left in {repository}"):
-            if may_move_aside(self._book, repository):
-                self._look_for_them(repository, run, leash)
+    def _finish_all(self, repository: Repository, run_id: str, lease: Lease) -> bool:
+        with errors_as_warnings(f"deletions that were broken off may be left in {repository}"):
+            if may_use_placeholders(self._shared_state, repository):
+                self._look_for_them(repository, run_id, lease)
         return True
 
-    def _look_for_them(self, repository: Repository, run: str, leash: Leash) -> None:
+    def _look_for_them(self, repository: Repository, run_id: str, lease: Lease) -> None:
         rejections = Rejections(self._client, repository, self._memory.rejections)
         found = rejections.of_deletions(self._named(repository))
-        resume = partial(self._resume, repository, run=run, leash=leash)
+        resume = partial(self._resume, repository, run_id=run_id, lease=lease)
         dead = {stage_id for stage_id, digest in found.items() if digest is None}
         in_place = [stage_id for stage_id in found.keys() - dead if not resume(stage_id)]
         for stage_id in dead:
             resume(stage_id, is_left=True, is_rejection_dead=True)
         if in_place:
-            pause(SECOND_LOOK_SECONDS, leash)
+            pause(SECOND_LOOK_SECONDS, lease)
             again = rejections.of_deletions(in_place)
             for stage_id in in_place:
                 if again.get(stage_id) == found[stage_id]:
                     resume(stage_id, is_left=True)
-        for tag in placeholders_seen(self._book, run, repository):
+        for tag in placeholders_seen(self._shared_state, run_id, repository):
             named = StageId.from_tag(tag)
             if named is None:
-                with warned(f"{repository}:{tag} is moved aside, and not deleted"):
-                    Displacement(self._client, repository, tag, leash=leash).resume(is_left=False)
+                with errors_as_warnings(f"{repository}:{tag} is moved aside, and not deleted"):
+                    PlaceholderSwap(self._client, repository, tag, lease=lease).resume(is_left=False)
             elif named not in found:  # its rejection was withdrawn
                 resume(named)
         if found:
-            forget_rejections(self._book, repository)
+            forget_rejections(self._shared_state, repository)
 
     def _resume(
-        self, repository: Repository, stage_id: StageId, *, run: str, leash: Leash, **state: bool
+        self, repository: Repository, stage_id: StageId, *, run_id: str, lease: Lease, **state: bool
     ) -> bool:
         """Continue one unfinished deletion; return True if nothing of it is left.
 
         Args:
             repository: The repository.
             stage_id: The stage.
-            run: The run's id.
-            leash: Lease to check in waits and before writes.
-            **state: As for `Displacement.resume`.
+            run_id: The run's id.
+            lease: Lease to check in waits and before writes.
+            **state: As for `PlaceholderSwap.resume`.
         """
         is_done = True
-        with self._turns.if_free(repository, stage_id, run=run, leash=leash) as turn:
-            if turn is None:
+        with self._stage_locks.try_lock_exclusively(
+            repository, stage_id, run_id=run_id, lease=lease
+        ) as stage_lock:
+            if stage_lock is None:
                 return True  # another worker is at work
-            with warned(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
-                displacement = Displacement(self._client, repository, str(stage_id), leash=turn)
-                is_done = displacement.resume(**{"is_left": False, **state})
+            with errors_as_warnings(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
+                swap = PlaceholderSwap(self._client, repository, str(stage_id), lease=stage_lock)
+                is_done = swap.resume(**{"is_left": False, **state})
                 self._memory.forget(repository, stage_id)
         return is_done
 

@@ -1,6 +1,9 @@
 """Records, which are kept beside stages in a repository, and the grammar of their tags."""
 
-from stagefleet.records.facts import (
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.image import RecordImage
+from stagefleet.records.image_names import decode_name, encode_name, image_hash
+from stagefleet.records.models import (
     RECORDS,
     ClientId,
     CustomTag,
@@ -11,9 +14,6 @@ from stagefleet.records.facts import (
     ManagedImage,
     RejectedStage,
 )
-from stagefleet.records.identity import RecordId, RecordKind
-from stagefleet.records.image import RecordImage
-from stagefleet.records.image_names import decode_name, encode_name, image_hash
 from stagefleet.records.placeholder import is_placeholder, make_placeholder
 from stagefleet.records.record import Record
 from stagefleet.records.rejection import DELETION_LABEL, make_rejection, rejected_stage

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from stagefleet.errors import BrokenRecordError
 from stagefleet.names import StageId
-from stagefleet.records.identity import RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
 
 __all__ = ["Labels", "Record"]
 

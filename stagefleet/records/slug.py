@@ -10,7 +10,7 @@ import re
 import mmh3
 
 from stagefleet.names import is_tag
-from stagefleet.records.alphabet import SPELLING
+from stagefleet.records.transliteration import SPELLING
 
 __all__ = ["limited_slug", "murmur_hash", "tag_slug"]
 

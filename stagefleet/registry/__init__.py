@@ -1,16 +1,16 @@
 """A client of the OCI distribution API, over requests."""
 
+from stagefleet.registry.blob_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.docker_config import DockerConfig, Login
-from stagefleet.registry.leash import UNLEASHED, Leash
+from stagefleet.registry.lease import NO_LEASE, Lease
 from stagefleet.registry.manifests import Descriptor, Manifest
-from stagefleet.registry.uploads import Upload
 
 __all__ = [
-    "UNLEASHED",
+    "NO_LEASE",
     "Descriptor",
     "DockerConfig",
-    "Leash",
+    "Lease",
     "Login",
     "Manifest",
     "RegistryClient",

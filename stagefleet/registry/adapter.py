@@ -27,14 +27,14 @@ from stagefleet.registry.sockets import open_socket
 from stagefleet.registry.tls import make_context
 from stagefleet.settings import RegistrySettings
 
-__all__ = ["CHUNK_BYTES", "Adapter", "Answer"]
+__all__ = ["CHUNK_BYTES", "Adapter", "RegistryResponse"]
 
 CHUNK_BYTES = 512 * 1024
 """Bytes of a blob held in memory at once. Larger chunks save system calls, smaller ones save memory."""
 _CONNECTIONS_A_HOST = 128
 
 
-class Answer(requests.Response):
+class RegistryResponse(requests.Response):
     """A response whose body has not been read yet.
 
     Attributes:
@@ -95,7 +95,7 @@ class Adapter(HTTPAdapter):
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         """Build the response; its body has not been read yet."""
-        response = Answer()
+        response = RegistryResponse()
         response.deadline = current_deadline()
         response.status_code = resp.status
         response.reason = resp.reason

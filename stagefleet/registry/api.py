@@ -13,10 +13,10 @@ from stagefleet.docker_environment import docker_config_file
 from stagefleet.errors import RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry.auth import Authorizer
-from stagefleet.registry.calls import Call, Caller
 from stagefleet.registry.docker_config import DockerConfig
 from stagefleet.registry.hosts import api_path, base_url, join_url, origin_of
-from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
+from stagefleet.registry.http_client import ApiRequest, HttpClient
+from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
 from stagefleet.registry.transport import Transport
 from stagefleet.settings import Settings
 
@@ -55,7 +55,7 @@ class Api:
         self._settings = settings
         self._config = config
         self._transport = Transport(settings, headers=headers)
-        self._caller = Caller(
+        self._http_client = HttpClient(
             self._transport, Authorizer(config, self._transport.send), config.origin, settings
         )
 
@@ -88,14 +88,14 @@ class Api:
         limit_bytes: int = SMALL_BYTES,
         **more: Any,
     ) -> tuple[requests.Response, bytes]:
-        """Make a call and read its whole body; arguments as in `Call`."""
-        return self._caller.read(_make_call(method, repository, url, subject, **more), limit_bytes)
+        """Make a call and read its whole body; arguments as in `ApiRequest`."""
+        return self._http_client.read(_make_call(method, repository, url, subject, **more), limit_bytes)
 
     def _open(
         self, method: str, repository: Repository, url: str, subject: str, **more: Any
     ) -> requests.Response:
-        """Make a call and leave its body unread; arguments as in `Call`."""
-        return self._caller.call(_make_call(method, repository, url, subject, **more))
+        """Make a call and leave its body unread; arguments as in `ApiRequest`."""
+        return self._http_client.call(_make_call(method, repository, url, subject, **more))
 
     def _consume(
         self,
@@ -106,8 +106,8 @@ class Api:
         finish: Callable[[requests.Response], _Result],
         **more: Any,
     ) -> _Result:
-        """Make a call and pass the response to `finish`, again after a broken body; arguments as `Call`."""
-        return self._caller.consume(_make_call(method, repository, url, subject, **more), finish)
+        """Make a call and pass the response to `finish`, again after a broken body; see `ApiRequest`."""
+        return self._http_client.consume(_make_call(method, repository, url, subject, **more), finish)
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
@@ -133,14 +133,14 @@ def _make_call(
     subject: str,
     *,
     scopes: tuple[str, ...] | None = None,
-    hoped: frozenset[int] = frozenset({200}),
-    leash: Leash = UNLEASHED,
+    expected: frozenset[int] = frozenset({200}),
+    lease: Lease = NO_LEASE,
     **more: Any,
-) -> Call:
+) -> ApiRequest:
     scopes = scopes_of(repository, "pull") if scopes is None else scopes
-    leash = current_leash(leash)
-    return Call(
-        method, repository.host, url, str(repository), subject, hoped, scopes=scopes, leash=leash, **more
+    lease = current_lease(lease)
+    return ApiRequest(
+        method, repository.host, url, str(repository), subject, expected, scopes=scopes, lease=lease, **more
     )
 
 

@@ -18,7 +18,7 @@ from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, 
 from stagefleet.redaction import remember_secret, words_of
 from stagefleet.registry.challenge import Challenge, parse_challenges
 from stagefleet.registry.docker_config import DockerConfig, Login
-from stagefleet.registry.leash import LeashedLock
+from stagefleet.registry.lease import LeaseBoundLock
 from stagefleet.registry.tokens import RefusedLoginError, Send, TokenServer, basic_header
 
 __all__ = ["Authorizer"]
@@ -54,7 +54,7 @@ class _Slot:
     __slots__ = ("attempts", "error", "grant", "lock")
 
     def __init__(self) -> None:
-        self.lock = LeashedLock()
+        self.lock = LeaseBoundLock()
         self.grant: _Grant | None = None
         self.attempts = 0
         self.error: StagefleetError | None = None

@@ -17,16 +17,16 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
-from stagefleet.registry.calls import Call
+from stagefleet.registry.blob_api import BlobApi
 from stagefleet.registry.headers import check_stored, content_digest, content_length, media_type
 from stagefleet.registry.hosts import base_url
-from stagefleet.registry.incoming import TooManyBytesError, pieces_of
-from stagefleet.registry.leash import UNLEASHED, Leash, current_leash
+from stagefleet.registry.http_client import ApiRequest
+from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
 from stagefleet.registry.link import next_link
 from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
-from stagefleet.registry.tag_list import Habits, Page, TagList
+from stagefleet.registry.response_body import TooManyBytesError, pieces_of
+from stagefleet.registry.tag_list import Page, PagingHabits, TagList
 from stagefleet.registry.tag_page import MalformedPageError, TagPage
-from stagefleet.registry.uploads import BlobApi
 from stagefleet.settings import Settings
 
 __all__ = ["RegistryClient"]
@@ -42,18 +42,18 @@ class RegistryClient(BlobApi):
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
-        self._habits = Habits()
+        self._habits = PagingHabits()
 
-    def ping(self, host: str, *, leash: Leash = UNLEASHED) -> None:
+    def ping(self, host: str, *, lease: Lease = NO_LEASE) -> None:
         """Check that a registry answers and accepts the login ("Determining Support").
 
         Raises:
             NotFoundError: The host answers, but is no registry.
         """
         url = f"{base_url(host, self._settings)}/v2/"
-        call = Call("GET", host, url, host, host, frozenset({200}), leash=current_leash(leash))
+        call = ApiRequest("GET", host, url, host, host, frozenset({200}), lease=current_lease(lease))
         try:
-            self._caller.read(call, SMALL_BYTES)
+            self._http_client.read(call, SMALL_BYTES)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{host} answers, but is no registry: there is no /v2/",
@@ -62,7 +62,7 @@ class RegistryClient(BlobApi):
                 status=404,
             ) from error
 
-    def tags(self, repository: Repository, *, leash: Leash = UNLEASHED) -> Iterator[str]:
+    def tags(self, repository: Repository, *, lease: Lease = NO_LEASE) -> Iterator[str]:
         """List all tags of a repository, each once; a page is requested when its first tag is.
 
         Raises:
@@ -77,16 +77,16 @@ class RegistryClient(BlobApi):
                 url,
                 f"the tags of {repository}",
                 lambda response: self._read_page(repository, url, response, stop_at),
-                leash=leash,
+                lease=lease,
             )
 
         return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
 
-    def has_repository(self, repository: Repository, *, leash: Leash = UNLEASHED) -> bool:
+    def has_repository(self, repository: Repository, *, lease: Lease = NO_LEASE) -> bool:
         """Return True if a repository exists, even if it is empty: it has a list of tags."""
         url = f"{self._url(repository, 'tags/list')}?n=1"
         try:
-            self._open("GET", repository, url, f"the tags of {repository}", leash=leash).close()
+            self._open("GET", repository, url, f"the tags of {repository}", lease=lease).close()
         except NotFoundError:
             return False
         return True
@@ -111,7 +111,7 @@ class RegistryClient(BlobApi):
         following = next_link(response.headers.get("Link", ""))
         return Page(page, following and self._same_registry(repository, url, following))
 
-    def head_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Descriptor:
+    def head_manifest(self, reference: Reference, *, lease: Lease = NO_LEASE) -> Descriptor:
         """Resolve a tag or digest to a descriptor, by HEAD if possible ("Pulling manifests").
 
         A HEAD counts if it names digest and media type. Some gateways leave these out, or answer 404, 405 or
@@ -121,7 +121,7 @@ class RegistryClient(BlobApi):
             NotFoundError: There is no such manifest.
         """
         try:
-            response, _ = self._ask_manifest("HEAD", reference, leash=leash)
+            response, _ = self._ask_manifest("HEAD", reference, lease=lease)
         except RegistryError as error:
             if not _may_know_no_head(error):
                 raise
@@ -129,14 +129,14 @@ class RegistryClient(BlobApi):
             digest, kind = content_digest(response.headers), media_type(response.headers)
             if digest is not None and kind and reference.digest in {None, digest}:
                 return Descriptor(kind, digest, content_length(response.headers) or 0)
-        raw, digest, told = self._fetch(reference, leash)
+        raw, digest, told = self._fetch(reference, lease)
         try:
             kind = Manifest.parse(raw, told).media_type
         except UnsupportedManifestError:
             kind = told.partition(";")[0].strip()  # not every caller needs it
         return Descriptor(kind, digest, len(raw))
 
-    def fetch_manifest(self, reference: Reference, *, leash: Leash = UNLEASHED) -> Manifest:
+    def fetch_manifest(self, reference: Reference, *, lease: Lease = NO_LEASE) -> Manifest:
         """Fetch a manifest or index byte for byte and verify its digest.
 
         Raises:
@@ -145,13 +145,13 @@ class RegistryClient(BlobApi):
             DigestMismatchError: The content does not match the digest.
             BrokenStageError: The registry lists it, but sends nothing.
         """
-        raw, digest, told = self._fetch(reference, leash)
+        raw, digest, told = self._fetch(reference, lease)
         return Manifest.parse(raw, told, algorithm=digest.algorithm)
 
-    def _fetch(self, reference: Reference, leash: Leash) -> tuple[bytes, Digest, str]:
+    def _fetch(self, reference: Reference, lease: Lease) -> tuple[bytes, Digest, str]:
         """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
-            response, raw = self._ask_manifest("GET", reference, leash=leash)
+            response, raw = self._ask_manifest("GET", reference, lease=lease)
             if raw:
                 break
         else:
@@ -167,7 +167,7 @@ class RegistryClient(BlobApi):
             )
         return raw, digest, response.headers.get("Content-Type", "")
 
-    def put_manifest(self, reference: Reference, manifest: Manifest, *, leash: Leash = UNLEASHED) -> None:
+    def put_manifest(self, reference: Reference, manifest: Manifest, *, lease: Lease = NO_LEASE) -> None:
         """Push a manifest under a tag or its digest, byte for byte ("Pushing Manifests").
 
         Raises:
@@ -180,7 +180,7 @@ class RegistryClient(BlobApi):
             reference,
             body=manifest.raw,
             headers={"Content-Type": manifest.media_type},
-            leash=leash,
+            lease=lease,
         )
         check_stored(response.headers, str(reference), manifest.digest, manifest.raw)
 
@@ -188,16 +188,16 @@ class RegistryClient(BlobApi):
         self,
         reference: Reference,
         *,
-        leash: Leash = UNLEASHED,
-        look: Callable[[], float] | None = None,
+        lease: Lease = NO_LEASE,
+        precheck: Callable[[], float] | None = None,
     ) -> None:
         """Delete a tag, or a digest with all of its tags ("Content Management").
 
         Args:
             reference: The tag or digest.
-            leash: Lease to check before the request.
-            look: Checks before each attempt that it may be deleted. Returns the latest time for the request
-                to leave, on `elapsed_seconds`. Its errors are raised here.
+            lease: Lease to check before the request.
+            precheck: Checks before each attempt that it may be deleted. Returns the latest time for the
+                request to leave, on `elapsed_seconds`. Its errors are raised here.
 
         Raises:
             DeadlineMissedError: The request could not leave in time at any attempt.
@@ -205,7 +205,7 @@ class RegistryClient(BlobApi):
             RegistryError: With status 400 or 405 if the registry does not support this.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._ask_manifest("DELETE", reference, leash=leash, look=look)
+        self._ask_manifest("DELETE", reference, lease=lease, precheck=precheck)
 
     def _ask_manifest(
         self,
@@ -214,8 +214,8 @@ class RegistryClient(BlobApi):
         *,
         body: bytes | None = None,
         headers: Mapping[str, str] = _ACCEPT,
-        leash: Leash = UNLEASHED,
-        look: Callable[[], float] | None = None,
+        lease: Lease = NO_LEASE,
+        precheck: Callable[[], float] | None = None,
     ) -> tuple[requests.Response, bytes]:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
         return self._ask(
@@ -224,12 +224,12 @@ class RegistryClient(BlobApi):
             self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),
             str(reference),
             scopes=scopes_of(reference.repository, actions),
-            hoped=frozenset({200, 201, 202, 204}),
+            expected=frozenset({200, 201, 202, 204}),
             headers=headers,
             body=body,
             is_write=method in {"PUT", "DELETE"},
-            leash=leash,
-            look=look,
+            lease=lease,
+            precheck=precheck,
             limit_bytes=_MANIFEST_BYTES,
         )
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from stagefleet.errors import CredentialsError
 from stagefleet.redaction import quoted
-from stagefleet.registry.leash import SLICE_SECONDS, current_leash
+from stagefleet.registry.lease import SLICE_SECONDS, current_lease
 
 __all__ = ["ask_helper"]
 
@@ -100,12 +100,12 @@ def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: flo
     Raises:
         TimeoutError: The helper takes too long.
     """
-    leash, ends_at = current_leash(), time.monotonic() + timeout_seconds
+    lease, ends_at = current_lease(), time.monotonic() + timeout_seconds
     question: bytes | None = address.encode()
     while (left := ends_at - time.monotonic()) > 0:
         try:
             return process.communicate(question, timeout=min(left, SLICE_SECONDS))[0]
         except subprocess.TimeoutExpired:
-            leash.check()
+            lease.check()
             question = None  # the first call has sent it
     raise TimeoutError

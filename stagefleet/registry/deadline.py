@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import DeadlineMissedError, RegistryUnreachableError
-from stagefleet.registry.leash import SLICE_SECONDS, UNLEASHED, Leash
+from stagefleet.registry.lease import NO_LEASE, SLICE_SECONDS, Lease
 
 __all__ = ["Deadline", "bounding", "current_deadline"]
 
@@ -30,8 +30,8 @@ class Deadline:
             it may take three times as long: resolvers wait 5 s for a server that is down.
         phase_seconds: Limit for each other phase.
         ends_at: Latest time for the header to be complete, on the monotonic clock.
-        leave_by: Latest time for the request to leave, on `elapsed_seconds`.
-        leash: Lease to check in each wait that lasts.
+        send_by: Latest time for the request to leave, on `elapsed_seconds`.
+        lease: Lease to check in each wait that lasts.
         clock: The monotonic clock, in seconds.
 
     Attributes:
@@ -45,7 +45,7 @@ class Deadline:
         "_connect_seconds",
         "_ends_at",
         "_host",
-        "_leash",
+        "_lease",
         "_leave_by",
         "_phase",
         "_phase_ends_at",
@@ -60,17 +60,17 @@ class Deadline:
         connect_seconds: float,
         phase_seconds: float,
         ends_at: float = math.inf,
-        leave_by: float = math.inf,
-        leash: Leash = UNLEASHED,
+        send_by: float = math.inf,
+        lease: Lease = NO_LEASE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
-        self._leash = leash
+        self._lease = lease
         self._clock = clock
         self._connect_seconds = connect_seconds
         self._phase_seconds = phase_seconds
         self._ends_at = ends_at
-        self._leave_by = leave_by
+        self._leave_by = send_by
         self._asked_at = clock()
         self._phase = _CONNECT
         self._began_at = self._asked_at
@@ -93,7 +93,7 @@ class Deadline:
         self._ends_at = math.inf
         self.begin(phase)
 
-    def see_leave(self) -> None:
+    def check_send_by(self) -> None:
         """Return if the request may still leave; called immediately before it does.
 
         Raises:
@@ -119,13 +119,13 @@ class Deadline:
         Raises:
             TimeoutError: Connecting took too long; urllib3 adds the address.
             RegistryUnreachableError: Another phase took too long.
-            LeaseLostError: As `Leash.check` raises.
-            ItemCancelledError: As `Leash.check` raises.
+            LeaseLostError: As `Lease.check` raises.
+            ItemCancelledError: As `Lease.check` raises.
         """
         now = self._clock()
         if now - self._asked_at >= SLICE_SECONDS:
             self._asked_at = now
-            self._leash.check()
+            self._lease.check()
         left = self._phase_ends_at - now
         if left <= 0:
             if self._phase == _CONNECT:

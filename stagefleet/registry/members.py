@@ -12,7 +12,7 @@ from typing import Protocol
 
 from stagefleet.errors import UnsupportedManifestError
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.leash import current_leash
+from stagefleet.registry.lease import current_lease
 from stagefleet.registry.manifests import Descriptor, Manifest
 
 __all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "Member", "MemberReader"]
@@ -103,7 +103,7 @@ class MemberReader:
     def _fetch(self, descriptor: Descriptor) -> Manifest | None:
         if not descriptor.is_manifest:
             return None
-        current_leash().check()
+        current_lease().check()
         return self._manifests.fetch_manifest(self._name(descriptor.digest))
 
     def _name(self, digest: Digest) -> Reference:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
-from stagefleet.registry.leash import Leash, waiting
+from stagefleet.registry.lease import Lease, waiting
 from stagefleet.registry.retry_after import span_text
 
 __all__ = ["HostPauses", "WaitBudget", "hurrying", "pause"]
@@ -85,7 +85,7 @@ class HostPauses:
 
 def pause(
     seconds: float,
-    leash: Leash,
+    lease: Lease,
     host: str = "",
     text: str = "",
     *,
@@ -95,25 +95,25 @@ def pause(
 
     Args:
         seconds: The duration.
-        leash: Lease on the item that waits.
+        lease: Lease on the item that waits.
         host: The host that asked for the pause.
         text: Its message.
         sleep: Waits so many seconds; for tests.
 
     Raises:
         WaitTooLongError: The item has waited too long in this attempt.
-        StagefleetError: As `Leash.check` raises.
+        StagefleetError: As `Lease.check` raises.
     """
     if seconds < _TOLD_SECONDS:
-        _wait(seconds, leash, sleep)
+        _wait(seconds, lease, sleep)
         return
-    with waiting(leash, seconds, host, text):
-        _wait(seconds, leash, sleep)
+    with waiting(lease, seconds, host, text):
+        _wait(seconds, lease, sleep)
 
 
-def _wait(seconds: float, leash: Leash, sleep: Callable[[float], None]) -> None:
+def _wait(seconds: float, lease: Lease, sleep: Callable[[float], None]) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        leash.check()
+        lease.check()
         sleep(min(left, _NAP_SECONDS))
-    leash.check()
+    lease.check()

@@ -60,7 +60,7 @@ class _Bounded:
 
         def leave(*arguments: Any) -> int:
             if deadline is not None:
-                deadline.see_leave()
+                deadline.check_send_by()
             count: int = send(*arguments)
             return count
 

@@ -20,7 +20,7 @@ from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry.tag_page import TagPage
 
-__all__ = ["MOST_TAGS", "Habits", "Page", "TagList"]
+__all__ = ["MOST_TAGS", "Page", "PagingHabits", "TagList"]
 
 MOST_TAGS = 2_000_000
 """Limit for one list, twice the most items of a run: a repository has records besides stages."""
@@ -52,7 +52,7 @@ FetchPage = Callable[[str, str], Page]
 """Fetches the page at a URL; may stop after a first entry equal to the second argument, unless that is ""."""
 
 
-class Habits:
+class PagingHabits:
     """Paging behaviour of repositories, learned by this process; thread-safe and bounded."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class TagList:
         habits: Known paging behaviour of repositories.
     """
 
-    def __init__(self, repository: Repository, base: str, fetch: FetchPage, habits: Habits) -> None:
+    def __init__(self, repository: Repository, base: str, fetch: FetchPage, habits: PagingHabits) -> None:
         self._repository = repository
         self._base = base
         self._fetch = fetch

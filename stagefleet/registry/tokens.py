@@ -22,7 +22,7 @@ from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavai
 from stagefleet.redaction import remember_secret, words_of
 from stagefleet.registry.docker_config import Login
 from stagefleet.registry.hosts import is_loopback
-from stagefleet.registry.incoming import read_all
+from stagefleet.registry.response_body import read_all
 from stagefleet.registry.retry_after import retry_after_seconds, span_text
 
 __all__ = ["RefusedLoginError", "Send", "Token", "TokenServer", "basic_header"]

@@ -27,12 +27,12 @@ from stagefleet.redaction import host_of, words_of
 from stagefleet.registry.adapter import Adapter
 from stagefleet.registry.deadline import Deadline, bounding
 from stagefleet.registry.hosts import is_loopback, settings_of
-from stagefleet.registry.leash import SLICE_SECONDS, current_leash
+from stagefleet.registry.lease import SLICE_SECONDS, current_lease
 from stagefleet.registry.scheme import advise_plain_http, advise_tls
 from stagefleet.registry.tls import make_context
 from stagefleet.settings import Settings
 
-__all__ = ["Body", "Transport", "reaching_host"]
+__all__ = ["Body", "Transport", "map_http_errors"]
 
 _MOST_HOSTS = 256
 _USER_AGENT = "stagefleet"
@@ -93,7 +93,7 @@ class Transport:
         body: bytes | Body | None = None,
         *,
         ends_at: float = math.inf,
-        leave_by: float = math.inf,
+        send_by: float = math.inf,
     ) -> requests.Response:
         """Send one request and return the response. Its body is unread; close the response.
 
@@ -104,7 +104,7 @@ class Transport:
             body: The body.
             ends_at: Latest time for the response's header, on the monotonic clock. No phase outlasts its
                 time-out in any case.
-            leave_by: Latest time for the request to leave, on `elapsed_seconds`.
+            send_by: Latest time for the request to leave, on `elapsed_seconds`.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
@@ -119,8 +119,8 @@ class Transport:
             connect_seconds=http.connect_timeout_seconds,
             phase_seconds=http.read_timeout_seconds,
             ends_at=ends_at,
-            leave_by=leave_by,
-            leash=current_leash(),
+            send_by=send_by,
+            lease=current_lease(),
         )
         deadline.is_streamed = not isinstance(body, bytes | None)
         request = requests.PreparedRequest()
@@ -131,7 +131,7 @@ class Transport:
             request.headers["Content-Length"] = str(len(body or b""))
         request.hooks = default_hooks()
         route = self._route(url)
-        with reaching_host(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
+        with map_http_errors(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
             response = route.adapter.send(
                 request,
                 stream=True,
@@ -190,7 +190,7 @@ def _checked_proxies(origin: str) -> dict[str, str]:
 
 
 @contextmanager
-def reaching_host(
+def map_http_errors(
     url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advice: str = ""
 ) -> Iterator[None]:
     """Map every error of requests, urllib3 and the socket to one of ours.

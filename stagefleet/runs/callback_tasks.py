@@ -6,7 +6,7 @@ import re
 
 from stagefleet.errors import UsageError
 from stagefleet.redaction import quoted
-from stagefleet.runs.dispatch import QUEUES, host_of_queue
+from stagefleet.runs.messages import QUEUES, host_of_queue
 
 __all__ = ["check_task"]
 

@@ -13,10 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from stagefleet.errors import CoordinatorLostError, LedgerRewoundError, StagefleetError
-from stagefleet.patience import OUTAGE_SECONDS, Patience
+from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.renewal import keep_renewing
-from stagefleet.runs.ledger import Observer
-from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, Run
+from stagefleet.runs.ledger import CoordinatorLedger
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
 
 __all__ = ["OnOutcome", "follow", "watch"]
 
@@ -38,27 +38,27 @@ _QUIET_READS = 5
 
 
 def watch(
-    ledger: Observer,
-    run: str,
+    ledger: CoordinatorLedger,
+    run_id: str,
     *,
     on_outcome: OnOutcome | None = None,
     on_progress: OnOutcome | None = None,
     on_idle: Callable[[], None] | None = None,
     renewal_seconds: float = 10.0,
-    patience: Patience | None = None,
+    redis_retry: RedisRetry | None = None,
 ) -> Run:
     """Follow a run to its end.
 
     Args:
         ledger: The run's ledger.
-        run: The run's id.
+        run_id: The run's id.
         on_outcome: The run's callback, called once for each outcome; the run's window waits for its return.
             Any error of it cancels the run, and is raised here after the items under way have ended (a
             KeyboardInterrupt at once). None only watches.
         on_progress: Called with each outcome, cancelled ones included, before `on_outcome`.
         on_idle: Called after each second without an outcome; its errors end the watching.
         renewal_seconds: Interval of renewing the coordinator's lease during a long callback.
-        patience: Waits while the ledger is unreachable; a minute if None.
+        redis_retry: Waits while the ledger is unreachable; a minute if None.
 
     Returns:
         The run after its end.
@@ -68,19 +68,21 @@ def watch(
         RedisUnreachableError: The ledger stayed unreachable.
         CoordinatorLostError: Another coordinator took over this run.
     """
-    patience = Patience(OUTAGE_SECONDS) if patience is None else patience
+    redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
     if on_outcome is None:
-        for outcomes in follow(ledger, run, patience=patience):
+        for outcomes in follow(ledger, run_id, redis_retry=redis_retry):
             for outcome in outcomes:
                 if on_progress is not None:
                     on_progress(outcome)
             if not outcomes and on_idle is not None:
                 on_idle()
-        return patience(lambda: ledger.run(run))
-    return _Coordinator(ledger, run, on_outcome, renewal_seconds, patience).conduct(on_progress, on_idle)
+        return redis_retry(lambda: ledger.run(run_id))
+    return _Coordinator(ledger, run_id, on_outcome, renewal_seconds, redis_retry).run(on_progress, on_idle)
 
 
-def follow(ledger: Observer, run: str, *, patience: Patience | None = None) -> Iterator[list[Outcome]]:
+def follow(
+    ledger: CoordinatorLedger, run_id: str, *, redis_retry: RedisRetry | None = None
+) -> Iterator[list[Outcome]]:
     """Yield the outcomes of a run as they arrive, each once, to the run's end; [] after each quiet second.
 
     Raises:
@@ -89,9 +91,9 @@ def follow(ledger: Observer, run: str, *, patience: Patience | None = None) -> I
     """
     reader = OutcomeReader(
         ledger,
-        run,
+        run_id,
         lambda: reader.newest_standing(),  # noqa: PLW0108 - not defined yet
-        patience=Patience(OUTAGE_SECONDS) if patience is None else patience,
+        redis_retry=RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry,
     )
     for outcomes in reader.batches():
         yield [outcome for outcome in outcomes if reader.is_new(outcome)]
@@ -105,18 +107,23 @@ class OutcomeReader:
 
     Args:
         ledger: The run's ledger.
-        run: The run's id.
+        run_id: The run's id.
         find_start: Returns the position to start after, at first and after each return.
-        patience: Waits while the ledger is unreachable.
+        redis_retry: Waits while the ledger is unreachable.
     """
 
     def __init__(
-        self, ledger: Observer, run: str, find_start: Callable[[], str], *, patience: Patience
+        self,
+        ledger: CoordinatorLedger,
+        run_id: str,
+        find_start: Callable[[], str],
+        *,
+        redis_retry: RedisRetry,
     ) -> None:
         self._ledger = ledger
-        self._run = run
+        self._run = run_id
         self._find_start = find_start
-        self._patiently = patience
+        self._redis_retry = redis_retry
         self._position: str | None = None
         self._returns = 0
         self._told: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
@@ -146,7 +153,7 @@ class OutcomeReader:
             if outcomes:
                 self._position, self._returns = outcomes[-1].position, 0
             elif quiet % _QUIET_READS == 0:
-                self._patiently(self._ledger.ping)
+                self._redis_retry(self._ledger.ping)
             came_at_once = time.monotonic() - asked_at < _GATHER_SECONDS
             yield outcomes
             if came_at_once and len(outcomes) < _OUTCOMES_A_READ:
@@ -155,7 +162,7 @@ class OutcomeReader:
     def _read(self) -> list[Outcome] | None:
         position = self._position if self._position is not None else self._find_start()
         self._position = position
-        return self._patiently(
+        return self._redis_retry(
             lambda: self._ledger.outcomes(
                 self._run, position, limit=_OUTCOMES_A_READ, block_seconds=_BLOCK_SECONDS
             )
@@ -200,7 +207,7 @@ class OutcomeReader:
 
     def _stands(self, position: str) -> bool:
         try:
-            self._patiently(lambda: self._ledger.outcomes(self._run, position, limit=1, block_seconds=0))
+            self._redis_retry(lambda: self._ledger.outcomes(self._run, position, limit=1, block_seconds=0))
         except LedgerRewoundError:
             return False
         return True
@@ -215,18 +222,18 @@ class _Coordinator:
 
     def __init__(
         self,
-        ledger: Observer,
-        run: str,
+        ledger: CoordinatorLedger,
+        run_id: str,
         on_outcome: OnOutcome,
         renewal_seconds: float,
-        patience: Patience,
+        redis_retry: RedisRetry,
     ) -> None:
         self._ledger = ledger
-        self._run = run
+        self._run = run_id
         self._on_outcome = on_outcome
         self._renewal_seconds = renewal_seconds
-        self._patiently = patience
-        self._reader = OutcomeReader(ledger, run, self._take_up, patience=patience)
+        self._redis_retry = redis_retry
+        self._reader = OutcomeReader(ledger, run_id, self._take_up, redis_retry=redis_retry)
         self._taking_up = threading.Lock()
         self._epoch = 0
         self._acknowledged = ""
@@ -235,8 +242,8 @@ class _Coordinator:
         self._raised: BaseException | None = None
         self._ended = threading.Event()
 
-    def conduct(self, on_progress: OnOutcome | None, on_idle: Callable[[], None] | None) -> Run:
-        lease_seconds = self._patiently(lambda: self._ledger.run(self._run)).lease_seconds
+    def run(self, on_progress: OnOutcome | None, on_idle: Callable[[], None] | None) -> Run:
+        lease_seconds = self._redis_retry(lambda: self._ledger.run(self._run)).lease_seconds
         self._renewal_seconds = min(self._renewal_seconds, lease_seconds / _RENEWALS_A_LEASE)
         renewer = threading.Thread(target=self._renew, name="coordinator-lease", daemon=True)
         try:
@@ -260,14 +267,14 @@ class _Coordinator:
                 renewer.join()
         if self._raised is not None:
             raise self._raised
-        return self._patiently(lambda: self._ledger.run(self._run))
+        return self._redis_retry(lambda: self._ledger.run(self._run))
 
     def _take_up(self) -> str:
         """Become the coordinator; return the position to read on from."""
         self._unacknowledged = []
         with self._taking_up:
-            self._epoch = self._patiently(lambda: self._ledger.coordinate(self._run))
-            self._acknowledged = self._patiently(lambda: self._ledger.acknowledged(self._run))
+            self._epoch = self._redis_retry(lambda: self._ledger.coordinate(self._run))
+            self._acknowledged = self._redis_retry(lambda: self._ledger.acknowledged(self._run))
         return self._acknowledged
 
     def _take(self, outcome: Outcome, on_progress: OnOutcome | None) -> None:
@@ -304,7 +311,7 @@ class _Coordinator:
     def _cancel(self, error: BaseException) -> None:
         problem = ErrorInfo.of(error)
         with contextlib.suppress(StagefleetError):  # then its lease ends, and the sweep cancels the run
-            self._patiently(lambda: self._ledger.cancel(self._run, error=problem))
+            self._redis_retry(lambda: self._ledger.cancel(self._run, error=problem))
 
     def _acknowledge(self) -> None:
         """Acknowledge the callbacks made so far, or at least renew the lease.
@@ -322,7 +329,7 @@ class _Coordinator:
         for _ in range(2):  # twice: the first may fail because of a run's end that the ledger then loses
             epoch = self._epoch
             try:
-                is_taken = self._patiently(
+                is_taken = self._redis_retry(
                     lambda: self._ledger.acknowledge(self._run, epoch, outcomes, before=self._acknowledged)  # noqa: B023 - called at once
                 )
             except LedgerRewoundError:
@@ -331,7 +338,7 @@ class _Coordinator:
             if is_taken:
                 self._acknowledged = outcomes[-1].position if outcomes else self._acknowledged
                 return
-            if self._patiently(lambda: self._ledger.run(self._run)).state.is_final:
+            if self._redis_retry(lambda: self._ledger.run(self._run)).state.is_final:
                 return
             if epoch != self._epoch:  # the renewal has taken over the run again meanwhile
                 self._reader.go_back()

@@ -20,23 +20,32 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
-from stagefleet.runs.model import (
+from stagefleet.runs.models import (
     Claim,
+    CoordinatorClaim,
     ErrorInfo,
     ItemState,
-    Order,
     Outcome,
     Run,
+    RunSpec,
     Submission,
-    Visit,
     WorkerInfo,
 )
 from stagefleet.runs.waits import WaitReason
 
-__all__ = ["Attendance", "Finish", "Ledger", "Observer", "Renewal", "Submitter", "Switchboard", "Workbench"]
+__all__ = [
+    "CallbackLedger",
+    "CoordinatorLedger",
+    "FinishResult",
+    "HeartbeatLedger",
+    "Ledger",
+    "RenewalResult",
+    "SubmitterLedger",
+    "WorkerLedger",
+]
 
 
-class Finish(IntEnum):
+class FinishResult(IntEnum):
     """Result of finishing an attempt."""
 
     STALE = 0
@@ -47,7 +56,7 @@ class Finish(IntEnum):
     """The item waits for another attempt."""
 
 
-class Renewal(StrEnum):
+class RenewalResult(StrEnum):
     """Result of renewing a lease."""
 
     RUN = "run"
@@ -57,17 +66,17 @@ class Renewal(StrEnum):
     """The claim has ended: stop, and do not finish."""
 
 
-class Submitter(Protocol):
+class SubmitterLedger(Protocol):
     """The part of the ledger that creates runs."""
 
     def has_key(self, key: str) -> bool:
         """Return True if a run exists under an idempotency key; `open` explains its state."""
 
-    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         """Open a run, or find the one under the order's key.
 
         Args:
-            order: The order.
+            spec: The order.
             again: This client's own submission, of which the ledger has lost something. If that run is still
                 being submitted, it is emptied, to be submitted again from its first item.
 
@@ -108,7 +117,7 @@ class Submitter(Protocol):
             LedgerRewoundError: The ledger has fewer items than the submission expects: open it again.
         """
 
-    def leftovers(self, run: str) -> Iterator[str]:
+    def leftovers(self, run_id: str) -> Iterator[str]:
         """Yield the items of a finished run that neither succeeded nor were skipped, ordered by index.
 
         Raises:
@@ -117,28 +126,28 @@ class Submitter(Protocol):
         """
 
 
-class Workbench(Protocol):
+class WorkerLedger(Protocol):
     """The part of the ledger for workers."""
 
-    def order(self, run: str) -> Order | None:
+    def spec(self, run_id: str) -> RunSpec | None:
         """Read the order of a run, None if there is no such run.
 
         Raises:
             IncompatibleVersionError: An incompatible release wrote it.
         """
 
-    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Claim an item if it is published and nobody has it.
 
         Args:
-            run: The run's id.
+            run_id: The run's id.
             index: The item's number in the run.
             worker: The worker's name, for people.
             nonce: Makes the call safe to repeat after a lost reply: the same nonce returns the existing claim
                 again. A new one for each call if None.
         """
 
-    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         """Extend the leases to a full lease from now, and return the state of each claim."""
 
     def finish(
@@ -148,7 +157,7 @@ class Workbench(Protocol):
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> Finish:
+    ) -> FinishResult:
         """Record the end of an attempt.
 
         With `retry_after_seconds` a failure waits that long, at most `RunSettings.longest_pause_seconds`,
@@ -175,15 +184,15 @@ class Workbench(Protocol):
         waits for this one.
         """
 
-    def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
         """Return the states of some items of a run, None for each that has not ended.
 
         Skipped counts as succeeded. In a run that is being cancelled, all items that neither succeeded nor
         are under way count as cancelled.
         """
 
-    def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
-        """Yield the items of `Submitter.leftovers`, each with its index.
+    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        """Yield the items of `SubmitterLedger.leftovers`, each with its index.
 
         Raises:
             RunNotFoundError: The run does not exist.
@@ -197,7 +206,7 @@ class Workbench(Protocol):
         - waiting and due: published;
         - published, older than `republish_seconds`, and overtaken by a later message's claim or with the
           queue empty: published again;
-        - published for a host that no worker has listened for in a while: failed with `HostGoneError`;
+        - published for a host that no worker has listened for in a while: failed with `HostLostError`;
         - a run with a callback in a client whose lease has ended: cancelled with `CoordinatorLostError`,
           without further acknowledgements;
         - submitting, without a key, and the submitter's lease has ended: cancelled with
@@ -205,10 +214,10 @@ class Workbench(Protocol):
         """
 
 
-class Observer(Protocol):
+class CoordinatorLedger(Protocol):
     """The part of the ledger that watches and cancels runs."""
 
-    def run(self, run: str) -> Run:
+    def run(self, run_id: str) -> Run:
         """Read the state of a run.
 
         Raises:
@@ -229,7 +238,7 @@ class Observer(Protocol):
     def runs_beginning(self, text: str) -> list[str]:
         """Find the ids of runs that begin with a text, sorted; they may include expired runs."""
 
-    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Read outcomes after a position ("" is the beginning), in the order of completion.
 
         Waits up to `block_seconds` for the first one.
@@ -243,20 +252,20 @@ class Observer(Protocol):
                 all that the caller lacks.
         """
 
-    def coordinate(self, run: str) -> int:
+    def coordinate(self, run_id: str) -> int:
         """Become the run's coordinator: a new epoch, which fences off the previous coordinator, and a lease.
 
         An epoch is never used twice, even if the ledger has lost one.
         """
 
-    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
+    def acknowledge(self, run_id: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
         """Acknowledge outcomes that were read directly after the last acknowledged one; renew the lease.
 
         Without outcomes it only renews. Repeating an acknowledgement changes nothing. The ledger counts its
         own outcomes up to the last of these, so that a lost acknowledgement is made up for.
 
         Args:
-            run: The run's id.
+            run_id: The run's id.
             epoch: The coordinator's epoch.
             outcomes: The outcomes called back, in their order.
             before: Position of the outcome that the caller acknowledged last, "" for none.
@@ -269,14 +278,14 @@ class Observer(Protocol):
                 again, and read on from `acknowledged`.
         """
 
-    def acknowledged(self, run: str) -> str:
+    def acknowledged(self, run_id: str) -> str:
         """Return the position of the last acknowledged outcome, "" for none."""
 
-    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+    def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
         """Cancel a run: pending items become cancelled, no more items start.
 
         Args:
-            run: The run's id.
+            run_id: The run's id.
             now: Stop items under way at their next renewal instead of finishing them.
             error: Error to store with the run; with it, outcomes need no acknowledgement any more.
 
@@ -288,7 +297,7 @@ class Observer(Protocol):
         """
 
 
-class Switchboard(Protocol):
+class CallbackLedger(Protocol):
     """The part of the ledger for callbacks of detached runs.
 
     A coordinator of such a run starts on a message and ends when no callback is due: no thread waits. The
@@ -297,37 +306,39 @@ class Switchboard(Protocol):
     lost messages and ends due pauses, once per lease.
     """
 
-    def attend(self, run: str) -> Visit | None:
+    def claim_coordination(self, run_id: str) -> CoordinatorClaim | None:
         """Become the coordinator of a run after a message, with a lease, which `acknowledge` renews.
 
         Returns:
             None if another coordinator is at work, the run is paused, or no callback is due.
         """
 
-    def renew_visit(self, visit: Visit) -> bool:
-        """Extend the visit's lease to a full lease from now, even if the run has ended meanwhile.
+    def renew_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+        """Extend the claim's lease to a full lease from now, even if the run has ended meanwhile.
 
         Returns:
             False if another coordinator has taken over; so do the three methods below.
         """
 
-    def leave(self, visit: Visit) -> bool:
-        """End the visit; if callbacks are due, publish the next coordinator's message in the same step."""
+    def release_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+        """End the coordination; if callbacks are due, publish the next coordinator's message."""
 
-    def pause(self, visit: Visit, seconds: float, reason: WaitReason | None = None) -> bool:
-        """End the visit as a failure, and let the next coordinator start after some seconds.
+    def pause_coordination(
+        self, coordinator_claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None
+    ) -> bool:
+        """End the coordination as a failure, and let the next coordinator start after some seconds.
 
         An acknowledgement resets the count of failures. `Run.waits` shows the reason meanwhile.
         """
 
-    def conclude(self, visit: Visit) -> bool:
-        """End the visit for good: the run has ended, and its receiver has been called."""
+    def finish_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+        """End the coordination for good: the run has ended, and its receiver has been called."""
 
     def run_under(self, key: str) -> str | None:
         """Return the run under an idempotency key, None for none."""
 
 
-class Attendance(Protocol):
+class HeartbeatLedger(Protocol):
     """Live workers, by which shares of the fleet are measured."""
 
     def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
@@ -344,5 +355,5 @@ class Attendance(Protocol):
         """
 
 
-class Ledger(Submitter, Workbench, Observer, Switchboard, Attendance, Protocol):
+class Ledger(SubmitterLedger, WorkerLedger, CoordinatorLedger, CallbackLedger, HeartbeatLedger, Protocol):
     """All parts of the ledger."""

@@ -16,7 +16,6 @@ from typing import Any, Self
 import redis
 from redis.commands.core import Script
 
-from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
@@ -25,28 +24,29 @@ from stagefleet.errors import (
     TooManyItemsError,
 )
 from stagefleet.logs import EventLogger
-from stagefleet.runs.dispatch import coordinator_template, message_template, queue_of
-from stagefleet.runs.ledger import Finish, Renewal
-from stagefleet.runs.model import (
+from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.runs.ledger import FinishResult, RenewalResult
+from stagefleet.runs.messages import coordinator_template, message_template, queue_of
+from stagefleet.runs.models import (
     MAX_ITEMS,
     Claim,
-    Fate,
     ItemState,
-    Order,
     Outcome,
+    RunSpec,
     Submission,
+    SubmissionKind,
     split_host,
 )
-from stagefleet.runs.redis_attendance import RedisAttendance
-from stagefleet.runs.redis_observer import RedisObserver, no_run
+from stagefleet.runs.outcome_encoding import encode_outcome, encode_reason
+from stagefleet.runs.redis_callback_ledger import RedisCallbackLedger
+from stagefleet.runs.redis_coordinator_ledger import RedisCoordinatorLedger, no_run
+from stagefleet.runs.redis_heartbeat_ledger import RedisHeartbeatLedger
 from stagefleet.runs.redis_sweeper import RedisSweeper
-from stagefleet.runs.redis_switchboard import RedisSwitchboard
 from stagefleet.runs.run_log import log_run_finished
-from stagefleet.runs.snapshots import order_of
+from stagefleet.runs.snapshots import spec_of
 from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
-from stagefleet.runs.wire import encode_outcome, encode_reason
 from stagefleet.settings import RunSettings, Settings
 
 __all__ = ["RedisLedger"]
@@ -60,16 +60,16 @@ _SCRIPTS = (
     "finish",
     "note_pause",
     "hand_back",
-    "standings",
+    "item_states",
     "sweep",
     "coordinate",
     "acknowledge",
     "cancel",
     "beat",
-    "attend",
-    "renew_visit",
-    "leave",
-    "recall",
+    "claim_coordination",
+    "renew_coordination",
+    "end_coordination",
+    "enqueue_lost_coordinators",
     "lead",
     "snapshot",
 )
@@ -80,7 +80,7 @@ _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out: a quiet stream is n
 _log = EventLogger(__name__)
 
 
-class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper):
+class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLedger, RedisSweeper):
     """The ledger on Redis; implements `stagefleet.runs.ledger`. Thread-safe.
 
     Attributes:
@@ -115,63 +115,66 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         self._redis.close()
 
     def _call(self, script: str, *arguments: Any) -> Any:
-        with reaching(self._redis):
+        with map_redis_errors(self._redis):
             return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
 
-    def _call_on(self, script: str, run: str, *arguments: Any) -> Any:
+    def _call_on(self, script: str, run_id: str, *arguments: Any) -> Any:
         """Call a script that may end a run, and log the end if it does."""
-        answer = self._call(script, run, *arguments)
+        answer = self._call(script, run_id, *arguments)
         if not isinstance(answer, list):
             return answer
         try:
-            log_run_finished(self.run(run), script)
+            log_run_finished(self.run(run_id), script)
         except StagefleetError as error:  # the script has taken effect
-            _log.warning("run_end_not_logged", action=script, run=run, error=str(error))
+            _log.warning("run_end_not_logged", action=script, run=run_id, error=str(error))
         return answer[0]
 
     def _nonce(self) -> str:
         """Create a nonce for a repeatable call; threads may share a counter, but not a generator."""
         return f"{self._client}.{next(self._calls)}"
 
-    def _key(self, run: str, part: str = "") -> str:
-        return f"{self._prefix}run:{run}:{part}" if part else f"{self._prefix}run:{run}"
+    def _key(self, run_id: str, part: str = "") -> str:
+        return f"{self._prefix}run:{run_id}:{part}" if part else f"{self._prefix}run:{run_id}"
 
     # Submitter
 
     def has_key(self, key: str) -> bool:
         return self.run_under(key) is not None
 
-    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         settings = self._settings
-        fate, run, token, previous = self._call(
+        kind, run, token, previous = self._call(
             "open",
             secrets.token_hex(6),
-            order.key or "",
-            order.fingerprint,
-            queue_of(order.operation),
-            max(1, order.parallel),
-            order.callback,
-            order.max_attempts,
-            order.model_dump_json(),
-            message_template(order.operation),
+            spec.key or "",
+            spec.fingerprint,
+            queue_of(spec.operation),
+            max(1, spec.parallel),
+            spec.callback,
+            spec.max_attempts,
+            spec.model_dump_json(),
+            message_template(spec.operation),
             _ms(settings.lease_seconds),
             _ms(settings.retention_seconds),
             _ms(settings.republish_seconds),
-            coordinator_template() if order.is_called_back else "",
+            coordinator_template() if spec.is_called_back else "",
             own_version().release,
             own_version().schema,
-            json.dumps(subject_of(order).shown)[1:-1],
+            json.dumps(subject_of(spec).shown)[1:-1],
             secrets.randbelow(1024),
-            "" if again is None else again.run,
+            "" if again is None else again.run_id,
             "" if again is None else again.token,
         )
-        if fate == b"conflict":
+        if kind == b"conflict":
             raise KeyConflictError(
-                f"the idempotency key {order.key!r} belongs to run {run.decode()}, which was started with "
+                f"the idempotency key {spec.key!r} belongs to run {run.decode()}, which was started with "
                 "other arguments: use another key for other work"
             )
         return Submission(
-            run=run.decode(), fate=Fate(fate.decode()), token=token, previous=previous.decode() or None
+            run_id=run.decode(),
+            kind=SubmissionKind(kind.decode()),
+            token=token,
+            previous=previous.decode() or None,
         )
 
     def append(
@@ -187,7 +190,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         )
         answer = self._call(
             "append",
-            submission.run,
+            submission.run_id,
             submission.token,
             submission.items,
             submission.total,
@@ -204,7 +207,7 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         submission.items, submission.decided = answer[0], answer[1] - answer[0]
 
     def start(self, submission: Submission) -> None:
-        answer = self._call_on("start", submission.run, submission.token, submission.total)
+        answer = self._call_on("start", submission.run_id, submission.token, submission.total)
         if answer != b"ok":
             raise self._refusal(submission, answer)
 
@@ -212,54 +215,54 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
     def _refusal(submission: Submission, answer: bytes) -> LeaseLostError | LedgerRewoundError:
         if answer == b"rewound":
             return LedgerRewoundError(
-                f"Redis has forgotten parts of run {submission.run}, as after a failover: submit it again"
+                f"Redis has forgotten parts of run {submission.run_id}, as after a failover: submit it again"
             )
         return LeaseLostError(
-            f"run {submission.run} was cancelled or taken over by the same call elsewhere; watch it with "
-            f"stagefleet runs watch {submission.run}"
+            f"run {submission.run_id} was cancelled or taken over by the same call elsewhere; watch it with "
+            f"stagefleet runs watch {submission.run_id}"
         )
 
-    def leftovers(self, run: str) -> Iterator[str]:
-        return (item for _, item in self.numbered_leftovers(run))
+    def leftovers(self, run_id: str) -> Iterator[str]:
+        return (item for _, item in self.numbered_leftovers(run_id))
 
-    def numbered_leftovers(self, run: str) -> Iterator[tuple[int, str]]:
-        with reaching(self._redis):
-            queued = self._redis.hget(self._key(run), "queued")
+    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        with map_redis_errors(self._redis):
+            queued = self._redis.hget(self._key(run_id), "queued")
         if queued is None:
-            raise no_run(run)
+            raise no_run(run_id)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
-            with reaching(self._redis), self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(self._key(run, "items"), list(map(str, indexes)))
+            with map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(self._key(run_id, "items"), list(map(str, indexes)))
                 pipe.exists(
-                    self._key(run)
+                    self._key(run_id)
                 )  # last, as they expire together: an expired run's items prove nothing
                 found, stands = pipe.execute()
             if not stands:
-                raise no_run(run)
+                raise no_run(run_id)
             yield from (
                 (index, item.decode()) for index, item in zip(indexes, found, strict=True) if item is not None
             )
 
-    # Workbench
+    # WorkerLedger
 
-    def order(self, run: str) -> Order | None:
-        with reaching(self._redis):
+    def spec(self, run_id: str) -> RunSpec | None:
+        with map_redis_errors(self._redis):
             order, parent, release, schema = self._redis.hmget(
-                self._key(run), ["order", "parent", "release", "schema"]
+                self._key(run_id), ["order", "parent", "release", "schema"]
             )
-        return None if order is None else order_of(run, order, parent, WriterVersion.read(release, schema))
+        return None if order is None else spec_of(run_id, order, parent, WriterVersion.read(release, schema))
 
-    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
-        answer = self._call("claim", run, index, owner)
+        answer = self._call("claim", run_id, index, owner)
         if answer is None:
             return None
         appended, fence, attempt, lease_ms = answer
         item, host = split_host(appended.decode())
         return Claim(
-            run=run,
+            run_id=run_id,
             index=index,
             item=item,
             host=host,
@@ -270,11 +273,11 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
             nonce=owner,
         )
 
-    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         if not claims:
             return []
-        triples = itertools.chain.from_iterable((claim.run, claim.index, claim.token) for claim in claims)
-        return [Renewal(answer.decode()) for answer in self._call("renew", *triples)]
+        triples = itertools.chain.from_iterable((claim.run_id, claim.index, claim.token) for claim in claims)
+        return [RenewalResult(answer.decode()) for answer in self._call("renew", *triples)]
 
     def finish(
         self,
@@ -283,10 +286,10 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> Finish:
+    ) -> FinishResult:
         answer = self._call_on(
             "finish",
-            claim.run,
+            claim.run_id,
             claim.index,
             claim.token,
             outcome.state,
@@ -295,17 +298,17 @@ class RedisLedger(RedisObserver, RedisSwitchboard, RedisAttendance, RedisSweeper
             "" if retry_after_seconds is None else _ms(bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
-        return Finish(answer)
+        return FinishResult(answer)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        self._call("note_pause", claim.run, claim.index, claim.token, _ms(seconds), encode_reason(reason))
+        self._call("note_pause", claim.run_id, claim.index, claim.token, _ms(seconds), encode_reason(reason))
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         other = "" if behind is None else behind
-        return bool(self._call_on("hand_back", claim.run, claim.index, claim.token, other))
+        return bool(self._call_on("hand_back", claim.run_id, claim.index, claim.token, other))
 
-    def standings(self, run: str, indexes: Sequence[int]) -> list[ItemState | None]:
-        answers = self._call("standings", run, *indexes)
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+        answers = self._call("item_states", run_id, *indexes)
         return [ItemState(answer.decode()) if answer else None for answer in answers]
 
 

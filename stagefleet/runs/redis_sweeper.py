@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from stagefleet.connection import reaching
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
-from stagefleet.runs.model import ErrorInfo
+from stagefleet.redis_client import map_redis_errors
+from stagefleet.runs.models import ErrorInfo
 from stagefleet.runs.versions import own_version
 from stagefleet.settings import RunSettings
 
@@ -26,7 +26,7 @@ _ITEMS_LOST = ErrorInfo(
 
 
 class RedisSweeper:
-    """`Workbench.sweep` for `RedisLedger`."""
+    """`WorkerLedger.sweep` for `RedisLedger`."""
 
     _redis: Any
     _prefix: str
@@ -36,17 +36,17 @@ class RedisSweeper:
     def _call(self, script: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
-    def _call_on(self, script: str, run: str, *arguments: Any) -> Any:
+    def _call_on(self, script: str, run_id: str, *arguments: Any) -> Any:
         raise NotImplementedError
 
     def sweep(self) -> int:
         """Repair all live runs; log a run that cannot be swept once, and sweep the others."""
-        with reaching(self._redis):
+        with map_redis_errors(self._redis):
             live = [run.decode() for run in self._redis.zrange(f"{self._prefix}live", 0, -1)]
             swept_ms = int(self._redis.get(f"{self._prefix}swept") or 0)
         mended: int = sum(self._sweep_run(run, swept_ms) for run in live)
         # Last, as it records the end of this sweep: after an interrupted sweep the gap shows.
-        touched, *failures = self._call("recall", self._sweep_ms)
+        touched, *failures = self._call("enqueue_lost_coordinators", self._sweep_ms)
         for run, problem in zip(failures[::2], failures[1::2], strict=True):
             self._note_damage(run.decode(), problem.decode(errors="replace"))
         self._damaged.intersection_update(live)
@@ -56,19 +56,19 @@ class RedisSweeper:
     def _sweep_ms(self) -> int:
         return round(self._settings.sweep_seconds * 1000)
 
-    def _sweep_run(self, run: str, swept_ms: int) -> int:
+    def _sweep_run(self, run_id: str, swept_ms: int) -> int:
         errors = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
-            touched: int = self._call_on("sweep", run, *errors, swept_ms, self._sweep_ms)
+            touched: int = self._call_on("sweep", run_id, *errors, swept_ms, self._sweep_ms)
         except (RedisUnreachableError, RedisConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken run must not stop the sweep of others
-            self._note_damage(run, str(error))
+            self._note_damage(run_id, str(error))
             return 0
-        self._damaged.discard(run)
+        self._damaged.discard(run_id)
         return touched
 
-    def _note_damage(self, run: str, problem: str) -> None:
-        if run not in self._damaged:
-            self._damaged.add(run)
-            _LOGGER.error("run %s cannot be swept: %s; the others go on", run, problem)
+    def _note_damage(self, run_id: str, problem: str) -> None:
+        if run_id not in self._damaged:
+            self._damaged.add(run_id)
+            _LOGGER.error("run %s cannot be swept: %s; the others go on", run_id, problem)

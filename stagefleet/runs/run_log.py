@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stagefleet.logs import EventLogger
-from stagefleet.runs.model import Order, Run, RunState
+from stagefleet.runs.models import Run, RunSpec, RunState
 from stagefleet.runs.subjects import subject_of
 
 __all__ = ["log_run_finished", "log_run_started"]
@@ -11,15 +11,15 @@ __all__ = ["log_run_finished", "log_run_started"]
 _log = EventLogger(__name__)
 
 
-def log_run_started(run: str, order: Order, total: int) -> None:
+def log_run_started(run_id: str, spec: RunSpec, total: int) -> None:
     """Log `run_started`.
 
     Args:
-        run: The run's id.
-        order: The run's order; the record shows operation, source, destination and project.
+        run_id: The run's id.
+        spec: The run's order; the record shows operation, source, destination and project.
         total: Number of items, with outcomes decided beforehand.
     """
-    _log.info("run_started", action="start", run=run, total=total, **subject_of(order).facts)
+    _log.info("run_started", action="start", run=run_id, total=total, **subject_of(spec).facts)
 
 
 def log_run_finished(run: Run, action: str) -> None:
@@ -33,4 +33,4 @@ def log_run_finished(run: Run, action: str) -> None:
     if run.error is not None:
         facts |= {"error": run.error.message, "error_type": run.error.type}
     log = _log.warning if run.state is RunState.FAILED else _log.info
-    log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.order).facts)
+    log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.spec).facts)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from stagefleet.errors import IncompatibleVersionError
-from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from stagefleet.runs.models import ErrorInfo, Run, RunSpec, RunState
 from stagefleet.runs.versions import WriterVersion
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
-__all__ = ["Surroundings", "order_of", "run_of"]
+__all__ = ["RunSnapshot", "run_of", "spec_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RunSnapshot:
     """Data beside a run's hash in Redis; times are milliseconds since 1970, 0 for none.
 
     Attributes:
@@ -42,47 +42,47 @@ class Surroundings:
         return cls(*(int(float(answer)) for answer in answers))
 
 
-def order_of(run: str, order: bytes, parent: bytes | None, version: WriterVersion) -> Order:
+def spec_of(run_id: str, order: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:
     """Parse the order, with the parent that the ledger gave the run.
 
     Raises:
         IncompatibleVersionError: An incompatible release wrote it.
     """
-    version.check(f"run {run}")
+    version.check(f"run {run_id}")
     try:
-        parsed = Order.model_validate_json(order)
+        parsed = RunSpec.model_validate_json(order)
         return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
     except ValueError as error:
-        raise version.refusal(f"run {run}", "its order is of another form") from error
+        raise version.refusal(f"run {run_id}", "its order is of another form") from error
 
 
-def run_of(run: str, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
+def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> Run:
     """Parse the run at `now_at`, in seconds since 1970; `UNREADABLE` if its release is incompatible."""
     version = WriterVersion.read(fields.get(b"release"), fields.get(b"schema"))
     try:
-        order = order_of(run, fields.get(b"order", b""), fields.get(b"parent"), version)
-        return replace(_read(run, order, fields, now_at, around), version=version)
+        spec = spec_of(run_id, fields.get(b"order", b""), fields.get(b"parent"), version)
+        return replace(_read(run_id, spec, fields, now_at, around), version=version)
     except IncompatibleVersionError as error:
         problem = error
     except (KeyError, ValueError):
-        problem = version.refusal(f"run {run}", "its fields are of another form")
+        problem = version.refusal(f"run {run_id}", "its fields are of another form")
     return Run(
-        id=run,
-        order=Order(operation="unreadable"),
+        id=run_id,
+        spec=RunSpec(operation="unreadable"),
         state=RunState.UNREADABLE,
         error=ErrorInfo.of(problem),
         version=version,
     )
 
 
-def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, around: Surroundings) -> Run:
+def _read(run_id: str, spec: RunSpec, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> Run:
     def number(name: bytes) -> int:
         return int(fields.get(name, 0))
 
     finished_ms, error = fields.get(b"finished_ms"), fields.get(b"error")
     return Run(
-        id=run,
-        order=order,
+        id=run_id,
+        spec=spec,
         state=RunState(fields[b"state"].decode()),
         total=number(b"total"),
         succeeded=number(b"succeeded"),
@@ -103,7 +103,7 @@ def _read(run: str, order: Order, fields: dict[bytes, bytes], now_at: float, aro
     )
 
 
-def _waits(fields: dict[bytes, bytes], around: Surroundings) -> Iterator[Wait]:
+def _waits(fields: dict[bytes, bytes], around: RunSnapshot) -> Iterator[Wait]:
     """Yield all recorded waits, ended ones included."""
 
     def reason(name: bytes) -> WaitReason:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import RunSpec
 
 __all__ = ["Subject", "subject_of"]
 
@@ -20,7 +20,7 @@ class Subject:
     """Source, destination and project of a run; "" for missing parts.
 
     Attributes:
-        operation: As in `Order.operation`.
+        operation: As in `RunSpec.operation`.
         source: The storage that is read, or whose stages or records are deleted or described.
         destination: The storages or hosts that are written.
         project: The project's name.
@@ -48,9 +48,9 @@ class Subject:
         return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
-def subject_of(order: Order) -> Subject:
+def subject_of(spec: RunSpec) -> Subject:
     """Read the summary from an order's options; unknown forms yield empty parts."""
-    options, operation = order.options, order.operation
+    options, operation = spec.options, spec.operation
     source = _text(options, "source") or _text(options, "primary") or _text(options, "repository")
     destination = _text(options, "destination")
     match operation:

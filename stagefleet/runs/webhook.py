@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import requests
 
-from stagefleet.errors import CallbackError, CallbackGoneError, RegistryUnreachableError
-from stagefleet.registry.leash import UNLEASHED, Leash, under
+from stagefleet.errors import CallbackDeclinedError, CallbackError, RegistryUnreachableError
+from stagefleet.registry.lease import NO_LEASE, Lease, under_lease
 from stagefleet.registry.retry_after import retry_after_seconds
 from stagefleet.registry.transport import Transport
-from stagefleet.runs.model import Outcome
+from stagefleet.runs.models import Outcome
 from stagefleet.settings import Settings
 
 __all__ = ["WebhookCaller", "call_id", "prepare_url", "sign"]
@@ -27,12 +27,12 @@ _GONE = 410
 _HOST_CHARACTERS = 253  # RFC 1035, 2.3.4
 
 
-def call_id(run: str, outcome: Outcome | None) -> str:
+def call_id(run_id: str, outcome: Outcome | None) -> str:
     """Return the id of the calls for an outcome (None: for the run's end); repeats have the same one."""
     if outcome is None:
-        return f"{run}-end"
+        return f"{run_id}-end"
     name = f"{outcome.item}\x1f{outcome.host or ''}"
-    return f"{run}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+    return f"{run_id}-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
@@ -76,7 +76,7 @@ class WebhookCaller:
         data: dict[str, Any],
         *,
         at: float,
-        leash: Leash = UNLEASHED,
+        lease: Lease = NO_LEASE,
     ) -> None:
         """Make one attempt at a call; it ends within the time-out, however slow the receiver is.
 
@@ -86,12 +86,12 @@ class WebhookCaller:
             kind: The event's type, as `stagefleet.outcome`.
             data: The event's data.
             at: Time of the call, in seconds since 1970 on the fleet's clock.
-            leash: Lease to check; it ends the call once another coordinator may make it.
+            lease: Lease to check; it ends the call once another coordinator may make it.
 
         Raises:
-            CallbackGoneError: The receiver answered 410.
+            CallbackDeclinedError: The receiver answered 410.
             CallbackError: The receiver answered with another status than 2xx, or not in time.
-            LeaseLostError: As `Leash.check` raises.
+            LeaseLostError: As `Lease.check` raises.
         """
         message = {"type": kind, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "data": data}
         body = json.dumps(message, separators=(",", ":")).encode()
@@ -105,7 +105,7 @@ class WebhookCaller:
         host = urlsplit(url).netloc
         ends_at = self._clock() + self._settings.timeout_seconds
         try:
-            with under(leash):
+            with under_lease(lease):
                 answer = self._transport.send("POST", prepare_url(url), headers, body, ends_at=ends_at)
             with answer:  # its body is not needed
                 status, wait_seconds = answer.status_code, retry_after_seconds(answer.headers)
@@ -117,7 +117,7 @@ class WebhookCaller:
                 f"the webhook at {host} has a URL that cannot be called ({type(error).__name__})", host=host
             ) from None
         if status == _GONE:
-            raise CallbackGoneError(
+            raise CallbackDeclinedError(
                 f"the webhook at {host} answered 410: it wants no more calls, so the run is cancelled"
             )
         if not 200 <= status < 300:  # noqa: PLR2004 - 2xx

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.stages import StageDescription
+from stagefleet.images import StageDescription
+from stagefleet.names import StageId, StorageAddress
 
 __all__ = ["StageStorage"]
 
@@ -15,7 +15,7 @@ class StageStorage(Protocol):
     """A storage of stages; thread-safe."""
 
     @property
-    def address(self) -> Repository | DockerDaemon:
+    def address(self) -> StorageAddress:
         """The storage's address."""
 
     def stage_ids(self) -> Collection[StageId]:

@@ -19,14 +19,14 @@ from typing import Any, Protocol
 import redis
 from pydantic import ValidationError
 
-from stagefleet.connection import reaching
+from stagefleet.compression import compress_json, decompress_json
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
-from stagefleet.packing import pack, unpack
-from stagefleet.settings import CacheSettings
-from stagefleet.stages import ImageInfo, StageDescription
-from stagefleet.storages.lossy import LossyStore
+from stagefleet.redis_client import map_redis_errors
+from stagefleet.settings import SharedStateSettings
+from stagefleet.storages.best_effort_store import BestEffortStore
 
-__all__ = ["DescriptionCache", "MemoryDescriptions", "RedisDescriptions"]
+__all__ = ["DescriptionStore", "MemoryDescriptions", "RedisDescriptions"]
 
 _NAMES_A_CALL = 1000
 _UNSETTLED_SECONDS = 120.0
@@ -62,7 +62,7 @@ return redis.call('HLEN', entries)
 """
 
 
-class DescriptionCache(Protocol):
+class DescriptionStore(Protocol):
     """Bounded cache of descriptions, by storage and stage; thread-safe."""
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
@@ -92,8 +92,8 @@ class DescriptionCache(Protocol):
         """
 
 
-class RedisDescriptions(LossyStore):
-    """`DescriptionCache` in the fleet's Redis.
+class RedisDescriptions(BestEffortStore):
+    """`DescriptionStore` in the fleet's Redis.
 
     Each storage has two keys: a hash from a stage's tag to its packed description, and a sorted set of recent
     changes, a stage's tag by the server's time in milliseconds.
@@ -104,7 +104,7 @@ class RedisDescriptions(LossyStore):
 
     _what = _keys = "descriptions"
 
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
         super().__init__(client, prefix=prefix, settings=settings)
         self.clock_offset_ms = 0
         self._changes = f"{prefix}described-changes:"
@@ -129,12 +129,12 @@ class RedisDescriptions(LossyStore):
                 self._write(self._remember, storage, pairs)
 
     def replace(self, storage: str, description: StageDescription) -> None:
-        with reaching(self._redis):
+        with map_redis_errors(self._redis):
             self._write(self._change, storage, [(description.stage_id, _encoded(description))])
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         if stage_ids:
-            with reaching(self._redis):
+            with map_redis_errors(self._redis):
                 self._write(self._change, storage, [(stage_id, b"") for stage_id in stage_ids])
 
     def _write(self, script: Any, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> None:
@@ -147,7 +147,7 @@ class RedisDescriptions(LossyStore):
 
 
 class MemoryDescriptions:
-    """`DescriptionCache` in this process, for embedded commands and tests.
+    """`DescriptionStore` in this process, for embedded commands and tests.
 
     Args:
         settings: Size of the cache.
@@ -155,9 +155,9 @@ class MemoryDescriptions:
     """
 
     def __init__(
-        self, settings: CacheSettings | None = None, *, clock: Callable[[], float] = time.monotonic
+        self, settings: SharedStateSettings | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._entries = (CacheSettings() if settings is None else settings).entries
+        self._entries = (SharedStateSettings() if settings is None else settings).entries
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[str, dict[StageId, StageDescription]] = {}
@@ -208,14 +208,14 @@ def _ms(seconds: float) -> int:
 
 
 def _encoded(description: StageDescription) -> bytes:
-    return pack(description.bounded().info.model_dump_json(exclude_defaults=True).encode())
+    return compress_json(description.bounded().info.model_dump_json(exclude_defaults=True).encode())
 
 
 def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:
     if data is None:
         return None
     try:
-        info = ImageInfo.model_validate_json(unpack(data))
+        info = ImageInfo.model_validate_json(decompress_json(data))
     except (ValueError, ValidationError):
         return None  # of another version: read again
     return StageDescription(stage_id=stage_id, info=info)

@@ -56,8 +56,8 @@ class StageIdList(Collection[StageId]):
         """Return the ids with a digest, the oldest first."""
         wanted = bytes.fromhex(digest)
         found = []
-        for place in range(self._place(wanted), len(self)):
-            entry = self._entry(place)
+        for position in range(self._position_of(wanted), len(self)):
+            entry = self._entry(position)
             if not entry.startswith(wanted):
                 break
             found.append(unpack_id(entry))
@@ -73,7 +73,7 @@ class StageIdList(Collection[StageId]):
         if not isinstance(stage_id, StageId):
             return False
         entry = pack_id(stage_id)
-        return self._entry(self._place(entry)) == entry
+        return self._entry(self._position_of(entry)) == entry
 
     def without(self, other: AbstractSet[StageId]) -> Self:
         """Return the ids that are not in `other`."""
@@ -90,10 +90,10 @@ class StageIdList(Collection[StageId]):
             (present if current == entry else missing).extend(entry)
         return self._of(missing), self._of(present)
 
-    def _entry(self, place: int) -> bytes:
-        return self._packed[place * ENTRY_BYTES : (place + 1) * ENTRY_BYTES]
+    def _entry(self, position: int) -> bytes:
+        return self._packed[position * ENTRY_BYTES : (position + 1) * ENTRY_BYTES]
 
-    def _place(self, entry: bytes) -> int:
+    def _position_of(self, entry: bytes) -> int:
         """Return the index of the first id not less than an entry, or a prefix of one."""
         low, high = 0, len(self)
         while low < high:

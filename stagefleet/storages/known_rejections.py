@@ -12,9 +12,9 @@ from collections.abc import Collection
 from typing import Protocol
 
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings
+from stagefleet.settings import SharedStateSettings
+from stagefleet.storages.best_effort_store import BestEffortStore
 from stagefleet.storages.id_list import pack_id
-from stagefleet.storages.lossy import LossyStore
 
 __all__ = ["KnownRejections", "MemoryRejections", "RedisRejections"]
 
@@ -35,7 +35,7 @@ class KnownRejections(Protocol):
         """Drop a stage: it or its rejection was deleted, or written again."""
 
 
-class RedisRejections(LossyStore):
+class RedisRejections(BestEffortStore):
     """`KnownRejections` in the fleet's Redis: a hash per storage, with packed ids as fields."""
 
     _what, _keys = "rejections", "rejections"
@@ -76,8 +76,8 @@ class RedisRejections(LossyStore):
 class MemoryRejections:
     """`KnownRejections` in this process, for embedded commands and tests."""
 
-    def __init__(self, settings: CacheSettings | None = None) -> None:
-        self._entries = (CacheSettings() if settings is None else settings).entries
+    def __init__(self, settings: SharedStateSettings | None = None) -> None:
+        self._entries = (SharedStateSettings() if settings is None else settings).entries
         self._lock = threading.Lock()
         self._known: dict[str, dict[StageId, float]] = {}
 

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import redis
 
-from stagefleet.connection import reaching
-from stagefleet.settings import CacheSettings
-from stagefleet.storages.lossy import LossyStore
+from stagefleet.redis_client import map_redis_errors
+from stagefleet.settings import SharedStateSettings
+from stagefleet.storages.best_effort_store import BestEffortStore
 
 __all__ = ["LastUsed", "RedisLastUsed", "UsedImage"]
 
@@ -56,7 +56,7 @@ class LastUsed(Protocol):
         """
 
 
-class RedisLastUsed(LossyStore):
+class RedisLastUsed(BestEffortStore):
     """`LastUsed` in the fleet's Redis: a sorted set per host, by the server's clock.
 
     Attributes:
@@ -65,7 +65,7 @@ class RedisLastUsed(LossyStore):
 
     _what, _keys = "last_used", "last-used"
 
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
         super().__init__(client, prefix=prefix, settings=settings)
         self.clock_offset_ms = 0
         self._bounds = [settings.used_images, round(settings.lifetime_seconds * 1000)]
@@ -80,6 +80,6 @@ class RedisLastUsed(LossyStore):
             self._redis.zrem(self._prefix + host, image)
 
     def used_images(self, host: str) -> list[UsedImage]:
-        with reaching(self._redis):
+        with map_redis_errors(self._redis):
             found = self._redis.zrange(self._prefix + host, 0, -1, withscores=True)
         return [UsedImage(image.decode(), round(score)) for image, score in found]

@@ -9,7 +9,7 @@ from stagefleet.errors import ContentError, NotFoundError
 from stagefleet.names import Digest, Reference
 from stagefleet.records import is_placeholder
 from stagefleet.registry import RegistryClient
-from stagefleet.storages.description import describe_image
+from stagefleet.storages.image_config import describe_image
 
 __all__ = ["LabelledImage", "read_labels"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from stagefleet.names import Reference
 from stagefleet.records import RecordImage
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import Leash
+from stagefleet.registry.lease import Lease
 
 __all__ = ["put_record"]
 
 
 def put_record(
-    client: RegistryClient, reference: Reference, record: RecordImage, *, leash: Leash
+    client: RegistryClient, reference: Reference, record: RecordImage, *, lease: Lease
 ) -> Descriptor:
     """Push a record under a tag.
 
@@ -24,5 +24,5 @@ def put_record(
         if upload is not None:
             client.upload_bytes(upload, content)
     manifest = Manifest.of(record.manifest)
-    client.put_manifest(reference, manifest, leash=leash)
+    client.put_manifest(reference, manifest, lease=lease)
     return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)

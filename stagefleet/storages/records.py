@@ -20,17 +20,17 @@ from stagefleet.errors import (
     UnsupportedManifestError,
     UsageError,
 )
+from stagefleet.images import ImageInfo
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records import RECORDS, ClientId, Record, RecordId, RecordImage, RecordKind, is_placeholder
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.records.record import Labels
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.leash import UNLEASHED, Leash
-from stagefleet.stages import ImageInfo
-from stagefleet.storages.description import describe_image
+from stagefleet.registry.lease import NO_LEASE, Lease
+from stagefleet.storages.image_config import describe_image
 from stagefleet.storages.record_writer import put_record
 
-__all__ = ["RecordStore", "StoredRecord", "Written"]
+__all__ = ["RecordStore", "StoredRecord", "WriteResult"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _SHOWN = 3
 """Most client ids in an error message; there is one, unless two were chosen at the same moment."""
 
 
-class Written(StrEnum):
+class WriteResult(StrEnum):
     """Result of writing a record."""
 
     WRITTEN = "written"
@@ -135,13 +135,13 @@ class RecordStore:
             raise BrokenRecordError(f"{self._repository}: {error}") from None
         return StoredRecord(record, project, info)
 
-    def write(self, record: Record, *, force: bool = False, leash: Leash = UNLEASHED) -> Written:
+    def write(self, record: Record, *, force: bool = False, lease: Lease = NO_LEASE) -> WriteResult:
         """Write a record.
 
         Args:
             record: The record.
             force: Overwrite an existing record.
-            leash: Lease to check before the write.
+            lease: Lease to check before the write.
 
         Raises:
             ForbiddenError: The login may not write, and the record is not dispensable.
@@ -150,17 +150,17 @@ class RecordStore:
         """
         reference = self._repository.tagged(record.id.tag)
         if isinstance(record, ClientId) and self._has_client_id(record) and not force:
-            return Written.PRESENT
+            return WriteResult.PRESENT
         if record.kind in _WRITTEN_ONCE and not force and self._has(reference):
-            return Written.PRESENT
+            return WriteResult.PRESENT
         try:
-            put_record(self._client, reference, RecordImage.of(self._project, record.labels), leash=leash)
+            put_record(self._client, reference, RecordImage.of(self._project, record.labels), lease=lease)
         except ForbiddenError as error:
             if record.kind not in _DISPENSABLE:
                 raise
             _LOGGER.warning("%s is not written: %s", reference, error)
-            return Written.FORBIDDEN
-        return Written.WRITTEN
+            return WriteResult.FORBIDDEN
+        return WriteResult.WRITTEN
 
     def _has_client_id(self, record: ClientId) -> bool:
         """Return True if this client id exists.

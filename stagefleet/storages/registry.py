@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stagefleet.errors import NotFoundError, StageNotFoundError
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.storages.id_list import StageIdList
 from stagefleet.storages.known_rejections import KnownRejections
 from stagefleet.storages.rejections import Rejections

@@ -13,7 +13,7 @@ from stagefleet.errors import ContentError, NotFoundError, RegistryError, Regist
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import DELETION_LABEL, is_placeholder
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.threads import LeashedThreads
+from stagefleet.registry.thread_pool import LeaseBoundThreads
 from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections
 from stagefleet.storages.record_labels import LabelledImage, read_labels
 
@@ -113,8 +113,8 @@ class Rejections:
         return is_placeholder(manifest.annotations)
 
 
-def _threads() -> LeashedThreads:
-    return LeashedThreads(_THREADS, "rejections")
+def _threads() -> LeaseBoundThreads:
+    return LeaseBoundThreads(_THREADS, "rejections")
 
 
 def _urgency(stage_id: StageId) -> tuple[bool, int, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stagefleet.errors import BrokenStageError, NotFoundError, UnsupportedManifestError
+from stagefleet.images import ImageInfo
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.leash import current_leash
+from stagefleet.registry.lease import current_lease
 from stagefleet.registry.members import Member, MemberReader
-from stagefleet.stages import ImageInfo
-from stagefleet.storages.description import describe_image, describe_index
+from stagefleet.storages.image_config import describe_image, describe_index
 
 __all__ = ["StageReader"]
 
@@ -70,7 +70,7 @@ class StageReader:
         if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
             return None
         self._config_bytes_left -= config.size
-        current_leash().check()
+        current_lease().check()
         try:
             return self._client.fetch_blob(self._repository, config)
         except NotFoundError as error:

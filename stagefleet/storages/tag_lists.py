@@ -15,16 +15,16 @@ from typing import Any, Protocol
 import redis
 
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings
+from stagefleet.settings import SharedStateSettings
+from stagefleet.storages.best_effort_store import BestEffortStore
 from stagefleet.storages.id_list import ENTRY_BYTES, StageIdList, pack_id
-from stagefleet.storages.lossy import LossyStore
 
 __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 
 _COUNT = b"count"
-_SHELF_BYTES = 1
+_BUCKET_BYTES = 1
 
-# On a list (KEYS[1]); ARGV: shelf, entry, bound. A shelf holds entries of equal length.
+# On a list (KEYS[1]); ARGV: bucket, entry, bound. A shelf holds entries of equal length.
 _SEARCH = f"""
 local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 local place
@@ -70,12 +70,12 @@ class TagLists(Protocol):
         """Drop a stage that was deleted or rejected from its list."""
 
 
-class RedisTagLists(LossyStore):
+class RedisTagLists(BestEffortStore):
     """`TagLists` in the fleet's Redis: a hash per storage, with packed ids grouped by their first byte."""
 
     _what, _keys = "tag_lists", "tag-list"
 
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: CacheSettings) -> None:
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
         super().__init__(client, prefix=prefix, settings=settings)
         self._index = f"{prefix}tag-lists"
         self._add = client.register_script(_ADD)
@@ -86,7 +86,7 @@ class RedisTagLists(LossyStore):
         with self._calls(), self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(key)
             if len(listed) <= self._settings.listed_stages:
-                pipe.hset(key, mapping=_shelves(listed))
+                pipe.hset(key, mapping=_buckets_of(listed))
                 pipe.pexpire(key, lifetime_ms)
             pipe.zadd(self._index, {storage: time.time()})
             pipe.pexpire(self._index, lifetime_ms)
@@ -97,17 +97,17 @@ class RedisTagLists(LossyStore):
                 self._redis.unlink(*(self._prefix + name for name in old))
 
     def last_known(self, storage: str) -> StageIdList | None:
-        shelves: dict[bytes, bytes] = {}
+        buckets: dict[bytes, bytes] = {}
         with self._calls():
-            shelves = self._redis.hgetall(self._prefix + storage)
-        known = shelves.pop(_COUNT, None) is not None
-        return _unpacked(b"".join(shelves.values())) if known else None
+            buckets = self._redis.hgetall(self._prefix + storage)
+        known = buckets.pop(_COUNT, None) is not None
+        return _unpacked(b"".join(buckets.values())) if known else None
 
     def find(self, storage: str, digest: str) -> list[StageId]:
-        shelf: bytes | None = None
+        bucket: bytes | None = None
         with self._calls():
-            shelf = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_SHELF_BYTES])
-        listed = _unpacked(shelf or b"")
+            bucket = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_BUCKET_BYTES])
+        listed = _unpacked(bucket or b"")
         return [] if listed is None else listed.of_digest(digest)
 
     def add(self, storage: str, stage_id: StageId) -> None:
@@ -121,7 +121,7 @@ class RedisTagLists(LossyStore):
         with self._calls():
             script(
                 keys=[self._prefix + storage],
-                args=[entry[:_SHELF_BYTES], entry, self._settings.listed_stages],
+                args=[entry[:_BUCKET_BYTES], entry, self._settings.listed_stages],
             )
 
 
@@ -148,8 +148,8 @@ class _Known:
 class MemoryTagLists:
     """`TagLists` in this process, for embedded commands and tests."""
 
-    def __init__(self, settings: CacheSettings | None = None) -> None:
-        self._settings = CacheSettings() if settings is None else settings
+    def __init__(self, settings: SharedStateSettings | None = None) -> None:
+        self._settings = SharedStateSettings() if settings is None else settings
         self._lock = threading.Lock()
         self._lists: OrderedDict[str, _Known] = OrderedDict()
 
@@ -202,11 +202,11 @@ class MemoryTagLists:
         return known if known is not None and known.until > time.monotonic() else None
 
 
-def _shelves(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:
-    shelves: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+def _buckets_of(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:
+    buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)
     for entry in listed.entries:
-        shelves[entry[:_SHELF_BYTES]] += entry
-    return {_COUNT: len(listed), **{name: bytes(shelf) for name, shelf in shelves.items()}}
+        buckets[entry[:_BUCKET_BYTES]] += entry
+    return {_COUNT: len(listed), **{name: bytes(bucket) for name, bucket in buckets.items()}}
 
 
 def _unpacked(packed: bytes) -> StageIdList | None:

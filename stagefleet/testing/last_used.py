@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from stagefleet.settings import CacheSettings
+from stagefleet.settings import SharedStateSettings
 from stagefleet.storages.last_used import UsedImage
 
 __all__ = ["MemoryLastUsed"]
@@ -21,9 +21,9 @@ class MemoryLastUsed:
     """
 
     def __init__(
-        self, settings: CacheSettings | None = None, *, clock: Callable[[], float] = time.time
+        self, settings: SharedStateSettings | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        self._bound = (CacheSettings() if settings is None else settings).used_images
+        self._bound = (SharedStateSettings() if settings is None else settings).used_images
         self._clock = clock
         self._lock = threading.Lock()
         self._used: dict[str, dict[str, int]] = {}  # the images of each host in the order of their last use

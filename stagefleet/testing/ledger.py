@@ -22,34 +22,34 @@ from stagefleet.errors import (
     RunNotFoundError,
     TooManyItemsError,
 )
-from stagefleet.runs import dispatch
-from stagefleet.runs.ledger import Finish, Renewal
-from stagefleet.runs.model import (
+from stagefleet.runs import messages
+from stagefleet.runs.ledger import FinishResult, RenewalResult
+from stagefleet.runs.models import (
     MAX_ITEMS,
     Claim,
     ErrorInfo,
-    Fate,
-    Order,
     Outcome,
     Run,
+    RunSpec,
     RunState,
     Submission,
+    SubmissionKind,
     split_host,
 )
+from stagefleet.runs.outcome_encoding import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
-from stagefleet.runs.wire import bounded
 from stagefleet.settings import RunSettings
-from stagefleet.testing.attendance import MemoryAttendance
-from stagefleet.testing.items import MemoryItems
-from stagefleet.testing.record import RunRecord
-from stagefleet.testing.stream import next_number
+from stagefleet.testing.callback_ledger import MemoryCallbackLedger, Message
+from stagefleet.testing.heartbeat_ledger import MemoryHeartbeatLedger
+from stagefleet.testing.item_states import MemoryItems
+from stagefleet.testing.outcome_stream import next_number
+from stagefleet.testing.run_record import RunRecord
 from stagefleet.testing.sweeper import MemorySweeper
-from stagefleet.testing.switchboard import MemorySwitchboard, Message
 
 __all__ = ["MemoryLedger", "Message"]
 
 
-class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweeper):
+class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, MemorySweeper):
     """A thread-safe ledger for one process, with all data in memory.
 
     Args:
@@ -66,7 +66,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         *,
         clock: Callable[[], float] = time.time,
         broker: deque[Message] | None = None,
-        queue_of: Callable[[str], str] = dispatch.queue_of,
+        queue_of: Callable[[str], str] = messages.queue_of,
     ) -> None:
         super().__init__()
         self.broker: deque[Message] = deque() if broker is None else broker
@@ -86,31 +86,35 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         with self._step():
             return self._keys.get(key) in self._records
 
-    def open(self, order: Order, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         with self._step() as now:
-            own = None if again is None else self._records.get(again.run)
+            own = None if again is None else self._records.get(again.run_id)
             if again and own and own.state is RunState.SUBMITTING and own.token <= again.token:
-                previous = None if own.order.parent == order.parent else own.order.parent
+                previous = None if own.spec.parent == spec.parent else own.spec.parent
                 return self._take_over(own, previous, now)
-            old = self._records.get(self._keys.get(order.key, "")) if order.key else None
-            return self._open_new(order, Fate.NEW, now) if old is None else self._open_under(order, old, now)
+            old = self._records.get(self._keys.get(spec.key, "")) if spec.key else None
+            return (
+                self._open_new(spec, SubmissionKind.NEW, now)
+                if old is None
+                else self._open_under(spec, old, now)
+            )
 
-    def _open_under(self, order: Order, old: RunRecord, now: float) -> Submission:
+    def _open_under(self, spec: RunSpec, old: RunRecord, now: float) -> Submission:
         """Open a run again under the key of an existing one."""
-        if old.order.fingerprint != order.fingerprint:
+        if old.spec.fingerprint != spec.fingerprint:
             raise KeyConflictError(
-                f"the idempotency key {order.key!r} was used for run {old.id} with other arguments: "
+                f"the idempotency key {spec.key!r} was used for run {old.id} with other arguments: "
                 "choose another key, or repeat the arguments of that run"
             )
         if old.state is RunState.SUBMITTING and old.submitter_until <= now:
             return self._take_over(old, None, now)
         if not old.state.is_final:
-            return Submission(old.id, Fate.ATTACHED)
+            return Submission(old.id, SubmissionKind.ATTACHED)
         if old.state is RunState.SUCCEEDED:
-            return Submission(old.id, Fate.SUCCEEDED)
+            return Submission(old.id, SubmissionKind.SUCCEEDED)
         if not old.started:  # cancelled before all items were submitted
-            return self._open_new(order, Fate.NEW, now)
-        return self._open_new(order.model_copy(update={"parent": old.id}), Fate.CONTINUED, now)
+            return self._open_new(spec, SubmissionKind.NEW, now)
+        return self._open_new(spec.model_copy(update={"parent": old.id}), SubmissionKind.CONTINUED, now)
 
     def append(
         self,
@@ -144,30 +148,30 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 record.state, record.started = RunState.RUNNING, True
                 self._lease(record, now)
 
-    # Workbench
+    # WorkerLedger
 
-    def order(self, run: str) -> Order | None:
+    def spec(self, run_id: str) -> RunSpec | None:
         with self._step():
-            record = self._records.get(run)
-            return None if record is None else record.order
+            record = self._records.get(run_id)
+            return None if record is None else record.spec
 
-    def claim(self, run: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Claim an item; the worker's name is ignored."""
         del worker
         nonce = secrets.token_hex(8) if nonce is None else nonce
         claimed_at = time.monotonic()
         with self._step() as now:
-            record = self._live.get(run)
+            record = self._live.get(run_id)
             if record is None:
                 return None
             hold = record.claim(index, now, self._settings.lease_seconds, nonce)
             if hold is None:
                 return None
             item, host = split_host(record.items[index])
-            queue = self._queue(record) if host is None else dispatch.host_queue(host)
+            queue = self._queue(record) if host is None else messages.host_queue(host)
             self._overtaking[queue] = max(self._overtaking.get(queue, 0), hold.published_at)
             return Claim(
-                run=run,
+                run_id=run_id,
                 index=index,
                 item=item,
                 host=host,
@@ -178,7 +182,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 nonce=nonce,
             )
 
-    def renew(self, claims: Sequence[Claim]) -> list[Renewal]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         with self._step() as now:
             return [self._renew(claim, now) for claim in claims]
 
@@ -189,11 +193,11 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
-    ) -> Finish:
+    ) -> FinishResult:
         with self._step() as now:
-            record = self._live.get(claim.run)
+            record = self._live.get(claim.run_id)
             if record is None or not record.holds(claim):
-                return Finish.STALE
+                return FinishResult.STALE
             retry_at = None
             if retry_after_seconds is not None:
                 retry_at = now + bounded_pause(retry_after_seconds, self._settings)
@@ -203,13 +207,13 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
         with self._step() as now:
-            record = self._live.get(claim.run)
+            record = self._live.get(claim.run_id)
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         with self._step() as now:
-            record = self._live.get(claim.run)
+            record = self._live.get(claim.run_id)
             if record is None or not record.holds(claim):
                 return False
             record.hand_back(claim.index, now, behind)
@@ -217,9 +221,9 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
 
     # Observer
 
-    def run(self, run: str) -> Run:
+    def run(self, run_id: str) -> Run:
         with self._step() as now:
-            return replace(self._found(run).snapshot(now), lease_seconds=self._settings.lease_seconds)
+            return replace(self._found(run_id).snapshot(now), lease_seconds=self._settings.lease_seconds)
 
     def runs(self) -> Iterator[Run]:
         with self._step() as now:
@@ -227,53 +231,53 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
 
     def runs_beginning(self, text: str) -> list[str]:
         with self._step():
-            return sorted(run for run in self._records if text.isalnum() and run.startswith(text))
+            return sorted(run_id for run_id in self._records if text.isalnum() and run_id.startswith(text))
 
-    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Return outcomes; `block_seconds` is real time, not the time of `clock`."""
 
         def has_news() -> bool:
-            record = self._found(run)
-            return record.stream.place_of(after) != len(record.stream) or record.state.is_final
+            record = self._found(run_id)
+            return record.stream.index_of(after) != len(record.stream) or record.state.is_final
 
         with self._changed:
             self._changed.wait_for(has_news, block_seconds)
-            record = self._found(run)
-            begin = record.stream.place_of(after)
+            record = self._found(run_id)
+            begin = record.stream.index_of(after)
             if begin is None:
-                raise LedgerRewoundError(f"outcomes of run {run} were forgotten: read them again")
+                raise LedgerRewoundError(f"outcomes of run {run_id} were forgotten: read them again")
             outcomes = list(record.stream.between(begin, begin + limit))
             return None if record.state.is_final and not outcomes else outcomes
 
-    def coordinate(self, run: str) -> int:
+    def coordinate(self, run_id: str) -> int:
         with self._step() as now:
-            record = self._found(run)
+            record = self._found(run_id)
             record.epoch = next_number()
             record.coordinator_until = now + self._settings.lease_seconds
             return record.epoch
 
-    def acknowledge(self, run: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
+    def acknowledge(self, run_id: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
         with self._step() as now:
-            record = self._live.get(run)
+            record = self._live.get(run_id)
             if record is None or record.epoch > epoch:
                 return False
-            place = record.stream.place_of(outcomes[-1].position if outcomes else before)
-            if record.epoch != epoch or place is None or record.stream.place_of(before) is None:
+            address = record.stream.index_of(outcomes[-1].position if outcomes else before)
+            if record.epoch != epoch or address is None or record.stream.index_of(before) is None:
                 raise LedgerRewoundError(
-                    f"what was acknowledged of run {run} was forgotten: coordinate it again"
+                    f"what was acknowledged of run {run_id} was forgotten: coordinate it again"
                 )
-            record.acknowledge(place)
+            record.acknowledge(address)
             record.call_at = now + self._settings.lease_seconds
             record.coordinator_until = now + self._settings.lease_seconds
             return True
 
-    def acknowledged(self, run: str) -> str:
+    def acknowledged(self, run_id: str) -> str:
         with self._step():
-            return self._found(run).stream.cursor
+            return self._found(run_id).stream.cursor
 
-    def cancel(self, run: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+    def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
         with self._step():
-            record = self._found(run)
+            record = self._found(run_id)
             if record.state.is_final:
                 return False
             record.cancel(now=now, error=error)
@@ -289,7 +293,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
             self._forget_workers(now)
             self._expire(now)
             yield now
-            self._settle(now)
+            self._finish_ended_runs(now)
             self._changed.notify_all()
 
     def _expire(self, now: float) -> None:
@@ -300,10 +304,10 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
                 return
             self._finished.popleft()
             del self._records[record.id]
-            if record.order.key and self._keys.get(record.order.key) == record.id:
-                del self._keys[record.order.key]
+            if record.spec.key and self._keys.get(record.spec.key) == record.id:
+                del self._keys[record.spec.key]
 
-    def _settle(self, now: float) -> None:
+    def _finish_ended_runs(self, now: float) -> None:
         """Finish runs without open items, and publish items where there is room."""
         for record in list(self._live.values()):
             if record.conclude(now):
@@ -312,7 +316,7 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         running = [record for record in self._live.values() if record.state is RunState.RUNNING]
         for record in running:
             self._send(record, record.release(self._share(self._queue(record), running), now))
-        self._call_coordinators(now)
+        self._request_coordinators(now)
 
     def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
         """Return the limit of published, unclaimed items of one run: twice its share of the live slots."""
@@ -322,37 +326,37 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
 
     # Parts of single steps
 
-    def _open_new(self, order: Order, fate: Fate, now: float) -> Submission:
-        record = RunRecord(secrets.token_hex(8), order, now)
+    def _open_new(self, spec: RunSpec, kind: SubmissionKind, now: float) -> Submission:
+        record = RunRecord(secrets.token_hex(8), spec, now)
         self._records[record.id] = self._live[record.id] = record
-        if order.key:
-            self._keys[order.key] = record.id
+        if spec.key:
+            self._keys[spec.key] = record.id
         self._lease(record, now)
-        previous = order.parent if fate is Fate.CONTINUED else None
-        return Submission(record.id, fate, record.token, previous)
+        previous = spec.parent if kind is SubmissionKind.CONTINUED else None
+        return Submission(record.id, kind, record.token, previous)
 
     def _lease(self, record: RunRecord, now: float) -> None:
         record.submitter_until = record.coordinator_until = now + self._settings.lease_seconds
 
-    def _found(self, run: str) -> RunRecord:
-        record = self._records.get(run)
+    def _found(self, run_id: str) -> RunRecord:
+        record = self._records.get(run_id)
         if record is None:
-            raise RunNotFoundError(f"there is no run {run}, or it has expired")
+            raise RunNotFoundError(f"there is no run {run_id}, or it has expired")
         return record
 
     def _take_over(self, record: RunRecord, previous: str | None, now: float) -> Submission:
         """Let a new client submit a run again, from its first item."""
         record.empty()
         self._lease(record, now)
-        fate = Fate.NEW if previous is None else Fate.CONTINUED
-        return Submission(record.id, fate, record.token, previous)
+        kind = SubmissionKind.NEW if previous is None else SubmissionKind.CONTINUED
+        return Submission(record.id, kind, record.token, previous)
 
     def _submitted(self, submission: Submission) -> RunRecord:
-        record = self._records.get(submission.run)
+        record = self._records.get(submission.run_id)
         if record is None or record.token < submission.token:
-            raise LedgerRewoundError(f"run {submission.run} was forgotten: submit it again")
+            raise LedgerRewoundError(f"run {submission.run_id} was forgotten: submit it again")
         if record.token != submission.token:
-            raise LeaseLostError(f"run {submission.run} is not submitted by this client any more")
+            raise LeaseLostError(f"run {submission.run_id} is not submitted by this client any more")
         return record
 
     @staticmethod
@@ -360,9 +364,9 @@ class MemoryLedger(MemorySwitchboard, MemoryItems, MemoryAttendance, MemorySweep
         if (len(record.items), record.decided) != (submission.items, submission.decided):
             raise LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
-    def _renew(self, claim: Claim, now: float) -> Renewal:
-        record = self._live.get(claim.run)
+    def _renew(self, claim: Claim, now: float) -> RenewalResult:
+        record = self._live.get(claim.run_id)
         if record is None or not record.holds(claim):
-            return Renewal.LOST
+            return RenewalResult.LOST
         record.claimed[claim.index].until = now + self._settings.lease_seconds
-        return Renewal.CANCEL if record.stops_now else Renewal.RUN
+        return RenewalResult.CANCEL if record.stops_now else RenewalResult.RUN

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from stagefleet.errors import CoordinatorLostError
-from stagefleet.runs import dispatch
-from stagefleet.runs.model import Callback, ErrorInfo, RunState, WorkerInfo, split_host
+from stagefleet.runs import messages
+from stagefleet.runs.models import Callback, ErrorInfo, RunState, WorkerInfo, split_host
 from stagefleet.settings import RunSettings
-from stagefleet.testing.record import RunRecord
-from stagefleet.testing.switchboard import Message
+from stagefleet.testing.callback_ledger import Message
+from stagefleet.testing.run_record import RunRecord
 
 __all__ = ["MemorySweeper"]
 
@@ -20,7 +20,7 @@ _SWEEPS_MISSED = 3  # so many missed sweeps are no outage
 
 
 class MemorySweeper:
-    """The part of `MemoryLedger` that implements `Workbench.sweep`."""
+    """The part of `MemoryLedger` that implements `WorkerLedger.sweep`."""
 
     broker: deque[Message]
     _settings: RunSettings
@@ -33,7 +33,7 @@ class MemorySweeper:
     def _step(self) -> AbstractContextManager[float]:
         raise NotImplementedError
 
-    def _recall(self, now: float) -> int:
+    def _enqueue_lost_coordinators(self, now: float) -> int:
         raise NotImplementedError
 
     def _listening(self, queue: str | None) -> list[WorkerInfo]:
@@ -45,14 +45,14 @@ class MemorySweeper:
             for record in self._records.values():
                 self._bridge_gap(record, now)
             for record in list(self._live.values()):
-                touched += self._abandon(record, now)
+                touched += self._cancel_abandoned(record, now)
                 touched += record.expire(now) + self._republish(record, now)
-            touched += self._recall(now)
+            touched += self._enqueue_lost_coordinators(now)
             self._swept_at = now
         return touched
 
     def _queue(self, record: RunRecord) -> str:
-        return self._queue_of(record.order.operation)
+        return self._queue_of(record.spec.operation)
 
     def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
         self.broker.extend(Message(record.id, index) for index in indexes)
@@ -67,40 +67,42 @@ class MemorySweeper:
         lease_seconds = self._settings.lease_seconds
         if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._settings.sweep_seconds):
             record.extend_leases(now + lease_seconds)
-            record.call_at = max(record.call_at, now + lease_seconds) if record.is_visited else record.call_at
+            record.call_at = (
+                max(record.call_at, now + lease_seconds) if record.has_coordinator else record.call_at
+            )
 
     def _republish(self, record: RunRecord, now: float) -> int:
         def is_gone(host: str) -> bool:
-            return not self._listening(dispatch.host_queue(host))
+            return not self._listening(messages.host_queue(host))
 
         def is_lost(host: str | None, sent_at: float) -> bool:
             if host is not None and is_gone(host):
                 return False
-            wanted = self._queue(record) if host is None else dispatch.host_queue(host)
+            wanted = self._queue(record) if host is None else messages.host_queue(host)
             is_empty = all(self._queue_of_message(message) != wanted for message in list(self.broker))
             return is_empty or sent_at < self._overtaking.get(wanted, 0)
 
         age = self._settings.republish_seconds
-        gone = record.forsake(now, _HOST_PATIENCE * age, is_gone)
+        gone = record.fail_lost_hosts(now, _HOST_PATIENCE * age, is_gone)
         lost = record.republish(now, age, is_lost)
         self._send(record, lost)
         return gone + len(lost)
 
     def _queue_of_message(self, message: Message) -> str | None:
-        record = self._records.get(message.run)
+        record = self._records.get(message.run_id)
         if record is None or not 0 <= message.index < len(record.items):
             return None
         host = split_host(record.items[message.index])[1]
-        return self._queue(record) if host is None else dispatch.host_queue(host)
+        return self._queue(record) if host is None else messages.host_queue(host)
 
-    def _abandon(self, record: RunRecord, now: float) -> int:
+    def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client died, unless another client or a coordinator will continue it."""
         if record.state is RunState.SUBMITTING:
             # The same call with the same key completes it; after a time, none will come.
-            patience = self._settings.retention_seconds if record.order.key else 0
-            is_lost = record.submitter_until + patience <= now
+            redis_retry = self._settings.retention_seconds if record.spec.key else 0
+            is_lost = record.submitter_until + redis_retry <= now
         else:
-            is_client = record.order.callback is Callback.CLIENT
+            is_client = record.spec.callback is Callback.CLIENT
             is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
         if is_lost:
             lost = CoordinatorLostError("the client that started this run vanished: start it again")

@@ -1,4 +1,4 @@
-"""One suite, two ledgers: `twin` is each of them in turn."""
+"""One suite, two ledgers: `harness` is each of them in turn."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.twins import MemoryBroker, RedisBroker, Twin, TwinMaker
+from tests.contract.ledgers import LedgerHarness, MemoryBroker, RedisBroker, TwinMaker
 
 
 @pytest.fixture(params=["memory", "redis"])
-def make_twin(request: pytest.FixtureRequest) -> TwinMaker:
+def make_harness(request: pytest.FixtureRequest) -> TwinMaker:
     """Makes ledgers that know nothing of each other."""
     if request.param == "memory":
-        return lambda: Twin(MemoryBroker())
+        return lambda: LedgerHarness(MemoryBroker())
     url = request.getfixturevalue("redis_server").url
-    return lambda: Twin(RedisBroker(url))
+    return lambda: LedgerHarness(RedisBroker(url))
 
 
 @pytest.fixture
-def twin(make_twin: TwinMaker) -> Iterator[Twin]:
-    made = make_twin()
+def harness(make_harness: TwinMaker) -> Iterator[LedgerHarness]:
+    made = make_harness()
     yield made
     made.close()

@@ -13,18 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from stagefleet.client.desk import Desk
-from stagefleet.client.work import Plan
+from stagefleet.client.fleet_base import FleetBase
+from stagefleet.client.operations import Plan
 from stagefleet.errors import RunNotFoundError
 from stagefleet.locks import MemoryLocks
-from stagefleet.runs.detached import DetachedCoordinator
-from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Claim, ItemState, Outcome, Run, RunState, WorkerInfo
+from stagefleet.runs.detached_coordinator import DetachedCoordinator
+from stagefleet.runs.ledger import RenewalResult
+from stagefleet.runs.models import Claim, ItemState, Outcome, Run, RunState, WorkerInfo
 from stagefleet.settings import Settings, WebhookSettings
 from stagefleet.testing import MemoryLastUsed
-from tests.contract.twins import SETTINGS, Twin
+from tests.contract.ledgers import SETTINGS, LedgerHarness
 
-__all__ = ["Fleet", "ForgetfulLedger", "Work"]
+__all__ = ["Fleet", "ForgetfulLedger", "Operation"]
 
 WRITES = frozenset(
     {
@@ -37,7 +37,7 @@ WRITES = frozenset(
             "leave",
             "pause",
             "conclude",
-            "renew_visit",
+            "renew_coordination",
             "beat",
         ),
     }
@@ -49,19 +49,19 @@ class ForgetfulLedger:
     """A ledger whose writes are counted, and some of them forgotten.
 
     Args:
-        twin: The ledger, and what can be done with it.
+        harness: The ledger, and what can be done with it.
         forgets: By step (a write, from 1), how many steps back the ledger stands after it.
     """
 
-    def __init__(self, twin: Twin, forgets: Mapping[int, int]) -> None:
+    def __init__(self, harness: LedgerHarness, forgets: Mapping[int, int]) -> None:
         self.steps: list[str] = []
         self.rollbacks = 0
         self.before_write: Callable[[], None] = lambda: None
         self.while_blocked: Callable[[], None] = lambda: None
-        self._twin = twin
+        self._twin = harness
         self._forgets = forgets
         self._wanted = {max(0, step - depth) for step, depth in forgets.items()}
-        self._kept: dict[int, Any] = {0: twin.snapshot()}
+        self._kept: dict[int, Any] = {0: harness.snapshot()}
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._twin.ledger, name)
@@ -89,15 +89,15 @@ class ForgetfulLedger:
         self._twin.forget_since(self._kept[stands])
         self._kept = {kept: snapshot for kept, snapshot in self._kept.items() if kept <= stands}
 
-    def outcomes(self, run: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Let the others go on for a while where the real one would block."""
         if block_seconds:
             self.while_blocked()
-        return self._twin.ledger.outcomes(run, after, limit=limit, block_seconds=0)
+        return self._twin.ledger.outcomes(run_id, after, limit=limit, block_seconds=0)
 
 
 @dataclass(frozen=True)
-class Work:
+class Operation:
     """What a client asks for.
 
     Attributes:
@@ -109,19 +109,19 @@ class Work:
     items: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     fails: Mapping[str, int] = field(default_factory=dict)
-    operation: str = "copy_stage"
+    name: str = "copy_stage"
     stage_ids: tuple[str, ...] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         return {}
 
-    def plan(self, _catalogue: object) -> Plan:
+    def plan(self, _plan_storages: object) -> Plan:
         return Plan(self.items, self.skipped)
 
 
 class _Services:
-    """What `Desk` stands on."""
+    """What `FleetBase` stands on."""
 
     starts_worker = False
     no_worker_advice = no_host_advice = ""
@@ -132,7 +132,7 @@ class _Services:
         self.registries = self
         self.locks, self.last_used = MemoryLocks(), MemoryLastUsed()
 
-    def words_on_what_stays(self, _repositories: object) -> list[str]:
+    def describe_remaining_tags(self, _repositories: object) -> list[str]:
         return []
 
     def check(self) -> None:
@@ -157,22 +157,24 @@ class Fleet:
     """Everybody who has to do with the ledger.
 
     Args:
-        twin: The ledger.
+        harness: The ledger.
         forgets: As of `ForgetfulLedger`.
         chance: Decides who has a turn.
         work: What is asked for.
     """
 
-    def __init__(self, twin: Twin, forgets: Mapping[int, int], chance: random.Random, work: Work) -> None:
-        self.twin = twin
-        self.ledger: Any = ForgetfulLedger(twin, forgets)
+    def __init__(
+        self, harness: LedgerHarness, forgets: Mapping[int, int], chance: random.Random, work: Operation
+    ) -> None:
+        self.harness = harness
+        self.ledger: Any = ForgetfulLedger(harness, forgets)
         self.ledger.before_write = self._maybe_turn
         self.ledger.while_blocked = lambda: self.take_turns(4)
         self.work = work
-        self.desk = Desk(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
+        self.desk = FleetBase(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
         self.receiver = _Receiver()
         self.executed: Counter[str] = Counter()
-        self.turns = 0
+        self.stage_locks = 0
         self._chance = chance
         self._in_turn = False
         self._claims: list[Claim] = []
@@ -189,14 +191,14 @@ class Fleet:
 
     def settle(self) -> list[Run]:
         """Let everybody go on until no run does; gives the runs."""
-        while any(not run.state.is_final for run in self.runs()) or self.twin.messages() or self._claims:
-            if all(run.state is RunState.SUBMITTING and run.order.key for run in self.runs()):
+        while any(not run.state.is_final for run in self.runs()) or self.harness.messages() or self._claims:
+            if all(run.state is RunState.SUBMITTING and run.spec.key for run in self.runs()):
                 break  # it waits for the same call again
             self.take_turns(10)
         return self.runs()
 
     def runs(self) -> list[Run]:
-        return list(self.twin.ledger.runs())
+        return list(self.harness.ledger.runs())
 
     def take_turns(self, count: int) -> None:
         """Let others go on."""
@@ -205,8 +207,8 @@ class Fleet:
         self._in_turn = True
         try:
             for _ in range(count):
-                self.turns += 1
-                assert self.turns < MOST_TURNS, f"this never ends: {self.runs()}"
+                self.stage_locks += 1
+                assert self.stage_locks < MOST_TURNS, f"this never ends: {self.runs()}"
                 self._turn()
         finally:
             self._in_turn = False
@@ -232,7 +234,7 @@ class Fleet:
         self.ledger.beat(WorkerInfo("host:1", 2, ("copy", "coordinate")), seconds=15)
 
     def _pass_time(self) -> None:
-        self.twin.let_pass_unswept(self._chance.uniform(0.5, 4))
+        self.harness.let_pass_unswept(self._chance.uniform(0.5, 4))
         self._beat()
         self.ledger.sweep()
         self._renew()
@@ -241,14 +243,14 @@ class Fleet:
         self.ledger.sweep()
 
     def _deliver(self) -> None:
-        message = self.twin.pop_message()
+        message = self.harness.pop_message()
         if message is None:
             return
         if message.index < 0:
             with suppress(RunNotFoundError):
-                self._coordinator.coordinate(message.run)
+                self._coordinator.coordinate(message.run_id)
             return
-        claim = self.ledger.claim(message.run, message.index, "host:1")
+        claim = self.ledger.claim(message.run_id, message.index, "host:1")
         if claim is not None:
             self._claims.append(claim)
             self.executed[claim.item] += 1
@@ -273,7 +275,7 @@ class Fleet:
             self._claims = [
                 claim
                 for claim, answer in zip(self._claims, answers, strict=True)
-                if answer is not Renewal.LOST
+                if answer is not RenewalResult.LOST
             ]
 
     def _publish(self, _target: str, _task_id: str, arguments: dict[str, Any]) -> None:

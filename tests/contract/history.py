@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Callback, Claim, ItemState, Order, RunState
-from tests.contract.twins import LEASE_SECONDS
+from stagefleet.runs.ledger import RenewalResult
+from stagefleet.runs.models import Callback, Claim, ItemState, RunSpec, RunState
+from tests.contract.ledgers import LEASE_SECONDS
 
 __all__ = ["ExpectedRun"]
 
@@ -31,7 +31,7 @@ class ExpectedRun:
     """One run; times are on the history's own clock, in seconds."""
 
     id: str
-    order: Order
+    spec: RunSpec
     items: list[str]
     decided: int
     coordinator_until: float
@@ -51,7 +51,7 @@ class ExpectedRun:
     swept_at: float | None = None
 
     def __post_init__(self) -> None:
-        self.awaits = self.order.callback is not Callback.NONE
+        self.awaits = self.spec.callback is not Callback.NONE
         self.awaited = self.decided if self.awaits else 0
         self.settle()
 
@@ -75,7 +75,7 @@ class ExpectedRun:
         assert claim.index not in self.behind
         assert self.items[claim.index] == claim.item
         assert 1 + self.lost_attempts[claim.index] == claim.attempt
-        assert claim.attempt <= self.order.max_attempts
+        assert claim.attempt <= self.spec.max_attempts
         assert claim.fence > self.last_fence
         self.last_fence = claim.fence
         self.held[claim.index] = Holder(claim.fence, claim.attempt, now + LEASE_SECONDS)
@@ -84,17 +84,17 @@ class ExpectedRun:
         holder = self.held.get(claim.index)
         return holder is not None and holder.fence == claim.fence
 
-    def renew(self, claim: Claim, now: float) -> Renewal:
+    def renew(self, claim: Claim, now: float) -> RenewalResult:
         if not self.holds(claim):
-            return Renewal.LOST
+            return RenewalResult.LOST
         self.held[claim.index].until = now + LEASE_SECONDS
-        return Renewal.CANCEL if self.stops_now else Renewal.RUN
+        return RenewalResult.CANCEL if self.stops_now else RenewalResult.RUN
 
     def finish(self, claim: Claim, state: ItemState, *, retries: bool) -> bool:
         if not self.holds(claim):
             return False
         holder = self.held.pop(claim.index)
-        may_retry = holder.attempt < self.order.max_attempts and self.state is RunState.RUNNING
+        may_retry = holder.attempt < self.spec.max_attempts and self.state is RunState.RUNNING
         if state is ItemState.FAILED and retries and may_retry:
             self.lost_attempts[claim.index] += 1
         else:
@@ -137,14 +137,14 @@ class ExpectedRun:
             self.coordinator_until = now + LEASE_SECONDS
             for holder in self.held.values():
                 holder.until = now + LEASE_SECONDS
-        if self.awaits and self.order.callback is Callback.CLIENT and self.coordinator_until <= now:
+        if self.awaits and self.spec.callback is Callback.CLIENT and self.coordinator_until <= now:
             self.cancel(now=False, with_error=True)
         for index, holder in list(self.held.items()):
             if holder.until > now:
                 continue
             del self.held[index]
             self.lost_attempts[index] += 1
-            if self.state is RunState.RUNNING and holder.attempt >= self.order.max_attempts:
+            if self.state is RunState.RUNNING and holder.attempt >= self.spec.max_attempts:
                 self.end(index, ItemState.FAILED, holder.attempt)
         self.drop_pending()
         self.settle()

@@ -18,17 +18,17 @@ from typing import Any
 from stagefleet.errors import LockLostError, LockTimeoutError
 from stagefleet.locks import HeldLock, LockInfo, LockManager
 
-__all__ = ["Recorder", "Visit", "find_faults"]
+__all__ = ["Recorder", "Tenure", "find_faults"]
 
 
 @dataclass
-class Visit:
+class Tenure:
     """One client's way from asking for a lock to losing or leaving it.
 
     Attributes:
         asked_at: Before the first request.
         queued_at: When it knew that it stood in line; None if it never did.
-        turns: When it asked again.
+        stage_locks: When it asked again.
         granted_at: When it knew that it had it; None if it never had.
         sure: When it certainly had it: the first and the last time.
         is_lost: Whether it was told that it lost it.
@@ -39,7 +39,7 @@ class Visit:
     shared: bool
     asked_at: float
     queued_at: float | None = None
-    turns: list[float] = field(default_factory=list)
+    stage_locks: list[float] = field(default_factory=list)
     granted_at: float | None = None
     fence: int = 0
     sure: list[float] = field(default_factory=list)
@@ -66,10 +66,10 @@ class Recorder:
     def __init__(self, locks: LockManager, client: str) -> None:
         self._locks = locks
         self._client = client
-        self.visits: list[Visit] = []
+        self.tenures: list[Tenure] = []
 
     @contextmanager
-    def visit(
+    def take_and_release(
         self,
         name: str,
         *,
@@ -82,11 +82,11 @@ class Recorder:
         Raises:
             LockTimeoutError: It was not to be had.
         """
-        visit = Visit(self._client, name, shared, time.monotonic())
-        self.visits.append(visit)
+        take_and_release = Tenure(self._client, name, shared, time.monotonic())
+        self.tenures.append(take_and_release)
 
         def note_queued(_info: LockInfo) -> None:
-            visit.queued_at = time.monotonic()
+            take_and_release.queued_at = time.monotonic()
             on_queued()
 
         lock: HeldLock = self._locks.acquire(
@@ -94,71 +94,74 @@ class Recorder:
             shared=shared,
             wait_seconds=wait_seconds,
             on_wait=note_queued,
-            check=lambda: visit.turns.append(time.monotonic()),
+            check=lambda: take_and_release.stage_locks.append(time.monotonic()),
         )
-        visit.granted_at, visit.fence = time.monotonic(), lock.fence
+        take_and_release.granted_at, take_and_release.fence = time.monotonic(), lock.fence
 
         with lock:
-            _is_sure(visit, lock)
-            yield lambda: _is_sure(visit, lock)
-            _is_sure(visit, lock)
+            _is_sure(take_and_release, lock)
+            yield lambda: _is_sure(take_and_release, lock)
+            _is_sure(take_and_release, lock)
 
     @contextmanager
-    def visit_if_free(self, wanted: Mapping[str, bool]) -> Iterator[Callable[[], bool]]:
-        """Take several locks in one step for a block, or none; handed a function as in `visit`."""
+    def take_and_release_if_free(self, wanted: Mapping[str, bool]) -> Iterator[Callable[[], bool]]:
+        """Take several locks in one step for a block, or none; handed a function as in `take_and_release`."""
         asked_at = time.monotonic()
-        with self._locks.take_free(wanted) as held:
+        with self._locks.acquire_free(wanted) as held:
             granted_at = time.monotonic()
-            visits = [
-                Visit(self._client, lock.name, wanted[lock.name], asked_at, None, [], granted_at, lock.fence)
+            tenures = [
+                Tenure(self._client, lock.name, wanted[lock.name], asked_at, None, [], granted_at, lock.fence)
                 for lock in held
             ]
-            self.visits += visits
+            self.tenures += tenures
 
             def is_held() -> bool:
-                return bool(visits) and min(map(_is_sure, visits, held))  # asks each
+                return bool(tenures) and min(map(_is_sure, tenures, held))  # asks each
 
             is_held()
             yield is_held
             is_held()
 
 
-def _is_sure(visit: Visit, lock: HeldLock) -> bool:
+def _is_sure(take_and_release: Tenure, lock: HeldLock) -> bool:
     moment = time.monotonic()
     try:
         lock.check()
     except LockLostError:
-        visit.is_lost = True
+        take_and_release.is_lost = True
         return False
-    visit.note_sure(moment)
+    take_and_release.note_sure(moment)
     return True
 
 
-def find_faults(visits: Iterable[Visit], *, lease_seconds: float) -> list[str]:
+def find_faults(tenures: Iterable[Tenure], *, lease_seconds: float) -> list[str]:
     """What no manager that keeps its promises can have shown; empty if all is well.
 
     Args:
-        visits: Of all clients.
+        coordinations: Of all clients.
         lease_seconds: How long one who is silent keeps its place in the line.
     """
     by_name = defaultdict(list)
-    for visit in visits:
-        by_name[visit.name].append(visit)
+    for take_and_release in tenures:
+        by_name[take_and_release.name].append(take_and_release)
     faults: list[str] = []
     for several in by_name.values():
-        granted = sorted((visit for visit in several if visit.granted_at is not None), key=_fence)
+        granted = sorted(
+            (take_and_release for take_and_release in several if take_and_release.granted_at is not None),
+            key=_fence,
+        )
         faults += _overlaps(granted)
         faults += _stale_fences(granted)
         faults += _overtakings(several, granted, lease_seconds)
     return faults
 
 
-def _fence(visit: Visit) -> int:
-    return visit.fence
+def _fence(take_and_release: Tenure) -> int:
+    return take_and_release.fence
 
 
-def _overlaps(granted: list[Visit]) -> Iterator[str]:
-    held = [visit for visit in granted if visit.sure]
+def _overlaps(granted: list[Tenure]) -> Iterator[str]:
+    held = [take_and_release for take_and_release in granted if take_and_release.sure]
     for one, other in itertools.combinations(held, 2):
         if one.shared and other.shared:
             continue
@@ -166,25 +169,25 @@ def _overlaps(granted: list[Visit]) -> Iterator[str]:
             yield f"held at once: {one} and {other}"
 
 
-def _stale_fences(granted: list[Visit]) -> Iterator[str]:
+def _stale_fences(granted: list[Tenure]) -> Iterator[str]:
     for one, other in itertools.combinations(granted, 2):
         assert other.granted_at is not None
         if one.fence == other.fence or other.granted_at < one.asked_at:
             yield f"a fence that does not grow: {other}, then {one}"
 
 
-def _overtakings(several: list[Visit], granted: list[Visit], lease_seconds: float) -> Iterator[str]:
+def _overtakings(several: list[Tenure], granted: list[Tenure], lease_seconds: float) -> Iterator[str]:
     for first in several:
         # Silent for a lease, a client has lost its place; half of one leaves room for the way to the server.
-        moments = [first.queued_at or first.asked_at, *first.turns]
+        moments = [first.queued_at or first.asked_at, *first.stage_locks]
         patient = all(later - earlier < lease_seconds / 2 for earlier, later in itertools.pairwise(moments))
-        if first.queued_at is None or not first.turns or not patient:
+        if first.queued_at is None or not first.stage_locks or not patient:
             continue
         for later in granted:
             if later is first or (later.shared and first.shared) or later.asked_at < first.queued_at:
                 continue
             assert later.granted_at is not None
-            if later.granted_at < first.turns[-1]:
+            if later.granted_at < first.stage_locks[-1]:
                 yield f"overtaken in the line: {first} by {later}"
 
 

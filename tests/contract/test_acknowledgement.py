@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from config.celery import make_app
-from stagefleet.runs.dispatch import message_template, queue_key
+from stagefleet.runs.messages import message_template, queue_key
 from stagefleet.settings import Settings
 
 QUEUE = "copy"

@@ -9,7 +9,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from config import transport
-from config.transport import BriskConnection
+from config.transport import FastReconnectConnection
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.redis_facts import check_redis
 from tests.contract.test_redis_answers import PASSING
@@ -24,7 +24,7 @@ def _installed():
 
 @pytest.fixture
 def channel(fake_redis) -> Iterator[Any]:
-    with BriskConnection(fake_redis.url) as connection:
+    with FastReconnectConnection(fake_redis.url) as connection:
         yield connection.default_channel
 
 
@@ -75,7 +75,7 @@ def test_what_breaks_the_connection_says_why(channel, fake_redis):
 
 def test_a_script_that_redis_forgot_is_sent_anew(redis_server):
     """R8: kombu's own scripts outlive a Redis that has forgotten them."""
-    with BriskConnection(redis_server.url) as connection:
+    with FastReconnectConnection(redis_server.url) as connection:
         channel = connection.default_channel
         for _ in range(2):
             redis_server.client().script_flush()
@@ -94,7 +94,7 @@ def test_a_redis_that_is_away_is_asked_again(fake_redis):
             raise error
 
     told: list[Exception] = []
-    connection = BriskConnection.checking(check)(fake_redis.url)
+    connection = FastReconnectConnection.checking(check)(fake_redis.url)
     connection.ensure_connection(errback=lambda error, _: told.append(error), interval_start=0.01)
     connection.close()
     assert ["it is a replica"] == [str(error) for error in told]
@@ -106,7 +106,7 @@ def test_a_redis_that_cannot_be_used_ends_the_attempts(fake_redis):
     def check() -> None:
         raise RedisConfigurationError("refuses the login")
 
-    connection = BriskConnection.checking(check)(fake_redis.url)
+    connection = FastReconnectConnection.checking(check)(fake_redis.url)
     with pytest.raises(RedisConfigurationError):
         connection.ensure_connection()
     assert [] == fake_redis.commands
@@ -115,7 +115,7 @@ def test_a_redis_that_cannot_be_used_ends_the_attempts(fake_redis):
 def test_the_check_is_made_before_each_connection_of_a_replica(make_redis):
     """R34: kombu does not listen at a replica: at the next connection the name may lead to the primary."""
     replica = make_redis(options={"replicaof": "127.0.0.1 1"})
-    connection = BriskConnection.checking(lambda: check_redis(replica.url, "t:"))(replica.url)
+    connection = FastReconnectConnection.checking(lambda: check_redis(replica.url, "t:"))(replica.url)
     with pytest.raises(OperationalError, match="READONLY"):
         connection.ensure_connection(max_retries=1, interval_start=0.01, interval_step=0.01)
 
@@ -130,4 +130,4 @@ def test_the_check_is_made_before_each_connection_of_a_replica(make_redis):
 )
 def test_no_password_is_shown_where_there_is_none(url, shown):
     """U11: what is logged of a URL without a login does not look as if it had one."""
-    assert shown == BriskConnection(url).as_uri()
+    assert shown == FastReconnectConnection(url).as_uri()

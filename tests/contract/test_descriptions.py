@@ -1,4 +1,4 @@
-"""What `DescriptionCache` promises."""
+"""What `DescriptionStore` promises."""
 
 import secrets
 from datetime import UTC, datetime
@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings, Settings
-from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.storages.descriptions import MemoryDescriptions, RedisDescriptions
 
 ENTRIES = 50
@@ -33,7 +33,7 @@ def description_of(number):
 
 @pytest.fixture(params=["memory", "redis"])
 def cache(request, cache_clock):
-    settings = CacheSettings(entries=ENTRIES)
+    settings = SharedStateSettings(entries=ENTRIES)
     if request.param == "memory":
         yield MemoryDescriptions(settings, clock=lambda: cache_clock[0])
         return

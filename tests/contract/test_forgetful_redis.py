@@ -19,11 +19,11 @@ from stagefleet.client import submission
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError
 from stagefleet.runs import coordinator
-from stagefleet.runs.model import Outcome, Run, RunState
-from tests.contract.forgetful import Fleet, Work
-from tests.contract.twins import Twin, TwinMaker
+from stagefleet.runs.models import Outcome, Run, RunState
+from tests.contract.forgetful import Fleet, Operation
+from tests.contract.ledgers import LedgerHarness, TwinMaker
 
-WORK = Work(tuple("abcdefg"), ("s", "t"), {"b": 1, "e": 2})
+WORK = Operation(tuple("abcdefg"), ("s", "t"), {"b": 1, "e": 2})
 DETACHED = RemoteCallback(outcome_url="http://receiver.example", finish_url="http://receiver.example/end")
 MODES = ["watched", "called back", "keyed", "raising", "cancelled", "detached"]
 Forgets = Mapping[int, int]
@@ -44,8 +44,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Story:
     """One run's life in one mode, and what became of it."""
 
-    def __init__(self, twin: Twin, mode: str, forgets: Forgets, seed: int) -> None:
-        self.fleet = Fleet(twin, forgets, random.Random(seed), WORK)
+    def __init__(self, harness: LedgerHarness, mode: str, forgets: Forgets, seed: int) -> None:
+        self.fleet = Fleet(harness, forgets, random.Random(seed), WORK)
         self.mode = mode
         self.called: Counter[str] = Counter()
         self.ended: Run | None = None
@@ -85,7 +85,7 @@ class Story:
         """What holds of every story, however often something was forgotten."""
         executed, rollbacks = self.fleet.executed, self.fleet.ledger.rollbacks
         for run in self.runs:
-            assert run.state.is_final or (run.state is RunState.SUBMITTING and run.order.key), run
+            assert run.state.is_final or (run.state is RunState.SUBMITTING and run.spec.key), run
             assert run.total == run.done or run.error is not None, run
             if run.state is RunState.SUCCEEDED:
                 self.check_success(run)
@@ -96,7 +96,7 @@ class Story:
             assert isinstance(self.problem, CallbackError)
         assert max(executed.values(), default=0) <= 1 + rollbacks, executed
         assert max(self.called.values(), default=0) <= 1 + rollbacks, self.called
-        # A visit that was forgotten calls once before it notices, and the next one once more.
+        # A coordination that was forgotten calls once before it notices, and the next one once more.
         assert max(self.fleet.receiver.called.values(), default=0) <= 1 + 2 * rollbacks
 
     def check_success(self, run: Run) -> None:
@@ -112,18 +112,18 @@ class Story:
 
 
 @pytest.fixture
-def tell(make_twin: TwinMaker, monkeypatch: pytest.MonkeyPatch) -> Any:
+def tell(make_harness: TwinMaker, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Tells one story and checks it."""
 
     def tell(mode: str, forgets: Forgets, seed: int = 0) -> Story:
-        twin = make_twin()
-        story = Story(twin, mode, forgets, seed)
+        harness = make_harness()
+        story = Story(harness, mode, forgets, seed)
         monkeypatch.setattr(submission, "sleep", lambda _: story.fleet.take_turns(4))
         try:
             story.live()
             story.check()
         finally:
-            twin.close()
+            harness.close()
         return story
 
     return tell

@@ -3,7 +3,7 @@
 import pytest
 
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings, Settings
+from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.storages.known_rejections import MemoryRejections, RedisRejections
 
 ENTRIES = 50
@@ -16,7 +16,7 @@ def stage(number):
 
 @pytest.fixture(params=["memory", "redis"])
 def known(request):
-    settings = CacheSettings(entries=ENTRIES)
+    settings = SharedStateSettings(entries=ENTRIES)
     if request.param == "memory":
         yield MemoryRejections(settings)
         return

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from stagefleet.connection import connect_redis
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.settings import CacheSettings, Settings
+from stagefleet.redis_client import connect_redis
+from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.storages.last_used import LastUsed, RedisLastUsed, UsedImage
 from stagefleet.testing import MemoryLastUsed
 
 BOUND = 20
-SETTINGS = CacheSettings(used_images=BOUND, lifetime_seconds=600)
+SETTINGS = SharedStateSettings(used_images=BOUND, lifetime_seconds=600)
 
 
-class Twin(NamedTuple):
+class LedgerHarness(NamedTuple):
     """Records, and what moves their clock on by seconds."""
 
     records: LastUsed
@@ -38,10 +38,10 @@ class Clock:
 
 
 @pytest.fixture(params=["memory", "redis"])
-def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
+def harness(request: pytest.FixtureRequest) -> Iterator[LedgerHarness]:
     if request.param == "memory":
         clock = Clock()
-        yield Twin(MemoryLastUsed(SETTINGS, clock=lambda: clock.now), clock.advance)
+        yield LedgerHarness(MemoryLastUsed(SETTINGS, clock=lambda: clock.now), clock.advance)
         return
     client: Any = connect_redis(request.getfixturevalue("redis_server").url)
     records = RedisLastUsed(client, prefix=f"t{secrets.token_hex(4)}:", settings=SETTINGS)
@@ -49,48 +49,48 @@ def twin(request: pytest.FixtureRequest) -> Iterator[Twin]:
     def advance(seconds: float) -> None:
         records.clock_offset_ms += round(seconds * 1000)
 
-    yield Twin(records, advance)
+    yield LedgerHarness(records, advance)
     records.close()
 
 
-def test_the_longest_unused_image_comes_first(twin):
+def test_the_longest_unused_image_comes_first(harness):
     for image in ("app:1", "app:2", "app:1"):
-        twin.records.note("here", image)
-        twin.advance(1)
+        harness.records.note("here", image)
+        harness.advance(1)
 
-    first, second = twin.records.used_images("here")
+    first, second = harness.records.used_images("here")
 
     assert ("app:2", "app:1") == (first.image, second.image)
     assert 1000 == pytest.approx(second.last_used_ms - first.last_used_ms, abs=500)
     assert time.time() == pytest.approx(first.last_used_ms / 1000, abs=60)
 
 
-def test_one_host_knows_nothing_of_another(twin):
-    twin.records.note("here", "app:1")
-    twin.records.note("there", "日本:2")
+def test_one_host_knows_nothing_of_another(harness):
+    harness.records.note("here", "app:1")
+    harness.records.note("there", "日本:2")
 
-    assert (["app:1"], ["日本:2"], []) == tuple(map(twin.images, ("here", "there", "nowhere")))
+    assert (["app:1"], ["日本:2"], []) == tuple(map(harness.images, ("here", "there", "nowhere")))
 
 
-def test_a_removed_image_is_forgotten(twin):
+def test_a_removed_image_is_forgotten(harness):
     for image in ("app:1", "app:2"):
-        twin.records.note("here", image)
-    twin.records.forget("here", "app:1")
-    twin.records.forget("here", "app:3")
-    twin.records.forget("nowhere", "app:1")
+        harness.records.note("here", image)
+    harness.records.forget("here", "app:1")
+    harness.records.forget("here", "app:3")
+    harness.records.forget("nowhere", "app:1")
 
-    assert ["app:2"] == twin.images("here")
+    assert ["app:2"] == harness.images("here")
 
 
-def test_the_records_of_a_host_are_bounded_and_the_longest_unused_go(twin):
+def test_the_records_of_a_host_are_bounded_and_the_longest_unused_go(harness):
     for number in range(3 * BOUND):
-        twin.records.note("here", f"app:{number}")
-        twin.records.note("here", "base:1")
-        twin.advance(1)
+        harness.records.note("here", f"app:{number}")
+        harness.records.note("here", "base:1")
+        harness.advance(1)
 
     expected = [*(f"app:{number}" for number in range(2 * BOUND + 1, 3 * BOUND - 1))]
-    assert {*expected, f"app:{3 * BOUND - 1}", "base:1"} == set(twin.images("here"))
-    assert expected == twin.images("here")[:-2]
+    assert {*expected, f"app:{3 * BOUND - 1}", "base:1"} == set(harness.images("here"))
+    assert expected == harness.images("here")[:-2]
 
 
 def test_a_host_that_nobody_uses_is_forgotten_by_and_by(redis_server):

@@ -18,15 +18,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from stagefleet.runs.model import Callback, Claim, ErrorInfo, ItemState, Order, Outcome, RunState
+from stagefleet.runs.models import Callback, Claim, ErrorInfo, ItemState, Outcome, RunSpec, RunState
 from stagefleet.testing import Message
-from stagefleet.testing.record import RunRecord
+from stagefleet.testing.run_record import RunRecord
 from tests.contract.history import Entry, ExpectedRun
-from tests.contract.twins import (
+from tests.contract.ledgers import (
     LEASE_SECONDS,
     REPUBLISH_SECONDS,
+    LedgerHarness,
     MemoryBroker,
-    Twin,
     TwinMaker,
     outcome_of,
     skip_of,
@@ -42,10 +42,10 @@ PAUSES_SECONDS = st.sampled_from([None, 0, 15])
 class Histories(RuleBasedStateMachine):
     """Clients, workers, a reaper and a broker that nobody can rely on."""
 
-    def __init__(self, make_twin: TwinMaker) -> None:
+    def __init__(self, make_harness: TwinMaker) -> None:
         super().__init__()
-        self.twin = make_twin()
-        self.ledger = self.twin.ledger
+        self.harness = make_harness()
+        self.ledger = self.harness.ledger
         self.now = 0.0
         self.runs: dict[str, ExpectedRun] = {}
         self.read: dict[str, list[Outcome]] = {}
@@ -70,14 +70,16 @@ class Histories(RuleBasedStateMachine):
         callback=st.sampled_from(Callback),
     )
     def submit(self, items: int, decided: int, parallel: int, max_attempts: int, callback: Callback) -> None:
-        order = Order(operation="copy_stage", parallel=parallel, max_attempts=max_attempts, callback=callback)
-        submission = self.ledger.open(order)
+        spec = RunSpec(
+            operation="copy_stage", parallel=parallel, max_attempts=max_attempts, callback=callback
+        )
+        submission = self.ledger.open(spec)
         names = [f"i{number}" for number in range(items)]
         skips = [skip_of(f"s{number}") for number in range(decided)]
         self.ledger.append(submission, names[:2], skips)
         self.ledger.append(submission, names[2:])
         self.ledger.start(submission)
-        run = ExpectedRun(submission.run, order, names, decided, self.now + LEASE_SECONDS)
+        run = ExpectedRun(submission.run_id, spec, names, decided, self.now + LEASE_SECONDS)
         run.news = [(skip.item, skip.state, 0) for skip in skips]
         run.created_at = self.now
         self.runs[run.id] = run
@@ -123,35 +125,35 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def double_a_message(self, data: st.DataObject) -> None:
-        known = self.seen + self.twin.messages()
+        known = self.seen + self.harness.messages()
         if known:
-            self.twin.push_message(data.draw(st.sampled_from(known)))
+            self.harness.push_message(data.draw(st.sampled_from(known)))
 
     @rule()
     def lose_a_message(self) -> None:
-        self.twin.pop_message()
+        self.harness.pop_message()
 
     @rule()
     def lose_all_messages(self) -> None:
-        self.twin.drop_messages()
+        self.harness.drop_messages()
 
     # Workers
 
     @rule(slots=st.integers(0, 3))
     def staff(self, slots: int) -> None:
-        self.twin.staff(slots, seconds=1e6 if slots else 0)
+        self.harness.staff(slots, seconds=1e6 if slots else 0)
         self.most_slots = max(self.most_slots, slots)
 
     @rule()
     def deliver(self) -> None:
-        message = self.twin.pop_message()
+        message = self.harness.pop_message()
         if message is None:
             return
         self.seen.append(message)
-        claim = self.ledger.claim(message.run, message.index, "host:1")
+        claim = self.ledger.claim(message.run_id, message.index, "host:1")
         if claim is not None:
-            assert (message.run, message.index) == (claim.run, claim.index)
-            self.runs[message.run].claim(claim, self.now)
+            assert (message.run_id, message.index) == (claim.run_id, claim.index)
+            self.runs[message.run_id].claim(claim, self.now)
             self.claims.append(claim)
 
     @precondition(lambda self: self.claims)
@@ -168,7 +170,7 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def hand_back(self, data: st.DataObject) -> None:
         claim = data.draw(st.sampled_from(self.claims))
-        run = self.runs[claim.run]
+        run = self.runs[claim.run_id]
         behind = data.draw(st.none() | st.integers(0, len(run.items) - 1))
         assert run.hand_back(claim, behind) == self.ledger.hand_back(claim, behind=behind)
 
@@ -176,12 +178,12 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
         claims = data.draw(st.lists(st.sampled_from(self.claims), max_size=4, unique=True))
-        expected = [self.runs[claim.run].renew(claim, self.now) for claim in claims]
+        expected = [self.runs[claim.run_id].renew(claim, self.now) for claim in claims]
         assert expected == self.ledger.renew(claims)
 
     @rule(seconds=STEPS_SECONDS)
     def pass_time(self, seconds: float) -> None:
-        self.twin.advance(seconds)
+        self.harness.advance(seconds)
         self.now += seconds
         self.swept_at = None if self.swept_at is None else self.swept_at + seconds
         for run in self.runs.values():
@@ -189,7 +191,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seconds=STEPS_SECONDS)
     def pass_time_while_nobody_sweeps(self, seconds: float) -> None:
-        self.twin.let_pass_unswept(seconds)
+        self.harness.let_pass_unswept(seconds)
         self.now += seconds
 
     @rule()
@@ -215,7 +217,7 @@ class Histories(RuleBasedStateMachine):
             assert found.published + found.waiting <= run.pending
             assert run.leftovers() == list(self.ledger.leftovers(run.id))
             indexes = range(len(run.items))
-            assert [run.standing(index) for index in indexes] == self.ledger.standings(run.id, indexes)
+            assert [run.standing(index) for index in indexes] == self.ledger.item_states(run.id, indexes)
             if found.state.is_final:
                 assert found.total == found.done
 
@@ -223,7 +225,7 @@ class Histories(RuleBasedStateMachine):
     def no_window_and_no_share_is_exceeded(self) -> None:
         for run in self.runs.values():
             found = self.ledger.run(run.id)
-            assert found.published + found.claimed + run.windowed <= run.order.parallel
+            assert found.published + found.claimed + run.windowed <= run.spec.parallel
             assert found.published <= max(1, 2 * self.most_slots)
 
     @invariant()
@@ -231,14 +233,14 @@ class Histories(RuleBasedStateMachine):
         """Where nothing is published and the window has room, nothing is left that could be published."""
         for run in self.runs.values():
             found = self.ledger.run(run.id)
-            has_room = found.claimed + run.windowed < run.order.parallel
+            has_room = found.claimed + run.windowed < run.spec.parallel
             if run.state is RunState.RUNNING and not found.published and has_room:
                 assert run.pending == found.waiting
 
     @invariant()
     def outcomes_are_as_foretold_and_never_change(self) -> None:
         for run in self.runs.values():
-            outcomes = self.twin.outcomes(run.id) or []
+            outcomes = self.harness.outcomes(run.id) or []
             old = self.read[run.id]
             assert old == outcomes[: len(old)]
             assert sorted(run.news) == sorted(map(entry_of, outcomes[len(old) :]))
@@ -250,8 +252,8 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, and all messages lost once more: every run still ends, nothing doubly."""
         try:
-            self.twin.drop_messages()
-            rounds = 4 + sum(len(run.items) * run.order.max_attempts for run in self.runs.values())
+            self.harness.drop_messages()
+            rounds = 4 + sum(len(run.items) * run.spec.max_attempts for run in self.runs.values())
             for _ in range(rounds * math.ceil(LEASE_SECONDS / REPUBLISH_SECONDS)):
                 if all(run.state.is_final for run in self.runs.values()):
                     break
@@ -261,7 +263,7 @@ class Histories(RuleBasedStateMachine):
                 items = [outcome.item for outcome in self.read[run.id]]
                 assert len(set(items)) == len(items)
         finally:
-            self.twin.close()
+            self.harness.close()
 
     # Means
 
@@ -269,10 +271,10 @@ class Histories(RuleBasedStateMachine):
         """What an honest fleet does in some seconds."""
         self.pass_time(REPUBLISH_SECONDS + 1)
         self.sweep()
-        while (message := self.twin.pop_message()) is not None:
-            claim = self.ledger.claim(message.run, message.index, "host:1")
+        while (message := self.harness.pop_message()) is not None:
+            claim = self.ledger.claim(message.run_id, message.index, "host:1")
             if claim is not None:
-                self.runs[claim.run].claim(claim, self.now)
+                self.runs[claim.run_id].claim(claim, self.now)
                 self.finish_claim(claim, ItemState.SUCCEEDED, None)
         self.outcomes_are_as_foretold_and_never_change()
         for run in self.runs.values():
@@ -296,7 +298,7 @@ class Histories(RuleBasedStateMachine):
             self.acknowledged[run.id] += len(outcomes)
 
     def finish_claim(self, claim: Claim, state: ItemState, pause: float | None) -> None:
-        expected = self.runs[claim.run].finish(claim, state, retries=pause is not None)
+        expected = self.runs[claim.run_id].finish(claim, state, retries=pause is not None)
         finished = self.ledger.finish(claim, outcome_of(claim, state), retry_after_seconds=pause)
         assert expected == bool(finished)
 
@@ -305,16 +307,16 @@ def entry_of(outcome: Outcome) -> Entry:
     return outcome.item, outcome.state, outcome.attempts
 
 
-def machine_over(make_twin: TwinMaker) -> type[Histories]:
+def machine_over(make_harness: TwinMaker) -> type[Histories]:
     class Made(Histories):
         def __init__(self) -> None:
-            super().__init__(make_twin)
+            super().__init__(make_harness)
 
     return Made
 
 
-def test_any_history_keeps_the_promises(make_twin: TwinMaker):
-    run_state_machine_as_test(machine_over(make_twin))
+def test_any_history_keeps_the_promises(make_harness: TwinMaker):
+    run_state_machine_as_test(machine_over(make_harness))
 
 
 class BrokenRecord:
@@ -381,4 +383,4 @@ def test_a_ledger_that_breaks_a_promise_is_found_out(fault: str, monkeypatch: py
         derandomize=True, database=None, max_examples=3000, phases=[Phase.generate], deadline=None
     )
     with pytest.raises(AssertionError):
-        run_state_machine_as_test(machine_over(lambda: Twin(MemoryBroker())), settings=search)
+        run_state_machine_as_test(machine_over(lambda: LedgerHarness(MemoryBroker())), settings=search)

@@ -1,296 +1,301 @@
-"""What `Submitter` promises."""
+"""What `SubmitterLedger` promises."""
 
 from __future__ import annotations
 
 import pytest
 
 from stagefleet.errors import KeyConflictError, LeaseLostError, RunNotFoundError, TooManyItemsError
-from stagefleet.runs import model
-from stagefleet.runs.model import Callback, Fate, ItemState, RunState
-from tests.contract.twins import LEASE_SECONDS, RETENTION_SECONDS, Twin, skip_of
+from stagefleet.runs import models
+from stagefleet.runs.models import Callback, ItemState, RunState, SubmissionKind
+from tests.contract.ledgers import LEASE_SECONDS, RETENTION_SECONDS, LedgerHarness, skip_of
 
 
-def test_a_new_run_is_submitting_and_publishes_nothing(twin: Twin):
-    submission = twin.open()
-    twin.ledger.append(submission, ["a", "b"])
+def test_a_new_run_is_submitting_and_publishes_nothing(harness: LedgerHarness):
+    submission = harness.open()
+    harness.ledger.append(submission, ["a", "b"])
 
-    run = twin.ledger.run(submission.run)
-    assert Fate.NEW is submission.fate
+    run = harness.ledger.run(submission.run_id)
+    assert SubmissionKind.NEW is submission.kind
     assert None is submission.previous
     assert RunState.SUBMITTING is run.state
     assert 2 == run.total
-    assert [] == twin.messages()
+    assert [] == harness.messages()
 
 
-def test_starting_publishes_the_first_items(twin: Twin):
-    twin.staff(2)
-    run = twin.submit(["a", "b", "c", "d", "e"], parallel=3)
+def test_starting_publishes_the_first_items(harness: LedgerHarness):
+    harness.staff(2)
+    run_id = harness.submit(["a", "b", "c", "d", "e"], parallel=3)
 
-    assert [0, 1, 2] == twin.indexes()
-    assert {run} == {message.run for message in twin.messages()}
-    assert 3 == twin.ledger.run(run).published
-
-
-def test_starting_twice_publishes_once(twin: Twin):
-    submission = twin.open()
-    twin.ledger.append(submission, ["a"])
-    twin.ledger.start(submission)
-    twin.ledger.start(submission)
-
-    assert [0] == twin.indexes()
+    assert [0, 1, 2] == harness.indexes()
+    assert {run_id} == {message.run_id for message in harness.messages()}
+    assert 3 == harness.ledger.run(run_id).published
 
 
-def test_a_run_without_items_ends_at_once(twin: Twin):
-    run = twin.submit([])
+def test_starting_twice_publishes_once(harness: LedgerHarness):
+    submission = harness.open()
+    harness.ledger.append(submission, ["a"])
+    harness.ledger.start(submission)
+    harness.ledger.start(submission)
 
-    ended = twin.ledger.run(run)
+    assert [0] == harness.indexes()
+
+
+def test_a_run_without_items_ends_at_once(harness: LedgerHarness):
+    run_id = harness.submit([])
+
+    ended = harness.ledger.run(run_id)
     assert RunState.SUCCEEDED is ended.state
     assert None is not ended.finished_at
-    assert None is twin.outcomes(run)
+    assert None is harness.outcomes(run_id)
 
 
-def test_a_run_of_skips_alone_succeeds_without_a_task(twin: Twin):
-    run = twin.submit([], [skip_of("a"), skip_of("b")])
+def test_a_run_of_skips_alone_succeeds_without_a_task(harness: LedgerHarness):
+    run_id = harness.submit([], [skip_of("a"), skip_of("b")])
 
-    ended = twin.ledger.run(run)
+    ended = harness.ledger.run(run_id)
     assert (RunState.SUCCEEDED, 2, 2) == (ended.state, ended.total, ended.skipped)
-    assert ["a", "b"] == [outcome.item for outcome in twin.outcomes(run) or []]
-    assert [] == twin.messages()
+    assert ["a", "b"] == [outcome.item for outcome in harness.outcomes(run_id) or []]
+    assert [] == harness.messages()
 
 
-def test_items_appended_in_parts_keep_their_order(twin: Twin):
-    submission = twin.open(parallel=1)
-    twin.ledger.append(submission, ["a"])
-    twin.ledger.append(submission, ["b"], [skip_of("z")])
-    twin.ledger.append(submission, ["c"])
-    twin.ledger.start(submission)
+def test_items_appended_in_parts_keep_their_order(harness: LedgerHarness):
+    submission = harness.open(parallel=1)
+    harness.ledger.append(submission, ["a"])
+    harness.ledger.append(submission, ["b"], [skip_of("z")])
+    harness.ledger.append(submission, ["c"])
+    harness.ledger.start(submission)
 
     items = []
     for _ in range(3):
-        claim = twin.take()
+        claim = harness.take()
         items.append(claim.item)
-        twin.succeed(claim)
+        harness.succeed(claim)
     assert ["a", "b", "c"] == items
-    assert 4 == twin.ledger.run(submission.run).done
+    assert 4 == harness.ledger.run(submission.run_id).done
 
 
-def test_a_run_at_its_limit_takes_no_more(twin: Twin, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_at_its_limit_takes_no_more(harness: LedgerHarness, monkeypatch: pytest.MonkeyPatch):
     for module in ("stagefleet.testing.ledger", "stagefleet.runs.redis_ledger"):
         monkeypatch.setattr(f"{module}.MAX_ITEMS", 3)
-    submission = twin.open()
-    twin.ledger.append(submission, ["a", "b"], [skip_of("c")])
+    submission = harness.open()
+    harness.ledger.append(submission, ["a", "b"], [skip_of("c")])
 
     with pytest.raises(TooManyItemsError):
-        twin.ledger.append(submission, ["d"])
-    assert 3 == twin.ledger.run(submission.run).total
+        harness.ledger.append(submission, ["d"])
+    assert 3 == harness.ledger.run(submission.run_id).total
 
 
 def test_a_run_may_have_a_million_items():
-    assert 1_000_000 == model.MAX_ITEMS
+    assert 1_000_000 == models.MAX_ITEMS
 
 
-def test_a_started_run_takes_no_more_items(twin: Twin):
-    submission = twin.open()
-    twin.ledger.start(submission)
+def test_a_started_run_takes_no_more_items(harness: LedgerHarness):
+    submission = harness.open()
+    harness.ledger.start(submission)
 
     with pytest.raises(LeaseLostError):
-        twin.ledger.append(submission, ["a"])
+        harness.ledger.append(submission, ["a"])
 
 
-def test_hostile_item_names_come_back_as_they_were(twin: Twin):
+def test_hostile_item_names_come_back_as_they_were(harness: LedgerHarness):
     items = ['"', "\\", "%1%s@RUN@", "@ITEM@", "é\n\x00", "'); drop", "x" * 300]
-    twin.staff(100)
-    run = twin.submit(items, parallel=100)
+    harness.staff(100)
+    run_id = harness.submit(items, parallel=100)
 
-    claims = [twin.take() for _ in items]
+    claims = [harness.take() for _ in items]
     assert items == [claim.item for claim in claims]
-    assert items == list(twin.ledger.leftovers(run))
+    assert items == list(harness.ledger.leftovers(run_id))
 
 
 class TestKeys:
-    def test_a_key_under_way_is_attached_to(self, twin: Twin):
-        first = twin.open(key="k", fingerprint="f")
-        while_submitting = twin.open(key="k", fingerprint="f")
-        twin.ledger.append(first, ["a"])
-        twin.ledger.start(first)
-        while_running = twin.open(key="k", fingerprint="f")
-        twin.take()
-        twin.ledger.cancel(first.run)
-        while_cancelling = twin.open(key="k", fingerprint="f")
+    def test_a_key_under_way_is_attached_to(self, harness: LedgerHarness):
+        first = harness.open(key="k", fingerprint="f")
+        while_submitting = harness.open(key="k", fingerprint="f")
+        harness.ledger.append(first, ["a"])
+        harness.ledger.start(first)
+        while_running = harness.open(key="k", fingerprint="f")
+        harness.take()
+        harness.ledger.cancel(first.run_id)
+        while_cancelling = harness.open(key="k", fingerprint="f")
 
         for later in (while_submitting, while_running, while_cancelling):
-            assert (first.run, Fate.ATTACHED) == (later.run, later.fate)
+            assert (first.run_id, SubmissionKind.ATTACHED) == (later.run_id, later.kind)
 
-    def test_who_attached_may_not_append(self, twin: Twin):
-        twin.open(key="k", fingerprint="f")
-        attached = twin.open(key="k", fingerprint="f")
+    def test_who_attached_may_not_append(self, harness: LedgerHarness):
+        harness.open(key="k", fingerprint="f")
+        attached = harness.open(key="k", fingerprint="f")
 
         with pytest.raises(LeaseLostError):
-            twin.ledger.append(attached, ["a"])
+            harness.ledger.append(attached, ["a"])
         with pytest.raises(LeaseLostError):
-            twin.ledger.start(attached)
+            harness.ledger.start(attached)
 
-    def test_a_key_that_succeeded_gives_that_run(self, twin: Twin):
-        run = twin.submit(["a"], key="k", fingerprint="f")
-        twin.work_off()
+    def test_a_key_that_succeeded_gives_that_run(self, harness: LedgerHarness):
+        run_id = harness.submit(["a"], key="k", fingerprint="f")
+        harness.work_off()
 
-        again = twin.open(key="k", fingerprint="f")
-        assert (run, Fate.SUCCEEDED) == (again.run, again.fate)
+        again = harness.open(key="k", fingerprint="f")
+        assert (run_id, SubmissionKind.SUCCEEDED) == (again.run_id, again.kind)
 
-    def test_a_key_with_other_arguments_is_refused(self, twin: Twin):
-        run = twin.submit(["a"], key="k", fingerprint="f")
+    def test_a_key_with_other_arguments_is_refused(self, harness: LedgerHarness):
+        run_id = harness.submit(["a"], key="k", fingerprint="f")
 
-        with pytest.raises(KeyConflictError, match=run):
-            twin.open(key="k", fingerprint="g")
+        with pytest.raises(KeyConflictError, match=run_id):
+            harness.open(key="k", fingerprint="g")
 
-    def test_a_failed_key_is_continued_by_a_new_run(self, twin: Twin):
-        old = twin.submit(["a", "b"], key="k", fingerprint="f", parallel=1)
-        twin.fail(twin.take())
-        twin.work_off()
+    def test_a_failed_key_is_continued_by_a_new_run(self, harness: LedgerHarness):
+        old = harness.submit(["a", "b"], key="k", fingerprint="f", parallel=1)
+        harness.fail(harness.take())
+        harness.work_off()
 
-        new = twin.open(key="k", fingerprint="f")
-        order = twin.ledger.order(new.run)
-        assert order is not None
-        assert (Fate.CONTINUED, old, old) == (new.fate, new.previous, order.parent)
-        assert new.run != old
-        assert ["a"] == list(twin.ledger.leftovers(old))
-        assert Fate.ATTACHED is twin.open(key="k", fingerprint="f").fate
+        new = harness.open(key="k", fingerprint="f")
+        spec = harness.ledger.spec(new.run_id)
+        assert spec is not None
+        assert (SubmissionKind.CONTINUED, old, old) == (new.kind, new.previous, spec.parent)
+        assert new.run_id != old
+        assert ["a"] == list(harness.ledger.leftovers(old))
+        assert SubmissionKind.ATTACHED is harness.open(key="k", fingerprint="f").kind
 
-    def test_a_cancelled_key_is_continued_by_a_new_run(self, twin: Twin):
-        old = twin.submit(["a"], key="k", fingerprint="f")
-        twin.ledger.cancel(old)
+    def test_a_cancelled_key_is_continued_by_a_new_run(self, harness: LedgerHarness):
+        old = harness.submit(["a"], key="k", fingerprint="f")
+        harness.ledger.cancel(old)
 
-        assert (Fate.CONTINUED, old) == ((new := twin.open(key="k", fingerprint="f")).fate, new.previous)
+        assert (SubmissionKind.CONTINUED, old) == (
+            (new := harness.open(key="k", fingerprint="f")).kind,
+            new.previous,
+        )
 
-    def test_a_run_left_half_submitted_is_taken_over_and_emptied(self, twin: Twin):
-        dead = twin.open(key="k", fingerprint="f")
-        twin.ledger.append(dead, ["a", "b"], [skip_of("c")])
-        twin.advance(LEASE_SECONDS + 1)
+    def test_a_run_left_half_submitted_is_taken_over_and_emptied(self, harness: LedgerHarness):
+        dead = harness.open(key="k", fingerprint="f")
+        harness.ledger.append(dead, ["a", "b"], [skip_of("c")])
+        harness.advance(LEASE_SECONDS + 1)
 
-        heir = twin.open(key="k", fingerprint="f")
-        assert (dead.run, Fate.NEW) == (heir.run, heir.fate)
-        assert (0, 0) == ((run := twin.ledger.run(heir.run)).total, run.skipped)
+        heir = harness.open(key="k", fingerprint="f")
+        assert (dead.run_id, SubmissionKind.NEW) == (heir.run_id, heir.kind)
+        assert (0, 0) == ((run := harness.ledger.run(heir.run_id)).total, run.skipped)
         with pytest.raises(LeaseLostError):
-            twin.ledger.append(dead, ["x"])
+            harness.ledger.append(dead, ["x"])
         with pytest.raises(LeaseLostError):
-            twin.ledger.start(dead)
-        twin.ledger.append(heir, ["a"], [skip_of("b")])
-        twin.ledger.start(heir)
-        twin.work_off()
-        assert ["b", "a"] == [outcome.item for outcome in twin.outcomes(heir.run) or []]
-        assert RunState.SUCCEEDED is twin.ledger.run(heir.run).state
+            harness.ledger.start(dead)
+        harness.ledger.append(heir, ["a"], [skip_of("b")])
+        harness.ledger.start(heir)
+        harness.work_off()
+        assert ["b", "a"] == [outcome.item for outcome in harness.outcomes(heir.run_id) or []]
+        assert RunState.SUCCEEDED is harness.ledger.run(heir.run_id).state
 
-    def test_a_callback_run_taken_over_with_skips_ends_when_they_are_acknowledged(self, twin: Twin):
-        dead = twin.open(key="k", fingerprint="f", callback=Callback.CLIENT)
-        twin.ledger.append(dead, [], [skip_of("a"), skip_of("b")])
-        twin.advance(LEASE_SECONDS + 1)
-        heir = twin.open(key="k", fingerprint="f", callback=Callback.CLIENT)
-        twin.ledger.append(heir, [], [skip_of("c")])
-        twin.ledger.start(heir)
+    def test_a_callback_run_taken_over_with_skips_ends_when_they_are_acknowledged(
+        self, harness: LedgerHarness
+    ):
+        dead = harness.open(key="k", fingerprint="f", callback=Callback.CLIENT)
+        harness.ledger.append(dead, [], [skip_of("a"), skip_of("b")])
+        harness.advance(LEASE_SECONDS + 1)
+        heir = harness.open(key="k", fingerprint="f", callback=Callback.CLIENT)
+        harness.ledger.append(heir, [], [skip_of("c")])
+        harness.ledger.start(heir)
 
-        outcomes = twin.outcomes(heir.run)
+        outcomes = harness.outcomes(heir.run_id)
         assert outcomes
         assert ["c"] == [outcome.item for outcome in outcomes]
-        twin.ledger.acknowledge(heir.run, twin.ledger.coordinate(heir.run), outcomes)
-        assert RunState.SUCCEEDED is twin.ledger.run(heir.run).state
+        harness.ledger.acknowledge(heir.run_id, harness.ledger.coordinate(heir.run_id), outcomes)
+        assert RunState.SUCCEEDED is harness.ledger.run(heir.run_id).state
 
-    def test_appending_keeps_the_submitters_lease(self, twin: Twin):
-        first = twin.open(key="k", fingerprint="f")
+    def test_appending_keeps_the_submitters_lease(self, harness: LedgerHarness):
+        first = harness.open(key="k", fingerprint="f")
         for _ in range(3):
-            twin.advance(LEASE_SECONDS / 2)
-            twin.ledger.append(first, ["a"])
+            harness.advance(LEASE_SECONDS / 2)
+            harness.ledger.append(first, ["a"])
 
-        assert Fate.ATTACHED is twin.open(key="k", fingerprint="f").fate
+        assert SubmissionKind.ATTACHED is harness.open(key="k", fingerprint="f").kind
 
-    def test_runs_without_a_key_are_strangers(self, twin: Twin):
-        assert twin.open().run != twin.open().run
+    def test_runs_without_a_key_are_strangers(self, harness: LedgerHarness):
+        assert harness.open().run_id != harness.open().run_id
 
 
 class TestLeftovers:
-    def test_they_are_what_neither_succeeded_nor_was_skipped_in_order(self, twin: Twin):
-        twin.staff(10)
-        run = twin.submit(["a", "b", "c", "d", "e", "f"], [skip_of("s")], parallel=5)
-        claims = [twin.take() for _ in range(5)]
-        twin.fail(claims[4])
-        twin.succeed(claims[1])
-        twin.ledger.finish(claims[2], model.Outcome(item="c", state=ItemState.SKIPPED))
-        twin.ledger.finish(claims[3], model.Outcome(item="d", state=ItemState.CANCELLED))
-        twin.ledger.cancel(run)
-        twin.fail(claims[0])
+    def test_they_are_what_neither_succeeded_nor_was_skipped_in_order(self, harness: LedgerHarness):
+        harness.staff(10)
+        run_id = harness.submit(["a", "b", "c", "d", "e", "f"], [skip_of("s")], parallel=5)
+        claims = [harness.take() for _ in range(5)]
+        harness.fail(claims[4])
+        harness.succeed(claims[1])
+        harness.ledger.finish(claims[2], models.Outcome(item="c", state=ItemState.SKIPPED))
+        harness.ledger.finish(claims[3], models.Outcome(item="d", state=ItemState.CANCELLED))
+        harness.ledger.cancel(run_id)
+        harness.fail(claims[0])
 
-        assert RunState.CANCELLED is twin.ledger.run(run).state
-        assert ["a", "d", "e", "f"] == list(twin.ledger.leftovers(run))
+        assert RunState.CANCELLED is harness.ledger.run(run_id).state
+        assert ["a", "d", "e", "f"] == list(harness.ledger.leftovers(run_id))
 
-    def test_more_than_a_page_of_them_is_whole(self, twin: Twin):
+    def test_more_than_a_page_of_them_is_whole(self, harness: LedgerHarness):
         items = [f"i{number}" for number in range(2500)]
-        run = twin.submit(items)
-        twin.ledger.cancel(run)
+        run_id = harness.submit(items)
+        harness.ledger.cancel(run_id)
 
-        assert items == list(twin.ledger.leftovers(run))
+        assert items == list(harness.ledger.leftovers(run_id))
 
-    def test_those_of_an_unknown_run_are_refused(self, twin: Twin):
+    def test_those_of_an_unknown_run_are_refused(self, harness: LedgerHarness):
         with pytest.raises(RunNotFoundError):
-            list(twin.ledger.leftovers("nowhere"))
+            list(harness.ledger.leftovers("nowhere"))
 
 
 class TestAbandonment:
-    def test_a_keyless_run_left_half_submitted_is_cancelled(self, twin: Twin):
-        submission = twin.open()
-        twin.ledger.append(submission, ["a", "b"])
-        twin.advance(LEASE_SECONDS + 1)
+    def test_a_keyless_run_left_half_submitted_is_cancelled(self, harness: LedgerHarness):
+        submission = harness.open()
+        harness.ledger.append(submission, ["a", "b"])
+        harness.advance(LEASE_SECONDS + 1)
 
-        assert 1 == twin.ledger.sweep()
-        run = twin.ledger.run(submission.run)
+        assert 1 == harness.ledger.sweep()
+        run = harness.ledger.run(submission.run_id)
         assert (RunState.CANCELLED, 2) == (run.state, run.cancelled)
         assert run.error is not None
         assert "CoordinatorLostError" == run.error.type
 
-    def test_a_half_submitted_run_under_a_key_waits_for_its_heir(self, twin: Twin):
-        submission = twin.open(key="k", fingerprint="f")
-        twin.advance(LEASE_SECONDS + 1)
+    def test_a_half_submitted_run_under_a_key_waits_for_its_heir(self, harness: LedgerHarness):
+        submission = harness.open(key="k", fingerprint="f")
+        harness.advance(LEASE_SECONDS + 1)
 
-        assert 0 == twin.ledger.sweep()
-        assert RunState.SUBMITTING is twin.ledger.run(submission.run).state
+        assert 0 == harness.ledger.sweep()
+        assert RunState.SUBMITTING is harness.ledger.run(submission.run_id).state
 
-    def test_a_half_submitted_run_under_a_key_does_not_wait_for_ever(self, twin: Twin):
-        submission = twin.open(key="k", fingerprint="f")
-        twin.advance(LEASE_SECONDS + RETENTION_SECONDS + 1)
-        twin.ledger.sweep()
+    def test_a_half_submitted_run_under_a_key_does_not_wait_for_ever(self, harness: LedgerHarness):
+        submission = harness.open(key="k", fingerprint="f")
+        harness.advance(LEASE_SECONDS + RETENTION_SECONDS + 1)
+        harness.ledger.sweep()
 
-        assert RunState.CANCELLED is twin.ledger.run(submission.run).state
-
-
-def test_a_key_is_known_once_a_run_stands_under_it(twin: Twin):
-    assert not twin.ledger.has_key("nightly")
-
-    twin.open(key="nightly", fingerprint="f")
-
-    assert twin.ledger.has_key("nightly")
+        assert RunState.CANCELLED is harness.ledger.run(submission.run_id).state
 
 
-def test_a_run_cancelled_half_submitted_is_not_gone_on_with(twin: Twin):
-    half = twin.open(key="nightly", fingerprint="f")
-    twin.ledger.append(half, ["a"])
-    twin.ledger.cancel(half.run)
+def test_a_key_is_known_once_a_run_stands_under_it(harness: LedgerHarness):
+    assert not harness.ledger.has_key("nightly")
 
-    again = twin.open(key="nightly", fingerprint="f")
+    harness.open(key="nightly", fingerprint="f")
 
-    assert (Fate.NEW, None) == (again.fate, again.previous)
-    assert half.run != again.run
+    assert harness.ledger.has_key("nightly")
 
 
-def test_an_append_that_is_repeated_adds_its_items_once(twin: Twin):
+def test_a_run_cancelled_half_submitted_is_not_gone_on_with(harness: LedgerHarness):
+    half = harness.open(key="nightly", fingerprint="f")
+    harness.ledger.append(half, ["a"])
+    harness.ledger.cancel(half.run_id)
+
+    again = harness.open(key="nightly", fingerprint="f")
+
+    assert (SubmissionKind.NEW, None) == (again.kind, again.previous)
+    assert half.run_id != again.run_id
+
+
+def test_an_append_that_is_repeated_adds_its_items_once(harness: LedgerHarness):
     """R8: items whose addition was not answered are added again without being there twice."""
-    submission = twin.open()
+    submission = harness.open()
     for _ in range(2):
-        twin.ledger.append(submission, ["a", "b"], [skip_of("z")], nonce="first")
+        harness.ledger.append(submission, ["a", "b"], [skip_of("z")], nonce="first")
     for _ in range(2):
-        twin.ledger.append(submission, ["c"], nonce="second")
-    assert 4 == twin.ledger.run(submission.run).total
+        harness.ledger.append(submission, ["c"], nonce="second")
+    assert 4 == harness.ledger.run(submission.run_id).total
 
 
-def test_a_ledger_that_takes_writes_says_so(twin: Twin):
+def test_a_ledger_that_takes_writes_says_so(harness: LedgerHarness):
     """W34: a ledger that can be written to answers a ping, and forgets it."""
-    twin.ledger.ping()
-    twin.ledger.ping()
-    assert [] == list(twin.ledger.runs())
+    harness.ledger.ping()
+    harness.ledger.ping()
+    assert [] == list(harness.ledger.runs())

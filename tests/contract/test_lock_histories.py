@@ -12,48 +12,52 @@ import pytest
 
 from stagefleet.errors import LockLostError, LockTimeoutError, RedisUnreachableError
 from stagefleet.locks import MemoryLocks, RedisLocks
-from stagefleet.locks.keeper import Hold
+from stagefleet.locks.renewer import RenewedLock
 from stagefleet.settings import LockSettings
-from tests.contract.lock_history import Recorder, Visit, find_faults, run_all
-from tests.contract.lock_twins import LEASE_SECONDS, LockTwin, MemoryTwin, RedisTwin
+from tests.contract.lock_history import Recorder, Tenure, find_faults, run_all
+from tests.contract.lock_managers import LEASE_SECONDS, LockHarness, MemoryLockHarness, RedisLockHarness
 from tests.services.proxy import TcpProxy
 
 NAMES = ("x", "y")
 
 
-def visit_or_leave(recorder: Recorder, name: str, **how: Any) -> None:
+def take_or_leave(recorder: Recorder, name: str, **how: Any) -> None:
     try:
-        with recorder.visit(name, **how):
+        with recorder.take_and_release(name, **how):
             pass
     except LockTimeoutError:
         pass
 
 
-def play(twin: LockTwin) -> list[Visit]:
+def play(harness: LockHarness) -> list[Tenure]:
     """The same short story for every manager; each broken one gives itself away in it."""
-    one, two, three = (Recorder(twin.client(), client) for client in ("one", "two", "three"))
-    with one.visit("x") as is_held:
-        visit_or_leave(two, "x")
+    one, two, three = (Recorder(harness.client(), client) for client in ("one", "two", "three"))
+    with one.take_and_release("x") as is_held:
+        take_or_leave(two, "x")
         is_held()
-    visit_or_leave(two, "x")
-    with one.visit("y", shared=True) as is_held:
+    take_or_leave(two, "x")
+    with one.take_and_release("y", shared=True) as is_held:
         queued = threading.Event()
-        wait = partial(visit_or_leave, two, "y", wait_seconds=5, on_queued=queued.set)
+        wait = partial(take_or_leave, two, "y", wait_seconds=5, on_queued=queued.set)
         writer = threading.Thread(target=wait, daemon=True)
         writer.start()
         is_queued = queued.wait(1)
-        while is_queued and not two.visits[-1].turns[1:]:  # once it asks again it is certainly in line
-            visit_or_leave(three, "y", shared=True)
+        while is_queued and not two.tenures[-1].stage_locks[1:]:  # once it asks again it is certainly in line
+            take_or_leave(three, "y", shared=True)
             threading.Event().wait(0.01)
     writer.join(10)
-    client = twin.client()
-    slow, late = Recorder(client, "slow"), Recorder(twin.client(), "late")
-    with slow.visit("z") as is_held:
-        twin.advance(LEASE_SECONDS + 1)
-        with late.visit("z"):
-            client._keeper.renew_all()
+    client = harness.client()
+    slow, late = Recorder(client, "slow"), Recorder(harness.client(), "late")
+    with slow.take_and_release("z") as is_held:
+        harness.advance(LEASE_SECONDS + 1)
+        with late.take_and_release("z"):
+            client._renewer.renew_all()
             is_held()
-    return [visit for recorder in (one, two, three, slow, late) for visit in recorder.visits]
+    return [
+        take_and_release
+        for recorder in (one, two, three, slow, late)
+        for take_and_release in recorder.tenures
+    ]
 
 
 class Generous(MemoryLocks):
@@ -103,30 +107,36 @@ class Silent(MemoryLocks):
     ],
 )
 def test_the_checker_sees_what_a_broken_manager_does(broken: Callable[..., MemoryLocks], fault: str) -> None:
-    twin = MemoryTwin(broken)
+    harness = MemoryLockHarness(broken)
 
-    faults = find_faults(play(twin), lease_seconds=LEASE_SECONDS)
+    faults = find_faults(play(harness), lease_seconds=LEASE_SECONDS)
 
-    twin.close()
+    harness.close()
     assert any(found.startswith(fault) for found in faults), faults
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 def test_the_same_story_is_without_fault_with_ours(kind: str, request: pytest.FixtureRequest) -> None:
-    twin: LockTwin
-    twin = MemoryTwin() if kind == "memory" else RedisTwin(request.getfixturevalue("redis_server").url)
+    harness: LockHarness
+    harness = (
+        MemoryLockHarness()
+        if kind == "memory"
+        else RedisLockHarness(request.getfixturevalue("redis_server").url)
+    )
 
-    visits = play(twin)
+    tenures = play(harness)
 
-    twin.close()
-    assert [] == find_faults(visits, lease_seconds=LEASE_SECONDS)
-    assert any(visit.queued_at and visit.turns for visit in visits), "nobody waited: it proves nothing"
+    harness.close()
+    assert [] == find_faults(tenures, lease_seconds=LEASE_SECONDS)
+    assert any(take_and_release.queued_at and take_and_release.stage_locks for take_and_release in tenures), (
+        "nobody waited: it proves nothing"
+    )
 
 
 def test_a_lease_is_lost_before_its_end_without_any_answer() -> None:
     locks = MemoryLocks(LockSettings(lease_seconds=10))
     fresh = locks.acquire("x")
-    nearly_over = Hold(locks._keeper, "y", "t", 1, until=fresh._until - 10)
+    nearly_over = RenewedLock(locks._renewer, "y", "t", 1, until=fresh._until - 10)
 
     fresh.check()
     with pytest.raises(LockLostError):
@@ -147,17 +157,19 @@ def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
     redis_server: Any, links: list[TcpProxy]
 ) -> None:
     settings = LockSettings(lease_seconds=3, renewal_seconds=0.5, wait_seconds=10)
-    twins = [RedisTwin(f"redis://{link.host}/0") for link in links]
-    clients = [RedisLocks(twin.redis, prefix="chaos:", settings=settings) for twin in twins for _ in range(2)]
+    twins = [RedisLockHarness(f"redis://{link.host}/0") for link in links]
+    clients = [
+        RedisLocks(harness.redis, prefix="chaos:", settings=settings) for harness in twins for _ in range(2)
+    ]
     recorders = [Recorder(client, f"client {number}") for number, client in enumerate(clients)]
 
     def wander(recorder: Recorder, seed: int) -> None:
         draw = random.Random(seed)
         for _ in range(40):
             both = {name: draw.random() < 0.5 for name in draw.sample(NAMES, 2)}
-            one = recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.5, wait_seconds=5)
+            one = recorder.take_and_release(draw.choice(NAMES), shared=draw.random() < 0.5, wait_seconds=5)
             try:
-                with one if draw.random() < 0.7 else recorder.visit_if_free(both) as held:
+                with one if draw.random() < 0.7 else recorder.take_and_release_if_free(both) as held:
                     for _ in range(draw.randrange(4)):
                         threading.Event().wait(0.002)
                         held()
@@ -175,10 +187,10 @@ def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
     run_all(*wanderers, disturb)
     for client in clients:
         client.close()
-    for twin in twins:
-        twin.close()
+    for harness in twins:
+        harness.close()
 
-    visits = [visit for recorder in recorders for visit in recorder.visits]
-    assert [] == find_faults(visits, lease_seconds=settings.lease_seconds)
-    assert sum(bool(visit.sure) for visit in visits) > 150
-    assert any(visit.queued_at for visit in visits)
+    tenures = [take_and_release for recorder in recorders for take_and_release in recorder.tenures]
+    assert [] == find_faults(tenures, lease_seconds=settings.lease_seconds)
+    assert sum(bool(take_and_release.sure) for take_and_release in tenures) > 150
+    assert any(take_and_release.queued_at for take_and_release in tenures)

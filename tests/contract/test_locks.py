@@ -10,16 +10,16 @@ import pytest
 from stagefleet.errors import ItemCancelledError, LockLostError, LockTimeoutError
 from stagefleet.locks import LockInfo
 from tests.contract.lock_history import run_all
-from tests.contract.lock_twins import LEASE_SECONDS, LockTwin, MemoryTwin, RedisTwin
+from tests.contract.lock_managers import LEASE_SECONDS, LockHarness, MemoryLockHarness, RedisLockHarness
 
 
 @pytest.fixture(params=["memory", "redis"])
-def twin(request: pytest.FixtureRequest) -> Iterator[LockTwin]:
-    made: LockTwin
+def harness(request: pytest.FixtureRequest) -> Iterator[LockHarness]:
+    made: LockHarness
     if request.param == "memory":
-        made = MemoryTwin()
+        made = MemoryLockHarness()
     else:
-        made = RedisTwin(request.getfixturevalue("redis_server").url)
+        made = RedisLockHarness(request.getfixturevalue("redis_server").url)
     yield made
     made.close()
 
@@ -27,12 +27,12 @@ def twin(request: pytest.FixtureRequest) -> Iterator[LockTwin]:
 class Waiter:
     """A client that stands in line, in a thread, from its construction on."""
 
-    def __init__(self, twin: LockTwin, name: str, *, shared: bool = False) -> None:
+    def __init__(self, harness: LockHarness, name: str, *, shared: bool = False) -> None:
         self.has_it = threading.Event()
         self.may_go = threading.Event()
         self.saw: list[LockInfo] = []
         self._queued = threading.Event()
-        self._locks, self._name, self._shared = twin.client(), name, shared
+        self._locks, self._name, self._shared = harness.client(), name, shared
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._queued.wait(10)
@@ -53,21 +53,23 @@ class Waiter:
         self._thread.join(10)
 
 
-def test_a_lock_held_alone_is_refused_to_others_and_the_refusal_names_its_holder(twin: LockTwin) -> None:
+def test_a_lock_held_alone_is_refused_to_others_and_the_refusal_names_its_holder(
+    harness: LockHarness,
+) -> None:
     with (
-        twin.client().acquire("x", label="builder 7"),
+        harness.client().acquire("x", label="builder 7"),
         pytest.raises(LockTimeoutError, match=r"x .* builder 7"),
     ):
-        twin.client().acquire("x", wait_seconds=0)
+        harness.client().acquire("x", wait_seconds=0)
 
 
-def test_locks_of_different_names_do_not_meet(twin: LockTwin) -> None:
-    with twin.client().acquire("x"), twin.client().acquire("y", wait_seconds=0) as hold:
+def test_locks_of_different_names_do_not_meet(harness: LockHarness) -> None:
+    with harness.client().acquire("x"), harness.client().acquire("y", wait_seconds=0) as hold:
         hold.check()
 
 
-def test_sharers_hold_a_lock_together_and_keep_others_out(twin: LockTwin) -> None:
-    client, other = twin.client(), twin.client()
+def test_sharers_hold_a_lock_together_and_keep_others_out(harness: LockHarness) -> None:
+    client, other = harness.client(), harness.client()
     first = client.acquire("x", shared=True)
     second = other.acquire("x", shared=True, wait_seconds=0)
     first.release()
@@ -78,14 +80,14 @@ def test_sharers_hold_a_lock_together_and_keep_others_out(twin: LockTwin) -> Non
     client.acquire("x", wait_seconds=0).release()
 
 
-def test_a_lock_held_alone_is_refused_to_sharers(twin: LockTwin) -> None:
-    with twin.client().acquire("x"), pytest.raises(LockTimeoutError):
-        twin.client().acquire("x", shared=True, wait_seconds=0)
+def test_a_lock_held_alone_is_refused_to_sharers(harness: LockHarness) -> None:
+    with harness.client().acquire("x"), pytest.raises(LockTimeoutError):
+        harness.client().acquire("x", shared=True, wait_seconds=0)
 
 
-def test_a_released_lock_goes_to_who_waits_longest(twin: LockTwin) -> None:
-    hold = twin.client().acquire("x")
-    waiters = [Waiter(twin, "x") for _ in range(3)]
+def test_a_released_lock_goes_to_who_waits_longest(harness: LockHarness) -> None:
+    hold = harness.client().acquire("x")
+    waiters = [Waiter(harness, "x") for _ in range(3)]
 
     hold.release()
     for waiter in waiters:
@@ -95,21 +97,21 @@ def test_a_released_lock_goes_to_who_waits_longest(twin: LockTwin) -> None:
     assert sorted(set(fences)) == fences
 
 
-def test_sharers_do_not_overtake_one_who_waits_to_have_it_alone(twin: LockTwin) -> None:
-    reading = twin.client().acquire("x", shared=True)
-    writer = Waiter(twin, "x")
+def test_sharers_do_not_overtake_one_who_waits_to_have_it_alone(harness: LockHarness) -> None:
+    reading = harness.client().acquire("x", shared=True)
+    writer = Waiter(harness, "x")
 
     with pytest.raises(LockTimeoutError):
-        twin.client().acquire("x", shared=True, wait_seconds=0)
+        harness.client().acquire("x", shared=True, wait_seconds=0)
 
     reading.release()
     writer.finish()
-    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+    harness.client().acquire("x", shared=True, wait_seconds=0).release()
 
 
-def test_sharers_that_wait_behind_one_another_go_together(twin: LockTwin) -> None:
-    hold = twin.client().acquire("x")
-    readers = [Waiter(twin, "x", shared=True) for _ in range(3)]
+def test_sharers_that_wait_behind_one_another_go_together(harness: LockHarness) -> None:
+    hold = harness.client().acquire("x")
+    readers = [Waiter(harness, "x", shared=True) for _ in range(3)]
 
     hold.release()
     assert all(reader.has_it.wait(10) for reader in readers)
@@ -118,9 +120,9 @@ def test_sharers_that_wait_behind_one_another_go_together(twin: LockTwin) -> Non
         reader.finish()
 
 
-def test_who_waits_is_told_once_who_holds_the_lock(twin: LockTwin) -> None:
-    hold = twin.client().acquire("x", label="builder 7")
-    waiter = Waiter(twin, "x")
+def test_who_waits_is_told_once_who_holds_the_lock(harness: LockHarness) -> None:
+    hold = harness.client().acquire("x", label="builder 7")
+    waiter = Waiter(harness, "x")
     hold.release()
     waiter.finish()
 
@@ -128,31 +130,31 @@ def test_who_waits_is_told_once_who_holds_the_lock(twin: LockTwin) -> None:
     assert ["builder 7"] == [holder.label for holder in seen.holders]
 
 
-def test_who_gives_up_leaves_the_line(twin: LockTwin) -> None:
-    hold = twin.client().acquire("x", shared=True)
+def test_who_gives_up_leaves_the_line(harness: LockHarness) -> None:
+    hold = harness.client().acquire("x", shared=True)
     with pytest.raises(LockTimeoutError):
-        twin.client().acquire("x", wait_seconds=0.01)
+        harness.client().acquire("x", wait_seconds=0.01)
 
-    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+    harness.client().acquire("x", shared=True, wait_seconds=0).release()
 
     hold.release()
-    assert [] == twin.client().locks()
+    assert [] == harness.client().locks()
 
 
-def test_a_wait_ends_with_what_its_check_raises(twin: LockTwin) -> None:
+def test_a_wait_ends_with_what_its_check_raises(harness: LockHarness) -> None:
     def cancel() -> None:
         raise ItemCancelledError("no more")
 
-    with twin.client().acquire("x"):
+    with harness.client().acquire("x"):
         with pytest.raises(ItemCancelledError):
-            twin.client().acquire("x", check=cancel)
-        (info,) = twin.client().locks()
+            harness.client().acquire("x", check=cancel)
+        (info,) = harness.client().locks()
     assert () == info.waiting
 
 
-def test_free_locks_are_taken_together_and_let_go_together(twin: LockTwin) -> None:
-    one, other = twin.client(), twin.client()
-    with one.take_free({"x": False, "y": True}, label="builder 7") as held:
+def test_free_locks_are_taken_together_and_let_go_together(harness: LockHarness) -> None:
+    one, other = harness.client(), harness.client()
+    with one.acquire_free({"x": False, "y": True}, label="builder 7") as held:
         assert ["x", "y"] == [hold.name for hold in held]
         assert held[0].fence < held[1].fence
         assert [False, True] == [info.holders[0].shared for info in one.locks()]
@@ -167,44 +169,44 @@ def test_free_locks_are_taken_together_and_let_go_together(twin: LockTwin) -> No
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_none_is_taken_where_one_is_not_free(twin: LockTwin, shared: bool) -> None:  # noqa: FBT001 - a case
-    one, other = twin.client(), twin.client()
+def test_none_is_taken_where_one_is_not_free(harness: LockHarness, shared: bool) -> None:  # noqa: FBT001 - a case
+    one, other = harness.client(), harness.client()
     with one.acquire("y", shared=not shared):
-        with other.take_free({"x": False, "y": shared}) as held:
+        with other.acquire_free({"x": False, "y": shared}) as held:
             assert [] == list(held)
         assert ["y"] == [info.name for info in one.locks()]
 
 
-def test_free_is_not_what_somebody_waits_for_alone(twin: LockTwin) -> None:
-    with twin.client().acquire("x", shared=True):
-        waiter = Waiter(twin, "x")
-        with twin.client().take_free({"x": True}) as held:
+def test_free_is_not_what_somebody_waits_for_alone(harness: LockHarness) -> None:
+    with harness.client().acquire("x", shared=True):
+        waiter = Waiter(harness, "x")
+        with harness.client().acquire_free({"x": True}) as held:
             assert [] == list(held)
     waiter.finish()
 
 
-def test_free_locks_taken_together_are_renewed_and_can_be_lost(twin: LockTwin) -> None:
-    client = twin.client()
-    with client.take_free({"x": False, "y": False}) as held:
-        twin.advance(LEASE_SECONDS * 0.8)
-        client._keeper.renew_all()
-        twin.advance(LEASE_SECONDS * 0.8)
-        client._keeper.renew_all()
+def test_free_locks_taken_together_are_renewed_and_can_be_lost(harness: LockHarness) -> None:
+    client = harness.client()
+    with client.acquire_free({"x": False, "y": False}) as held:
+        harness.advance(LEASE_SECONDS * 0.8)
+        client._renewer.renew_all()
+        harness.advance(LEASE_SECONDS * 0.8)
+        client._renewer.renew_all()
         held[0].check()
         client.force_release("x")
-        client._keeper.renew_all()
+        client._renewer.renew_all()
         with pytest.raises(LockLostError):
             held[0].check()
         held[1].check()
 
 
-def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(twin: LockTwin) -> None:
-    client = twin.client()
+def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(harness: LockHarness) -> None:
+    client = harness.client()
     hold = client.acquire("x")
-    twin.advance(LEASE_SECONDS + 1)
+    harness.advance(LEASE_SECONDS + 1)
 
-    successor = twin.client().acquire("x", wait_seconds=0)
-    client._keeper.renew_all()
+    successor = harness.client().acquire("x", wait_seconds=0)
+    client._renewer.renew_all()
 
     with pytest.raises(LockLostError):
         hold.check()
@@ -215,24 +217,24 @@ def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(twin: LockT
     successor.release()
 
 
-def test_a_renewed_lease_goes_on(twin: LockTwin) -> None:
-    client = twin.client()
+def test_a_renewed_lease_goes_on(harness: LockHarness) -> None:
+    client = harness.client()
     with client.acquire("x") as hold:
         for _ in range(3):
-            twin.advance(LEASE_SECONDS * 0.7)
-            client._keeper.renew_all()
+            harness.advance(LEASE_SECONDS * 0.7)
+            client._renewer.renew_all()
         with pytest.raises(LockTimeoutError):
-            twin.client().acquire("x", wait_seconds=0)
+            harness.client().acquire("x", wait_seconds=0)
         hold.check()
 
 
-def test_each_sharer_has_a_lease_of_its_own(twin: LockTwin) -> None:
-    client = twin.client()
+def test_each_sharer_has_a_lease_of_its_own(harness: LockHarness) -> None:
+    client = harness.client()
     dead = client._attempt("x", "dead", "dead", shared=True)
-    living = twin.client().acquire("x", shared=True)
-    twin.advance(LEASE_SECONDS * 0.7)
-    living._keeper.renew_all()
-    twin.advance(LEASE_SECONDS * 0.7)
+    living = harness.client().acquire("x", shared=True)
+    harness.advance(LEASE_SECONDS * 0.7)
+    living._renewer.renew_all()
+    harness.advance(LEASE_SECONDS * 0.7)
 
     (info,) = client.locks()
 
@@ -241,19 +243,19 @@ def test_each_sharer_has_a_lease_of_its_own(twin: LockTwin) -> None:
     living.release()
 
 
-def test_who_dies_waiting_blocks_nobody_for_longer_than_a_lease(twin: LockTwin) -> None:
-    reading = twin.client().acquire("x", shared=True)
-    assert not twin.client()._attempt("x", "dead", "dead", shared=False)
-    twin.advance(LEASE_SECONDS * 0.7)
-    reading._keeper.renew_all()
-    twin.advance(LEASE_SECONDS * 0.7)
+def test_who_dies_waiting_blocks_nobody_for_longer_than_a_lease(harness: LockHarness) -> None:
+    reading = harness.client().acquire("x", shared=True)
+    assert not harness.client()._attempt("x", "dead", "dead", shared=False)
+    harness.advance(LEASE_SECONDS * 0.7)
+    reading._renewer.renew_all()
+    harness.advance(LEASE_SECONDS * 0.7)
 
-    twin.client().acquire("x", shared=True, wait_seconds=0).release()
+    harness.client().acquire("x", shared=True, wait_seconds=0).release()
     reading.release()
 
 
-def test_asking_again_with_the_same_ticket_gives_the_same_hold(twin: LockTwin) -> None:
-    client = twin.client()
+def test_asking_again_with_the_same_ticket_gives_the_same_hold(harness: LockHarness) -> None:
+    client = harness.client()
     fence = client._attempt("x", "mine", "me", shared=False)
 
     assert fence == client._attempt("x", "mine", "me", shared=False)
@@ -262,8 +264,8 @@ def test_asking_again_with_the_same_ticket_gives_the_same_hold(twin: LockTwin) -
     assert () == info.waiting
 
 
-def test_asking_again_keeps_the_place_in_the_line(twin: LockTwin) -> None:
-    client = twin.client()
+def test_asking_again_keeps_the_place_in_the_line(harness: LockHarness) -> None:
+    client = harness.client()
     hold = client.acquire("x")
     for ticket in ("first", "second", "first"):
         assert not client._attempt("x", ticket, ticket, shared=False)
@@ -273,20 +275,20 @@ def test_asking_again_keeps_the_place_in_the_line(twin: LockTwin) -> None:
     assert client._attempt("x", "first", "first", shared=False)
 
 
-def test_a_lock_taken_by_force_is_lost_to_its_holder_and_free_for_others(twin: LockTwin) -> None:
-    client = twin.client()
+def test_a_lock_taken_by_force_is_lost_to_its_holder_and_free_for_others(harness: LockHarness) -> None:
+    client = harness.client()
     hold = client.acquire("x")
 
-    assert 1 == twin.client().force_release("x")
-    client._keeper.renew_all()
+    assert 1 == harness.client().force_release("x")
+    client._renewer.renew_all()
 
     with pytest.raises(LockLostError):
         hold.check()
-    twin.client().acquire("x", wait_seconds=0).release()
+    harness.client().acquire("x", wait_seconds=0).release()
 
 
-def test_one_holder_of_several_can_be_made_to_let_go(twin: LockTwin) -> None:
-    client = twin.client()
+def test_one_holder_of_several_can_be_made_to_let_go(harness: LockHarness) -> None:
+    client = harness.client()
     holds = [client.acquire("x", shared=True) for _ in range(2)]
 
     assert 1 == client.force_release("x", holds[0].ticket)
@@ -297,31 +299,31 @@ def test_one_holder_of_several_can_be_made_to_let_go(twin: LockTwin) -> None:
     holds[1].release()
 
 
-def test_releasing_twice_harms_nobody(twin: LockTwin) -> None:
-    hold = twin.client().acquire("x")
+def test_releasing_twice_harms_nobody(harness: LockHarness) -> None:
+    hold = harness.client().acquire("x")
     hold.release()
-    other = twin.client().acquire("x", wait_seconds=0)
+    other = harness.client().acquire("x", wait_seconds=0)
     hold.release()
 
     other.check()
     with pytest.raises(LockTimeoutError):
-        twin.client().acquire("x", wait_seconds=0)
+        harness.client().acquire("x", wait_seconds=0)
     other.release()
 
 
-def test_a_released_hold_is_no_hold(twin: LockTwin) -> None:
-    with twin.client().acquire("x") as hold:
+def test_a_released_hold_is_no_hold(harness: LockHarness) -> None:
+    with harness.client().acquire("x") as hold:
         pass
 
     with pytest.raises(LockLostError):
         hold.check()
 
 
-def test_locks_lists_what_is_held_and_who_waits(twin: LockTwin) -> None:
-    client = twin.client()
+def test_locks_lists_what_is_held_and_who_waits(harness: LockHarness) -> None:
+    client = harness.client()
     held = client.acquire("b", label="one")
     alone = client.acquire("a", label="two", shared=True)
-    waiter = Waiter(twin, "b", shared=True)
+    waiter = Waiter(harness, "b", shared=True)
 
     first, second = client.locks()
 
@@ -335,8 +337,8 @@ def test_locks_lists_what_is_held_and_who_waits(twin: LockTwin) -> None:
     waiter.finish()
 
 
-def test_hundred_threads_count_without_losing_one(twin: LockTwin) -> None:
-    clients = [twin.client() for _ in range(4)]
+def test_hundred_threads_count_without_losing_one(harness: LockHarness) -> None:
+    clients = [harness.client() for _ in range(4)]
     count = 0
 
     def add(number: int) -> None:

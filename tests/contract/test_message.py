@@ -6,8 +6,8 @@ import json
 import pytest
 
 from config.celery import make_app
-from stagefleet.runs.dispatch import queue_key, queue_of, task_name
-from stagefleet.runs.model import Order
+from stagefleet.runs.messages import queue_key, queue_of, task_name
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.versions import SCHEMA_VERSION
 from stagefleet.settings import Settings
@@ -23,12 +23,12 @@ def settings(redis_server):
 @pytest.fixture
 def ours(settings, redis_server):
     ledger = RedisLedger.connect(redis_server.url, settings)
-    submission = ledger.open(Order(operation="copy_stage"))
+    submission = ledger.open(RunSpec(operation="copy_stage"))
     ledger.append(submission, [ITEM])
     ledger.start(submission)
     message = json.loads(redis_server.client().rpop(queue_key(settings.key_prefix, "copy")))
     ledger.close()
-    return submission.run, message
+    return submission.run_id, message
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_body_is_celerys_without_the_wrapping(ours, celerys):
 
 def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_server):
     ledger = RedisLedger.connect(redis_server.url, settings)
-    submission = ledger.open(Order(operation="copy_stage", finish_url="https://ci.test/"))
+    submission = ledger.open(RunSpec(operation="copy_stage", finish_url="https://ci.test/"))
     ledger.start(submission)
     ledger.close()
     queue = queue_key(settings.key_prefix, queue_of("coordinate"))
@@ -92,8 +92,8 @@ def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_serv
     with make_app(settings) as app:
         app.send_task(
             task_name("coordinate"),
-            kwargs={"run": submission.run},
-            task_id=f"{submission.run}.coordinate.1",
+            kwargs={"run": submission.run_id},
+            task_id=f"{submission.run_id}.coordinate.1",
             queue=queue_of("coordinate"),
             ignore_result=True,
         )
@@ -111,7 +111,9 @@ def test_the_message_to_a_coordinator_is_what_celery_writes(settings, redis_serv
 def test_what_a_message_shows_is_display_alone(settings, redis_server, source):
     """O-A4: whatever a path holds, the message stays one, and its arguments are what they are."""
     ledger = RedisLedger.connect(redis_server.url, settings)
-    submission = ledger.open(Order(operation="copy_stage", options={"source": source, "destination": "b/c"}))
+    submission = ledger.open(
+        RunSpec(operation="copy_stage", options={"source": source, "destination": "b/c"})
+    )
     ledger.append(submission, [ITEM])
     ledger.start(submission)
     ledger.close()
@@ -121,4 +123,4 @@ def test_what_a_message_shows_is_display_alone(settings, redis_server, source):
     shown = message["headers"]["kwargsrepr"]
     assert source[:400] in shown
     assert len(shown) <= 512 + len(ITEM) + 100
-    assert [[], {"run": submission.run, "index": 0}] == json.loads(message["body"])[:2]
+    assert [[], {"run": submission.run_id, "index": 0}] == json.loads(message["body"])[:2]

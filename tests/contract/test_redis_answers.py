@@ -10,16 +10,16 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 
-from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.runs.book import RedisBook
-from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Claim, ItemState, Order, Outcome, Submission, WorkerInfo
+from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.runs.ledger import RenewalResult
+from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.settings import CacheSettings, LockSettings, RunSettings
-from stagefleet.stages import ImageInfo, StageDescription
+from stagefleet.runs.shared_state import RedisSharedState
+from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.storages.descriptions import RedisDescriptions
 from stagefleet.storages.id_list import StageIdList
 from stagefleet.storages.last_used import RedisLastUsed
@@ -84,47 +84,47 @@ INFO = ImageInfo(
 DESCRIPTION = StageDescription(stage_id=STAGE, info=INFO)
 CLAIM = Claim("run", 0, "item", fence=1, attempt=1, claimed_at=0.0, lease_until=30.0)
 OUTCOME = Outcome(item="item", state=ItemState.SUCCEEDED)
-ORDER = Order(operation="copy_stage", parallel=1)
-SUBMISSION = Submission(run="run", fate="new", token=1)  # type: ignore[arg-type]  # pydantic-like: its value
+ORDER = RunSpec(operation="copy_stage", parallel=1)
+SUBMISSION = Submission(run_id="run", kind="new", token=1)  # type: ignore[arg-type]  # pydantic-like: its value
 WORKER = WorkerInfo("worker", slots=1, queues=("copy",))
 
 
-class Parts:
+class WorkerContext:
     """Everything that speaks to Redis, on one client."""
 
     def __init__(self, url: str) -> None:
         self.redis: Any = connect_redis(url)
         self.ledger = RedisLedger(self.redis, prefix="t:", settings=RunSettings())
         self.locks = RedisLocks(self.redis, prefix="t:", settings=LockSettings())
-        self.book = RedisBook(self.redis, prefix="t:")
-        caches = CacheSettings()
+        self.shared_state = RedisSharedState(self.redis, prefix="t:")
+        caches = SharedStateSettings()
         self.descriptions = RedisDescriptions(self.redis, prefix="t:", settings=caches)
         self.tag_lists = RedisTagLists(self.redis, prefix="t:", settings=caches)
         self.last_used = RedisLastUsed(self.redis, prefix="t:", settings=caches)
 
     def publish(self) -> None:
-        with reaching(self.redis):
+        with map_redis_errors(self.redis):
             self.redis.publish("channel", "text")
 
     def subscribe(self) -> None:
-        with reaching(self.redis), self.redis.pubsub() as subscription:
+        with map_redis_errors(self.redis), self.redis.pubsub() as subscription:
             subscription.subscribe("channel")
             subscription.get_message(timeout=5)
 
     def transact(self) -> None:
-        with reaching(self.redis), self.redis.pipeline(transaction=True) as pipe:
+        with map_redis_errors(self.redis), self.redis.pipeline(transaction=True) as pipe:
             pipe.set("key", "text")
             pipe.get("key")
             pipe.execute()
 
     def pipe(self) -> None:
-        with reaching(self.redis), self.redis.pipeline(transaction=False) as pipe:
+        with map_redis_errors(self.redis), self.redis.pipeline(transaction=False) as pipe:
             pipe.set("key", "text")
             pipe.get("key")
             pipe.execute()
 
 
-PATHS: dict[str, Callable[[Parts], object]] = {
+PATHS: dict[str, Callable[[WorkerContext], object]] = {
     "open": lambda parts: parts.ledger.open(ORDER),
     "append": lambda parts: parts.ledger.append(SUBMISSION, ["item"]),
     "claim": lambda parts: parts.ledger.claim("run", 0, "worker"),
@@ -137,18 +137,20 @@ PATHS: dict[str, Callable[[Parts], object]] = {
     "outcomes": lambda parts: parts.ledger.outcomes("run", "", limit=1, block_seconds=1),
     "acquire": lambda parts: parts.locks.acquire("lock"),
     "locks": lambda parts: parts.locks.locks(),
-    "ask blobs": lambda parts: parts.book.ask_blobs("run", REPOSITORY, [BLOB], b"owner..."),
-    "forget blobs": lambda parts: parts.book.forget("run", REPOSITORY, [BLOB]),
-    "once": lambda parts: parts.book.once("page", "key", dict, ttl_seconds=1, wait_seconds=1),
+    "ask blobs": lambda parts: parts.shared_state.request_uploads("run", REPOSITORY, [BLOB], b"owner..."),
+    "forget blobs": lambda parts: parts.shared_state.forget_blobs("run", REPOSITORY, [BLOB]),
+    "once": lambda parts: parts.shared_state.get_or_compute(
+        "page", "key", dict, ttl_seconds=1, wait_seconds=1
+    ),
     "forget description": lambda parts: parts.descriptions.forget("storage", [STAGE]),
     "replace description": lambda parts: parts.descriptions.replace("storage", DESCRIPTION),
     "used images": lambda parts: parts.last_used.used_images("host"),
-    "publish": Parts.publish,
-    "subscribe": Parts.subscribe,
-    "transaction": Parts.transact,
-    "pipeline": Parts.pipe,
+    "publish": WorkerContext.publish,
+    "subscribe": WorkerContext.subscribe,
+    "transaction": WorkerContext.transact,
+    "pipeline": WorkerContext.pipe,
 }
-LOSSY: dict[str, tuple[object, Callable[[Parts], object]]] = {
+LOSSY: dict[str, tuple[object, Callable[[WorkerContext], object]]] = {
     "find": ([None], lambda parts: parts.descriptions.find("storage", [STAGE])),
     "remember": (None, lambda parts: parts.descriptions.remember("storage", [DESCRIPTION])),
     "last list": (None, lambda parts: parts.tag_lists.last_known("storage")),
@@ -160,8 +162,8 @@ LOSSY: dict[str, tuple[object, Callable[[Parts], object]]] = {
 
 @pytest.fixture
 def parts(fake_redis, monkeypatch):
-    monkeypatch.setattr("stagefleet.connection.ExponentialWithJitterBackoff", lambda **_: NoBackoff())
-    made = Parts(fake_redis.url)
+    monkeypatch.setattr("stagefleet.redis_client.ExponentialWithJitterBackoff", lambda **_: NoBackoff())
+    made = WorkerContext(fake_redis.url)
     yield made
     made.redis.close()
 
@@ -266,7 +268,7 @@ def test_a_login_that_is_refused_is_asked_once(fake_redis):
     """R8: a refused login is not tried again and again: some servers lock the user out."""
     fake_redis.answer = b"-WRONGPASS invalid username-password pair or user is disabled."
     client: Any = connect_redis(fake_redis.url)
-    with client, pytest.raises(RedisConfigurationError), reaching(client):
+    with client, pytest.raises(RedisConfigurationError), map_redis_errors(client):
         client.get("key")
     assert 1 == sum(command[0] == b"GET" for command in fake_redis.commands)
 
@@ -348,5 +350,5 @@ def test_renewals_are_no_victims_of_a_flushed_script(redis_server):
     ledger = RedisLedger(connect_redis(redis_server.url), prefix="t:", settings=RunSettings())
     for _ in range(2):
         redis_server.client().script_flush()
-        assert [Renewal.LOST] == ledger.renew([CLAIM])
+        assert [RenewalResult.LOST] == ledger.renew([CLAIM])
     ledger.close()

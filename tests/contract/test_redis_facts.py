@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import stagefleet
-from stagefleet.connection import connect_redis
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
+from stagefleet.redis_client import connect_redis
 from stagefleet.redis_facts import (
     _COMMANDS,
     RedisFacts,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import RunNotFoundError
-from stagefleet.runs.model import ItemState, Outcome, RunState
+from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.runs.redis_ledger import RedisLedger
-from tests.contract.twins import SETTINGS, RedisBroker, Twin, outcome_of
+from tests.contract.ledgers import SETTINGS, LedgerHarness, RedisBroker, outcome_of
 
 MOST_BYTES_AN_ITEM = 1024
 STAGES = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(2000)]
@@ -24,8 +24,8 @@ def broker(redis_server: Any) -> Iterator[RedisBroker]:
 
 
 @pytest.fixture
-def twin(broker: RedisBroker) -> Twin:
-    return Twin(broker)
+def harness(broker: RedisBroker) -> LedgerHarness:
+    return LedgerHarness(broker)
 
 
 def memory_of(broker: RedisBroker) -> int:
@@ -53,72 +53,76 @@ def described(item: str) -> Outcome:
     return Outcome(item=item, state=ItemState.SUCCEEDED, result=result, seconds=0.25, bytes=1_048_576)
 
 
-def test_a_run_takes_less_than_a_kibibyte_an_item_at_any_time(twin: Twin, broker: RedisBroker):
-    twin.staff(8)
-    submission = twin.open(parallel=32)
+def test_a_run_takes_less_than_a_kibibyte_an_item_at_any_time(harness: LedgerHarness, broker: RedisBroker):
+    harness.staff(8)
+    submission = harness.open(parallel=32)
     for first in range(0, len(STAGES), 500):
-        twin.ledger.append(submission, STAGES[first : first + 500])
-    twin.ledger.start(submission)
+        harness.ledger.append(submission, STAGES[first : first + 500])
+    harness.ledger.start(submission)
     sizes = [memory_of(broker)]
     for number in range(len(STAGES)):
-        claim = twin.take()
-        twin.ledger.finish(claim, described(claim.item))
+        claim = harness.take()
+        harness.ledger.finish(claim, described(claim.item))
         if number % 500 == 0:
             sizes.append(memory_of(broker))
     sizes.append(memory_of(broker))
 
-    assert RunState.SUCCEEDED is twin.ledger.run(submission.run).state
+    assert RunState.SUCCEEDED is harness.ledger.run(submission.run_id).state
     assert max(sizes) < MOST_BYTES_AN_ITEM * len(STAGES)
 
 
-def test_a_finished_run_leaves_its_outcomes_and_itself_and_both_expire(twin: Twin, broker: RedisBroker):
-    run = twin.submit([f"i{number}" for number in range(20)], parallel=4)
-    twin.fail(twin.take(), retry_after_seconds=0)
-    twin.ledger.sweep()
-    twin.work_off()
+def test_a_finished_run_leaves_its_outcomes_and_itself_and_both_expire(
+    harness: LedgerHarness, broker: RedisBroker
+):
+    run_id = harness.submit([f"i{number}" for number in range(20)], parallel=4)
+    harness.fail(harness.take(), retry_after_seconds=0)
+    harness.ledger.sweep()
+    harness.work_off()
 
-    assert RunState.SUCCEEDED is twin.ledger.run(run).state
+    assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
     left = sorted(broker.client.scan_iter(f"{broker.prefix}run:*"))
-    assert [f"{broker.prefix}run:{run}".encode(), f"{broker.prefix}run:{run}:outcomes".encode()] == left
+    assert [f"{broker.prefix}run:{run_id}".encode(), f"{broker.prefix}run:{run_id}:outcomes".encode()] == left
     assert all(broker.client.pttl(key) > 0 for key in left)
 
 
-def test_what_a_run_left_is_not_nothing_because_it_expires_meanwhile(twin: Twin, broker: RedisBroker):
+def test_what_a_run_left_is_not_nothing_because_it_expires_meanwhile(
+    harness: LedgerHarness, broker: RedisBroker
+):
     """R47: items that are gone with their run are no items that succeeded."""
-    run = twin.submit([f"i{number}" for number in range(2500)])
-    twin.ledger.cancel(run)
-    left = twin.ledger.leftovers(run)
+    run_id = harness.submit([f"i{number}" for number in range(2500)])
+    harness.ledger.cancel(run_id)
+    left = harness.ledger.leftovers(run_id)
     assert ["i0", "i1"] == [next(left), next(left)]
 
-    broker.client.delete(*broker.client.scan_iter(f"{broker.prefix}run:{run}*"))
+    broker.client.delete(*broker.client.scan_iter(f"{broker.prefix}run:{run_id}*"))
 
     with pytest.raises(RunNotFoundError):
         list(left)
 
 
-def test_scripts_that_the_server_forgot_are_sent_again(twin: Twin, broker: RedisBroker):
-    run = twin.submit(["a"])
+def test_scripts_that_the_server_forgot_are_sent_again(harness: LedgerHarness, broker: RedisBroker):
+    run_id = harness.submit(["a"])
     broker.client.script_flush()
-    twin.work_off()
+    harness.work_off()
 
-    assert RunState.SUCCEEDED is twin.ledger.run(run).state
+    assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
 
 
-def test_another_client_sees_the_same_and_is_fenced_the_same(twin: Twin, broker: RedisBroker):
+def test_another_client_sees_the_same_and_is_fenced_the_same(harness: LedgerHarness, broker: RedisBroker):
     other = RedisLedger(broker.client, prefix=broker.prefix, settings=SETTINGS)
-    run = twin.submit(["a"])
-    claim = other.claim(run, 0, "host:2")
+    run_id = harness.submit(["a"])
+    claim = other.claim(run_id, 0, "host:2")
     assert claim is not None
 
-    assert None is twin.ledger.claim(run, 0, "host:1")
-    assert twin.succeed(claim)
+    assert None is harness.ledger.claim(run_id, 0, "host:1")
+    assert harness.succeed(claim)
     assert not other.finish(claim, outcome_of(claim, ItemState.FAILED))
-    assert twin.ledger.run(run).succeeded == other.run(run).succeeded == 1
+    assert harness.ledger.run(run_id).succeeded == other.run(run_id).succeeded == 1
 
 
-def test_ledgers_with_another_prefix_are_strangers(twin: Twin, broker: RedisBroker):
+def test_ledgers_with_another_prefix_are_strangers(harness: LedgerHarness, broker: RedisBroker):
     stranger = RedisLedger(broker.client, prefix=f"{broker.prefix}other:", settings=SETTINGS)
-    twin.submit(["a"], key="k", fingerprint="f")
+    harness.submit(["a"], key="k", fingerprint="f")
 
     assert [] == list(stranger.runs())
     assert [] == stranger.workers()
@@ -126,20 +130,22 @@ def test_ledgers_with_another_prefix_are_strangers(twin: Twin, broker: RedisBrok
 
 
 @pytest.mark.parametrize("script", ["append", "claim"])
-def test_a_step_whose_answer_was_lost_can_be_repeated(twin: Twin, broker: RedisBroker, script: str):
+def test_a_step_whose_answer_was_lost_can_be_repeated(
+    harness: LedgerHarness, broker: RedisBroker, script: str
+):
     """The client sends a command again when its connection breaks: it may have been carried out already."""
-    ledger = twin.ledger
+    ledger = harness.ledger
     assert isinstance(ledger, RedisLedger)
-    once = ledger._scripts[script]
+    get_or_compute = ledger._scripts[script]
 
     def twice(**arguments: Any) -> Any:
-        once(**arguments)
-        return once(**arguments)
+        get_or_compute(**arguments)
+        return get_or_compute(**arguments)
 
     ledger._scripts[script] = twice  # type: ignore[assignment]  # all that is called of a script
-    run = twin.submit(["a", "b"], parallel=1)
-    claim = twin.take()
+    run_id = harness.submit(["a", "b"], parallel=1)
+    claim = harness.take()
 
-    assert (2, 1) == ((found := ledger.run(run)).total, found.claimed)
-    assert twin.succeed(claim)
-    assert 1 == ledger.run(run).succeeded
+    assert (2, 1) == ((found := ledger.run(run_id)).total, found.claimed)
+    assert harness.succeed(claim)
+    assert 1 == ledger.run(run_id).succeeded

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.runs.ledger import Renewal
-from stagefleet.runs.model import Callback, ItemState, RunState
+from stagefleet.runs.ledger import RenewalResult
+from stagefleet.runs.models import Callback, ItemState, RunState
 from stagefleet.runs.waits import WaitReason
-from tests.contract.twins import LEASE_SECONDS, RedisBroker, Twin, outcome_of
+from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker, outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def server(service_folder: Callable[[str], Any]) -> Iterator[Any]:
 
 
 @pytest.fixture
-def twin(server: Any) -> Iterator[Twin]:
+def harness(server: Any) -> Iterator[LedgerHarness]:
     server.renew()
-    made = Twin(RedisBroker(server.url))
+    made = LedgerHarness(RedisBroker(server.url))
     made.staff(4)
     yield made
     server.client().config_set("maxmemory", 0)
@@ -35,7 +35,7 @@ def twin(server: Any) -> Iterator[Twin]:
 
 
 @pytest.fixture
-def fill(server: Any, twin: Twin) -> Callable[[], None]:
+def fill(server: Any, harness: LedgerHarness) -> Callable[[], None]:
     """Lets Redis be at its `maxmemory`, with its scripts forgotten, as after a restart."""
 
     def fill() -> None:
@@ -44,135 +44,135 @@ def fill(server: Any, twin: Twin) -> Callable[[], None]:
         client.config_set("maxmemory", 1)
         client.script_flush()
         with pytest.raises(RedisUnreachableError):
-            twin.open()
+            harness.open()
 
     return fill
 
 
-def test_a_lease_is_renewed(twin: Twin, fill: Callable[[], None]):
+def test_a_lease_is_renewed(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: nobody loses an item, or the work in it, because Redis is full."""
-    twin.submit(["a"])
-    claim = twin.take()
+    harness.submit(["a"])
+    claim = harness.take()
     fill()
-    twin.advance(LEASE_SECONDS - 1)
+    harness.advance(LEASE_SECONDS - 1)
 
-    assert [Renewal.RUN] == twin.ledger.renew([claim])
-    twin.advance(2)
-    assert 0 == twin.ledger.sweep()
+    assert [RenewalResult.RUN] == harness.ledger.renew([claim])
+    harness.advance(2)
+    assert 0 == harness.ledger.sweep()
 
 
 @pytest.mark.parametrize("state", [ItemState.SUCCEEDED, ItemState.FAILED])
-def test_what_is_under_way_is_finished(twin: Twin, fill: Callable[[], None], state: ItemState):
+def test_what_is_under_way_is_finished(harness: LedgerHarness, fill: Callable[[], None], state: ItemState):
     """R19: an outcome is written, and a run ends."""
-    run = twin.submit(["a"])
-    claim = twin.take()
+    run_id = harness.submit(["a"])
+    claim = harness.take()
     fill()
 
-    assert twin.ledger.finish(claim, outcome_of(claim, state))
-    assert twin.ledger.run(run).state.is_final
+    assert harness.ledger.finish(claim, outcome_of(claim, state))
+    assert harness.ledger.run(run_id).state.is_final
 
 
-def test_a_retry_is_noted(twin: Twin, fill: Callable[[], None]):
+def test_a_retry_is_noted(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: an attempt that failed waits for its next one."""
-    run = twin.submit(["a"])
-    claim = twin.take()
+    run_id = harness.submit(["a"])
+    claim = harness.take()
     fill()
 
-    assert twin.fail(claim, retry_after_seconds=5)
-    assert 1 == twin.ledger.run(run).waiting
+    assert harness.fail(claim, retry_after_seconds=5)
+    assert 1 == harness.ledger.run(run_id).waiting
 
 
-def test_an_item_is_handed_back(twin: Twin, fill: Callable[[], None]):
+def test_an_item_is_handed_back(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: a worker that stops gives its items back."""
-    run = twin.submit(["a"])
-    claim = twin.take()
+    run_id = harness.submit(["a"])
+    claim = harness.take()
     fill()
 
-    assert twin.ledger.hand_back(claim)
-    assert 1 == twin.ledger.run(run).published
+    assert harness.ledger.hand_back(claim)
+    assert 1 == harness.ledger.run(run_id).published
 
 
 @pytest.mark.parametrize("now", [False, True])
-def test_a_run_is_cancelled(twin: Twin, fill: Callable[[], None], now: bool):  # noqa: FBT001 - a case
+def test_a_run_is_cancelled(harness: LedgerHarness, fill: Callable[[], None], now: bool):  # noqa: FBT001 - a case
     """R19: what a person would do about a full Redis first is not refused."""
-    run = twin.submit(["a", "b"], parallel=1)
-    claim = twin.take()
+    run_id = harness.submit(["a", "b"], parallel=1)
+    claim = harness.take()
     fill()
 
-    assert twin.ledger.cancel(run, now=now)
-    assert [Renewal.CANCEL if now else Renewal.RUN] == twin.ledger.renew([claim])
-    twin.ledger.hand_back(claim)
-    assert RunState.CANCELLED is twin.ledger.run(run).state
+    assert harness.ledger.cancel(run_id, now=now)
+    assert [RenewalResult.CANCEL if now else RenewalResult.RUN] == harness.ledger.renew([claim])
+    harness.ledger.hand_back(claim)
+    assert RunState.CANCELLED is harness.ledger.run(run_id).state
 
 
-def test_a_run_that_is_being_submitted_is_cancelled(twin: Twin, fill: Callable[[], None]):
+def test_a_run_that_is_being_submitted_is_cancelled(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: a client whose append is refused can take its run back."""
-    submission = twin.open()
-    twin.ledger.append(submission, ["a"])
+    submission = harness.open()
+    harness.ledger.append(submission, ["a"])
     fill()
 
-    assert twin.ledger.cancel(submission.run)
-    assert RunState.CANCELLED is twin.ledger.run(submission.run).state
+    assert harness.ledger.cancel(submission.run_id)
+    assert RunState.CANCELLED is harness.ledger.run(submission.run_id).state
 
 
-def test_outcomes_are_acknowledged(twin: Twin, fill: Callable[[], None]):
+def test_outcomes_are_acknowledged(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: callbacks go on, and a client keeps its lease."""
-    run, _ = twin.watch(["a", "b"], parallel=1)
-    twin.succeed(twin.take())
+    run_id, _ = harness.watch(["a", "b"], parallel=1)
+    harness.succeed(harness.take())
     fill()
-    epoch = twin.ledger.coordinate(run)
+    epoch = harness.ledger.coordinate(run_id)
 
-    assert twin.ledger.acknowledge(run, epoch, [])
-    assert twin.ledger.acknowledge(run, epoch, twin.outcomes(run) or [])
-    assert 1 == twin.ledger.run(run).published
+    assert harness.ledger.acknowledge(run_id, epoch, [])
+    assert harness.ledger.acknowledge(run_id, epoch, harness.outcomes(run_id) or [])
+    assert 1 == harness.ledger.run(run_id).published
 
 
-def test_a_detached_coordinator_goes_on(twin: Twin, fill: Callable[[], None]):
+def test_a_detached_coordinator_goes_on(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: so do the callbacks that the fleet makes."""
-    run = twin.submit(["a"], callback=Callback.WEBHOOK, callback_target="http://receiver.example")
-    twin.work_off()
+    run_id = harness.submit(["a"], callback=Callback.WEBHOOK, callback_target="http://receiver.example")
+    harness.work_off()
     fill()
-    visit = twin.ledger.attend(run)
-    assert visit is not None
-    assert twin.ledger.pause(visit, 1, WaitReason(text="503"))
-    twin.advance(2)
-    twin.ledger.sweep()
-    visit = twin.ledger.attend(run)
-    assert visit is not None
-    assert twin.ledger.acknowledge(run, visit.epoch, twin.outcomes(run) or [])
+    coordinator_claim = harness.ledger.claim_coordination(run_id)
+    assert coordinator_claim is not None
+    assert harness.ledger.pause_coordination(coordinator_claim, 1, WaitReason(text="503"))
+    harness.advance(2)
+    harness.ledger.sweep()
+    coordinator_claim = harness.ledger.claim_coordination(run_id)
+    assert coordinator_claim is not None
+    assert harness.ledger.acknowledge(run_id, coordinator_claim.epoch, harness.outcomes(run_id) or [])
 
-    assert twin.ledger.conclude(visit)
-    assert RunState.SUCCEEDED is twin.ledger.run(run).state
+    assert harness.ledger.finish_coordination(coordinator_claim)
+    assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
 
 
-def test_the_reaper_sweeps(twin: Twin, fill: Callable[[], None]):
+def test_the_reaper_sweeps(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: the item of a lost worker comes back; a reaper is elected for it."""
-    run = twin.submit(["a"])
-    twin.take()
+    run_id = harness.submit(["a"])
+    harness.take()
     fill()
-    assert twin.ledger.lead("reaper", "one", seconds=6)
-    assert twin.ledger.lead("reaper", "one", seconds=6)
-    twin.advance(LEASE_SECONDS + 1)
+    assert harness.ledger.lead("reaper", "one", seconds=6)
+    assert harness.ledger.lead("reaper", "one", seconds=6)
+    harness.advance(LEASE_SECONDS + 1)
 
-    assert 1 == twin.ledger.sweep()
-    assert 1 == twin.ledger.run(run).published
+    assert 1 == harness.ledger.sweep()
+    assert 1 == harness.ledger.run(run_id).published
 
 
-def test_workers_beat(twin: Twin, fill: Callable[[], None]):
+def test_workers_beat(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: the fleet's workers do not vanish from sight, and with them its slots."""
     fill()
-    twin.staff(3, name="host:2")
+    harness.staff(3, name="host:2")
 
-    assert {"host:1", "host:2"} == {worker.name for worker in twin.ledger.workers("copy")}
+    assert {"host:1", "host:2"} == {worker.name for worker in harness.ledger.workers("copy")}
 
 
-def test_nothing_new_is_claimed(twin: Twin, fill: Callable[[], None]):
+def test_nothing_new_is_claimed(harness: LedgerHarness, fill: Callable[[], None]):
     """R19: a claim is refused as long as Redis is full, and made afterwards; its item is not lost."""
-    run = twin.submit(["a"])
+    run_id = harness.submit(["a"])
     fill()
     with pytest.raises(RedisUnreachableError):
-        twin.ledger.claim(run, 0, "host:1")
-    assert isinstance(twin.broker, RedisBroker)
-    twin.broker.client.config_set("maxmemory", 0)
+        harness.ledger.claim(run_id, 0, "host:1")
+    assert isinstance(harness.broker, RedisBroker)
+    harness.broker.client.config_set("maxmemory", 0)
 
-    assert 1 == twin.work_off()
+    assert 1 == harness.work_off()

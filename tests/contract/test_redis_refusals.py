@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from stagefleet.errors import StagefleetError
-from stagefleet.runs.model import Callback, ItemState, Order, Outcome, RunState
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState
 from stagefleet.runs.redis_ledger import RedisLedger
-from tests.contract.twins import LEASE_SECONDS, SETTINGS, RedisBroker, Twin, outcome_of
+from tests.contract.ledgers import LEASE_SECONDS, SETTINGS, LedgerHarness, RedisBroker, outcome_of
 
 # Every command by which the scripts change something.
 COMMANDS = [
@@ -22,15 +22,15 @@ COMMANDS = [
 
 
 @pytest.fixture
-def twin(redis_server: Any) -> Iterator[Twin]:
-    made = Twin(RedisBroker(redis_server.url))
+def harness(redis_server: Any) -> Iterator[LedgerHarness]:
+    made = LedgerHarness(RedisBroker(redis_server.url))
     made.staff(4)
     yield made
     made.close()
 
 
 @pytest.fixture
-def make_limited(redis_server: Any, twin: Twin) -> Iterator[Callable[[str], RedisLedger]]:
+def make_limited(redis_server: Any, harness: LedgerHarness) -> Iterator[Callable[[str], RedisLedger]]:
     """Makes ledgers whose login may not use a command."""
     admin = redis_server.client()
     clients = []
@@ -39,8 +39,8 @@ def make_limited(redis_server: Any, twin: Twin) -> Iterator[Callable[[str], Redi
         admin.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "&*", "+@all", f"-{command}")
         client = redis.Redis(port=redis_server.port, username="limited", password="pw", protocol=2)
         clients.append(client)
-        assert isinstance(twin.broker, RedisBroker)
-        return RedisLedger(client, prefix=twin.broker.prefix, settings=SETTINGS)
+        assert isinstance(harness.broker, RedisBroker)
+        return RedisLedger(client, prefix=harness.broker.prefix, settings=SETTINGS)
 
     yield make
     for client in clients:
@@ -51,76 +51,80 @@ def make_limited(redis_server: Any, twin: Twin) -> Iterator[Callable[[str], Redi
 class Step:
     """The steps of a run's life, each done by a ledger that may be refused something."""
 
-    def __init__(self, twin: Twin, ledger: RedisLedger) -> None:
-        self.twin, self.ledger = twin, ledger
-        self.order = Order(operation="copy_stage", parallel=2, max_attempts=3, callback=Callback.CLIENT)
-        self.submission = twin.ledger.open(self.order)
+    def __init__(self, harness: LedgerHarness, ledger: RedisLedger) -> None:
+        self.harness, self.ledger = harness, ledger
+        self.spec = RunSpec(operation="copy_stage", parallel=2, max_attempts=3, callback=Callback.CLIENT)
+        self.submission = harness.ledger.open(self.spec)
 
     def submit(self) -> None:
-        self.twin.ledger.append(self.submission, ["a", "b", "c"])
-        self.twin.ledger.start(self.submission)
+        self.harness.ledger.append(self.submission, ["a", "b", "c"])
+        self.harness.ledger.start(self.submission)
 
     def start(self) -> None:
-        self.twin.ledger.append(self.submission, ["a", "b", "c"])
+        self.harness.ledger.append(self.submission, ["a", "b", "c"])
         self.ledger.start(self.submission)
 
     def claim(self) -> None:
         self.submit()
-        self.ledger.claim(self.submission.run, 0, "host:1")
+        self.ledger.claim(self.submission.run_id, 0, "host:1")
 
     def finish(self) -> None:
         self.submit()
-        claim = self.twin.take()
+        claim = self.harness.take()
         self.ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED, bytes=7))
 
     def fail(self) -> None:
         self.submit()
-        claim = self.twin.take()
+        claim = self.harness.take()
         self.ledger.finish(claim, outcome_of(claim, ItemState.FAILED))
 
     def fail_for_now(self) -> None:
         self.submit()
-        claim = self.twin.take()
+        claim = self.harness.take()
         self.ledger.finish(claim, outcome_of(claim, ItemState.FAILED), retry_after_seconds=0)
 
     def hand_back(self) -> None:
         self.submit()
-        self.ledger.hand_back(self.twin.take())
+        self.ledger.hand_back(self.harness.take())
 
     def acknowledge(self) -> None:
         self.submit()
-        self.twin.succeed(self.twin.take())
-        epoch = self.twin.ledger.coordinate(self.submission.run)
-        self.ledger.acknowledge(self.submission.run, epoch, self.twin.outcomes(self.submission.run) or [])
+        self.harness.succeed(self.harness.take())
+        epoch = self.harness.ledger.coordinate(self.submission.run_id)
+        self.ledger.acknowledge(
+            self.submission.run_id, epoch, self.harness.outcomes(self.submission.run_id) or []
+        )
 
     def cancel(self) -> None:
         self.submit()
-        self.twin.take()
-        self.ledger.cancel(self.submission.run)
+        self.harness.take()
+        self.ledger.cancel(self.submission.run_id)
 
     def sweep(self) -> None:
         self.submit()
-        self.twin.take()
-        self.twin.advance(LEASE_SECONDS + 1)
-        self.twin.ledger.acknowledge(
-            self.submission.run, self.twin.ledger.coordinate(self.submission.run), []
+        self.harness.take()
+        self.harness.advance(LEASE_SECONDS + 1)
+        self.harness.ledger.acknowledge(
+            self.submission.run_id, self.harness.ledger.coordinate(self.submission.run_id), []
         )
         self.ledger.clock_offset_ms = (LEASE_SECONDS + 1) * 1000
         self.ledger.sweep()
 
     def go_on(self) -> None:
         """What the fleet does when nothing is refused any more."""
-        ledger, run = self.twin.ledger, self.submission.run
+        ledger, run_id = self.harness.ledger, self.submission.run_id
         with suppress(StagefleetError):
             ledger.start(self.submission)
-        for _ in range(4 * self.order.max_attempts):
-            if ledger.run(run).state.is_final:
+        for _ in range(4 * self.spec.max_attempts):
+            if ledger.run(run_id).state.is_final:
                 return
-            self.twin.advance(LEASE_SECONDS + 1)
-            epoch = ledger.coordinate(run)
+            self.harness.advance(LEASE_SECONDS + 1)
+            epoch = ledger.coordinate(run_id)
             ledger.sweep()
-            self.twin.work_off()
-            ledger.acknowledge(run, epoch, self.twin.outcomes(run, ledger.acknowledged(run)) or [])
+            self.harness.work_off()
+            ledger.acknowledge(
+                run_id, epoch, self.harness.outcomes(run_id, ledger.acknowledged(run_id)) or []
+            )
 
 
 STEPS = [name for name in vars(Step) if not name.startswith("_") and name not in {"submit", "go_on"}]
@@ -128,18 +132,18 @@ STEPS = [name for name in vars(Step) if not name.startswith("_") and name not in
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_run_ends_with_every_item_or_says_that_it_lost_some(
-    twin: Twin, make_limited: Callable[[str], RedisLedger], command: str
+    harness: LedgerHarness, make_limited: Callable[[str], RedisLedger], command: str
 ):
     """R20: whichever command of whichever script is refused, the run ends, and is no false success."""
     for name in STEPS:
-        step = Step(twin, make_limited(command))
+        step = Step(harness, make_limited(command))
         with suppress(redis.ResponseError, StagefleetError):
             getattr(step, name)()
         step.go_on()
 
-        run = twin.ledger.run(step.submission.run)
+        run = harness.ledger.run(step.submission.run_id)
         assert run.state.is_final, (name, run)
-        told = {outcome.item for outcome in twin.outcomes(run.id) or []}
+        told = {outcome.item for outcome in harness.outcomes(run.id) or []}
         if run.state is RunState.SUCCEEDED:
             assert (3, 3, {"a", "b", "c"}) == (run.total, run.succeeded, told), name
         else:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stagefleet.connection import connect_redis, reaching
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, SettingsError, StagefleetError
+from stagefleet.redis_client import connect_redis, map_redis_errors
 from tests.services import TlsProxy, free_port
 
 
@@ -26,7 +26,7 @@ def make_tls_proxy(tls):
 
 def ask(url: str) -> Any:
     client: Any = connect_redis(url)
-    with client, reaching(client):
+    with client, map_redis_errors(client):
         return client.ping()
 
 
@@ -38,8 +38,8 @@ def refusal(url: str) -> StagefleetError:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("stagefleet.connection._SOCKET_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr("stagefleet.connection._CONNECT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("stagefleet.redis_client._SOCKET_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("stagefleet.redis_client._CONNECT_TIMEOUT_SECONDS", 0.5)
 
 
 def test_tls_with_a_trusted_certificate(redis_server, make_tls_proxy, tls):

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from stagefleet.connection import connect_redis
 from stagefleet.names import StageId
-from stagefleet.settings import CacheSettings, Settings
+from stagefleet.redis_client import connect_redis
+from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.storages import StageIdList
 from stagefleet.storages.tag_lists import MemoryTagLists, RedisTagLists, TagLists
 from tests.services.processes import wait_until
@@ -34,7 +34,7 @@ def make_lists(request: pytest.FixtureRequest) -> Iterator[Callable[..., TagList
     made: list[MemoryTagLists | RedisTagLists] = []
 
     def make(**settings: Any) -> TagLists:
-        chosen = CacheSettings(**{"lists": LISTS, "listed_stages": STAGES, **settings})
+        chosen = SharedStateSettings(**{"lists": LISTS, "listed_stages": STAGES, **settings})
         if request.param == "memory":
             made.append(MemoryTagLists(chosen))
         else:

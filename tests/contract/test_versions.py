@@ -4,13 +4,13 @@ import json
 
 import pytest
 
+from stagefleet.compression import compress_json
 from stagefleet.errors import IncompatibleVersionError
-from stagefleet.packing import pack
 from stagefleet.runs import redis_ledger
-from stagefleet.runs.dispatch import queue_key
-from stagefleet.runs.model import ItemState, RunState, WorkerInfo
+from stagefleet.runs.messages import queue_key
+from stagefleet.runs.models import ItemState, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION, WriterVersion, own_version
-from tests.contract.twins import LEASE_SECONDS, RedisBroker, Twin
+from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker
 
 OWN = own_version()
 NEWER = WriterVersion("9.9.9", f"{int(SCHEMA_VERSION.split('.')[0]) + 1}.0")
@@ -24,18 +24,18 @@ def broker(redis_server):
 
 
 @pytest.fixture
-def twin(broker):
-    return Twin(broker)
+def harness(broker):
+    return LedgerHarness(broker)
 
 
 @pytest.fixture
-def submit_as(twin, monkeypatch):
+def submit_as(harness, monkeypatch):
     """Submits a run as a client of another version does."""
 
     def submit(version, *items, **order):
         with monkeypatch.context() as patch:
             patch.setattr(redis_ledger, "own_version", lambda: version)
-            return twin.submit(items or ["a"], **order)
+            return harness.submit(items or ["a"], **order)
 
     return submit
 
@@ -45,16 +45,16 @@ def key(broker, run, part=""):
 
 
 class TestRuns:
-    def test_a_run_carries_the_version_of_who_opened_it(self, twin, submit_as):
-        assert OWN == twin.ledger.run(twin.submit(["a"])).version
+    def test_a_run_carries_the_version_of_who_opened_it(self, harness, submit_as):
+        assert OWN == harness.ledger.run(harness.submit(["a"])).version
         minor = WriterVersion("0.7.1", SCHEMA_VERSION)
-        assert minor == twin.ledger.run(submit_as(minor)).version
+        assert minor == harness.ledger.run(submit_as(minor)).version
 
-    def test_the_order_of_another_major_version_is_refused_with_both_named(self, twin, submit_as):
+    def test_the_spec_of_another_major_version_is_refused_with_both_named(self, harness, submit_as):
         """O-A2: an order that this release cannot read is a typed error that names both versions."""
         run = submit_as(NEWER)
 
-        for ask in (twin.ledger.order, twin.ledger.run):
+        for ask in (harness.ledger.spec, harness.ledger.run):
             with pytest.raises(IncompatibleVersionError) as refused:
                 ask(run)
             assert str(NEWER) in str(refused.value)
@@ -63,44 +63,44 @@ class TestRuns:
     @pytest.mark.parametrize(
         "order", [b"", b"[]", b"nonsense", b'{"operation": 7}', b'{"operation": "x", "callback": "pigeon"}']
     )
-    def test_one_of_another_form_is_refused_likewise(self, twin, broker, order):
-        run = twin.submit(["a"])
+    def test_one_of_another_form_is_refused_likewise(self, harness, broker, order):
+        run = harness.submit(["a"])
         broker.client.hset(key(broker, run), "order", order)
 
         with pytest.raises(IncompatibleVersionError):
-            twin.ledger.order(run)
+            harness.ledger.spec(run)
 
     @pytest.mark.parametrize(
         ("field", "value"),
         [("schema", NEWER.schema), ("order", "{"), ("state", "dreaming"), ("total", "many"), ("error", "[]")],
     )
-    def test_one_that_cannot_be_read_hides_no_other(self, twin, broker, field, value):
+    def test_one_that_cannot_be_read_hides_no_other(self, harness, broker, field, value):
         """R28: one entry that cannot be read stops nothing else: lists of runs."""
-        first, odd, last = (twin.submit(["a"]) for _ in range(3))
+        first, odd, last = (harness.submit(["a"]) for _ in range(3))
         broker.client.hset(key(broker, odd), field, value)
 
-        found = {run.id: run for run in twin.ledger.runs()}
+        found = {run.id: run for run in harness.ledger.runs()}
 
         assert {first, odd, last} == found.keys()
         assert RunState.UNREADABLE is found[odd].state
         assert "cannot read" in found[odd].error.message
         assert RunState.RUNNING is found[first].state is found[last].state
 
-    def test_fields_that_a_later_release_added_are_ignored(self, twin, broker):
+    def test_fields_that_a_later_release_added_are_ignored(self, harness, broker):
         """R28: readers ignore what they do not know."""
-        run = twin.submit(["a"])
+        run = harness.submit(["a"])
         name = key(broker, run)
         order = json.loads(broker.client.hget(name, "order")) | {"mood": "good"}
         broker.client.hset(name, mapping={"order": json.dumps(order), "colour": "blue"})
 
-        assert "copy_stage" == twin.ledger.order(run).operation
-        assert RunState.RUNNING is twin.ledger.run(run).state
+        assert "copy_stage" == harness.ledger.spec(run).operation
+        assert RunState.RUNNING is harness.ledger.run(run).state
 
 
 class TestOutcomes:
-    def test_unknown_fields_are_ignored_and_another_form_is_a_failure_of_its_item(self, twin, broker):
+    def test_unknown_fields_are_ignored_and_another_form_is_a_failure_of_its_item(self, harness, broker):
         """R28: an outcome of another form neither stops who reads nor hides those behind it."""
-        run = twin.submit(["a"])
+        run = harness.submit(["a"])
         stream = key(broker, run, "outcomes")
         error = {"type": "X", "message": "m", "mood": 1}
         odd = [
@@ -108,13 +108,13 @@ class TestOutcomes:
             json.dumps({"item": "b", "state": "dreaming"}).encode(),
             b"{",
             b"\xff\xfe",
-            pack(json.dumps({"item": "c", "state": "succeeded", "result": "x" * 500}).encode()),
+            compress_json(json.dumps({"item": "c", "state": "succeeded", "result": "x" * 500}).encode()),
             json.dumps({"item": "d", "state": "succeeded"}).encode(),
         ]
         for entry in odd:
             broker.client.xadd(stream, {"o": entry})
 
-        found = twin.outcomes(run)
+        found = harness.outcomes(run)
 
         assert ["a", "b", "?", "?", "c", "d"] == [outcome.item for outcome in found]
         assert [ItemState.FAILED] * 5 + [ItemState.SUCCEEDED] == [outcome.state for outcome in found]
@@ -131,45 +131,45 @@ class TestHeartbeats:
         b'{"until": 1e15}',
     )
 
-    def test_they_carry_the_version(self, twin):
+    def test_they_carry_the_version(self, harness):
         other = WriterVersion("0.0.9", "")
-        twin.staff(4)
-        twin.ledger.beat(WorkerInfo("old", 2, ("copy",), version=other), seconds=60)
+        harness.staff(4)
+        harness.ledger.beat(WorkerInfo("old", 2, ("copy",), version=other), seconds=60)
 
         assert {"host:1": OWN, "old": other} == {
-            worker.name: worker.version for worker in twin.ledger.workers("copy")
+            worker.name: worker.version for worker in harness.ledger.workers("copy")
         }
 
-    def test_one_of_another_form_stops_nobody_elses(self, twin, broker):
+    def test_one_of_another_form_stops_nobody_elses(self, harness, broker):
         """R28, O-A2: a heartbeat that cannot be read takes no worker of ours out of the count."""
         for number, entry in enumerate(self.ODD):
             broker.client.hset(f"{broker.prefix}workers", f"odd-{number}", entry)
 
-        twin.staff(4)
+        harness.staff(4)
 
-        assert ["host:1"] == [worker.name for worker in twin.ledger.workers()]
+        assert ["host:1"] == [worker.name for worker in harness.ledger.workers()]
         assert b"4" == broker.client.get(f"{broker.prefix}slots:copy")
         assert len(self.ODD) + 1 == broker.client.hlen(f"{broker.prefix}workers")  # left to who knows them
 
 
 class TestSweep:
-    def test_runs_of_a_newer_major_version_are_left_alone_and_the_others_mended(self, twin, submit_as):
+    def test_runs_of_a_newer_major_version_are_left_alone_and_the_others_mended(self, harness, submit_as):
         """R28: a sweep mends nothing whose fields may mean something else, and goes on with the others."""
-        newer, own = submit_as(NEWER, "n"), twin.submit(["o"])
-        while (message := twin.pop_message()) is not None:
-            assert twin.ledger.claim(message.run, message.index, "w") is not None
-        twin.ledger.sweep()
+        newer, own = submit_as(NEWER, "n"), harness.submit(["o"])
+        while (message := harness.pop_message()) is not None:
+            assert harness.ledger.claim(message.run_id, message.index, "w") is not None
+        harness.ledger.sweep()
         for _ in range(4):  # the first sweep after a gap gives everybody a whole lease
-            twin.advance(LEASE_SECONDS / 2)
-            twin.ledger.sweep()
+            harness.advance(LEASE_SECONDS / 2)
+            harness.ledger.sweep()
 
-        assert own in {message.run for message in twin.messages()}
-        assert newer not in {message.run for message in twin.messages()}
+        assert own in {message.run_id for message in harness.messages()}
+        assert newer not in {message.run_id for message in harness.messages()}
 
 
 class TestMessages:
-    def test_they_carry_the_schema_version(self, twin, broker):
-        twin.submit(["a"])
+    def test_they_carry_the_schema_version(self, harness, broker):
+        harness.submit(["a"])
 
         message = json.loads(broker.client.rpop(queue_key(broker.prefix, "copy")))
 

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from config.logging import configure_logging
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
-from tasks.base import Job
-from workers.app import serve
+from tasks.item import Attempt
+from workers.process import serve
 from workers.supervisor import Supervisor
 
 FOLDER = Path(os.environ["FAULT_FOLDER"])
@@ -46,14 +46,14 @@ def arm(step: str) -> None:
     setattr(RedisLedger, step, deadly)
 
 
-def wait(_manager: StageManager, job: Job) -> Produced:
-    """Wait for `seconds`, deaf to the leash, and leave a line; `poison` kills the process each time."""
-    if job.item == "poison":
+def wait(_manager: StageManager, attempt: Attempt) -> ItemResult:
+    """Wait for `seconds`, deaf to the lease, and leave a line; `poison` kills the process each time."""
+    if attempt.item == "poison":
         die()
-    time.sleep(job.options.get("seconds", 0))
+    time.sleep(attempt.options.get("seconds", 0))
     with (FOLDER / "effects").open("a") as effects:
-        effects.write(f"{job.item}\n")
-    return Produced(result={"item": job.item})
+        effects.write(f"{attempt.item}\n")
+    return ItemResult(result={"item": attempt.item})
 
 
 def main() -> None:
@@ -67,8 +67,8 @@ def main() -> None:
         sys.exit(supervisor.run())
     if step := os.environ.get("FAULT_DIE_IN"):
         arm(step)
-    ready_fd, life_line = int(sys.argv[3]), int(sys.argv[5])
-    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, life_line=life_line))
+    ready_fd, parent_pipe = int(sys.argv[3]), int(sys.argv[5])
+    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe))
 
 
 if __name__ == "__main__":

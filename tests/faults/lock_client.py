@@ -8,9 +8,9 @@ import sys
 import time
 from typing import cast
 
-from stagefleet.connection import connect_redis
 from stagefleet.errors import LockTimeoutError, RedisUnreachableError
 from stagefleet.locks import RedisLocks
+from stagefleet.redis_client import connect_redis
 from stagefleet.settings import LockSettings
 from tests.contract.lock_history import Recorder
 
@@ -24,9 +24,9 @@ def wander(url: str, client: str, seconds: float, settings: LockSettings) -> Rec
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         both = {name: draw.random() < 0.6 for name in NAMES}
-        one = recorder.visit(draw.choice(NAMES), shared=draw.random() < 0.6, wait_seconds=8)
+        one = recorder.take_and_release(draw.choice(NAMES), shared=draw.random() < 0.6, wait_seconds=8)
         try:
-            with one if draw.random() < 0.7 else recorder.visit_if_free(both) as is_held:
+            with one if draw.random() < 0.7 else recorder.take_and_release_if_free(both) as is_held:
                 leave_at = time.monotonic() + draw.uniform(0, 0.1)
                 while time.monotonic() < leave_at and is_held():
                     time.sleep(0.001)
@@ -37,12 +37,12 @@ def wander(url: str, client: str, seconds: float, settings: LockSettings) -> Rec
 
 
 def main(url: str, client: str, seconds: str, settings: str) -> None:
-    """Say "ready", wander, and write the visits."""
+    """Say "ready", wander, and write the coordinations."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     found = LockSettings.model_validate_json(settings)
     recorder = wander(url, client, float(seconds), found)
-    json.dump([visit.as_json() for visit in recorder.visits], sys.stdout)
+    json.dump([take_and_release.as_json() for take_and_release in recorder.tenures], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet.errors import CoordinatorLostError
 from stagefleet.runs.coordinator import watch
-from stagefleet.runs.model import Callback, Order
+from stagefleet.runs.models import Callback, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings
 
@@ -37,13 +37,13 @@ def submit(redis_server, cleanup):
         settings = Settings(runs=RunSettings(lease_seconds=lease_seconds))
         ledger = RedisLedger.connect(redis_server.url, settings)
         cleanup.callback(ledger.close)
-        order = Order(operation="wait", parallel=parallel, callback=Callback.CLIENT)
-        submission = ledger.open(order)
+        spec = RunSpec(operation="wait", parallel=parallel, callback=Callback.CLIENT)
+        submission = ledger.open(spec)
         for first in range(0, count, 2000):
             items = [f"item-{number}" for number in range(first, min(count, first + 2000))]
             ledger.append(submission, items)
         ledger.start(submission)
-        return submission.run
+        return submission.run_id
 
     return submit
 

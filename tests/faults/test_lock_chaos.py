@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stagefleet.settings import LockSettings
-from tests.contract.lock_history import Visit, find_faults
+from tests.contract.lock_history import Tenure, find_faults
 from tests.services.proxy import TcpProxy
 
 SCRIPT = Path(__file__).with_name("lock_client.py")
@@ -106,10 +106,12 @@ def test_no_fault_is_seen_whatever_befalls_the_clients(redis_server, clients, li
     for reader in readers:
         reader.join(60)
 
-    visits = [Visit(**visit) for text in told for visit in json.loads(text)]
+    tenures = [Tenure(**take_and_release) for text in told for take_and_release in json.loads(text)]
     assert CLIENTS == len(told)
-    assert [] == find_faults(visits, lease_seconds=SETTINGS.lease_seconds)
+    assert [] == find_faults(tenures, lease_seconds=SETTINGS.lease_seconds)
     assert all(chaos.done.values()), f"not all happened: {chaos.done}"
-    assert sum(bool(visit.sure) for visit in visits) > 100
-    assert any(visit.is_lost for visit in visits), "no lease was lost: it proves less than it should"
-    assert sum(visit.queued_at is not None for visit in visits) > 20
+    assert sum(bool(take_and_release.sure) for take_and_release in tenures) > 100
+    assert any(take_and_release.is_lost for take_and_release in tenures), (
+        "no lease was lost: it proves less than it should"
+    )
+    assert sum(take_and_release.queued_at is not None for take_and_release in tenures) > 20

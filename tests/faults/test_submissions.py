@@ -11,16 +11,16 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from stagefleet.client.operations import Plan
 from stagefleet.client.submission import submit
-from stagefleet.client.work import Plan
-from stagefleet.runs.model import MAX_ITEMS, ItemState, Order, Outcome
+from stagefleet.runs.models import MAX_ITEMS, ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 
 COUNT = 5_000
 MIB = 1024 * 1024
 DIES = """
 import os, signal, sys
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import Order
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 
@@ -34,9 +34,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 MILLION = """
 import json, resource, sys
 from stagefleet.client.submission import submit
-from stagefleet.client.work import Plan
+from stagefleet.client.operations import Plan
 from stagefleet.errors import TooManyItemsError
-from stagefleet.runs.model import MAX_ITEMS, Order
+from stagefleet.runs.models import MAX_ITEMS, Order
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 
@@ -91,10 +91,10 @@ def test_a_producer_killed_without_a_key_leaves_a_cancelled_run(workers, fleet, 
 def test_a_producer_killed_under_a_key_is_completed_by_the_next_call(workers, fleet, killed, check):
     workers.begin()
     run = killed("the-job")
-    order = Order(operation="wait", key="the-job", fingerprint="same")
+    spec = RunSpec(operation="wait", key="the-job", fingerprint="same")
     plan = Plan([f"item-{number}" for number in range(600)])
-    submission = submit(lambda: fleet.ledger, order, lambda: plan)
-    assert run == submission.run
+    submission = submit(lambda: fleet.ledger, spec, lambda: plan)
+    assert run == submission.run_id
     check(run, 600)
 
 
@@ -129,19 +129,19 @@ def lossy(monkeypatch, redis_server, settings):
 
 def test_lost_answers_double_nothing(lossy, fleet):
     expected = [f"item-{number}" for number in range(COUNT)]
-    run = submit(lambda: lossy, Order(operation="wait", parallel=4), lambda: Plan(expected)).run
-    assert [run] == [found.id for found in fleet.ledger.runs()]
-    assert COUNT == fleet.ledger.run(run).total
-    assert expected == list(fleet.ledger.leftovers(run))
+    run_id = submit(lambda: lossy, RunSpec(operation="wait", parallel=4), lambda: Plan(expected)).run_id
+    assert [run_id] == [found.id for found in fleet.ledger.runs()]
+    assert COUNT == fleet.ledger.run(run_id).total
+    assert expected == list(fleet.ledger.leftovers(run_id))
 
     for index in range(COUNT // 10):
-        claim = lossy.claim(run, index, "worker")
+        claim = lossy.claim(run_id, index, "worker")
         assert claim is not None
         assert (f"item-{index}", 1) == (claim.item, claim.attempt)
         lossy.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
-    stands = fleet.ledger.run(run)
+    stands = fleet.ledger.run(run_id)
     assert (COUNT // 10, 0) == (stands.succeeded, stands.claimed)
-    assert expected[COUNT // 10 :] == list(fleet.ledger.leftovers(run))
+    assert expected[COUNT // 10 :] == list(fleet.ledger.leftovers(run_id))
 
 
 def test_a_million_items_are_few_bytes_each_and_one_more_is_refused(redis_server, fleet):

@@ -4,7 +4,7 @@ import os
 import signal
 from collections import Counter
 
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import RunSpec
 from tests.integration.workers.conftest import eventually
 
 # One item at once: so that a death takes nothing with it but the item it is about.
@@ -37,7 +37,7 @@ def test_frozen_beyond_the_lease(workers, fleet, check):
     assert 2 == max(outcome.attempts for outcome in outcomes)
     stands = fleet.ledger.run(run)
     os.kill(frozen, signal.SIGCONT)
-    eventually(lambda: len(workers.said("finish_was_stale")) == 4, "all that it held is stale")
+    eventually(lambda: len(workers.said("stale_finish")) == 4, "all that it held is stale")
     assert (stands.succeeded, stands.state) == (fleet.ledger.run(run).succeeded, fleet.ledger.run(run).state)
     assert frozen in workers.pids
 
@@ -45,10 +45,10 @@ def test_frozen_beyond_the_lease(workers, fleet, check):
 def test_a_poison_item_fails_alone(workers, fleet):
     workers.begin()
     items = [f"item-{number}" for number in range(20)]
-    submission = fleet.ledger.open(Order(operation="wait", parallel=1, max_attempts=3))
+    submission = fleet.ledger.open(RunSpec(operation="wait", parallel=1, max_attempts=3))
     fleet.ledger.append(submission, [*items[:10], "poison", *items[10:]])
     fleet.ledger.start(submission)
-    finished, outcomes = fleet.follow(submission.run)
+    finished, outcomes = fleet.follow(submission.run_id)
     assert ("failed", 20, 1) == (finished.state, finished.succeeded, finished.failed)
     (poison,) = (outcome for outcome in outcomes if outcome.item == "poison")
     assert poison.error is not None

@@ -150,7 +150,7 @@ class TcpProxy:
         self.host = f"127.0.0.1:{self.port}"
         self._selector = selectors.DefaultSelector()
         self._waker, self._wakened = socket.socketpair()
-        self._orders: deque[Callable[[], object]] = deque()
+        self._specs: deque[Callable[[], object]] = deque()
         self._due: list[tuple[float, int, _Connection, _Stream]] = []
         self._number = itertools.count()
         self._is_ending = False
@@ -226,7 +226,7 @@ class TcpProxy:
             function()
             done.set()
 
-        self._orders.append(run)
+        self._specs.append(run)
         self._waker.send(b"!")
         if not done.wait(10):
             raise TimeoutError("the proxy does not answer")
@@ -249,8 +249,8 @@ class TcpProxy:
         for key, events in self._selector.select(wait):
             if key.fileobj is self._wakened:
                 self._wakened.recv(64)
-                while self._orders:
-                    self._orders.popleft()()
+                while self._specs:
+                    self._specs.popleft()()
             elif key.fileobj is self._listener:
                 self._accept()
             else:

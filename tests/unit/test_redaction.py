@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stagefleet.connection import masked_url
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.redaction import host_of, masked_line, quoted, redact, remember_secret, words_of
-from stagefleet.runs.model import ErrorInfo
+from stagefleet.redis_client import masked_url
+from stagefleet.runs.models import ErrorInfo
 
 SECRET = "planted/s3cret+of#the?test@home:x"
 ODD = "/#?@:[]%&=+ \\'\"é"

@@ -14,7 +14,7 @@ import tasks
 import workers
 from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import RunSpec
 from stagefleet.settings import (
     EngineSettings,
     FlowerSettings,
@@ -118,10 +118,10 @@ def test_whom_a_run_calls_is_not_shown():
     """R16: path and query of a webhook may be its secret."""
     url = f"https://hooks.test/services/{PLANTED}?token={PLANTED}"
     callback = RemoteCallback(outcome_url=url, finish_url=url)
-    fields: dict[str, Any] = callback.order_fields()
-    order = Order(operation="copy_stage", **fields)
-    assert PLANTED not in f"{callback!r} {order!r} {order}"
-    assert url == order.callback_target == order.finish_url
+    fields: dict[str, Any] = callback.spec_fields()
+    spec = RunSpec(operation="copy_stage", **fields)
+    assert PLANTED not in f"{callback!r} {spec!r} {spec}"
+    assert url == spec.callback_target == spec.finish_url
 
 
 def test_a_url_in_the_place_of_a_task_is_not_quoted():

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
-from stagefleet.stages import ImageInfo, StageDescription
 
 HEX56 = "0123456789abcdef" * 3 + "01234567"
 STAGE = StageId(HEX56, 1_700_000_000_000)

@@ -22,7 +22,7 @@ local function ticket_of(name, ticket)
   return text and cjson.decode(text)
 end
 
-local function keep(name, ticket, facts)
+local function write_ticket(name, ticket, facts)
   redis.call('HSET', key(name, 'tickets'), ticket, cjson.encode(facts))
 end
 
@@ -35,9 +35,9 @@ local function drop(name, ticket)
 end
 
 -- Grant a lock to a ticket.
-local function hold(name, ticket, shared, label, lease, fence)
+local function grant(name, ticket, shared, label, lease, fence)
   redis.call('ZADD', key(name, 'holders'), now + lease, ticket)
-  keep(name, ticket, { shared = shared, label = label, fence = fence, ['until'] = now + lease })
+  write_ticket(name, ticket, { shared = shared, label = label, fence = fence, ['until'] = now + lease })
   redis.call('ZADD', P .. 'locks', now + lease, name)
   return fence
 end
@@ -69,7 +69,7 @@ local function prune(name)
 end
 
 -- Wake the next request in the queue, and no other; remove the lock if there is none.
-local function stir(name)
+local function wake_next(name)
   if in_use(name) then
     local next_one = redis.call('ZRANGE', key(name, 'queue'), 0, 0)[1]
     if next_one then redis.call('PUBLISH', P .. 'lock-wake:' .. next_one, '1') end
@@ -83,6 +83,6 @@ local function sweep(pause)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'locks', '-inf', now, 'LIMIT', 0, 2)) do
     redis.call('ZADD', P .. 'locks', now + pause, name)
     prune(name)
-    stir(name)
+    wake_next(name)
   end
 end

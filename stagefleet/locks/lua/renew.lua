@@ -2,12 +2,12 @@
 local lease, answers = tonumber(ARGV[3]), {}
 for n = 4, #ARGV, 2 do
   local name, ticket = ARGV[n], ARGV[n + 1]
-  if prune(name) > 0 then stir(name) end
+  if prune(name) > 0 then wake_next(name) end
   local facts = ticket_of(name, ticket)
   if facts and facts.fence > 0 then
     facts['until'] = now + lease
     redis.call('ZADD', key(name, 'holders'), facts['until'], ticket)
-    keep(name, ticket, facts)
+    write_ticket(name, ticket, facts)
     answers[#answers + 1] = 1
   else
     answers[#answers + 1] = 0

@@ -5,7 +5,7 @@
 -- that the caller knows, so that outcomes between the two positions may differ from those that it has read.
 local run, epoch, position, before = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local meta, stream = key(run), key(run, 'outcomes')
-local state, current, cursor, lease, awaits, unacknowledged, held =
+local state, current, cursor, lease, needs_ack, unacknowledged, unacknowledged_in_window =
   unpack(redis.call('HMGET', meta, 'state', 'epoch', 'cursor', 'lease_ms', 'awaits', 'unacknowledged', 'held'))
 if state ~= 'running' and state ~= 'cancelling' and state ~= 'submitting' then return 'over' end
 if current ~= epoch then return integer(current) < integer(epoch) and 'rewound' or 'over' end
@@ -19,7 +19,7 @@ local function is_later(left, right)
 end
 
 -- A stream only grows: if a position exists, everything before it is as the caller read it.
-local function stands(at)
+local function has_position(at)
   return not is_later(at, cursor) or #redis.call('XRANGE', stream, at, at, 'COUNT', 1) > 0
 end
 
@@ -41,18 +41,18 @@ local function count()
   end
 end
 
-if not stands(position) or not stands(before) then return 'rewound' end
+if not has_position(position) or not has_position(before) then return 'rewound' end
 write_at_maxmemory()
 redis.call('HSET', meta, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'callbacks', 'XX', now + integer(lease), run)
 if not is_later(position, cursor) then return 'ok' end
-if awaits == '1' then
+if needs_ack == '1' then
   local awaited, windowed = count()
   redis.call('HSET', meta, 'cursor', position, 'unacknowledged', math.max(0, integer(unacknowledged) - awaited),
-    'held', math.max(0, integer(held) - windowed)) -- in one command: no cursor without its counters
+    'held', math.max(0, integer(unacknowledged_in_window) - windowed)) -- in one command: no cursor without its counters
 else
   redis.call('HSET', meta, 'cursor', position)
 end
 redis.call('HDEL', meta, 'failures', 'failing_since')
-if release(run) == 0 then settle(run) end -- published items are left to do
+if release(run) == 0 then finish_run_if_done(run) end -- published items are left to do
 return answer('ok')

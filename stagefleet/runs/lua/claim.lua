@@ -5,16 +5,16 @@ local OVERTAKING_STEP_MS = 500 -- so that not every claim writes
 local OVERTAKING_LIFE_MS = 24 * 3600 * 1000
 local run, index, nonce = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
-local state, lease, queue, overtaking = unpack(redis.call('HMGET', meta, 'state', 'lease_ms', 'queue', 'overtaking_ms'))
+local state, lease, queue, newest_claimed_ms = unpack(redis.call('HMGET', meta, 'state', 'lease_ms', 'queue', 'overtaking_ms'))
 local published = redis.call('ZSCORE', key(run, 'published'), index)
 local item = redis.call('HGET', key(run, 'items'), index)
 local fence
 
 -- A queue is first in, first out over all runs: a message pushed before a claimed one, and not claimed a while
 -- later, is lost.
-local function note_overtaking()
+local function note_newest_claimed()
   local _, host, target = address(item, queue)
-  if not host and integer(published) < integer(overtaking) + OVERTAKING_STEP_MS then return end
+  if not host and integer(published) < integer(newest_claimed_ms) + OVERTAKING_STEP_MS then return end
   redis.call('HSET', meta, 'overtaking_ms', published)
   local name = P .. 'overtaking:' .. target
   if integer(published) > integer(redis.call('GET', name)) then
@@ -25,7 +25,7 @@ end
 if published and item and state == 'running' then
   fence = tostring(redis.call('HINCRBY', meta, 'fence', 1))
   redis.call('HSET', key(run, 'claims'), index, fence .. ' ' .. nonce)
-  note_overtaking()
+  note_newest_claimed()
 else
   local holder, owner = string.match(redis.call('HGET', key(run, 'claims'), index) or '', '^(%d+) (.*)$')
   if owner ~= nonce then return false end

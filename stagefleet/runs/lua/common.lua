@@ -15,7 +15,7 @@
 --   run:R:tries      hash    index -> attempts that ended; -1 once the item has failed for good
 --   run:R:outcomes   stream  `o` an outcome, and `k` for one without a place in the window: s decided without
 --                            a task, c cancelled, which is not acknowledged either; `end` the run's final state
---   book:R           hash    the shared book of its workers (stagefleet/runs/book)
+--   book:R           hash    the shared book of its workers (stagefleet/runs/shared_state)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
 --   live:Q           zset    the running ones of queue Q
@@ -105,12 +105,12 @@ end
 -- queue before a later, small one. Returns their number.
 local function release(run)
   local meta = key(run)
-  local state, queue, parallel, next_index, queued, held, hosted =
+  local state, queue, parallel, next_index, queued, unacknowledged_in_window, hosted =
     unpack(redis.call('HMGET', meta, 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted'))
   if state ~= 'running' then return 0 end
   local published = redis.call('ZCARD', key(run, 'published'))
   local claimed = redis.call('ZCARD', key(run, 'leases'))
-  local window = integer(parallel) - published - claimed - integer(held)
+  local window = integer(parallel) - published - claimed - integer(unacknowledged_in_window)
   if window <= 0 then return 0 end -- the common case after a claim
   local slots = integer(redis.call('GET', P .. 'slots:' .. queue))
   local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. queue))
@@ -130,7 +130,7 @@ local function release(run)
 end
 
 -- Publish the message that starts a coordinator of a detached run.
-local function summon(run)
+local function enqueue_coordinator(run)
   local meta = key(run)
   local template, lease = unpack(redis.call('HMGET', meta, 'coordinate_message', 'lease_ms'))
   local message = string.gsub(template, '@(%u+)@', {
@@ -144,8 +144,8 @@ local function summon(run)
 end
 
 -- Publish it unless it is published, a coordinator is at work or the run is paused; most runs need none.
-local function call(run)
-  if redis.call('HGET', key(run), 'coordinator') == 'absent' then summon(run) end
+local function request_coordinator(run)
+  if redis.call('HGET', key(run), 'coordinator') == 'absent' then enqueue_coordinator(run) end
 end
 
 -- Return true if an item is done, or was dropped by a cancellation. In a running run, an item in no set and without an
@@ -161,7 +161,7 @@ local function has_ended(run, index)
 end
 
 -- An item has ended: items behind it are due.
-local function let_go(run, index)
+local function release_behind(run, index)
   while true do
     local due = redis.call('ZRANGEBYSCORE', key(run, 'behind'), index, index, 'LIMIT', 0, 1000)
     if #due == 0 then return end
@@ -184,16 +184,16 @@ local function record(run, outcome, state, windowed)
   end
   redis.call('HINCRBY', meta, state, 1)
   if state == 'cancelled' then return end
-  local awaits, phase = unpack(redis.call('HMGET', meta, 'awaits', 'state'))
-  if awaits == '1' then
+  local needs_ack, phase = unpack(redis.call('HMGET', meta, 'awaits', 'state'))
+  if needs_ack == '1' then
     redis.call('HINCRBY', meta, 'unacknowledged', 1)
     if windowed then redis.call('HINCRBY', meta, 'held', 1) end
-    if phase ~= 'submitting' then call(run) end
+    if phase ~= 'submitting' then request_coordinator(run) end
   end
 end
 
 -- End an item, and release items behind it; the caller removes it from its set.
-local function conclude(run, index, outcome, state)
+local function end_item(run, index, outcome, state)
   record(run, outcome, state, true)
   if state == 'succeeded' or state == 'skipped' then
     redis.call('HDEL', key(run, 'items'), index)
@@ -201,7 +201,7 @@ local function conclude(run, index, outcome, state)
   else
     redis.call('HSET', key(run, 'tries'), index, -1)
   end
-  let_go(run, index)
+  release_behind(run, index)
 end
 
 -- Return how many items have neither ended nor are in any set, and how many wait behind others, if nothing else is
@@ -222,7 +222,7 @@ end
 
 -- End the run if nothing is left to do. If its counters do not add up to its total, it has lost items: it goes on
 -- until the sweep has searched for them; with `problem`, an error in JSON, it fails.
-local function settle(run, problem)
+local function finish_run_if_done(run, problem)
   local meta = key(run)
   local missing, behind = unaccounted(run)
   if not missing or behind > 0 and not problem then return end
@@ -251,7 +251,7 @@ local function settle(run, problem)
   end
   if idempotency_key then redis.call('PEXPIRE', P .. 'key:' .. idempotency_key, retention) end
   ended = true
-  call(run)
+  request_coordinator(run)
 end
 
 -- Cancel a live run: pending items count as cancelled, items under way go on to their end.
@@ -271,7 +271,7 @@ local function cancel(run, immediate, problem)
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
   end
-  settle(run)
+  finish_run_if_done(run)
 end
 
 -- Return a script's reply: alone, or in a list if the run has ended in this call, for the log.
@@ -281,7 +281,7 @@ end
 
 -- Remove a claim ("FENCE NONCE") if it is the valid one; else return false. The lease stays until the item is in its
 -- new set: if that write is refused, the end of the lease brings the item back.
-local function take(run, index, claim)
+local function revoke_claim(run, index, claim)
   if redis.call('HGET', key(run, 'claims'), index) ~= claim then return false end
   redis.call('HDEL', key(run, 'claims'), index)
   return true

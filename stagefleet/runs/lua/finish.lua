@@ -2,7 +2,7 @@
 -- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
 -- Returns 1, 2 if the item waits for another attempt, or 0 for a stale claim.
 local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
-if not take(run, index, claim) then return 0 end
+if not revoke_claim(run, index, claim) then return 0 end
 local meta = key(run)
 if retry ~= '' and state == 'failed' then
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
@@ -15,8 +15,8 @@ if retry ~= '' and state == 'failed' then
     return 2
   end
 end
-conclude(run, index, ARGV[7], state)
+end_item(run, index, ARGV[7], state)
 if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- an overflow must not fail the item
 redis.call('ZREM', key(run, 'leases'), index)
-if release(run) == 0 then settle(run) end -- published items are left to do
+if release(run) == 0 then finish_run_if_done(run) end -- published items are left to do
 return answer(1)

@@ -1,7 +1,7 @@
 -- Hand back a claimed item without counting the attempt.
 -- ARGV: run, index, claim, the index of the item whose end it waits for ('' for none).
 local run, index, claim, other = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-if not take(run, index, claim) then return 0 end
+if not revoke_claim(run, index, claim) then return 0 end
 
 -- Items that wait for one another in a cycle would never end.
 local function is_ring(at)
@@ -16,7 +16,7 @@ end
 if redis.call('HGET', key(run), 'state') ~= 'running' then
   redis.call('HINCRBY', key(run), 'cancelled', 1)
   redis.call('ZREM', key(run, 'leases'), index)
-  settle(run)
+  finish_run_if_done(run)
   return answer(1)
 end
 if other ~= '' and not has_ended(run, other) and not is_ring(other) then

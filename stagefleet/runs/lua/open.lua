@@ -3,11 +3,11 @@
 --       lease_ms, retention_ms, republish_ms, message to a coordinator ('' if the run is not detached),
 --       release, schema version, summary for its messages (escaped for JSON), random number for the token,
 --       run and token of this client's own submission of which data was lost ('' for none)
--- Returns fate, run, token, previous.
+-- Returns kind, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
 local own_run, own_token = ARGV[20], ARGV[21]
-local fate, previous = 'new', ''
+local kind, previous = 'new', ''
 
 -- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
 -- the ledger does.
@@ -33,7 +33,7 @@ if idempotency_key ~= '' then
     if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
     if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
     -- A run that was cancelled half submitted does not know all of its items: it cannot be continued.
-    if started then fate, previous = 'continued', old end
+    if started then kind, previous = 'continued', old end
   end
   redis.call('SET', P .. 'key:' .. idempotency_key, run)
 end
@@ -53,4 +53,4 @@ if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_ke
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)
-return { fate, run, raise_number(run, 'token', ARGV[19]), previous }
+return { kind, run, raise_number(run, 'token', ARGV[19]), previous }

@@ -7,7 +7,7 @@ local function attempt(...)
   return answer
 end
 
-local function look_at(run)
+local function read_run(run)
   local counts = {}
   for _, part in ipairs({ 'leases', 'published', 'waiting', 'behind' }) do
     counts[#counts + 1] = attempt('ZCARD', key(run, part)) or 0
@@ -19,5 +19,5 @@ local function look_at(run)
 end
 
 local answers = { now }
-for n = 3, #ARGV do answers[#answers + 1] = look_at(ARGV[n]) end
+for n = 3, #ARGV do answers[#answers + 1] = read_run(ARGV[n]) end
 return answers

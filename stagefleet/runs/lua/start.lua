@@ -11,6 +11,6 @@ if total ~= ARGV[5] then return 'rewound' end
 redis.call('HSET', key(run), 'state', 'running', 'started', 1, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)
-settle(run)
-if integer(redis.call('HGET', key(run), 'unacknowledged')) > 0 then call(run) end
+finish_run_if_done(run)
+if integer(redis.call('HGET', key(run), 'unacknowledged')) > 0 then request_coordinator(run) end
 return answer('ok')

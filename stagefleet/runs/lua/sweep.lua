@@ -7,7 +7,7 @@ local meta = key(run)
 local BATCH = 500
 local HOST_PATIENCE = 3 -- times the age at which a message may count as lost
 local SWEEPS_MISSED = 3 -- not a gap yet: another worker takes over from a dead reaper
-local state, queue, callback, awaits, coordinator_until, submitter_until =
+local state, queue, callback, needs_ack, coordinator_until, submitter_until =
   unpack(redis.call('HMGET', meta, 'state', 'queue', 'callback', 'awaits', 'coordinator_until', 'submitter_until'))
 local idempotency_key, limit, republish, retention, schema, lease, swept, created, cursor, unacknowledged =
   unpack(redis.call('HMGET', meta, 'key', 'max_attempts', 'republish_ms', 'retention_ms', 'schema', 'lease_ms',
@@ -47,7 +47,7 @@ end
 local function fail(index, kind, message)
   local id, host = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
   local tries = integer(redis.call('HGET', key(run, 'tries'), index))
-  conclude(run, index, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
+  end_item(run, index, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
     error = { type = kind, message = message } }), 'failed')
 end
 
@@ -75,11 +75,11 @@ local function expire_leases()
 end
 
 -- Release items behind ended ones, so that no item waits for ever.
-local function let_go_forgotten()
+local function release_forgotten()
   local behind, last = redis.call('ZRANGE', key(run, 'behind'), 0, BATCH - 1, 'WITHSCORES'), nil
   for n = 2, #behind, 2 do
     if behind[n] ~= last and has_ended(run, behind[n]) then
-      let_go(run, behind[n])
+      release_behind(run, behind[n])
       touched = touched + 1
     end
     last = behind[n]
@@ -87,7 +87,7 @@ local function let_go_forgotten()
 end
 
 -- Return true if a message of that time was overtaken in its queue; a future time comes from a clock that was set back.
-local function overtaken(target, since)
+local function is_overtaken(target, since)
   local newest = integer(redis.call('GET', P .. 'overtaking:' .. target))
   return newest <= now and since < newest
 end
@@ -103,11 +103,11 @@ local function republish_lost()
       redis.call('ZREM', key(run, 'published'), index) -- the item is unknown: the counters reveal it
     elseif host and redis.call('EXISTS', P .. 'slots:' .. target) == 0 then
       if since <= now - HOST_PATIENCE * integer(republish) then
-        fail(index, 'HostGoneError', 'no worker of host ' .. host .. ' is there any more')
+        fail(index, 'HostLostError', 'no worker of host ' .. host .. ' is there any more')
         redis.call('ZREM', key(run, 'published'), index)
         touched = touched + 1
       end
-    elseif redis.call('LLEN', P .. 'mq:' .. target) == 0 or overtaken(target, since) then
+    elseif redis.call('LLEN', P .. 'mq:' .. target) == 0 or is_overtaken(target, since) then
       lost[#lost + 1] = index
     end
   end
@@ -146,13 +146,13 @@ end
 bridge_gap()
 if state == 'submitting' then
   -- With a key a repeated call completes it; nobody repeats it for ever.
-  local patience = idempotency_key and integer(retention) or 0
-  if integer(submitter_until) + patience > now then return 0 end
+  local waiting_ms = idempotency_key and integer(retention) or 0
+  if integer(submitter_until) + waiting_ms > now then return 0 end
   cancel(run, false, lost_error)
   return answer(1)
 end
 
-if awaits == '1' and callback == 'client' and integer(coordinator_until) <= now then
+if needs_ack == '1' and callback == 'client' and integer(coordinator_until) <= now then
   cancel(run, false, lost_error)
   state = 'cancelling'
   touched = touched + 1
@@ -160,14 +160,14 @@ end
 drop_lost_outcomes()
 expire_leases()
 if state == 'running' then
-  let_go_forgotten()
+  release_forgotten()
   republish_lost()
   local missing = unaccounted(run)
   if missing and missing ~= 0 and not find_unaccounted() then
-    settle(run, ARGV[6])
+    finish_run_if_done(run, ARGV[6])
     return answer(touched + 1)
   end
   release(run)
 end
-settle(run)
+finish_run_if_done(run)
 return answer(touched)

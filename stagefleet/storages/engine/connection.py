@@ -17,10 +17,10 @@ from stagefleet.names import Reference, Repository
 from stagefleet.platforms import Platform
 from stagefleet.redaction import masked_url, remember_secret, words_of
 from stagefleet.registry import DockerConfig
-from stagefleet.registry.leash import UNLEASHED, Leash, LeashedLock, current_leash
+from stagefleet.registry.lease import NO_LEASE, Lease, LeaseBoundLock, current_lease
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.engine.answers import explain, reaching_engine
-from stagefleet.storages.engine.leaving import Heed, call_and_leave
+from stagefleet.storages.engine.abandoned_calls import Heed, call_under_lease
+from stagefleet.storages.engine.error_mapping import explain, map_engine_errors
 
 __all__ = ["Engine"]
 
@@ -57,7 +57,7 @@ class Engine:
         self._login_address = address
         self._settings = settings
         self._config = config
-        self._lock = LeashedLock()
+        self._lock = LeaseBoundLock()
         self._client: _PatientClient | None = None
         self._platform: Platform | None = None
 
@@ -72,14 +72,14 @@ class Engine:
     def _api(self) -> _PatientClient:
         with self._lock:
             if self._client is None:
-                self._client = call_and_leave(lambda _: self._connect(), current_leash())
+                self._client = call_under_lease(lambda _: self._connect(), current_lease())
             return self._client
 
     def _connect(self) -> _PatientClient:
         options = kwargs_from_env(
             environment={"DOCKER_HOST": self._login_address, **docker_tls_environment()}
         )
-        with reaching_engine(self.address, "its version"):
+        with map_engine_errors(self.address, "its version"):
             return _PatientClient(
                 **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
             )
@@ -87,7 +87,7 @@ class Engine:
     def ping(self) -> str:
         """Return the engine's version."""
         api = self._api
-        with reaching_engine(self.address, "its version"):
+        with map_engine_errors(self.address, "its version"):
             return str(api.version()["Version"])
 
     @property
@@ -98,7 +98,7 @@ class Engine:
                 self._platform = Platform.parse(self._settings.platform).normal
             else:
                 api = self._api
-                with reaching_engine(self.address, "its version"):
+                with map_engine_errors(self.address, "its version"):
                     found = api.version()
                 own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
                 if own is None:
@@ -112,7 +112,7 @@ class Engine:
         """Return the engine's description of an image, by name or id; None if it does not have it."""
         api: Any = self._api  # the stubs leave this one method untyped
         try:
-            with reaching_engine(self.address, name):
+            with map_engine_errors(self.address, name):
                 found: dict[str, Any] = api.inspect_image(name)
         except NotFoundError:
             return None
@@ -126,7 +126,7 @@ class Engine:
             label: A label `KEY=VALUE` that the images must have.
         """
         api = self._api
-        with reaching_engine(self.address, pattern):
+        with map_engine_errors(self.address, pattern):
             images = api.images(name=pattern, filters={} if label is None else {"label": label})
         for image in images:
             yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
@@ -138,7 +138,7 @@ class Engine:
             NotFoundError: There is no image `name`.
         """
         api = self._api
-        with reaching_engine(self.address, name):
+        with map_engine_errors(self.address, name):
             api.tag(name, repository, tag, force=True)
 
     def remove(self, name: str, *, force: bool = False) -> bool:
@@ -156,7 +156,7 @@ class Engine:
         """
         api = self._api
         try:
-            with reaching_engine(self.address, name):
+            with map_engine_errors(self.address, name):
                 api.remove_image(name, force=force)
         except NotFoundError:
             return False
@@ -169,28 +169,26 @@ class Engine:
             EngineError: The engine refuses the archive.
         """
         api: Any = self._api  # the stubs leave this method untyped, too
-        with reaching_engine(self.address, "an image to load"):
+        with map_engine_errors(self.address, "an image to load"):
             for event in api.load_image(archive, quiet=True):
                 if "error" in event:
                     words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
                     raise EngineError(f"{self.address} does not load an image: {words}")
 
-    def pull(
-        self, reference: Reference, *, platform: Platform | None = None, leash: Leash = UNLEASHED
-    ) -> int:
+    def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
         """Pull an image, with the login for its registry.
 
         Args:
             reference: The image.
             platform: Platform to choose from an index; `self.platform` if None.
-            leash: Lease to check at each event; its error stops the pull.
+            lease: Lease to check at each event; its error stops the pull.
 
         Returns:
             The bytes received, by the engine's own count of each layer.
 
         Raises:
             NotFoundError: The registry does not have it.
-            PlatformMissingError: The index has no image for the platform.
+            PlatformNotFoundError: The index has no image for the platform.
             BrokenStageError: The registry cannot deliver all of it.
             CredentialsError: The registry refuses the login.
         """
@@ -199,21 +197,21 @@ class Engine:
         wanted = str(platform or self._settings.platform)
         if wanted:
             query["platform"] = wanted
-        moved, _ = self._transfer("images/create", query, reference, leash)
+        moved, _ = self._transfer("images/create", query, reference, lease)
         if self.find(name) is None:
             raise EngineError(f"{name}: the engine at {self.address} ended the pull without an image")
         return moved
 
-    def push(self, reference: Reference, *, leash: Leash = UNLEASHED) -> int:
+    def push(self, reference: Reference, *, lease: Lease = NO_LEASE) -> int:
         """Push an image under its name, with the login for its registry; arguments and errors as `pull`."""
         path = f"images/{reference.repository}/push"
-        moved, is_whole = self._transfer(path, {"tag": reference.identifier}, reference, leash)
+        moved, is_whole = self._transfer(path, {"tag": reference.identifier}, reference, lease)
         if not is_whole:
             raise EngineError(f"{reference}: the engine at {self.address} ended the push without a digest")
         return moved
 
     def _transfer(
-        self, path: str, query: dict[str, str], reference: Reference, leash: Leash
+        self, path: str, query: dict[str, str], reference: Reference, lease: Lease
     ) -> tuple[int, bool]:
         """Start a pull or push and read it to its end, or abandon it when the lease ends.
 
@@ -223,8 +221,8 @@ class Engine:
             The bytes of all layers, and whether the stream named a digest.
         """
         api = self._api
-        return call_and_leave(
-            lambda heed: self._read_transfer(api, path, query, reference, heed), current_leash(leash)
+        return call_under_lease(
+            lambda heed: self._read_transfer(api, path, query, reference, heed), current_lease(lease)
         )
 
     def _read_transfer(
@@ -237,7 +235,7 @@ class Engine:
         moved: dict[str, int] = {}
         is_whole = False
         with (
-            reaching_engine(self.address, name),
+            map_engine_errors(self.address, name),
             api.post(
                 f"{api.base_url}/v{api.api_version}/{path}",
                 params=query,
@@ -278,7 +276,7 @@ class Engine:
     def users(self, image_id: str) -> list[dict[str, Any]]:
         """List the containers, running or not, of an image or of images built on it."""
         api = self._api
-        with reaching_engine(self.address, image_id):
+        with map_engine_errors(self.address, image_id):
             found: list[dict[str, Any]] = api.containers(all=True, filters={"ancestor": image_id})
         return found
 
@@ -294,7 +292,7 @@ class Engine:
         """
         api = self._api
         try:
-            with reaching_engine(self.address, f"container {container_id[:12]}"):
+            with map_engine_errors(self.address, f"container {container_id[:12]}"):
                 api.remove_container(container_id, force=force, v=True)
         except NotFoundError:
             return

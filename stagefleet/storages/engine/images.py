@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stagefleet.errors import InvalidNameError
+from stagefleet.images import ImageInfo
 from stagefleet.names import Repository, StageId
 from stagefleet.platforms import Platform
-from stagefleet.stages import ImageInfo
 from stagefleet.storages.engine.connection import Engine
 from stagefleet.storages.engine.storage import describe_image_in
 

@@ -12,13 +12,13 @@ import tarfile
 from collections.abc import Iterator
 
 from stagefleet.errors import BrokenRecordError, InvalidNameError
-from stagefleet.names import DockerDaemon
+from stagefleet.names import EngineProject
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordImage, RecordKind
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.records.record import Labels
 from stagefleet.storages.engine.connection import Engine
 from stagefleet.storages.engine.storage import describe_image_in
-from stagefleet.storages.records import StoredRecord, Written
+from stagefleet.storages.records import StoredRecord, WriteResult
 
 __all__ = ["EngineRecordStore"]
 
@@ -34,7 +34,7 @@ class EngineRecordStore:
         address: The project in it.
     """
 
-    def __init__(self, engine: Engine, address: DockerDaemon) -> None:
+    def __init__(self, engine: Engine, address: EngineProject) -> None:
         self._engine = engine
         self._project = address.project
         self._repository = f"werf-import-metadata/{address.project}"
@@ -71,15 +71,15 @@ class EngineRecordStore:
         record = ImportMetadata.read(record_id.name, Labels(name, info.labels))
         return StoredRecord(record, self._project, info)
 
-    def write(self, record: Record, *, force: bool = False) -> Written:
+    def write(self, record: Record, *, force: bool = False) -> WriteResult:
         """Write a record: an existing one only with `force`, and unsupported kinds never."""
         if record.kind is not _KIND:
-            return Written.IGNORED
+            return WriteResult.IGNORED
         name = self._name(record.id)
         if not force and self._engine.find(name) is not None:
-            return Written.PRESENT
+            return WriteResult.PRESENT
         self._engine.load(_archive(name, RecordImage.of(self._project, record.labels)))
-        return Written.WRITTEN
+        return WriteResult.WRITTEN
 
     def remove(self, record_id: RecordId) -> None:
         """Remove a record; a missing one counts as success.

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from stagefleet.errors import StageNotFoundError
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.stages import ImageInfo, StageDescription
-from stagefleet.storages.description import moment_of, read_settings
 from stagefleet.storages.engine.connection import Engine
 from stagefleet.storages.id_list import StageIdList
+from stagefleet.storages.image_config import moment_of, read_settings
 
 __all__ = ["EngineStorage", "describe_image_in"]
 
@@ -24,7 +24,7 @@ class EngineStorage:
         engine: The engine.
     """
 
-    def __init__(self, engine: Engine, address: DockerDaemon) -> None:
+    def __init__(self, engine: Engine, address: EngineProject) -> None:
         self.address = address
         self.engine = engine
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stagefleet.processes import worker_command
-from stagefleet.runs.model import Callback, Order, Run
+from stagefleet.runs.models import Callback, Run, RunSpec
 from tests.integration.workers.conftest import (  # noqa: F401 - fixtures
     Fleet,
     Workers,
@@ -55,19 +55,19 @@ def submit(fleet: Fleet, receiver: WebhookReceiver) -> Callable[..., str]:  # no
             "parallel": 4,
             **order,
         }
-        submission = fleet.ledger.open(Order(operation="wait", **fields))
+        submission = fleet.ledger.open(RunSpec(operation="wait", **fields))
         fleet.ledger.append(submission, [f"item-{number}" for number in range(count)])
         fleet.ledger.start(submission)
-        return submission.run
+        return submission.run_id
 
     return submit
 
 
 @pytest.fixture
 def wait_for_end(fleet: Fleet) -> Callable[[str], Run]:  # noqa: F811 - the fixture
-    def wait(run: str) -> Run:
-        eventually(lambda: fleet.ledger.run(run).state.is_final, "the run ends")
-        return fleet.ledger.run(run)
+    def wait(run_id: str) -> Run:
+        eventually(lambda: fleet.ledger.run(run_id).state.is_final, "the run ends")
+        return fleet.ledger.run(run_id)
 
     return wait
 

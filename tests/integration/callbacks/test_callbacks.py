@@ -8,9 +8,9 @@ import threading
 from collections import Counter
 from urllib.parse import urlsplit
 
-from stagefleet.connection import connect_redis
-from stagefleet.runs.dispatch import queue_key
-from stagefleet.runs.model import Callback
+from stagefleet.redis_client import connect_redis
+from stagefleet.runs.messages import queue_key
+from stagefleet.runs.models import Callback
 from tests.integration.workers.conftest import eventually
 from tests.services.receiver import Call
 
@@ -69,11 +69,11 @@ def test_410_cancels_the_run_and_its_end_is_told(start_workers, submit, receiver
     run = wait_for_end(submit(COUNT))
     assert "cancelled" == run.state
     assert run.error is not None
-    assert "CallbackGoneError" == run.error.type
+    assert "CallbackDeclinedError" == run.error.type
     assert run.succeeded <= 1 + 4
     calls = receiver.wait_for(ended)
     assert 2 == len(receiver.to("/outcome"))
-    assert "CallbackGoneError" == calls[-1].message["data"]["error"]["type"]
+    assert "CallbackDeclinedError" == calls[-1].message["data"]["error"]["type"]
 
 
 def test_a_receiver_that_stays_away_loses_its_run(start_workers, submit, receiver, wait_for_end):

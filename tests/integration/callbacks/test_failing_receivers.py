@@ -2,8 +2,8 @@
 
 import threading
 
-from stagefleet.runs.dispatch import queue_key
-from stagefleet.runs.model import Callback, RunState
+from stagefleet.runs.messages import queue_key
+from stagefleet.runs.models import Callback, RunState
 from stagefleet.settings import Settings
 from tests.integration.workers.conftest import eventually
 
@@ -12,7 +12,7 @@ _LONGER_THAN_A_LEASE_SECONDS = 4.5
 
 
 def test_a_receiver_that_takes_longer_than_a_lease_is_called_once(fleet, receiver, start_workers, submit):
-    """R10: the visit's lease is renewed while a call lasts: nobody calls beside it, and the run goes on."""
+    """R10: the claim's lease is renewed while a call lasts: nobody calls beside it, and the run goes on."""
     start_workers(timeout_seconds=30)
     never = threading.Event()
     receiver.on_call = lambda call: call.path == "/outcome" and never.wait(_LONGER_THAN_A_LEASE_SECONDS)

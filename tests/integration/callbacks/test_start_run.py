@@ -69,7 +69,7 @@ def test_a_copy_is_started_found_by_its_key_and_told_of(post, client, registry, 
     assert stages == {call.item for call in receiver.to("/outcome")}
     assert all(call.is_signed for call in calls)
     run = client.run_under("nightly")
-    assert ("succeeded", 3, 2) == (run.state, run.succeeded, run.order.parallel)
+    assert ("succeeded", 3, 2) == (run.state, run.succeeded, run.spec.parallel)
     assert run.id == calls[-1].message["data"]["run"]
 
 
@@ -104,7 +104,7 @@ def test_descriptions_are_told_as_results(post, client, registry, receiver):
     task = post(operation="describe", primary=repository, on_outcome_url=f"{receiver.url}/outcome")
     (call, *_) = receiver.wait_for(lambda calls: calls)
     assert f"{repository}@{pushed.digest}" == call.message["data"]["outcome"]["result"]["repo_digest"]
-    assert "describe_stage" == run_under(client, task).order.operation
+    assert "describe_stage" == run_under(client, task).spec.operation
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_an_index_goes_before_its_members_or_both_stay(
     *outcomes, summary = result.objects
     assert (1, 3, before) == (result.code, summary["failed"], digests_in(registry, PATH))
     errors = {outcome["item"]: outcome["error"] for outcome in outcomes}
-    assert {"IndexStaysError"} == {errors[stage(number)]["type"] for number in (1, 2)}
+    assert {"IndexNotDeletedError"} == {errors[stage(number)]["type"] for number in (1, 2)}
     assert all(f"{PATH}:{index_id(9)}" in errors[stage(number)]["message"] for number in (1, 2))
 
     result = command("delete", f"{registry.host}/{PATH}", stage(1), stage(2), index_id(9), "--json")

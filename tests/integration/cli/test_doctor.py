@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.cli.findings import Finding, State
-from stagefleet.cli.redis_checks import _examine_disk, _examine_eviction, _examine_memory, examine_redis
+from stagefleet.cli.check_results import CheckResult, State
+from stagefleet.cli.redis_checks import (
+    _check_disk,
+    _check_maxmemory_policy,
+    _check_memory,
+    check_redis_server,
+)
 from stagefleet.settings import Settings
 from tests.contract.test_redis_facts import REDIS_6, as_answer
 
 
-def findings(url: str) -> dict[str, Finding]:
-    return {finding.check: finding for finding in examine_redis(Settings(redis_url=url))}
+def findings(url: str) -> dict[str, CheckResult]:
+    return {finding.check: finding for finding in check_redis_server(Settings(redis_url=url))}
 
 
 def failures(url: str) -> dict[str, tuple[int, str]]:
@@ -110,16 +115,16 @@ def test_a_sentinel_and_an_old_version_are_told(fake_redis, changes, words):
 @pytest.mark.parametrize(
     ("examine", "info", "state"),
     [
-        (_examine_eviction, {"maxmemory_policy": "noeviction"}, "ok"),
-        (_examine_eviction, {"maxmemory_policy": "allkeys-lru"}, "warning"),
-        (_examine_disk, {"aof_enabled": 1, "aof_last_write_status": "ok"}, "ok"),
-        (_examine_disk, {"aof_enabled": 0}, "warning"),
-        (_examine_disk, {"aof_enabled": 1, "rdb_last_bgsave_status": "err"}, "warning"),
-        (_examine_disk, {"aof_enabled": 1, "aof_last_write_status": "err"}, "failed"),
-        (_examine_memory, {"maxmemory": 0, "used_memory": 5}, "ok"),
-        (_examine_memory, {"maxmemory": 100, "used_memory": 50}, "ok"),
-        (_examine_memory, {"maxmemory": 100, "used_memory": 95}, "warning"),
-        (_examine_memory, {"maxmemory": 100, "used_memory": 100}, "failed"),
+        (_check_maxmemory_policy, {"maxmemory_policy": "noeviction"}, "ok"),
+        (_check_maxmemory_policy, {"maxmemory_policy": "allkeys-lru"}, "warning"),
+        (_check_disk, {"aof_enabled": 1, "aof_last_write_status": "ok"}, "ok"),
+        (_check_disk, {"aof_enabled": 0}, "warning"),
+        (_check_disk, {"aof_enabled": 1, "rdb_last_bgsave_status": "err"}, "warning"),
+        (_check_disk, {"aof_enabled": 1, "aof_last_write_status": "err"}, "failed"),
+        (_check_memory, {"maxmemory": 0, "used_memory": 5}, "ok"),
+        (_check_memory, {"maxmemory": 100, "used_memory": 50}, "ok"),
+        (_check_memory, {"maxmemory": 100, "used_memory": 95}, "warning"),
+        (_check_memory, {"maxmemory": 100, "used_memory": 100}, "failed"),
     ],
 )
 def test_a_redis_that_forgets_or_is_full_is_told(examine, info, state):

@@ -17,7 +17,7 @@ import redis
 from pydantic import SecretStr
 
 import stagefleet.embedded as embedded_module
-from stagefleet.embedded import Embedded
+from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import UnreachableError
 from stagefleet.settings import FlowerSettings, RunSettings, Settings, WebhookSettings, WorkerSettings
 
@@ -70,7 +70,7 @@ def make_embedded():
     made = []
 
     def make(**settings):
-        embedded = Embedded(Settings(**settings))
+        embedded = EmbeddedFleet(Settings(**settings))
         made.append(embedded)
         return embedded
 
@@ -173,7 +173,8 @@ def test_a_client_that_is_killed_leaves_nothing_behind(facts, number):
 
 
 def test_what_killed_processes_left_is_removed_by_the_next_command(use_worker, facts, make_embedded):
-    """R55, R15: where client and keeper are killed together, the settings file stays no longer than that."""
+    """R55, R15: where client and supervisor are killed together, the settings file stays no longer than
+    that."""
     client = subprocess.Popen([sys.executable, "-c", CLIENT, STAND_IN], stdout=subprocess.PIPE, text=True)
     assert client.stdout is not None
     left = directory_of(client.stdout.readline().strip())
@@ -193,7 +194,7 @@ def test_what_killed_processes_left_is_removed_by_the_next_command(use_worker, f
     assert directory_of(living_url).exists()
 
 
-def test_a_keeper_that_is_killed_takes_its_processes_along(use_worker, facts, make_embedded):
+def test_a_supervisor_that_is_killed_takes_its_processes_along(use_worker, facts, make_embedded):
     """R55: neither a process nor the folder stays."""
     embedded = make_embedded()
     url = embedded.start()
@@ -221,7 +222,7 @@ def test_a_worker_that_fails_at_its_start_is_quoted(use_worker, make_embedded):
     use_worker("import sys; sys.stdin.read(); sys.exit('no such thing as a worker')")
     embedded = make_embedded()
     embedded.start()
-    await_ends(watch(embedded._keeper.pid))
+    await_ends(watch(embedded._renewer.pid))
     with pytest.raises(UnreachableError, match="no such thing as a worker"):
         embedded.check()
 

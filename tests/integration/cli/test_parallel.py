@@ -41,10 +41,10 @@ def submit(environment, redis_server, registry, command):
 
 
 @pytest.fixture
-def carry_out(environment, redis_server, registry, command, make_workers, ledger):
+def execute(environment, redis_server, registry, command, make_workers, ledger):
     """Has workers carry a run out; the registry answers once all that may be under way is under way."""
 
-    def carry_out(run, parallel):
+    def execute(run, parallel):
         make_workers(redis_server.url, **SLOTS, environment={"DOCKER_CONFIG": environment["DOCKER_CONFIG"]})
         wait_until(lambda: (parallel, 0) == claimed_and_published(ledger.run(run)), f"{parallel} are claimed")
         (shown,) = command("runs", "show", run, "--json").objects
@@ -53,7 +53,7 @@ def carry_out(environment, redis_server, registry, command, make_workers, ledger
         assert (0, STAGES) == (watched.code, watched.objects[-1]["succeeded"]), watched.err
         return shown
 
-    return carry_out
+    return execute
 
 
 def claimed_and_published(run):
@@ -78,22 +78,22 @@ def most_at_once(requests, stages):
 
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_a_copy_never_has_more_stages_under_way_than_parallel_says(
-    submit, carry_out, registry, stages, digests_in, parallel
+    submit, execute, registry, stages, digests_in, parallel
 ):
     source, destination = (f"{registry.host}/app/{name}" for name in ("stages", "copy"))
     run = submit("copy", source, destination, "--parallel", str(parallel))
-    shown = carry_out(run, parallel)
+    shown = execute(run, parallel)
     assert (parallel, parallel, 0) == (shown["parallel"], shown["claimed"], shown["published"])
     assert most_at_once(registry.requests(), stages) <= parallel
     assert stages == digests_in(registry, "app/copy")
 
 
 def test_the_limit_of_a_project_holds_where_no_other_is_asked_for(
-    submit, carry_out, registry, stages, digests_in, tmp_path
+    submit, execute, registry, stages, digests_in, tmp_path
 ):
     roles = f'primary = "{registry.host}/app/stages"\nfinal = "{registry.host}/app/final"\n'
     (tmp_path / "stagefleet.toml").write_text(f"[projects.app]\n{roles}parallel = 2\n")
-    shown = carry_out(submit("publish", "--project", "app"), 2)
+    shown = execute(submit("publish", "--project", "app"), 2)
     assert 2 == shown["parallel"]
     assert most_at_once(registry.requests(), stages) <= 2
     assert stages == digests_in(registry, "app/final")

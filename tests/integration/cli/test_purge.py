@@ -17,7 +17,7 @@ from stagefleet.records import (
     RejectedStage,
 )
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import Settings
 from tests.services import ImageMaker, stage_id_of
 
@@ -68,7 +68,7 @@ def stages(registry, repository, tmp_path):
     first, _, last = map(StageId.parse, ids)
     where = Repository.parse(repository)
     with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
-        manager = RecordManager(client, MemoryBook())
+        manager = RecordManager(client, MemorySharedState())
         for record in (
             ManagedImage("web/app"),
             ImageMetadata.of_image("web", COMMIT, first),

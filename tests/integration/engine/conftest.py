@@ -12,9 +12,9 @@ import pytest
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import EngineSettings, HttpSettings, Settings
 from stagefleet.storages.engine import Engine, EngineStorage
 from stagefleet.testing import MemoryLastUsed
@@ -59,7 +59,7 @@ def connection(engine, connect):
 
 @pytest.fixture
 def storage(connection):
-    return EngineStorage(connection, DockerDaemon(PROJECT))
+    return EngineStorage(connection, EngineProject(PROJECT))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def make_host(client, connection, locks, last_used):
     """Makes what works with the images of an engine; that of the test by default."""
 
     def make(engine=connection):
-        stages = StageManager(client, MemoryBook())
+        stages = StageManager(client, MemorySharedState())
         return HostManager(stages, client, engine, host="here", locks=locks, last_used=last_used)
 
     return make

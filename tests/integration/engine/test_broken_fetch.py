@@ -14,11 +14,11 @@ from stagefleet.errors import (
     StorageStateChangedError,
     TruncatedError,
 )
-from stagefleet.manager import soundness
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.platforms import PlatformChoice
-from stagefleet.registry.leash import UNLEASHED
-from stagefleet.roles import Roles
+from stagefleet.manager import stage_verification
+from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
+from stagefleet.registry.lease import NO_LEASE
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.front import Answer, RegistryFront
@@ -34,7 +34,7 @@ ATTESTATION = {"os": "unknown", "architecture": "unknown"}
 def between_looks(monkeypatch):
     """What happens between the first look and the second; no test waits for it."""
     changes: list[Callable[[], object]] = []
-    monkeypatch.setattr(soundness, "pause", lambda *_: [change() for change in changes])
+    monkeypatch.setattr(stage_verification, "pause", lambda *_: [change() for change in changes])
     return changes
 
 
@@ -93,8 +93,8 @@ def tags(registry):
 
 
 def fetch(host, primary, stage_id, *platforms):
-    choice = PlatformChoice.parse(platforms)
-    return host.fetch_stage(Roles("app", primary), stage_id, choice, run="run", leash=UNLEASHED)
+    choice = PlatformSelection.parse(platforms)
+    return host.fetch_stage(Project("app", primary), stage_id, choice, run_id="run", lease=NO_LEASE)
 
 
 def damage(file, how):
@@ -186,7 +186,7 @@ def test_a_rejection_that_may_not_be_written_is_an_error(
     def forbidden(*arguments, **options):
         raise ForbiddenError("pushing is not allowed", status=403)
 
-    monkeypatch.setattr("stagefleet.manager.rejecting.put_record", forbidden)
+    monkeypatch.setattr("stagefleet.manager.stage_rejection.put_record", forbidden)
     with pytest.raises(ForbiddenError):
         fetch(host, repository, stage_id)
 
@@ -201,10 +201,10 @@ class TestOfAnIndex:
         """W3: the engine's own platform comes, and nothing is rejected."""
         members = push_index(AMD64, lacking)
         delete_manifest(members[lacking["architecture"]])
-        produced = fetch(host, repository, INDEX)
+        item_result = fetch(host, repository, INDEX)
         assert [f"{repository}:{INDEX}"] == engine.tags()
         assert members["amd64"].document["config"]["digest"] == engine.image_id(f"{repository}:{INDEX}")
-        assert f"{repository}:{INDEX}" == produced.result["name"]
+        assert f"{repository}:{INDEX}" == item_result.result["name"]
         fetch(host, repository, INDEX, "linux/amd64")
         assert [str(INDEX)] == tags()
 
@@ -214,7 +214,7 @@ class TestOfAnIndex:
         """W3: a copy into an engine asks for one platform, too."""
         members = push_index(AMD64, ARM64)
         delete_manifest(members["arm64"])
-        host.copy_stage(repository, DockerDaemon("app"), INDEX, run="r", verify=False, leash=UNLEASHED)
+        host.copy_stage(repository, EngineProject("app"), INDEX, run_id="r", verify=False, lease=NO_LEASE)
         assert members["amd64"].document["config"]["digest"] == engine.image_id(f"app:{INDEX}")
 
     @pytest.mark.parametrize("platforms", [(), ("linux/amd64",)], ids=["own", "named"])

@@ -6,25 +6,25 @@ import pytest
 
 from stagefleet.errors import EngineError, StageNotFoundError
 from stagefleet.manager.image_locks import ImageLocks, image_of
-from stagefleet.names import DockerDaemon, StageId
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.names import EngineProject, StageId
+from stagefleet.registry.lease import NO_LEASE
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, stage_id_of
 
-APP = DockerDaemon("app")
+APP = EngineProject("app")
 
 
 def copy(host, source, destination, stage_id, *, verify=False):
-    return host.copy_stage(source, destination, stage_id, run="r", verify=verify, leash=UNLEASHED)
+    return host.copy_stage(source, destination, stage_id, run_id="r", verify=verify, lease=NO_LEASE)
 
 
 def test_a_stage_of_a_repository_becomes_one_of_the_engine(engine, host, repository, push):
     stage_id, pushed = push("one")
-    produced = copy(host, repository, APP, stage_id)
+    item_result = copy(host, repository, APP, stage_id)
     assert [f"app:{stage_id}"] == engine.tags()
     assert [stage_id] == list(host.stage_ids(APP))
-    assert pushed.document["config"]["digest"] == produced.result["image_id"]
-    assert f"app:{stage_id}" == produced.result["name"]
+    assert pushed.document["config"]["digest"] == item_result.result["image_id"]
+    assert f"app:{stage_id}" == item_result.result["name"]
 
 
 def test_a_name_that_the_engine_had_already_stays(engine, host, repository, push):
@@ -36,7 +36,7 @@ def test_a_name_that_the_engine_had_already_stays(engine, host, repository, push
 
 def test_a_name_that_a_job_holds_stays_too(engine, host, locks, repository, push):
     stage_id, _ = push("one")
-    with ImageLocks(locks, "here").hold(image_of(repository, stage_id)):
+    with ImageLocks(locks, "here").lock_shared(image_of(repository, stage_id)):
         copy(host, repository, APP, stage_id)
     assert sorted([f"app:{stage_id}", f"{repository}:{stage_id}"]) == engine.tags()
 
@@ -44,10 +44,13 @@ def test_a_name_that_a_job_holds_stays_too(engine, host, locks, repository, push
 def test_a_stage_of_the_engine_becomes_one_of_a_repository(engine, registry, host, repository):
     stage_id = StageId.parse(stage_id_of("one"))
     image_id = engine.import_image(f"app:{stage_id}", labels=LABELS)
-    produced = copy(host, APP, repository, stage_id)
+    item_result = copy(host, APP, repository, stage_id)
     assert [f"app:{stage_id}"] == engine.tags()
-    assert (image_id, f"{repository}:{stage_id}") == (produced.result["image_id"], produced.result["name"])
-    assert produced.bytes > 1_000_000
+    assert (image_id, f"{repository}:{stage_id}") == (
+        item_result.result["image_id"],
+        item_result.result["name"],
+    )
+    assert item_result.bytes > 1_000_000
     with ImageMaker(registry) as maker:
         assert [str(stage_id)] == maker.tags("stages/app")
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import ImageInUseError
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.manager.image_locks import ImageLocks, image_of
-from stagefleet.names import DockerDaemon, StageId
-from stagefleet.registry.leash import UNLEASHED
-from stagefleet.use_policy import UsePolicy
+from stagefleet.names import EngineProject, StageId
+from stagefleet.registry.lease import NO_LEASE
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 
 ONE = StageId.parse(stage_id_of("one"))
 NAME = f"app:{ONE}"
-APP = DockerDaemon("app")
+APP = EngineProject("app")
 
 
 def delete(host, **policy):
-    return host.delete_stage(APP, ONE, UsePolicy(**policy), run="d", leash=UNLEASHED)
+    return host.delete_stage(APP, ONE, InUsePolicy(**policy), run_id="d", lease=NO_LEASE)
 
 
 def test_a_stage_goes_with_its_name(engine, host):
@@ -73,7 +73,7 @@ def test_running_containers_go_only_by_force(engine, host):
 
 def test_a_stage_that_a_job_holds_stays(engine, host, locks):
     engine.import_image(NAME, labels=LABELS)
-    with ImageLocks(locks, "here").hold(image_of(APP, ONE)):
+    with ImageLocks(locks, "here").lock_shared(image_of(APP, ONE)):
         with pytest.raises(ImageInUseError, match="--skip-used"):
             delete(host, remove_containers=True, force=True)
         assert delete(host, skip_used=True).skipped
@@ -84,6 +84,6 @@ def test_a_stage_that_a_job_holds_stays(engine, host, locks):
 
 def test_a_hold_on_another_host_does_not_matter(engine, host, locks):
     engine.import_image(NAME, labels=LABELS)
-    with ImageLocks(locks, "there").hold(image_of(APP, ONE)):
+    with ImageLocks(locks, "there").lock_shared(image_of(APP, ONE)):
         delete(host)
     assert [] == engine.tags()

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import BrokenRecordError
-from stagefleet.names import DockerDaemon, StageId
+from stagefleet.names import EngineProject, StageId
 from stagefleet.records import ImportMetadata, LastCleanup, ManagedImage, RecordKind, RejectedStage
 from stagefleet.storages.engine.records import EngineRecordStore
-from stagefleet.storages.records import Written
+from stagefleet.storages.records import WriteResult
 from tests.integration.engine.conftest import PROJECT
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)
@@ -16,12 +16,12 @@ NAME = f"werf-import-metadata/{PROJECT}:{IMPORT.import_id}"
 
 @pytest.fixture
 def records(connection):
-    return EngineRecordStore(connection, DockerDaemon(PROJECT))
+    return EngineRecordStore(connection, EngineProject(PROJECT))
 
 
 def test_import_metadata_is_kept_under_its_name_with_its_labels(records, connection):
     assert records.read(IMPORT.id) is None
-    assert Written.WRITTEN == records.write(IMPORT)
+    assert WriteResult.WRITTEN == records.write(IMPORT)
     assert {"werf": PROJECT, **IMPORT.labels} == connection.find(NAME)["Config"]["Labels"]
     found = records.read(IMPORT.id)
     assert (IMPORT, PROJECT) == (found.record, found.project)
@@ -31,9 +31,9 @@ def test_import_metadata_is_kept_under_its_name_with_its_labels(records, connect
 def test_it_is_written_again_only_by_force_and_removed_twice(records, connection):
     records.write(IMPORT)
     changed = ImportMetadata(IMPORT.import_id, str(STAGE), "other")
-    assert Written.PRESENT == records.write(changed)
+    assert WriteResult.PRESENT == records.write(changed)
     assert IMPORT == records.read(IMPORT.id).record
-    assert Written.WRITTEN == records.write(changed, force=True)
+    assert WriteResult.WRITTEN == records.write(changed, force=True)
     assert changed == records.read(IMPORT.id).record
     for _ in range(2):
         records.remove(IMPORT.id)
@@ -42,14 +42,14 @@ def test_it_is_written_again_only_by_force_and_removed_twice(records, connection
 
 @pytest.mark.parametrize("record", [ManagedImage("web"), RejectedStage(STAGE), LastCleanup(1)])
 def test_other_records_are_nothing_here(records, record):
-    assert Written.IGNORED == records.write(record)
+    assert WriteResult.IGNORED == records.write(record)
     assert records.read(record.id) is None
     records.remove(record.id)
     assert [] == list(records.ids())
 
 
 def test_another_projects_image_under_the_name_stays(records, connection):
-    other = EngineRecordStore(connection, DockerDaemon("other"))
+    other = EngineRecordStore(connection, EngineProject("other"))
     other.write(IMPORT)
     connection.tag(
         f"werf-import-metadata/other:{IMPORT.import_id}", f"werf-import-metadata/{PROJECT}", IMPORT.import_id

@@ -12,11 +12,11 @@ from stagefleet.errors import (
     EngineUnreachableError,
     StorageStateChangedError,
 )
-from stagefleet.names import DockerDaemon, Repository
-from stagefleet.platforms import PlatformChoice
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.names import EngineProject, Repository
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
+from stagefleet.registry.lease import NO_LEASE
 from stagefleet.registry.transport import Transport
-from stagefleet.roles import Roles
 from tests.integration.engine.conftest import LABELS, RETRIES
 from tests.services import ImageMaker
 
@@ -49,8 +49,8 @@ def caches(make_registry):
 
 
 def fetch(host, primary, stage_id, *caches):
-    roles = Roles("app", primary, caches=caches)
-    return host.fetch_stage(roles, stage_id, PlatformChoice(), run="run", leash=UNLEASHED)
+    roles = Project("app", primary, caches=caches)
+    return host.fetch_stage(roles, stage_id, PlatformSelection(), run_id="run", lease=NO_LEASE)
 
 
 def tags_of(server, path):
@@ -60,10 +60,10 @@ def tags_of(server, path):
 
 def test_a_stage_comes_from_the_primary_under_its_name(engine, host, repository, push, last_used):
     stage_id, pushed = push("one")
-    produced = fetch(host, repository, stage_id)
+    item_result = fetch(host, repository, stage_id)
     assert [f"{repository}:{stage_id}"] == engine.tags()
-    assert f"{repository}@{pushed.digest}" == produced.result["repo_digest"]
-    assert 0 < produced.bytes <= sum(layer["size"] for layer in pushed.document["layers"])
+    assert f"{repository}@{pushed.digest}" == item_result.result["repo_digest"]
+    assert 0 < item_result.bytes <= sum(layer["size"] for layer in pushed.document["layers"])
     assert [("here", f"{repository}:{stage_id}")] == last_used.images
 
 
@@ -71,9 +71,9 @@ def test_a_stage_that_is_there_is_skipped_without_a_request(registry, host, repo
     stage_id, pushed = push("one")
     fetch(host, repository, stage_id)
     registry.forget_requests()
-    produced = fetch(host, repository, stage_id)
-    assert produced.skipped
-    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    item_result = fetch(host, repository, stage_id)
+    assert item_result.skipped
+    assert pushed.document["config"]["digest"] == item_result.result["image_id"]
     assert [] == registry.requests()
     assert 2 == len(last_used.images)
 
@@ -85,9 +85,9 @@ def test_the_first_cache_that_has_it_serves_and_those_before_are_refilled(
     stage_id, pushed = push("one")
     push("one", into=servers[1], path="cache/1")
     servers[1].forget_requests()
-    produced = fetch(host, repository, stage_id, *addresses)
+    item_result = fetch(host, repository, stage_id, *addresses)
     assert [f"{repository}:{stage_id}"] == engine.tags()
-    assert f"{repository}@{pushed.digest}" == produced.result["repo_digest"]
+    assert f"{repository}@{pushed.digest}" == item_result.result["repo_digest"]
     assert [str(stage_id)] == tags_of(servers[0], "cache/0")
     pulled = {request.path for request in servers[1].requests() if request.method == "GET"}
     assert {f"/v2/cache/1/blobs/{layer}" for layer in pushed.layers} <= pulled
@@ -118,8 +118,8 @@ def test_a_cache_that_is_down_is_a_warning(engine, host, repository, push, cache
     stage_id, _ = push("one")
     servers[0].stop()
     with caplog.at_level(logging.WARNING):
-        produced = fetch(host, repository, stage_id, *addresses)
-    assert [str(addresses[0])] == list(produced.result["caches"])
+        item_result = fetch(host, repository, stage_id, *addresses)
+    assert [str(addresses[0])] == list(item_result.result["caches"])
     assert [f"{repository}:{stage_id}"] == engine.tags()
     assert [str(stage_id)] == tags_of(servers[1], "cache/1")
     assert 1 == sum(str(addresses[0]) in record.getMessage() for record in caplog.records)
@@ -178,7 +178,7 @@ def test_an_engine_that_is_gone_is_not_blamed_on_caches(
     server = make_engine()
     host = make_host(connect(server))
     stage_id, _ = push("one")
-    assert [] == list(host.stage_ids(DockerDaemon("app")))
+    assert [] == list(host.stage_ids(EngineProject("app")))
     server.kill()
     with pytest.raises(EngineUnreachableError):
         fetch(host, repository, stage_id, *caches[1])
@@ -208,7 +208,7 @@ def test_many_fetches_of_one_stage_at_once_all_succeed(engine, host, repository,
 def test_an_engine_as_primary_has_to_have_it(engine, host, push, last_used):
     stage_id, _ = push("one")
     with pytest.raises(StorageStateChangedError):
-        fetch(host, DockerDaemon("app"), stage_id)
+        fetch(host, EngineProject("app"), stage_id)
     engine.import_image(f"app:{stage_id}", labels=LABELS)
-    assert fetch(host, DockerDaemon("app"), stage_id).skipped
+    assert fetch(host, EngineProject("app"), stage_id).skipped
     assert [("here", f"app:{stage_id}")] == last_used.images

@@ -9,8 +9,8 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
+from stagefleet.project import Project
+from stagefleet.runs.shared_state import MemorySharedState
 from tests.integration.engine.conftest import LABELS
 
 
@@ -19,12 +19,12 @@ def make_lookup(client, repository, cleanup):
     """Makes the look-up of a host with the engine, or of one without any."""
 
     def make(connection=None):
-        manager = StageManager(client, MemoryBook())
+        manager = StageManager(client, MemorySharedState())
         if connection is not None:
             locks = MemoryLocks()
             cleanup.callback(locks.close)
             manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
-        return manager.project(Roles("app", repository)).lookup
+        return manager.project(Project("app", repository)).lookup
 
     return make
 

@@ -6,22 +6,22 @@ import threading
 
 import pytest
 
-from stagefleet.errors import ImageInUseError, PlatformMissingError
+from stagefleet.errors import ImageInUseError, PlatformNotFoundError
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.manager.image_locks import ImageLocks, image_of
-from stagefleet.names import DockerDaemon, Repository, StageId
-from stagefleet.platforms import PlatformChoice
+from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
 from stagefleet.records import RecordId
-from stagefleet.registry.leash import UNLEASHED
-from stagefleet.roles import Roles
+from stagefleet.registry.lease import NO_LEASE
 from stagefleet.storages.engine import EngineStorage
-from stagefleet.use_policy import UsePolicy
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 
 AMD64 = {"os": "linux", "architecture": "amd64"}
 ARM64 = {"os": "linux", "architecture": "arm64", "variant": "v8"}
 ARMV6 = {"os": "linux", "architecture": "arm", "variant": "v6"}
-APP = DockerDaemon("app")
+APP = EngineProject("app")
 STAGE = StageId.parse(stage_id_of("many platforms", None))
 
 
@@ -53,9 +53,9 @@ def push_index(registry):
 
 
 def fetch(host, primary, *platforms, caches=(), everything=False, stage_id=STAGE):
-    choice = PlatformChoice.parse(platforms, everything=everything)
+    choice = PlatformSelection.parse(platforms, everything=everything)
     return host.fetch_stage(
-        Roles("app", primary, caches=caches), stage_id, choice, run="run", leash=UNLEASHED
+        Project("app", primary, caches=caches), stage_id, choice, run_id="run", lease=NO_LEASE
     )
 
 
@@ -68,21 +68,21 @@ def test_the_engines_own_platform_has_the_name_of_the_stage_and_every_other_one_
 ):
     amd64, arm64, armv6, _ = push_index(AMD64, ARM64, ARMV6)
     own = f"{repository}:{STAGE}"
-    produced = fetch(host, repository, "linux/arm64", "linux/amd64", "linux/arm/v6")
+    item_result = fetch(host, repository, "linux/arm64", "linux/amd64", "linux/arm/v6")
     assert [own, f"{own}.linux.arm.v6", f"{own}.linux.arm64"] == engine.tags()
     assert {
         "linux/arm64": f"{own}.linux.arm64",
         "linux/amd64": own,
         "linux/arm/v6": f"{own}.linux.arm.v6",
-    } == produced.result["platforms"]
+    } == item_result.result["platforms"]
     assert [config_of(amd64), config_of(armv6), config_of(arm64)] == list(map(engine.image_id, engine.tags()))
     # The first that was named is described.
     assert (config_of(arm64), f"{own}.linux.arm64") == (
-        produced.result["image_id"],
-        produced.result["name"],
+        item_result.result["image_id"],
+        item_result.result["name"],
     )
-    assert f"{repository}@{arm64.digest}" == produced.result["repo_digest"]
-    assert produced.bytes > 0
+    assert f"{repository}@{arm64.digest}" == item_result.result["repo_digest"]
+    assert item_result.bytes > 0
 
 
 def test_what_is_there_is_judged_by_platform_and_without_a_request(
@@ -111,8 +111,8 @@ def test_all_platforms_are_those_that_the_engine_can_keep(engine, host, reposito
     windows = {"os": "windows", "architecture": "amd64"}
     attestation = {"os": "unknown", "architecture": "unknown"}
     push_index(AMD64, windows, ARM64, attestation)
-    produced = fetch(host, repository, everything=True)
-    assert ["linux/amd64", "linux/arm64"] == list(produced.result["platforms"])
+    item_result = fetch(host, repository, everything=True)
+    assert ["linux/amd64", "linux/arm64"] == list(item_result.result["platforms"])
     assert [f"{repository}:{STAGE}", f"{repository}:{STAGE}.linux.arm64"] == engine.tags()
     assert fetch(host, repository, everything=True).skipped
 
@@ -122,7 +122,7 @@ def test_a_platform_that_the_stage_does_not_have_is_an_error_with_those_that_it_
 ):
     push_index(AMD64, ARM64)
     with pytest.raises(
-        PlatformMissingError, match="no image for linux/s390x: it has linux/amd64, linux/arm64"
+        PlatformNotFoundError, match="no image for linux/s390x: it has linux/amd64, linux/arm64"
     ):
         fetch(host, repository, "linux/amd64", "linux/s390x")
     assert [] == engine.tags()
@@ -132,18 +132,18 @@ def test_a_stage_without_the_engines_own_platform_is_an_error_with_those_that_it
     host, repository, push_index
 ):
     push_index(ARM64)
-    with pytest.raises(PlatformMissingError, match="no image for linux/amd64: it has linux/arm64"):
+    with pytest.raises(PlatformNotFoundError, match="no image for linux/amd64: it has linux/arm64"):
         fetch(host, repository)
 
 
 def test_a_stage_of_one_image_is_for_its_platform_alone(engine, host, repository, push):
     stage_id, _ = push("one", platform=ARM64)
-    with pytest.raises(PlatformMissingError, match="no image for linux/amd64: it has linux/arm64"):
+    with pytest.raises(PlatformNotFoundError, match="no image for linux/amd64: it has linux/arm64"):
         fetch(host, repository, "linux/amd64", stage_id=stage_id)
     assert [] == engine.tags()
-    produced = fetch(host, repository, everything=True, stage_id=stage_id)
+    item_result = fetch(host, repository, everything=True, stage_id=stage_id)
     assert [f"{repository}:{stage_id}"] == engine.tags()
-    assert {"linux/arm64": f"{repository}:{stage_id}"} == produced.result["platforms"]
+    assert {"linux/arm64": f"{repository}:{stage_id}"} == item_result.result["platforms"]
     assert fetch(host, repository, "linux/arm64", stage_id=stage_id).skipped
 
 
@@ -222,7 +222,7 @@ class TestInAProject:
         engine.import_image(self.ARM, labels=LABELS, content=b"other")
 
     def delete(self, host, **policy):
-        return host.delete_stage(APP, STAGE, UsePolicy(**policy), run="run", leash=UNLEASHED)
+        return host.delete_stage(APP, STAGE, InUsePolicy(**policy), run_id="run", lease=NO_LEASE)
 
     def test_they_are_no_stages_and_no_records(self, connection):
         assert [STAGE] == list(EngineStorage(connection, APP).stage_ids())
@@ -252,6 +252,6 @@ class TestInAProject:
         assert ([], []) == (engine.tags(), engine.client().api.containers(all=True))
 
     def test_a_job_that_holds_the_stage_keeps_them_all(self, engine, host, locks):
-        with ImageLocks(locks, "here").hold(image_of(APP, STAGE)), pytest.raises(ImageInUseError):
+        with ImageLocks(locks, "here").lock_shared(image_of(APP, STAGE)), pytest.raises(ImageInUseError):
             self.delete(host)
         assert [self.OWN, self.ARM] == engine.tags()

@@ -7,16 +7,16 @@ import pytest
 from stagefleet.errors import StageNotFoundError
 from stagefleet.manager import StageManager
 from stagefleet.manager.host import HostManager
-from stagefleet.names import DockerDaemon, Repository
-from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
+from stagefleet.names import EngineProject, Repository
+from stagefleet.project import Project
+from stagefleet.runs.shared_state import MemorySharedState
 from tests.integration.engine.conftest import PROJECT
 from tests.services import ImageMaker
 
 
 @pytest.fixture
 def manager(client, connection, locks):
-    manager = StageManager(client, MemoryBook(), locks=locks)
+    manager = StageManager(client, MemorySharedState(), locks=locks)
     manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
     return manager
 
@@ -24,7 +24,7 @@ def manager(client, connection, locks):
 @pytest.fixture
 def roles(registry):
     cache = Repository(registry.host, "app/cache")
-    return Roles(PROJECT, DockerDaemon(PROJECT), Repository(registry.host, "app/final"), (cache,))
+    return Project(PROJECT, EngineProject(PROJECT), Repository(registry.host, "app/final"), (cache,))
 
 
 @pytest.fixture
@@ -45,13 +45,13 @@ def build(connection, push, repository):
 def test_a_stage_is_pushed_into_the_final_storage_and_the_caches(manager, roles, registry, build):
     stage_id, pushed = build("one")
     project = manager.project(roles)
-    produced = project.publish_stage(stage_id, run="r")
-    again = project.publish_stage(stage_id, run="r")
+    item_result = project.publish_stage(stage_id, run_id="r")
+    again = project.publish_stage(stage_id, run_id="r")
 
-    assert f"{roles.final}:{stage_id}" == produced.result["name"]
-    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert f"{roles.final}:{stage_id}" == item_result.result["name"]
+    assert pushed.document["config"]["digest"] == item_result.result["image_id"]
     assert again.skipped
-    assert {str(roles.caches[0]): "copied"} == project.cache_stage(stage_id, run="r").result["caches"]
+    assert {str(roles.caches[0]): "copied"} == project.cache_stage(stage_id, run_id="r").result["caches"]
     with ImageMaker(registry) as maker:
         assert [str(stage_id)] == maker.tags("app/final") == maker.tags("app/cache")
 
@@ -69,12 +69,12 @@ def test_the_engine_itself_is_asked_and_not_the_caches(manager, roles, registry,
 
 def test_what_the_engine_lacks_is_taken_from_a_secondary(manager, roles, push, repository):
     stage_id, pushed = push("one")
-    project = manager.project(Roles(PROJECT, roles.primary, secondaries=(repository,)))
-    produced = project.take_suitable(stage_id.digest, run="r")
+    project = manager.project(Project(PROJECT, roles.primary, secondaries=(repository,)))
+    item_result = project.take_suitable(stage_id.digest, run_id="r")
 
-    assert pushed.document["config"]["digest"] == produced.result["image_id"]
+    assert pushed.document["config"]["digest"] == item_result.result["image_id"]
     assert [stage_id] == list(project.lookup.stage_ids())
-    assert project.take_stage(stage_id, run="r").skipped
+    assert project.take_stage(stage_id, run_id="r").skipped
 
 
 def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
@@ -95,4 +95,4 @@ def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
 def test_a_stage_that_the_engine_lacks_is_not_published(manager, roles, push):
     stage_id, _ = push("one")
     with pytest.raises(StageNotFoundError):
-        manager.project(roles).publish_stage(stage_id, run="r")
+        manager.project(roles).publish_stage(stage_id, run_id="r")

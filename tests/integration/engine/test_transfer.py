@@ -105,7 +105,7 @@ def test_a_push_of_what_is_not_there_fails(connection, repository):
 
 
 class _Slow:
-    """A leash that is asked at each event of a pull, and does something at the first."""
+    """A lease that is asked at each event of a pull, and does something at the first."""
 
     def __init__(self, action):
         self.action = action
@@ -123,20 +123,20 @@ def test_an_engine_that_dies_in_the_middle_of_a_pull_fails_it(make_engine, conne
     connection = connect(server)
     stage_id, _ = push("large", layers=[archive_of({"large": bytes(range(256)) * 200_000})])
     with pytest.raises(EngineUnreachableError) as caught:
-        connection.pull(repository.tagged(str(stage_id)), leash=_Slow(server.kill))
+        connection.pull(repository.tagged(str(stage_id)), lease=_Slow(server.kill))
     assert caught.value.retryable
     server.start()
     assert connection.pull(repository.tagged(str(stage_id))) > 0
 
 
-def test_a_pull_is_left_as_soon_as_the_leash_says_so(engine, connection, repository, push):
+def test_a_pull_is_left_as_soon_as_the_lease_says_so(engine, connection, repository, push):
     stage_id, _ = push("large", layers=[archive_of({"large": bytes(range(256)) * 200_000})])
 
     def cancel():
         raise ItemCancelledError("the run was cancelled")
 
     with pytest.raises(ItemCancelledError):
-        connection.pull(repository.tagged(str(stage_id)), leash=_Slow(cancel))
+        connection.pull(repository.tagged(str(stage_id)), lease=_Slow(cancel))
     assert [] == engine.tags()
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from config.celery import make_app
-from stagefleet.runs.model import RunState
+from stagefleet.runs.models import RunState
 from stagefleet.settings import EngineSettings, Settings
 from tasks.start_run import RequestedFleet, StartRunTask
 from tests.services.receiver import WebhookReceiver

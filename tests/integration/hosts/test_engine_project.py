@@ -9,13 +9,13 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.cli import run_command
 from stagefleet.errors import UsageError
-from stagefleet.names import DockerDaemon, Repository, StageId
+from stagefleet.in_use_policy import InUsePolicy
+from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.project import Project
 from stagefleet.records import ImportMetadata, ManagedImage, RecordKind
-from stagefleet.roles import Roles
-from stagefleet.runs.model import ItemState, Outcome, RunState
+from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.records import Written
-from stagefleet.use_policy import UsePolicy
+from stagefleet.storages.records import WriteResult
 from tests.services import ImageMaker, stage_id_of
 
 APP = "docker-daemon:app"
@@ -30,8 +30,8 @@ class TestRecords:
     ):
         there = settings.model_copy(update={"engine": EngineSettings(url=engines["two"].url, host="two")})
         with Fleet.connect(redis_server.url, settings=there) as neighbour:
-            assert Written.WRITTEN == neighbour.write_record(APP, IMPORTS[1])
-            assert [Written.WRITTEN, Written.PRESENT] == [
+            assert WriteResult.WRITTEN == neighbour.write_record(APP, IMPORTS[1])
+            assert [WriteResult.WRITTEN, WriteResult.PRESENT] == [
                 fleet.write_record(APP, IMPORTS[0]) for _ in range(2)
             ]
             outcomes: list[Outcome] = []
@@ -51,8 +51,8 @@ class TestRecords:
 
     def test_others_are_written_nowhere_found_nowhere_and_deleted_already(self, fleet, engines):
         engines["one"].import_image(f"app:{FREE}", labels={"werf": "app"})
-        assert Written.IGNORED == fleet.write_record(APP, ManagedImage("web"))
-        assert Written.IGNORED == fleet.add_stage_custom_tag(APP, "latest", FREE)
+        assert WriteResult.IGNORED == fleet.write_record(APP, ManagedImage("web"))
+        assert WriteResult.IGNORED == fleet.add_stage_custom_tag(APP, "latest", FREE)
         fleet.check_stage_custom_tag(APP, "latest", FREE)
         assert [] == list(fleet.record_ids(APP))
 
@@ -82,7 +82,7 @@ class TestPurge:
         for path in ("app/final", "app/cache"):
             push("free", path=path)
         final, cache = (Repository(registry.host, path) for path in ("app/final", "app/cache"))
-        return Roles("app", DockerDaemon("app"), final, (cache,))
+        return Project("app", EngineProject("app"), final, (cache,))
 
     @pytest.fixture
     def engine(self, engines, fleet):
@@ -123,11 +123,11 @@ class TestPurge:
             assert [] == maker.tags("app/final") == maker.tags("app/cache")
 
     def test_containers_go_with_their_stages_where_that_was_asked_for(self, fleet, engine, roles):
-        states, errors = self.purge(fleet, roles, policy=UsePolicy(remove_containers=True, force=True))
+        states, errors = self.purge(fleet, roles, policy=InUsePolicy(remove_containers=True, force=True))
 
         assert (RunState.SUCCEEDED, []) == (states["stages"], errors)
         assert (OTHERS, []) == (engine.tags(), engine.client().api.containers(all=True))
-        assert 0 == len(fleet.plan_purge(DockerDaemon("app")))
+        assert 0 == len(fleet.plan_purge(EngineProject("app")))
 
 
 class TestCommands:

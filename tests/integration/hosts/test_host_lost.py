@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.runs.model import ItemState, Outcome, RunState
+from stagefleet.runs.models import ItemState, Outcome, RunState
 from tests.integration.hosts.conftest import start_stand
 from tests.services.processes import wait_until
 
@@ -32,5 +32,5 @@ def test_a_host_that_vanishes_fails_its_items_and_no_others(fleet, engines, work
     assert (RunState.FAILED, 1, 1) == (ended.state, ended.succeeded, ended.failed)
     lost = outcomes["two"].error
     assert lost is not None
-    assert "HostGoneError" == lost.type
+    assert "HostLostError" == lost.type
     assert ItemState.SUCCEEDED is outcomes["one"].state

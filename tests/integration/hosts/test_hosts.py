@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from stagefleet.errors import HostMissingError, RemoteError, UsageError
+from stagefleet.errors import HostNotFoundError, RemoteError, UsageError
+from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
-from stagefleet.runs.model import ItemState, Outcome, RunState
-from stagefleet.use_policy import UsePolicy
+from stagefleet.project import Project
+from stagefleet.runs.models import ItemState, Outcome, RunState
 from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.processes import wait_until
 
@@ -48,7 +48,7 @@ def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, workers, regis
     cache = make_registry()
     image = push("a")
     primary = Repository.parse(f"{registry.host}/stages/app")
-    roles = Roles("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
+    roles = Project("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
     assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["one"]).state is RunState.SUCCEEDED
     with ImageMaker(cache) as maker:
         assert image.digest == maker.digest("near", image.tag), workers["one"].logged()
@@ -59,7 +59,7 @@ def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, workers, regis
 
 def test_a_host_that_is_not_there_is_refused_with_those_that_are(fleet, registry, push):
     image = push("a")
-    with pytest.raises(HostMissingError, match="hosts that are there: one, two"):
+    with pytest.raises(HostNotFoundError, match="hosts that are there: one, two"):
         fleet.for_each_fetch_stage(f"{registry.host}/stages/app", [image.tag], hosts=["one", "three"])
 
 
@@ -96,12 +96,12 @@ def test_stages_go_from_one_host_through_a_repository_to_the_other(fleet, engine
 def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
     tag = stage_id_of("held")
     engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
-    with fleet.hold_stage("docker-daemon:app", tag) as hold:
+    with fleet.pin_stage("docker-daemon:app", tag) as hold:
         hold.check()
         outcomes: list[Outcome] = []
         fleet.for_each_delete_stage("docker-daemon:app", [tag], outcomes.append)
         assert ["ImageInUseError"] == [outcome.error.type for outcome in outcomes if outcome.error]
-        skipping = UsePolicy(skip_used=True)
+        skipping = InUsePolicy(skip_used=True)
         assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag], policy=skipping).skipped
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
     assert [] == engines["one"].tags()
@@ -110,7 +110,7 @@ def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
 def test_a_stage_that_cannot_be_fetched_is_not_held(fleet):
     with (
         pytest.raises(RemoteError, match="not what it was"),
-        fleet.hold_stage("docker-daemon:app", stage_id_of("gone")),
+        fleet.pin_stage("docker-daemon:app", stage_id_of("gone")),
     ):
         pytest.fail("nothing is held")
 
@@ -231,7 +231,7 @@ def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(
     run = fleet.for_each_fetch_stage(place, [tag], outcomes.append, platforms=["linux/arm64"])
     assert 1 == run.succeeded
     assert [{"linux/arm64": other}] == [outcome.result["platforms"] for outcome in outcomes if outcome.result]
-    with fleet.hold_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
+    with fleet.pin_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
         hold.check()
     done = command("fetch", place, tag, "--all-platforms", "--host", "two", "--json")
     outcome, summary = map(json.loads, done.stdout.splitlines())

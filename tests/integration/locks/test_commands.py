@@ -63,7 +63,7 @@ def test_release_takes_a_lock_from_its_holder(locks, run):
     result = run("release", "a", "--yes")
 
     assert (0, "released a: 1 hold\n") == (result.code, result.out)
-    locks._keeper.renew_all()
+    locks._renewer.renew_all()
     with pytest.raises(LockLostError):
         hold.check()
 

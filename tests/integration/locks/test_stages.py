@@ -13,8 +13,8 @@ from stagefleet.manager import StageManager
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
-from stagefleet.registry.leash import UNLEASHED
-from stagefleet.runs.book import RedisBook
+from stagefleet.registry.lease import NO_LEASE
+from stagefleet.runs.shared_state import RedisSharedState
 from stagefleet.settings import LockSettings, Settings
 from tests.services.images import push_image
 
@@ -54,9 +54,9 @@ def make_manager(client, redis_server, make_locks, cleanup):
     """Makes the storage manager of one more process."""
 
     def make(**sections):
-        book = RedisBook.connect(redis_server.url, Settings())
-        cleanup.callback(book.close)
-        return StageManager(client, book, locks=make_locks(**sections))
+        shared_state = RedisSharedState.connect(redis_server.url, Settings())
+        cleanup.callback(shared_state.close)
+        return StageManager(client, shared_state, locks=make_locks(**sections))
 
     return make
 
@@ -68,15 +68,15 @@ def pool():
 
 
 @pytest.fixture
-def leash():
+def lease():
     made = PausingLeash()
     yield made
     made.may_go.set()
 
 
-def delete(manager, repository, *, leash=None):
-    kwargs = {} if leash is None else {"leash": leash}
-    return manager.delete_stage(repository, STAGE, run="d", asked=lambda: [str(STAGE)], **kwargs)
+def delete(manager, repository, *, lease=None):
+    kwargs = {} if lease is None else {"lease": lease}
+    return manager.delete_stage(repository, STAGE, run_id="d", to_delete=lambda: [str(STAGE)], **kwargs)
 
 
 def wait_until_somebody_waits(locks):
@@ -96,16 +96,16 @@ def requests_to(registry, method, repository, kind):
 
 
 def test_who_waited_for_anothers_copy_of_the_stage_sends_nothing(
-    registry, make_manager, locks, source, destination, pool, leash
+    registry, make_manager, locks, source, destination, pool, lease
 ):
-    first = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
-    assert leash.reached.wait(10)
+    first = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    assert lease.reached.wait(10)
     others = [
-        pool.submit(make_manager().copy_stage, source, destination, STAGE, run=f"other {number}")
+        pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id=f"other {number}")
         for number in range(3)
     ]
     wait_until_somebody_waits(locks)
-    leash.may_go.set()
+    lease.may_go.set()
 
     assert not first.result(20).skipped
     assert [(True, 0)] * 3 == [(other.result(20).skipped, other.result().bytes) for other in others]
@@ -113,9 +113,9 @@ def test_who_waited_for_anothers_copy_of_the_stage_sends_nothing(
     assert [] == locks.locks()
 
 
-def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, leash):
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
-    assert leash.reached.wait(10)
+def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, lease):
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    assert lease.reached.wait(10)
     deleting = make_manager(wait_seconds=0.1)
 
     for repository in (source, destination):
@@ -123,7 +123,7 @@ def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destina
             delete(deleting, repository)
         assert refusal.value.retryable
 
-    leash.may_go.set()
+    lease.may_go.set()
     copy.result(20)
     delete(deleting, source)
     assert [] == list(deleting.stage_ids(source))
@@ -135,7 +135,7 @@ def test_an_index_is_not_published_while_others_are_at_its_stage(redis_server, l
     settings = Settings(redis_url=redis_server.url, locks=LockSettings(wait_seconds=0.1))
     with Fleet.connect(settings=settings) as fleet:
         with (
-            StageLocks(locks).alone(source, index, run="one", leash=UNLEASHED),
+            StageLocks(locks).lock_exclusively(source, index, run_id="one", lease=NO_LEASE),
             pytest.raises(LockTimeoutError, match="run one"),
         ):
             fleet.publish_index(source, index, {"linux/amd64": STAGE})
@@ -146,20 +146,20 @@ def test_an_index_is_not_published_while_others_are_at_its_stage(redis_server, l
     assert [] == locks.locks()
 
 
-def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, leash):
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one", leash=leash)
-    assert leash.reached.wait(10)
+def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, lease):
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    assert lease.reached.wait(10)
     deleting = make_manager(wait_seconds=0.1).records
     deleting.write(source, "app", RejectedStage(STAGE))
 
     def delete_rejected():
-        asked = [str(STAGE), STAGE.rejected_tag]
-        return deleting.delete_rejected_stage(source, STAGE, run="d", asked=lambda: asked)
+        to_delete = [str(STAGE), STAGE.rejected_tag]
+        return deleting.delete_rejected_stage(source, STAGE, run_id="d", to_delete=lambda: to_delete)
 
     with pytest.raises(LockTimeoutError, match="run one"):
         delete_rejected()
 
-    leash.may_go.set()
+    lease.may_go.set()
     copy.result(20)
     delete_rejected()
     assert [] == list(deleting.ids(source))
@@ -167,13 +167,13 @@ def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source
 
 
 def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
-    make_manager, locks, source, destination, pool, leash
+    make_manager, locks, source, destination, pool, lease
 ):
-    deletion = pool.submit(delete, make_manager(), source, leash=leash)
-    assert leash.reached.wait(10)
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run="one")
+    deletion = pool.submit(delete, make_manager(), source, lease=lease)
+    assert lease.reached.wait(10)
+    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one")
     wait_until_somebody_waits(locks)
-    leash.may_go.set()
+    lease.may_go.set()
 
     deletion.result(20)
     with pytest.raises(StageNotFoundError):
@@ -181,24 +181,24 @@ def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
 
 
 def test_copies_of_one_stage_into_several_places_do_not_wait_for_each_other(
-    registry, make_manager, source, pool, leash
+    registry, make_manager, source, pool, lease
 ):
     elsewhere = [Repository(registry.host, f"elsewhere/{number}") for number in range(2)]
-    slow = pool.submit(make_manager().copy_stage, source, elsewhere[0], STAGE, run="one", leash=leash)
-    assert leash.reached.wait(10)
+    slow = pool.submit(make_manager().copy_stage, source, elsewhere[0], STAGE, run_id="one", lease=lease)
+    assert lease.reached.wait(10)
 
-    assert not make_manager(wait_seconds=0.1).copy_stage(source, elsewhere[1], STAGE, run="two").skipped
+    assert not make_manager(wait_seconds=0.1).copy_stage(source, elsewhere[1], STAGE, run_id="two").skipped
 
-    leash.may_go.set()
+    lease.may_go.set()
     slow.result(20)
 
 
 def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_manager, source, destination, pool):
     manager = make_manager()
-    manager.copy_stage(source, destination, STAGE, run="first")
+    manager.copy_stage(source, destination, STAGE, run_id="first")
     ways = [(source, destination), (destination, source)] * 10
     copies = [
-        pool.submit(make_manager(wait_seconds=15).copy_stage, *way, STAGE, run=str(number))
+        pool.submit(make_manager(wait_seconds=15).copy_stage, *way, STAGE, run_id=str(number))
         for number, way in enumerate(ways)
     ]
 
@@ -207,15 +207,15 @@ def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_manager,
 
 
 def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
-    make_manager, locks, source, destination, pool, leash
+    make_manager, locks, source, destination, pool, lease
 ):
     manager = make_manager(lease_seconds=0.8, renewal_seconds=0.1)
-    copy = pool.submit(manager.copy_stage, source, destination, STAGE, run="one", leash=leash)
-    assert leash.reached.wait(10)
+    copy = pool.submit(manager.copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    assert lease.reached.wait(10)
     for info in locks.locks():
         assert 1 == locks.force_release(info.name)
-    manager._turns._locks._keeper.renew_all()
-    leash.may_go.set()
+    manager._stage_locks._locks._renewer.renew_all()
+    lease.may_go.set()
 
     with pytest.raises(LockLostError) as lost:
         copy.result(20)
@@ -226,11 +226,11 @@ def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
 def test_a_copy_asks_redis_twice_for_its_locks(registry, redis_server, make_manager, source):
     manager = make_manager(lease_seconds=1000, renewal_seconds=400)  # no renewal gets into the count
     places = [Repository(registry.host, f"place/{number}") for number in range(6)]
-    manager.copy_stage(source, places[0], STAGE, run="r")
+    manager.copy_stage(source, places[0], STAGE, run_id="r")
     before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
 
     for place in places[1:]:
-        manager.copy_stage(source, place, STAGE, run="r")
+        manager.copy_stage(source, place, STAGE, run_id="r")
 
-    asked = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
-    assert 5 * (LOCK_CALLS_A_COPY + BOOK_CALLS_A_COPY) == asked
+    to_delete = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert 5 * (LOCK_CALLS_A_COPY + BOOK_CALLS_A_COPY) == to_delete

@@ -16,7 +16,7 @@ import pytest
 
 from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import Settings
 
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
@@ -137,7 +137,7 @@ def client(tmp_path):
 
 @pytest.fixture
 def manager(client):
-    return StageManager(client, MemoryBook())
+    return StageManager(client, MemorySharedState())
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId
-from stagefleet.stages import StageDescription
 from tests.services import RegistryServer
 from tests.services.images import push_image
 
@@ -24,8 +24,10 @@ def push(repository: Repository, *stage_ids: StageId) -> None:
 
 def lists(registry: RegistryServer, repository: Repository) -> int:
     """How often the tags of a repository were listed; rejections are looked for in them too, once."""
-    asked = [path for _, path, _ in registry.requests() if f"/{repository.path}/tags/list" in path]
-    return sum("last=" not in path for path in asked)  # the further page that brings nothing is the same list
+    to_delete = [path for _, path, _ in registry.requests() if f"/{repository.path}/tags/list" in path]
+    return sum(
+        "last=" not in path for path in to_delete
+    )  # the further page that brings nothing is the same list
 
 
 def ids(descriptions: Iterable[StageDescription]) -> list[StageId]:

@@ -12,7 +12,7 @@ import requests
 from stagefleet.errors import BrokenStageError, StageNotFoundError, TooManyItemsError, TruncatedError
 from stagefleet.manager import StageManager
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.runs.book import RedisBook
+from stagefleet.runs.shared_state import RedisSharedState
 from stagefleet.settings import Settings
 from tests.services.images import push_image, push_index
 
@@ -61,7 +61,7 @@ def test_a_stage_takes_eight_requests_and_the_shared_layers_theirs_once(manager,
     here, there = repositories(source, destination)
     before = len(source.requests()), len(destination.requests())
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: manager.copy_stage(here, there, stage(n), run="r"), range(stages)))
+        list(pool.map(lambda n: manager.copy_stage(here, there, stage(n), run_id="r"), range(stages)))
     requests_made = len(source.requests()) - before[0] + len(destination.requests()) - before[1]
     assert stages == len(list(manager.stage_ids(there)))
     assert 8 * stages + 3 * len(BASES) + 2 == requests_made
@@ -71,10 +71,10 @@ def test_a_stage_takes_eight_requests_and_the_shared_layers_theirs_once(manager,
 def test_copying_again_sends_nothing_and_verifying_pulls_nothing(manager, source, destination):
     push_stage(source.host, 1)
     here, there = repositories(source, destination)
-    assert manager.copy_stage(here, there, stage(1), run="r").bytes > 60_000
-    assert 0 == manager.copy_stage(here, there, stage(1), run="s").bytes
+    assert manager.copy_stage(here, there, stage(1), run_id="r").bytes > 60_000
+    assert 0 == manager.copy_stage(here, there, stage(1), run_id="s").bytes
     before = len(source.requests())
-    assert manager.copy_stage(here, there, stage(1), run="t", verify=True).skipped
+    assert manager.copy_stage(here, there, stage(1), run_id="t", verify=True).skipped
     assert ["HEAD"] == [method for method, path, _ in source.requests()[before:] if "manifests" in path]
 
 
@@ -82,7 +82,7 @@ def test_a_copy_within_one_registry_mounts(manager, source):
     push_stage(source.host, 1)
     here, there = Repository(source.host, "team/app"), Repository(source.host, "elsewhere")
     before = len(source.requests())
-    assert 0 == manager.copy_stage(here, there, stage(1), run="r").bytes
+    assert 0 == manager.copy_stage(here, there, stage(1), run_id="r").bytes
     assert {201} == {status for method, _, status in source.requests()[before:] if method == "POST"}
     assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
 
@@ -92,13 +92,13 @@ def test_an_index_arrives_whole(manager, source, destination):
     stage_id = StageId(stage(1).digest)
     index = push_index(source.host, "team/app", str(stage_id), members)
     here, there = repositories(source, destination)
-    produced = manager.copy_stage(here, there, stage_id, run="r")
+    item_result = manager.copy_stage(here, there, stage_id, run_id="r")
     description = manager.describe_stage(there, stage_id)
     assert index.digest == description.info.image_id
     assert [member.digest for member in members] == [
         m.repo_digest.partition("@")[2] for m in description.info.members
     ]
-    assert description.as_json() == produced.result
+    assert description.as_json() == item_result.result
 
 
 def test_a_description_says_what_the_image_says(manager, source):
@@ -135,7 +135,7 @@ def test_two_lists_are_compared(manager, source, destination, monkeypatch):
     comparison = manager.compare_stages(here, there)
     assert [stage(1), stage(3)] == list(comparison.missing)
     assert [stage(2)] == list(comparison.present)
-    monkeypatch.setattr("stagefleet.manager.listing.MAX_ITEMS", 2)
+    monkeypatch.setattr("stagefleet.manager.comparison.MAX_ITEMS", 2)
     with pytest.raises(TooManyItemsError, match="has 3 stages"):
         manager.compare_stages(here, there)
 
@@ -145,7 +145,7 @@ def test_what_is_not_there_is_not_found(manager, source, destination):
     with pytest.raises(StageNotFoundError):
         manager.describe_stage(here, stage(1))
     with pytest.raises(StageNotFoundError):
-        manager.copy_stage(here, there, stage(1), run="r")
+        manager.copy_stage(here, there, stage(1), run_id="r")
 
 
 def collect(registry, digest):
@@ -160,7 +160,7 @@ def test_a_stage_whose_layer_was_collected_is_broken(manager, client, source, de
     manifest = client.fetch_manifest(here.tagged(str(stage(1))))
     collect(source, manifest.layers[0].digest)
     with pytest.raises(BrokenStageError, match=str(manifest.layers[0].digest)[:15]):
-        manager.copy_stage(here, there, stage(1), run="r")
+        manager.copy_stage(here, there, stage(1), run_id="r")
     assert [] == list(manager.stage_ids(there))
 
 
@@ -182,41 +182,41 @@ def test_a_layer_that_the_source_has_in_name_only_leaves_nothing_in_the_destinat
     layer = client.fetch_manifest(here.tagged(str(stage(1)))).layers[0]
     collect(source, layer.digest)
     with pytest.raises(TruncatedError):
-        manager.copy_stage(here, there, stage(1), run="r")
+        manager.copy_stage(here, there, stage(1), run_id="r")
     assert [] == list(manager.stage_ids(there))
 
 
 def test_a_fleet_asks_redis_twice_a_stage_and_sends_shared_layers_once(
     client, source, destination, redis_server, monkeypatch
 ):
-    monkeypatch.setattr("stagefleet.manager.blobs._TELL_SECONDS", 3600)  # however slow the machine is
+    monkeypatch.setattr("stagefleet.manager.blob_transfer._TELL_SECONDS", 3600)  # however slow the machine is
     for number in range(20):
         push_stage(source.host, number)
     here, there = repositories(source, destination)
-    books = [RedisBook.connect(redis_server.url, Settings()) for _ in range(2)]
-    managers = [StageManager(client, book) for book in books]
-    managers[0].copy_stage(here, there, stage(0), run="r")
+    shared_states = [RedisSharedState.connect(redis_server.url, Settings()) for _ in range(2)]
+    managers = [StageManager(client, shared_state) for shared_state in shared_states]
+    managers[0].copy_stage(here, there, stage(0), run_id="r")
     before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
     uploaded = len(destination.requests())
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: managers[n % 2].copy_stage(here, there, stage(n), run="r"), range(1, 20)))
-    asked = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
-    assert 2 * 19 + 1 == asked, "two for each, and one look at the rejected stages by the other process"
+        list(pool.map(lambda n: managers[n % 2].copy_stage(here, there, stage(n), run_id="r"), range(1, 20)))
+    to_delete = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    assert 2 * 19 + 1 == to_delete, "two for each, and one look at the rejected stages by the other process"
     assert 5 * 19 == len(destination.requests()) - uploaded
-    for book in books:
-        book.close()
+    for shared_state in shared_states:
+        shared_state.close()
 
 
 def test_a_blob_that_vanished_in_the_middle_of_a_run_is_sent_again(manager, client, source, destination):
     for number in (1, 2):
         push_stage(source.host, number)
     here, there = repositories(source, destination)
-    manager.copy_stage(here, there, stage(1), run="r")
+    manager.copy_stage(here, there, stage(1), run_id="r")
     shared = client.fetch_manifest(here.tagged(str(stage(1)))).layers[0]
     url = f"http://{there.host}/v2/{there.path}/blobs/{shared.digest}"
     requests.delete(url, timeout=10).raise_for_status()
     destination.forget_requests()
-    manager.copy_stage(here, there, stage(2), run="r")
+    manager.copy_stage(here, there, stage(2), run_id="r")
     answers = [status for method, path, status in destination.requests() if "/manifests/" in path]
     assert [400, 201] == answers, "the registry missed nothing, so nothing was healed"
     assert stored(here, str(stage(2))) == stored(there, str(stage(2)))
@@ -228,11 +228,11 @@ def test_a_stage_is_copied_anew_after_the_destinations_garbage_was_collected(
 ):
     push_stage(source.host, 1)
     here, there = repositories(source, destination)
-    manager.copy_stage(here, there, stage(1), run="r")
+    manager.copy_stage(here, there, stage(1), run_id="r")
     digest = client.head_manifest(there.tagged(str(stage(1)))).digest
     client.delete_manifest(Reference.of(there, digest))
     destination.collect_garbage()
-    assert manager.copy_stage(here, there, stage(1), run="s", verify=True).bytes > 60_000
+    assert manager.copy_stage(here, there, stage(1), run_id="s", verify=True).bytes > 60_000
     assert stored(here, str(stage(1))) == stored(there, str(stage(1)))
 
 
@@ -247,7 +247,7 @@ def test_a_layer_of_an_ordinary_type_is_copied_whatever_urls_it_carries(manager,
     headers = {"Content-Type": MANIFEST}
     requests.put(url, data=json.dumps(document), headers=headers, timeout=10).raise_for_status()
 
-    manager.copy_stage(here, there, stage(2), run="r")
+    manager.copy_stage(here, there, stage(2), run_id="r")
 
     blob = requests.get(f"http://{there.host}/v2/{there.path}/blobs/{layer['digest']}", timeout=10)
     assert (200, layer["size"]) == (blob.status_code, len(blob.content))

@@ -9,10 +9,10 @@ import pytest
 import requests
 
 from stagefleet.errors import DeletionDisabledError, SharedDigestError, StageNotFoundError
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import HttpSettings, Settings
 from tests.services.images import push_image, push_index
 
@@ -37,9 +37,9 @@ def digest_at(host, name):
     return requests.get(url, headers={"Accept": accept}, timeout=10).headers.get("Docker-Content-Digest")
 
 
-def delete(manager, host, stage_id, *others, run="r"):
-    asked = [str(named) for named in (stage_id, *others)]
-    return manager.delete_stage(Repository(host, PATH), stage_id, run=run, asked=lambda: asked)
+def delete(manager, host, stage_id, *others, run_id="r"):
+    to_delete = [str(named) for named in (stage_id, *others)]
+    return manager.delete_stage(Repository(host, PATH), stage_id, run_id=run_id, to_delete=lambda: to_delete)
 
 
 def test_stages_go_and_the_others_stay(manager, registry):
@@ -54,7 +54,7 @@ def test_stages_go_and_the_others_stay(manager, registry):
 def test_a_custom_tag_keeps_its_content(manager, registry):
     push_image(registry.host, PATH, str(stage(1)))
     pushed = push_image(registry.host, PATH, "release")
-    assert Produced() == delete(manager, registry.host, stage(1))
+    assert ItemResult() == delete(manager, registry.host, stage(1))
     assert {"release"} == tags(registry.host)
     assert pushed.digest == digest_at(registry.host, "release")
 
@@ -72,7 +72,7 @@ def test_two_stages_of_one_digest_both_asked_for_go_together(manager, registry):
         push_image(registry.host, PATH, str(stage(number)))
     delete(manager, registry.host, stage(1), stage(2))
     assert set() == tags(registry.host)
-    assert Produced() == delete(manager, registry.host, stage(2))
+    assert ItemResult() == delete(manager, registry.host, stage(2))
 
 
 def test_a_member_of_an_index_that_stays_keeps_the_index_whole(manager, registry):
@@ -125,8 +125,8 @@ def test_a_worker_that_dies_after_any_write_is_finished_by_the_next(client, regi
     pushed = push_image(registry.host, PATH, "release")
     repository = Repository(registry.host, PATH)
     with DyingClient(DockerConfig(tmp_path / "none.json"), writes) as dying, contextlib.suppress(Death):
-        delete(StageManager(dying, MemoryBook()), registry.host, stage(1))
-    survivor = StageManager(client, MemoryBook())
+        delete(StageManager(dying, MemorySharedState()), registry.host, stage(1))
+    survivor = StageManager(client, MemorySharedState())
     if digest_at(registry.host, str(stage(1))) == pushed.digest:
         assert [stage(1)] == list(survivor.stage_ids(repository))
     else:
@@ -163,7 +163,7 @@ def test_where_each_deletion_ends_half_way_nothing_is_told_as_deleted(registry, 
     settings = Settings(http=HttpSettings(retries=1, backoff_seconds=0.01))
     with RegistryClient(settings, config=DockerConfig(tmp_path / "none.json")) as client:
         for _ in range(2):
-            manager = StageManager(client, MemoryBook())
+            manager = StageManager(client, MemorySharedState())
             with pytest.raises(SharedDigestError, match="ends half way"):
                 delete(manager, registry.host, stage(1))
     assert pushed.digest == digest_at(registry.host, str(stage(1)))

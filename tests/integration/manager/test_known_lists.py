@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from stagefleet import Fleet
-from stagefleet.connection import connect_redis
-from stagefleet.manager import StageManager, StageMemory
+from stagefleet.manager import RememberedStages, StageManager
 from stagefleet.names import Repository
+from stagefleet.project import Project
 from stagefleet.records import RejectedStage
-from stagefleet.registry.leash import UNLEASHED
-from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
+from stagefleet.redis_client import connect_redis
+from stagefleet.registry.lease import NO_LEASE
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import Settings
 from tests.integration.manager.pushing import DIGEST, OTHER, ids, lists, push, stage
 from tests.services import RedisServer
@@ -22,7 +22,7 @@ from tests.services.images import push_image
 
 @pytest.fixture
 def roles(registry):
-    return Roles("app", Repository(registry.host, "app/primary"), Repository(registry.host, "app/final"))
+    return Project("app", Repository(registry.host, "app/primary"), Repository(registry.host, "app/final"))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def join(client, redis_server: RedisServer) -> Iterator[Callable[[], StageManage
 
     def make() -> StageManager:
         connections.append(connect_redis(redis_server.url))
-        return StageManager(client, MemoryBook(), StageMemory.on(connections[-1], Settings()))
+        return StageManager(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
 
     yield make
     for connection in connections:
@@ -55,7 +55,7 @@ def theirs(join, ours):
 
 
 def delete(manager, repository, stage_id):
-    manager.delete_stage(repository, stage_id, run="r", asked=lambda: [str(stage_id)])
+    manager.delete_stage(repository, stage_id, run_id="r", to_delete=lambda: [str(stage_id)])
 
 
 def test_what_one_process_listed_answers_in_all(theirs, roles, registry):
@@ -64,11 +64,11 @@ def test_what_one_process_listed_answers_in_all(theirs, roles, registry):
 
     assert [stage(1), stage(2)] == ids(lookup.by_digest_as_known(DIGEST))
     assert [stage(1), stage(2)] == list(lookup.last_stage_ids())
-    asked = registry.requests()[len(before) :]
+    to_delete = registry.requests()[len(before) :]
     # Each is looked at, and whether a record rejects it, which a GET has to confirm where HEAD knows of none;
     # no list is asked for, and no manifest got.
-    assert ["HEAD"] * 4 + ["GET"] * 2 == sorted((method for method, _, _ in asked), reverse=True)
-    assert [404, 404] == [status for method, _, status in asked if method == "GET"]
+    assert ["HEAD"] * 4 + ["GET"] * 2 == sorted((method for method, _, _ in to_delete), reverse=True)
+    assert [404, 404] == [status for method, _, status in to_delete if method == "GET"]
 
 
 def test_a_digest_that_is_not_on_it_is_asked_afresh(theirs, roles, registry):
@@ -95,7 +95,7 @@ def test_what_the_fleet_deletes_is_gone_for_all(ours, theirs, roles, registry):
 @pytest.mark.parametrize("how", ["deleted", "rejected"])
 def test_what_others_did_away_with_is_no_answer(theirs, join, client, roles, how):
     if how == "deleted":
-        delete(StageManager(client, MemoryBook()), roles.primary, stage(1))
+        delete(StageManager(client, MemorySharedState()), roles.primary, stage(1))
     else:
         push_image(roles.primary.host, roles.primary.path, stage(1).rejected_tag, layers=[b"record"])
     assert [stage(1), stage(2)] == list(theirs.project(roles).lookup.last_stage_ids())
@@ -108,7 +108,7 @@ def test_what_others_did_away_with_is_no_answer(theirs, join, client, roles, how
 @pytest.mark.parametrize("how", ["with its record", "as broken"])
 def test_what_the_fleet_rejects_is_gone_for_all(ours, theirs, roles, how):
     if how == "as broken":
-        ours.reject_stage(roles.primary, stage(1), project="app", leash=UNLEASHED)
+        ours.reject_stage(roles.primary, stage(1), project="app", lease=NO_LEASE)
     else:
         ours.records.write(roles.primary, "app", RejectedStage(stage(1)))
 

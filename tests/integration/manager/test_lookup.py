@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet import Fleet, Settings
 from stagefleet.names import Repository, StageId
-from stagefleet.roles import Roles
+from stagefleet.project import Project
 from tests.integration.manager.pushing import DIGEST, OTHER, ids, lists, push, stage
 
 
@@ -18,7 +18,7 @@ def roles(registry):
     primary, final, cache, secondary = (
         Repository(registry.host, f"app/{name}") for name in ("primary", "final", "cache", "secondary")
     )
-    return Roles("app", primary, final, (cache,), (secondary,))
+    return Project("app", primary, final, (cache,), (secondary,))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def fleet():
 @pytest.fixture
 def elsewhere(manager, roles):
     """The look-up of the secondary storage; the project's caches know its stages too."""
-    return manager.project(Roles("app", roles.secondaries[0], caches=roles.caches)).lookup
+    return manager.project(Project("app", roles.secondaries[0], caches=roles.caches)).lookup
 
 
 class TestInAnyStorage:

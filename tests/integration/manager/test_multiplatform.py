@@ -7,11 +7,11 @@ import json
 import pytest
 
 from stagefleet.errors import NotFoundError, UsageError
-from stagefleet.manager.multiplatform import IndexPublication
+from stagefleet.manager.index_publication import IndexPublication
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.records import RejectedStage
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.storages.records import RecordStore
 from tests.services import ImageMaker
 
@@ -50,25 +50,25 @@ def images(maker, repository):
 @pytest.fixture
 def publish(client, repository):
     def publish(images, stage_id=INDEX):
-        return IndexPublication(client, MemoryBook(), repository, run="r").publish(stage_id, images)
+        return IndexPublication(client, MemorySharedState(), repository, run_id="r").publish(stage_id, images)
 
     return publish
 
 
 def test_an_index_is_published_over_images_of_several_repositories(maker, publish, images):
-    produced = publish(images)
+    item_result = publish(images)
     document = json.loads(maker.manifest("multi/app", str(INDEX)))
     assert [(AMD, maker.digest("multi/app", str(stage(1)))), (ARM, maker.digest("arm/app", "latest"))] == [
         (member["platform"], member["digest"]) for member in document["manifests"]
     ]
-    assert len(b"amdarm") == produced.result["size"]
-    assert not produced.skipped
+    assert len(b"amdarm") == item_result.result["size"]
+    assert not item_result.skipped
 
 
 def test_it_is_described_and_copied_with_its_members(maker, manager, repository, publish, images):
     publish(images)
     mirror = Repository(repository.host, "mirror/app")
-    manager.copy_stage(repository, mirror, INDEX, run="r")
+    manager.copy_stage(repository, mirror, INDEX, run_id="r")
     assert maker.manifest("multi/app", str(INDEX)) == maker.manifest("mirror/app", str(INDEX))
     members = manager.describe_stage(mirror, INDEX).info.members
     assert [3, 3] == [member.size for member in members]
@@ -129,7 +129,7 @@ def test_it_is_deleted_with_what_only_it_uses(maker, manager, repository, publis
     publish(images)
     arm = maker.digest("arm/app", "latest")
     kept = maker.digest("multi/app", str(stage(1)))
-    manager.delete_stage(repository, INDEX, run="r", asked=lambda: [str(INDEX)])
+    manager.delete_stage(repository, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
     assert [str(stage(1))] == maker.tags("multi/app")
     assert kept == maker.digest("multi/app", kept)
     assert maker.manifest("multi/app", arm) is None

@@ -17,10 +17,10 @@ from stagefleet.errors import (
 )
 from stagefleet.locks import RedisLocks
 from stagefleet.manager import StageManager
-from stagefleet.names import DockerDaemon, Reference, Repository, StageId
+from stagefleet.names import EngineProject, Reference, Repository, StageId
+from stagefleet.project import Project
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.roles import Roles
-from stagefleet.runs.book import RedisBook
+from stagefleet.runs.shared_state import RedisSharedState
 from stagefleet.settings import HttpSettings, LockSettings, Settings
 from tests.services.images import push_image
 
@@ -44,8 +44,10 @@ def manifests(registry, method, since=0):
 
 def lists(registry, repository):
     """How often the tags of a repository were listed; rejections are looked for in them too, once."""
-    asked = [path for _, path, _ in registry.requests() if f"/{repository.path}/tags/list" in path]
-    return sum("last=" not in path for path in asked)  # the further page that brings nothing is the same list
+    to_delete = [path for _, path, _ in registry.requests() if f"/{repository.path}/tags/list" in path]
+    return sum(
+        "last=" not in path for path in to_delete
+    )  # the further page that brings nothing is the same list
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def client(tmp_path):
 
 @pytest.fixture
 def roles(registry):
-    return Roles("app", Repository(registry.host, "app/primary"), Repository(registry.host, "app/final"))
+    return Project("app", Repository(registry.host, "app/primary"), Repository(registry.host, "app/final"))
 
 
 @pytest.fixture
@@ -68,9 +70,9 @@ def project(manager, roles):
 class TestPublishing:
     def test_a_stage_goes_into_the_final_storage_once(self, project, roles, registry):
         push(roles.primary, stage(1))
-        first = project.publish_stage(stage(1), run="r")
+        first = project.publish_stage(stage(1), run_id="r")
         before = len(registry.requests())
-        again = project.publish_stage(stage(1), run="r")
+        again = project.publish_stage(stage(1), run_id="r")
 
         assert not first.skipped
         assert again.skipped
@@ -81,18 +83,18 @@ class TestPublishing:
     def test_the_final_storage_is_listed_once_a_run(self, project, roles, registry):
         for number in range(5):
             push(roles.primary, stage(number))
-            project.publish_stage(stage(number), run="r")
+            project.publish_stage(stage(number), run_id="r")
 
         assert 1 == lists(registry, roles.final)
 
     def test_workers_of_a_run_share_the_list(self, roles, registry, redis_server, client):
         managers = [
-            StageManager(client, RedisBook(redis_server.client(), prefix="t:", lease_seconds=30))
+            StageManager(client, RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30))
             for _ in range(2)
         ]
         for number, manager in enumerate(managers):
             push(roles.primary, stage(number))
-            manager.project(roles).publish_stage(stage(number), run="r")
+            manager.project(roles).publish_stage(stage(number), run_id="r")
 
         assert 1 == lists(registry, roles.final)
 
@@ -101,13 +103,13 @@ class TestPublishing:
     ):
         push(roles.primary, stage(1))
         push(roles.primary, stage(2))
-        project.publish_stage(stage(1), run="r")
-        manager.project(roles).publish_stage(stage(2), run="other")
+        project.publish_stage(stage(1), run_id="r")
+        manager.project(roles).publish_stage(stage(2), run_id="other")
         before = len(registry.requests())
-        produced = project.publish_stage(stage(2), run="r")
+        item_result = project.publish_stage(stage(2), run_id="r")
 
-        assert produced.skipped
-        assert f"{roles.final}:{stage(2)}" == produced.result["name"]
+        assert item_result.skipped
+        assert f"{roles.final}:{stage(2)}" == item_result.result["name"]
         assert [] == manifests(registry, "PUT", before)
 
     def test_two_jobs_at_once_push_a_stage_once(self, roles, registry, redis_server, client, cleanup):
@@ -117,50 +119,50 @@ class TestPublishing:
         for name in ("r", "s"):
             locks = RedisLocks(redis_server.client(), prefix="t:", settings=LockSettings())
             cleanup.callback(locks.close)
-            book = RedisBook(redis_server.client(), prefix="t:", lease_seconds=30)
-            jobs.append((name, StageManager(client, book, locks=locks).project(roles)))
+            shared_state = RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30)
+            jobs.append((name, StageManager(client, shared_state, locks=locks).project(roles)))
         start = Barrier(len(jobs))
 
         def publish(job):
             name, project = job
             start.wait(30)
-            return project.publish_stage(stage(1), run=name)
+            return project.publish_stage(stage(1), run_id=name)
 
         with ThreadPoolExecutor(len(jobs)) as pool:
-            produced = list(pool.map(publish, jobs))
+            item_result = list(pool.map(publish, jobs))
 
         assert 1 == len([path for path in manifests(registry, "PUT") if "/app/final/" in path])
-        assert [False, True] == sorted(one.skipped for one in produced)
-        assert produced[0].result == produced[1].result
+        assert [False, True] == sorted(one.skipped for one in item_result)
+        assert item_result[0].result == item_result[1].result
 
     def test_a_final_storage_that_lost_a_stage_gets_it_again(self, project, roles, client, caplog):
         pushed = push(roles.primary, stage(1))
-        project.publish_stage(stage(1), run="r")
+        project.publish_stage(stage(1), run_id="r")
         client.delete_manifest(
             Reference.of(roles.final, client.head_manifest(roles.final.tagged(str(stage(1)))).digest)
         )
         with caplog.at_level(logging.WARNING):
-            produced = project.publish_stage(stage(1), run="r")
+            item_result = project.publish_stage(stage(1), run_id="r")
 
-        assert not produced.skipped
+        assert not item_result.skipped
         assert pushed.digest == str(client.head_manifest(roles.final.tagged(str(stage(1)))).digest)
         assert "lost stage" in caplog.text
 
     def test_what_should_be_built_and_is_not_is_an_error_that_names_it(self, project, roles, registry):
         push(roles.primary, stage(1))
         with pytest.raises(StageNotFoundError, match=f"backend with digest {DIGEST} does not exist"):
-            project.publish_stage(stage(1), run="r", should_be_built=True, image="backend")
+            project.publish_stage(stage(1), run_id="r", should_be_built=True, image="backend")
 
         assert [] == [path for path in manifests(registry, "PUT") if "app/final" in path]
 
     def test_what_should_be_built_and_is_there_is_described(self, project, roles):
         push(roles.final, stage(1))
 
-        assert project.publish_stage(stage(1), run="r", should_be_built=True).skipped
+        assert project.publish_stage(stage(1), run_id="r", should_be_built=True).skipped
 
     def test_without_a_final_storage_there_is_nowhere_to_publish_to(self, manager, roles):
         with pytest.raises(UsageError, match="no final storage"):
-            manager.project(replace(roles, final=None)).publish_stage(stage(1), run="r")
+            manager.project(replace(roles, final=None)).publish_stage(stage(1), run_id="r")
 
 
 class TestCaches:
@@ -169,11 +171,11 @@ class TestCaches:
         push(roles.primary, stage(1))
         project = manager.project(replace(roles, caches=(NOBODY, cache)))
         with caplog.at_level(logging.WARNING):
-            produced = project.cache_stage(stage(1), run="r")
+            item_result = project.cache_stage(stage(1), run_id="r")
 
-        assert "copied" == produced.result["caches"][str(cache)]
-        assert produced.result["caches"][str(NOBODY)].startswith("failed: ")
-        assert not produced.skipped
+        assert "copied" == item_result.result["caches"][str(cache)]
+        assert item_result.result["caches"][str(NOBODY)].startswith("failed: ")
+        assert not item_result.skipped
         assert str(NOBODY) in caplog.text
         assert [stage(1)] == list(manager.stage_ids(cache))
 
@@ -181,14 +183,14 @@ class TestCaches:
         cache = Repository(registry.host, "app/cache")
         push(roles.primary, stage(1))
         project = manager.project(replace(roles, caches=(cache,)))
-        project.cache_stage(stage(1), run="r")
+        project.cache_stage(stage(1), run_id="r")
 
-        assert project.cache_stage(stage(1), run="r").skipped
+        assert project.cache_stage(stage(1), run_id="r").skipped
 
     def test_a_stage_that_the_primary_lacks_is_no_fault_of_the_cache(self, manager, roles, registry):
         project = manager.project(replace(roles, caches=(Repository(registry.host, "app/cache"),)))
         with pytest.raises(StageNotFoundError):
-            project.cache_stage(stage(1), run="r")
+            project.cache_stage(stage(1), run_id="r")
 
     def test_a_stage_goes_out_of_every_cache_that_lets_it(
         self, manager, roles, registry, make_registry, caplog
@@ -199,7 +201,7 @@ class TestCaches:
             push(cache, stage(1))
         project = manager.project(replace(roles, caches=caches))
         with caplog.at_level(logging.WARNING):
-            project.evict_stage(stage(1), run="r", asked=lambda: [str(stage(1))])
+            project.delete_from_caches(stage(1), run_id="r", to_delete=lambda: [str(stage(1))])
 
         assert [] == list(manager.stage_ids(caches[2]))
         assert [stage(1)] == list(manager.stage_ids(caches[1]))
@@ -211,15 +213,15 @@ class TestSecondaries:
         empty, full = (Repository(registry.host, f"old/{name}") for name in ("empty", "full"))
         pushed = push(full, stage(1))
         project = manager.project(replace(roles, secondaries=(empty, full)))
-        produced = project.take_stage(stage(1), run="r")
+        item_result = project.take_stage(stage(1), run_id="r")
 
-        assert f"{roles.primary}@{pushed.digest}" == produced.result["repo_digest"]
-        assert project.take_stage(stage(1), run="r").skipped
+        assert f"{roles.primary}@{pushed.digest}" == item_result.result["repo_digest"]
+        assert project.take_stage(stage(1), run_id="r").skipped
 
     def test_a_stage_that_none_has_is_an_error_that_names_those_asked(self, manager, roles, registry):
         project = manager.project(replace(roles, secondaries=(Repository(registry.host, "old/app"),)))
         with pytest.raises(StageNotFoundError, match="old/app"):
-            project.take_stage(stage(1), run="r")
+            project.take_stage(stage(1), run_id="r")
 
     def test_of_a_digest_the_oldest_is_taken_unless_another_rule_says_which(self, manager, roles, registry):
         old = Repository(registry.host, "old/app")
@@ -227,17 +229,17 @@ class TestSecondaries:
             push(old, stage(number))
         project = manager.project(replace(roles, secondaries=(old,)))
 
-        newest = project.take_suitable(DIGEST, run="r", select=lambda ids: max(ids, default=None))
+        newest = project.take_suitable(DIGEST, run_id="r", select=lambda ids: max(ids, default=None))
         assert str(stage(4)) == newest.result["stage_id"]
         # the primary has one now: that one is suitable, and nothing is copied
-        assert project.take_suitable(DIGEST, run="r").skipped
+        assert project.take_suitable(DIGEST, run_id="r").skipped
         assert [stage(4)] == list(manager.stage_ids(roles.primary))
-        assert None is project.take_suitable("b" * 56, run="r")
+        assert None is project.take_suitable("b" * 56, run_id="r")
 
     def test_an_unreachable_secondary_is_no_empty_one(self, manager, roles):
         project = manager.project(replace(roles, secondaries=(NOBODY,)))
         with pytest.raises(RegistryUnreachableError):
-            project.take_suitable(DIGEST, run="r")
+            project.take_suitable(DIGEST, run_id="r")
 
 
 class TestLookingUp:
@@ -326,7 +328,7 @@ class TestNamesForDeployments:
     def test_else_they_are_the_primarys(self, manager, roles):
         project = manager.project(replace(roles, final=None))
         assert f"{roles.primary}:{stage(1)}" == project.deployed_image("backend", stage(1)).name
-        local = manager.project(Roles("app", DockerDaemon("app")))
+        local = manager.project(Project("app", EngineProject("app")))
         assert f"app:{stage(1)}" == local.deployed_image("backend", stage(1)).name
 
     def test_a_rule_gives_a_custom_tag(self, project, roles):

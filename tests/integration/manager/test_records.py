@@ -18,7 +18,7 @@ from stagefleet.errors import (
     ForbiddenError,
     StageNotFoundError,
 )
-from stagefleet.manager import Produced
+from stagefleet.manager import ItemResult
 from stagefleet.manager.records import RecordManager, metadata_ids
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
@@ -36,8 +36,8 @@ from stagefleet.records import (
     make_placeholder,
 )
 from stagefleet.registry import DockerConfig, Manifest
-from stagefleet.runs.book import MemoryBook
-from stagefleet.storages.records import Written
+from stagefleet.runs.shared_state import MemorySharedState
+from stagefleet.storages.records import WriteResult
 from tests.integration.manager.test_delete import Death, DyingClient
 from tests.services import ImageMaker
 from tests.services.images import push_image
@@ -68,7 +68,7 @@ RECORDS = {
 
 @pytest.fixture
 def records(client):
-    return RecordManager(client, MemoryBook())
+    return RecordManager(client, MemorySharedState())
 
 
 @pytest.fixture
@@ -82,21 +82,23 @@ def maker(registry):
         yield maker
 
 
-def delete(records, repository, record_id, *asked):
-    named = [record_id.tag, *asked]
-    return records.delete(repository, record_id, run="r", asked=lambda: named)
+def delete(records, repository, record_id, *to_delete):
+    named = [record_id.tag, *to_delete]
+    return records.delete(repository, record_id, run_id="r", to_delete=lambda: named)
 
 
 def delete_custom_tag(records, repository, tag):
     record_id = RecordId.of(RecordKind.CUSTOM_TAG, tag)
-    return records.delete_custom_tag(repository, record_id, run="r", asked=lambda: [tag, record_id.tag])
+    return records.delete_custom_tag(
+        repository, record_id, run_id="r", to_delete=lambda: [tag, record_id.tag]
+    )
 
 
 @pytest.mark.parametrize(
     ("tag", "record", "labels"), [(tag, *rest) for tag, rest in RECORDS.items()], ids=RECORDS
 )
 def test_the_registry_holds_each_record_as_the_model_says(records, repository, maker, tag, record, labels):
-    assert Written.WRITTEN == records.write(repository, PROJECT, record)
+    assert WriteResult.WRITTEN == records.write(repository, PROJECT, record)
     assert [tag] == maker.tags(PATH)
     manifest = json.loads(maker.manifest(PATH, tag))
     assert "application/vnd.docker.distribution.manifest.v2+json" == manifest["mediaType"]
@@ -151,15 +153,15 @@ def test_a_repository_that_does_not_exist_has_no_records(records, repository):
 def test_what_is_there_is_written_again_only_by_force(records, repository, maker, record):
     records.write(repository, PROJECT, record)
     before = maker.digest(PATH, record.id.tag)
-    assert Written.PRESENT == records.write(repository, PROJECT, record)
+    assert WriteResult.PRESENT == records.write(repository, PROJECT, record)
     assert before == maker.digest(PATH, record.id.tag)
-    assert Written.WRITTEN == records.write(repository, PROJECT, record, force=True)
+    assert WriteResult.WRITTEN == records.write(repository, PROJECT, record, force=True)
     assert before != maker.digest(PATH, record.id.tag)
 
 
 def test_a_time_is_always_written(records, repository):
     for moment in (1, 2):
-        assert Written.WRITTEN == records.write(repository, PROJECT, LastCleanup(moment))
+        assert WriteResult.WRITTEN == records.write(repository, PROJECT, LastCleanup(moment))
     assert 2 == records.read(repository, RecordId.of(RecordKind.LAST_CLEANUP, "")).record.timestamp_ms
 
 
@@ -169,9 +171,9 @@ class TestDeletion:
         for other, _ in RECORDS.values():
             records.write(repository, PROJECT, other)
         before = set(maker.tags(PATH))
-        assert Produced() == delete(records, repository, record.id)
+        assert ItemResult() == delete(records, repository, record.id)
         assert before - {record.id.tag} == set(maker.tags(PATH))
-        assert Produced() == delete(records, repository, record.id)
+        assert ItemResult() == delete(records, repository, record.id)
 
     def test_many_go_at_once(self, records, repository, maker):
         ids = [ManagedImage(f"image {number}").id for number in range(24)]
@@ -230,7 +232,7 @@ class TestImageMetadata:
     def remove(self, records, repository, image):
         candidates = metadata_ids(image, COMMIT, STAGE)
         return records.delete_image_metadata(
-            repository, candidates, run="r", asked=lambda: [found.tag for found in candidates]
+            repository, candidates, run_id="r", to_delete=lambda: [found.tag for found in candidates]
         )
 
     @pytest.mark.parametrize("name", ["web/app", ""])
@@ -263,7 +265,7 @@ class TestForbidden:
     @pytest.mark.parametrize("tag", [tag for tag in RECORDS if tag.startswith(("meta-", "import-"))])
     def test_metadata_is_a_warning(self, reader, repository, caplog, tag):
         with caplog.at_level(logging.WARNING):
-            assert Written.FORBIDDEN == reader.write(repository, PROJECT, RECORDS[tag][0])
+            assert WriteResult.FORBIDDEN == reader.write(repository, PROJECT, RECORDS[tag][0])
         assert "is not written: denied" in caplog.text
 
     @pytest.mark.parametrize("tag", [tag for tag in RECORDS if not tag.startswith(("meta-", "import-"))])
@@ -280,10 +282,10 @@ class TestCustomTag:
         assert stage.digest == maker.digest(PATH, "v1.2")
         records.check_custom_tag(repository, "v1.2", STAGE)
         assert custom == records.read(repository, custom.id).record
-        assert Produced() == delete_custom_tag(records, repository, "v1.2")
+        assert ItemResult() == delete_custom_tag(records, repository, "v1.2")
         assert [str(STAGE)] == maker.tags(PATH)
         assert stage.manifest == maker.manifest(PATH, str(STAGE))
-        assert Produced() == delete_custom_tag(records, repository, "v1.2")
+        assert ItemResult() == delete_custom_tag(records, repository, "v1.2")
 
     def test_the_slug_of_the_tag_takes_it_too(self, records, repository, maker):
         push_image(repository.host, PATH, str(STAGE))
@@ -343,8 +345,8 @@ class TestCustomTag:
 
 class TestRejectedStage:
     def remove(self, records, repository):
-        asked = [str(STAGE), STAGE.rejected_tag]
-        return records.delete_rejected_stage(repository, STAGE, run="r", asked=lambda: asked)
+        to_delete = [str(STAGE), STAGE.rejected_tag]
+        return records.delete_rejected_stage(repository, STAGE, run_id="r", to_delete=lambda: to_delete)
 
     @pytest.mark.parametrize("pushed", [True, False])
     def test_image_and_record_go(self, records, repository, maker, pushed):
@@ -352,9 +354,9 @@ class TestRejectedStage:
         if pushed:
             push_image(repository.host, PATH, str(STAGE))
         records.write(repository, PROJECT, RejectedStage(STAGE))
-        assert Produced() == self.remove(records, repository)
+        assert ItemResult() == self.remove(records, repository)
         assert ["latest"] == maker.tags(PATH)
-        assert Produced() == self.remove(records, repository)
+        assert ItemResult() == self.remove(records, repository)
 
     def test_a_stage_that_is_not_rejected_stays(self, records, repository, maker):
         push_image(repository.host, PATH, str(STAGE))
@@ -379,7 +381,7 @@ def test_a_worker_that_dies_after_any_write_leaves_a_custom_tag_that_the_next_fi
     stage = push_image(repository.host, PATH, str(STAGE))
     records.add_custom_tag(repository, PROJECT, CustomTag("v1", STAGE))
     with DyingClient(DockerConfig(tmp_path / "none.json"), writes) as dying, contextlib.suppress(Death):
-        delete_custom_tag(RecordManager(dying, MemoryBook()), repository, "v1")
+        delete_custom_tag(RecordManager(dying, MemorySharedState()), repository, "v1")
     assert stage.digest == maker.digest(PATH, str(STAGE))
     delete_custom_tag(records, repository, "v1")
     assert {str(STAGE)} == {tag for tag in maker.tags(PATH) if not tag.startswith("stagefleet-probe-")}

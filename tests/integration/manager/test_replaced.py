@@ -8,14 +8,14 @@ from uuid import uuid4
 import pytest
 
 from stagefleet.client.services import RedisServices
-from stagefleet.connection import connect_redis
 from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager, StageMemory
+from stagefleet.manager import RememberedStages, StageManager
 from stagefleet.names import Repository, StageId
 from stagefleet.platforms import Platform
+from stagefleet.project import Project
 from stagefleet.records import RecordId, RecordKind, RejectedStage
-from stagefleet.roles import Roles
-from stagefleet.runs.book import MemoryBook
+from stagefleet.redis_client import connect_redis
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import Settings
 from tests.services import ImageMaker
 
@@ -30,7 +30,7 @@ def join(client, redis_server):
 
     def make():
         connections.append(connect_redis(redis_server.url))
-        return StageManager(client, MemoryBook(), StageMemory.on(connections[-1], Settings()))
+        return StageManager(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
 
     yield make
     for connection in connections:
@@ -40,7 +40,7 @@ def join(client, redis_server):
 @pytest.fixture
 def roles(registry):
     primary, final, cache = (Repository(registry.host, name) for name in ("primary", "final", "cache"))
-    return Roles("app", primary, final, caches=(cache,))
+    return Project("app", primary, final, caches=(cache,))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_copy_onto_a_stage_that_is_there(join, roles, push, verify):
     push(roles.final, b"old")
     told(theirs, roles.final)
     digest = push(roles.primary, b"new")
-    ours.copy_stage(roles.primary, roles.final, STAGE, run="r", verify=verify)
+    ours.copy_stage(roles.primary, roles.final, STAGE, run_id="r", verify=verify)
     assert [digest, digest] == [told(manager, roles.final) for manager in (ours, theirs)]
 
 
@@ -92,7 +92,7 @@ def test_a_copy_whose_worker_died_before_it_could_tell(join, roles, push):
     told(manager, roles.final)
     digest = push(roles.primary, b"new")
     assert digest == push(roles.final, b"new")
-    assert manager.copy_stage(roles.primary, roles.final, STAGE, run="r", verify=True).skipped
+    assert manager.copy_stage(roles.primary, roles.final, STAGE, run_id="r", verify=True).skipped
     assert digest == told(manager, roles.final)
 
 
@@ -101,10 +101,10 @@ def test_a_stage_that_was_deleted_and_copied_again(join, roles, push):
     ours, theirs = join(), join()
     push(roles.final, b"old")
     before = theirs.describe_stage(roles.final, STAGE)
-    ours.delete_stage(roles.final, STAGE, run="r", asked=lambda: [str(STAGE)])
+    ours.delete_stage(roles.final, STAGE, run_id="r", to_delete=lambda: [str(STAGE)])
     theirs._memory.descriptions.remember(str(roles.final), [before])
     digest = push(roles.primary, b"new")
-    ours.copy_stage(roles.primary, roles.final, STAGE, run="s")
+    ours.copy_stage(roles.primary, roles.final, STAGE, run_id="s")
     theirs._memory.descriptions.remember(str(roles.final), [before])
     assert digest == told(theirs, roles.final)
 
@@ -131,7 +131,7 @@ def test_an_index_published_anew(join, roles, registry, redis_server, push, push
     manager = join()
     push_index(roles.primary, b"old")
     told(manager, roles.primary, INDEX)
-    manager.delete_stage(roles.primary, INDEX, run="r", asked=lambda: [str(INDEX)])
+    manager.delete_stage(roles.primary, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
     push(roles.primary, b"image")
     services = RedisServices(redis_server.url, Settings())
     try:
@@ -150,8 +150,8 @@ def test_a_final_stage_that_somebody_replaced(join, roles, push):
     push(roles.final, b"old")
     told(manager, roles.final)
     digest = push(roles.final, b"new")
-    produced = project.publish_stage(STAGE, run=uuid4().hex, should_be_built=True)
-    assert (True, f"{roles.final}@{digest}") == (produced.skipped, produced.result["repo_digest"])
+    item_result = project.publish_stage(STAGE, run_id=uuid4().hex, should_be_built=True)
+    assert (True, f"{roles.final}@{digest}") == (item_result.skipped, item_result.result["repo_digest"])
 
 
 def test_a_stage_whose_rejection_was_withdrawn_is_on_the_known_list_again(join, roles, push):
@@ -165,7 +165,7 @@ def test_a_stage_whose_rejection_was_withdrawn_is_on_the_known_list_again(join, 
     manager.records.write(roles.primary, "app", RejectedStage(STAGE))
     assert [other] == list(lookup.last_stage_ids())
     record = RecordId.of(RecordKind.REJECTED_STAGE, str(STAGE))
-    manager.records.delete(roles.primary, record, run="r", asked=lambda: [record.tag])
+    manager.records.delete(roles.primary, record, run_id="r", to_delete=lambda: [record.tag])
     assert [STAGE, other] == sorted(lookup.last_stage_ids())
 
 

@@ -14,7 +14,7 @@ from stagefleet.records import (
     RecordKind,
     RejectedStage,
 )
-from stagefleet.runs.model import ItemState, RunState
+from stagefleet.runs.models import ItemState, RunState
 from tests.integration.cli.conftest import (  # noqa: F401 - fixtures are used by name
     command,
     environment,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stagefleet.errors import RegistryUnreachableError, TruncatedError
-from stagefleet.registry import UNLEASHED, Descriptor
+from stagefleet.registry import NO_LEASE, Descriptor
 from stagefleet.registry.manifests import digest_of
 from tests.services import ImageMaker, free_port, push_image
 
@@ -66,7 +66,7 @@ def test_a_registry_that_thaws_while_it_is_tried_again_answers(registry, connect
 def test_a_blob_that_falls_silent_in_the_middle_is_given_up(registry, connect, make_proxy, at, descriptor):
     proxy = make_proxy(registry.host)
     client = connect(read_timeout_seconds=SMALL_TIMEOUT_SECONDS, retries=0)
-    reader = client._reader(at(proxy), descriptor, leash=UNLEASHED)
+    reader = client._reader(at(proxy), descriptor, lease=NO_LEASE)
     assert reader.read(1000)
     proxy.blackhole(on=True)
     with reader, pytest.raises(TruncatedError, match="time-out"):

@@ -10,9 +10,9 @@ import pytest
 from stagefleet.errors import CredentialsError, ForbiddenError
 from stagefleet.manager import StageManager
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry import UNLEASHED, Descriptor, Manifest
+from stagefleet.registry import NO_LEASE, Descriptor, Manifest
 from stagefleet.registry.manifests import digest_of
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from tests.services import ImageMaker, push_image
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -52,9 +52,9 @@ def test_a_copy_of_many_stages_asks_each_registry_for_one_token(
     with ImageMaker(guarded) as maker:
         for number, stage in enumerate(stages):
             maker.push_image("team/app", str(stage), layers=[b"shared", f"own {number}".encode()])
-    manager = StageManager(client, MemoryBook())
+    manager = StageManager(client, MemorySharedState())
     for stage in stages:
-        manager.copy_stage(at(guarded), at(destination), stage, run="run")
+        manager.copy_stage(at(guarded), at(destination), stage, run_id="run")
     with ImageMaker(destination) as maker:
         assert sorted(map(str, stages)) == maker.tags("team/app")
     assert [(PULL,)] == token_server.issued
@@ -129,14 +129,14 @@ def test_a_token_that_is_refused_in_the_middle_sends_the_blob_again_from_its_sta
     descriptor = push_blob(source, content)
     target = at(guarded)
     client.begin_upload(target, descriptor.digest, mount_from=None)
-    slot = client._caller._authorizer._slots[guarded.host, (PUSH,)]
+    slot = client._http_client._authorizer._slots[guarded.host, (PUSH,)]
     stale = token_server.mint([PUSH], lifetime_seconds=-1)
     grant = slot.grant
     assert grant is not None
     upload = client.begin_upload(target, descriptor.digest, mount_from=None)
     assert upload is not None
     slot.grant = type(grant)(f"Bearer {stale}", grant.login, grant.fresh_until)
-    client._stream(at(source), upload, descriptor, UNLEASHED, None)
+    client._stream(at(source), upload, descriptor, NO_LEASE, None)
     assert content == client.fetch_blob(target, descriptor)
     assert 401 in [request.status for request in guarded.requests() if request.method == "PUT"]
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from stagefleet.connection import connect_redis
 from stagefleet.processes import isolated_command
 from stagefleet.redaction import _base64_forms
+from stagefleet.redis_client import connect_redis
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 from tests.services import clean_environment, stagefleet_command
 from tests.services.images import push_stages

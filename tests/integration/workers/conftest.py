@@ -13,7 +13,7 @@ import pytest
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.coordinator import watch
-from stagefleet.runs.model import Order, Outcome, Run
+from stagefleet.runs.models import Outcome, Run, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings, Settings, WorkerSettings
 from tests.services import clean_environment, setting_variables
@@ -97,14 +97,14 @@ class Fleet:
         self.ledger = RedisLedger.connect(redis_url, settings)
 
     def submit(self, count: int, *, parallel: int = 8, **options: Any) -> str:
-        submission = self.ledger.open(Order(operation="wait", options=options, parallel=parallel))
+        submission = self.ledger.open(RunSpec(operation="wait", options=options, parallel=parallel))
         self.ledger.append(submission, [f"item-{number}" for number in range(count)])
         self.ledger.start(submission)
-        return submission.run
+        return submission.run_id
 
-    def follow(self, run: str) -> tuple[Run, list[Outcome]]:
+    def follow(self, run_id: str) -> tuple[Run, list[Outcome]]:
         outcomes: list[Outcome] = []
-        return watch(self.ledger, run, on_progress=outcomes.append), outcomes
+        return watch(self.ledger, run_id, on_progress=outcomes.append), outcomes
 
 
 @pytest.fixture

@@ -5,26 +5,26 @@ import time
 
 from config.logging import configure_logging
 from stagefleet.errors import BrokenStageError, RegistryUnavailableError
-from stagefleet.manager import Produced, StageManager
+from stagefleet.manager import ItemResult, StageManager
 from stagefleet.settings import load_settings
-from tasks.base import Job
+from tasks.item import Attempt
 from workers.supervisor import Supervisor
 
 _CHUNK_SECONDS = 0.02
 
 
-def wait(_manager: StageManager, job: Job) -> Produced:
-    """Wait for `seconds`, with the leash checked as between the chunks of a stream; deaf ones do not."""
-    if "broken" in job.item:
-        raise BrokenStageError(f"{job.item} is broken")
-    if "flaky" in job.item:
-        raise RegistryUnavailableError(f"{job.item}: answered 503")
-    until = time.monotonic() + job.options.get("seconds", 0)
+def wait(_manager: StageManager, attempt: Attempt) -> ItemResult:
+    """Wait for `seconds`, with the lease checked as between the chunks of a stream; deaf ones do not."""
+    if "broken" in attempt.item:
+        raise BrokenStageError(f"{attempt.item} is broken")
+    if "flaky" in attempt.item:
+        raise RegistryUnavailableError(f"{attempt.item}: answered 503")
+    until = time.monotonic() + attempt.options.get("seconds", 0)
     while time.monotonic() < until:
         time.sleep(_CHUNK_SECONDS)
-        if not job.options.get("deaf"):
-            job.leash.check()
-    return Produced(result={"item": job.item})
+        if not attempt.options.get("deaf"):
+            attempt.lease.check()
+    return ItemResult(result={"item": attempt.item})
 
 
 def main() -> None:
@@ -37,10 +37,10 @@ def main() -> None:
             command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
         )
         sys.exit(supervisor.run())
-    from workers.app import serve  # noqa: PLC0415 - brings Celery, for which a supervisor has no use
+    from workers.process import serve  # noqa: PLC0415 - brings Celery, for which a supervisor has no use
 
-    ready_fd, life_line = int(sys.argv[3]), int(sys.argv[5])
-    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, life_line=life_line))
+    ready_fd, parent_pipe = int(sys.argv[3]), int(sys.argv[5])
+    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe))
 
 
 if __name__ == "__main__":

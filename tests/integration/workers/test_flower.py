@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from stagefleet.processes import isolated_command
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import RunSpec
 from tests.integration.workers.conftest import LIMIT_SECONDS, eventually
 
 
@@ -85,10 +85,10 @@ def test_the_state_of_each_task_is_the_truth_and_its_arguments_say_what_it_is(fl
     """O-A4: a failed item is a failed task; a task names stage, operation, source, destination and run."""
     workers.start(processes=1)
     options = {"source": SOURCE, "destination": "mirror.test/app"}
-    submission = fleet.ledger.open(Order(operation="wait", options=options, max_attempts=2))
+    submission = fleet.ledger.open(RunSpec(operation="wait", options=options, max_attempts=2))
     fleet.ledger.append(submission, ["good", "broken", "flaky"])
     fleet.ledger.start(submission)
-    run, _ = fleet.follow(submission.run)
+    run, _ = fleet.follow(submission.run_id)
     slow = fleet.submit(1, seconds=60)
     eventually(lambda: fleet.ledger.run(slow).claimed, "the slow one is under way")
     fleet.ledger.cancel(slow, now=True)
@@ -128,11 +128,11 @@ def test_the_pages_say_what_a_task_is_and_how_it_ended_and_forget_a_lost_worker(
     """O-A4: the table has the columns, the rows and a task's own page what stands in them."""
     workers.start(processes=1)
     submission = fleet.ledger.open(
-        Order(operation="wait", options={"source": SOURCE, "destination": "mirror.test/app"})
+        RunSpec(operation="wait", options={"source": SOURCE, "destination": "mirror.test/app"})
     )
     fleet.ledger.append(submission, ["good", "broken"])
     fleet.ledger.start(submission)
-    fleet.follow(submission.run)
+    fleet.follow(submission.run_id)
 
     def page(path: str) -> str:
         return html.unescape(requests.get(f"{flower}/{path}", auth=("me", "hunter2"), timeout=10).text)
@@ -143,7 +143,7 @@ def test_the_pages_say_what_a_task_is_and_how_it_ended_and_forget_a_lost_worker(
     assert "overflow-wrap: anywhere" in page("tasks"), "on one line each they cannot be read"
     for row in rows_of(flower):
         stage = "good" if row["state"] == "SUCCESS" else "broken"
-        parts = (f"'stage': '{stage}'", "'operation': 'wait'", SOURCE, "mirror.test/app", submission.run)
+        parts = (f"'stage': '{stage}'", "'operation': 'wait'", SOURCE, "mirror.test/app", submission.run_id)
         told = "succeeded: 0 bytes" if stage == "good" else "BrokenStageError: broken is broken"
         assert told in (row["result"] or row["exception"])
         for shown in (row["kwargs"], page(f"task/{row['uuid']}")):

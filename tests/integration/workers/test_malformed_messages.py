@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stagefleet.runs.dispatch import message_template
+from stagefleet.runs.messages import message_template
 from tests.integration.workers.conftest import eventually
 
 QUEUE = "stagefleet:mq:wait"
@@ -18,7 +18,7 @@ SECRET = "planted-in-a-message-0a1b2c"
 """Stands in most of them: nothing of what a message holds is logged."""
 
 
-def hint(**changes: Any) -> dict[str, Any]:
+def item_message(**changes: Any) -> dict[str, Any]:
     """A message as the ledger publishes it, with changes."""
     text = message_template("wait").replace("@RUN@", "0123456789ab").replace("@TASK@", "a-task")
     text = text.replace("@INDEX@", "0").replace("@QUEUE@", "wait").replace("@ITEM@", "x")
@@ -28,18 +28,18 @@ def hint(**changes: Any) -> dict[str, Any]:
 
 def called(arguments: Any, embed: Any = None, **headers: Any) -> dict[str, Any]:
     """A message with other arguments or headers."""
-    message = hint(body=json.dumps([[], arguments, embed or {}]))
+    message = item_message(body=json.dumps([[], arguments, embed or {}]))
     return message | {"headers": message["headers"] | headers}
 
 
 def without(field: str, *, inside: str) -> dict[str, Any]:
-    message = hint()
+    message = item_message()
     del message[inside][field]
     return message
 
 
 def properties(**changes: Any) -> dict[str, Any]:
-    message = hint()
+    message = item_message()
     return message | {"properties": message["properties"] | changes}
 
 
@@ -51,41 +51,41 @@ NO_ENVELOPES: dict[str, bytes] = {
     "a number": b"1",
     "null": b"null",
     "an empty object": b"{}",
-    "cut short": json.dumps(hint()).encode()[:-20],
+    "cut short": json.dumps(item_message()).encode()[:-20],
     "deep": b"[" * 100_000 + b"]" * 100_000,
     "a long number": b'{"properties": ' + b"9" * 5000 + b"}",
     "a typed value": b'{"__type__": "uuid", "__value__": 5}',
     "huge": b'"' + b"x" * 17_000_000 + b'"',
 }
 ENVELOPES: dict[str, dict[str, Any]] = {
-    "properties null": hint(properties=None),
-    "properties a string": hint(properties=SECRET),
+    "properties null": item_message(properties=None),
+    "properties a string": item_message(properties=SECRET),
     "no delivery tag": without("delivery_tag", inside="properties"),
     "a list as delivery tag": properties(delivery_tag=[SECRET]),
     "an empty delivery tag": properties(delivery_tag=""),
     "delivery info a string": properties(delivery_info=SECRET),
     "an unknown body encoding": properties(body_encoding="rot13"),
     "no base64": properties(body_encoding="base64"),
-    "headers a string": hint(headers=SECRET),
-    "headers a list": hint(headers=[SECRET]),
-    "no headers": hint(headers=None),
-    "a body that is no text": hint(body=[1]),
-    "a body with half a surrogate": hint(body='"\ud800"'),
-    "no body": hint(body=None),
+    "headers a string": item_message(headers=SECRET),
+    "headers a list": item_message(headers=[SECRET]),
+    "no headers": item_message(headers=None),
+    "a body that is no text": item_message(body=[1]),
+    "a body with half a surrogate": item_message(body='"\ud800"'),
+    "no body": item_message(body=None),
     "compressed": called(SOUND, compression="application/x-gzip"),
-    "pickle": hint(
+    "pickle": item_message(
         body=base64.b64encode(pickle.dumps([[], SOUND, {}])).decode(),
         **{"content-type": "application/x-python-serialize"},
     ),
-    "an unknown content type": hint(**{"content-type": "text/x-nothing"}),
-    "a content type that is none": hint(**{"content-type": [SECRET]}),
-    "an unknown content encoding": hint(**{"content-type": None, "content-encoding": "klingon"}),
-    "a body that is no json": hint(body="{" + SECRET),
-    "a body of another shape": hint(body=json.dumps({"secret": SECRET})),
-    "a body of two": hint(body=json.dumps([[], {}])),
-    "arguments that are no list": hint(body=json.dumps([SECRET, {}, {}])),
-    "keywords that are a list": hint(body=json.dumps([[], [SECRET], {}])),
-    "a deep body": hint(body="[" * 50_000 + "]" * 50_000),
+    "an unknown content type": item_message(**{"content-type": "text/x-nothing"}),
+    "a content type that is none": item_message(**{"content-type": [SECRET]}),
+    "an unknown content encoding": item_message(**{"content-type": None, "content-encoding": "klingon"}),
+    "a body that is no json": item_message(body="{" + SECRET),
+    "a body of another shape": item_message(body=json.dumps({"secret": SECRET})),
+    "a body of two": item_message(body=json.dumps([[], {}])),
+    "arguments that are no list": item_message(body=json.dumps([SECRET, {}, {}])),
+    "keywords that are a list": item_message(body=json.dumps([[], [SECRET], {}])),
+    "a deep body": item_message(body="[" * 50_000 + "]" * 50_000),
     "callbacks that are a number": called(SOUND, {"callbacks": 5, "errbacks": "x", "chain": 1, "chord": []}),
     "an unknown task": called(SOUND, task="stagefleet.nothing"),
     "a task that is a list": called(SOUND, task=[SECRET]),
@@ -106,7 +106,7 @@ ENVELOPES: dict[str, dict[str, Any]] = {
     "a run that is a number": called({"run": 5, "index": 0}),
     "a run that is another key": called({"run": "0123456789ab:items", "index": 0}),
     "an argument named self": called(SOUND | {"self": SECRET}),
-    "positional arguments": hint(body=json.dumps([[SECRET], SOUND, {}])),
+    "positional arguments": item_message(body=json.dumps([[SECRET], SOUND, {}])),
 }
 CONTROL: dict[str, dict[str, Any]] = {
     "a list": {"body": json.dumps([SECRET])},

@@ -3,7 +3,7 @@
 import pytest
 
 from stagefleet.runs import redis_ledger
-from stagefleet.runs.model import Order, RunState
+from stagefleet.runs.models import RunSpec, RunState
 from stagefleet.runs.versions import SCHEMA_VERSION, WriterVersion, own_version
 from tests.integration.workers.conftest import eventually
 
@@ -17,10 +17,10 @@ def submit_as(fleet, monkeypatch):
     def submit(version, operation="wait", count=3):
         with monkeypatch.context() as patch:
             patch.setattr(redis_ledger, "own_version", lambda: version)
-            submission = fleet.ledger.open(Order(operation=operation, parallel=2))
+            submission = fleet.ledger.open(RunSpec(operation=operation, parallel=2))
             fleet.ledger.append(submission, [f"item-{number}" for number in range(count)])
             fleet.ledger.start(submission)
-            return submission.run
+            return submission.run_id
 
     return submit
 

@@ -12,7 +12,7 @@ from stagefleet.cli import run_command
 # The fleet in memory is the client's own.
 from tests.unit.client.conftest import (  # noqa: F401 - fixtures are used by name
     _short_waits,
-    crew,
+    fake_worker,
     ledger,
     make_stage,
     notices,
@@ -52,7 +52,7 @@ def in_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that name
         )
         return services
 
-    monkeypatch.setattr("stagefleet.client.desk.RedisServices", connect)
+    monkeypatch.setattr("stagefleet.client.fleet_base.RedisServices", connect)
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_the_redis_of_the_command_line_is_the_one_that_is_used(command, monkeypa
     assert "127.0.0.1:2" in result.err
 
 
-def test_quiet_says_nothing_but_errors(command, without_fleet, crew):
+def test_quiet_says_nothing_but_errors(command, without_fleet, fake_worker):
     assert "starting a private Valkey" in command("copy", SOURCE, "dst.test/app").err
     quiet = command("copy", SOURCE, "dst.test/app", "-q")
     assert ("", 0) == (quiet.err, quiet.code)
@@ -163,7 +163,7 @@ class TestByteOrderMarks:
         assert 0 == command("list", SOURCE).code
         assert 3 == read_settings().runs.parallel
 
-    def test_in_a_file_of_ids(self, command, without_fleet, crew, make_stage, tmp_path):
+    def test_in_a_file_of_ids(self, command, without_fleet, fake_worker, make_stage, tmp_path):
         file = tmp_path / "ids"
         file.write_bytes(b"\xef\xbb\xbf" + f"{make_stage(2)}\n".encode())
         result = command("copy", SOURCE, "dst.test/app", "--from-file", file, "--json")

@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from stagefleet.cli import checks
+from stagefleet.cli import doctor_checks
 from stagefleet.errors import CredentialsError, RegistryUnreachableError
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import WriterVersion, own_version
 
 
 @pytest.fixture
 def in_registries(monkeypatch, services):
-    monkeypatch.setattr("stagefleet.client.desk.EmbeddedServices", lambda _settings: services)
+    monkeypatch.setattr("stagefleet.client.fleet_base.EmbeddedServices", lambda _settings: services)
 
 
 def findings(result):
@@ -80,7 +80,7 @@ def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, se
     ledger.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
     ledger.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)
     settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
-    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert "2 processes, 12 items at once" == found["workers of copy"].message
     assert ("failed", "run stagefleet worker", 4) == (
         found["workers of describe"].state,
@@ -91,11 +91,11 @@ def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, se
 
 def test_a_fleet_without_engines_is_whole_and_one_with_them_names_its_hosts(in_fleet, ledger, services):
     settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
-    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert ("warning", 0) == (found["workers of fetch"].state, found["workers of fetch"].code)
     assert "hosts" not in found
     ledger.beat(WorkerInfo("host:1", 8, ("fetch", "host.builder-1")), seconds=60)
-    found = {finding.check: finding for finding in checks._examine_workers(settings)}
+    found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert "stages can be fetched to builder-1" == found["hosts"].message
 
 
@@ -134,7 +134,7 @@ def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
     for number, version in enumerate(versions):
         ledger.beat(WorkerInfo(f"host:{number}", 8, ("copy",), version=version), seconds=60)
 
-    found = list(checks._examine_workers(settings))
+    found = list(doctor_checks._check_workers(settings))
 
     states = {
         version: (finding.state, finding.code)
@@ -158,11 +158,11 @@ def test_it_looks_at_what_one_command_needs(in_fleet, ledger, services):
     ledger.beat(WorkerInfo("host:1", 8, ("copy", "coordinate")), seconds=60)
 
     found = [
-        finding for finding in checks._examine_workers(settings, "copy") if "workers of" in finding.check
+        finding for finding in doctor_checks._check_workers(settings, "copy") if "workers of" in finding.check
     ]
 
     assert ["ok"] * len(found) == [finding.state for finding in found]
-    lacking = {finding.check: finding for finding in checks._examine_workers(settings, "fetch")}
+    lacking = {finding.check: finding for finding in doctor_checks._check_workers(settings, "fetch")}
     assert 4 == lacking["workers of fetch"].code
 
 

@@ -56,13 +56,13 @@ def test_what_needs_a_fleet_is_refused_without_one(command, arguments, words):
     assert words in line
 
 
-def test_without_a_redis_url_commands_are_embedded_and_say_so(command, without_fleet, crew):
+def test_without_a_redis_url_commands_are_embedded_and_say_so(command, without_fleet, fake_worker):
     result = command("copy", *STAGES)
     assert 0 == result.code
     assert "no STAGEFLEET_REDIS_URL" in result.err
 
 
-def test_asked_for_embedded_is_not_said_again(command, without_fleet, crew):
+def test_asked_for_embedded_is_not_said_again(command, without_fleet, fake_worker):
     assert "" == command("copy", *STAGES, "--embedded").err
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.models import WorkerInfo
 
 pytestmark = pytest.mark.usefixtures("in_fleet")
 

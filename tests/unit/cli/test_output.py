@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from stagefleet.runs.model import RunState
+from stagefleet.runs.models import RunState
 from stagefleet.streams import UnfailingStream
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -46,7 +46,7 @@ def errors_of(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--detach",)])
-@pytest.mark.usefixtures("in_fleet", "crew")
+@pytest.mark.usefixtures("in_fleet", "fake_worker")
 def test_a_run_is_named_where_its_result_cannot_be_written(errors_of, bad_stdout, ledger, options):
     """U3: a full disk or a closed stdout is one line with the run, exit code 2, and no bug."""
     bad_stdout()
@@ -58,7 +58,7 @@ def test_a_run_is_named_where_its_result_cannot_be_written(errors_of, bad_stdout
     assert run.state in {RunState.RUNNING, RunState.SUCCEEDED}
 
 
-@pytest.mark.usefixtures("in_fleet", "crew")
+@pytest.mark.usefixtures("in_fleet", "fake_worker")
 def test_a_disk_that_gets_full_in_the_middle_cancels_no_run(errors_of, monkeypatch, ledger):
     """U3: who follows a run and can write no more leaves it alone."""
     monkeypatch.setattr(sys, "stdout", Full(2))
@@ -68,7 +68,7 @@ def test_a_disk_that_gets_full_in_the_middle_cancels_no_run(errors_of, monkeypat
     assert run.error is None
 
 
-@pytest.mark.usefixtures("without_fleet", "crew")
+@pytest.mark.usefixtures("without_fleet", "fake_worker")
 def test_a_run_of_this_command_alone_ends_with_it(errors_of, bad_stdout, services, ledger):
     """U3: of a run that lives in the command nobody is told that it goes on."""
     services.starts_worker = True

@@ -38,28 +38,28 @@ def plan(in_fleet, registries, group):
     return plan
 
 
-def test_groups_go_one_after_the_other(command, crew, make_stage):
+def test_groups_go_one_after_the_other(command, fake_worker, make_stage):
     result = command("purge", REPOSITORY, "--yes")
-    assert (0, [make_stage(n) for n in (0, 1, 2, 1)]) == (result.code, crew.done)
+    assert (0, [make_stage(n) for n in (0, 1, 2, 1)]) == (result.code, fake_worker.done)
     assert ["stages: 3 deleted", "custom-tags: 0 deleted", "final-stages: 1 deleted"] == (
         result.out.splitlines()[:3]
     )
     assert "tags of nobody, left alone: src.test/app:somebodys" in result.err
 
 
-def test_a_failure_is_told_and_keeps_no_other_group_from_going(command, crew, make_stage):
-    crew.failing.add(make_stage(2))
+def test_a_failure_is_told_and_keeps_no_other_group_from_going(command, fake_worker, make_stage):
+    fake_worker.failing.add(make_stage(2))
     result = command("purge", REPOSITORY, "--yes", "--json")
     *groups, summary = result.objects
-    assert (1, 4) == (result.code, len(crew.done))
+    assert (1, 4) == (result.code, len(fake_worker.done))
     assert ["failed", "succeeded", "succeeded"] == [group["state"] for group in groups]
     error = {"type": "ForbiddenError", "message": "the registry forbids it"}
     assert [{"item": make_stage(2), "error": error}] == groups[0]["failures"]
     assert ("failed", 4, 3, 1) == tuple(summary[key] for key in ("state", "total", "succeeded", "failed"))
 
 
-def test_a_cancelled_group_ends_the_purge(command, crew, ledger):
-    crew.on_claim = lambda _: ledger.cancel(next(iter(ledger.runs())).id)
+def test_a_cancelled_group_ends_the_purge(command, fake_worker, ledger):
+    fake_worker.on_claim = lambda _: ledger.cancel(next(iter(ledger.runs())).id)
     result = command("purge", REPOSITORY, "-j", "1", "--yes", "--json")
     assert (3, ["stages"]) == (result.code, [group["group"] for group in result.objects[:-1]])
     assert "cancelled" == result.objects[-1]["state"]

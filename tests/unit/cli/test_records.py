@@ -7,7 +7,7 @@ import pytest
 from stagefleet.cli.report import describe_run
 from stagefleet.manager.records import RecordManager
 from stagefleet.names import Repository
-from stagefleet.runs.book import MemoryBook
+from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import ProjectSettings
 from tests.unit.manager.conftest import FakeRegistries
 
@@ -39,7 +39,7 @@ def settings(settings):
 def store(registries):
     """Registries that are dictionaries, down to their manifests."""
     store = FakeRegistries()
-    registries.records = RecordManager(store, MemoryBook())
+    registries.records = RecordManager(store, MemorySharedState())
     registries.record_ids = registries.records.ids
     return store
 
@@ -50,7 +50,7 @@ def records(command, store):
 
 
 def tags(store):
-    return set(store.shelf(Repository.parse(REPOSITORY)).tags)
+    return set(store.stored(Repository.parse(REPOSITORY)).tags)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_each_kind_can_be_added_shown_and_listed(records, store, kind, values, t
 
 def test_a_client_id_that_is_chosen_now_does_not_win_over_werfs(records, monkeypatch):
     """I3: werf writes about twice the time, and takes the smallest."""
-    monkeypatch.setattr("stagefleet.cli.new_records.time.time_ns", lambda: 1_795_890_924_702_999_999)
+    monkeypatch.setattr("stagefleet.cli.record_syntax.time.time_ns", lambda: 1_795_890_924_702_999_999)
     assert "client-id-me-3591781848702  written\n" == records("add", REPOSITORY, "client-id", "me").out
 
 
@@ -130,14 +130,14 @@ def test_a_project_stands_for_its_primary_storage(records, store, ledger):
     assert ["shop"] == [found["project"] for found in shown]
     assert 0 == records("remove", "--project", "shop", "managed-image", "web", "--detach").code
     (run,) = ledger.runs()
-    assert (REPOSITORY, ["web"]) == (run.order.options["repository"], list(ledger.leftovers(run.id)))
+    assert (REPOSITORY, ["web"]) == (run.spec.options["repository"], list(ledger.leftovers(run.id)))
 
 
 def test_a_custom_tag_is_set_and_whether_it_is_in_place_is_shown(records, store):
     repository = Repository.parse(REPOSITORY)
     digest = store.push(repository, STAGE)
     assert 0 == records("add", REPOSITORY, "custom-tag", "v1", STAGE).code
-    assert digest == store.shelf(repository).tags["v1"]
+    assert digest == store.stored(repository).tags["v1"]
     assert records("show", REPOSITORY, "custom-tag", "v1", "--json").objects[0]["in_place"]
     store.push(repository, "v1", layers=(b"other",))
     shown = records("show", REPOSITORY, "custom-tag", "v1", "--json")
@@ -150,14 +150,14 @@ def test_the_custom_tags_of_a_project_with_a_final_storage_are_there(records, st
     primary, final = Repository.parse(REPOSITORY), Repository.parse(FINAL)
     digest = store.push(final, STAGE)
     assert 0 == records("add", "--project", "deployed", "custom-tag", "v1", STAGE).code
-    assert (digest, {"custom-tag-meta-v1"}) == (store.shelf(final).tags["v1"], tags(store))
+    assert (digest, {"custom-tag-meta-v1"}) == (store.stored(final).tags["v1"], tags(store))
     shown = records("show", "--project", "deployed", "custom-tag", "v1", "--json")
     assert shown.objects[0]["in_place"]
     store.push(primary, "v1")
     assert "left alone: v1" in records("list", "--project", "deployed").err
     assert 0 == records("remove", "--project", "deployed", "custom-tag", "v1", "--detach").code
     (run,) = ledger.runs()
-    assert {"repository": REPOSITORY, "final": FINAL} == run.order.options
+    assert {"repository": REPOSITORY, "final": FINAL} == run.spec.options
 
 
 def test_tags_that_are_nobodys_are_named_but_not_custom_ones(records, store):
@@ -228,7 +228,7 @@ def test_what_cannot_be_is_refused_and_explained(records, ledger, monkeypatch, a
 def test_each_kind_is_removed_by_its_run(records, ledger, arguments, operation, items, options):
     assert 0 == records("remove", REPOSITORY, *arguments, "--detach").code
     (run,) = ledger.runs()
-    assert (operation, {"repository": REPOSITORY, **options}) == (run.order.operation, run.order.options)
+    assert (operation, {"repository": REPOSITORY, **options}) == (run.spec.operation, run.spec.options)
     assert items == list(ledger.leftovers(run.id))
 
 

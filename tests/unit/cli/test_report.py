@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from stagefleet.cli.bar import Bar
-from stagefleet.cli.progress import Lines
-from stagefleet.runs.model import ItemState, Outcome
+from stagefleet.cli.progress import ProgressLines
+from stagefleet.cli.progress_bar import ProgressBar
+from stagefleet.runs.models import ItemState, Outcome
 
 
 def outcome(number_bytes=0):
@@ -16,11 +16,11 @@ def outcome(number_bytes=0):
 
 def test_a_bar_shows_stages_bytes_rate_and_time_left():
     screen = io.StringIO()
-    bar = Bar(4, Console(file=screen, force_terminal=True, width=120))
+    bar = ProgressBar(4, Console(file=screen, force_terminal=True, width=120))
     bar.start()
     for _ in range(3):
         bar.advance(outcome(2_000_000))
-    bar.tell("a stage failed [red]")
+    bar.note("a stage failed [red]")
     bar.stop()
     shown = screen.getvalue()
     for part in ("3/4", "stages", "6.0 MB", "/s", "left", "stagefleet: a stage failed [red]"):
@@ -30,10 +30,10 @@ def test_a_bar_shows_stages_bytes_rate_and_time_left():
 def test_plain_lines_come_at_most_each_ten_seconds():
     now = [0.0]
     lines: list[str] = []
-    meter = Lines(100, clock=lambda: now[0], write=lines.append)
+    display = ProgressLines(100, clock=lambda: now[0], write=lines.append)
     for _ in range(20):
         now[0] += 1
-        meter.advance(outcome(1_000_000))
+        display.advance(outcome(1_000_000))
     assert [
         "10 of 100 stages, 10.0 MB, 1.0 MB/s, 90 s left",
         "20 of 100 stages, 20.0 MB, 1.0 MB/s, 80 s left",
@@ -42,7 +42,7 @@ def test_plain_lines_come_at_most_each_ten_seconds():
 
 @pytest.mark.parametrize("total", [0, 1])
 def test_meters_bear_small_runs(total):
-    meter = Lines(total, write=lambda _: None)
-    meter.start()
-    meter.advance(outcome())
-    meter.stop()
+    display = ProgressLines(total, write=lambda _: None)
+    display.start()
+    display.advance(outcome())
+    display.stop()

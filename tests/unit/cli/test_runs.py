@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.runs.model import ErrorInfo, Order, Run, RunState
+from stagefleet.runs.models import ErrorInfo, Run, RunSpec, RunState
 from stagefleet.runs.versions import WriterVersion, own_version
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -31,13 +31,13 @@ def test_show_tells_how_a_run_stands(command):
     assert not [sign for sign in ("None", "[") if sign in told]
 
 
-def test_watch_shows_the_outcomes_and_exits_as_the_run_does(command, crew, make_stage):
-    crew.failing = {make_stage(2)}
+def test_watch_shows_the_outcomes_and_exits_as_the_run_does(command, fake_worker, make_stage):
+    fake_worker.failing = {make_stage(2)}
     result = command("runs", "watch", start(command), "--json")
     assert (1, 6) == (result.code, len(result.objects))
 
 
-def test_cancel_tells_how_the_run_stands_then(command, crew):
+def test_cancel_tells_how_the_run_stands_then(command, fake_worker):
     run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
     result = command("runs", "cancel", run)
     assert 0 == result.code
@@ -49,16 +49,16 @@ def test_cancel_stops_a_run(command):
     assert f"run {run} cancelled" in command("runs", "cancel", run, "--now").out
 
 
-def test_retry_runs_what_failed_as_a_new_run(command, crew, make_stage):
-    crew.failing = {make_stage(2)}
+def test_retry_runs_what_failed_as_a_new_run(command, fake_worker, make_stage):
+    fake_worker.failing = {make_stage(2)}
     failed = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
-    crew.failing = set()
+    fake_worker.failing = set()
     result = command("runs", "retry", failed, "--json")
     assert (0, 1) == (result.code, result.objects[-1]["succeeded"])
     assert failed != result.objects[-1]["run"]
 
 
-def test_retry_of_a_success_says_so(command, crew):
+def test_retry_of_a_success_says_so(command, fake_worker):
     done = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
     result = command("runs", "retry", done)
     assert 0 == result.code
@@ -78,7 +78,7 @@ def test_a_run_that_cannot_be_read_hides_no_other_in_the_list(command, ledger, m
     newer = WriterVersion("9.9.9", "9.0")
     unreadable = Run(
         id=odd,
-        order=Order(operation="unreadable"),
+        spec=RunSpec(operation="unreadable"),
         state=RunState.UNREADABLE,
         error=ErrorInfo.of(newer.refusal(f"run {odd}")),
         version=newer,
@@ -103,9 +103,9 @@ def test_show_tells_the_version_that_started_a_run(command):
 
 
 @pytest.fixture
-def failed_run(command, crew, make_stage):
+def failed_run(command, fake_worker, make_stage):
     """A run of four stages, two of which failed."""
-    crew.failing = {make_stage(2), make_stage(3)}
+    fake_worker.failing = {make_stage(2), make_stage(3)}
     return command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
 
 
@@ -118,10 +118,10 @@ class TestFailures:
         (found,) = command("runs", "show", failed_run, "--json").objects
         assert {str(make_stage(2)), str(make_stage(3))} == {row["item"] for row in found["failures"]}
 
-    def test_their_ids_alone_fit_for_from_file(self, command, failed_run, make_stage, crew, tmp_path):
+    def test_their_ids_alone_fit_for_from_file(self, command, failed_run, make_stage, fake_worker, tmp_path):
         listed = command("runs", "show", failed_run, "--failed")
         assert {str(make_stage(2)), str(make_stage(3))} == set(listed.out.split())
-        crew.failing = set()
+        fake_worker.failing = set()
         (tmp_path / "ids").write_text(listed.out)
         again = command("copy", SOURCE, DESTINATION, "--from-file", tmp_path / "ids", "--json")
         assert 2 == again.objects[-1]["succeeded"]
@@ -130,7 +130,7 @@ class TestFailures:
         monkeypatch.setattr("stagefleet.cli.runs._FAILURES_SHOWN", 1)
         assert "and 1 more that failed" in command("runs", "show", failed_run).out
 
-    def test_a_run_without_any_shows_none(self, command, crew):
+    def test_a_run_without_any_shows_none(self, command, fake_worker):
         run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
         assert "" == command("runs", "show", run, "--failed").out
 
@@ -142,7 +142,7 @@ def test_the_list_says_from_where_to_where(command):
 
 
 @pytest.mark.parametrize("verb", ["show", "watch", "cancel"])
-def test_the_beginning_of_an_id_will_do(command, crew, verb):
+def test_the_beginning_of_an_id_will_do(command, fake_worker, verb):
     run = command("copy", SOURCE, DESTINATION, "--json").objects[-1]["run"]
     assert run in command("runs", verb, run[:6]).out
 

@@ -84,7 +84,7 @@ def test_a_registry_that_goes_while_a_list_is_made_gives_4(command, registries, 
     assert "left out" not in result.err
 
 
-def test_copy_prints_outcomes_as_they_come_and_the_summary_last(command, crew):
+def test_copy_prints_outcomes_as_they_come_and_the_summary_last(command, fake_worker):
     result = command("copy", SOURCE, DESTINATION, "--json")
     *outcomes, summary = result.objects
     assert 0 == result.code
@@ -95,21 +95,21 @@ def test_copy_prints_outcomes_as_they_come_and_the_summary_last(command, crew):
     )
 
 
-def test_copy_tells_people_the_result_in_one_line(command, crew):
+def test_copy_tells_people_the_result_in_one_line(command, fake_worker):
     result = command("copy", SOURCE, DESTINATION)
     assert (0, 1) == (result.code, len(result.out.splitlines()))
     assert "succeeded: 5 stages (4 copied, 1 skipped), 40 bytes" in result.out
 
 
-def test_a_failed_item_is_told_on_stderr_and_gives_exit_code_1(command, crew, make_stage):
-    crew.failing = {make_stage(3)}
+def test_a_failed_item_is_told_on_stderr_and_gives_exit_code_1(command, fake_worker, make_stage):
+    fake_worker.failing = {make_stage(3)}
     result = command("copy", SOURCE, DESTINATION)
     assert 1 == result.code
     assert f"stagefleet: {make_stage(3)} failed: the registry forbids it\n" in result.err
 
 
-def test_a_cancelled_run_gives_exit_code_3(command, crew, ledger):
-    crew.on_claim = lambda _: [ledger.cancel(run.id) for run in ledger.runs()]
+def test_a_cancelled_run_gives_exit_code_3(command, fake_worker, ledger):
+    fake_worker.on_claim = lambda _: [ledger.cancel(run.id) for run in ledger.runs()]
     result = command("copy", SOURCE, DESTINATION, "-j", 1, "--json")
     assert (3, "cancelled") == (result.code, result.objects[-1]["state"])
 
@@ -124,7 +124,7 @@ def test_without_a_worker_the_command_ends_with_4_and_its_summary(command):
 
 def test_parallel_is_the_runs(command, ledger):
     command("copy", SOURCE, DESTINATION, "-j", 3, "--detach")
-    assert [3] == [run.order.parallel for run in ledger.runs()]
+    assert [3] == [run.spec.parallel for run in ledger.runs()]
 
 
 def test_detach_prints_the_runs_id_and_leaves(command, ledger):
@@ -140,17 +140,19 @@ def test_a_dry_run_says_what_would_be_done_and_starts_nothing(command, ledger):
     assert [] == list(ledger.runs())
 
 
-def test_the_same_idempotency_key_gives_the_same_run(command, crew):
+def test_the_same_idempotency_key_gives_the_same_run(command, fake_worker):
     first, again = (
         command("copy", SOURCE, DESTINATION, "--idempotency-key", "job-1", "--json") for _ in range(2)
     )
     assert first.objects[-1]["run"] == again.objects[-1]["run"]
-    assert 4 == len(crew.done)
+    assert 4 == len(fake_worker.done)
 
 
 class TestInterrupt:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_the_first_cancels_and_waits_for_what_runs(self, command, crew, ledger, monkeypatch, number):
+    def test_the_first_cancels_and_waits_for_what_runs(
+        self, command, fake_worker, ledger, monkeypatch, number
+    ):
         cancelled = threading.Event()
         cancel = ledger.cancel
 
@@ -164,13 +166,13 @@ class TestInterrupt:
             assert cancelled.wait(30)
 
         monkeypatch.setattr(ledger, "cancel", cancel_and_tell)
-        crew.on_claim = interrupt
+        fake_worker.on_claim = interrupt
         result = command("copy", SOURCE, DESTINATION, "-j", 1, "--json")
         summary = result.objects[-1]
         assert (3, "cancelled", 1) == (result.code, summary["state"], summary["succeeded"])
         assert "once more leaves at once" in result.err
 
-    def test_the_first_cancels_also_through_an_outage(self, command, crew, ledger, monkeypatch):
+    def test_the_first_cancels_also_through_an_outage(self, command, fake_worker, ledger, monkeypatch):
         """R8: Ctrl-C while Redis is away cancels the run as soon as it answers."""
         cancelled = threading.Event()
         cancel, losses = ledger.cancel, iter([RedisUnreachableError("away")] * 2)
@@ -187,10 +189,10 @@ class TestInterrupt:
             assert cancelled.wait(30)
 
         monkeypatch.setattr(ledger, "cancel", cancel_later)
-        crew.on_claim = interrupt
+        fake_worker.on_claim = interrupt
         assert 3 == command("copy", SOURCE, DESTINATION, "-j", 1).code
 
-    def test_the_second_leaves_at_once(self, command, crew, ledger):
+    def test_the_second_leaves_at_once(self, command, fake_worker, ledger):
         left = threading.Event()
 
         def interrupt_twice(_):
@@ -198,7 +200,7 @@ class TestInterrupt:
             os.kill(os.getpid(), signal.SIGTERM)
             assert left.wait(30)
 
-        crew.on_claim = interrupt_twice
+        fake_worker.on_claim = interrupt_twice
         result = command("copy", SOURCE, DESTINATION, "-j", 1)
         left.set()
         assert (3, "") == (result.code, result.out)
@@ -206,21 +208,21 @@ class TestInterrupt:
 
 
 class TestFromFile:
-    def test_ids_are_read_one_a_line_and_comments_ignored(self, command, crew, make_stage, tmp_path):
+    def test_ids_are_read_one_a_line_and_comments_ignored(self, command, fake_worker, make_stage, tmp_path):
         file = tmp_path / "ids"
         file.write_text(f"# ours\n\n  {make_stage(2)}\n{make_stage(3)}\n")
         command("copy", SOURCE, DESTINATION, make_stage(4), "--from-file", file)
-        assert [make_stage(4), make_stage(2), make_stage(3)] == crew.done
+        assert [make_stage(4), make_stage(2), make_stage(3)] == fake_worker.done
 
-    def test_standard_input_is_a_dash(self, command, crew, make_stage, monkeypatch):
+    def test_standard_input_is_a_dash(self, command, fake_worker, make_stage, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.StringIO(make_stage(2)))
         command("copy", SOURCE, DESTINATION, "--from-file", "-")
-        assert [make_stage(2)] == crew.done
+        assert [make_stage(2)] == fake_worker.done
 
-    def test_an_empty_file_names_no_stage_and_not_all(self, command, crew, tmp_path):
+    def test_an_empty_file_names_no_stage_and_not_all(self, command, fake_worker, tmp_path):
         (tmp_path / "ids").touch()
         result = command("delete", SOURCE, "--from-file", tmp_path / "ids", "--json")
-        assert (0, 0, []) == (result.code, result.objects[-1]["total"], crew.done)
+        assert (0, 0, []) == (result.code, result.objects[-1]["total"], fake_worker.done)
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -241,13 +243,13 @@ class TestFromFile:
 
 
 class TestDelete:
-    def test_named_stages_are_deleted(self, command, crew, make_stage):
+    def test_named_stages_are_deleted(self, command, fake_worker, make_stage):
         assert 0 == command("delete", SOURCE, make_stage(1), make_stage(2)).code
-        assert [make_stage(1), make_stage(2)] == crew.done
+        assert [make_stage(1), make_stage(2)] == fake_worker.done
 
-    def test_all_with_yes_deletes_all(self, command, crew):
+    def test_all_with_yes_deletes_all(self, command, fake_worker):
         assert 0 == command("delete", SOURCE, "--all", "--yes").code
-        assert 5 == len(crew.done)
+        assert 5 == len(fake_worker.done)
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -266,12 +268,12 @@ class TestDelete:
         assert [] == list(ledger.runs())
 
     @pytest.mark.parametrize(("answer", "deleted"), [("y\n", 5), ("n\n", 0), ("\n", 0)])
-    def test_all_asks_on_a_terminal(self, command, crew, monkeypatch, answer, deleted):
+    def test_all_asks_on_a_terminal(self, command, fake_worker, monkeypatch, answer, deleted):
         terminal = io.StringIO(answer)
         monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
         monkeypatch.setattr("sys.stdin", terminal)
         result = command("delete", SOURCE, "--all")
-        assert (0 if deleted else 2, deleted) == (result.code, len(crew.done))
+        assert (0 if deleted else 2, deleted) == (result.code, len(fake_worker.done))
         assert "Delete all 5 stages of src.test/app?" in result.err
 
     def test_a_dry_run_of_all_does_not_ask(self, command):

@@ -1,4 +1,5 @@
-"""A fleet in memory: registries that are dictionaries, a ledger in memory, and a crew that works it off."""
+"""A fleet in memory: registries that are dictionaries, a ledger in memory, and a fake worker that works it
+off."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.client.hosts import live_hosts
 from stagefleet.errors import StageNotFoundError
+from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.runs import coordinator
-from stagefleet.runs.model import ErrorInfo, ItemState, Outcome, WorkerInfo
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
 from stagefleet.settings import RunSettings, Settings
-from stagefleet.stages import ImageInfo, StageDescription
 from stagefleet.testing import MemoryLastUsed, MemoryLedger
 
 
@@ -52,7 +53,7 @@ class FakeRegistries:
         )
         return StageDescription(stage_id=stage_id, info=info)
 
-    def words_on_what_stays(self, repositories: Iterable[Repository]) -> list[str]:
+    def describe_remaining_tags(self, repositories: Iterable[Repository]) -> list[str]:
         return [self.staying[str(name)] for name in repositories if str(name) in self.staying]
 
     def ping(self, repository: Repository) -> None:
@@ -88,7 +89,7 @@ class FakeServices:
         self.locks.close()
 
 
-class Crew:
+class FakeWorker:
     """Works off what the ledger publishes, in one thread, until it is stopped."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
@@ -112,7 +113,7 @@ class Crew:
         while not self._stop.wait(0.001):
             while self._ledger.broker:
                 message = self._ledger.broker.popleft()
-                claim = self._ledger.claim(message.run, message.index, "crew:1")
+                claim = self._ledger.claim(message.run_id, message.index, "crew:1")
                 if claim is None:
                     continue
                 self.on_claim(claim.item)
@@ -164,11 +165,11 @@ def fleet(services, notices):
 
 
 @pytest.fixture
-def crew(ledger):
-    crew = Crew(ledger)
-    crew.start()
-    yield crew
-    crew.stop()
+def fake_worker(ledger):
+    fake_worker = FakeWorker(ledger)
+    fake_worker.start()
+    yield fake_worker
+    fake_worker.stop()
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from stagefleet import RunState
-from stagefleet.client import work
+from stagefleet.client import operations
 from stagefleet.errors import (
     InvalidNameError,
     NoWorkerError,
-    StagesMissingError,
+    StagesNotFoundError,
     TooManyItemsError,
     UsageError,
 )
@@ -19,7 +19,7 @@ def counts(run):
     return run.total, run.succeeded, run.skipped, run.failed, run.cancelled
 
 
-def test_what_the_destination_lacks_is_copied_and_the_rest_skipped(fleet, crew, make_stage):
+def test_what_the_destination_lacks_is_copied_and_the_rest_skipped(fleet, fake_worker, make_stage):
     outcomes = {}
     run = fleet.for_each_copy_stage(
         SOURCE, DESTINATION, None, lambda outcome: outcomes.update({outcome.item: str(outcome.state)})
@@ -30,13 +30,13 @@ def test_what_the_destination_lacks_is_copied_and_the_rest_skipped(fleet, crew, 
     assert expected == outcomes
 
 
-def test_named_stages_are_copied_once_each(fleet, crew, make_stage):
+def test_named_stages_are_copied_once_each(fleet, fake_worker, make_stage):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, [make_stage(3), make_stage(2), make_stage(3)])
     assert (2, 2, 0, 0, 0) == counts(run)
-    assert [make_stage(3), make_stage(2)] == crew.done
+    assert [make_stage(3), make_stage(2)] == fake_worker.done
 
 
-def test_verify_gives_every_stage_a_task_and_tries_the_destinations_login(fleet, crew, registries):
+def test_verify_gives_every_stage_a_task_and_tries_the_destinations_login(fleet, fake_worker, registries):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, verify=True)
     assert (5, 5, 0, 0, 0) == counts(run)
     assert [DESTINATION] == registries.pinged
@@ -56,7 +56,7 @@ def test_no_stage_named_is_an_empty_run_and_not_all(fleet):
         (("docker-daemon:app", DESTINATION), UsageError, "Docker Engine"),
         ((SOURCE, DESTINATION, ["x"]), InvalidNameError, "no stage id"),
         ((SOURCE, DESTINATION, "a" * 56), UsageError, "one string"),
-        ((SOURCE, DESTINATION, ["f" * 56]), StagesMissingError, "does not have ffff"),
+        ((SOURCE, DESTINATION, ["f" * 56]), StagesNotFoundError, "does not have ffff"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(fleet, ledger, arguments, error, words):
@@ -67,18 +67,18 @@ def test_wrong_arguments_are_refused_before_anything_is_written(fleet, ledger, a
 
 def test_many_missing_stages_are_counted_and_only_some_named(fleet):
     missing = [f"{number:056x}" for number in range(1000, 1010)]
-    with pytest.raises(StagesMissingError, match="and 7 more"):
+    with pytest.raises(StagesNotFoundError, match="and 7 more"):
         fleet.for_each_copy_stage(SOURCE, DESTINATION, missing)
 
 
 def test_one_item_more_than_a_run_may_have_is_refused_before_anything_is_written(fleet, ledger, monkeypatch):
-    monkeypatch.setattr(work, "MAX_ITEMS", 4)
+    monkeypatch.setattr(operations, "MAX_ITEMS", 4)
     with pytest.raises(TooManyItemsError, match="at most 4"):
         fleet.for_each_copy_stage(SOURCE, DESTINATION)
     assert [] == list(ledger.runs())
 
 
-def test_a_callback_that_raises_stops_the_run_and_is_raised_here(fleet, crew, registries, make_stage):
+def test_a_callback_that_raises_stops_the_run_and_is_raised_here(fleet, fake_worker, registries, make_stage):
     registries.stages[SOURCE] = [make_stage(n) for n in range(100)]
     seen = []
 
@@ -93,11 +93,11 @@ def test_a_callback_that_raises_stops_the_run_and_is_raised_here(fleet, crew, re
     assert RunState.CANCELLED == run.state
     assert "enough" == run.error.message
     assert 5 == len(seen)
-    assert len(crew.done) <= 5 + 3
+    assert len(fake_worker.done) <= 5 + 3
 
 
-def test_parallel_below_one_means_one(fleet, crew):
-    assert 1 == fleet.for_each_copy_stage(SOURCE, DESTINATION, parallel=-3).order.parallel
+def test_parallel_below_one_means_one(fleet, fake_worker):
+    assert 1 == fleet.for_each_copy_stage(SOURCE, DESTINATION, parallel=-3).spec.parallel
 
 
 def test_a_detached_run_returns_at_once_and_goes_on_alone(fleet):
@@ -122,7 +122,7 @@ def test_without_a_worker_it_is_said_and_then_given_up(fleet, notices, on_outcom
     assert "'copy'" in notices[0]
 
 
-def test_an_interrupt_cancels_the_run_and_goes_on(fleet, crew):
+def test_an_interrupt_cancels_the_run_and_goes_on(fleet, fake_worker):
     def interrupt(_):
         raise KeyboardInterrupt
 

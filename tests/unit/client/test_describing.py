@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from stagefleet.client.describing import describe_all
+from stagefleet.client.descriptions import describe_all
 from stagefleet.errors import (
     BrokenStageError,
     CertificateError,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import LedgerRewoundError
-from stagefleet.runs.model import ErrorInfo, RunState
+from stagefleet.runs.models import ErrorInfo, RunState
 from tests.contract.rollback import restore_memory, snapshot_memory
 
 COPY = ("src.test/app", "dst.test/app")
@@ -39,7 +39,7 @@ def forgetting(ledger, monkeypatch):
 
 @pytest.mark.parametrize("since", ["open", "append", "start"])
 @pytest.mark.parametrize("key", [None, "nightly"])
-def test_it_is_submitted_again_and_done(fleet, crew, forgetting, notices, since, key):
+def test_it_is_submitted_again_and_done(fleet, fake_worker, forgetting, notices, since, key):
     """R3: the call ends with every item, whatever of its submission was forgotten as it ended."""
     forgetting(since, "start")
     called = []
@@ -77,11 +77,11 @@ def test_who_follows_it_is_told(fleet, ledger, monkeypatch, since):
     fleet._follower._services.check = lambda: restore_memory(ledger, kept[0])
 
     with pytest.raises(LedgerRewoundError, match="start it again") as told:
-        fleet.attend(run.id)
+        fleet.follow(run.id)
     assert 4 == told.value.exit_code
 
 
-def test_an_error_of_a_callback_is_not_taken_for_it(fleet, crew, forgetting):
+def test_an_error_of_a_callback_is_not_taken_for_it(fleet, fake_worker, forgetting):
     """R3: what a callback raises comes out, whatever it is: nothing is submitted for it."""
 
     def call_back(_outcome):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.client.hosts import choose_hosts, live_hosts
-from stagefleet.errors import HostMissingError, RegistryUnreachableError, StagesMissingError, UsageError
+from stagefleet.errors import HostNotFoundError, RegistryUnreachableError, StagesNotFoundError, UsageError
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.project import Project
+from stagefleet.runs.models import WorkerInfo
 
 LIVE = ["a", "b"]
 
 
 def choose(asked=None, *, everywhere=False, own="a", live=LIVE):
     return choose_hosts(
-        asked, everywhere=everywhere, own=own, look=lambda: live, advice="start stagefleet worker"
+        asked, everywhere=everywhere, own=own, list_hosts=lambda: live, advice="start stagefleet worker"
     )
 
 
@@ -37,13 +37,13 @@ def test_a_run_is_for_this_host_those_named_or_all():
 
 @pytest.mark.parametrize("asked", [["c"], ["a", "c"]])
 def test_a_host_that_is_not_there_is_named_beside_those_that_are(asked):
-    with pytest.raises(HostMissingError, match=r"host 'c' .*there: a, b\): name one of them, or start"):
+    with pytest.raises(HostNotFoundError, match=r"host 'c' .*there: a, b\): name one of them, or start"):
         choose(asked)
 
 
 def test_without_any_host_it_is_said_how_to_make_one():
     for arguments in ({}, {"everywhere": True}):
-        with pytest.raises(HostMissingError, match=r"there: none.*stagefleet worker"):
+        with pytest.raises(HostNotFoundError, match=r"there: none.*stagefleet worker"):
             choose(live=[], **arguments)
 
 
@@ -82,21 +82,21 @@ def test_the_platforms_of_a_fetch_are_options_of_its_run(fleet, ledger, make_sta
     arguments = {"hosts": ["x"], "detach": True}
     for chosen in ({}, {"platforms": ["linux/arm64", "linux/amd64"]}, {"all_platforms": True}):
         run = fleet.for_each_fetch_stage("src.test/app", [make_stage(1)], **chosen, **arguments)
-        options = run.order.options
+        options = run.spec.options
         assert chosen == {name: value for name, value in options.items() if "platform" in name}
 
 
 def test_platforms_that_cannot_be_are_refused_before_anything_starts(fleet, ledger, make_stage):
     ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
-    for place, words, chosen in (
+    for address, words, chosen in (
         ("src.test/app", "'foo' is no platform", {"platforms": ["foo"]}),
         ("src.test/app", "not both", {"platforms": ["linux/arm64"], "all_platforms": True}),
         ("docker-daemon:app", "leave them out", {"platforms": ["linux/arm64"]}),
     ):
         with pytest.raises(UsageError, match=words):
-            fleet.for_each_fetch_stage(place, [make_stage(1)], hosts=["x"], **chosen)
+            fleet.for_each_fetch_stage(address, [make_stage(1)], hosts=["x"], **chosen)
         with pytest.raises(UsageError, match=words):
-            fleet.plan_fetch_stage(place, [make_stage(1)], hosts=["x"], **chosen)
+            fleet.plan_fetch_stage(address, [make_stage(1)], hosts=["x"], **chosen)
     assert [] == list(ledger.runs())
 
 
@@ -122,7 +122,7 @@ class TestStagesThatAreFetched:
         ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
 
         def plan(stages, *caches, primary="src.test/app"):
-            roles = Roles.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
+            roles = Project.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
             return len(fleet.plan_fetch_stage(roles, stages, hosts=["x"]))
 
         return plan
@@ -132,7 +132,7 @@ class TestStagesThatAreFetched:
         assert ["src.test/app"] == asked
 
     def test_what_the_primary_lacks_is_refused_with_what_to_do(self, plan, asked, make_stage):
-        with pytest.raises(StagesMissingError, match=rf"app does not have {make_stage(7)}: see stagefleet"):
+        with pytest.raises(StagesNotFoundError, match=rf"app does not have {make_stage(7)}: see stagefleet"):
             plan([make_stage(1), make_stage(7)])
         assert ["src.test/app"] == asked
 
@@ -142,7 +142,7 @@ class TestStagesThatAreFetched:
         assert ["src.test/app", "dst.test/app", "near.test/app"] == asked
 
     def test_a_cache_that_is_down_has_nothing(self, plan, asked, make_stage, caplog):
-        with pytest.raises(StagesMissingError, match=r"src.test/app, down.test/app do not have"):
+        with pytest.raises(StagesNotFoundError, match=r"src.test/app, down.test/app do not have"):
             plan([make_stage(7)], "down.test/app")
         assert "cache down.test/app was not looked into" in caplog.text
 

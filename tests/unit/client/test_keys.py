@@ -4,7 +4,7 @@ import pytest
 
 from stagefleet import Fleet, Outcome, RunState
 from stagefleet.client import submission
-from stagefleet.client.work import CopyWork, DeleteWork, fingerprint
+from stagefleet.client.operations import CopyOperation, DeleteOperation, fingerprint
 from stagefleet.errors import KeyConflictError, UsageError
 from stagefleet.testing import MemoryLedger
 
@@ -15,36 +15,36 @@ def copy(fleet, *arguments, **options):
     return fleet.for_each_copy_stage(SOURCE, DESTINATION, *arguments, idempotency_key="job-7", **options)
 
 
-def test_the_same_key_gives_the_result_again_and_calls_back_again(fleet, crew):
+def test_the_same_key_gives_the_result_again_and_calls_back_again(fleet, fake_worker):
     first = copy(fleet)
     seen: list[Outcome] = []
     again = copy(fleet, None, seen.append)
     assert first.id == again.id
     assert 5 == len(seen)
-    assert 4 == len(crew.done)
+    assert 4 == len(fake_worker.done)
 
 
 def test_the_result_under_a_key_is_given_also_where_the_source_has_changed(
-    fleet, crew, registries, make_stage
+    fleet, fake_worker, registries, make_stage
 ):
     first = copy(fleet, [make_stage(2)])
     registries.stages.clear()
     assert first.id == copy(fleet, [make_stage(2)]).id
 
 
-def test_other_arguments_under_a_used_key_are_refused(fleet, crew, make_stage):
+def test_other_arguments_under_a_used_key_are_refused(fleet, fake_worker, make_stage):
     copy(fleet)
     with pytest.raises(KeyConflictError):
         copy(fleet, [make_stage(2)])
 
 
-def test_a_failed_run_is_gone_on_with_under_its_key(fleet, crew, make_stage):
-    crew.failing = {make_stage(3)}
+def test_a_failed_run_is_gone_on_with_under_its_key(fleet, fake_worker, make_stage):
+    fake_worker.failing = {make_stage(3)}
     failed = copy(fleet)
-    crew.failing = set()
+    fake_worker.failing = set()
     again = copy(fleet)
     assert (RunState.FAILED, RunState.SUCCEEDED) == (failed.state, again.state)
-    assert (1, 1, failed.id) == (again.total, again.succeeded, again.order.parent)
+    assert (1, 1, failed.id) == (again.total, again.succeeded, again.spec.parent)
 
 
 def test_a_callback_stops_also_a_run_that_it_only_found(fleet, ledger):
@@ -107,7 +107,7 @@ def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
     one, two = make_stage(1), make_stage(2)
 
     def of(*arguments, verify=False):
-        return fingerprint(CopyWork.of(*arguments, verify=verify))
+        return fingerprint(CopyOperation.of(*arguments, verify=verify))
 
     same = {of(SOURCE, DESTINATION, [one, two]), of(SOURCE, DESTINATION, [two, one, two])}
     others = {
@@ -116,7 +116,7 @@ def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
         of(SOURCE, DESTINATION, [one]),
         of(DESTINATION, SOURCE, [one, two]),
         of(SOURCE, DESTINATION, [one, two], verify=True),
-        fingerprint(DeleteWork.of(SOURCE, [one, two])),
+        fingerprint(DeleteOperation.of(SOURCE, [one, two])),
     }
     assert 1 == len(same)
     assert 6 == len(others - same)

@@ -6,7 +6,7 @@ import pytest
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs import coordinator
-from stagefleet.runs.model import RunState
+from stagefleet.runs.models import RunState
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 FULL = RedisUnreachableError("Redis at redis:6379 refuses for now (MISCONF disk full): make room on its disk")
@@ -50,7 +50,7 @@ def settings(settings):
 
 
 @pytest.mark.parametrize("step", ["append", "start"])
-def test_an_outage_while_a_run_is_submitted_is_sat_out(fleet, crew, lossy, step):
+def test_an_outage_while_a_run_is_submitted_is_sat_out(fleet, fake_worker, lossy, step):
     """R8, R34: a command goes on after an outage in the midst of its submission, with each item once."""
     lossy(step)
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
@@ -59,7 +59,7 @@ def test_an_outage_while_a_run_is_submitted_is_sat_out(fleet, crew, lossy, step)
 
 @pytest.mark.parametrize("on_outcome", [None, lambda _: None])
 @pytest.mark.parametrize("step", ["run", "outcomes"])
-def test_an_outage_while_a_run_is_followed_is_sat_out(fleet, crew, lossy, on_outcome, step):
+def test_an_outage_while_a_run_is_followed_is_sat_out(fleet, fake_worker, lossy, on_outcome, step):
     """R8, R34: a command goes on after an outage in the midst of its run."""
     lossy(step)
     assert RunState.SUCCEEDED is fleet.for_each_copy_stage(SOURCE, DESTINATION, None, on_outcome).state

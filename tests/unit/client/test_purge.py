@@ -5,7 +5,7 @@ import pytest
 from stagefleet.client import RemoteCallback
 from stagefleet.manager.purge import PurgeGroup, PurgePlan
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
+from stagefleet.project import Project
 
 REPOSITORY = Repository("src.test", "app")
 
@@ -29,14 +29,14 @@ def asked(registries, make_stage):
     return asked
 
 
-def test_a_repository_alone_is_the_project_of_its_name(fleet, crew, asked):
+def test_a_repository_alone_is_the_project_of_its_name(fleet, fake_worker, asked):
     done = fleet.purge(REPOSITORY)
-    assert [(Roles("app", REPOSITORY), False)] == asked
+    assert [(Project("app", REPOSITORY), False)] == asked
     assert ["stages", "custom-tags", "final-stages"] == [purged.group.name for purged in done]
     assert [2, None, 1] == [purged.run and purged.run.succeeded for purged in done]
 
 
-def test_each_outcome_and_each_group_is_called_back_for(fleet, crew, asked, make_stage):
+def test_each_outcome_and_each_group_is_called_back_for(fleet, fake_worker, asked, make_stage):
     heard = []
     fleet.purge(
         REPOSITORY,
@@ -48,12 +48,12 @@ def test_each_outcome_and_each_group_is_called_back_for(fleet, crew, asked, make
     assert [first, second, "stages", "custom-tags", first, "final-stages"] == heard
 
 
-def test_the_fleet_calls_for_each_group_and_at_the_end_of_each(fleet, crew, asked):
+def test_the_fleet_calls_for_each_group_and_at_the_end_of_each(fleet, fake_worker, asked):
     fleet.purge(REPOSITORY, RemoteCallback(finish_url="https://ci.example/end"))
-    assert ["https://ci.example/end"] * 2 == [run.order.finish_url for run in fleet.runs()]
+    assert ["https://ci.example/end"] * 2 == [run.spec.finish_url for run in fleet.runs()]
 
 
-def test_what_a_callback_raises_ends_the_purge(fleet, crew, asked):
+def test_what_a_callback_raises_ends_the_purge(fleet, fake_worker, asked):
     def refuse(outcome):
         raise KeyError(outcome.item)
 

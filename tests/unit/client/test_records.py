@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.client import record_work
+from stagefleet.client import record_operations
 from stagefleet.errors import InvalidNameError, KeyConflictError, TooManyItemsError, UsageError
 from stagefleet.records import RecordId, RecordKind
-from stagefleet.runs.model import MAX_ITEMS
+from stagefleet.runs.models import MAX_ITEMS
 from tests.unit.client.conftest import stage
 
 REPOSITORY = "src.test/app"
@@ -60,7 +60,7 @@ def test_every_run_has_its_task(fleet, ledger):
         "delete_stage_custom_tag",
         "delete_rejected_stage",
         "rm_record",
-    ] == [run.order.operation for run in ledger.runs()][::-1]
+    ] == [run.spec.operation for run in ledger.runs()][::-1]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
 
 def test_one_record_more_than_a_run_may_have_is_refused(fleet, ledger, monkeypatch):
     assert 1_000_000 == MAX_ITEMS
-    monkeypatch.setattr(record_work, "MAX_ITEMS", 2)
+    monkeypatch.setattr(record_operations, "MAX_ITEMS", 2)
     with pytest.raises(TooManyItemsError, match="at most 2"):
         fleet.for_each_rm_managed_image(REPOSITORY, None)
     assert [] == list(ledger.runs())

@@ -7,12 +7,12 @@ import pytest
 from stagefleet.client import Fleet, RemoteCallback
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
-from stagefleet.runs.model import Callback, ItemState, Outcome, WorkerInfo
+from stagefleet.project import Project
+from stagefleet.runs.models import Callback, ItemState, Outcome, WorkerInfo
 
 URL = "https://ci.example/outcomes"
 PLACE = "src.test/app"
-ROLES = Roles(
+ROLES = Project(
     "app",
     Repository("src.test", "app"),
     final=Repository("dst.test", "app"),
@@ -51,7 +51,7 @@ METHODS = {
     ],
 )
 def test_an_order_says_who_is_called(options, callback, target):
-    fields = RemoteCallback(**options).order_fields()
+    fields = RemoteCallback(**options).spec_fields()
     assert (callback, target) == (fields["callback"], fields["callback_target"])
     assert options.get("finish_url", "") == fields["finish_url"]
 
@@ -123,7 +123,7 @@ def test_a_url_that_no_call_can_go_to_is_refused_when_it_is_given(name, url):
 )
 def test_odd_urls_that_can_be_called_are_taken(url):
     """R10: the check refuses no more than what cannot work."""
-    assert url == RemoteCallback(outcome_url=url).order_fields()["callback_target"]
+    assert url == RemoteCallback(outcome_url=url).spec_fields()["callback_target"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_queue_of_the_fleet_or_of_celery_is_refused_when_it_is_given(queue, wo
     "task", ["acme.note", "acme.note@celery", "note@a:b.c-d_e", "_x@callbacks", "n@unacked2"]
 )
 def test_other_tasks_and_queues_are_taken(task):
-    assert task == RemoteCallback(outcome_task=task).order_fields()["callback_target"]
+    assert task == RemoteCallback(outcome_task=task).spec_fields()["callback_target"]
 
 
 def test_every_method_for_each_is_known_here():
@@ -166,7 +166,7 @@ def test_the_fleet_can_be_told_to_call_for_each(fleet, ledger, settings, name):
     ledger.beat(WorkerInfo("w:1", 1, ("fetch", f"host.{settings.engine.host_name}")), seconds=60)
     told = RemoteCallback(outcome_url=URL, finish_url=f"{URL}/end")
     run = getattr(fleet, name)(*METHODS[name], told, detach=True)
-    order = ledger.order(run.id)
+    order = ledger.spec(run.id)
     assert (Callback.WEBHOOK, URL, f"{URL}/end") == (
         order.callback,
         order.callback_target,

@@ -9,28 +9,28 @@ SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 
 
 def test_deleting_gives_every_named_stage_a_task_whatever_the_tag_list_says(
-    fleet, crew, registries, make_stage
+    fleet, fake_worker, registries, make_stage
 ):
     run = fleet.for_each_delete_stage(DESTINATION, [make_stage(1), make_stage(99)])
     assert 2 == run.succeeded
     assert [DESTINATION] == registries.looked_for
 
 
-def test_deleting_none_named_is_all(fleet, crew):
+def test_deleting_none_named_is_all(fleet, fake_worker):
     assert 5 == fleet.for_each_delete_stage(SOURCE, None).succeeded
 
 
-def test_a_retry_runs_what_failed_alone(fleet, crew, make_stage):
-    crew.failing = {make_stage(2), make_stage(4)}
+def test_a_retry_runs_what_failed_alone(fleet, fake_worker, make_stage):
+    fake_worker.failing = {make_stage(2), make_stage(4)}
     failed = fleet.for_each_copy_stage(SOURCE, DESTINATION)
-    crew.failing = set()
-    crew.done.clear()
+    fake_worker.failing = set()
+    fake_worker.done.clear()
     again = fleet.retry(failed.id, parallel=3)
-    assert [make_stage(2), make_stage(4)] == crew.done
-    assert (failed.id, 3, RunState.SUCCEEDED) == (again.order.parent, again.order.parallel, again.state)
+    assert [make_stage(2), make_stage(4)] == fake_worker.done
+    assert (failed.id, 3, RunState.SUCCEEDED) == (again.spec.parent, again.spec.parallel, again.state)
 
 
-def test_a_retry_of_what_succeeded_is_that_run(fleet, crew):
+def test_a_retry_of_what_succeeded_is_that_run(fleet, fake_worker):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
     assert run.id == fleet.retry(run.id).id
 
@@ -49,7 +49,7 @@ def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
     assert 4 == fleet.retry(run.id, detach=True).total
 
 
-def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, crew):
+def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, fake_worker):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
     seen: list[Outcome] = []
     fleet.watch(run.id, seen.append)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import NoWorkerError
-from stagefleet.runs.model import Callback, ItemState, Order, Outcome, RunState, WorkerInfo
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.waits import WaitReason
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -14,7 +14,7 @@ LIMITED = WaitReason(host="src.test", text="429 Too Many Requests")
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr("stagefleet.client.waiting._QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("stagefleet.client.wait_reporter._QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def cancel_once_told(fleet, notices, monkeypatch):
 
 def submit_for_host(ledger, host):
     """A copy to the engine of a host, as its command starts it."""
-    order = Order(operation="copy_stage", options={"hosts": [host]}, callback=Callback.NONE)
-    submission = ledger.open(order)
+    spec = RunSpec(operation="copy_stage", options={"hosts": [host]}, callback=Callback.NONE)
+    submission = ledger.open(spec)
     ledger.append(submission, [f"a\x1f{host}"])
     ledger.start(submission)
-    return submission.run
+    return submission.run_id
 
 
 def put_off(ledger, run):
@@ -49,7 +49,7 @@ def put_off(ledger, run):
 def test_who_watches_and_who_follows_are_told_for_whom_a_run_waits(fleet, ledger, notices, cancel_once_told):
     """R7: each way to follow a run says for whom it waits, in Python as in the command."""
     ledger.beat(WorkerInfo("crew:1", 4, ("copy",)), seconds=60)
-    for follow in (fleet.watch, fleet.attend):
+    for follow in (fleet.watch, fleet.follow):
         run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
         put_off(ledger, run.id)
         ended = follow(run.id, on_notice=cancel_once_told(run))
@@ -72,7 +72,7 @@ def test_the_worker_of_a_host_works_on_what_goes_to_its_engine(fleet, ledger, no
         return workers(queue)
 
     monkeypatch.setattr(ledger, "workers", count)
-    assert RunState.CANCELLED is fleet.attend(run).state
+    assert RunState.CANCELLED is fleet.follow(run).state
     assert [] == notices
 
 
@@ -81,7 +81,7 @@ def test_a_run_for_a_host_that_nobody_works_for_is_given_up(fleet, ledger, notic
     ledger.beat(WorkerInfo("engine:1", 4, ("copy", "fetch", "host.other")), seconds=60)
     run = submit_for_host(ledger, "h")
     with pytest.raises(NoWorkerError, match=r"'host\.h'"):
-        fleet.attend(run)
+        fleet.follow(run)
     assert 1 == len(notices)
     assert RunState.CANCELLED is ledger.run(run).state
 

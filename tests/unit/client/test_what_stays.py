@@ -6,7 +6,7 @@ REPOSITORY = "src.test/app"
 
 
 def test_a_run_that_deletes_tells_once_which_tags_a_repository_keeps(
-    fleet, crew, registries, notices, make_stage
+    fleet, fake_worker, registries, notices, make_stage
 ):
     """W37, R48: one line, however many items and runs."""
     registries.staying = {REPOSITORY: "src.test/app keeps stagefleet-probe-1-a"}
@@ -17,7 +17,7 @@ def test_a_run_that_deletes_tells_once_which_tags_a_repository_keeps(
     assert 1 == len(heard)
 
 
-def test_other_runs_and_repositories_tell_nothing_of_it(fleet, crew, registries, notices, make_stage):
+def test_other_runs_and_repositories_tell_nothing_of_it(fleet, fake_worker, registries, notices, make_stage):
     """W37: a copy tries nothing."""
     registries.staying = {REPOSITORY: "src.test/app keeps stagefleet-probe-1-a"}
     fleet.for_each_copy_stage(REPOSITORY, "dst.test/app")

@@ -11,10 +11,10 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.celery import make_app
-from config.transport import BriskConnection, MendedChannel, MendedTransport
-from stagefleet.connection import connect_redis
+from config.transport import FastReconnectConnection, ResilientChannel, ResilientTransport
 from stagefleet.errors import SettingsError
-from stagefleet.runs.dispatch import QUEUES
+from stagefleet.redis_client import connect_redis
+from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import Settings
 
 
@@ -51,9 +51,11 @@ def test_an_operation_of_ones_own_has_a_queue_of_its_own_beside_what_all_workers
 )
 def test_every_kind_of_url_has_the_mended_transport(url):
     connection = make_app(Settings(redis_url=url)).connection_for_read()
-    assert isinstance(connection, BriskConnection)
-    assert MendedTransport is connection.transport_cls or isinstance(connection.transport, MendedTransport)
-    assert MendedChannel is connection.transport.Channel
+    assert isinstance(connection, FastReconnectConnection)
+    assert ResilientTransport is connection.transport_cls or isinstance(
+        connection.transport, ResilientTransport
+    )
+    assert ResilientChannel is connection.transport.Channel
 
 
 def test_certificates_of_a_redis_with_tls_are_checked():
@@ -61,10 +63,10 @@ def test_certificates_of_a_redis_with_tls_are_checked():
     assert "CERT_REQUIRED" == app.conf.broker_use_ssl["ssl_cert_reqs"].name
 
 
-class Channel(MendedChannel):
+class Channel(ResilientChannel):
     """A channel that connects to nothing."""
 
-    def __init__(self, connection: BriskConnection) -> None:
+    def __init__(self, connection: FastReconnectConnection) -> None:
         self.connection = connection.transport
         self.closed = True
 
@@ -146,7 +148,7 @@ class Broken(kombu_redis.Channel):
         """Nothing to close."""
 
 
-class Mended(MendedChannel, Broken):
+class Mended(ResilientChannel, Broken):
     """The same channel, mended."""
 
 

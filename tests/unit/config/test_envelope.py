@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kombu.transport.virtual.base import Base64, Message
 
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, check_size, note_dropped, open_envelope
-from stagefleet.runs.dispatch import coordinator_template, message_template
+from stagefleet.runs.messages import coordinator_template, message_template
 
 SECRET = "planted-in-a-message"
 VALUES = st.recursive(
@@ -27,7 +27,7 @@ class Channel:
         return Base64().decode(body) if encoding and encoding.lower() != "utf-8" else body
 
 
-def hint() -> dict[str, Any]:
+def item_message() -> dict[str, Any]:
     message: dict[str, Any] = json.loads(message_template("copy_stage").replace("@INDEX@", "0"))
     return message
 
@@ -44,7 +44,7 @@ def test_what_the_ledger_publishes_is_a_message(template):
 
 def test_a_message_goes_back_to_where_it_came_from_whatever_it_says():
     """R9: a routing key that is another key of Redis would spoil that, or fail at each attempt."""
-    message = hint()
+    message = item_message()
     message["properties"]["delivery_info"] = {
         "exchange": "x",
         "routing_key": "unacked_index",
@@ -57,7 +57,7 @@ def test_a_message_goes_back_to_where_it_came_from_whatever_it_says():
 
 def test_without_headers_there_are_none():
     """R9: kombu writes into a message's headers when it puts one back."""
-    assert {} == open_envelope(encoded(hint() | {"headers": None}), "copy")["headers"]
+    assert {} == open_envelope(encoded(item_message() | {"headers": None}), "copy")["headers"]
 
 
 def test_what_is_too_large_is_not_read():
@@ -78,7 +78,7 @@ def test_a_request_may_name_more_stages_than_another_message_could_hold():
     """R9: the largest message that anybody means to send has its place in one queue alone."""
     names = [f"{0:056x}-1700000000000"] * 250_000
     body = base64.b64encode(encoded([[], {"stage_ids": names}, None])).decode()
-    request = hint() | {"body": body}
+    request = item_message() | {"body": body}
     request["properties"]["body_encoding"] = "base64"
     assert body == open_envelope(encoded(request), "coordinate")["body"]
     check_size(base64.b64decode(body))
@@ -110,7 +110,7 @@ def test_anything_else_is_refused_with_a_reason(item):
 )
 def test_kombu_makes_a_message_of_whatever_is_let_through(field, inner, value):
     """R9: what passes raises nothing in kombu."""
-    message = hint()
+    message = item_message()
     if inner is None or not isinstance(message[field], dict):
         message[field] = value
     else:
@@ -127,10 +127,10 @@ def test_kombu_makes_a_message_of_whatever_is_let_through(field, inner, value):
 @pytest.mark.parametrize(
     "message",
     [
-        hint() | {"properties": {"delivery_tag": [SECRET]}},
-        hint() | {"headers": SECRET},
-        hint() | {"body": {SECRET: SECRET}},
-        hint() | {SECRET: 1, "properties": {SECRET: SECRET}},
+        item_message() | {"properties": {"delivery_tag": [SECRET]}},
+        item_message() | {"headers": SECRET},
+        item_message() | {"body": {SECRET: SECRET}},
+        item_message() | {SECRET: 1, "properties": {SECRET: SECRET}},
         {SECRET: SECRET},
         SECRET,
         {"__type__": SECRET, "__value__": SECRET},

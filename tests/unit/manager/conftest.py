@@ -20,8 +20,8 @@ from stagefleet.errors import (
 from stagefleet.manager import StageManager, deletion_probe
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.leash import UNLEASHED, current_leash
-from stagefleet.runs.book import MemoryBook
+from stagefleet.registry.lease import NO_LEASE, current_lease
+from stagefleet.runs.shared_state import MemorySharedState
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -58,7 +58,7 @@ class OddManifest:
 
 
 @dataclass
-class Shelf:
+class StoredRepository:
     """One repository."""
 
     tags: dict[str, Digest] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class FakeRegistries(RegistryClient):
     crash = Crash
 
     def __init__(self):
-        self.shelves = {}
+        self.stored_repositories = {}
         self.deletes = "digest"
         self.writes = []
         self.reads = []
@@ -97,8 +97,8 @@ class FakeRegistries(RegistryClient):
         self.on_request = lambda verb, name: None
         self.fresh = 0
 
-    def shelf(self, repository):
-        return self.shelves.setdefault(repository, Shelf())
+    def stored(self, repository):
+        return self.stored_repositories.setdefault(repository, StoredRepository())
 
     def _written(self, verb, what):
         self.writes.append((verb, what))
@@ -110,114 +110,116 @@ class FakeRegistries(RegistryClient):
         content = config if isinstance(config, bytes) else b""
         if not content:
             content = json.dumps({"config": {"Labels": dict(labels)}} if config is None else config).encode()
-        shelf = self.shelf(repository)
-        shelf.blobs.update({digest_of(blob): blob for blob in (content, *layers)})
+        stored = self.stored(repository)
+        stored.blobs.update({digest_of(blob): blob for blob in (content, *layers)})
         document = {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": entry(content, OCI_CONFIG),
             "layers": [entry(layer, OCI_LAYER, **layer_fields) for layer in layers],
         }
-        return self._shelve(shelf, tag, Manifest.of(document))
+        return self._store(stored, tag, Manifest.of(document))
 
     def push_index(self, repository, tag, members, *, blobs=()):
         """An index of manifests that are there, and of blobs: content and media type of each."""
-        shelf = self.shelf(repository)
+        stored = self.stored(repository)
         entries = [
             {"mediaType": m.media_type, "size": m.size, "digest": str(m.digest)}
-            for m in (shelf.manifests[digest] for digest in members)
+            for m in (stored.manifests[digest] for digest in members)
         ]
-        shelf.blobs.update({digest_of(blob): blob for blob, _ in blobs})
+        stored.blobs.update({digest_of(blob): blob for blob, _ in blobs})
         entries += [entry(blob, media_type) for blob, media_type in blobs]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-        return self._shelve(shelf, tag, Manifest.of(document))
+        return self._store(stored, tag, Manifest.of(document))
 
     def push_odd(self, repository, tag, document, *, media_type=OCI_INDEX):
         """A manifest that no honest tool pushes."""
         raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return self._shelve(self.shelf(repository), tag, OddManifest(raw, media_type))
+        return self._store(self.stored(repository), tag, OddManifest(raw, media_type))
 
-    def _shelve(self, shelf, tag, manifest):
+    def _store(self, stored, tag, manifest):
         self.damaged.discard(tag)
         self.unknown.discard(tag)
-        shelf.manifests[manifest.digest] = manifest
+        stored.manifests[manifest.digest] = manifest
         if tag is not None:
-            shelf.tags[tag] = manifest.digest
+            stored.tags[tag] = manifest.digest
         return manifest.digest
 
     # The client's methods
 
-    def tags(self, repository, *, leash=UNLEASHED):
-        current_leash(leash).check()
+    def tags(self, repository, *, lease=NO_LEASE):
+        current_lease(lease).check()
         self.reads.append(("tags", str(repository)))
-        if repository not in self.shelves:
+        if repository not in self.stored_repositories:
             raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
-        return iter(sorted(self.shelves[repository].tags))
+        return iter(sorted(self.stored_repositories[repository].tags))
 
     def _found(self, reference):
         if {reference.tag, str(reference.digest)} & self.damaged:
             raise RegistryUnavailableError("broken inside", method="GET", status=500)
-        shelf = self.shelf(reference.repository)
-        digest = shelf.tags.get(reference.tag) if reference.tag else reference.digest
-        if digest not in shelf.manifests or reference.tag in self.unknown:
+        stored = self.stored(reference.repository)
+        digest = stored.tags.get(reference.tag) if reference.tag else reference.digest
+        if digest not in stored.manifests or reference.tag in self.unknown:
             raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
-        return shelf.manifests[digest]
+        return stored.manifests[digest]
 
-    def head_manifest(self, reference, *, leash=UNLEASHED):
-        current_leash(leash).check()
+    def head_manifest(self, reference, *, lease=NO_LEASE):
+        current_lease(lease).check()
         self.reads.append(("head", reference.identifier))
         self.on_request("HEAD", reference.identifier)
         found = self._found(reference)
         return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
 
-    def fetch_manifest(self, reference, *, leash=UNLEASHED):
-        current_leash(leash).check()
+    def fetch_manifest(self, reference, *, lease=NO_LEASE):
+        current_lease(lease).check()
         self.reads.append(("get", reference.identifier))
         self.on_request("GET", reference.identifier)
         found = self._found(reference)
         return Manifest.parse(found.raw, found.media_type) if isinstance(found, OddManifest) else found
 
-    def put_manifest(self, reference, manifest, *, leash=UNLEASHED):
-        leash.require(15)
-        shelf = self.shelf(reference.repository)
+    def put_manifest(self, reference, manifest, *, lease=NO_LEASE):
+        lease.require(15)
+        stored = self.stored(reference.repository)
         if reference.tag in self.forbidden or "*" in self.forbidden:
             raise ForbiddenError("denied", method="PUT", repository=str(reference.repository), status=403)
         needed = [] if manifest.is_index else [manifest.config, *manifest.layers]
-        missing = [d.digest for d in needed if d.digest not in shelf.blobs and not d.urls]
-        missing += [m.digest for m in manifest.members if m.digest not in {**shelf.manifests, **shelf.blobs}]
+        missing = [d.digest for d in needed if d.digest not in stored.blobs and not d.urls]
+        missing += [
+            m.digest for m in manifest.members if m.digest not in {**stored.manifests, **stored.blobs}
+        ]
         if missing:
             raise ManifestRefusedError("unknown", missing=tuple(map(str, missing)), status=400)
-        self._shelve(shelf, reference.tag, manifest)
+        self._store(stored, reference.tag, manifest)
         self._written("put", reference.identifier)
 
-    def delete_manifest(self, reference, *, leash=UNLEASHED, look=None):
-        leash.require(15)
-        if look is not None:
-            assert elapsed_seconds() <= look()
+    def delete_manifest(self, reference, *, lease=NO_LEASE, precheck=None):
+        lease.require(15)
+        if precheck is not None:
+            assert elapsed_seconds() <= precheck()
         self.on_request("DELETE", reference.identifier)
-        shelf = self.shelf(reference.repository)
+        stored = self.stored(reference.repository)
         if self.deletes == "off":
             raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))
         if reference.tag is not None and self.deletes == "digest":
             raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
         manifest = self._found(reference)
-        if self.deletes == "immutable" and manifest.digest in shelf.tags.values():
+        if self.deletes == "immutable" and manifest.digest in stored.tags.values():
             raise RegistryError(
                 f"{reference}: DELETE answered 412 (immutable tag)", method="DELETE", status=412
             )
         if reference.tag is not None and self.deletes == "tag":
-            del shelf.tags[reference.tag]
+            del stored.tags[reference.tag]
         else:
-            del shelf.manifests[manifest.digest]
-            shelf.tags = {tag: digest for tag, digest in shelf.tags.items() if digest != manifest.digest}
+            del stored.manifests[manifest.digest]
+            stored.tags = {tag: digest for tag, digest in stored.tags.items() if digest != manifest.digest}
         self._written("delete", reference.identifier)
 
-    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, leash=UNLEASHED):
-        current_leash(leash).check()
+    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, lease=NO_LEASE):
+        current_lease(lease).check()
         self.reads.append(("blob", str(descriptor.digest)))
         assert descriptor.size <= limit_bytes, "the client reads no more at once"
         try:
-            return self.shelf(repository).blobs[descriptor.digest]
+            return self.stored(repository).blobs[descriptor.digest]
         except KeyError:
             raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
 
@@ -226,32 +228,32 @@ class FakeRegistries(RegistryClient):
         self.fresh += 1
         return nullcontext(self)
 
-    def has_blob(self, repository, descriptor, *, leash=UNLEASHED):
+    def has_blob(self, repository, descriptor, *, lease=NO_LEASE):
         self.reads.append(("has", str(descriptor.digest)))
-        return descriptor.digest in self.shelf(repository).blobs
+        return descriptor.digest in self.stored(repository).blobs
 
-    def hash_blob(self, repository, descriptor, *, leash=UNLEASHED):
+    def hash_blob(self, repository, descriptor, *, lease=NO_LEASE):
         return digest_of(self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size))
 
-    def begin_upload(self, repository, digest, *, mount_from, leash=UNLEASHED):
-        shelf = self.shelf(repository)
+    def begin_upload(self, repository, digest, *, mount_from, lease=NO_LEASE):
+        stored = self.stored(repository)
         if mount_from is not None and digest in self.stale:
             return None
-        if mount_from is not None and digest in self.shelf(mount_from).blobs:
-            shelf.blobs[digest] = self.shelf(mount_from).blobs[digest]
+        if mount_from is not None and digest in self.stored(mount_from).blobs:
+            stored.blobs[digest] = self.stored(mount_from).blobs[digest]
             return None
-        return shelf, digest
+        return stored, digest
 
-    def upload_bytes(self, upload, content, *, leash=UNLEASHED):
-        shelf, digest = upload
-        shelf.blobs[digest] = content
+    def upload_bytes(self, upload, content, *, lease=NO_LEASE):
+        stored, digest = upload
+        stored.blobs[digest] = content
         self._written("upload", str(digest))
 
-    def copy_blob(self, source, destination, descriptor, *, mount_from, leash=UNLEASHED, on_bytes=None):
+    def copy_blob(self, source, destination, descriptor, *, mount_from, lease=NO_LEASE, on_bytes=None):
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
         if upload is None:
             return 0
-        leash.check()
+        lease.check()
         content = self.fetch_blob(source, descriptor, limit_bytes=descriptor.size)
         if on_bytes is not None:
             on_bytes(len(content))
@@ -260,11 +262,11 @@ class FakeRegistries(RegistryClient):
 
 
 @dataclass
-class World:
+class Fakes:
     """What a test works with."""
 
     registries: FakeRegistries
-    book: MemoryBook
+    shared_state: MemorySharedState
     manager: StageManager
     source: Repository
     destination: Repository
@@ -272,26 +274,32 @@ class World:
     def stage(self, number):
         return StageId(f"{number:056x}", 1700000000000 + number)
 
-    def tags(self, repository, *, leash=UNLEASHED):
-        return set(self.registries.shelf(repository).tags)
+    def tags(self, repository, *, lease=NO_LEASE):
+        return set(self.registries.stored(repository).tags)
 
-    def copy(self, stage_id, *, run="r", **options):
-        return self.manager.copy_stage(self.source, self.destination, stage_id, run=run, **options)
+    def copy(self, stage_id, *, run_id="r", **options):
+        return self.manager.copy_stage(self.source, self.destination, stage_id, run_id=run_id, **options)
 
-    def delete(self, stage_id, asked=None, *, run="r", **options):
-        tags = [str(stage_id) for stage_id in ([stage_id] if asked is None else asked)]
-        return self.manager.delete_stage(self.source, stage_id, run=run, asked=lambda: tags, **options)
+    def delete(self, stage_id, to_delete=None, *, run_id="r", **options):
+        tags = [str(stage_id) for stage_id in ([stage_id] if to_delete is None else to_delete)]
+        return self.manager.delete_stage(
+            self.source, stage_id, run_id=run_id, to_delete=lambda: tags, **options
+        )
 
     def manifest(self, repository, tag):
         return self.registries.fetch_manifest(Reference.of(repository, tag))
 
 
 @pytest.fixture
-def world():
-    registries, book = FakeRegistries(), MemoryBook()
-    manager = StageManager(registries, book)
-    return World(
-        registries, book, manager, Repository("a.example", "team/app"), Repository("b.example", "team/app")
+def fakes():
+    registries, shared_state = FakeRegistries(), MemorySharedState()
+    manager = StageManager(registries, shared_state)
+    return Fakes(
+        registries,
+        shared_state,
+        manager,
+        Repository("a.example", "team/app"),
+        Repository("b.example", "team/app"),
     )
 
 

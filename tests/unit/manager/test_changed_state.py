@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import StageNotFoundError, StorageStateChangedError
-from stagefleet.manager.changed_state import retry_on_changed_state
+from stagefleet.manager.changed_state_retry import retry_on_changed_state
 
 
 class LookUp:

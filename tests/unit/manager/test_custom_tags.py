@@ -8,84 +8,84 @@ import pytest
 
 from stagefleet.errors import CustomTagError, ForbiddenError, StageNotFoundError
 from stagefleet.manager import StageManager
-from stagefleet.manager.produced import Produced
+from stagefleet.manager.item_result import ItemResult
 from stagefleet.records import CustomTag
-from stagefleet.registry.leash import UNLEASHED
-from tasks.base import Job
+from stagefleet.registry.lease import NO_LEASE
+from tasks.item import Attempt
 from tasks.records import delete_stage_custom_tag, rm_image_metadata
 
 
 @pytest.fixture
-def custom(world):
+def custom(fakes):
     """The tag `v1` of a stage that both storages have, in the final one with another manifest."""
-    for repository in (world.source, world.destination):
+    for repository in (fakes.source, fakes.destination):
         layers = (str(repository).encode(),)
-        world.registries.push(repository, str(world.stage(1)), layers=layers)
-    return CustomTag("v1", world.stage(1))
+        fakes.registries.push(repository, str(fakes.stage(1)), layers=layers)
+    return CustomTag("v1", fakes.stage(1))
 
 
 @pytest.fixture
-def add(world, custom):
-    add = world.manager.records.add_custom_tag
-    return lambda: add(world.source, "app", custom, final=world.destination)
+def add(fakes, custom):
+    add = fakes.manager.records.add_custom_tag
+    return lambda: add(fakes.source, "app", custom, final=fakes.destination)
 
 
 @pytest.fixture
-def delete(world, custom):
+def delete(fakes, custom):
     def delete(**options):
-        options = {"final": world.destination, "run": "r", "asked": lambda: [custom.id.tag], **options}
-        return world.manager.records.delete_custom_tag(world.source, custom.id, **options)
+        options = {"final": fakes.destination, "run_id": "r", "to_delete": lambda: [custom.id.tag], **options}
+        return fakes.manager.records.delete_custom_tag(fakes.source, custom.id, **options)
 
     return delete
 
 
-def test_the_tag_is_set_in_the_final_storage_and_the_record_in_the_primary(world, custom, add):
+def test_the_tag_is_set_in_the_final_storage_and_the_record_in_the_primary(fakes, custom, add):
     """I1: as the build tool has it."""
     add()
-    shelf = world.registries.shelf(world.destination)
-    assert shelf.tags[str(custom.stage_id)] == shelf.tags["v1"]
-    assert {str(custom.stage_id), custom.id.tag} == world.tags(world.source)
-    world.manager.records.check_custom_tag(world.source, "v1", custom.stage_id, final=world.destination)
+    stored = fakes.registries.stored(fakes.destination)
+    assert stored.tags[str(custom.stage_id)] == stored.tags["v1"]
+    assert {str(custom.stage_id), custom.id.tag} == fakes.tags(fakes.source)
+    fakes.manager.records.check_custom_tag(fakes.source, "v1", custom.stage_id, final=fakes.destination)
 
 
-def test_a_stage_that_was_not_published_gets_no_tag(world, custom, add):
+def test_a_stage_that_was_not_published_gets_no_tag(fakes, custom, add):
     """I1: and no record either."""
-    del world.registries.shelf(world.destination).tags[str(custom.stage_id)]
+    del fakes.registries.stored(fakes.destination).tags[str(custom.stage_id)]
     with pytest.raises(StageNotFoundError, match=r"b\.example.*publish it first"):
         add()
-    assert custom.id.tag not in world.tags(world.source)
+    assert custom.id.tag not in fakes.tags(fakes.source)
 
 
-def test_a_check_looks_into_the_final_storage(world, custom, add):
+def test_a_check_looks_into_the_final_storage(fakes, custom, add):
     """I1: a tag in the primary one is not it; the advice for a repository alone names the way."""
     add()
-    world.registries.push(world.source, "v1", layers=(str(world.source).encode(),))
-    del world.registries.shelf(world.destination).tags["v1"]
-    check = world.manager.records.check_custom_tag
+    fakes.registries.push(fakes.source, "v1", layers=(str(fakes.source).encode(),))
+    del fakes.registries.stored(fakes.destination).tags["v1"]
+    check = fakes.manager.records.check_custom_tag
     with pytest.raises(CustomTagError, match=r"b\.example/team/app has no tag v1: add it again$"):
-        check(world.source, "v1", custom.stage_id, final=world.destination)
+        check(fakes.source, "v1", custom.stage_id, final=fakes.destination)
     with pytest.raises(CustomTagError, match="project whose final storage has it"):
-        check(world.source, "v2", custom.stage_id)
+        check(fakes.source, "v2", custom.stage_id)
 
 
 @pytest.mark.parametrize("deletes_by", ["digest", "tag", "siblings"])
-def test_the_tag_goes_there_and_the_record_here_and_nothing_else(world, custom, add, delete, deletes_by):
+def test_the_tag_goes_there_and_the_record_here_and_nothing_else(fakes, custom, add, delete, deletes_by):
     """I1: neither the final stage, nor a foreign tag of its digest, nor a tag of that name here."""
-    world.registries.deletes = deletes_by
+    fakes.registries.deletes = deletes_by
     add()
-    shelf = world.registries.shelf(world.destination)
-    shelf.tags["mine"] = shelf.tags["v1"]
-    world.registries.push(world.source, "v1", layers=(b"theirs",))
-    assert Produced() == delete()
-    assert {str(custom.stage_id), "mine"} == world.tags(world.destination)
-    assert {str(custom.stage_id), "v1"} == world.tags(world.source)
-    assert Produced() == delete()
+    stored = fakes.registries.stored(fakes.destination)
+    stored.tags["mine"] = stored.tags["v1"]
+    fakes.registries.push(fakes.source, "v1", layers=(b"theirs",))
+    assert ItemResult() == delete()
+    assert {str(custom.stage_id), "mine"} == fakes.tags(fakes.destination)
+    assert {str(custom.stage_id), "v1"} == fakes.tags(fakes.source)
+    assert ItemResult() == delete()
 
 
-def test_the_error_says_which_of_the_two_failed(world, custom, add, delete, monkeypatch):
+def test_the_error_says_which_of_the_two_failed(fakes, custom, add, delete, monkeypatch):
     """I1: the tag in the final storage, or the record in the primary one."""
     add()
-    call = world.registries.delete_manifest
+    call = fakes.registries.delete_manifest
 
     def refuse(where):
         def delete_manifest(reference, **options):
@@ -95,14 +95,14 @@ def test_the_error_says_which_of_the_two_failed(world, custom, add, delete, monk
 
         return delete_manifest
 
-    monkeypatch.setattr(world.registries, "delete_manifest", refuse(world.destination))
+    monkeypatch.setattr(fakes.registries, "delete_manifest", refuse(fakes.destination))
     with pytest.raises(ForbiddenError, match=r"the tag b\.example/team/app:v1 cannot be deleted"):
         delete()
-    assert custom.id.tag in world.tags(world.source)
-    monkeypatch.setattr(world.registries, "delete_manifest", refuse(world.source))
+    assert custom.id.tag in fakes.tags(fakes.source)
+    monkeypatch.setattr(fakes.registries, "delete_manifest", refuse(fakes.source))
     with pytest.raises(ForbiddenError, match="the tag is deleted, but its record custom-tag-meta-v1 cannot"):
         delete()
-    assert "v1" not in world.tags(world.destination)
+    assert "v1" not in fakes.tags(fakes.destination)
 
 
 # What counts as asked for
@@ -115,9 +115,9 @@ class Told:
         self.records = self
         self.told = None
 
-    def note(self, _place, *, asked, **options):
-        self.told, self.options = list(asked()), options
-        return Produced()
+    def note(self, _place, *, to_delete, **options):
+        self.told, self.options = list(to_delete()), options
+        return ItemResult()
 
     delete_custom_tag = delete_image_metadata = note
 
@@ -129,8 +129,10 @@ def told():
     def told(task, options, *items):
         manager = Told()
         options = {"repository": "a.example/app", **options}
-        job = Job(run="r", item=items[0], options=options, leash=UNLEASHED, asked=lambda: iter(items))
-        task(cast("StageManager", manager), job)
+        attempt = Attempt(
+            run_id="r", item=items[0], options=options, lease=NO_LEASE, to_delete=lambda: iter(items)
+        )
+        task(cast("StageManager", manager), attempt)
         return manager
 
     return told
@@ -148,9 +150,9 @@ def test_a_task_is_told_where_the_tags_are(told):
     assert "b.example/app" == str(found.options["final"])
 
 
-def test_metadata_counts_as_asked_for_only_where_one_can_be_meant(world, told):
+def test_metadata_counts_as_asked_for_only_where_one_can_be_meant(fakes, told):
     """R50: a name that is the hash of another image stands for two records."""
-    item = f"{'c0' * 20}_{world.stage(1)}"
+    item = f"{'c0' * 20}_{fakes.stage(1)}"
     (tag,) = told(rm_image_metadata, {"image": "web"}, item).told
     assert tag.endswith(f"_{item}")
     assert [] == told(rm_image_metadata, {"image": "abcd1234"}, item).told

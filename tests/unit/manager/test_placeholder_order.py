@@ -26,69 +26,69 @@ def _no_pauses(monkeypatch):
 
 
 @pytest.fixture(params=["one image", "an index"])
-def stage_id(request, world):
+def stage_id(request, fakes):
     """A stage that shares its digest with the tag `release`."""
-    member = world.registries.push(world.source, None)
-    found = world.stage(1) if request.param == "one image" else StageId(world.stage(1).digest)
+    member = fakes.registries.push(fakes.source, None)
+    found = fakes.stage(1) if request.param == "one image" else StageId(fakes.stage(1).digest)
     for tag in (str(found), "release"):
         if found.is_multiplatform:
-            world.registries.push_index(world.source, tag, [member])
+            fakes.registries.push_index(fakes.source, tag, [member])
         else:
-            world.registries.push(world.source, tag, layers=(b"shared",))
+            fakes.registries.push(fakes.source, tag, layers=(b"shared",))
     return found
 
 
 @pytest.fixture
-def watched(world, stage_id, monkeypatch):
+def watched(fakes, stage_id, monkeypatch):
     """Looks after each write; how often the tag was seen to lead to a placeholder."""
     seen = []
-    written = world.registries._written
+    written = fakes.registries._written
 
     def look(verb, what):
-        shelf = world.registries.shelf(world.source)
-        manifest = shelf.manifests.get(shelf.tags.get(str(stage_id)))
+        stored = fakes.registries.stored(fakes.source)
+        manifest = stored.manifests.get(stored.tags.get(str(stage_id)))
         if manifest is not None and is_placeholder(manifest.annotations):
-            assert stage_id.rejected_tag in shelf.tags
+            assert stage_id.rejected_tag in stored.tags
             seen.append(what)
         written(verb, what)
 
-    monkeypatch.setattr(world.registries, "_written", look)
+    monkeypatch.setattr(fakes.registries, "_written", look)
     return seen
 
 
-def carry_out(world, stage_id):
-    with contextlib.suppress(world.registries.crash, StagefleetError):
-        world.delete(stage_id)
-    world.registries.crash_at, world.registries.on_request = None, lambda verb, name: None
-    world.delete(stage_id, run="again")
+def execute(fakes, stage_id):
+    with contextlib.suppress(fakes.registries.crash, StagefleetError):
+        fakes.delete(stage_id)
+    fakes.registries.crash_at, fakes.registries.on_request = None, lambda verb, name: None
+    fakes.delete(stage_id, run_id="again")
 
 
 @pytest.mark.parametrize("at", range(1, MOST_WRITES))
-def test_no_placeholder_is_ever_there_without_its_rejection(world, stage_id, watched, at):
+def test_no_placeholder_is_ever_there_without_its_rejection(fakes, stage_id, watched, at):
     """I5: rejected first, and withdrawn last, whatever write a killed attempt ends at."""
-    world.registries.crash_at = at
-    carry_out(world, stage_id)
+    fakes.registries.crash_at = at
+    execute(fakes, stage_id)
     assert watched
-    assert {"release"} == {tag for tag in world.tags(world.source) if "probe" not in tag}
+    assert {"release"} == {tag for tag in fakes.tags(fakes.source) if "probe" not in tag}
 
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_nor_where_a_registry_refuses_or_an_item_is_cancelled(world, stage_id, watched, error, number):
+def test_nor_where_a_registry_refuses_or_an_item_is_cancelled(fakes, stage_id, watched, error, number):
     """I5: the tag is put back before the rejection goes."""
     left = [number]
 
     def on_request(verb, _name):
-        if verb == "DELETE" and stage_id.rejected_tag in world.tags(world.source):
+        if verb == "DELETE" and stage_id.rejected_tag in fakes.tags(fakes.source):
             left[0] -= 1
             if left[0] == 0:
                 raise error
 
-    world.registries.on_request = on_request
-    carry_out(world, stage_id)
+    fakes.registries.on_request = on_request
+    execute(fakes, stage_id)
     assert watched
     assert left[0] <= 0
-    assert {"release"} == world.tags(world.source)
+    assert {"release"} == fakes.tags(fakes.source)
 
 
 def test_a_placeholder_is_an_index_without_members():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.errors import PlatformMissingError, UnsupportedManifestError
+from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
 from stagefleet.manager.platform_images import choose_images
 from stagefleet.names import StageId
-from stagefleet.platforms import Platform, PlatformChoice
+from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Manifest
 from stagefleet.storages import RegistryStorage
 from tests.unit.manager.conftest import OCI_INDEX, OCI_MANIFEST, entry
@@ -16,9 +16,9 @@ AMD64 = Platform("linux", "amd64")
 
 
 @pytest.fixture
-def choose(world):
+def choose(fakes):
     """Chooses of an index over so many platforms."""
-    stage_id = StageId(world.stage(1).digest)
+    stage_id = StageId(fakes.stage(1).digest)
 
     def choose(count, choice):
         members = [
@@ -30,25 +30,25 @@ def choose(world):
             for n in range(count)
         ]
         document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": members}
-        shelf = world.registries.shelf(world.source)
+        stored = fakes.registries.stored(fakes.source)
         index = Manifest.of(document)
-        shelf.manifests[index.digest], shelf.tags[str(stage_id)] = index, index.digest
-        return choose_images(RegistryStorage(world.registries, world.source), stage_id, choice, AMD64)
+        stored.manifests[index.digest], stored.tags[str(stage_id)] = index, index.digest
+        return choose_images(RegistryStorage(fakes.registries, fakes.source), stage_id, choice, AMD64)
 
     return choose
 
 
 def test_an_index_for_more_platforms_than_there_are_is_not_brought_as_a_whole(choose):
     """R17: all platforms of it would be ten thousand pulls."""
-    everything = PlatformChoice(everything=True)
+    everything = PlatformSelection(everything=True)
     assert 100 == len(choose(100, everything))
     with pytest.raises(UnsupportedManifestError, match="name those to fetch"):
         choose(101, everything)
-    assert 1 == len(choose(10_000, PlatformChoice((Platform("linux", "arm", "x7"),))))
+    assert 1 == len(choose(10_000, PlatformSelection((Platform("linux", "arm", "x7"),))))
 
 
 def test_an_error_names_some_of_the_platforms(choose):
     """R18: its message is of bounded length."""
-    with pytest.raises(PlatformMissingError, match="and 4980 more") as caught:
-        choose(5000, PlatformChoice((AMD64,)))
+    with pytest.raises(PlatformNotFoundError, match="and 4980 more") as caught:
+        choose(5000, PlatformSelection((AMD64,)))
     assert len(str(caught.value)) < 1000

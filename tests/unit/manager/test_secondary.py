@@ -12,7 +12,7 @@ from stagefleet.errors import (
     UnsupportedManifestError,
 )
 from stagefleet.names import Repository
-from stagefleet.roles import Roles
+from stagefleet.project import Project
 
 FIRST, SECOND = Repository("first.example", "app"), Repository("second.example", "app")
 FAILURES = [
@@ -24,14 +24,14 @@ FAILURES = [
 
 
 @pytest.fixture
-def project(world):
-    return world.manager.project(Roles("app", world.destination, secondaries=(FIRST, SECOND)))
+def project(fakes):
+    return fakes.manager.project(Project("app", fakes.destination, secondaries=(FIRST, SECOND)))
 
 
 @pytest.fixture
-def fail_at(world, monkeypatch):
+def fail_at(fakes, monkeypatch):
     """Makes a repository fail at each manifest."""
-    fetch = world.registries.fetch_manifest
+    fetch = fakes.registries.fetch_manifest
 
     def fail_at(repository, error):
         def fetch_or_fail(reference, **options):
@@ -39,39 +39,39 @@ def fail_at(world, monkeypatch):
                 raise error
             return fetch(reference, **options)
 
-        monkeypatch.setattr(world.registries, "fetch_manifest", fetch_or_fail)
+        monkeypatch.setattr(fakes.registries, "fetch_manifest", fetch_or_fail)
 
     return fail_at
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-def test_a_secondary_that_cannot_give_it_keeps_no_other_from_giving_it(world, project, fail_at, error):
+def test_a_secondary_that_cannot_give_it_keeps_no_other_from_giving_it(fakes, project, fail_at, error):
     """x1: a damaged copy in one storage hides no sound one in another."""
-    stage_id = world.stage(1)
-    digest = world.registries.push(SECOND, str(stage_id))
+    stage_id = fakes.stage(1)
+    digest = fakes.registries.push(SECOND, str(stage_id))
     fail_at(FIRST, error)
-    assert not project.take_stage(stage_id, run="r").skipped
-    assert digest == world.registries.shelf(world.destination).tags[str(stage_id)]
+    assert not project.take_stage(stage_id, run_id="r").skipped
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
-def test_a_failure_is_not_taken_for_a_stage_that_nobody_has(world, project, fail_at, error):
+def test_a_failure_is_not_taken_for_a_stage_that_nobody_has(fakes, project, fail_at, error):
     """x1: what may pass is tried again."""
     fail_at(FIRST, error)
     with pytest.raises(type(error)):
-        project.take_stage(world.stage(1), run="r")
+        project.take_stage(fakes.stage(1), run_id="r")
 
 
-def test_a_damaged_stage_in_the_primary_is_healed(world, project, fail_at):
+def test_a_damaged_stage_in_the_primary_is_healed(fakes, project, fail_at):
     """x1: the copy goes over it."""
-    stage_id = world.stage(1)
-    digest = world.registries.push(FIRST, str(stage_id))
-    world.registries.push(world.destination, str(stage_id), layers=(b"damaged",))
-    fail_at(world.destination, RegistryUnavailableError("500", status=500))
-    assert not project.take_stage(stage_id, run="r").skipped
-    assert digest == world.registries.shelf(world.destination).tags[str(stage_id)]
+    stage_id = fakes.stage(1)
+    digest = fakes.registries.push(FIRST, str(stage_id))
+    fakes.registries.push(fakes.destination, str(stage_id), layers=(b"damaged",))
+    fail_at(fakes.destination, RegistryUnavailableError("500", status=500))
+    assert not project.take_stage(stage_id, run_id="r").skipped
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
 
 
-def test_what_nobody_has_is_not_found(world, project):
+def test_what_nobody_has_is_not_found(fakes, project):
     with pytest.raises(StageNotFoundError, match=f"{FIRST}, {SECOND}"):
-        project.take_stage(world.stage(1), run="r")
+        project.take_stage(fakes.stage(1), run_id="r")

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.lease import NO_LEASE
 from stagefleet.settings import LockSettings
 
 STAGE = StageId("a" * 56, 1700000000000)
 REPOSITORY = Repository("r.test", "app")
 
 
-class Leash:
+class Lease:
     """Lets the other one go as soon as a wait is told."""
 
     def __init__(self, other):
@@ -41,11 +41,11 @@ def test_a_wait_for_a_lock_is_told_with_who_has_it_and_how_long_it_may_last():
     """R7: whoever follows a run hears also of a stage that another run is at."""
     locks = MemoryLocks(LockSettings(wait_seconds=40))
     name = f"stage/{REPOSITORY}/{STAGE.digest}"
-    leash = Leash(locks.acquire(name, label="ci-7:12, run r1"))
-    with StageLocks(locks).alone(REPOSITORY, STAGE, run="r2", leash=leash) as turn:
-        assert turn.has_waited
-        assert not leash.is_told, "it has the stage now"
-    assert [(40, "", f"the lock {name}, which ci-7:12, run r1 has")] == leash.told
-    with StageLocks(locks).alone(REPOSITORY, STAGE, run="r3", leash=UNLEASHED) as turn:
-        assert not turn.has_waited
+    lease = Lease(locks.acquire(name, label="ci-7:12, run r1"))
+    with StageLocks(locks).lock_exclusively(REPOSITORY, STAGE, run_id="r2", lease=lease) as stage_lock:
+        assert stage_lock.has_waited
+        assert not lease.is_told, "it has the stage now"
+    assert [(40, "", f"the lock {name}, which ci-7:12, run r1 has")] == lease.told
+    with StageLocks(locks).lock_exclusively(REPOSITORY, STAGE, run_id="r3", lease=NO_LEASE) as stage_lock:
+        assert not stage_lock.has_waited
     locks.close()

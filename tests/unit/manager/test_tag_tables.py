@@ -9,9 +9,9 @@ import pytest
 from stagefleet.manager.tag_tables import (
     MOST_USERS,
     NO_ITEM,
-    AskedTable,
     KnownTable,
     KnownTags,
+    ToDeleteTable,
     UserTable,
 )
 from stagefleet.names import Digest, StageId
@@ -30,7 +30,7 @@ def stage_tag(number):
 
 
 def find(parts, number):
-    return UserTable.find(parts[UserTable.place(digest(number), SALT, len(parts))], digest(number), SALT)
+    return UserTable.find(parts[UserTable.part_of(digest(number), SALT, len(parts))], digest(number), SALT)
 
 
 class TestTables:
@@ -74,14 +74,14 @@ class TestTables:
 
     @pytest.mark.parametrize("others", [0, 5_000])
     def test_tags_that_are_asked_for_are_found_with_their_item(self, others):
-        table = AskedTable(SALT)
+        table = ToDeleteTable(SALT)
         for number in range(others):
             table.add(stage_tag(number), number)
         table.add("release", None)
         parts = table.take_parts()
 
         def item(tag):
-            return AskedTable.find(parts[AskedTable.place(tag, SALT, len(parts))], tag, SALT)
+            return ToDeleteTable.find(parts[ToDeleteTable.part_of(tag, SALT, len(parts))], tag, SALT)
 
         assert (NO_ITEM, None) == (item("release"), item("v2"))
         assert [number if number < others else None for number in range(4_990, 5_010)] == [
@@ -89,18 +89,18 @@ class TestTables:
         ]
 
 
-def test_the_tables_of_a_survey_cost_some_bytes_a_tag_while_they_are_made():
-    """R22: who makes a survey needs under 120 bytes for each stage at once, besides what is empty."""
+def test_the_tables_of_a_reference_scan_cost_some_bytes_a_tag_while_they_are_made():
+    """R22: who makes a reference scan needs under 120 bytes for each stage at once, besides what is empty."""
     count = 4_000
     tracemalloc.start()
-    users, known, asked = UserTable(SALT), KnownTable(SALT), AskedTable(SALT)
+    users, known, to_delete = UserTable(SALT), KnownTable(SALT), ToDeleteTable(SALT)
     empty = tracemalloc.get_traced_memory()[0]
     for number in range(count):
         tag = stage_tag(number)
         users.add_tag(str(digest(number)), tag)
         known.add(tag)
-        asked.add(tag, number)
-    parts = [table.take_parts() for table in (users, known, asked)]
+        to_delete.add(tag, number)
+    parts = [table.take_parts() for table in (users, known, to_delete)]
     peak = tracemalloc.get_traced_memory()[1] - empty
     tracemalloc.stop()
     assert [46, 8, 12] == [sum(map(len, table)) / count for table in parts]

@@ -6,7 +6,7 @@ import threading
 
 from stagefleet.errors import ItemCancelledError
 from stagefleet.names import Repository
-from stagefleet.registry.leash import UNLEASHED
+from stagefleet.registry.lease import NO_LEASE
 from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 
 SHORT = 0.15
@@ -26,7 +26,7 @@ MANIFEST = Manifest.of(
 PADDING = b"X-Padding: " + b"x" * 100 + b"\r\n"
 
 
-class Leash:
+class Lease:
     """Cancelled once an event is set; notes what is required."""
 
     def __init__(self, cancelled=None):
@@ -49,40 +49,40 @@ def at(server):
     return Repository.parse(f"{server.host}/group/app")
 
 
-def ping(client, repository, leash=UNLEASHED):
-    client.ping(repository.host, leash=leash)
+def ping(client, repository, lease=NO_LEASE):
+    client.ping(repository.host, lease=lease)
 
 
-def tags(client, repository, leash=UNLEASHED):
-    return list(client.tags(repository, leash=leash))
+def tags(client, repository, lease=NO_LEASE):
+    return list(client.tags(repository, lease=lease))
 
 
-def head(client, repository, leash=UNLEASHED):
-    return client.head_manifest(repository.tagged("one"), leash=leash)
+def head(client, repository, lease=NO_LEASE):
+    return client.head_manifest(repository.tagged("one"), lease=lease)
 
 
-def fetch(client, repository, leash=UNLEASHED):
-    return client.fetch_manifest(repository.tagged("one"), leash=leash)
+def fetch(client, repository, lease=NO_LEASE):
+    return client.fetch_manifest(repository.tagged("one"), lease=lease)
 
 
-def put(client, repository, leash=UNLEASHED):
-    client.put_manifest(repository.tagged("one"), MANIFEST, leash=leash)
+def put(client, repository, lease=NO_LEASE):
+    client.put_manifest(repository.tagged("one"), MANIFEST, lease=lease)
 
 
-def delete(client, repository, leash=UNLEASHED):
-    client.delete_manifest(repository.tagged("one"), leash=leash)
+def delete(client, repository, lease=NO_LEASE):
+    client.delete_manifest(repository.tagged("one"), lease=lease)
 
 
-def config(client, repository, leash=UNLEASHED):
-    return client.fetch_blob(repository, BLOB, leash=leash)
+def config(client, repository, lease=NO_LEASE):
+    return client.fetch_blob(repository, BLOB, lease=lease)
 
 
-def layer(client, repository, leash=UNLEASHED):
-    client.hash_blob(repository, BLOB, leash=leash)
+def layer(client, repository, lease=NO_LEASE):
+    client.hash_blob(repository, BLOB, lease=lease)
 
 
-def begin(client, repository, leash=UNLEASHED):
-    return client.begin_upload(repository, BLOB.digest, mount_from=None, leash=leash)
+def begin(client, repository, lease=NO_LEASE):
+    return client.begin_upload(repository, BLOB.digest, mount_from=None, lease=lease)
 
 
 ALL = [ping, tags, head, fetch, put, delete, config, layer, begin]

@@ -29,7 +29,7 @@ def client(tmp_path, naps, monkeypatch):
     http = HttpSettings(retries=3, backoff_seconds=0.01, backoff_limit_seconds=0.04, read_timeout_seconds=5)
     client = RegistryClient(Settings(http=http), config=DockerConfig(tmp_path / "config.json"))
     monkeypatch.setattr(
-        client._caller, "pause", lambda seconds, leash, *_: (naps.append(seconds), leash.check())
+        client._http_client, "pause", lambda seconds, lease, *_: (naps.append(seconds), lease.check())
     )
     with client:
         yield client
@@ -42,8 +42,8 @@ def repository_at():
 
 @pytest.fixture
 def short_slices(monkeypatch):
-    """Makes waits look at their leash more often."""
-    for module in ("leash", "deadline", "credential_helper"):
+    """Makes waits look at their lease more often."""
+    for module in ("lease", "deadline", "credential_helper"):
         monkeypatch.setattr(f"stagefleet.registry.{module}.SLICE_SECONDS", 0.05)
 
 

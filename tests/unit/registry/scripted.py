@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Asked:
+class TagsToDelete:
     """A request as it came."""
 
     method: str
@@ -21,7 +21,7 @@ class Asked:
 
 
 @dataclass
-class Answer:
+class RegistryResponse:
     """What to say: `body` is cut at `cut_at`, with the connection, where that is set."""
 
     status: int = 200
@@ -38,8 +38,10 @@ class ScriptedServer:
         context: How to speak TLS; plain HTTP if None.
     """
 
-    def __init__(self, script: Callable[[Asked], Answer], *, context: ssl.SSLContext | None = None) -> None:
-        self.asked: list[Asked] = []
+    def __init__(
+        self, script: Callable[[TagsToDelete], RegistryResponse], *, context: ssl.SSLContext | None = None
+    ) -> None:
+        self.asked: list[TagsToDelete] = []
         self.script = script
         outer = self
 
@@ -58,7 +60,7 @@ class ScriptedServer:
                 if len(body) < length:  # the client broke off: nothing was asked
                     self.close_connection = True
                     return
-                asked = Asked(self.command, self.path, dict(self.headers), body)
+                asked = TagsToDelete(self.command, self.path, dict(self.headers), body)
                 outer.asked.append(asked)
                 answer = outer.script(asked)
                 self.send_response(answer.status)

@@ -16,7 +16,7 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Reference
 from stagefleet.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = b"content"
 DIGEST = digest_of(CONTENT)
@@ -35,7 +35,7 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 def telling(manifest, **more):
     headers = {"Content-Type": manifest.media_type, "Docker-Content-Digest": str(manifest.digest), **more}
-    return Answer(body=manifest.raw, headers={name: text for name, text in headers.items() if text})
+    return RegistryResponse(body=manifest.raw, headers={name: text for name, text in headers.items() if text})
 
 
 def by_method(**answers):
@@ -81,7 +81,7 @@ def test_a_head_that_leaves_something_out_is_not_believed(serve, client, reposit
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 406, 501])
 def test_a_head_that_is_refused_is_no_proof_where_get_works(serve, client, repository_at, status):
     """Kind 3: a gateway that knows no HEAD says 404, 405 or 501; the GET decides."""
-    server = serve(by_method(HEAD=Answer(status), GET=telling(MANIFEST)))
+    server = serve(by_method(HEAD=RegistryResponse(status), GET=telling(MANIFEST)))
 
     assert MANIFEST.digest == client.head_manifest(repository_at(server).tagged("one")).digest
 
@@ -90,7 +90,7 @@ def test_a_head_that_is_refused_is_no_proof_where_get_works(serve, client, repos
 def test_a_get_that_is_refused_too_is_the_answer(serve, client, repository_at, status, error):
     """Kind 3: with the registry's own words, which a HEAD cannot have."""
     body = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "no such thing"}]}'
-    server = serve(lambda _: Answer(status, body))
+    server = serve(lambda _: RegistryResponse(status, body))
 
     with pytest.raises(error, match=r"GET answered .* no such thing"):
         client.head_manifest(repository_at(server).tagged("one"))
@@ -99,7 +99,7 @@ def test_a_get_that_is_refused_too_is_the_answer(serve, client, repository_at, s
 
 def test_a_registry_that_fails_is_not_asked_in_another_way(serve, client, repository_at):
     """Kind 3: 5xx says nothing of HEAD; it has had its retries."""
-    server = serve(lambda _: Answer(503))
+    server = serve(lambda _: RegistryResponse(503))
 
     with pytest.raises(RegistryUnavailableError):
         client.head_manifest(repository_at(server).tagged("one"))
@@ -108,7 +108,7 @@ def test_a_registry_that_fails_is_not_asked_in_another_way(serve, client, reposi
 
 def test_a_login_that_is_refused_is_not_tried_in_another_way(serve, client, repository_at):
     """Kind 3: a 401 says nothing of HEAD either."""
-    server = serve(lambda _: Answer(401, headers={"WWW-Authenticate": "Basic realm=x"}))
+    server = serve(lambda _: RegistryResponse(401, headers={"WWW-Authenticate": "Basic realm=x"}))
 
     with pytest.raises(CredentialsError):
         client.head_manifest(repository_at(server).tagged("one"))
@@ -131,14 +131,16 @@ def test_what_a_head_says_of_another_digest_is_not_believed(serve, client, repos
 def test_a_manifest_of_another_kind_can_be_looked_at_all_the_same(serve, client, repository_at, kind):
     """R21, x3: what an odd tag names is known, though nobody can read it."""
     body = b'{"schemaVersion": 1, "odd": true}'
-    complete = Answer(headers={"Content-Type": kind, "Docker-Content-Digest": str(digest_of(body))})
-    server = serve(by_method(HEAD=complete, GET=Answer(body=body)))
+    complete = RegistryResponse(headers={"Content-Type": kind, "Docker-Content-Digest": str(digest_of(body))})
+    server = serve(by_method(HEAD=complete, GET=RegistryResponse(body=body)))
     assert (digest_of(body), kind) == (
         (found := client.head_manifest(repository_at(server).tagged("one"))).digest,
         found.media_type,
     )
 
-    server = serve(by_method(HEAD=Answer(405), GET=Answer(body=body, headers={"Content-Type": kind})))
+    server = serve(
+        by_method(HEAD=RegistryResponse(405), GET=RegistryResponse(body=body, headers={"Content-Type": kind}))
+    )
     found = client.head_manifest(repository_at(server).tagged("one"))
     assert (digest_of(body), kind, len(body)) == (found.digest, found.media_type, found.size)
 
@@ -161,7 +163,7 @@ def test_a_registry_that_stored_another_manifest_than_it_was_sent_is_found_out(
     serve, client, repository_at, headers
 ):
     """R42: what rewrites manifests makes no copies; the error says so, and nobody tries again."""
-    server = serve(lambda _: Answer(201, headers=headers))
+    server = serve(lambda _: RegistryResponse(201, headers=headers))
 
     with pytest.raises(StoredDigestError, match=rf"stored {OTHER}.*sent {MANIFEST.digest}") as caught:
         client.put_manifest(repository_at(server).tagged("one"), MANIFEST)
@@ -176,9 +178,9 @@ def test_a_registry_that_stored_another_blob_than_it_was_sent_is_found_out(
     """R42: the same of a blob, sent or mounted."""
     server = serve(
         lambda asked: (
-            Answer(201, headers=headers)
+            RegistryResponse(201, headers=headers)
             if asked.method == "PUT" or "mount=" in asked.path
-            else Answer(202, headers={"Location": "/upload"})
+            else RegistryResponse(202, headers={"Location": "/upload"})
         )
     )
     repository = repository_at(server)
@@ -205,7 +207,7 @@ def test_a_registry_that_stored_another_blob_than_it_was_sent_is_found_out(
 )
 def test_a_registry_that_says_nothing_else_is_believed(serve, client, repository_at, headers):
     """R42: the headers may lack, name the tag, or speak of another algorithm's digest of the same bytes."""
-    server = serve(lambda _: Answer(201, headers=headers))
+    server = serve(lambda _: RegistryResponse(201, headers=headers))
 
     client.put_manifest(repository_at(server).tagged("one"), MANIFEST)
 
@@ -214,9 +216,9 @@ def test_a_manifest_by_a_longer_digest_is_compared_too(serve, client, repository
     """R42: a manifest that goes by its sha512 digest is compared by whichever the registry names."""
     manifest = Manifest.parse(MANIFEST.raw, algorithm="sha512")
     assert hashlib.sha512(MANIFEST.raw).hexdigest() == manifest.digest.hex
-    server = serve(lambda _: Answer(201, headers=stored(MANIFEST.digest)))
+    server = serve(lambda _: RegistryResponse(201, headers=stored(MANIFEST.digest)))
     client.put_manifest(repository_at(server).tagged("one"), manifest)
 
-    server = serve(lambda _: Answer(201, headers=stored(OTHER)))
+    server = serve(lambda _: RegistryResponse(201, headers=stored(OTHER)))
     with pytest.raises(StoredDigestError):
         client.put_manifest(repository_at(server).tagged("one"), manifest)

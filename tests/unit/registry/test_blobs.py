@@ -10,7 +10,7 @@ from stagefleet.errors import (
     TruncatedError,
 )
 from stagefleet.registry.manifests import Descriptor, digest_of
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
@@ -32,8 +32,8 @@ class Source:
         body = self.content[start:]
         if start:
             headers = {"Content-Range": f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"}
-            return Answer(206, body, headers, cut_at)
-        return Answer(200, body, cut_at=cut_at)
+            return RegistryResponse(206, body, headers, cut_at)
+        return RegistryResponse(200, body, cut_at=cut_at)
 
 
 class Destination:
@@ -48,14 +48,14 @@ class Destination:
     def __call__(self, asked):
         if asked.method == "POST":
             if self.has_it and "mount=" in asked.path:
-                return Answer(201)
+                return RegistryResponse(201)
             self.posts += 1
-            return Answer(202, headers={"Location": f"/v2/group/app/blobs/uploads/{self.posts}"})
+            return RegistryResponse(202, headers={"Location": f"/v2/group/app/blobs/uploads/{self.posts}"})
         if self.failures:
             failure = self.failures.pop(0)
-            return failure if isinstance(failure, Answer) else Answer(failure)
+            return failure if isinstance(failure, RegistryResponse) else RegistryResponse(failure)
         self.content = asked.body
-        return Answer(201)
+        return RegistryResponse(201)
 
 
 @pytest.fixture
@@ -127,7 +127,11 @@ def test_a_source_that_sends_a_byte_at_a_time_is_given_up(copy):
 
 def test_a_source_that_has_no_such_bytes_has_lost_the_rest(copy):
     def source(asked):
-        return Answer(416, b"past the end") if "Range" in asked.headers else Answer(body=CONTENT, cut_at=1000)
+        return (
+            RegistryResponse(416, b"past the end")
+            if "Range" in asked.headers
+            else RegistryResponse(body=CONTENT, cut_at=1000)
+        )
 
     with pytest.raises(TruncatedError, match="sends only 1000"):
         copy(source, Destination())
@@ -138,7 +142,7 @@ def test_a_source_that_fails_is_not_asked_again_for_each_upload(copy):
 
     def source(request):
         asked.append(request)
-        return Answer(503)
+        return RegistryResponse(503)
 
     destination = Destination()
 
@@ -149,7 +153,7 @@ def test_a_source_that_fails_is_not_asked_again_for_each_upload(copy):
 
 def test_a_source_that_sends_nothing_twice_has_the_blob_in_name_only(copy):
     with pytest.raises(TruncatedError, match="sends nothing"):
-        copy(lambda _: Answer(200), Destination())
+        copy(lambda _: RegistryResponse(200), Destination())
 
 
 def test_a_source_that_tells_a_length_and_sends_nothing_twice_has_the_blob_in_name_only(copy):
@@ -176,7 +180,7 @@ def test_a_blob_that_the_source_lacks_is_not_asked_for_again(copy):
 
     def source(request):
         asked.append(request)
-        return Answer(404)
+        return RegistryResponse(404)
 
     with pytest.raises(NotFoundError) as caught:
         copy(source, Destination())
@@ -204,7 +208,7 @@ def test_a_small_blob_whose_upload_failed_is_sent_anew(serve, client, repository
 
 
 def test_an_upload_that_is_asked_to_wait_does_so(copy, naps):
-    destination = Destination([Answer(429, headers={"Retry-After": "7"})])
+    destination = Destination([RegistryResponse(429, headers={"Retry-After": "7"})])
 
     copy(Source(), destination)
 
@@ -250,7 +254,7 @@ def test_a_copy_stops_between_pieces_when_its_item_is_cancelled(copy):
     destination = Destination()
 
     with pytest.raises(ItemCancelledError):
-        copy(Source(), destination, leash=Cancelled())
+        copy(Source(), destination, lease=Cancelled())
     assert destination.content is None
 
 
@@ -271,9 +275,11 @@ def test_a_blob_larger_than_the_limit_is_not_read(serve, client, repository_at):
 def test_a_redirect_to_object_storage_is_followed_without_the_login(
     serve, client, repository_at, monkeypatch
 ):
-    monkeypatch.setattr(client._caller._authorizer, "header", lambda host, scopes: "Basic c2VjcmV0")
+    monkeypatch.setattr(client._http_client._authorizer, "header", lambda host, scopes: "Basic c2VjcmV0")
     storage = serve(Source())
-    server = serve(lambda _: Answer(307, headers={"Location": f"http://{storage.host}/bucket?signature=x"}))
+    server = serve(
+        lambda _: RegistryResponse(307, headers={"Location": f"http://{storage.host}/bucket?signature=x"})
+    )
 
     assert CONTENT == client.fetch_blob(repository_at(server), BLOB)
     assert "Basic c2VjcmV0" == server.asked[0].headers["Authorization"]
@@ -281,7 +287,7 @@ def test_a_redirect_to_object_storage_is_followed_without_the_login(
 
 
 def test_redirects_in_circles_are_refused(serve, client, repository_at):
-    server = serve(lambda asked: Answer(307, headers={"Location": asked.path}))
+    server = serve(lambda asked: RegistryResponse(307, headers={"Location": asked.path}))
 
     with pytest.raises(RegistryError, match="in circles"):
         client.fetch_blob(repository_at(server), BLOB)

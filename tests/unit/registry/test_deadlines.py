@@ -20,7 +20,7 @@ from tests.unit.registry.asking import (
     MANIFEST,
     PADDING,
     SHORT,
-    Leash,
+    Lease,
     answer,
     at,
     config,
@@ -32,7 +32,7 @@ from tests.unit.registry.asking import (
     tags,
 )
 from tests.unit.registry.raw import one_by_one
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 pytestmark = pytest.mark.usefixtures("short_slices")
 
@@ -94,7 +94,7 @@ def test_a_token_server_that_drips_ends_in_time(start, connect, serve, tmp_path,
 
     realm = start(drip)
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'}
-    registry = serve(lambda _: Answer(401, headers=challenge))
+    registry = serve(lambda _: RegistryResponse(401, headers=challenge))
 
     with pytest.raises(RegistryUnreachableError, match=f"{realm.host} does not answer in time"):
         tags(connect(read_timeout_seconds=SHORT), at(registry))
@@ -165,20 +165,20 @@ def test_a_write_ends_within_what_the_lease_was_asked_for(start, connect, ask):
         write_timeout_seconds=write_seconds,
         read_timeout_seconds=LONG,
     )
-    leash = Leash()
+    lease = Lease()
 
     with pytest.raises(RegistryUnreachableError, match=r"its answer took longer than 0\.2"):
-        ask(client, at(server), leash)
-    assert [connect_seconds + write_seconds] == leash.required
+        ask(client, at(server), lease)
+    assert [connect_seconds + write_seconds] == lease.required
 
 
 def test_a_write_whose_lease_took_too_long_to_ask_does_not_leave(serve, connect):
     """R26: the time that a write has begins before its lease is asked for: what is late is not sent."""
-    server = serve(lambda _: Answer(201))
+    server = serve(lambda _: RegistryResponse(201))
     client = connect(connect_timeout_seconds=0.05, write_timeout_seconds=0.05)
     late = threading.Event()
 
-    class Slow(Leash):
+    class Slow(Lease):
         def require(self, seconds):
             late.wait(2 * seconds)
 
@@ -203,7 +203,7 @@ def test_hops_share_the_time_of_one_request(serve, connect):
 
     def script(asked):
         hold.wait(0.8 * SHORT)
-        return Answer(307, headers={"Location": f"/hop{len(server.asked)}"})
+        return RegistryResponse(307, headers={"Location": f"/hop{len(server.asked)}"})
 
     server = serve(script)
     client = connect(read_timeout_seconds=SHORT, connect_timeout_seconds=0.01)
@@ -237,21 +237,21 @@ def test_a_name_that_is_never_resolved_is_given_up(connect, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(LONG) and [])
     client = connect(connect_timeout_seconds=SHORT)
     writer = connect(connect_timeout_seconds=SHORT, write_timeout_seconds=SHORT)
-    leash = Leash()
+    lease = Lease()
     try:
         with pytest.raises(RegistryUnreachableError, match="time-out while connecting"):
             ping(client, Repository.parse("reg.example.com/app"))
         with pytest.raises(RegistryUnreachableError, match="time-out while connecting"):
-            put(writer, Repository.parse("reg.example.com/app"), leash)
+            put(writer, Repository.parse("reg.example.com/app"), lease)
     finally:
         over.set()
-    assert [2 * SHORT] == leash.required
+    assert [2 * SHORT] == lease.required
 
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 64])
 def test_a_name_that_cannot_be_one_is_a_typed_error(serve, connect, name):
     """R30: a host that no resolver takes is an answer of the registry that makes no sense."""
-    server = serve(lambda _: Answer(307, headers={"Location": f"https://{name}/"}))
+    server = serve(lambda _: RegistryResponse(307, headers={"Location": f"https://{name}/"}))
 
     with pytest.raises(StagefleetError, match="does not answer"):
         tags(connect(), at(server))

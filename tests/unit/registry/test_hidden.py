@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from stagefleet.errors import NotFoundError, RegistryError
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 LOGIN = base64.b64encode(b"alice:secret").decode()
-TAGS = Answer(body=b'{"name": "group/app", "tags": ["one"]}')
+TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="registry"'}
 UNKNOWN = b'{"errors": [{"code": "NAME_UNKNOWN"}]}'
 
@@ -31,8 +31,8 @@ def hiding(answer, *, challenge=CHALLENGE):
     def script(asked):
         is_known = asked.headers.get("Authorization") == f"Basic {LOGIN}"
         if asked.path == "/v2/":
-            return Answer() if is_known else Answer(401, b"{}", challenge)
-        return (TAGS if asked.method == "GET" else Answer(202)) if is_known else answer
+            return RegistryResponse() if is_known else RegistryResponse(401, b"{}", challenge)
+        return (TAGS if asked.method == "GET" else RegistryResponse(202)) if is_known else answer
 
     return script
 
@@ -44,10 +44,10 @@ def paths(server):
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(404, UNKNOWN),
-        Answer(403, b'{"errors": [{"code": "DENIED"}]}'),
-        Answer(401, b"{}"),
-        Answer(body=b'{"name": "group/app", "tags": []}'),
+        RegistryResponse(404, UNKNOWN),
+        RegistryResponse(403, b'{"errors": [{"code": "DENIED"}]}'),
+        RegistryResponse(401, b"{}"),
+        RegistryResponse(body=b'{"name": "group/app", "tags": []}'),
     ],
     ids=["404", "403", "401", "empty"],
 )
@@ -64,7 +64,7 @@ def test_a_login_at_hand_is_sent_where_strangers_see_nothing(serve, client, log_
 
 def test_a_deletion_that_strangers_may_not_do_is_done_with_the_login(serve, client, log_in, repository_at):
     """W9: a DELETE is answered 404 to a stranger, which would count as gone already."""
-    server = serve(hiding(Answer(404, UNKNOWN)))
+    server = serve(hiding(RegistryResponse(404, UNKNOWN)))
     log_in(server)
 
     client.delete_manifest(repository_at(server).tagged("one"))
@@ -76,7 +76,9 @@ def test_a_registry_that_wants_no_login_is_asked_once_at_most(
     serve, client, log_in, repository_at, has_login
 ):
     """W9: no request more without a login, and with one a single one as long as the process lasts."""
-    server = serve(lambda asked: Answer(body=b"{}") if asked.path == "/v2/" else Answer(404, UNKNOWN))
+    server = serve(
+        lambda asked: RegistryResponse(body=b"{}") if asked.path == "/v2/" else RegistryResponse(404, UNKNOWN)
+    )
     if has_login:
         log_in(server)
 
@@ -89,7 +91,7 @@ def test_a_registry_that_wants_no_login_is_asked_once_at_most(
 
 def test_a_registry_that_asks_at_the_resource_gets_no_request_more(serve, client, log_in, repository_at):
     """W9: its own challenge tells enough."""
-    server = serve(hiding(Answer(401, b"{}", CHALLENGE)))
+    server = serve(hiding(RegistryResponse(401, b"{}", CHALLENGE)))
     log_in(server)
 
     assert ["one"] == list(client.tags(repository_at(server)))
@@ -98,7 +100,7 @@ def test_a_registry_that_asks_at_the_resource_gets_no_request_more(serve, client
 
 def test_threads_ask_once_together(serve, client, log_in, repository_at):
     """W9: the ping is one flight for all."""
-    server = serve(hiding(Answer(404, UNKNOWN)))
+    server = serve(hiding(RegistryResponse(404, UNKNOWN)))
     log_in(server)
     found = []
     threads = [
@@ -114,13 +116,13 @@ def test_threads_ask_once_together(serve, client, log_in, repository_at):
 @pytest.mark.parametrize("where", ["redirected", "unsupported", "broken"])
 def test_only_the_registry_s_own_challenge_counts(serve, client, log_in, repository_at, where):
     """W9, R1: what another origin asks for, and what cannot be had, changes nothing."""
-    other = serve(lambda _: Answer(401, b"{}", CHALLENGE))
+    other = serve(lambda _: RegistryResponse(401, b"{}", CHALLENGE))
     ping = {
-        "redirected": Answer(307, headers={"Location": f"http://{other.host}/v2/"}),
-        "unsupported": Answer(401, b"{}", {"WWW-Authenticate": "Negotiate"}),
-        "broken": Answer(503, b"{}"),
+        "redirected": RegistryResponse(307, headers={"Location": f"http://{other.host}/v2/"}),
+        "unsupported": RegistryResponse(401, b"{}", {"WWW-Authenticate": "Negotiate"}),
+        "broken": RegistryResponse(503, b"{}"),
     }[where]
-    server = serve(lambda asked: ping if asked.path == "/v2/" else Answer(404, UNKNOWN))
+    server = serve(lambda asked: ping if asked.path == "/v2/" else RegistryResponse(404, UNKNOWN))
     log_in(server)
 
     with pytest.raises(RegistryError):

@@ -20,9 +20,9 @@ from requests.structures import CaseInsensitiveDict
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UsageError
 from stagefleet.names import Reference, Repository
 from stagefleet.registry import DockerConfig, Login, RegistryClient
-from stagefleet.registry.answers import reading_answer
+from stagefleet.registry.blob_api import Upload
+from stagefleet.registry.error_mapping import map_body_errors
 from stagefleet.registry.manifests import Manifest
-from stagefleet.registry.uploads import Upload
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.hostile import ANSWERS, BLOB, CONTENT, MANIFEST, OTHER, REPOSITORY, TAG
 from tests.unit.registry.raw import RawServer
@@ -63,8 +63,8 @@ def make_client(answers, folder):
         return response
 
     client._transport.send = send  # type: ignore[method-assign]  # the answers are made up
-    client._caller._authorizer._send = send
-    client._caller._sleep = lambda _: None
+    client._http_client._authorizer._send = send
+    client._http_client._sleep = lambda _: None
     return client
 
 
@@ -137,7 +137,7 @@ def test_the_border_makes_one_typed_error_of_whatever_reading_an_answer_raises(c
     """R30: the error says who answered what, and nothing of what could not be read."""
     with (
         pytest.raises(RegistryError, match=r"reg answered GET with what makes no sense") as caught,
-        reading_answer("GET", "reg", "reg/app", "reg/app:one"),
+        map_body_errors("GET", "reg", "reg/app", "reg/app:one"),
     ):
         raise cause
     assert not caught.value.retryable

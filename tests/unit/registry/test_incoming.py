@@ -5,7 +5,7 @@ import pytest
 import requests
 
 from stagefleet.errors import RegistryUnreachableError
-from stagefleet.registry.incoming import Incoming
+from stagefleet.registry.response_body import ResponseBody
 
 
 class Body:
@@ -31,7 +31,7 @@ class Body:
         self.closed = True
 
     def incoming(self):
-        return Incoming(cast("requests.Response", self), clock=self.clock)
+        return ResponseBody(cast("requests.Response", self), clock=self.clock)
 
 
 def test_a_body_that_drips_is_given_up():

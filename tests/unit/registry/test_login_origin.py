@@ -14,7 +14,7 @@ from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.hosts import Origin, join_url, origin_of
 from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = b"content"
 BLOB = Descriptor("application/x", digest_of(CONTENT), len(CONTENT))
@@ -29,11 +29,13 @@ MANIFEST = Manifest.of(
 USER, PASSWORD, IDENTITY = "alice", "hunter2-password", "hunter2-identity"
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 SECRETS = (PASSWORD, IDENTITY, BASIC, "granted-token", "netrc-password", "hunter2-cookie")
-TAGS = Answer(body=b'{"name": "group/app", "tags": ["one"]}')
+TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')
 
 
 def wants(scheme, **more):
-    return Answer(401, b"{}", {"WWW-Authenticate": scheme, "Set-Cookie": "session=hunter2-cookie", **more})
+    return RegistryResponse(
+        401, b"{}", {"WWW-Authenticate": scheme, "Set-Cookie": "session=hunter2-cookie", **more}
+    )
 
 
 def bearer(server):
@@ -57,14 +59,14 @@ def evil(serve):
 
     def script(asked):
         if asked.path.startswith("/token"):
-            return Answer(body=b'{"token": "stolen"}')
+            return RegistryResponse(body=b'{"token": "stolen"}')
         return wants(f'Bearer realm="http://{asked.headers["Host"]}/token",service="x", Basic realm="x"')
 
     return serve(script)
 
 
 def tokens(_):
-    return Answer(body=b'{"token": "granted-token", "refresh_token": "granted-token-to-refresh"}')
+    return RegistryResponse(body=b'{"token": "granted-token", "refresh_token": "granted-token-to-refresh"}')
 
 
 def told(server):
@@ -96,9 +98,9 @@ def elsewhere(asked, other):
     """An answer of the registry that leads to `other`, by whatever header the request can be led with."""
     if asked.path.startswith("/v2/group/app/tags"):
         link = f'<http://{other.host}/v2/more>; rel="next"'
-        return Answer(body=b'{"tags": ["one"]}', headers={"Link": link})
+        return RegistryResponse(body=b'{"tags": ["one"]}', headers={"Link": link})
     status = 202 if asked.method == "POST" else 307
-    return Answer(status, headers={"Location": f"http://{other.host}/bucket?signature=s"})
+    return RegistryResponse(status, headers={"Location": f"http://{other.host}/bucket?signature=s"})
 
 
 LED = pytest.mark.parametrize("ask", [take_blob, send_blob, take_tags])
@@ -172,13 +174,15 @@ def test_who_leads_back_to_the_registry_does_not_choose_what_the_login_is_sent_w
     def script(asked):
         log.append((asked.path, asked.headers.get("Authorization")))
         if asked.path == "/v2/chosen/by/others":
-            return Answer(body=CONTENT) if "Authorization" in asked.headers else wants("Basic")
+            return RegistryResponse(body=CONTENT) if "Authorization" in asked.headers else wants("Basic")
         if "Authorization" not in asked.headers:
             return wants("Basic realm=x")
-        return Answer(307, headers={"Location": f"http://{bucket.host}/b"})
+        return RegistryResponse(307, headers={"Location": f"http://{bucket.host}/b"})
 
     registry = serve(script)
-    bucket = serve(lambda _: Answer(307, headers={"Location": f"http://{registry.host}/v2/chosen/by/others"}))
+    bucket = serve(
+        lambda _: RegistryResponse(307, headers={"Location": f"http://{registry.host}/v2/chosen/by/others"})
+    )
     log_in(registry)
 
     with pytest.raises(ForbiddenError):
@@ -196,7 +200,7 @@ def test_a_token_server_hands_the_login_on_to_nobody(
 
     def realm_script(asked):
         headers = {"Location": f"http://{evil.host}/token", "WWW-Authenticate": bearer(evil)}
-        return Answer(status, headers=headers)
+        return RegistryResponse(status, headers=headers)
 
     realm = serve(realm_script)
     registry = serve(lambda _: wants(bearer(realm)))
@@ -217,10 +221,10 @@ def test_what_a_token_server_grants_goes_to_the_registry_alone(serve, client, lo
     def script(asked):
         if asked.headers.get("Authorization") != "Bearer granted-token":
             return wants(bearer(realm))
-        return Answer(307, headers={"Location": f"http://{bucket.host}/b"})
+        return RegistryResponse(307, headers={"Location": f"http://{bucket.host}/b"})
 
     registry = serve(script)
-    bucket = serve(lambda _: Answer(body=CONTENT))
+    bucket = serve(lambda _: RegistryResponse(body=CONTENT))
     log_in(registry, identity=True)
 
     assert CONTENT == client.fetch_blob(repository_at(registry), BLOB)
@@ -252,7 +256,7 @@ def test_no_spelling_of_an_address_passes_for_the_registrys(
         if "Authorization" not in asked.headers:
             return wants("Basic realm=x")
         target = location.format(user=f"{USER}:{PASSWORD}", evil=evil.host, registry=registry.host)
-        return Answer(202 if asked.method == "POST" else 307, headers={"Location": target})
+        return RegistryResponse(202 if asked.method == "POST" else 307, headers={"Location": target})
 
     registry = serve(script)
     log_in(registry)
@@ -316,7 +320,7 @@ def test_a_registry_with_tls_that_leads_to_plain_http_takes_its_login_nowhere(
 
     def script(asked):
         if leads:
-            return Answer(307, headers={"Location": f"http://{plain.host}{asked.path}"})
+            return RegistryResponse(307, headers={"Location": f"http://{plain.host}{asked.path}"})
         return TAGS if "Authorization" in asked.headers else wants(bearer(realm))
 
     secure = serve(script, context=context)

@@ -12,12 +12,12 @@ import pytest
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import DeadlineMissedError, RegistryUnavailableError, SharedDigestError
-from stagefleet.registry.calls import Call
+from stagefleet.registry.http_client import ApiRequest
 from stagefleet.registry.sockets import open_socket
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 FRESH_SECONDS = 10.0
-ACCEPTED = Answer(202)
+ACCEPTED = RegistryResponse(202)
 
 
 class Clock:
@@ -30,7 +30,7 @@ class Clock:
     def pass_time(self, seconds=FRESH_SECONDS + 1):
         self.now += seconds
 
-    def look(self):
+    def precheck(self):
         self.looks.append(self.now)
         return self.now + FRESH_SECONDS
 
@@ -40,11 +40,11 @@ def clock(monkeypatch, client):
     clock = Clock()
     monkeypatch.setattr("stagefleet.registry.deadline.elapsed_seconds", lambda: clock.now)
 
-    def pause(seconds, leash, *_):
-        leash.check()
+    def pause(seconds, lease, *_):
+        lease.check()
         clock.pass_time(seconds)
 
-    monkeypatch.setattr(client._caller, "pause", pause)
+    monkeypatch.setattr(client._http_client, "pause", pause)
     return clock
 
 
@@ -80,10 +80,13 @@ def once(function):
     return lambda: left.pop()() if left else None
 
 
-@pytest.mark.parametrize("refusal", [Answer(429, headers={"Retry-After": "120"}), Answer(503), Answer(500)])
+@pytest.mark.parametrize(
+    "refusal",
+    [RegistryResponse(429, headers={"Retry-After": "120"}), RegistryResponse(503), RegistryResponse(500)],
+)
 def test_it_is_looked_again_before_a_delete_is_sent_again(client, clock, arrivals, start, refusal):
     """R6: after a pause that a registry asked for, however long, it is looked again before a DELETE."""
-    client.delete_manifest(start(sequence(refusal, refusal, ACCEPTED)), look=clock.look)
+    client.delete_manifest(start(sequence(refusal, refusal, ACCEPTED)), precheck=clock.precheck)
     assert [0, 0, 0] == arrivals
     assert 3 == len(set(clock.looks))
 
@@ -91,17 +94,17 @@ def test_it_is_looked_again_before_a_delete_is_sent_again(client, clock, arrival
 def test_what_another_thread_was_asked_to_wait_is_waited_out_before_the_look(client, clock, arrivals, start):
     """R6: another thread's pause lies before the look, not between the look and the DELETE."""
     tag = start(sequence(ACCEPTED))
-    client._caller._host_pauses.begin(tag.repository.host, 300, "429 Too Many Requests")
+    client._http_client._host_pauses.begin(tag.repository.host, 300, "429 Too Many Requests")
     began = clock.now
-    client.delete_manifest(tag, look=clock.look)
+    client.delete_manifest(tag, precheck=clock.precheck)
     assert [0] == arrivals
     assert began + 299 < clock.looks[0]
 
 
 def test_a_lost_answer_leads_to_another_look(client, clock, arrivals, start):
     """R6: a DELETE whose answer got lost is repeated on the word of a new look alone."""
-    tag = start(sequence(Answer(202, b"cut", cut_at=0, headers={"Content-Length": "9"}), ACCEPTED))
-    client.delete_manifest(tag, look=clock.look)
+    tag = start(sequence(RegistryResponse(202, b"cut", cut_at=0, headers={"Content-Length": "9"}), ACCEPTED))
+    client.delete_manifest(tag, precheck=clock.precheck)
     assert ([0, 0], 2) == (arrivals, len(clock.looks))
 
 
@@ -111,15 +114,15 @@ def test_a_token_that_takes_long_lets_no_stale_delete_out(client, clock, arrival
 
     def give_token(_):
         slow()
-        return Answer(body=b'{"token": "t", "expires_in": 1000}')
+        return RegistryResponse(body=b'{"token": "t", "expires_in": 1000}')
 
     tokens = serve(give_token)
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{tokens.host}/token",service="s"'}
 
     def answer(asked):
-        return ACCEPTED if asked.headers.get("Authorization") else Answer(401, headers=challenge)
+        return ACCEPTED if asked.headers.get("Authorization") else RegistryResponse(401, headers=challenge)
 
-    client.delete_manifest(start(answer), look=clock.look)
+    client.delete_manifest(start(answer), precheck=clock.precheck)
     assert ([0, 0], 2) == (arrivals, len(clock.looks))
 
 
@@ -132,7 +135,7 @@ def test_a_connection_that_takes_long_lets_no_stale_delete_out(client, clock, ar
         return open_socket(*arguments)
 
     monkeypatch.setattr("stagefleet.registry.adapter.open_socket", connect)
-    client.delete_manifest(start(sequence(ACCEPTED)), look=clock.look)
+    client.delete_manifest(start(sequence(ACCEPTED)), precheck=clock.precheck)
     assert ([0], 2) == (arrivals, len(clock.looks))
 
 
@@ -140,14 +143,14 @@ def test_a_lease_that_is_renewed_slowly_lets_no_stale_delete_out(client, clock, 
     """R6: the renewal of the item's lease lies between the look and the DELETE, and may take its time."""
     slow = once(clock.pass_time)
 
-    class Leash:
+    class Lease:
         def check(self):
             return
 
         def require(self, seconds):
             slow()
 
-    client.delete_manifest(start(sequence(ACCEPTED)), leash=Leash(), look=clock.look)
+    client.delete_manifest(start(sequence(ACCEPTED)), lease=Lease(), precheck=clock.precheck)
     assert ([0], 2) == (arrivals, len(clock.looks))
 
 
@@ -158,26 +161,28 @@ def test_a_redirect_that_takes_long_lets_no_stale_request_out(client, clock, ser
     def answer(asked):
         if asked.path == "/there":
             hops.append(clock.now - clock.looks[-1])
-            return Answer()
+            return RegistryResponse()
         slow()
-        return Answer(307, headers={"Location": "/there"})
+        return RegistryResponse(307, headers={"Location": "/there"})
 
     repository = repository_at(serve(answer))
     url = f"http://{repository.host}/here"
-    call = Call("GET", repository.host, url, str(repository), "it", frozenset({200}), look=clock.look)
-    client._caller.read(call, 10)
+    call = ApiRequest(
+        "GET", repository.host, url, str(repository), "it", frozenset({200}), precheck=clock.precheck
+    )
+    client._http_client.read(call, 10)
     assert ([0], 2) == (hops, len(clock.looks))
 
 
 def test_a_request_that_never_gets_out_in_time_is_given_up(client, clock, arrivals, start):
     """R6: looking again and again has an end, and nothing is sent then."""
 
-    def look():
+    def precheck():
         clock.looks.append(clock.now)
         return clock.now - 1
 
     with pytest.raises(DeadlineMissedError, match="too old by 1 s"):
-        client.delete_manifest(start(sequence(ACCEPTED)), look=look)
+        client.delete_manifest(start(sequence(ACCEPTED)), precheck=precheck)
     assert ([], 4) == (arrivals, len(clock.looks))
 
 
@@ -185,11 +190,11 @@ def test_a_request_that_never_gets_out_in_time_is_given_up(client, clock, arriva
 def test_what_the_look_raises_is_raised_and_nothing_is_sent(client, clock, arrivals, start, error):
     """R6: a look that forbids it, or that cannot be had, ends the call before anything leaves."""
 
-    def look():
+    def precheck():
         raise error
 
     with pytest.raises(type(error)):
-        client.delete_manifest(start(sequence(ACCEPTED)), look=look)
+        client.delete_manifest(start(sequence(ACCEPTED)), precheck=precheck)
     assert [] == arrivals
 
 
@@ -212,7 +217,7 @@ def look():
     return until
 
 with RegistryClient(Settings(), config=DockerConfig(Path("/nowhere"))) as client:
-    client.delete_manifest(Repository.parse(sys.argv[1]).tagged("one"), look=look)
+    client.delete_manifest(Repository.parse(sys.argv[1]).tagged("one"), precheck=look)
 print(looks)
 """
 

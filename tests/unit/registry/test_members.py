@@ -7,7 +7,7 @@ import pytest
 from stagefleet.errors import ItemCancelledError, NotFoundError, UnsupportedManifestError
 from stagefleet.names import Repository
 from stagefleet.registry import members as bounds
-from stagefleet.registry.leash import under
+from stagefleet.registry.lease import under_lease
 from stagefleet.registry.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.registry.members import MemberReader
 
@@ -15,7 +15,7 @@ REPOSITORY = Repository("a.example", "app")
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
-class Shelf:
+class StoredManifests:
     """Manifests by digest, and which were asked for."""
 
     def __init__(self):
@@ -46,78 +46,78 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf():
-    return Shelf()
+def stored():
+    return StoredManifests()
 
 
-def walk(shelf, index):
-    return [member.descriptor.digest for member in MemberReader(shelf, REPOSITORY).walk(index)]
+def walk(stored, index):
+    return [member.descriptor.digest for member in MemberReader(stored, REPOSITORY).walk(index)]
 
 
-def test_each_member_is_read_once_wherever_it_is_named(shelf):
+def test_each_member_is_read_once_wherever_it_is_named(stored):
     """R17: ten thousand names of one member are one request."""
-    image = shelf.image("one")
-    inner = shelf.index(*[image] * 2000)
-    assert [inner.digest, image.digest] == walk(shelf, shelf.index(inner, *[image] * 3000, inner))
-    assert [inner.digest, image.digest] == shelf.asked
+    image = stored.image("one")
+    inner = stored.index(*[image] * 2000)
+    assert [inner.digest, image.digest] == walk(stored, stored.index(inner, *[image] * 3000, inner))
+    assert [inner.digest, image.digest] == stored.asked
 
 
-def test_an_index_comes_before_its_members(shelf):
-    first, second = shelf.image("one"), shelf.image("two")
-    inner = shelf.index(second)
-    assert [first.digest, inner.digest, second.digest] == walk(shelf, shelf.index(first, inner))
+def test_an_index_comes_before_its_members(stored):
+    first, second = stored.image("one"), stored.image("two")
+    inner = stored.index(second)
+    assert [first.digest, inner.digest, second.digest] == walk(stored, stored.index(first, inner))
 
 
-def test_no_more_than_so_many_manifests_are_read(shelf, monkeypatch):
+def test_no_more_than_so_many_manifests_are_read(stored, monkeypatch):
     """R17: the bound holds for all indexes of one document together."""
     monkeypatch.setattr(bounds, "MAX_MANIFESTS", 10)
-    indexes = [shelf.index(*(shelf.image(f"{n} {m}") for m in range(4))) for n in range(4)]
+    indexes = [stored.index(*(stored.image(f"{n} {m}") for m in range(4))) for n in range(4)]
     with pytest.raises(UnsupportedManifestError, match="leads to more than 10 manifests"):
-        walk(shelf, shelf.index(*indexes))
-    assert 10 == len(shelf.asked)
+        walk(stored, stored.index(*indexes))
+    assert 10 == len(stored.asked)
 
 
-def test_no_more_than_so_many_blobs_are_given(shelf, monkeypatch):
+def test_no_more_than_so_many_blobs_are_given(stored, monkeypatch):
     """R17: an index of indexes of blobs is bounded too."""
     monkeypatch.setattr(bounds, "MAX_BLOBS", 10)
-    indexes = [shelf.index(blobs=[(bytes([n, m]), LAYER) for m in range(4)]) for n in range(4)]
+    indexes = [stored.index(blobs=[(bytes([n, m]), LAYER) for m in range(4)]) for n in range(4)]
     with pytest.raises(UnsupportedManifestError, match="or 10 blobs"):
-        walk(shelf, shelf.index(*indexes))
+        walk(stored, stored.index(*indexes))
 
 
-def test_indexes_are_nested_four_deep_and_no_deeper(shelf):
+def test_indexes_are_nested_four_deep_and_no_deeper(stored):
     """R17: what is nested deeper is refused, and not passed over."""
-    index = shelf.image("ground")
+    index = stored.image("ground")
     for _ in range(4):
-        index = shelf.index(index)
-    assert 4 == len(walk(shelf, index))
+        index = stored.index(index)
+    assert 4 == len(walk(stored, index))
     with pytest.raises(UnsupportedManifestError, match="nested more than 4 deep"):
-        walk(shelf, shelf.index(index))
+        walk(stored, stored.index(index))
 
 
-def test_blobs_are_given_without_a_request(shelf):
+def test_blobs_are_given_without_a_request(stored):
     """W19: the members of a build cache are layers and a configuration."""
     blobs = [(b"layer", LAYER), (b"config", "application/vnd.buildkit.cacheconfig.v0")]
-    index = shelf.index(blobs=blobs)
-    found = list(MemberReader(shelf, REPOSITORY).members(index))
+    index = stored.index(blobs=blobs)
+    found = list(MemberReader(stored, REPOSITORY).members(index))
     assert [(digest_of(blob), None) for blob, _ in blobs] == [
         (member.descriptor.digest, member.manifest) for member in found
     ]
-    assert [] == shelf.asked
+    assert [] == stored.asked
 
 
-def test_a_member_that_is_not_there_is_named(shelf):
-    image = shelf.image("one")
-    index = shelf.index(image)
-    del shelf.manifests[image.digest]
+def test_a_member_that_is_not_there_is_named(stored):
+    image = stored.image("one")
+    index = stored.index(image)
+    del stored.manifests[image.digest]
     with pytest.raises(NotFoundError, match=str(image.digest)):
-        walk(shelf, index)
+        walk(stored, index)
 
 
-def test_the_leash_is_asked_before_each_request(shelf):
+def test_the_lease_is_asked_before_each_request(stored):
     """R17: a cancelled run reads no further."""
 
-    class Leash:
+    class Lease:
         left = 3
 
         def check(self):
@@ -128,10 +128,10 @@ def test_the_leash_is_asked_before_each_request(shelf):
         def require(self, seconds):
             raise NotImplementedError
 
-    index = shelf.index(*(shelf.image(str(n)) for n in range(9)))
-    with under(Leash()), pytest.raises(ItemCancelledError):
-        walk(shelf, index)
-    assert 3 == len(shelf.asked)
+    index = stored.index(*(stored.image(str(n)) for n in range(9)))
+    with under_lease(Lease()), pytest.raises(ItemCancelledError):
+        walk(stored, index)
+    assert 3 == len(stored.asked)
 
 
 @pytest.mark.parametrize(

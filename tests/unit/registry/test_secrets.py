@@ -16,7 +16,7 @@ from stagefleet.registry.credential_helper import ask_helper
 from stagefleet.registry.manifests import Descriptor, digest_of
 from stagefleet.registry.tokens import Token, TokenServer
 from stagefleet.settings import HttpSettings, Settings
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 PASSWORDS = ["pw", "hunter2", "planted/pass#word?of@ann:1"]
 SIGNATURE = "planted-signature-0123456789"
@@ -57,9 +57,9 @@ def echo_of(asked, as_json):
     decoded = base64.b64decode(header.partition(" ")[2] + "==").decode(errors="replace")
     words = f"got {header}, which is {decoded}, {quote(decoded)}"
     if not as_json:
-        return Answer(403, words.encode(), {"Content-Type": "text/plain"})
+        return RegistryResponse(403, words.encode(), {"Content-Type": "text/plain"})
     document = {"errors": [{"code": "DENIED", "message": words, "detail": words}]}
-    return Answer(403, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    return RegistryResponse(403, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
@@ -69,7 +69,11 @@ def test_a_registry_that_repeats_the_login_is_not_quoted(serve, connect, reposit
     challenge = {"WWW-Authenticate": 'Basic realm="x"'}
 
     def answer(asked):
-        return echo_of(asked, as_json) if "Authorization" in asked.headers else Answer(401, headers=challenge)
+        return (
+            echo_of(asked, as_json)
+            if "Authorization" in asked.headers
+            else RegistryResponse(401, headers=challenge)
+        )
 
     server = serve(answer)
     with connect(server, password) as client, pytest.raises(StagefleetError) as refused:
@@ -82,20 +86,20 @@ def test_a_registry_that_repeats_the_login_is_not_quoted(serve, connect, reposit
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda words: Answer(401, json.dumps({"details": words}).encode()),
-        lambda words: Answer(403, json.dumps({"errors": [{"message": words}]}).encode()),
-        lambda words: Answer(500, words.encode(), {"Content-Type": "text/plain"}),
-        lambda words: Answer(200, json.dumps({"token": f"{words} \n"}).encode()),
-        lambda words: Answer(200, json.dumps({"access_token": [words]}).encode()),
-        lambda words: Answer(200, words.encode()),
-        lambda words: Answer(302, headers={"Location": f"http://127.0.0.1:1/{quote(words)}"}),
+        lambda words: RegistryResponse(401, json.dumps({"details": words}).encode()),
+        lambda words: RegistryResponse(403, json.dumps({"errors": [{"message": words}]}).encode()),
+        lambda words: RegistryResponse(500, words.encode(), {"Content-Type": "text/plain"}),
+        lambda words: RegistryResponse(200, json.dumps({"token": f"{words} \n"}).encode()),
+        lambda words: RegistryResponse(200, json.dumps({"access_token": [words]}).encode()),
+        lambda words: RegistryResponse(200, words.encode()),
+        lambda words: RegistryResponse(302, headers={"Location": f"http://127.0.0.1:1/{quote(words)}"}),
     ],
 )
 def test_a_token_server_that_repeats_the_login_is_not_quoted(serve, connect, repository_at, password, answer):
     """R16: errors, malformed tokens and redirects of the token server."""
     tokens = serve(lambda asked: answer(f"of {asked.headers.get('Authorization')} {password}"))
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{tokens.host}/token?secret={SIGNATURE}"'}
-    server = serve(lambda _: Answer(401, headers=challenge))
+    server = serve(lambda _: RegistryResponse(401, headers=challenge))
     with connect(server, password) as client, pytest.raises(StagefleetError) as refused:
         list(client.tags(repository_at(server)))
     assert_hidden(password, told(refused.value))
@@ -105,14 +109,18 @@ def test_a_token_server_that_repeats_the_login_is_not_quoted(serve, connect, rep
 def test_a_token_that_a_registry_repeats_is_not_quoted(serve, connect, repository_at):
     """R16: not even cut in two by the bound on what is shown."""
     token = "planted-token-" + "x" * 200
-    tokens = serve(lambda _: Answer(200, json.dumps({"token": token, "refresh_token": token}).encode()))
+    tokens = serve(
+        lambda _: RegistryResponse(200, json.dumps({"token": token, "refresh_token": token}).encode())
+    )
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{tokens.host}/token"'}
 
     def answer(asked):
         if "Authorization" not in asked.headers:
-            return Answer(401, headers=challenge)
+            return RegistryResponse(401, headers=challenge)
         message = "you sent " + "y" * 250 + asked.headers["Authorization"]
-        return Answer(400, json.dumps({"errors": [{"code": token[:60], "message": message}]}).encode())
+        return RegistryResponse(
+            400, json.dumps({"errors": [{"code": token[:60], "message": message}]}).encode()
+        )
 
     server = serve(answer)
     with connect(server, "hunter2") as client, pytest.raises(StagefleetError) as refused:
@@ -123,9 +131,11 @@ def test_a_token_that_a_registry_repeats_is_not_quoted(serve, connect, repositor
 @pytest.mark.parametrize("status", [400, 403, 404, 500])
 def test_a_signed_address_of_a_blob_is_not_told(serve, connect, repository_at, status):
     """R16: storage that refuses, with its words, an address that a registry has signed."""
-    storage = serve(lambda asked: Answer(status, f"no {asked.path}".encode(), {"Content-Type": "text/plain"}))
+    storage = serve(
+        lambda asked: RegistryResponse(status, f"no {asked.path}".encode(), {"Content-Type": "text/plain"})
+    )
     location = {"Location": f"http://{storage.host}/bucket/blob?X-Amz-Signature={SIGNATURE}"}
-    server = serve(lambda _: Answer(307, headers=location))
+    server = serve(lambda _: RegistryResponse(307, headers=location))
     with connect(server, "hunter2") as client, pytest.raises(StagefleetError) as refused:
         client.fetch_blob(repository_at(server), BLOB)
     assert SIGNATURE not in told(refused.value)
@@ -144,7 +154,7 @@ def test_a_signed_address_of_a_blob_is_not_told(serve, connect, repository_at, s
 )
 def test_an_address_that_leads_nowhere_is_not_told(serve, connect, repository_at, location):
     """R16: whatever fails at it, its path and query are the registry's own affair."""
-    server = serve(lambda _: Answer(307, headers={"Location": location}))
+    server = serve(lambda _: RegistryResponse(307, headers={"Location": location}))
     with connect(server, "hunter2") as client, pytest.raises(StagefleetError) as refused:
         client.fetch_blob(repository_at(server), BLOB)
     assert SIGNATURE not in told(refused.value)
@@ -156,8 +166,8 @@ def test_the_state_of_an_upload_is_not_told(serve, connect, repository_at, statu
 
     def answer(asked):
         if asked.method == "POST":
-            return Answer(202, headers={"Location": f"{asked.path}u?_state={SIGNATURE}"})
-        return Answer(status, f"bad state in {asked.path}".encode(), {"Content-Type": "text/plain"})
+            return RegistryResponse(202, headers={"Location": f"{asked.path}u?_state={SIGNATURE}"})
+        return RegistryResponse(status, f"bad state in {asked.path}".encode(), {"Content-Type": "text/plain"})
 
     server = serve(answer)
     with connect(server, "hunter2") as client:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry import tag_list
-from stagefleet.registry.tag_list import Habits, Page, TagList
+from stagefleet.registry.tag_list import Page, PagingHabits, TagList
 from stagefleet.registry.tag_page import TagPage
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 REPOSITORY = Repository.parse("reg.example.com/app")
 BASE = "https://reg.example.com/v2/app/tags/list"
@@ -91,7 +91,7 @@ def some(number):
 
 
 def listed(registry, habits=None):
-    return list(TagList(REPOSITORY, BASE, registry, habits or Habits()))
+    return list(TagList(REPOSITORY, BASE, registry, habits or PagingHabits()))
 
 
 @given(
@@ -158,7 +158,7 @@ def test_a_registry_that_names_next_pages_is_believed_where_it_names_none():
 
 def test_a_registry_that_gives_all_at_once_is_asked_for_more_once_a_repository():
     """x6: distribution 2.8 ignores `n` and `last`: its list is not read twice, nor always asked for twice."""
-    registry, habits = Registry(some(60), knows_n=False, knows_last=False), Habits()
+    registry, habits = Registry(some(60), knows_n=False, knows_last=False), PagingHabits()
     first_entries = []
 
     def fetch(url, stop_at):
@@ -175,7 +175,7 @@ def test_a_registry_that_gives_all_at_once_is_asked_for_more_once_a_repository()
 
 def test_a_registry_that_gives_more_than_asked_for_and_not_all_is_gone_on_with():
     """x6: a page that is longer than asked for is no proof that it is all."""
-    registry, habits = Registry(some(60), knows_n=False, maximum=2 * N), Habits()
+    registry, habits = Registry(some(60), knows_n=False, maximum=2 * N), PagingHabits()
 
     assert some(60) == listed(registry, habits)
     assert not habits.is_unpaged(REPOSITORY)
@@ -277,7 +277,7 @@ def test_a_page_is_asked_for_when_its_first_tag_is_due():
     """R26: who wants ten tags does not make the registry list a million."""
     registry = Registry(some(100), links=True)
 
-    assert some(10) == list(islice(TagList(REPOSITORY, BASE, registry, Habits()), 10))
+    assert some(10) == list(islice(TagList(REPOSITORY, BASE, registry, PagingHabits()), 10))
     assert 2 == len(registry.asked)
 
 
@@ -288,7 +288,9 @@ def test_tags_are_listed_whole_over_http(serve, client, repository_at, monkeypat
     def script(asked):
         query = {name: values[0] for name, values in parse_qs(urlsplit(asked.path).query).items()}
         start = tags.index(query["last"]) + 1 if "last" in query else 0
-        return Answer(body=json.dumps({"tags": tags[start : start + min(int(query["n"]), 2)]}).encode())
+        return RegistryResponse(
+            body=json.dumps({"tags": tags[start : start + min(int(query["n"]), 2)]}).encode()
+        )
 
     server = serve(script)
 
@@ -303,7 +305,7 @@ def test_a_list_that_gives_all_again_is_read_to_its_first_entry_alone(serve, cli
 
     def script(asked):
         sent.append(asked.path)
-        return Answer(body=body)
+        return RegistryResponse(body=body)
 
     repository = repository_at(serve(script))
 
@@ -319,20 +321,20 @@ def test_a_list_that_breaks_off_is_asked_for_again(serve, client, repository_at)
     def script(asked):
         tags = [] if "last=" in asked.path else ["one", "two", "three"]
         body = json.dumps({"tags": tags}).encode()
-        return Answer(body=body, cut_at=cuts.pop() if cuts else None)
+        return RegistryResponse(body=body, cut_at=cuts.pop() if cuts else None)
 
     assert ["one", "two", "three"] == list(client.tags(repository_at(serve(script))))
 
 
 def test_a_link_that_hides_another_target_is_not_followed(serve, client, repository_at):
     """R49: `url="..."` in a `Link` does not lead elsewhere."""
-    other = serve(lambda _: Answer(body=b'{"tags": ["stolen"]}'))
+    other = serve(lambda _: RegistryResponse(body=b'{"tags": ["stolen"]}'))
 
     def script(asked):
         if "last=" in asked.path:
-            return Answer(body=b'{"tags": ["two"]}')
+            return RegistryResponse(body=b'{"tags": ["two"]}')
         link = f'</v2/group/app/tags/list?last=one>; url="http://{other.host}/"; rel="next"'
-        return Answer(body=b'{"tags": ["one"]}', headers={"Link": link})
+        return RegistryResponse(body=b'{"tags": ["one"]}', headers={"Link": link})
 
     assert ["one", "two"] == list(client.tags(repository_at(serve(script))))
     assert [] == other.asked

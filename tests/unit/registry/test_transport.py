@@ -7,7 +7,7 @@ from stagefleet.registry.hosts import settings_of
 from stagefleet.registry.manifests import digest_of
 from stagefleet.registry.transport import Transport
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 
 def test_a_receiver_that_pauses_is_waited_for_as_long_as_for_an_answer(tmp_path):
@@ -50,7 +50,7 @@ def test_a_receiver_that_pauses_is_waited_for_as_long_as_for_an_answer(tmp_path)
 def test_no_proxy_stands_before_this_machine(serve, client, repository_at, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    registry = serve(lambda _: Answer(body=b'{"tags": ["one"]}'))
+    registry = serve(lambda _: RegistryResponse(body=b'{"tags": ["one"]}'))
 
     assert ["one"] == list(client.tags(repository_at(registry)))
 

@@ -11,15 +11,15 @@ import pytest
 from stagefleet.errors import ItemCancelledError, RateLimitedError, RegistryUnavailableError
 from stagefleet.registry.manifests import OCI_MANIFEST, Manifest
 from stagefleet.registry.pauses import HostPauses, hurrying, pause
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
-TAGS = Answer(body=b'{"name": "group/app", "tags": ["one"]}')
+TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')
 CONFIG = {"mediaType": "application/x", "digest": f"sha256:{'c' * 64}", "size": 2}
 MANIFEST = Manifest.of({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG, "layers": []})
 
 
 def asking(seconds, status=429):
-    return Answer(status, headers={"Retry-After": str(seconds)})
+    return RegistryResponse(status, headers={"Retry-After": str(seconds)})
 
 
 def sequence(*answers):
@@ -27,7 +27,7 @@ def sequence(*answers):
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
 
-class Leash:
+class Lease:
     """Notes its waits; a test may end one of them."""
 
     def __init__(self):
@@ -80,8 +80,8 @@ def test_what_one_call_is_asked_to_wait_is_bounded_in_all_its_attempts_together(
 
 def test_a_host_that_holds_up_all_calls_again_and_again_is_given_up_too(client, repository_at, naps, serve):
     """R7: a call that waits for what others were told waits no longer than for what it is told itself."""
-    server = serve(lambda _: Answer(503))
-    host_pauses = client._caller._host_pauses
+    server = serve(lambda _: RegistryResponse(503))
+    host_pauses = client._http_client._host_pauses
     host_pauses.begin(server.host, 250, "429 Too Many Requests")
     with pytest.raises(RateLimitedError, match=r"again and again \(429 Too Many Requests\)") as caught:
         list(client.tags(repository_at(server)))
@@ -93,7 +93,7 @@ def test_an_upload_that_is_not_repeated_holds_up_the_others(serve, client, naps,
     """R7: whoever is told to wait tells all threads, also where its own call is not sent again."""
     server = serve(lambda asked: TAGS if asked.method == "GET" else asking(120))
     repository = repository_at(server)
-    client._caller._http = client._caller._http.model_copy(update={"retries": 0})
+    client._http_client._http = client._http_client._http.model_copy(update={"retries": 0})
     with pytest.raises(RateLimitedError):
         client.put_manifest(repository.tagged("one"), MANIFEST)
     assert ["one"] == list(client.tags(repository))
@@ -111,20 +111,20 @@ def test_nobody_waits_long_for_a_host_that_can_be_done_without(serve, client, na
         assert ["one"] == list(client.tags(repository_at(server)))
 
 
-def test_a_long_pause_is_told_to_the_leash_and_a_moment_is_not():
+def test_a_long_pause_is_told_to_the_lease_and_a_moment_is_not():
     """R7: whoever follows the run hears of what lasts."""
-    leash = Leash()
+    lease = Lease()
     slept = []
 
     def sleep(seconds):
         slept.append(seconds)
-        leash.ends_after = leash.checks
+        lease.ends_after = lease.checks
 
     for seconds in (2.5, 3.0):
-        leash.ends_after = 1e9
+        lease.ends_after = 1e9
         with pytest.raises(ItemCancelledError):
-            pause(seconds, leash, "r.test", "429 Too Many Requests", sleep=sleep)
-    assert [(3.0, "r.test", "429 Too Many Requests")] == leash.told
+            pause(seconds, lease, "r.test", "429 Too Many Requests", sleep=sleep)
+    assert [(3.0, "r.test", "429 Too Many Requests")] == lease.told
     assert all(seconds <= 1 for seconds in slept), "a wait hears of a cancellation within a second"
 
 

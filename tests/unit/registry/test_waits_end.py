@@ -12,10 +12,10 @@ import pytest
 
 from stagefleet.errors import ItemCancelledError, RegistryUnreachableError
 from stagefleet.names import Repository
-from stagefleet.registry.leash import UNLEASHED, current_leash, under
+from stagefleet.registry.blob_api import Upload
+from stagefleet.registry.lease import NO_LEASE, current_lease, under_lease
 from stagefleet.registry.manifests import OCI_MANIFEST
-from stagefleet.registry.threads import LeashedThreads
-from stagefleet.registry.uploads import Upload
+from stagefleet.registry.thread_pool import LeaseBoundThreads
 from stagefleet.settings import RegistrySettings
 from tests.unit.registry.asking import (
     ALL,
@@ -23,7 +23,7 @@ from tests.unit.registry.asking import (
     CONTENT,
     LONG,
     SHORT,
-    Leash,
+    Lease,
     answer,
     at,
     config,
@@ -33,7 +33,7 @@ from tests.unit.registry.asking import (
     ping,
     tags,
 )
-from tests.unit.registry.scripted import Answer
+from tests.unit.registry.scripted import RegistryResponse
 
 pytestmark = pytest.mark.usefixtures("short_slices")
 
@@ -49,24 +49,24 @@ def half_a_body(server, connection):
 
 @pytest.mark.parametrize("ask", ALL)
 def test_a_cancelled_item_waits_for_no_answer(start, connect, ask):
-    """R26: each method hears its leash while nothing comes."""
+    """R26: each method hears its lease while nothing comes."""
     server = start(silent)
 
     with pytest.raises(ItemCancelledError):
-        ask(connect(read_timeout_seconds=LONG, write_timeout_seconds=LONG), at(server), Leash(server.asked))
+        ask(connect(read_timeout_seconds=LONG, write_timeout_seconds=LONG), at(server), Lease(server.asked))
 
 
 @pytest.mark.parametrize("ask", [tags, fetch, config, layer])
 def test_a_cancelled_item_waits_for_no_body(start, connect, ask):
-    """R26: each method hears its leash in the middle of a body."""
+    """R26: each method hears its lease in the middle of a body."""
     server = start(half_a_body)
 
     with pytest.raises(ItemCancelledError):
-        ask(connect(read_timeout_seconds=LONG), at(server), Leash(server.asked))
+        ask(connect(read_timeout_seconds=LONG), at(server), Lease(server.asked))
 
 
 def test_a_cancelled_item_hears_it_while_bytes_drip(start, connect):
-    """R26: bytes that come now and then do not keep a request from asking its leash."""
+    """R26: bytes that come now and then do not keep a request from asking its lease."""
 
     def serve(server, connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
@@ -74,7 +74,7 @@ def test_a_cancelled_item_hears_it_while_bytes_drip(start, connect):
 
     server = start(serve)
     with pytest.raises(ItemCancelledError):
-        tags(connect(read_timeout_seconds=LONG), at(server), Leash(server.asked))
+        tags(connect(read_timeout_seconds=LONG), at(server), Lease(server.asked))
 
 
 def test_a_cancelled_item_sends_nothing_more(start, connect):
@@ -84,7 +84,7 @@ def test_a_cancelled_item_sends_nothing_more(start, connect):
     upload = Upload(at(server), BLOB.digest, f"http://{server.host}/upload")
 
     with pytest.raises(ItemCancelledError):
-        client.upload_bytes(upload, bytes(20_000_000), leash=Leash(server.asked))
+        client.upload_bytes(upload, bytes(20_000_000), lease=Lease(server.asked))
 
 
 def test_a_cancelled_item_waits_for_no_handshake(start, connect):
@@ -93,7 +93,7 @@ def test_a_cancelled_item_waits_for_no_handshake(start, connect):
     secure = {server.host: RegistrySettings(plain_http=False, insecure=True)}
 
     with pytest.raises(ItemCancelledError):
-        ping(connect(registries=secure), at(server), Leash(server.asked))
+        ping(connect(registries=secure), at(server), Lease(server.asked))
     with pytest.raises(RegistryUnreachableError, match="time-out"):
         ping(connect(registries=secure, connect_timeout_seconds=SHORT), at(server))
 
@@ -104,7 +104,7 @@ def test_a_cancelled_item_waits_for_no_connection(connect, black_hole):
     cancelled.set()
 
     with pytest.raises(ItemCancelledError):
-        ping(connect(), Repository.parse(f"127.0.0.1:{black_hole[1]}/app"), Leash(cancelled))
+        ping(connect(), Repository.parse(f"127.0.0.1:{black_hole[1]}/app"), Lease(cancelled))
 
 
 def test_a_cancelled_item_waits_for_no_name(connect, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_cancelled_item_waits_for_no_name(connect, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     try:
         with pytest.raises(ItemCancelledError):
-            ping(connect(), Repository.parse("reg.example.com/app"), Leash(asked))
+            ping(connect(), Repository.parse("reg.example.com/app"), Lease(asked))
     finally:
         over.set()
 
@@ -136,8 +136,10 @@ def test_a_cancelled_item_waits_for_no_token(start, connect, serve):
 
     def script(asked):
         if "Authorization" in asked.headers:
-            return Answer(body=b'{"tags": ["one"]}')
-        return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'})
+            return RegistryResponse(body=b'{"tags": ["one"]}')
+        return RegistryResponse(
+            401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'}
+        )
 
     repository = at(serve(script))
     client = connect(read_timeout_seconds=LONG)
@@ -145,7 +147,7 @@ def test_a_cancelled_item_waits_for_no_token(start, connect, serve):
         first = pool.submit(tags, client, repository)
         assert realm.asked.wait(10)
         with pytest.raises(ItemCancelledError):
-            tags(client, repository, Leash(realm.asked))
+            tags(client, repository, Lease(realm.asked))
         go_on.set()
         assert ["one"] == first.result(10)
 
@@ -165,13 +167,15 @@ def test_who_is_cancelled_at_a_token_server_fails_nobody_else(start, connect, se
 
     def script(asked):
         if "Authorization" in asked.headers:
-            return Answer(body=b'{"tags": ["one"]}')
-        return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'})
+            return RegistryResponse(body=b'{"tags": ["one"]}')
+        return RegistryResponse(
+            401, headers={"WWW-Authenticate": f'Bearer realm="http://{realm.host}/token"'}
+        )
 
     server = serve(script)
     client, cancelled = connect(read_timeout_seconds=LONG), threading.Event()
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(tags, client, at(server), Leash(cancelled))
+        first = pool.submit(tags, client, at(server), Lease(cancelled))
         assert realm.asked.wait(10)
         others = [pool.submit(tags, client, at(server)) for _ in range(3)]
         cancelled.set()
@@ -188,7 +192,7 @@ def test_a_cancelled_item_waits_for_no_credential_helper(serve, connect, tmp_pat
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "config.json").write_text(json.dumps({"credsStore": "slow"}))
-    server = serve(lambda _: Answer(401, headers={"WWW-Authenticate": "Basic realm=x"}))
+    server = serve(lambda _: RegistryResponse(401, headers={"WWW-Authenticate": "Basic realm=x"}))
     cancelled = threading.Event()
 
     def cancel():
@@ -198,23 +202,23 @@ def test_a_cancelled_item_waits_for_no_credential_helper(serve, connect, tmp_pat
     thread = threading.Thread(target=cancel)
     thread.start()
     with pytest.raises(ItemCancelledError):
-        tags(connect(), at(server), Leash(cancelled))
+        tags(connect(), at(server), Lease(cancelled))
     thread.join(10)
 
 
-def test_what_a_thread_asks_is_under_the_leash_that_it_works_under(start, connect):
-    """R26: work on an item is under its lease as a whole, in its pools, too; a named leash goes first."""
+def test_what_a_thread_asks_is_under_the_lease_that_it_works_under(start, connect):
+    """R26: work on an item is under its lease as a whole, in its pools, too; a named lease goes first."""
     server = start(silent)
     client = connect(read_timeout_seconds=LONG)
-    leash = Leash(server.asked)
+    lease = Lease(server.asked)
 
-    with under(leash), pytest.raises(ItemCancelledError):
+    with under_lease(lease), pytest.raises(ItemCancelledError):
         head(client, at(server))
-    with under(leash), LeashedThreads(1, "test") as pool:
+    with under_lease(lease), LeaseBoundThreads(1, "test") as pool:
         asked = pool.submit(head, client, at(server))
         assert isinstance(asked.exception(10), ItemCancelledError)
-    other = Leash()
-    with under(leash):
-        assert other is current_leash(other)
-        assert leash is current_leash()
-    assert UNLEASHED is current_leash()
+    other = Lease()
+    with under_lease(lease):
+        assert other is current_lease(other)
+        assert lease is current_lease()
+    assert NO_LEASE is current_lease()

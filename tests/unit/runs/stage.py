@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stagefleet.runs.detached import DetachedCoordinator
-from stagefleet.runs.model import Callback, ItemState, Order, Outcome
+from stagefleet.runs.detached_coordinator import DetachedCoordinator
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec
 from stagefleet.settings import WebhookSettings
 from stagefleet.testing import MemoryLedger
 
@@ -22,9 +22,9 @@ class Receiver:
         self.errors = []
         self.pause = lambda: None
 
-    def call(self, url, webhook_id, kind, data, *, at, leash):
+    def call(self, url, webhook_id, kind, data, *, at, lease):
         self.pause()
-        leash.check()
+        lease.check()
         if self.errors:
             raise self.errors.pop(0)
         self.times.append(at)
@@ -59,14 +59,14 @@ class Stage:
             stopping=lambda: self.is_stopping,
             clock=lambda: self.now,
         )
-        order = Order(operation="copy_stage", callback=callback, callback_target=target, finish_url=END)
-        submission = self.ledger.open(order)
-        self.run = submission.run
+        spec = RunSpec(operation="copy_stage", callback=callback, callback_target=target, finish_url=END)
+        submission = self.ledger.open(spec)
+        self.run_id = submission.run_id
         self.ledger.append(submission, ITEMS)
         self.ledger.start(submission)
         while self.calls < len(self.ledger.broker):
             message = self.ledger.broker.popleft()
-            claim = self.ledger.claim(message.run, message.index, "host:1")
+            claim = self.ledger.claim(message.run_id, message.index, "host:1")
             if claim is None:
                 self.ledger.broker.append(message)
             else:
@@ -78,13 +78,13 @@ class Stage:
 
     @property
     def state(self):
-        return self.ledger.run(self.run).state
+        return self.ledger.run(self.run_id).state
 
     def deliver(self):
         """Deliver each message to a coordinator that waits now."""
         for _ in range(self.calls):
             self.ledger.broker.popleft()
-            self.coordinator.coordinate(self.run)
+            self.coordinator.coordinate(self.run_id)
 
     def wait(self, seconds):
         self.now += seconds

@@ -3,17 +3,17 @@ import threading
 import pytest
 
 from stagefleet.errors import CoordinatorLostError, RedisUnreachableError
-from stagefleet.patience import Patience
+from stagefleet.redis_retry import RedisRetry
 from stagefleet.runs.coordinator import follow, watch
-from stagefleet.runs.model import Callback, ItemState, Order, Outcome, RunState, WorkerInfo
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger
 
 
 def submitted(ledger, count, *, parallel=4, callback=Callback.CLIENT, decided=()):
-    submission = ledger.open(Order(operation="copy_stage", parallel=parallel, callback=callback))
+    submission = ledger.open(RunSpec(operation="copy_stage", parallel=parallel, callback=callback))
     ledger.append(submission, [f"item-{n}" for n in range(count)], decided)
     ledger.start(submission)
-    return submission.run
+    return submission.run_id
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def worker(ledger):
         while not ended.wait(0.001):
             while ledger.broker:
                 message = ledger.broker.popleft()
-                claim = ledger.claim(message.run, message.index, "worker")
+                claim = ledger.claim(message.run_id, message.index, "worker")
                 if claim is not None:
                     ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
 
@@ -105,7 +105,7 @@ def test_a_coordinator_that_was_replaced_says_so(ledger):
         replaced.append(ledger.coordinate(run))
 
     for message in list(ledger.broker):
-        claim = ledger.claim(message.run, message.index, "worker")
+        claim = ledger.claim(message.run_id, message.index, "worker")
         ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
 
     with pytest.raises(CoordinatorLostError):
@@ -116,7 +116,7 @@ def test_a_coordinator_that_was_replaced_says_so(ledger):
 def test_a_second_coordinator_goes_on_behind_what_was_acknowledged(ledger):
     run = submitted(ledger, 4)
     for message in list(ledger.broker):
-        claim = ledger.claim(message.run, message.index, "worker")
+        claim = ledger.claim(message.run_id, message.index, "worker")
         ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
     epoch = ledger.coordinate(run)
     first = ledger.outcomes(run, "", limit=3, block_seconds=0)
@@ -160,7 +160,7 @@ def test_who_follows_a_quiet_run_sees_that_redis_takes_no_writes(monkeypatch):
     ledger.error = RedisUnreachableError("refuses for now (MISCONF disk full)")
 
     with pytest.raises(RedisUnreachableError, match="MISCONF"):
-        watch(ledger, run, patience=Patience(0))
+        watch(ledger, run, redis_retry=RedisRetry(0))
 
 
 def test_a_ledger_that_takes_writes_again_is_followed_on(monkeypatch):
@@ -174,7 +174,7 @@ def test_a_ledger_that_takes_writes_again_is_followed_on(monkeypatch):
         ledger.error = None
         ledger.cancel(run)
 
-    assert RunState.CANCELLED is watch(ledger, run, patience=Patience(60, sleep=recover)).state
+    assert RunState.CANCELLED is watch(ledger, run, redis_retry=RedisRetry(60, sleep=recover)).state
     assert ledger.pings > 1
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.errors import CallbackError, CallbackGoneError
-from stagefleet.runs.model import Callback, RunState
+from stagefleet.errors import CallbackDeclinedError, CallbackError
+from stagefleet.runs.models import Callback, RunState
 from tests.unit.runs.stage import ITEMS, URL, Stage
 
 
 @pytest.mark.parametrize(("callback", "target"), [(Callback.WEBHOOK, URL), (Callback.TASK, "acme.note")])
-def test_one_visit_tells_all_that_there_is_and_the_end(callback, target):
+def test_one_coordination_tells_all_that_there_is_and_the_end(callback, target):
     stage = Stage(callback, target)
     stage.deliver()
     assert [*ITEMS, "succeeded"] == stage.receiver.told
@@ -30,7 +30,7 @@ def test_a_process_that_is_to_end_leaves_the_rest_to_the_next():
     assert [*ITEMS, "succeeded"] == stage.receiver.told
 
 
-def test_a_visit_that_lasts_too_long_goes_to_the_end_of_the_queue():
+def test_a_coordination_that_lasts_too_long_goes_to_the_end_of_the_queue():
     stage = Stage()
     stage.receiver.pause = lambda: stage.wait(6)
     stage.deliver()
@@ -70,7 +70,7 @@ def test_one_that_stays_away_loses_its_run_and_is_told_so():
     stage.deliver()
     stage.pass_time(101)
     assert RunState.CANCELLED is stage.state
-    error = stage.ledger.run(stage.run).error
+    error = stage.ledger.run(stage.run_id).error
     assert error is not None
     assert "CallbackLostError" == error.type
     stage.deliver()
@@ -79,7 +79,7 @@ def test_one_that_stays_away_loses_its_run_and_is_told_so():
 
 def test_one_that_wants_no_more_cancels_its_run():
     stage = Stage()
-    stage.receiver.errors = [CallbackGoneError("410")]
+    stage.receiver.errors = [CallbackDeclinedError("410")]
     stage.deliver()
     assert RunState.CANCELLED is stage.state
     stage.deliver()
@@ -100,7 +100,7 @@ def test_an_end_that_nobody_wants_to_hear_is_given_up(monkeypatch):
     stage.pass_time(101)
     stage.pass_time(1000)
     assert 0 == stage.calls
-    assert stage.ledger.attend(stage.run) is None
+    assert stage.ledger.claim_coordination(stage.run_id) is None
     assert RunState.SUCCEEDED is stage.state
 
 

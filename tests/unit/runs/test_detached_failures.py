@@ -7,7 +7,7 @@ import redis
 from urllib3.exceptions import LocationParseError
 
 from stagefleet.errors import CallbackError, RedisUnreachableError, SettingsError
-from stagefleet.runs.model import Callback, RunState
+from stagefleet.runs.models import Callback, RunState
 from stagefleet.runs.waits import WaitKind, WaitReason
 from tests.unit.runs.stage import GIVE_UP_SECONDS, ITEMS, URL, Stage
 
@@ -46,11 +46,11 @@ def test_any_error_of_a_call_counts_pauses_and_gives_up(error, callback, target)
     stage = Stage(callback, target)
     stage.receiver.errors = [error] * 1000
     stage.deliver()
-    (wait,) = stage.ledger.run(stage.run).waits
+    (wait,) = stage.ledger.run(stage.run_id).waits
     assert WaitKind.CALLBACK is wait.kind
     assert f"unexpected {type(error).__name__}" in wait.reason.text
     visits = pass_days(stage)
-    found = stage.ledger.run(stage.run)
+    found = stage.ledger.run(stage.run_id)
     assert RunState.CANCELLED is found.state
     assert found.error is not None
     assert "CallbackLostError" == found.error.type
@@ -114,7 +114,7 @@ def test_a_receiver_may_ask_for_time_until_it_is_given_up():
     stage = Stage()
     stage.receiver.errors = [CallbackError("429", retry_after_seconds=1e10)] * 9
     stage.deliver()
-    found = stage.ledger.run(stage.run)
+    found = stage.ledger.run(stage.run_id)
     assert [GIVE_UP_SECONDS] == [wait.until - found.now_at for wait in found.waits]
     stage.pass_time(GIVE_UP_SECONDS)
     assert RunState.CANCELLED is stage.state
@@ -125,7 +125,7 @@ def test_a_wait_for_a_receiver_names_its_host_and_what_it_did():
     stage = Stage()
     stage.receiver.errors = [CallbackError("the webhook at ci.test:8 answered 503", host="ci.test:8")]
     stage.deliver()
-    (wait,) = stage.ledger.run(stage.run).waits
+    (wait,) = stage.ledger.run(stage.run_id).waits
     assert (WaitReason(host="ci.test:8", text="answered 503"), 3) == (wait.reason, wait.count)
 
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stagefleet.errors import DigestMismatchError, RemoteError
-from stagefleet.runs.model import (
+from stagefleet.runs.models import (
     Callback,
     Claim,
     ErrorInfo,
     ItemState,
-    Order,
     Outcome,
     Run,
+    RunSpec,
     RunState,
 )
 
@@ -41,7 +41,7 @@ outcomes = st.builds(
     position=st.text(max_size=8),
 )
 orders = st.builds(
-    Order,
+    RunSpec,
     operation=st.text(min_size=1, max_size=8),
     options=json_objects,
     parallel=st.integers(1, 1000),
@@ -59,8 +59,8 @@ def test_an_outcome_comes_back_from_json_as_it_was(outcome: Outcome):
 
 
 @given(orders)
-def test_an_order_comes_back_from_json_as_it_was(order: Order):
-    assert order == Order.model_validate_json(order.model_dump_json())
+def test_an_order_comes_back_from_json_as_it_was(spec: RunSpec):
+    assert spec == RunSpec.model_validate_json(spec.model_dump_json())
 
 
 def test_an_outcome_shows_what_the_command_line_promises():
@@ -99,7 +99,7 @@ def test_three_states_of_a_run_are_final():
 class TestRun:
     RUN = Run(
         id="r",
-        order=Order(operation="copy_stage"),
+        spec=RunSpec(operation="copy_stage"),
         state=RunState.RUNNING,
         total=10,
         succeeded=1,
@@ -116,7 +116,7 @@ class TestRun:
     def test_an_ended_one_took_the_time_until_its_end(self):
         ended = Run(
             id="r",
-            order=self.RUN.order,
+            spec=self.RUN.spec,
             state=RunState.SUCCEEDED,
             created_at=100.0,
             finished_at=103.0,
@@ -140,7 +140,7 @@ class TestRun:
         } == self.RUN.summary()
 
     def test_a_run_that_never_was_has_no_id_in_its_summary(self):
-        assert None is Run(id="", order=self.RUN.order, state=RunState.SUCCEEDED).summary()["run"]
+        assert None is Run(id="", spec=self.RUN.spec, state=RunState.SUCCEEDED).summary()["run"]
 
 
 class TestErrorInfo:
@@ -162,7 +162,7 @@ class TestErrorInfo:
 
 def test_wire_values_ignore_what_a_later_release_added():
     """R28: a field that this release does not know changes nothing."""
-    assert Order(operation="copy_stage") == Order.model_validate(
+    assert RunSpec(operation="copy_stage") == RunSpec.model_validate(
         {"operation": "copy_stage", "colour": "blue"}
     )
     assert Outcome(item="a", state=ItemState.SUCCEEDED) == Outcome.model_validate(
@@ -179,7 +179,7 @@ def test_wire_values_are_immutable():
 
 
 def test_a_claim_counts_from_before_it_was_asked_for(monkeypatch: pytest.MonkeyPatch):
-    claim = Claim(run="r", index=0, item="a", fence=1, attempt=1, claimed_at=100.0, lease_until=130.0)
+    claim = Claim(run_id="r", index=0, item="a", fence=1, attempt=1, claimed_at=100.0, lease_until=130.0)
     monkeypatch.setattr(time, "monotonic", lambda: 112.0)
 
     assert 12.0 == claim.seconds

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
-from stagefleet.patience import Patience
+from stagefleet.redis_retry import RedisRetry
 from stagefleet.runs.coordinator import watch
-from stagefleet.runs.model import Callback, ErrorInfo, ItemState, Order, Outcome, RunState, WorkerInfo
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger
 
 
@@ -43,7 +43,7 @@ def ledger() -> Iterator[MemoryLedger]:
         while not ended.wait(0.001):
             while ledger.broker:
                 message = ledger.broker.popleft()
-                claim = ledger.claim(message.run, message.index, "worker")
+                claim = ledger.claim(message.run_id, message.index, "worker")
                 if claim is not None:
                     ledger.finish(claim, Outcome(item=claim.item, state=ItemState.SUCCEEDED))
 
@@ -55,10 +55,10 @@ def ledger() -> Iterator[MemoryLedger]:
 
 
 def submit(ledger: MemoryLedger, count: int = 200) -> str:
-    submission = ledger.open(Order(operation="copy_stage", parallel=4, callback=Callback.CLIENT))
+    submission = ledger.open(RunSpec(operation="copy_stage", parallel=4, callback=Callback.CLIENT))
     ledger.append(submission, [f"item-{n}" for n in range(count)])
     ledger.start(submission)
-    return submission.run
+    return submission.run_id
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_whatever_a_callback_raises_stops_the_run_and_comes_out(
         if len(called) == 3:
             raise error
 
-    run = submit(ledger)
+    run_id = submit(ledger)
     with pytest.raises(type(error)) as caught:
-        watch(ledger, run, on_outcome=fail_at_the_third)
+        watch(ledger, run_id, on_outcome=fail_at_the_third)
     assert error is caught.value
     assert 3 == len(called)
-    found = watch(ledger, run)
+    found = watch(ledger, run_id)
     assert RunState.CANCELLED is found.state
     assert found.succeeded <= 3 + 4 - 1
     assert ErrorInfo(type=type(error).__name__, message=message) == found.error
@@ -110,9 +110,9 @@ def test_the_callbacks_error_comes_out_also_where_redis_has_gone(
             monkeypatch.setattr(ledger, name, away)
         raise ZeroDivisionError("the first")
 
-    run = submit(ledger)
+    run_id = submit(ledger)
     with pytest.raises(ZeroDivisionError, match="the first") as caught:
-        watch(ledger, run, on_outcome=fail, patience=Patience(0))
+        watch(ledger, run_id, on_outcome=fail, redis_retry=RedisRetry(0))
     assert ["away" in note for note in caught.value.__notes__] == [True]
 
 
@@ -121,8 +121,8 @@ def test_a_run_that_was_stopped_is_not_waited_for_without_workers(monkeypatch: p
     monkeypatch.setattr("stagefleet.runs.coordinator._BLOCK_SECONDS", 0.01)
     ledger = MemoryLedger()
     ledger.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
-    run = submit(ledger, 4)
-    first, *_ = [ledger.claim(run, index, "worker") for index in range(3)]
+    run_id = submit(ledger, 4)
+    first, *_ = [ledger.claim(run_id, index, "worker") for index in range(3)]
     assert first is not None
     ledger.finish(first, Outcome(item=first.item, state=ItemState.SUCCEEDED))
 
@@ -133,6 +133,6 @@ def test_a_run_that_was_stopped_is_not_waited_for_without_workers(monkeypatch: p
         raise NoWorkerError("nobody works on it")
 
     with pytest.raises(ZeroDivisionError, match="the first") as caught:
-        watch(ledger, run, on_outcome=fail, on_idle=look)
-    assert RunState.CANCELLING is ledger.run(run).state
+        watch(ledger, run_id, on_outcome=fail, on_idle=look)
+    assert RunState.CANCELLING is ledger.run(run_id).state
     assert ["nobody works on it" in note for note in caught.value.__notes__] == [True]

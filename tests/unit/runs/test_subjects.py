@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagefleet.runs.model import Order
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.subjects import Subject, subject_of
 
 PROJECT = {
@@ -48,19 +48,19 @@ PROJECT = {
     ],
 )
 def test_from_where_to_where(operation, options, source, destination):
-    subject = subject_of(Order(operation=operation, options=options))
+    subject = subject_of(RunSpec(operation=operation, options=options))
     assert (source, destination) == (subject.source, subject.destination)
 
 
 def test_no_address_of_a_callback_is_shown():
     """R16: webhooks may hold a token in their path."""
-    order = Order(
+    spec = RunSpec(
         operation="copy_stage",
         options={"source": "a.test/app", "destination": "b.test/app"},
         callback_target="https://ci.test/hunter2",
         finish_url="https://ci.test/hunter2",
     )
-    assert "hunter2" not in subject_of(order).shown
+    assert "hunter2" not in subject_of(spec).shown
 
 
 @given(st.text(), st.text(), st.text())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import RedisUnreachableError, WaitTooLongError
-from stagefleet.manager.stage_locks import Turn
-from stagefleet.registry.leash import UNLEASHED, waiting
-from stagefleet.runs.leases import LeaseKeeper
-from stagefleet.runs.model import Order
+from stagefleet.manager.stage_locks import StageLock
+from stagefleet.registry.lease import NO_LEASE, waiting
+from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
@@ -21,20 +21,20 @@ def ledger():
 
 @pytest.fixture
 def lease(ledger):
-    submission = ledger.open(Order(operation="noop"))
+    submission = ledger.open(RunSpec(operation="noop"))
     ledger.append(submission, ["a"])
     ledger.start(submission)
-    claim = ledger.claim(submission.run, 0, "me")
-    keeper = LeaseKeeper(ledger, RunSettings(longest_pause_seconds=100))
-    with keeper.hold(claim) as lease:
+    claim = ledger.claim(submission.run_id, 0, "me")
+    renewer = LeaseRenewer(ledger, RunSettings(longest_pause_seconds=100))
+    with renewer.renewing(claim) as lease:
         yield lease
-    keeper.close()
+    renewer.close()
 
 
 def test_who_follows_the_run_sees_a_wait_while_it_lasts(ledger, lease):
     """R7: a pause inside a worker is told, and taken back at its end."""
-    run = lease.claim.run
-    with waiting(Turn(lease, (), has_waited=False), 50, "r.test", "429 Too Many Requests"):
+    run = lease.claim.run_id
+    with waiting(StageLock(lease, (), has_waited=False), 50, "r.test", "429 Too Many Requests"):
         (wait,) = ledger.run(run).waits
         assert (WaitKind.PAUSE, WaitReason(host="r.test", text="429 Too Many Requests")) == (
             wait.kind,
@@ -46,7 +46,7 @@ def test_who_follows_the_run_sees_a_wait_while_it_lasts(ledger, lease):
 def test_the_waits_of_one_attempt_add_up_to_the_longest_pause(lease, monkeypatch):
     """R7: many short waits of one attempt are bounded together, and the error says what to change."""
     now = [0.0]
-    monkeypatch.setattr("stagefleet.runs.leases.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("stagefleet.runs.item_leases.time.monotonic", lambda: now[0])
     for _ in range(2):
         with waiting(lease, 60, "r.test", "429 Too Many Requests"):
             now[0] += 50
@@ -73,6 +73,6 @@ def test_a_ledger_that_is_away_ends_no_wait(ledger, lease, monkeypatch):
 
 def test_work_that_no_run_asked_for_tells_nobody():
     seen = False
-    with waiting(UNLEASHED, 60, "r.test", "429"):
+    with waiting(NO_LEASE, 60, "r.test", "429"):
         seen = True
     assert seen

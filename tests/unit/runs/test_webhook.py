@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from stagefleet.errors import SettingsError
-from stagefleet.runs.model import ItemState, Outcome
+from stagefleet.runs.models import ItemState, Outcome
 from stagefleet.runs.webhook import call_id, sign
 from stagefleet.settings import load_settings
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from stagefleet.errors import CallbackError, CallbackGoneError, LeaseLostError
+from stagefleet.errors import CallbackDeclinedError, CallbackError, LeaseLostError
 from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import HttpSettings, Settings, WebhookSettings
 from tests.unit.registry.raw import RawServer, one_by_one
@@ -48,7 +48,7 @@ def answering(*answers):
 
 
 class Lost:
-    """The lease of a visit that another coordinator has taken over."""
+    """The lease of a coordination that another coordinator has taken over."""
 
     def check(self):
         raise LeaseLostError("another calls")
@@ -104,7 +104,7 @@ def test_a_call_ends_when_another_coordinator_may_make_it(serve, caller):
     server = serve(lambda server, _: server.over.wait(20))
     slow = WebhookCaller(Settings(webhooks=WebhookSettings(timeout_seconds=60)))
     with pytest.raises(LeaseLostError):
-        call(slow, server, leash=Lost())
+        call(slow, server, lease=Lost())
     slow.close()
 
 
@@ -155,7 +155,7 @@ def test_what_a_receiver_asks_for_is_read_as_a_registrys_is(serve, caller):
 
 
 def test_410_is_the_end(serve, caller):
-    with pytest.raises(CallbackGoneError, match="answered 410"):
+    with pytest.raises(CallbackDeclinedError, match="answered 410"):
         call(caller, serve(answering(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")))
 
 

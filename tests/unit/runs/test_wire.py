@@ -3,8 +3,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagefleet.runs.model import ErrorInfo, ItemState, Outcome
-from stagefleet.runs.wire import decode_outcome, encode_outcome
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome
+from stagefleet.runs.outcome_encoding import decode_outcome, encode_outcome
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

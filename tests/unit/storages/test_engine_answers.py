@@ -9,11 +9,11 @@ from stagefleet.errors import (
     CredentialsError,
     EngineError,
     NotFoundError,
-    PlatformMissingError,
+    PlatformNotFoundError,
     RateLimitedError,
     RegistryUnreachableError,
 )
-from stagefleet.storages.engine.answers import explain
+from stagefleet.storages.engine.error_mapping import explain
 
 WORDS = [
     ("unknown blob", BrokenStageError),
@@ -21,7 +21,7 @@ WORDS = [
     (f"filesystem layer verification failed for digest sha256:{'a' * 64}", BrokenStageError),
     ("manifest for h/app:x not found: manifest unknown: manifest unknown", NotFoundError),
     ("pull access denied for app, repository does not exist or may require 'docker login'", NotFoundError),
-    ("no matching manifest for linux/s390x in the manifest list entries", PlatformMissingError),
+    ("no matching manifest for linux/s390x in the manifest list entries", PlatformNotFoundError),
     ("unauthorized: authentication required", CredentialsError),
     ('Head "http://h/v2/app/manifests/x": no basic auth credentials', CredentialsError),
     ("denied: requested access to the resource is denied", CredentialsError),

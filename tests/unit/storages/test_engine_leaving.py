@@ -11,17 +11,17 @@ import pytest
 from stagefleet.errors import EngineUnreachableError, ItemCancelledError
 from stagefleet.names import Reference, Repository
 from stagefleet.registry import DockerConfig
-from stagefleet.registry.leash import under
+from stagefleet.registry.lease import under_lease
 from stagefleet.settings import EngineSettings
+from stagefleet.storages.engine.abandoned_calls import call_under_lease
 from stagefleet.storages.engine.connection import Engine
-from stagefleet.storages.engine.leaving import call_and_leave
 from tests.unit.registry.raw import RawServer
 
 VERSION = json.dumps({"Version": "20.10", "ApiVersion": "1.41", "Os": "linux", "Arch": "amd64"}).encode()
 STAGE = Reference.of(Repository("r.test", "app"), "a" * 56 + "-1700000000000")
 
 
-class Leash:
+class Lease:
     """Is over as soon as an event says so."""
 
     def __init__(self, over):
@@ -70,7 +70,7 @@ def test_a_silent_pull_ends_with_its_item(engine_at):
 
     engine, _ = engine_at(script)
     with pytest.raises(ItemCancelledError):
-        engine.pull(STAGE, leash=Leash(silent))
+        engine.pull(STAGE, lease=Lease(silent))
 
 
 def test_an_engine_that_does_not_tell_its_version_is_left_as_well(engine_at):
@@ -79,7 +79,7 @@ def test_an_engine_that_does_not_tell_its_version_is_left_as_well(engine_at):
     ended = []
 
     def ping():
-        with under(Leash(server.asked)), pytest.raises(ItemCancelledError) as caught:
+        with under_lease(Lease(server.asked)), pytest.raises(ItemCancelledError) as caught:
             engine.ping()
         ended.append(caught.type)
 
@@ -92,10 +92,10 @@ def test_an_engine_that_does_not_tell_its_version_is_left_as_well(engine_at):
 
 
 def test_what_a_call_returns_or_raises_comes_out():
-    assert 7 == call_and_leave(lambda _: 7, Leash(threading.Event()))
+    assert 7 == call_under_lease(lambda _: 7, Lease(threading.Event()))
     for error in (EngineUnreachableError("away"), TimeoutError("its own")):
         with pytest.raises(type(error)) as caught:
-            call_and_leave(_raising(error), Leash(threading.Event()))
+            call_under_lease(_raising(error), Lease(threading.Event()))
         assert error is caught.value
 
 
@@ -112,7 +112,7 @@ def test_a_call_that_was_left_is_told_so():
             told.set()
 
     with pytest.raises(ItemCancelledError):
-        call_and_leave(call, Leash(over))
+        call_under_lease(call, Lease(over))
     assert told.wait(20)
 
 

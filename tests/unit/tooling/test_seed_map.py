@@ -16,8 +16,8 @@ import pytest
 import typer
 
 from stagefleet.cli.app import app
-from stagefleet.runs.dispatch import task_name
-from workers.bootstrap import OPERATIONS
+from stagefleet.runs.messages import task_name
+from workers.context import OPERATIONS
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "seed-map.md"

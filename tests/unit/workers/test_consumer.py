@@ -14,13 +14,13 @@ from celery.worker.consumer import Consumer
 
 from stagefleet.errors import RedisConfigurationError
 from workers import consumer as module
-from workers.app import _stop_consuming
-from workers.consumer import FrugalConsumer
+from workers.consumer import BatchedEventsConsumer
+from workers.process import _stop_consuming
 
 REFUSAL = RedisConfigurationError("Redis at redis:6379 refuses the login")
 
 
-class Answers(FrugalConsumer):
+class Answers(BatchedEventsConsumer):
     """A consumer that is not connected to anything, on a clock of its own."""
 
     def __init__(self) -> None:

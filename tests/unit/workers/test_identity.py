@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
-from workers.identity import make_name, place_of, pool_of
+from workers.identity import machine_hash, make_name, pool_of
 
 HERE = WorkerSettings(name="build-1")
 
@@ -37,7 +37,7 @@ def test_another_container_or_machine_is_another_place(tmp_path, part):
         (tmp_path / "boot").write_text(boot)
         (tmp_path / "pid").unlink(missing_ok=True)
         (tmp_path / "pid").symlink_to(namespace)
-        return place_of(tmp_path / "boot", tmp_path / "pid")
+        return machine_hash(tmp_path / "boot", tmp_path / "pid")
 
     here = place("a", "pid:[1]")
     assert here == place("a", "pid:[1]")
@@ -46,7 +46,9 @@ def test_another_container_or_machine_is_another_place(tmp_path, part):
 
 def test_where_nothing_is_told_of_the_place_names_differ_all_the_same(monkeypatch, tmp_path):
     """O-A9: a system without these files has workers too."""
-    monkeypatch.setattr("workers.identity.place_of", lambda: place_of(tmp_path / "none", tmp_path / "none"))
+    monkeypatch.setattr(
+        "workers.identity.machine_hash", lambda: machine_hash(tmp_path / "none", tmp_path / "none")
+    )
     assert make_name(HERE) != make_name(HERE)
 
 

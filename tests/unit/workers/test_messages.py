@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.message import Message
 
-from stagefleet.runs.dispatch import coordinator_template, message_template
+from stagefleet.runs.messages import coordinator_template, message_template
 from tasks.arguments import problem_of_item, problem_of_run
 from workers.messages import problem_of
 

@@ -12,13 +12,13 @@ from stagefleet.errors import (
     StagefleetError,
     WaitTooLongError,
 )
-from stagefleet.manager import Produced
-from stagefleet.runs.leases import LeaseKeeper
-from stagefleet.runs.model import Order
+from stagefleet.manager import ItemResult
+from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
-from tasks.base import Job, Workshop
+from tasks.item import Attempt, ItemExecutor
 
 SETTINGS = RunSettings(longest_pause_seconds=900, backoff_seconds=2, backoff_limit_seconds=6000)
 
@@ -29,27 +29,27 @@ class Fleet:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.keeper = LeaseKeeper(self.ledger, SETTINGS)
-        self.workshop = Workshop(self.ledger, self.keeper, SETTINGS, worker="worker-1@here")
-        submission = self.ledger.open(Order(operation="noop"))
+        self.renewer = LeaseRenewer(self.ledger, SETTINGS)
+        self.executor = ItemExecutor(self.ledger, self.renewer, SETTINGS, worker="worker-1@here")
+        submission = self.ledger.open(RunSpec(operation="noop"))
         self.ledger.append(submission, ["a"])
         self.ledger.start(submission)
-        self.run = submission.run
+        self.run_id = submission.run_id
 
     def fail(self, error: StagefleetError) -> None:
         message = self.ledger.broker.popleft()
 
-        def operation(_: Job) -> Produced:
+        def operation(_: Attempt) -> ItemResult:
             raise error
 
-        self.workshop.carry_out(operation, message.run, message.index)
+        self.executor.execute(operation, message.run_id, message.index)
 
 
 @pytest.fixture
 def fleet():
     fleet = Fleet()
     yield fleet
-    fleet.keeper.close()
+    fleet.renewer.close()
 
 
 def limited(seconds: float) -> RateLimitedError:
@@ -74,9 +74,9 @@ def test_a_longer_pause_than_the_settings_allow_fails_the_item_at_once_and_says_
     """R7, W1: no answer parks an item for longer than a setting says, whoever gives it."""
     error = make(seconds)
     fleet.fail(error)
-    found = fleet.ledger.run(fleet.run)
+    found = fleet.ledger.run(fleet.run_id)
     assert ("failed", 0, 1) == (found.state, found.waiting, found.failed)
-    (outcome,) = fleet.ledger.outcomes(fleet.run, "", limit=9, block_seconds=0)
+    (outcome,) = fleet.ledger.outcomes(fleet.run_id, "", limit=9, block_seconds=0)
     assert type(error).__name__ == outcome.error.type
     assert f"{error}; an item waits 900 s at most: raise runs.longest_pause_seconds" in outcome.error.message
 
@@ -84,16 +84,16 @@ def test_a_longer_pause_than_the_settings_allow_fails_the_item_at_once_and_says_
 def test_a_pause_of_the_longest_is_waited_for_and_not_one_second_more(fleet):
     """R7: the setting bounds the pause with its jitter, and the pauses of the back-off too."""
     fleet.fail(limited(900))
-    (wait,) = fleet.ledger.run(fleet.run).waits
+    (wait,) = fleet.ledger.run(fleet.run_id).waits
     assert 900 == wait.until - fleet.now
-    claim = fleet.ledger.claim(fleet.run, 0, "me")
+    claim = fleet.ledger.claim(fleet.run_id, 0, "me")
     assert claim is None
     fleet.now += 900
     fleet.ledger.sweep()
     message = fleet.ledger.broker.popleft()
-    claim = fleet.ledger.claim(message.run, message.index, "me")
-    late = type(claim)(fleet.run, 0, "a", claim.fence, 2000, claim.claimed_at, claim.lease_until)
-    assert 900 == fleet.workshop._pause_seconds(RegistryUnavailableError("down"), late)
+    claim = fleet.ledger.claim(message.run_id, message.index, "me")
+    late = type(claim)(fleet.run_id, 0, "a", claim.fence, 2000, claim.claimed_at, claim.lease_until)
+    assert 900 == fleet.executor._pause_seconds(RegistryUnavailableError("down"), late)
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,5 @@ def test_a_pause_of_the_longest_is_waited_for_and_not_one_second_more(fleet):
 def test_the_ledger_learns_for_whom_an_item_waits(fleet, error, reason):
     """R7: a run says for whom it waits, in a few words."""
     fleet.fail(error)
-    (wait,) = fleet.ledger.run(fleet.run).waits
+    (wait,) = fleet.ledger.run(fleet.run_id).waits
     assert (WaitKind.RETRY, reason, 1) == (wait.kind, wait.reason, wait.count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import SettingsError
-from stagefleet.runs.dispatch import QUEUES
+from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import EngineSettings
 from workers.queues import choose_queues
 

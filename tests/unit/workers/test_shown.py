@@ -10,9 +10,9 @@ from config.celery import make_app
 from stagefleet.client import Fleet
 from stagefleet.errors import StagefleetError
 from stagefleet.settings import Settings
-from tasks.shown import shown_arguments
+from tasks.shown_arguments import shown_arguments
 from tasks.start_run import StartRunTask
-from workers.consumer import FrugalConsumer
+from workers.consumer import BatchedEventsConsumer
 
 PLANTED = "planted-secret"
 ARGUMENTS = {
@@ -35,7 +35,7 @@ def test_arguments_are_shown_without_their_secrets():
         assert part in shown
 
 
-class Shown(FrugalConsumer):
+class Shown(BatchedEventsConsumer):
     """A consumer without a connection."""
 
     def __init__(self, app):

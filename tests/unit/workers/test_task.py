@@ -20,14 +20,14 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StorageStateChangedError,
 )
-from stagefleet.manager import Produced
-from stagefleet.patience import Patience
-from stagefleet.registry.leash import UNLEASHED, current_leash
-from stagefleet.runs.leases import LeaseKeeper
-from stagefleet.runs.model import Order, Outcome
+from stagefleet.manager import ItemResult
+from stagefleet.redis_retry import RedisRetry
+from stagefleet.registry.lease import NO_LEASE, current_lease
+from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLedger
-from tasks.base import ItemTask, Job, Operation, Workshop, register
+from tasks.item import Attempt, ItemExecutor, ItemFunction, ItemTask, register
 
 SETTINGS = RunSettings(backoff_seconds=2, backoff_limit_seconds=60, max_attempts=3)
 
@@ -38,35 +38,35 @@ class Fleet:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.keeper = LeaseKeeper(self.ledger, SETTINGS)
+        self.renewer = LeaseRenewer(self.ledger, SETTINGS)
         self.slept: list[float] = []
-        self.workshop = Workshop(
-            self.ledger, self.keeper, SETTINGS, worker="worker-1@here", sleep=self.slept.append
+        self.executor = ItemExecutor(
+            self.ledger, self.renewer, SETTINGS, worker="worker-1@here", sleep=self.slept.append
         )
 
     def submit(self, *items: str, **options: Any) -> str:
-        submission = self.ledger.open(Order(operation="noop", options=options, max_attempts=3))
+        submission = self.ledger.open(RunSpec(operation="noop", options=options, max_attempts=3))
         self.ledger.append(submission, items)
         self.ledger.start(submission)
-        return submission.run
+        return submission.run_id
 
-    def deliver(self, operation: Operation) -> None:
+    def deliver(self, operation: ItemFunction) -> None:
         message = self.ledger.broker.popleft()
-        self.workshop.carry_out(operation, message.run, message.index)
+        self.executor.execute(operation, message.run_id, message.index)
 
-    def outcomes(self, run: str) -> list[Outcome]:
-        return self.ledger.outcomes(run, "", limit=100, block_seconds=0) or []
+    def outcomes(self, run_id: str) -> list[Outcome]:
+        return self.ledger.outcomes(run_id, "", limit=100, block_seconds=0) or []
 
 
 @pytest.fixture
 def fleet():
     fleet = Fleet()
     yield fleet
-    fleet.keeper.close()
+    fleet.renewer.close()
 
 
-def failing(error: Exception) -> Callable[[Job], Produced]:
-    def operation(job: Job) -> Produced:
+def failing(error: Exception) -> Callable[[Attempt], ItemResult]:
+    def operation(attempt: Attempt) -> ItemResult:
         raise error
 
     return operation
@@ -77,37 +77,37 @@ def test_what_an_operation_asks_is_under_its_lease(fleet):
     seen: list[Any] = []
     fleet.submit("a")
 
-    def operation(job: Job) -> Produced:
-        seen.append((current_leash(), job.leash))
-        return Produced()
+    def operation(attempt: Attempt) -> ItemResult:
+        seen.append((current_lease(), attempt.lease))
+        return ItemResult()
 
     fleet.deliver(operation)
     assert seen[0][0] is seen[0][1]
-    assert UNLEASHED is current_leash()
+    assert NO_LEASE is current_lease()
 
 
 def test_an_operation_sees_its_item_its_options_and_what_is_asked_for(fleet):
     seen = []
     run = fleet.submit("a", "b", repository="host.example/path")
 
-    def operation(job: Job) -> Produced:
-        seen.append((job.run, job.item, dict(job.options), list(job.asked())))
-        return Produced()
+    def operation(attempt: Attempt) -> ItemResult:
+        seen.append((attempt.run_id, attempt.item, dict(attempt.options), list(attempt.to_delete())))
+        return ItemResult()
 
     fleet.deliver(operation)
     assert [(run, "a", {"repository": "host.example/path"}, ["a", "b"])] == seen
 
 
-def test_what_was_produced_is_the_outcome(fleet):
+def test_the_result_of_an_item_is_in_its_outcome(fleet):
     run = fleet.submit("a")
-    fleet.deliver(lambda _: Produced(result={"k": 1}, bytes=7))
+    fleet.deliver(lambda _: ItemResult(result={"k": 1}, bytes=7))
     (outcome,) = fleet.outcomes(run)
     assert ("succeeded", {"k": 1}, 7, 1) == (outcome.state, outcome.result, outcome.bytes, outcome.attempts)
 
 
 def test_what_was_there_already_is_skipped(fleet):
     run = fleet.submit("a")
-    fleet.deliver(lambda _: Produced(skipped=True))
+    fleet.deliver(lambda _: ItemResult(skipped=True))
     assert ["skipped"] == [outcome.state for outcome in fleet.outcomes(run)]
 
 
@@ -116,9 +116,9 @@ def test_a_doubled_message_does_nothing(fleet):
     fleet.ledger.broker.append(fleet.ledger.broker[0])
     done: list[str] = []
 
-    def operation(job: Job) -> Produced:
-        done.append(job.item)
-        return Produced()
+    def operation(attempt: Attempt) -> ItemResult:
+        done.append(attempt.item)
+        return ItemResult()
 
     for _ in range(2):
         fleet.deliver(operation)
@@ -127,7 +127,7 @@ def test_a_doubled_message_does_nothing(fleet):
 
 
 def test_a_message_of_a_run_that_is_gone_does_nothing(fleet):
-    fleet.workshop.carry_out(failing(AssertionError("must not run")), "nowhere", 0)
+    fleet.executor.execute(failing(AssertionError("must not run")), "nowhere", 0)
 
 
 def test_an_error_that_may_pass_waits_for_another_attempt_longer_each_time(fleet):
@@ -167,7 +167,7 @@ def test_an_error_that_knows_its_pauses_is_tried_again_after_those_and_no_more(f
         for attempt in range(1, 6)
     ]
     error = StorageStateChangedError("gone")
-    pauses = [fleet.workshop._pause_seconds(error, attempt) for attempt in attempts]
+    pauses = [fleet.executor._pause_seconds(error, attempt) for attempt in attempts]
     for pause, longest in zip(pauses[:4], (2, 4, 8, 10), strict=True):
         assert max(2, longest / 2) <= pause <= longest
     assert pauses[4] is None
@@ -195,7 +195,7 @@ def test_a_bug_fails_its_item_with_type_and_message(fleet):
 def test_an_outcome_that_cannot_be_recorded_is_a_failed_one_at_once(fleet, result):
     """R11: the item is not left to five leases that run out."""
     run = fleet.submit("a")
-    fleet.deliver(lambda _: Produced(result=result, bytes=7))
+    fleet.deliver(lambda _: ItemResult(result=result, bytes=7))
     (outcome,) = fleet.outcomes(run)
     assert ("failed", 1) == (outcome.state, outcome.attempts)
     assert outcome.error.message
@@ -218,7 +218,7 @@ def test_a_refusal_of_redis_leaves_the_item_to_its_lease(fleet, monkeypatch):
         raise ResponseError("NOPERM")
 
     monkeypatch.setattr(fleet.ledger, "finish", refuse)
-    fleet.deliver(lambda _: Produced())
+    fleet.deliver(lambda _: ItemResult())
     assert ["succeeded"] == finished
     assert 1 == fleet.ledger.run(run).claimed
 
@@ -233,10 +233,10 @@ def test_who_lost_the_lease_finishes_nothing(fleet):
 def test_an_item_of_a_run_cancelled_with_now_is_cancelled(fleet):
     run = fleet.submit("a")
 
-    def operation(job: Job) -> Produced:
+    def operation(attempt: Attempt) -> ItemResult:
         fleet.ledger.cancel(run, now=True)
-        fleet.keeper.renew(list(fleet.keeper._held))
-        job.leash.check()
+        fleet.renewer.renew(list(fleet.renewer._held))
+        attempt.lease.check()
         raise AssertionError("the leash must have raised")
 
     fleet.deliver(operation)
@@ -246,20 +246,20 @@ def test_an_item_of_a_run_cancelled_with_now_is_cancelled(fleet):
 def test_a_worker_that_must_stop_hands_its_item_back_without_counting_the_attempt(fleet):
     run = fleet.submit("a")
 
-    def operation(job: Job) -> Produced:
-        fleet.keeper.stop_all()
-        job.leash.check()
+    def operation(attempt: Attempt) -> ItemResult:
+        fleet.renewer.stop_all()
+        attempt.lease.check()
         raise AssertionError("the leash must have raised")
 
     fleet.deliver(operation)
     assert [] == fleet.outcomes(run)
     (message,) = fleet.ledger.broker
-    claim = fleet.ledger.claim(message.run, message.index, "another")
+    claim = fleet.ledger.claim(message.run_id, message.index, "another")
     assert claim is not None
     assert 1 == claim.attempt
 
 
-def test_a_leash_that_stops_nobody_knows_why_still_leaves_the_item_to_others(fleet):
+def test_a_lease_that_stops_nobody_knows_why_still_leaves_the_item_to_others(fleet):
     fleet.submit("a")
     fleet.deliver(failing(ItemCancelledError("stop")))
     assert 1 == len(fleet.ledger.broker)
@@ -276,7 +276,7 @@ def test_an_outage_of_the_ledger_at_the_finish_is_waited_out(fleet, monkeypatch)
         return finish(*args, **kwargs)
 
     monkeypatch.setattr(fleet.ledger, "finish", restarting)
-    fleet.deliver(lambda _: Produced())
+    fleet.deliver(lambda _: ItemResult())
     assert ["succeeded"] == [outcome.state for outcome in fleet.outcomes(run)]
     assert 3 == len(fleet.slept)
     assert all(later > earlier / 2 for earlier, later in zip(fleet.slept, fleet.slept[1:], strict=False))
@@ -295,7 +295,7 @@ def test_a_claim_whose_answer_is_lost_is_repeated_as_the_same(fleet, monkeypatch
         return given
 
     monkeypatch.setattr(fleet.ledger, "claim", deaf)
-    fleet.deliver(lambda _: Produced())
+    fleet.deliver(lambda _: ItemResult())
     assert [("succeeded", 1)] == [(outcome.state, outcome.attempts) for outcome in fleet.outcomes(run)]
 
 
@@ -304,41 +304,41 @@ def test_a_claim_whose_answer_is_lost_is_repeated_as_the_same(fleet, monkeypatch
 def test_an_outage_without_end_is_given_up_in_one_line(fleet, monkeypatch, error, step):
     """R8: a Redis that stays away, or refuses for good, raises nothing out of the task."""
     run = fleet.submit("a")
-    monkeypatch.setattr(fleet.workshop, "_patiently", Patience(0, sleep=fleet.slept.append))
+    monkeypatch.setattr(fleet.executor, "_redis_retry", RedisRetry(0, sleep=fleet.slept.append))
 
     def gone(*_: Any, **__: Any) -> bool:
         raise error
 
     monkeypatch.setattr(fleet.ledger, step, gone)
-    operation = (lambda _: Produced()) if step == "finish" else failing(ItemCancelledError("stop"))
+    operation = (lambda _: ItemResult()) if step == "finish" else failing(ItemCancelledError("stop"))
     with pytest.raises(Retry):  # what Flower shows: the ledger publishes the item again
-        ItemTask("copy_stage", operation, fleet.workshop).run(run=run, index=0)
+        ItemTask("copy_stage", operation, fleet.executor).run(run=run, index=0)
     assert [] == fleet.outcomes(run)
     assert [] == fleet.slept
 
 
 def test_an_outage_is_sat_out_as_long_as_the_settings_say(fleet, monkeypatch):
     """R8: the bound of the wait is a setting."""
-    workshop = Workshop(
-        fleet.ledger, fleet.keeper, SETTINGS.model_copy(update={"outage_seconds": 0.001}), worker="w@here"
+    executor = ItemExecutor(
+        fleet.ledger, fleet.renewer, SETTINGS.model_copy(update={"outage_seconds": 0.001}), worker="w@here"
     )
-    monkeypatch.setattr(fleet.ledger, "order", failing(RedisUnreachableError("gone")))
+    monkeypatch.setattr(fleet.ledger, "spec", failing(RedisUnreachableError("gone")))
     with pytest.raises(RedisUnreachableError):
-        workshop._order("run")
+        executor._spec("run")
 
 
-def test_the_order_of_a_run_is_read_once(fleet, monkeypatch):
+def test_the_spec_of_a_run_is_read_once(fleet, monkeypatch):
     reads: list[str] = []
-    order = fleet.ledger.order
+    order = fleet.ledger.spec
 
-    def counted(run: str) -> Any:
-        reads.append(run)
-        return order(run)
+    def counted(run_id: str) -> Any:
+        reads.append(run_id)
+        return order(run_id)
 
-    monkeypatch.setattr(fleet.ledger, "order", counted)
+    monkeypatch.setattr(fleet.ledger, "spec", counted)
     run = fleet.submit("a", "b", "c")
     for _ in range(3):
-        fleet.deliver(lambda _: Produced())
+        fleet.deliver(lambda _: ItemResult())
     assert [run] == reads
 
 
@@ -347,15 +347,15 @@ def test_pauses_stay_within_their_limit(fleet):
     run = fleet.submit("a")
     claim = fleet.ledger.claim(run, 0, "me")
     late = type(claim)(run, 0, "a", claim.fence, 99, claim.claimed_at, claim.lease_until)
-    assert 30 <= fleet.workshop._pause_seconds(RegistryUnavailableError("down"), late) <= 60
+    assert 30 <= fleet.executor._pause_seconds(RegistryUnavailableError("down"), late) <= 60
 
 
 def test_a_second_task_of_a_name_is_refused(fleet):
     app = make_app(Settings(redis_url="redis://localhost:1/0"), ["noop"])
-    register(app, "noop", lambda _: Produced(), fleet.workshop)
+    register(app, "noop", lambda _: ItemResult(), fleet.executor)
     assert "stagefleet.noop" in app.tasks
     with pytest.raises(ValueError, match=r"stagefleet\.noop"):
-        register(app, "noop", lambda _: Produced(), fleet.workshop)
+        register(app, "noop", lambda _: ItemResult(), fleet.executor)
 
 
 def test_an_item_that_has_to_wait_for_another_is_due_when_that_has_ended(fleet):
@@ -363,13 +363,13 @@ def test_an_item_that_has_to_wait_for_another_is_due_when_that_has_ended(fleet):
     run = fleet.submit("member", "index")
     seen = []
 
-    def operation(job: Job) -> Produced:
-        assert job.others is not None
-        standing = job.others.standings([1])[0]
-        seen.append((job.item, standing))
-        if job.item == "member" and standing is None:
+    def operation(attempt: Attempt) -> ItemResult:
+        assert attempt.others is not None
+        standing = attempt.others.item_states([1])[0]
+        seen.append((attempt.item, standing))
+        if attempt.item == "member" and standing is None:
             raise ItemPostponedError("the index stands", behind=1)
-        return Produced()
+        return ItemResult()
 
     while fleet.ledger.broker:
         fleet.deliver(operation)

@@ -7,25 +7,25 @@ import threading
 import pytest
 
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.runs.model import WorkerInfo
+from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
-from workers.heart import STILL_SECONDS, Heart
+from workers.heartbeat import STALLED_SECONDS, Heartbeat
+from workers.periodic_thread import PeriodicThread
 from workers.reaper import Reaper
-from workers.stopper import EXIT_AT_ONCE, Stopper
-from workers.ticker import Ticker
+from workers.shutdown import EXIT_AT_ONCE, Shutdown
 
 INFO = WorkerInfo(name="worker-7@here-0a1b2c", slots=8, queues=("copy",))
 
 
-def test_a_ticker_survives_what_its_action_raises():
+def test_a_periodic_thread_survives_what_its_action_raises():
     called = threading.Semaphore(0)
 
     def action() -> None:
         called.release()
         raise RuntimeError("a bug")
 
-    ticker = Ticker("test", action, seconds=0.001)
+    ticker = PeriodicThread("test", action, seconds=0.001)
     ticker.start()
     assert all(called.acquire(timeout=5) for _ in range(3))
     ticker.stop()
@@ -33,7 +33,7 @@ def test_a_ticker_survives_what_its_action_raises():
     assert not ticker._thread.is_alive()
 
 
-def test_a_ticker_tells_of_an_outage_once(caplog):
+def test_a_periodic_thread_tells_of_an_outage_once(caplog):
     answers = iter([RedisUnreachableError("down"), RedisUnreachableError("down"), None])
 
     def action() -> None:
@@ -42,48 +42,52 @@ def test_a_ticker_tells_of_an_outage_once(caplog):
             raise answer
 
     caplog.set_level("INFO", "workers")
-    ticker = Ticker("test", action, seconds=1)
+    ticker = PeriodicThread("test", action, seconds=1)
     for _ in range(3):
-        ticker.tick()
+        ticker.call_once()
     assert ["out_of_reach", "in_reach_again"] == [record.facts["event"] for record in caplog.records]
 
 
-def test_a_heart_makes_the_worker_visible_until_it_signs_off():
+def test_a_heartbeat_makes_the_worker_visible_until_it_signs_off():
     ledger = MemoryLedger()
-    heart = Heart(ledger, INFO, on_still=lambda: None)
-    heart.beat()
+    heartbeat = Heartbeat(ledger, INFO, on_stalled=lambda: None)
+    heartbeat.beat()
     assert [INFO] == ledger.workers("copy")
     assert (1, 0) == (count_workers(ledger, "here"), count_workers(ledger, "elsewhere"))
-    heart.sign_off()
+    heartbeat.sign_off()
     assert [] == ledger.workers()
 
 
 def test_a_loop_that_stands_still_while_redis_answers_is_reported_once():
     now, reports = [0.0], []
-    heart = Heart(MemoryLedger(), INFO, on_still=lambda: reports.append(now[0]), clock=lambda: now[0])
-    now[0] = STILL_SECONDS - 1
-    heart.beat()
+    heartbeat = Heartbeat(
+        MemoryLedger(), INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
+    )
+    now[0] = STALLED_SECONDS - 1
+    heartbeat.beat()
     assert [] == reports
-    now[0] = STILL_SECONDS + 1
-    heart.beat()
-    heart.beat()
-    assert [STILL_SECONDS + 1] == reports
+    now[0] = STALLED_SECONDS + 1
+    heartbeat.beat()
+    heartbeat.beat()
+    assert [STALLED_SECONDS + 1] == reports
 
 
 def test_a_loop_that_stands_still_in_an_outage_is_not_reported(monkeypatch):
     now, reports = [0.0], []
-    heart = Heart(MemoryLedger(), INFO, on_still=lambda: reports.append(now[0]), clock=lambda: now[0])
+    heartbeat = Heartbeat(
+        MemoryLedger(), INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
+    )
 
     def unreachable(*_: object, **__: object) -> None:
         raise RedisUnreachableError("down")
 
     monkeypatch.setattr(MemoryLedger, "beat", unreachable)
-    now[0] = STILL_SECONDS * 3
+    now[0] = STALLED_SECONDS * 3
     with pytest.raises(RedisUnreachableError):
-        heart.beat()
+        heartbeat.beat()
     monkeypatch.undo()
-    now[0] += STILL_SECONDS - 1
-    heart.beat()
+    now[0] += STALLED_SECONDS - 1
+    heartbeat.beat()
     assert [] == reports
 
 
@@ -112,14 +116,14 @@ def test_only_the_elected_worker_sweeps():
 class Process:
     """A stopper whose process cannot end."""
 
-    def __init__(self, drain_seconds: float, life_line: int | None = None) -> None:
+    def __init__(self, drain_seconds: float, parent_pipe: int | None = None) -> None:
         self.happened: list[str] = []
         self.draining = threading.Event()
-        self.stopper = Stopper(
+        self.shutdown = Shutdown(
             drain=self._drain,
             hand_back=lambda: self.happened.append("hand back"),
             drain_seconds=drain_seconds,
-            life_line=life_line,
+            parent_pipe=parent_pipe,
             leave=self._leave,
         )
         self.thread = threading.Thread(target=self._watch)
@@ -134,17 +138,17 @@ class Process:
 
     def _watch(self) -> None:
         with pytest.raises(SystemExit):
-            self.stopper.watch()
+            self.shutdown.watch()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.stopper._wake_up.close()
-        self.stopper._signalled.close()
+        self.shutdown._wake_up.close()
+        self.shutdown._signalled.close()
 
     def signal(self, number: int) -> None:
-        self.stopper._signalled.send(bytes([number]))
+        self.shutdown._signalled.send(bytes([number]))
 
 
 def test_a_first_signal_drains_hands_back_and_leaves_in_time():
@@ -165,10 +169,10 @@ def test_a_second_signal_leaves_at_once():
 
 
 def test_the_death_of_the_supervisor_ends_its_processes():
-    life_line, end = os.pipe()
-    with Process(drain_seconds=60, life_line=life_line) as process:
+    parent_pipe, end = os.pipe()
+    with Process(drain_seconds=60, parent_pipe=parent_pipe) as process:
         process.signal(signal.SIGCHLD)  # not one to stop for
         os.close(end)
         process._watch()
-    os.close(life_line)
+    os.close(parent_pipe)
     assert [f"leave {EXIT_AT_ONCE}"] == process.happened

@@ -1,0 +1,147 @@
+"""Detection of runs without workers: a warning soon, an error after a time limit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from stagefleet.errors import NoWorkerError, RedisUnreachableError
+from stagefleet.runs.ledger import HeartbeatLedger
+from stagefleet.runs.messages import host_queue, queue_of
+from stagefleet.runs.models import Run, RunSpec
+from stagefleet.runs.versions import own_version
+from stagefleet.settings import RunSettings
+
+__all__ = ["NoWorkerWatchdog", "queues_of_run"]
+
+_LONGEST_GAP_SECONDS = 10.0
+"""The longest gap between checks; after a longer one (a Redis outage, a slow callback) the limit restarts."""
+_OWN_WORKER_FACTOR = 5
+"""The factor on the limit for a command's own worker, whose end the command would detect."""
+_NAMED = 3
+
+
+def queues_of_run(spec: RunSpec) -> tuple[str, ...]:
+    """Return the queues of a run's items: those of its hosts, else that of the operation."""
+    hosts = spec.options.get("hosts") or ()
+    return tuple(host_queue(host) for host in hosts) or (queue_of(spec.operation),)
+
+
+class NoWorkerWatchdog:
+    """Check for workers while a run has no outcomes.
+
+    A run is alone while no worker listens to any of its queues, no item has a valid lease, and nothing about
+    it changes. The user is warned once, and the limit counts from the warning.
+
+    Args:
+        ledger: Lists the workers.
+        spec: The order of the run, which determines the queues of its items.
+        settings: The time limits.
+        say: Called once with the warning.
+        advice: The advice in the warning.
+        starts_worker: True if this process has started a worker of its own, and would detect its end.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: HeartbeatLedger,
+        spec: RunSpec,
+        settings: RunSettings,
+        say: Callable[[str], None],
+        *,
+        advice: str,
+        starts_worker: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._item_queues = self._queues = queues_of_run(spec)
+        self._is_called_back = spec.is_called_back
+        self._notice_seconds = settings.no_worker_notice_seconds
+        self._limit_seconds = settings.no_worker_limit_seconds * (_OWN_WORKER_FACTOR if starts_worker else 1)
+        self._starts_worker = starts_worker
+        self._say = say
+        self._advice = advice
+        self._clock = clock
+        self._alone_since = self._looked_at = clock()
+        self._said_at: float | None = None
+        self._standing: tuple[int, ...] = ()
+        self._foreign: set[str] = set()
+
+    def note_progress(self) -> None:
+        """Record that the run has an outcome, and so a worker."""
+        self._begin_anew(self._clock())
+
+    def check(self, run: Run | None = None) -> None:
+        """Check once; called about once a second while the run has no outcome.
+
+        Args:
+            run: The current state of the run, if known.
+
+        Raises:
+            NoWorkerError: No worker has worked on it for too long.
+        """
+        now = self._clock()
+        gap, self._looked_at = now - self._looked_at, now
+        if run is not None:
+            self._queues = self._item_queues if self._has_items_to_do(run) else (queue_of("coordinate"),)
+        if gap > _LONGEST_GAP_SECONDS or self._is_worked_on(run) or self._is_called_for():
+            self._begin_anew(now)
+            return
+        alone_seconds = now - self._alone_since
+        if self._said_at is None:
+            if alone_seconds >= self._notice_seconds:
+                self._said_at = now
+                self._say(self._notice())
+        elif now - self._said_at >= self._limit_seconds - self._notice_seconds:
+            raise NoWorkerError(
+                f"no worker{self._of_this_version()} has listened to {self._named()} for "
+                f"{alone_seconds:.0f} s, so the run is cancelled: {self._advice}"
+            )
+
+    def _begin_anew(self, now: float) -> None:
+        self._alone_since = self._looked_at = now
+        self._said_at = None
+
+    def _has_items_to_do(self, run: Run) -> bool:
+        """Return True if the run waits for its items, False if it waits for callbacks of the fleet."""
+        return not self._is_called_back or bool(run.published or run.claimed or run.waiting)
+
+    def _is_worked_on(self, run: Run | None) -> bool:
+        """Return True if a worker holds an item, or the run has changed since the last check."""
+        if run is None:
+            return False
+        before = self._standing
+        self._standing = (run.done, run.claimed, run.published, run.waiting, run.bytes)
+        return run.leased_until > run.now_at or (bool(before) and before != self._standing)
+
+    def _is_called_for(self) -> bool:
+        try:
+            workers = self._ledger.workers()
+        except RedisUnreachableError:
+            # The workers are unknown, so none is missing; the reader of outcomes has its own time limit.
+            return True
+        listening = [worker for worker in workers if not set(self._queues).isdisjoint(worker.queues)]
+        self._foreign = {str(worker.version) for worker in listening if not worker.version.is_compatible}
+        return any(worker.version.is_compatible for worker in listening)
+
+    def _named(self) -> str:
+        shown = ", ".join(map(repr, self._queues[:_NAMED]))
+        more = len(self._queues) - _NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        return f"the queue {shown}" if len(self._queues) == 1 else f"any of the queues {shown}{rest}"
+
+    def _notice(self) -> str:
+        if self._starts_worker:
+            return "the worker that this command has started is not ready yet"
+        end = "" if math.isinf(self._limit_seconds) else f" (giving up after {self._limit_seconds:.0f} s)"
+        return f"no worker{self._of_this_version()} listens to {self._named()}: {self._advice}{end}"
+
+    def _of_this_version(self) -> str:
+        """Describe the versions, if workers of an incompatible release listen."""
+        if not self._foreign:
+            return ""
+        return (
+            f" that {own_version()} can work with (there are workers of {', '.join(sorted(self._foreign))})"
+        )

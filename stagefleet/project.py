@@ -1,0 +1,78 @@
+"""The storages of a project by role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from stagefleet.names import EngineProject, Repository, StorageAddress, parse_address
+from stagefleet.settings import ProjectSettings
+
+__all__ = ["Project"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The storages of a project.
+
+    Attributes:
+        project: The project's name.
+        primary: Builders write stages here.
+        final: Deployments pull from here; None if they use the primary.
+        caches: Near the builders, the nearest first; any stage may be missing at any time.
+        secondaries: Read only; stages that the primary lacks are copied from these.
+    """
+
+    project: str
+    primary: StorageAddress
+    final: Repository | None = None
+    caches: tuple[Repository, ...] = ()
+    secondaries: tuple[Repository, ...] = ()
+
+    @classmethod
+    def of(cls, project: str, settings: ProjectSettings) -> Self:
+        """Read a project's storages from the settings."""
+        return cls(project, settings.primary, settings.final, settings.caches, settings.secondaries)
+
+    @classmethod
+    def alone(
+        cls,
+        primary: StorageAddress,
+        final: Repository | None = None,
+        caches: tuple[Repository, ...] = (),
+    ) -> Self:
+        """Build the storages of a project that is not in the settings, named after its primary storage."""
+        name = primary.project if isinstance(primary, EngineProject) else primary.name
+        return cls(name, primary, final, caches)
+
+    @property
+    def deployed(self) -> StorageAddress:
+        """The storage that deployments pull from."""
+        return self.final or self.primary
+
+    def as_options(self) -> dict[str, Any]:
+        """Return the storages for `RunSpec.options`."""
+        return {
+            "project": self.project,
+            "primary": str(self.primary),
+            "final": None if self.final is None else str(self.final),
+            "caches": [str(cache) for cache in self.caches],
+            "secondaries": [str(secondary) for secondary in self.secondaries],
+        }
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Self:
+        """Read the storages from `RunSpec.options`; ignore other options.
+
+        Raises:
+            InvalidNameError: An address is malformed.
+        """
+        final = options.get("final")
+        return cls(
+            project=options["project"],
+            primary=parse_address(options["primary"]),
+            final=None if final is None else Repository.parse(final),
+            caches=tuple(map(Repository.parse, options.get("caches", ()))),
+            secondaries=tuple(map(Repository.parse, options.get("secondaries", ()))),
+        )

@@ -1,0 +1,285 @@
+"""The kinds of records, one class each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from stagefleet.errors import BrokenRecordError, InvalidNameError
+from stagefleet.names import StageId, is_tag
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.image_names import image_hash
+from stagefleet.records.record import Labels, Record
+from stagefleet.redaction import quoted
+
+__all__ = [
+    "RECORDS",
+    "ClientId",
+    "CustomTag",
+    "ImageMetadata",
+    "ImportMetadata",
+    "LastCleanup",
+    "LockServer",
+    "ManagedImage",
+    "RejectedStage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedImage(Record):
+    """An image that the project manages; clean-up keeps images that belong to one.
+
+    Attributes:
+        name: The image's name; "" for the image without a name.
+    """
+
+    kind = RecordKind.MANAGED_IMAGE
+
+    name: str
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, self.name)
+
+    @classmethod
+    def read(cls, name: str, _labels: Labels, /) -> Self:
+        return cls(name)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata(Record):
+    """A link from an image and a commit to the stage that was built for them.
+
+    Attributes:
+        image_hash: The hash of the image's name.
+        commit: The commit.
+        stage_id: The stage.
+    """
+
+    kind = RecordKind.IMAGE_METADATA
+
+    image_hash: str
+    commit: str
+    stage_id: StageId
+
+    @classmethod
+    def of_image(cls, name: str, commit: str, stage_id: StageId) -> Self:
+        """Build the metadata of an image from its name."""
+        return cls(image_hash(name), commit, stage_id)
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, f"{self.image_hash}_{self.commit}_{self.stage_id}")
+
+    @classmethod
+    def read(cls, name: str, _labels: Labels, /) -> Self:
+        hashed, commit, stage_id = name.split("_")
+        return cls(hashed, commit, StageId.parse(stage_id))
+
+
+@dataclass(frozen=True, slots=True)
+class ImportMetadata(Record):
+    """An import of files from one stage into another.
+
+    Attributes:
+        import_id: The id of the import: which files, and how.
+        source_stage_id: The stage that the files come from.
+        checksum: The checksum of the imported files.
+        source_id: The import's id as in its label. It equals `import_id`, except in records of earlier
+            releases, which let the two differ.
+    """
+
+    kind = RecordKind.IMPORT_METADATA
+
+    import_id: str
+    source_stage_id: str
+    checksum: str
+    source_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source_id", self.import_id)
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, self.import_id)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {
+            "import-source-id": self.source_id,
+            "source-stage-id": self.source_stage_id,
+            "checksum": self.checksum,
+        }
+
+    @classmethod
+    def read(cls, name: str, labels: Labels, /) -> Self:
+        record = cls(name, labels["source-stage-id"], labels["checksum"])
+        object.__setattr__(record, "source_id", labels["import-source-id"])
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class CustomTag(Record):
+    """A custom tag that a user gave to a stage.
+
+    Attributes:
+        name: The tag.
+        stage_id: The stage.
+
+    Raises:
+        InvalidNameError: The name is not a valid tag, or is the tag of a stage or a record.
+    """
+
+    kind = RecordKind.CUSTOM_TAG
+
+    name: str
+    stage_id: StageId
+
+    def __post_init__(self) -> None:
+        if not is_tag(self.name) or StageId.from_tag(self.name) or RecordId.from_tag(self.name):
+            raise InvalidNameError(
+                f"{quoted(self.name)} can be no custom tag: write at most 128 letters, digits, _ . and -, "
+                "and not the tag of a stage or a record"
+            )
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, self.name)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"stage-id": str(self.stage_id), "tag": self.name}
+
+    @classmethod
+    def read(cls, name: str, labels: Labels, /) -> Self:
+        try:
+            record = cls(labels["tag"], StageId.parse(labels["stage-id"]))
+        except InvalidNameError as error:
+            raise BrokenRecordError(f"the record {labels.tag} says what cannot be: {error}") from error
+        if record.id.name != name:
+            raise BrokenRecordError(f"the record {labels.tag} is about the tag {record.name}: left alone")
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedStage(Record):
+    """A stage that must not be used, since it was found to be broken.
+
+    Attributes:
+        stage_id: The stage.
+    """
+
+    kind = RecordKind.REJECTED_STAGE
+
+    stage_id: StageId
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, str(self.stage_id))
+
+    @classmethod
+    def read(cls, name: str, _labels: Labels, /) -> Self:
+        return cls(StageId.parse(name))
+
+
+@dataclass(frozen=True, slots=True)
+class ClientId(Record):
+    """The id with which clients of the project identify each other.
+
+    Attributes:
+        client_id: The id.
+        timestamp_ms: The time of its creation as werf counts: about twice the milliseconds since 1970. The
+            smallest wins, so one with the true time would win over all those of werf.
+    """
+
+    kind = RecordKind.CLIENT_ID
+
+    client_id: str
+    timestamp_ms: int
+
+    @classmethod
+    def chosen_at(cls, client_id: str, moment_ms: int) -> Self:
+        """Build the record of an id that was created at a time, in milliseconds since 1970.
+
+        The timestamp adds the time in whole seconds, as milliseconds, to the time in milliseconds, as in werf
+        (pkg/storage/synchronization/lock_manager, http_client_id.go).
+        """
+        return cls(client_id, moment_ms // 1000 * 1000 + moment_ms)
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, f"{self.client_id}-{self.timestamp_ms}")
+
+    @classmethod
+    def read(cls, name: str, _labels: Labels, /) -> Self:
+        client_id, _, timestamp_ms = name.rpartition("-")
+        return cls(client_id, int(timestamp_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class LastCleanup(Record):
+    """The time of the repository's last clean-up.
+
+    Attributes:
+        timestamp_ms: The time in milliseconds since 1970.
+    """
+
+    kind = RecordKind.LAST_CLEANUP
+
+    timestamp_ms: int
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, "")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"lastcleanuptimestamp": str(self.timestamp_ms)}
+
+    @classmethod
+    def read(cls, _name: str, labels: Labels, /) -> Self:
+        return cls(labels.moment_ms("lastcleanuptimestamp"))
+
+
+@dataclass(frozen=True, slots=True)
+class LockServer(Record):
+    """The lock server that the project's clients use.
+
+    Attributes:
+        address: The server's address.
+        timestamp_ms: The time of the choice, in milliseconds since 1970.
+    """
+
+    kind = RecordKind.LOCK_SERVER
+
+    address: str
+    timestamp_ms: int
+
+    @property
+    def id(self) -> RecordId:
+        return RecordId.of(self.kind, "")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"syncserver": self.address, "syncservertimestamp": str(self.timestamp_ms)}
+
+    @classmethod
+    def read(cls, _name: str, labels: Labels, /) -> Self:
+        return cls(labels["syncserver"], labels.moment_ms("syncservertimestamp"))
+
+
+RECORDS: Mapping[RecordKind, type[Record]] = {
+    record.kind: record
+    for record in (
+        ManagedImage,
+        ImageMetadata,
+        ImportMetadata,
+        CustomTag,
+        RejectedStage,
+        ClientId,
+        LastCleanup,
+        LockServer,
+    )
+}
+"""The class of each kind of record."""

@@ -1,0 +1,338 @@
+"""Blobs: fetch, upload, mount and copy ("Pulling blobs", "Pushing blobs" in the specification)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+import requests
+
+from stagefleet.errors import (
+    BrokenStageError,
+    CredentialsError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StagefleetError,
+    TruncatedError,
+)
+from stagefleet.names import Digest, Repository
+from stagefleet.registry.adapter import CHUNK_BYTES
+from stagefleet.registry.api import Api, scopes_of
+from stagefleet.registry.blob_reader import BlobReader
+from stagefleet.registry.headers import check_stored
+from stagefleet.registry.hosts import api_path
+from stagefleet.registry.http_client import backoff_seconds
+from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
+from stagefleet.registry.manifests import Descriptor
+from stagefleet.registry.pauses import WaitBudget
+from stagefleet.registry.response_body import SMALL_RATE, ResponseBody
+from stagefleet.registry.transport import Body
+from stagefleet.settings import Settings
+
+__all__ = ["BlobApi", "Upload"]
+
+_BLOB_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload session that a registry has opened.
+
+    Attributes:
+        repository: The destination.
+        digest: Digest of the blob.
+        url: The URL for the content.
+    """
+
+    repository: Repository
+    digest: Digest
+    url: str = field(repr=False)  # it may hold a signature
+
+
+class BlobApi(Api):
+    """Blob calls of the API."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(settings, **options)
+        self._unmountable: set[tuple[Repository, Repository]] = set()
+
+    def fetch_blob(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        *,
+        limit_bytes: int = _BLOB_BYTES,
+        lease: Lease = NO_LEASE,
+    ) -> bytes:
+        """Fetch a small blob and verify its size and digest.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            BrokenStageError: It is larger than the limit.
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The registry broke off at every attempt.
+        """
+        if descriptor.size > limit_bytes:
+            raise BrokenStageError(
+                f"{descriptor.digest} of {repository} has {descriptor.size} bytes, "
+                f"and at most {limit_bytes} are read at once"
+            )
+        seconds = self._settings.http.read_timeout_seconds + descriptor.size / SMALL_RATE
+        with self._reader(repository, descriptor, lease, seconds=seconds) as reader:
+            return b"".join(iter(reader.read, b""))
+
+    def has_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> bool:
+        """Ask by one HEAD if a registry lists a blob; its content may still be missing."""
+        url = self._url(repository, f"blobs/{descriptor.digest}")
+        try:
+            self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}", lease=lease)
+        except NotFoundError:
+            return False
+        return True
+
+    def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
+        """Read a blob of any size and return the digest of its content.
+
+        Raises:
+            NotFoundError: There is no such blob.
+            TruncatedError: The content is shorter than the descriptor says, and may be incomplete.
+            RegistryUnreachableError: The registry does not answer, or broke off.
+        """
+        url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
+        hashed = hashlib.new(descriptor.digest.algorithm)
+        left = descriptor.size + 1  # a longer body is wrong anyway
+        subject = f"blob {descriptor.digest} of {repository}"
+        with self._open("GET", repository, url, subject, lease=lease) as response:
+            incoming = ResponseBody(response)
+            while left and (piece := incoming.read(min(CHUNK_BYTES, left))):
+                lease.check()
+                hashed.update(piece)
+                left -= len(piece)
+            is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+        if left > 1 and not is_whole:
+            raise TruncatedError(
+                f"{repository.host} sent {descriptor.size + 1 - left} of {descriptor.size} bytes of "
+                f"{descriptor.digest}, and did not say that it was all"
+            )
+        return Digest(descriptor.digest.algorithm, hashed.hexdigest())
+
+    def begin_upload(
+        self,
+        repository: Repository,
+        digest: Digest,
+        *,
+        mount_from: Repository | None,
+        lease: Lease = NO_LEASE,
+    ) -> Upload | None:
+        """Begin the upload of a blob, or mount it ("Mounting a blob from another repository").
+
+        Args:
+            repository: The destination.
+            digest: Digest of the blob.
+            mount_from: A repository of the same registry that may have the blob; pass `repository` itself to
+                ask in the same request if it is there.
+            lease: Lease to check in waits.
+
+        Returns:
+            The upload, or None if the repository has the blob now.
+        """
+        query, scopes = "", scopes_of(repository, "pull,push")
+        if mount_from is not None and (mount_from, repository) in self._unmountable:
+            mount_from = repository
+        if mount_from is not None:
+            query = "?" + urlencode({"mount": str(digest), "from": api_path(mount_from)}, safe=":/")
+            if mount_from != repository:
+                scopes = tuple(sorted({*scopes, *scopes_of(mount_from, "pull")}))
+        url = self._url(repository, "blobs/uploads/") + query
+        subject = f"blob {digest} of {repository}"
+        try:
+            response, _ = self._ask(
+                "POST", repository, url, subject, scopes=scopes, expected=frozenset({201, 202}), lease=lease
+            )
+        except (CredentialsError, RegistryError) as error:
+            if mount_from is None or mount_from == repository or not _is_refusal(error):
+                raise
+            # No pull right on the other repository: some registries refuse instead of opening an upload.
+            upload = self.begin_upload(repository, digest, mount_from=None, lease=lease)
+            self._unmountable.add((mount_from, repository))
+            return upload
+        if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
+            check_stored(response.headers, subject, digest)
+            return None
+        return Upload(repository, digest, self._location(response, repository, url))
+
+    def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
+        """Send the content of a small blob; begin a new upload if that fails."""
+        self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content, lease), lease)
+
+    def copy_blob(
+        self,
+        source: Repository,
+        destination: Repository,
+        descriptor: Descriptor,
+        *,
+        mount_from: Repository | None,
+        lease: Lease = NO_LEASE,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> int:
+        """Copy a blob to another repository, unless it is there.
+
+        Args:
+            source: The repository that has it.
+            destination: The repository that gets it.
+            descriptor: Descriptor of the blob.
+            mount_from: As in `begin_upload`; None sends the blob without asking.
+            lease: Lease to check between chunks.
+            on_bytes: Called with the size of each chunk.
+
+        Returns:
+            The bytes sent; 0 if it was there or could be mounted.
+
+        Raises:
+            NotFoundError: The source does not have it.
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The source broke off at every attempt, or lacks the content.
+        """
+        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
+        if upload is None:
+            return 0
+        self._deliver(
+            upload,
+            lambda fresh: self._stream(source, fresh, descriptor, lease, on_bytes),
+            lease,
+        )
+        return descriptor.size
+
+    def _deliver(self, upload: Upload, send: Callable[[Upload], None], lease: Lease) -> None:
+        """Send a blob; after a failure start again with a new upload.
+
+        Not every registry can resume an interrupted upload (distribution 2.8 drops it), and one that the
+        destination has dropped (404) has to start again.
+        """
+        http = self._settings.http
+        failures, budget = 0, WaitBudget.of(upload.repository.host, self._http_client.longest_wait_seconds)
+        while True:
+            try:
+                return send(upload)
+            except _SourceError as error:
+                raise error.cause from None  # it had its retries
+            except (
+                RegistryUnreachableError,
+                RegistryUnavailableError,
+                RateLimitedError,
+                NotFoundError,
+            ) as error:
+                asked = getattr(error, "retry_after_seconds", None) or 0.0
+                if (
+                    failures >= http.retries
+                    or not (error.retryable or isinstance(error, NotFoundError))
+                    or not budget.allows(asked)
+                ):
+                    raise
+                cause = error.cause
+            self._http_client.pause(asked + backoff_seconds(http, failures), lease, cause)
+            failures += 1
+            fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None, lease=lease)
+            if fresh is None:
+                return None
+            upload = fresh
+
+    def _stream(
+        self,
+        source: Repository,
+        upload: Upload,
+        descriptor: Descriptor,
+        lease: Lease,
+        on_bytes: Callable[[int], None] | None,
+    ) -> None:
+        """Send one blob once; open its source again if the upload needs another login."""
+        readers: list[BlobReader] = []
+
+        def opened() -> BlobReader:
+            readers.append(self._reader(source, descriptor, lease, on_bytes))
+            return readers[-1]
+
+        try:
+            self._send_blob(upload, opened, lease)
+        except StagefleetError as error:
+            if any(reader.error is error for reader in readers):
+                raise _SourceError(error) from None
+            raise
+        finally:
+            for reader in readers:
+                reader.close()
+
+    def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body], lease: Lease) -> None:
+        parts = urlsplit(upload.url)
+        query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
+        subject = f"blob {upload.digest} of {upload.repository}"
+        response, _ = self._ask(
+            "PUT",
+            upload.repository,
+            urlunsplit(parts._replace(query=query, fragment="")),
+            subject,
+            scopes=scopes_of(upload.repository, "pull,push"),
+            expected=frozenset({201, 204}),
+            headers={"Content-Type": "application/octet-stream"},
+            body=body,
+            retries=False,
+            lease=lease,
+        )
+        check_stored(response.headers, subject, upload.digest)
+
+    def _reader(
+        self,
+        repository: Repository,
+        descriptor: Descriptor,
+        lease: Lease,
+        on_bytes: Callable[[int], None] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> BlobReader:
+        url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
+
+        def open_blob(offset: int) -> requests.Response:
+            return self._open(
+                "GET",
+                repository,
+                url,
+                f"blob {descriptor.digest} of {repository}",
+                expected=frozenset({200, 206, 416} if offset else {200}),
+                headers={"Range": f"bytes={offset}-"} if offset else {},
+                lease=lease,
+            )
+
+        def pause(breaks: int) -> None:
+            self._http_client.pause(backoff_seconds(self._settings.http, breaks - 1), lease)
+
+        return BlobReader(open_blob, descriptor, lease=lease, pause=pause, seconds=seconds, on_bytes=on_bytes)
+
+    def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryError(
+                f"{repository.host} began an upload without saying where: no Location",
+                method="POST",
+                repository=str(repository),
+                status=response.status_code,
+            )
+        return self._same_registry(repository, url, location)
+
+
+class _SourceError(Exception):
+    """The source failed in the middle of an upload, not the destination."""
+
+    def __init__(self, cause: StagefleetError) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _is_refusal(error: CredentialsError | RegistryError) -> bool:
+    """Return True if a registry refuses the request for good, rather than failing for now."""
+    return isinstance(error, CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

@@ -1,0 +1,245 @@
+"""Blobs streamed from one registry to another, in chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import requests
+
+from stagefleet.errors import (
+    DigestMismatchError,
+    RegistryUnreachableError,
+    StagefleetError,
+    TruncatedError,
+)
+from stagefleet.registry.adapter import CHUNK_BYTES
+from stagefleet.registry.headers import content_length
+from stagefleet.registry.lease import Lease
+from stagefleet.registry.manifests import Descriptor
+from stagefleet.registry.response_body import ResponseBody
+
+__all__ = ["BlobReader", "OpenBlob"]
+
+_PARTIAL = 206
+_UNSATISFIABLE = 416
+_MOST_BREAKS = 6
+_STEADY_BYTES = 1024 * 1024
+"""Bytes between two interruptions after which the first no longer counts."""
+
+
+class OpenBlob(Protocol):
+    """Opens a blob at an offset; `RegistryClient` provides it."""
+
+    def __call__(self, offset: int) -> requests.Response:
+        """Send the GET and return its response: 200, 206, or 416 if the registry has no such range."""
+
+
+class BlobReader:
+    """Read a blob as a request body: verify it, and resume it if its source breaks off.
+
+    It raises instead of returning the last bytes if size or digest are wrong, so that no upload of wrong
+    content completes.
+
+    Args:
+        open_blob: Opens the blob at the source.
+        descriptor: The expected size and digest.
+        lease: Lease to check at each chunk.
+        pause: Waits before a resume; called with the number of interruptions, from 1.
+        seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
+        on_bytes: Called with the size of each chunk.
+
+    Attributes:
+        error: The error that `read` raised: it tells a failure of the source from one of the destination.
+    """
+
+    def __init__(
+        self,
+        open_blob: OpenBlob,
+        descriptor: Descriptor,
+        *,
+        lease: Lease,
+        pause: Callable[[int], None],
+        seconds: float | None = None,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> None:
+        self._open_blob = open_blob
+        self._descriptor = descriptor
+        self._lease = lease
+        self._pause = pause
+        self._on_bytes = on_bytes
+        self._seconds = seconds
+        self._began_at = time.monotonic()
+        self._hash: Any = hashlib.new(descriptor.digest.algorithm)
+        self._offset = 0
+        self._breaks = self._ends = 0
+        self._broke_at = 0
+        self._known_bytes = 0
+        self._response: requests.Response | None = None
+        self._incoming: ResponseBody | None = None
+        self.error: StagefleetError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self._descriptor.size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Close the connection to the source, unless the body was read to its end."""
+        if self._response is not None:
+            self._response.close()
+        self._response = self._incoming = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, at most `size` of them, b"" at the end.
+
+        Raises:
+            DigestMismatchError: The content does not match the descriptor.
+            TruncatedError: The connection to the source broke at every try, or the source ends the blob
+                before its size each time.
+        """
+        try:
+            return self._read(CHUNK_BYTES if size < 0 else size)
+        except StagefleetError as error:
+            self.error = error
+            raise
+
+    def _read(self, size: int) -> bytes:
+        left = self._descriptor.size - self._offset
+        if left == 0:
+            return self._finished()
+        piece = b""
+        while size and not piece:
+            self._lease.check()
+            piece = self._piece(min(size, left))
+        self._offset += len(piece)
+        self._hash.update(piece)
+        if self._offset == self._descriptor.size:
+            self._check()
+        if self._on_bytes is not None:
+            self._on_bytes(len(piece))
+        return piece
+
+    def _piece(self, size: int) -> bytes:
+        """Return some bytes; b"" if the source broke off and has to be opened again."""
+        incoming = self._open() if self._incoming is None else self._incoming
+        piece, error = b"", None
+        try:
+            while self._known_bytes and self._skip(incoming):
+                self._lease.check()
+            if not self._known_bytes:
+                piece = incoming.read(size)
+        except RegistryUnreachableError as caught:
+            error = None if incoming.was_cut_short else caught
+        if not piece:
+            self._broke_off(error)
+        return piece
+
+    def _open(self) -> ResponseBody:
+        """Open the rest of the blob; an unanswered request has had its retries already."""
+        try:
+            self._response = response = self._open_blob(self._offset)
+        except RegistryUnreachableError as error:
+            if self._offset == 0:
+                raise
+            raise TruncatedError(
+                f"the source of {self._descriptor.digest} broke off at byte {self._offset} of "
+                f"{self._descriptor.size}, and could not be asked for the rest: {error}"
+            ) from error
+        self._known_bytes = 0
+        if response.status_code == requests.codes.ok:
+            self._known_bytes = self._offset  # from the start: the source ignores ranges, or sent nothing yet
+        if response.status_code == _UNSATISFIABLE:
+            self._known_bytes = self._descriptor.size  # the body is an error message, not the blob
+        else:
+            self._check_length(response)
+        self._incoming = ResponseBody(response, is_small=self._seconds is not None)
+        return self._incoming
+
+    def _skip(self, incoming: ResponseBody) -> bool:
+        """Skip a chunk that was read before; False if the source ends in it."""
+        piece = incoming.read(min(CHUNK_BYTES, self._known_bytes))
+        self._known_bytes -= len(piece)
+        return bool(piece)
+
+    def _check_length(self, response: requests.Response) -> None:
+        expected = self._descriptor.size
+        if response.status_code == _PARTIAL:
+            expected -= self._offset
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {self._offset}-"):
+                raise TruncatedError(
+                    f"the source of {self._descriptor.digest} sent another range than asked for"
+                )
+        told = content_length(response.headers)
+        if told not in {None, expected, 0}:
+            raise DigestMismatchError(
+                f"the source says that {self._descriptor.digest} has {told} bytes, its manifest {expected}"
+            )
+
+    def _broke_off(self, error: StagefleetError | None) -> None:
+        """Count an interruption: a premature end, or, with `error`, a broken connection.
+
+        A registry that lost a blob's content still lists the blob: distribution 2.8 answers 200 with the full
+        Content-Length, and closes the connection where the content ends, each time.
+        """
+        self.close()
+        if self._offset - self._broke_at >= _STEADY_BYTES:
+            self._breaks = 0
+        ended_again = error is None and self._offset == self._broke_at
+        self._ends = self._ends + 1 if ended_again else 0
+        self._breaks, self._broke_at = self._breaks + 1, self._offset
+        digest, size = self._descriptor.digest, self._descriptor.size
+        if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
+            has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
+            raise TruncatedError(
+                f"the source knows the blob {digest} but sends {has}, each time: "
+                "if that stays so, build it again"
+            )
+        if self._seconds is not None and time.monotonic() - self._began_at > self._seconds:
+            raise TruncatedError(
+                f"the source of {digest} is too slow: {self._offset} of {size} bytes in {self._seconds:.3g} s"
+                + (f": {error}" if error else "")
+            )
+        if self._breaks >= _MOST_BREAKS:
+            raise TruncatedError(
+                f"the source of {digest} breaks off at byte {self._offset} of {size}, "
+                f"{self._breaks} times within a short while" + (f": {error}" if error else "")
+            )
+        self._pause(self._breaks)
+
+    def _check(self) -> None:
+        found = self._hash.hexdigest()
+        if found != self._descriptor.digest.hex:
+            self.close()
+            raise DigestMismatchError(
+                f"the source sent other content for {self._descriptor.digest}: {found}",
+                found=f"{self._descriptor.digest.algorithm}:{found}",
+            )
+
+    def _finished(self) -> bytes:
+        if self._incoming is None and self._descriptor.size == 0:
+            self._check()
+        elif self._incoming is not None:
+            self._release(self._incoming)
+        return b""
+
+    def _release(self, incoming: ResponseBody) -> None:
+        """Return the connection to the pool: the body was read to its end, which urllib3 has not seen yet."""
+        try:
+            if incoming.read(1) == b"":
+                self._response = self._incoming = None
+        except RegistryUnreachableError:
+            pass  # the content is whole; only the connection is lost
+        self.close()

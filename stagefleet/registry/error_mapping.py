@@ -1,0 +1,158 @@
+"""Errors for the error responses of a registry (OCI distribution specification 1.1, "Error Codes")."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+
+from stagefleet.errors import (
+    ForbiddenError,
+    InvalidNameError,
+    ManifestRefusedError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
+    UnreachableError,
+)
+from stagefleet.redaction import redact, words_of
+from stagefleet.registry.response_body import read_all
+from stagefleet.registry.retry_after import retry_after_seconds, span_text
+from stagefleet.registry.scheme import advise_tls, is_refused_as_plain
+
+__all__ = ["map_body_errors", "map_error"]
+
+_ERROR_BYTES = 64 * 1024
+_SHOWN_CHARACTERS = 300
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_CODES = 10
+_BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+_OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
+"""Query parameters that we set. All others belong to the registry: a signature, or an upload's state."""
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+
+
+@contextmanager
+def map_body_errors(method: str, host: str, repository: str, subject: str) -> Iterator[None]:
+    """Map every error of parsing a response to a `RegistryError`.
+
+    Headers and bodies are untrusted: numbers of any length, values of any type, nesting of any depth. A case
+    that nobody expected must fail this one call with a typed error, like any other malformed response.
+
+    Args:
+        method: The request's method.
+        host: The registry's host.
+        repository: The repository, `host/path`.
+        subject: The requested object, for messages.
+    """
+    try:
+        yield
+    except (InvalidNameError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        name = type(error).__name__
+    except RecursionError:
+        name = "nested too deep"
+    else:
+        return
+    # `from None`: a parser's error may quote its input, and a traceback would show it.
+    raise RegistryError(
+        f"{subject}: {host} answered {method} with what makes no sense ({name}): is it a registry?",
+        method=method,
+        repository=repository,
+    ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorBody:
+    """The message of an error response, and the advice for it."""
+
+    codes: tuple[str, ...] = ()
+    text: str = ""
+    details: tuple[Any, ...] = ()
+    advice: str = ""
+
+
+def map_error(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
+    """Build the error for an unexpected status; reads the response's body.
+
+    Args:
+        response: The response.
+        method: The request's method.
+        repository: The requested repository, `host/path`.
+        subject: The requested object, for messages.
+    """
+    told = _read_error_body(response)
+    status = response.status_code
+    context: dict[str, Any] = {
+        "method": method,
+        "repository": repository,
+        "status": status,
+        "codes": told.codes,
+    }
+    said = " ".join(filter(None, [", ".join(told.codes), told.text]))
+    what = f"{subject}: {method} answered {status}" + (f" ({said})" if said else "")
+    if method == "PUT" and status in {400, 404} and _BLOB_CODES.intersection(told.codes):
+        missing = tuple(dict.fromkeys(_DIGEST.findall(json.dumps(told.details))))
+        return ManifestRefusedError(what, missing=missing, **context)
+    if status == 404:  # noqa: PLR2004 - HTTP's number
+        return NotFoundError(what, **context)
+    if status in {401, 403}:
+        return ForbiddenError(f"{what}: the login may not do this", **context)
+    seconds = retry_after_seconds(response.headers)
+    if seconds is not None:
+        what = f"{what}, and asks to wait {span_text(seconds)}"
+    if status == 429:  # noqa: PLR2004 - HTTP's number
+        return RateLimitedError(what, retry_after_seconds=seconds, **context)
+    if status >= 500:  # noqa: PLR2004 - HTTP's number
+        return RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
+    return RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
+
+
+def _read_error_body(response: requests.Response) -> _ErrorBody:
+    try:
+        body = read_all(response, _ERROR_BYTES) or b""
+    except UnreachableError:
+        return _ErrorBody()
+    advice = advise_tls(urlsplit(response.url).netloc) if is_refused_as_plain(response, body) else ""
+    try:
+        document = json.loads(body)
+        errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # Proxies and Go's HTTP server answer in plain text; a TLS server does so to plain HTTP.
+        is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
+        text = _plain(body.decode(errors="replace"), response) if is_plain else ""
+        return _ErrorBody(text=text, advice=advice)
+    codes = [redact(str(entry.get("code") or "")) for entry in errors]
+    return _ErrorBody(
+        codes=tuple(code for code in codes if _CODE.fullmatch(code))[:_MOST_CODES],
+        text=next((_plain(entry["message"], response) for entry in errors if entry.get("message")), ""),
+        details=tuple(entry.get("detail") for entry in errors),
+        advice=advice,
+    )
+
+
+def _plain(text: object, response: requests.Response) -> str:
+    """Return a registry's text in printable form, or "" if it repeats the login that was sent."""
+    shown = words_of(text, limit=_SHOWN_CHARACTERS)
+    return "" if any(secret in str(text) for secret in _sent_secrets(response)) else shown
+
+
+def _sent_secrets(response: requests.Response) -> Iterator[str]:
+    """Yield the secrets in the request's login and URL, also those too short to be masked."""
+    request: requests.PreparedRequest | None = response.request  # None in a response built by a test
+    kind, _, value = str(request.headers.get("Authorization", "") if request else "").partition(" ")
+    if value:
+        yield value
+    if kind == "Basic":
+        password = base64.b64decode(value).decode(errors="replace").partition(":")[2]
+        if password:
+            yield password
+    query = parse_qsl(urlsplit(str(request.url)).query) if request else []
+    yield from (value for name, value in query if value and name not in _OUR_QUERY)

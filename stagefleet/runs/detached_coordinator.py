@@ -1,0 +1,227 @@
+"""Coordinator of detached runs: a message starts it, and it ends when no callback is due.
+
+Outcomes are reported in the order of completion, each once; after a crash, a lost reply or a coordinator
+wrongly taken for dead, at least once, with an id to recognise the repeat by. While a receiver is away its
+outcomes stay unacknowledged, and so the run's window stays full: the run does not get ahead of its receiver.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from stagefleet.backoff import Backoff
+from stagefleet.errors import (
+    CallbackDeclinedError,
+    CallbackError,
+    CallbackLostError,
+    LeaseLostError,
+    LedgerRewoundError,
+    RedisUnreachableError,
+    StagefleetError,
+)
+from stagefleet.registry.lease import Lease
+from stagefleet.runs.coordinator_lease import CoordinatorLease
+from stagefleet.runs.ledger import CallbackLedger, CoordinatorLedger
+from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run
+from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.webhook import call_id
+from stagefleet.settings import WebhookSettings
+
+__all__ = ["DetachedCoordinator", "PublishTask"]
+
+_LOGGER = logging.getLogger("stagefleet")
+_OUTCOMES_A_READ = 64
+_SLICE_SECONDS = 10.0
+"""Longest time that one coordination occupies a thread; then a new message goes to the end of the queue."""
+
+PublishTask = Callable[[str, str, dict[str, Any]], None]
+"""Publishes a user's task: `NAME[@QUEUE]`, the task's id, its keyword arguments."""
+
+
+class _Ledger(CoordinatorLedger, CallbackLedger, Protocol):
+    pass
+
+
+class _Webhooks(Protocol):
+    def call(
+        self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, lease: Lease
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class _Coordination:
+    """Callbacks of one coordination.
+
+    Attributes:
+        coordination: The right to make them.
+        lease: The coordination's lease.
+        went_well: True after the first successful call.
+    """
+
+    coordinator_claim: CoordinatorClaim
+    lease: CoordinatorLease
+    went_well: bool = False
+
+
+class DetachedCoordinator:
+    """Make the callbacks of detached runs; thread-safe.
+
+    Args:
+        ledger: The runs' ledger.
+        webhooks: Calls URLs.
+        publish_task: Publishes tasks of users.
+        settings: Pauses, and how long a receiver may be away.
+        stopping: Returns True once this process has to end: then a coordination ends after its next call.
+        clock: Monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: _Ledger,
+        webhooks: _Webhooks,
+        publish_task: PublishTask,
+        settings: WebhookSettings,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ledger = ledger
+        self._webhooks = webhooks
+        self._publish_task = publish_task
+        self._settings = settings
+        self._stopping = stopping
+        self._clock = clock
+
+    def coordinate(self, run_id: str) -> None:
+        """Make the due callbacks of a run; do nothing if another coordinator is at work.
+
+        Each error counts as a failure and leads to a pause, and in the end to giving up, so that no error
+        restarts the coordinator for ever.
+
+        Raises:
+            RedisUnreachableError: The ledger is unreachable; its sweep starts the next coordinator.
+        """
+        asked_at = self._clock()
+        coordinator_claim = self._ledger.claim_coordination(run_id)
+        if coordinator_claim is None:
+            return
+        with CoordinatorLease(self._ledger, coordinator_claim, asked_at, clock=self._clock) as lease:
+            self._call(_Coordination(coordinator_claim, lease))
+
+    def _call(self, calls: _Coordination) -> None:
+        """Make the calls of one coordination, and end it."""
+        coordinator_claim = calls.coordinator_claim
+        try:
+            self._tell_outcomes(calls)
+            found = self._ledger.run(coordinator_claim.run_id)
+            if found.state.is_final:
+                calls.lease.check()
+                self._tell_end(found, calls.lease)
+                self._ledger.finish_coordination(coordinator_claim)
+            else:
+                self._ledger.release_coordination(coordinator_claim)
+        except RedisUnreachableError:
+            raise
+        except LeaseLostError as error:
+            _LOGGER.warning("run %s: %s", coordinator_claim.run_id, error)
+        except LedgerRewoundError as error:
+            # The next coordinator continues from Redis; if Redis lost this coordination, the sweep starts it.
+            _LOGGER.warning("run %s: %s", coordinator_claim.run_id, error)
+            self._ledger.release_coordination(coordinator_claim)
+        except CallbackDeclinedError as error:
+            self._give_up(coordinator_claim, error)
+        except CallbackError as error:
+            self._put_off(calls, error)
+        except Exception as error:
+            _LOGGER.exception("run %s: unexpected error of a callback", coordinator_claim.run_id)
+            problem = ErrorInfo.of(error)
+            self._put_off(calls, CallbackError(f"unexpected {problem.type}: {problem.message}"))
+
+    def _tell_outcomes(self, calls: _Coordination) -> None:
+        """Make callbacks for unacknowledged outcomes until there are none, or the coordination is over."""
+        coordinator_claim, position = (
+            calls.coordinator_claim,
+            self._ledger.acknowledged(calls.coordinator_claim.run_id),
+        )
+        until = self._clock() + _SLICE_SECONDS
+        while not (run := self._ledger.run(coordinator_claim.run_id)).state.is_final:
+            read_at = self._clock()
+            outcomes = self._ledger.outcomes(run.id, position, limit=_OUTCOMES_A_READ, block_seconds=0)
+            if not outcomes:
+                return
+            for outcome in outcomes:
+                asked_at = self._clock()
+                if self._stopping() or asked_at >= until:
+                    return
+                calls.lease.check()
+                self._tell(run, outcome, at=run.now_at + asked_at - read_at, lease=calls.lease)
+                asked_at = self._clock()
+                if not self._ledger.acknowledge(run.id, coordinator_claim.epoch, [outcome], before=position):
+                    return  # the run has ended, or another coordinator took over
+                calls.lease.note_renewal(asked_at)
+                calls.went_well = True
+                position = outcome.position
+
+    def _tell(self, run: Run, outcome: Outcome, *, at: float, lease: Lease) -> None:
+        """Make the callback for one outcome, unless it needs none or the run has an error already."""
+        if outcome.state is ItemState.CANCELLED or run.error is not None:
+            return
+        spec = run.spec
+        data = {"run": run.id, "outcome": outcome.as_json()}
+        if spec.callback is Callback.WEBHOOK:
+            data["operation"] = spec.operation
+            url, webhook_id = spec.callback_target, call_id(run.id, outcome)
+            self._webhooks.call(url, webhook_id, "stagefleet.outcome", data, at=at, lease=lease)
+        elif spec.callback is Callback.TASK:
+            self._publish_task(spec.callback_target, call_id(run.id, outcome), data)
+
+    def _tell_end(self, run: Run, lease: Lease) -> None:
+        url, webhook_id = run.spec.finish_url, call_id(run.id, None)
+        if url:
+            self._webhooks.call(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
+
+    def _put_off(self, calls: _Coordination, error: CallbackError) -> None:
+        """Schedule the next coordinator, or give up; a successful call resets the count of failures."""
+        coordinator_claim = (
+            CoordinatorClaim(calls.coordinator_claim.run_id, calls.coordinator_claim.epoch)
+            if calls.went_well
+            else calls.coordinator_claim
+        )
+        if coordinator_claim.failing_seconds >= self._settings.give_up_seconds:
+            lost = CallbackLostError(
+                f"{error}, and has not answered well for {coordinator_claim.failing_seconds:.0f} s "
+                "(webhooks.give_up_seconds)"
+            )
+            self._give_up(coordinator_claim, lost)
+            return
+        pause_seconds = self._pause_seconds(coordinator_claim, error)
+        _LOGGER.warning("run %s: %s; next attempt in %.1f s", coordinator_claim.run_id, error, pause_seconds)
+        self._ledger.pause_coordination(coordinator_claim, pause_seconds, WaitReason.of(error))
+
+    def _pause_seconds(self, coordinator_claim: CoordinatorClaim, error: CallbackError) -> float:
+        """Return the pause: the back-off, or the receiver's own request within the time limit."""
+        settings = self._settings
+        backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
+        pause = backoff.pause_seconds(coordinator_claim.failures + 1)
+        left = settings.give_up_seconds - coordinator_claim.failing_seconds
+        return max(pause, min(error.retry_after_seconds or 0.0, left))
+
+    def _give_up(self, coordinator_claim: CoordinatorClaim, error: StagefleetError) -> None:
+        """Cancel the run; if it has ended already, end the callbacks."""
+        if self._ledger.cancel(coordinator_claim.run_id, error=ErrorInfo.of(error)):
+            _LOGGER.warning("run %s is cancelled: %s", coordinator_claim.run_id, error)
+            self._ledger.release_coordination(coordinator_claim)
+        else:
+            _LOGGER.error(
+                "run %s has ended, and its end could not be told: %s", coordinator_claim.run_id, error
+            )
+            self._ledger.finish_coordination(coordinator_claim)
+
+
+def _end_of(run: Run) -> dict[str, Any]:
+    error = None if run.error is None else run.error.model_dump(mode="json")
+    return {"run": run.id, "operation": run.spec.operation, "summary": run.summary(), "error": error}

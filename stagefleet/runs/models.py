@@ -1,0 +1,360 @@
+"""Values of runs, items and outcomes; the ledger stores them.
+
+A run:   submitting -> running -> (cancelling ->) succeeded | failed | cancelled
+An item: pending -> claimed -> succeeded | failed | skipped | cancelled
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stagefleet import errors
+from stagefleet.bounds import cut
+from stagefleet.redaction import masked_line
+from stagefleet.runs.versions import WriterVersion, own_version
+from stagefleet.runs.waits import Wait
+
+__all__ = [
+    "HOST_SEPARATOR",
+    "MAX_ITEMS",
+    "Callback",
+    "Claim",
+    "CoordinatorClaim",
+    "ErrorInfo",
+    "ItemState",
+    "Outcome",
+    "Run",
+    "RunSpec",
+    "RunState",
+    "Submission",
+    "SubmissionKind",
+    "WorkerInfo",
+    "split_host",
+]
+
+MAX_ITEMS = 1_000_000
+"""Most items of a run."""
+
+_TYPE_BYTES = 200
+_MESSAGE_BYTES = 2048
+
+HOST_SEPARATOR = "\x1f"
+"""Separator between an item and its host, in the items appended to a run."""
+
+
+def split_host(item: str) -> tuple[str, str | None]:
+    """Split an appended item into its id and its host."""
+    name, separator, host = item.partition(HOST_SEPARATOR)
+    return name, host if separator else None
+
+
+class RunState(StrEnum):
+    """State of a run."""
+
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNREADABLE = "unreadable"
+    """Written by an incompatible release; `Run.error` names it."""
+
+    @property
+    def is_final(self) -> bool:
+        """True if the state never changes any more."""
+        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+class ItemState(StrEnum):
+    """Final state of an item; a dry run reports `planned`."""
+
+    PLANNED = "planned"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+class Callback(StrEnum):
+    """Kind of receiver that acknowledges the outcomes of a run."""
+
+    NONE = "none"
+    """None: finishing an item acknowledges it."""
+    CLIENT = "client"
+    """A callable in the process that submitted the run."""
+    TASK = "task"
+    """A user's Celery task: its publication acknowledges."""
+    WEBHOOK = "webhook"
+    """A URL: a 2xx response acknowledges."""
+
+
+class ErrorInfo(BaseModel):
+    """Serialized form of an error."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """Build an `ErrorInfo` from an exception, with secrets masked: Redis, reports and Flower show it."""
+        name = error.type_name if isinstance(error, errors.RemoteError) else type(error).__name__
+        return cls(type=name, message=masked_line(_words_of(error)) or name).bounded()
+
+    def bounded(self) -> ErrorInfo:
+        """Shorten it to the stored size, and replace characters that cannot be encoded."""
+        return ErrorInfo(type=cut(self.type, _TYPE_BYTES), message=cut(self.message, _MESSAGE_BYTES))
+
+    def as_exception(self) -> errors.RemoteError:
+        """Return the error as an exception to raise here."""
+        return errors.RemoteError(self.message, type_name=self.type)
+
+
+def _words_of(error: BaseException) -> str:
+    """Return the error's message, even if its class fails to format it."""
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
+        return f"its message cannot be read ({type(broken).__name__})"
+
+
+class Outcome(BaseModel):
+    """Final result of one item.
+
+    Attributes:
+        item: The stage id or record id.
+        host: The item's host, None if hosts do not matter.
+        state: Its final state.
+        result: The description or metadata that the item produced.
+        error: The reason of a failure.
+        seconds: Time from the claim of the last attempt to its end.
+        bytes: Content sent to the destination.
+        attempts: Claims of the item, lost ones included; 0 for an item decided without a task.
+        position: Its position in the run's stream, "" before it is stored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    item: str
+    host: str | None = None
+    state: ItemState
+    result: dict[str, Any] | None = None
+    error: ErrorInfo | None = None
+    seconds: float = 0.0
+    bytes: int = 0
+    attempts: int = 0
+    position: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the outcome in the form that commands print."""
+        return self.model_dump(mode="json", exclude={"position"})
+
+
+class RunSpec(BaseModel):
+    """Specification of a run.
+
+    Attributes:
+        operation: The task's name, as `copy_stage`.
+        options: Options of the operation; JSON values, no secrets.
+        parallel: Most unacknowledged items at once.
+        callback: Kind of receiver that acknowledges outcomes.
+        callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome; "" for none.
+        finish_url: The URL that gets the run's summary at its end, "" for none.
+        key: The idempotency key, None for none.
+        fingerprint: Fingerprint of the caller's arguments, compared when a key is used again.
+        parent: The run that this one continues.
+        max_attempts: Most attempts at one item.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    operation: str
+    options: Mapping[str, Any] = {}
+    parallel: int = 16
+    callback: Callback = Callback.NONE
+    callback_target: str = Field(default="", repr=False)  # a URL may hold a token
+    finish_url: str = Field(default="", repr=False)
+    key: str | None = None
+    fingerprint: str = ""
+    parent: str | None = None
+    max_attempts: int = 5
+
+    @property
+    def is_called_back(self) -> bool:
+        """True if the fleet itself makes the callbacks, not a process that watches the run."""
+        return self.callback in {Callback.TASK, Callback.WEBHOOK} or bool(self.finish_url)
+
+
+class SubmissionKind(StrEnum):
+    """Result of a request to open a run."""
+
+    NEW = "new"
+    """A new run (or a half-submitted one taken over): append its items, then start it."""
+    ATTACHED = "attached"
+    """The key's run is under way: watch it."""
+    SUCCEEDED = "succeeded"
+    """The key's run has succeeded already."""
+    CONTINUED = "continued"
+    """A new run that continues the failed or cancelled one under the key: append its leftovers."""
+
+
+@dataclass(slots=True)
+class Submission:
+    """A run that is open for items, with the counts that its submitter expects.
+
+    Attributes:
+        run_id: The run's id.
+        kind: Result of the request.
+        token: Fences off another submitter of the same run.
+        previous: The run whose leftovers a continued run processes.
+        items: Number of items that the ledger has accepted from this submission; updated by the ledger.
+        decided: The same for outcomes decided without a task.
+    """
+
+    run_id: str
+    kind: SubmissionKind
+    token: int = 0
+    previous: str | None = None
+    items: int = 0
+    decided: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of items and decided outcomes."""
+        return self.items + self.decided
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """State of a run at one moment, from the ledger; counts are items, times are seconds since 1970.
+
+    `claimed` items are under way in workers, `published` ones wait in the broker, `waiting` ones wait for a
+    retry. The last lease of an item ends at `leased_until`, 0 for none; `waits` are those that last at
+    `now_at`; a lease, of an item or of the coordinator, lasts for `lease_seconds`; `version` is of the
+    release that opened it.
+    """
+
+    id: str
+    spec: RunSpec
+    state: RunState
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    skipped: int = 0
+    cancelled: int = 0
+    claimed: int = 0
+    published: int = 0
+    waiting: int = 0
+    bytes: int = 0
+    error: ErrorInfo | None = None
+    created_at: float = 0.0
+    finished_at: float | None = None
+    now_at: float = 0.0
+    leased_until: float = 0.0
+    waits: tuple[Wait, ...] = ()
+    lease_seconds: float = 30.0
+    version: WriterVersion = field(default_factory=own_version)
+
+    @property
+    def done(self) -> int:
+        """Number of items with a final state."""
+        return self.succeeded + self.failed + self.skipped + self.cancelled
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the run, so far or in all."""
+        return (self.finished_at or self.now_at) - self.created_at
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary that commands print."""
+        return {
+            "run": self.id or None,
+            "state": str(self.state),
+            "total": self.total,
+            "succeeded": self.succeeded,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "cancelled": self.cancelled,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to carry out one attempt at an item.
+
+    Attributes:
+        run_id: The run's id.
+        index: The item's number in the run, from 0.
+        item: The item's id.
+        host: The item's host, None if hosts do not matter.
+        fence: The fencing token: a finish with an older one changes nothing.
+        attempt: 1 for the first.
+        claimed_at: Time before the request for the claim, on this process's monotonic clock.
+        lease_until: End of the first lease, on the same clock.
+        nonce: Tells the claim from another with the same fence, which Redis may issue again after data loss.
+    """
+
+    run_id: str
+    index: int
+    item: str
+    fence: int
+    attempt: int
+    claimed_at: float
+    lease_until: float
+    host: str | None = None
+    nonce: str = ""
+
+    @property
+    def token(self) -> str:
+        """Token for the whole claim in the ledger; no other claim ever has the same."""
+        return f"{self.fence} {self.nonce}"
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the claim."""
+        return time.monotonic() - self.claimed_at
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorClaim:
+    """A detached coordinator's right to make the callbacks of one run.
+
+    Attributes:
+        run_id: The run's id.
+        epoch: Fences off another coordinator.
+        failures: Successive coordinations that failed.
+        failing_seconds: Time since the first of them; 0 if the last one succeeded.
+        lease_seconds: Duration of the lease.
+    """
+
+    run_id: str
+    epoch: int
+    failures: int = 0
+    failing_seconds: float = 0.0
+    lease_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A live worker process.
+
+    Attributes:
+        name: Its unique name: `worker-PID@NAME-PLACE-RANDOM`.
+        slots: Number of items that it can hold at once.
+        queues: The queues that it listens to.
+        version: Version of its release.
+    """
+
+    name: str
+    slots: int
+    queues: tuple[str, ...]
+    version: WriterVersion = field(default_factory=own_version)

@@ -1,0 +1,62 @@
+"""Data in the fleet's Redis that may be lost: callers go on without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import redis
+
+from stagefleet.errors import StagefleetError
+from stagefleet.logs import EventLogger
+from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.settings import Settings, SharedStateSettings
+
+__all__ = ["BestEffortStore"]
+
+_log = EventLogger(__name__)
+
+
+class BestEffortStore:
+    """Base class of stores in the fleet's Redis whose loss does no harm.
+
+    It warns once per outage, not once per call.
+    """
+
+    _what: ClassVar[str]
+    """Name of the data, for the warning."""
+    _keys: ClassVar[str]
+    """Prefix of the keys, after the fleet's own prefix."""
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
+        self._redis: Any = client  # redis-py types each reply as the union over all its settings
+        self._prefix = f"{prefix}{self._keys}:"
+        self._settings = settings
+        self._was_told = False
+
+    @classmethod
+    def connect(cls, redis_url: str, settings: Settings) -> Self:
+        """Create the store for a URL; it connects at the first call.
+
+        Raises:
+            SettingsError: The URL is malformed.
+        """
+        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    @contextmanager
+    def _calls(self) -> Iterator[None]:
+        """Run calls to Redis; an outage ends the block without an error."""
+        try:
+            with map_redis_errors(self._redis):
+                yield
+        except (StagefleetError, redis.RedisError) as error:
+            if not self._was_told:
+                self._was_told = True
+                _log.warning(f"{self._what}_out_of_reach", action="cache", error=str(error))
+        else:
+            self._was_told = False

@@ -1,0 +1,164 @@
+"""Descriptions of images, from their manifests and configurations.
+
+OCI image specification 1.1, "OCI Image Configuration"; Docker's configurations have the same fields, and
+`Image` and `OnBuild` besides.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any, TypedDict
+
+from stagefleet.bounds import clean
+from stagefleet.images import ImageInfo
+from stagefleet.names import Reference
+from stagefleet.registry import Manifest
+
+__all__ = ["describe_image", "describe_index", "moment_of", "platform_in", "read_settings"]
+
+_PARENT_LABEL = "werf.io/base-image-id"
+_NANOSECONDS = re.compile(r"(\.\d{6})\d+")
+_LARGE_BYTES = 1024 * 1024
+_LARGE_CONFIG = threading.Lock()
+"""Lock around the parsing of a configuration larger than `_LARGE_BYTES`: one at a time per process."""
+
+
+class _Settings(TypedDict):
+    parent_id: str
+    labels: dict[str, str]
+    env: tuple[str, ...]
+    on_build: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+
+class _Names(TypedDict):
+    name: str
+    repository: str
+    tag: str
+    repo_digest: str
+
+
+def describe_image(reference: Reference, manifest: Manifest, config: bytes | None) -> ImageInfo:
+    """Describe an image, or another artifact: without an image configuration it has no labels.
+
+    Args:
+        reference: The image's name.
+        manifest: Its manifest.
+        config: Its configuration, from the manifest; None if it is too large to be read.
+    """
+    settings, created_at = _config_facts(config)
+    info = ImageInfo(
+        **_names(reference, manifest),
+        **settings,
+        image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
+        size=sum(layer.size for layer in manifest.layers),
+        created_at=created_at,
+        truncated=config is None,
+    )
+    return info.bounded()
+
+
+def _config_facts(config: bytes | None) -> tuple[_Settings, datetime | None]:
+    """Return the settings in a configuration, and the creation time of its image."""
+    content = config or b""
+    # Parsed, a malicious one takes many times its size.
+    with _LARGE_CONFIG if len(content) > _LARGE_BYTES else nullcontext():
+        document = _read_config(content) or {}
+        return read_settings(document.get("config")), moment_of(document.get("created"))
+
+
+def _read_config(config: bytes) -> dict[str, Any] | None:
+    """Parse a configuration; None for anything but a JSON object, which artifacts may have."""
+    try:
+        document = json.loads(config)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def read_settings(section: Any) -> _Settings:
+    """Parse the section `config` of a configuration; an engine returns the same section for its images."""
+    settings = _mapping(section)
+    labels = {
+        clean(key): clean(value)
+        for key, value in _mapping(settings.get("Labels")).items()
+        if isinstance(value, str)
+    }
+    return {
+        "parent_id": _text(settings.get("Image")) or labels.get(_PARENT_LABEL, ""),
+        "labels": labels,
+        "env": _texts(settings.get("Env")),
+        "on_build": _texts(settings.get("OnBuild")),
+        "volumes": tuple(sorted(map(clean, _mapping(settings.get("Volumes"))))),
+    }
+
+
+def describe_index(
+    reference: Reference, manifest: Manifest, members: Sequence[ImageInfo], *, blob_bytes: int = 0
+) -> ImageInfo:
+    """Describe an index: its size is the total of its content, each part counted once.
+
+    Args:
+        reference: Its name.
+        manifest: The index.
+        members: Descriptions of its images.
+        blob_bytes: Size of its direct blobs, as in BuildKit's caches.
+    """
+    info = ImageInfo(
+        **_names(reference, manifest),
+        image_id=str(manifest.digest),
+        size=sum(member.size for member in members) + blob_bytes,
+        created_at=max((member.created_at for member in members if member.created_at), default=None),
+        members=tuple(members),
+    )
+    return info.bounded()
+
+
+def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
+    """Return the platform in an image's configuration, in its JSON form; None if there is none.
+
+    Args:
+        config: As in `describe_image`.
+    """
+    document = _read_config(config or b"") or {}
+    return document if document.get("os") and document.get("architecture") else None
+
+
+def _names(reference: Reference, manifest: Manifest) -> _Names:
+    repository = reference.repository
+    return {
+        "name": str(reference),
+        "repository": str(repository),
+        "tag": reference.tag or "",
+        "repo_digest": str(Reference.of(repository, manifest.digest)),
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return clean(value) if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, filter(_is_text, value))) if isinstance(value, list) else ()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def moment_of(value: Any) -> datetime | None:
+    """Parse an RFC 3339 time; Go writes up to nine digits of a second."""
+    try:
+        moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", _text(value)))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None  # RFC 3339 requires an offset

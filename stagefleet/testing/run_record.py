@@ -1,0 +1,395 @@
+"""One run in memory: the data of `MemoryLedger` about it, and the transitions of its items.
+
+This module has no locks, clocks or brokers: the ledger passes the time, and publishes what `release` returns.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
+from stagefleet.runs.ledger import FinishResult
+from stagefleet.runs.models import (
+    HOST_SEPARATOR,
+    Callback,
+    Claim,
+    ErrorInfo,
+    ItemState,
+    Outcome,
+    Run,
+    RunSpec,
+    RunState,
+    split_host,
+)
+from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+from stagefleet.testing.coordinators import Coordinator
+from stagefleet.testing.outcome_stream import OutcomeStream, next_number
+from stagefleet.testing.postponed_items import PostponedItems
+
+__all__ = ["RunRecord"]
+
+_SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
+
+
+@dataclass(slots=True)
+class _Publication:
+    """A published message, with the time of its publication."""
+
+    at: float
+
+
+@dataclass(slots=True)
+class _Claim:
+    """A claim in the ledger; times are on the ledger's clock."""
+
+    fence: int
+    attempt: int
+    since: float
+    until: float
+    nonce: str
+    published_at: float
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """The data of one run.
+
+    Every item below `unreleased` is in exactly one of `published`, `claimed`, `waiting`, `behind` and
+    `ends`; items from `unreleased` on are in none of them. Outcomes that are `unacknowledged` keep the run
+    open; those of them in `held`, which had a task, still count in the window.
+    """
+
+    id: str
+    spec: RunSpec
+    created_at: float
+    token: int = field(default_factory=next_number)
+    epoch: int = 0
+    submitter_until: float = 0.0
+    coordinator_until: float = 0.0
+    state: RunState = RunState.SUBMITTING
+    started: bool = False
+    hosted: bool = False
+    appended: str | None = None
+    items: list[str] = field(default_factory=list)
+    decided: int = 0
+    unreleased: int = 0
+    published: dict[int, _Publication] = field(default_factory=dict)
+    claimed: dict[int, _Claim] = field(default_factory=dict)
+    waiting: list[tuple[float, int]] = field(default_factory=list)
+    behind: PostponedItems = field(default_factory=PostponedItems)
+    ends: dict[int, ItemState] = field(default_factory=dict)
+    attempts_ended: Counter[int] = field(default_factory=Counter)
+    counts: Counter[ItemState] = field(default_factory=Counter)
+    stream: OutcomeStream = field(default_factory=OutcomeStream)
+    unacknowledged: int = 0
+    held: int = 0
+    fence: int = 0
+    swept_at: float | None = None
+    stops_now: bool = False
+    needs_acknowledgement: bool = False
+    bytes: int = 0
+    error: ErrorInfo | None = None
+    finished_at: float | None = None
+    coordinator: Coordinator | None = None
+    call_at: float = 0.0
+    failures: int = 0
+    failing_since: float | None = None
+    retry_reason: WaitReason = field(default_factory=WaitReason)
+    callback_reason: WaitReason = field(default_factory=WaitReason)
+    pause: tuple[int, Wait] | None = None
+
+    def __post_init__(self) -> None:
+        self.needs_acknowledgement = self.spec.callback is not Callback.NONE
+        self.coordinator = Coordinator.ABSENT if self.spec.is_called_back else None
+
+    @property
+    def has_coordinator(self) -> bool:
+        """True while a coordinator handles the run."""
+        return self.coordinator is Coordinator.PRESENT
+
+    @property
+    def total(self) -> int:
+        """The number of items, and of outcomes decided without a task."""
+        return len(self.items) + self.decided
+
+    def empty(self) -> None:
+        """Remove all items, since another submitter writes them again."""
+        self.token = next_number()
+        self.items.clear()
+        self.stream = OutcomeStream()
+        self.counts.clear()
+        self.decided = self.unacknowledged = 0
+
+    def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
+        """Add items, and outcomes that need no task."""
+        self.hosted = self.hosted or any(HOST_SEPARATOR in item for item in items)
+        self.items.extend(items)
+        self.decided += len(decided)
+        for outcome in decided:
+            self.counts[outcome.state] += 1
+            self._record(outcome.model_copy(update={"attempts": 0}))
+
+    def release(self, share: int, now: float) -> list[int]:
+        """Publish as many items as window and share allow, due retries first.
+
+        Args:
+            share: The limit of published, unclaimed items.
+            now: The ledger's time.
+
+        Returns:
+            The items to send messages for.
+        """
+        for index in self.behind.release(self.ends):
+            heapq.heappush(self.waiting, (now, index))
+        window = max(1, self.spec.parallel) - len(self.published) - len(self.claimed) - self.held
+        if self.hosted:
+            share = window + len(self.published)  # a slow host must not delay the others
+        released = []
+        for _ in range(min(window, share - len(self.published))):
+            if self.waiting and self.waiting[0][0] <= now:
+                index = heapq.heappop(self.waiting)[1]
+            elif self.unreleased < len(self.items):
+                index = self.unreleased
+                self.unreleased += 1
+            else:
+                break
+            self._publish(index, now)
+            released.append(index)
+        return released
+
+    def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Claim | None:
+        """Claim a published item; None for any other. The same nonce returns the same claim."""
+        publication = self.published.pop(index, None)
+        if publication is None:
+            hold = self.claimed.get(index)
+            if hold is None or hold.nonce != nonce:
+                return None
+            hold.until = now + lease_seconds
+            return hold
+        self.fence += 1
+        hold = _Claim(
+            self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, publication.at
+        )
+        self.claimed[index] = hold
+        return hold
+
+    def holds(self, claim: Claim) -> bool:
+        """Return True if a claim is the current claim of its item."""
+        hold = self.claimed.get(claim.index)
+        return hold is not None and (hold.fence, hold.nonce) == (claim.fence, claim.nonce)
+
+    def finish(
+        self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
+    ) -> FinishResult:
+        """End the attempt at a claimed item, and the item too unless `retry_at` is set."""
+        hold = self.claimed.pop(index)
+        self.attempts_ended[index] += 1
+        if (
+            retry_at is not None
+            and outcome.state is ItemState.FAILED
+            and hold.attempt < self.spec.max_attempts
+            and self.state is RunState.RUNNING
+        ):
+            heapq.heappush(self.waiting, (retry_at, index))
+            self.retry_reason = reason or WaitReason()
+            return FinishResult.WAITING
+        self._end(index, outcome.state)
+        self._record(outcome.model_copy(update={"attempts": hold.attempt}))
+        return FinishResult.RECORDED
+
+    def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
+        """Record that a worker waits with an item, and the reason; None removes the item's own entry."""
+        if reason is not None:
+            self.pause = (index, Wait(WaitKind.PAUSE, reason, until))
+        elif self.pause is not None and self.pause[0] == index:
+            self.pause = None
+
+    def hand_back(self, index: int, now: float, behind: int | None = None) -> None:
+        """Undo the claim of an item: it is due at once, waits for another, or is cancelled with its run."""
+        del self.claimed[index]
+        if (
+            behind is None
+            or self.state is not RunState.RUNNING
+            or not self.behind.put(index, behind, self.ends)
+        ):
+            self._requeue(index, now)
+
+    def standing(self, index: int) -> ItemState | None:
+        """Return the final state of an item; None if it has not ended."""
+        end = self.ends.get(index)
+        if end is None:
+            return None
+        if end in _SUCCESSES:
+            return ItemState.SUCCEEDED
+        is_cancelled = self.state in {RunState.CANCELLING, RunState.CANCELLED}
+        return ItemState.CANCELLED if is_cancelled else ItemState.FAILED
+
+    def expire(self, now: float) -> int:
+        """End the attempts whose lease has expired, and count them."""
+        expired = [(index, hold) for index, hold in self.claimed.items() if hold.until <= now]
+        for index, hold in expired:
+            if self.state is RunState.RUNNING and hold.attempt >= self.spec.max_attempts:
+                error = WorkerLostError(f"{hold.attempt} workers vanished while they worked on this item")
+                self.finish(index, self._failure(index, error), retry_at=None)
+            else:
+                del self.claimed[index]
+                self.attempts_ended[index] += 1
+                self._requeue(index, now)
+        return len(expired)
+
+    def extend_leases(self, until: float) -> None:
+        """Extend every lease to at least a time, after an outage in which no worker could renew."""
+        self.coordinator_until = self.submitter_until = until
+        for hold in self.claimed.values():
+            hold.until = until
+
+    def republish(
+        self, now: float, older_than_seconds: float, is_lost: Callable[[str | None, float], bool]
+    ) -> list[int]:
+        """Publish lost messages again.
+
+        Args:
+            now: The ledger's time.
+            older_than_seconds: The age from which a message may be lost.
+            is_lost: Returns True if a message sent at a time to the queue of a host (None: the run's queue)
+                cannot be in the queue any more.
+
+        Returns:
+            The items to send messages for again.
+        """
+        lost = []
+        for index, publication in self.published.items():
+            host = split_host(self.items[index])[1]
+            if publication.at + older_than_seconds <= now and is_lost(host, publication.at):
+                lost.append(index)
+        for index in lost:
+            self._publish(index, now)
+        return lost
+
+    def fail_lost_hosts(self, now: float, older_than_seconds: float, is_gone: Callable[[str], bool]) -> int:
+        """Fail the items that wait for a host without workers, and count them."""
+        waiting = [
+            (index, split_host(self.items[index])[1])
+            for index, publication in self.published.items()
+            if publication.at + older_than_seconds <= now
+        ]
+        gone = [(index, host) for index, host in waiting if host is not None and is_gone(host)]
+        for index, host in gone:
+            del self.published[index]
+            error = HostLostError(f"no worker of host {host} is there any more")
+            failure = self._failure(index, error).model_copy(
+                update={"attempts": max(1, self.attempts_ended[index])}
+            )
+            self._end(index, ItemState.FAILED)
+            self._record(failure)
+        return len(gone)
+
+    def acknowledge(self, address: int) -> None:
+        """Remove the outcomes up to a place from the window."""
+        awaited = list(
+            filter(self._needs_acknowledgement, self.stream.between(self.stream.acknowledged, address))
+        )
+        self.unacknowledged -= len(awaited)
+        self.held -= sum(outcome.attempts > 0 for outcome in awaited)
+        if address > self.stream.acknowledged:
+            self.stream.acknowledged, self.failures, self.failing_since = address, 0, None
+
+    def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
+        """Cancel pending items; claimed ones continue, or stop at their next renewal with `now`."""
+        self.stops_now = self.stops_now or now
+        self.error = self.error or error
+        if error is not None:
+            self.needs_acknowledgement = False
+            self.unacknowledged = self.held = 0
+        if self.state is RunState.CANCELLING:
+            return
+        self.state = RunState.CANCELLING
+        self.published.clear()
+        self.waiting.clear()
+        self.behind.clear()
+        self.unreleased = len(self.items)
+        for index in range(len(self.items)):
+            if index not in self.ends and index not in self.claimed:
+                self._end(index, ItemState.CANCELLED)
+
+    def conclude(self, now: float) -> bool:
+        """Finish the run if nothing is left to do; return True if this call finished it."""
+        if self.claimed or self.unacknowledged:
+            return False
+        if self.state is RunState.CANCELLING:
+            self.state = RunState.CANCELLED
+        elif self.state is RunState.RUNNING and len(self.ends) == len(self.items):
+            self.state = RunState.FAILED if self.counts[ItemState.FAILED] else RunState.SUCCEEDED
+        else:
+            return False
+        self.finished_at = now
+        return True
+
+    def leftovers(self) -> Iterator[tuple[int, str]]:
+        """Iterate over the items that neither succeeded nor were skipped, each with its index."""
+        return (
+            (index, item) for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES
+        )
+
+    def snapshot(self, now: float) -> Run:
+        """Return the public view of the run."""
+        return Run(
+            id=self.id,
+            spec=self.spec,
+            state=self.state,
+            total=self.total,
+            succeeded=self.counts[ItemState.SUCCEEDED],
+            failed=self.counts[ItemState.FAILED],
+            skipped=self.counts[ItemState.SKIPPED],
+            cancelled=self.counts[ItemState.CANCELLED],
+            claimed=len(self.claimed),
+            published=len(self.published),
+            waiting=len(self.waiting) + len(self.behind),
+            bytes=self.bytes,
+            error=self.error,
+            created_at=self.created_at,
+            finished_at=self.finished_at,
+            now_at=now,
+            leased_until=max((hold.until for hold in self.claimed.values()), default=0.0),
+            waits=tuple(wait for wait in self._waits() if wait.until > now),
+        )
+
+    def _waits(self) -> Iterator[Wait]:
+        """Iterate over all recorded waits, current and past."""
+        if self.waiting:
+            yield Wait(WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
+        if self.pause is not None:
+            yield self.pause[1]
+        if self.coordinator is Coordinator.PAUSED:
+            yield Wait(WaitKind.CALLBACK, self.callback_reason, self.call_at, self.unacknowledged)
+
+    def _failure(self, index: int, error: StagefleetError) -> Outcome:
+        item, host = split_host(self.items[index])
+        return Outcome(item=item, host=host, state=ItemState.FAILED, error=ErrorInfo.of(error))
+
+    def _publish(self, index: int, now: float) -> None:
+        self.published[index] = _Publication(now)
+
+    def _requeue(self, index: int, now: float) -> None:
+        if self.state is RunState.RUNNING:
+            heapq.heappush(self.waiting, (now, index))
+        else:
+            self._end(index, ItemState.CANCELLED)
+
+    def _end(self, index: int, state: ItemState) -> None:
+        self.ends[index] = state
+        self.counts[state] += 1
+        self.attempts_ended.pop(index, None)
+
+    def _record(self, outcome: Outcome) -> None:
+        placed = self.stream.add(outcome)
+        self.bytes += placed.bytes
+        if self._needs_acknowledgement(placed):
+            self.unacknowledged += 1
+            self.held += placed.attempts > 0
+
+    def _needs_acknowledgement(self, outcome: Outcome) -> bool:
+        return self.needs_acknowledgement and outcome.state is not ItemState.CANCELLED

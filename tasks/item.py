@@ -1,0 +1,379 @@
+"""Base of all item tasks: claim an item, hold its lease, do the work, finish.
+
+A message only points to an item. Duplicate, late and stray messages find nothing to claim. Whatever happens
+to an execution, the ledger recovers: a lease that is not renewed expires, and the sweep publishes the item
+again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import Celery, Task
+from redis import RedisError
+
+from stagefleet.backoff import Backoff, jittered
+from stagefleet.errors import (
+    IncompatibleVersionError,
+    ItemCancelledError,
+    ItemPostponedError,
+    LeaseLostError,
+    RedisConfigurationError,
+    RedisUnreachableError,
+    RunNotFoundError,
+    StagefleetError,
+)
+from stagefleet.logs import EventLogger
+from stagefleet.manager import ItemResult
+from stagefleet.redis_retry import RedisRetry
+from stagefleet.registry.lease import under_lease
+from stagefleet.registry.retry_after import span_text
+from stagefleet.runs.item_leases import ItemLease, LeaseRenewer
+from stagefleet.runs.ledger import FinishResult, Ledger
+from stagefleet.runs.messages import task_name
+from stagefleet.runs.models import Claim, ErrorInfo, ItemState, Outcome, RunSpec
+from stagefleet.runs.subjects import subject_of
+from stagefleet.runs.waits import WaitReason
+from stagefleet.settings import RunSettings
+from tasks.arguments import problem_of_item
+from tasks.attempt import Attempt, ItemFunction, OtherItems
+from tasks.shown_arguments import ItemRequest
+from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind
+
+__all__ = ["Attempt", "ItemExecutor", "ItemFunction", "ItemTask", "register"]
+
+_SPECS_KEPT = 64
+_NOTHING = AttemptEnd(EndKind.NOTHING)
+
+OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
+"""Errors that end a call to the ledger for good, whatever the item."""
+
+_log = EventLogger(__name__)
+
+
+class ItemExecutor:
+    """Shared state of all tasks in a worker process, and the execution of one item.
+
+    Args:
+        ledger: The ledger, for claiming and finishing items.
+        renewer: Renews the leases of claimed items.
+        settings: Attempts and pauses.
+        worker: Name of this process in claims.
+        sleep: Waits some seconds between attempts to reach the ledger.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        renewer: LeaseRenewer,
+        settings: RunSettings,
+        *,
+        worker: str,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._renewer = renewer
+        self._settings = settings
+        self._worker = worker
+        self._redis_retry = RedisRetry(
+            settings.outage_seconds, stopping=lambda: renewer.stopping, sleep=sleep
+        )
+        self._specs: OrderedDict[str, RunSpec] = OrderedDict()
+        self._specs_lock = threading.Lock()
+
+    def execute(self, operation: ItemFunction, run_id: str, index: int) -> AttemptEnd:
+        """Execute the item that a message points to.
+
+        Returns:
+            The end of the attempt, as recorded in the ledger.
+
+        Raises:
+            RedisUnreachableError: The ledger stayed unreachable; its sweep publishes the item again.
+            RedisConfigurationError: The ledger's Redis has become unsuitable.
+        """
+        # One nonce for all tries: a lost reply costs neither lease nor attempt.
+        nonce = secrets.token_hex(8)
+        claim = self._redis_retry(lambda: self._ledger.claim(run_id, index, self._worker, nonce=nonce))
+        if claim is None:
+            _log.debug("item_not_claimed", action="claim", run=run_id, index=index)
+            return _NOTHING
+        with (
+            structlog.contextvars.bound_contextvars(run=run_id, item=claim.item),
+            self._renewer.renewing(claim) as lease,
+        ):
+            try:
+                spec = self._spec(run_id)
+            except IncompatibleVersionError as error:
+                return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
+            if spec is None:
+                _log.warning("run_gone", action="claim")
+                return _NOTHING
+            with structlog.contextvars.bound_contextvars(**_facts(spec, claim)):
+                return self._attempt(operation, spec, claim, lease)
+
+    def refuse(self, run_id: str, index: int, problem: str) -> None:
+        """Fail an item that this release cannot carry out; the error names both versions.
+
+        Args:
+            run_id: The run's id.
+            index: The item's number in the run.
+            problem: The part that this release does not know.
+
+        Raises:
+            RedisUnreachableError: As in `execute`.
+        """
+        claim = self._redis_retry(lambda: self._ledger.claim(run_id, index, self._worker))
+        if claim is None:
+            return
+        with (
+            structlog.contextvars.bound_contextvars(run=run_id, item=claim.item),
+            self._renewer.renewing(claim),
+        ):
+            error: StagefleetError
+            try:
+                error = self._ledger.run(run_id).version.refusal(f"run {run_id}", problem)
+            except (IncompatibleVersionError, RunNotFoundError) as unreadable:
+                error = unreadable
+            self._finish(claim, _outcome(claim, ItemState.FAILED, error))
+
+    def _attempt(self, operation: ItemFunction, spec: RunSpec, claim: Claim, lease: ItemLease) -> AttemptEnd:
+        attempt = Attempt(
+            run_id=claim.run_id,
+            item=claim.item,
+            options=spec.options,
+            lease=lease,
+            to_delete=lambda: self._ledger.leftovers(claim.run_id),
+            others=OtherItems(
+                own=claim.index,
+                numbered=lambda: self._ledger.numbered_leftovers(claim.run_id),
+                item_states=lambda indexes: self._redis_retry(
+                    lambda: self._ledger.item_states(claim.run_id, indexes)
+                ),
+            ),
+        )
+        try:
+            with under_lease(lease):
+                outcome = _done(claim, operation(attempt))
+        except (LeaseLostError, ItemCancelledError, ItemPostponedError) as error:
+            return self._leave(claim, lease, error)
+        except StagefleetError as error:
+            return self._fail(claim, error)
+        except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
+            _log.error("unexpected_error", action="attempt", exc_info=error)
+            outcome = _outcome(claim, ItemState.FAILED, error)
+        return self._finish(claim, outcome)
+
+    def _leave(self, claim: Claim, lease: ItemLease, error: StagefleetError) -> AttemptEnd:
+        """End an attempt that had to stop before its item was done."""
+        if isinstance(error, LeaseLostError):
+            _log.warning("lease_lost", action="attempt", error=str(error))
+            return AttemptEnd(EndKind.RETRY, str(error))
+        if isinstance(error, ItemPostponedError):
+            _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
+            return self._hand_back(claim, error, behind=error.behind)
+        if lease.is_cancelled:
+            return self._finish(claim, _outcome(claim, ItemState.CANCELLED, error), told=str(error))
+        return self._hand_back(claim, error)
+
+    def _fail(self, claim: Claim, error: StagefleetError) -> AttemptEnd:
+        """End a failed attempt: with a pause before the next one, unless a retry is pointless."""
+        outcome = _outcome(claim, ItemState.FAILED, error)
+        pause = self._pause_seconds(error, claim)
+        longest = self._settings.longest_pause_seconds
+        if pause is not None and _asked_seconds(error) > longest:
+            pause = None
+            told = (
+                f"{error}; an item waits {span_text(longest)} at most: raise "
+                "runs.longest_pause_seconds for the workers, or start it again later"
+            )
+            outcome = outcome.model_copy(
+                update={"error": ErrorInfo(type=type(error).__name__, message=told).bounded()}
+            )
+        return self._finish(claim, outcome, pause, WaitReason.of(error))
+
+    def _finish(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        retry_after_seconds: float | None = None,
+        reason: WaitReason | None = None,
+        *,
+        told: str = "",
+    ) -> AttemptEnd:
+        try:
+            recorded = self._record(claim, outcome, retry_after_seconds, reason)
+        except (StagefleetError, RedisError) as error:
+            # Completed steps stay: the next attempt finds them.
+            _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
+            return AttemptEnd(EndKind.RETRY, f"the outcome could not be recorded: {error}")
+        facts: dict[str, Any] = {"attempt": claim.attempt, "seconds": outcome.seconds, "bytes": outcome.bytes}
+        if not recorded:
+            _log.warning("stale_finish", action="finish", state=outcome.state, **facts)
+            return AttemptEnd(EndKind.RETRY, "the lease was over before the end could be recorded")
+        if outcome.error is None:
+            _log.info(f"item_{outcome.state}", action="finish", **facts)
+        else:
+            facts |= {"error": outcome.error.message, "error_type": outcome.error.type}
+            _log.warning(
+                f"item_{outcome.state}", action="finish", retry_after_seconds=retry_after_seconds, **facts
+            )
+        return _end_of(outcome, recorded, retry_after_seconds, told)
+
+    def _record(
+        self, claim: Claim, outcome: Outcome, retry_after_seconds: float | None, reason: WaitReason | None
+    ) -> FinishResult:
+        """Record an outcome; one that cannot be written becomes a failure: the item must not stay leased."""
+        try:
+            return self._redis_retry(
+                lambda: self._ledger.finish(
+                    claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
+                )
+            )
+        except (StagefleetError, RedisError):
+            raise
+        except Exception as error:  # noqa: BLE001 - encoding may fail in any way
+            _log.error("outcome_not_encoded", action="finish", state=outcome.state, exc_info=error)
+            failed = _outcome(claim, ItemState.FAILED, error, sent_bytes=outcome.bytes)
+            return self._redis_retry(lambda: self._ledger.finish(claim, failed))
+
+    def _hand_back(self, claim: Claim, why: Exception, *, behind: int | None = None) -> AttemptEnd:
+        try:
+            self._ledger.hand_back(claim, behind=behind)
+        except OUT_OF_REACH as error:
+            _log.warning("item_not_handed_back", action="hand_back", error=str(error))
+        else:
+            _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
+        return AttemptEnd(EndKind.RETRY, str(why))
+
+    def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
+        """Return the pause before the next attempt, None if a retry is pointless."""
+        settings, pauses = self._settings, error.retry_pauses_seconds
+        if not error.retryable or (pauses and claim.attempt > len(pauses)):
+            return None
+        if pauses:
+            pause = max(jittered(pauses[claim.attempt - 1]), pauses[0])
+        else:
+            backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
+            pause = backoff.pause_seconds(claim.attempt)
+            to_delete = _asked_seconds(error)
+            if to_delete > pause:  # with jitter: all that waited for the same end would return together
+                pause = to_delete + jittered(min(1.0, settings.backoff_seconds))
+        return round(min(pause, settings.longest_pause_seconds), 3)
+
+    def _spec(self, run_id: str) -> RunSpec | None:
+        """Return the run's order; read once per process, as it never changes."""
+        with self._specs_lock:
+            spec = self._specs.get(run_id)
+            if spec is not None:
+                self._specs.move_to_end(run_id)
+                return spec
+        spec = self._redis_retry(lambda: self._ledger.spec(run_id))
+        if spec is not None:
+            with self._specs_lock:
+                self._specs[run_id] = spec
+                while len(self._specs) > _SPECS_KEPT:
+                    self._specs.popitem(last=False)
+        return spec
+
+
+def _done(claim: Claim, item_result: ItemResult) -> Outcome:
+    state = ItemState.SKIPPED if item_result.skipped else ItemState.SUCCEEDED
+    return _outcome(claim, state, result=item_result.result, sent_bytes=item_result.bytes)
+
+
+def _outcome(
+    claim: Claim,
+    state: ItemState,
+    error: Exception | None = None,
+    *,
+    result: dict[str, Any] | None = None,
+    sent_bytes: int = 0,
+) -> Outcome:
+    return Outcome(
+        item=claim.item,
+        state=state,
+        result=result,
+        error=None if error is None or state is ItemState.CANCELLED else ErrorInfo.of(error),
+        seconds=round(claim.seconds, 3),
+        bytes=sent_bytes,
+        attempts=claim.attempt,
+    )
+
+
+def _end_of(
+    outcome: Outcome, recorded: FinishResult, retry_after_seconds: float | None, told: str
+) -> AttemptEnd:
+    """Build the end of an attempt that the ledger has recorded."""
+    reason = "" if outcome.error is None else f"{outcome.error.type}: {outcome.error.message}"
+    if recorded is FinishResult.WAITING:
+        return AttemptEnd(EndKind.RETRY, reason, retry_after_seconds or 0.0)
+    if outcome.state is ItemState.CANCELLED:
+        return AttemptEnd(EndKind.CANCELLED, told)
+    if outcome.state is ItemState.FAILED:
+        return AttemptEnd(EndKind.FAILED, reason)
+    return AttemptEnd(EndKind.DONE, f"{outcome.state}: {outcome.bytes:,} bytes in {outcome.seconds:.1f} s")
+
+
+def _facts(spec: RunSpec, claim: Claim) -> dict[str, str]:
+    """Return the fields of an attempt's log records besides run, item and worker."""
+    facts = subject_of(spec).facts
+    return facts if claim.host is None else {**facts, "host": claim.host}
+
+
+def _asked_seconds(error: StagefleetError) -> float:
+    """Return the pause that a server asked for, 0 for none."""
+    return getattr(error, "retry_after_seconds", None) or 0.0
+
+
+class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """Celery task of an operation. It acknowledges late, whatever the result: the ledger has the outcome."""
+
+    Request = ItemRequest
+    ignore_result = True
+    acks_late = True
+    throws = TOLD_BY_EXCEPTION
+    typing = False  # `problem_of` has checked the arguments
+
+    def __init__(self, name: str, operation: ItemFunction, executor: ItemExecutor) -> None:
+        self.name = name
+        self._operation = operation
+        self._executor = executor
+
+    problem_of = staticmethod(problem_of_item)
+
+    def run(self, *, run: str, index: int, **_unknown: Any) -> str:
+        """Execute item `index` of a run; unknown arguments are ignored.
+
+        Returns:
+            The result in one line; any other end is raised, as in `AttemptEnd.tell`.
+        """
+        try:
+            end = self._executor.execute(self._operation, run, index)
+        except OUT_OF_REACH as error:  # the sweep publishes the item again
+            _log.warning("item_claim_failed", action="claim", run=run, index=index, error=str(error))
+            end = AttemptEnd(EndKind.RETRY, str(error))
+        return end.tell()
+
+
+def register(app: Celery, operation: str, function: ItemFunction, executor: ItemExecutor) -> None:
+    """Register an operation with a worker's application.
+
+    Args:
+        app: The worker's application, created with this operation among its queues.
+        operation: The operation's name, as in `RunSpec.operation`.
+        function: The operation.
+        executor: Shared by all tasks of the process.
+
+    Raises:
+        ValueError: The application has a task of that name already.
+    """
+    name = task_name(operation)
+    if name in app.tasks:
+        raise ValueError(f"there is a task {name} already")
+    app.register_task(ItemTask(name, function, executor))

@@ -1,0 +1,174 @@
+"""One worker process: Celery's worker on a thread pool, with threads for leases, heartbeats and signals."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from celery.app.trace import setup_worker_optimizations
+from celery.concurrency.thread import TaskPool
+from celery.worker import state
+
+from config.logging import configure_logging
+from stagefleet.errors import StagefleetError
+from stagefleet.logs import EventLogger
+from stagefleet.manager import ItemResult, StageManager
+from stagefleet.runs.messages import queue_of
+from stagefleet.runs.models import WorkerInfo
+from stagefleet.settings import Settings, load_settings
+from stagefleet.streams import prepare_streams
+from tasks.item import Attempt
+from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
+from workers.context import OPERATIONS, WorkerContext, build_context
+from workers.heartbeat import BEAT_SECONDS, Heartbeat
+from workers.identity import make_name
+from workers.periodic_thread import PeriodicThread
+from workers.reaper import Reaper
+from workers.shutdown import STOP_SIGNALS, Shutdown
+
+__all__ = ["main", "serve"]
+
+READY = b"r"
+"""Byte that a process sends its supervisor once it listens."""
+_LOOP_CHECK_SECONDS = 5.0
+
+_log = EventLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one worker process of a supervisor; exit with the error's code if it cannot start."""
+    prepare_streams()
+    parser = argparse.ArgumentParser(prog="stagefleet-worker-process")
+    parser.add_argument("--concurrency", type=int)
+    parser.add_argument("--queues")
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--life-line-fd", type=int)
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings()
+        status = serve(
+            settings,
+            queues=options.queues.split(",") if options.queues else None,
+            concurrency=options.concurrency,
+            ready_fd=options.ready_fd,
+            parent_pipe=options.life_line_fd,
+        )
+    except StagefleetError as error:
+        sys.stderr.write(f"stagefleet: error: {error}\n")
+        sys.exit(error.exit_code)
+    sys.exit(status)
+
+
+def serve(
+    settings: Settings,
+    *,
+    queues: Sequence[str] | None = None,
+    concurrency: int | None = None,
+    operations: Mapping[str, Callable[[StageManager, Attempt], ItemResult]] = OPERATIONS,
+    ready_fd: int | None = None,
+    parent_pipe: int | None = None,
+) -> int:
+    """Work until this process is stopped; call it in the main thread.
+
+    Args:
+        settings: Settings of the fleet and of this worker.
+        queues: The queues to listen to; all by default.
+        concurrency: Items at once; the settings' by default.
+        operations: This worker's operations by name; a custom worker may have others.
+        ready_fd: File descriptor that gets a byte once this process listens.
+        parent_pipe: See `Shutdown`.
+
+    Returns:
+        The exit status.
+    """
+    name = make_name(settings.worker)
+    configure_logging(settings.log, worker=name)
+    info = WorkerInfo(
+        name=name,
+        slots=concurrency or settings.worker.concurrency,
+        queues=tuple(queues or sorted({queue_of(operation) for operation in (*operations, "coordinate")})),
+    )
+    context = build_context(settings, name, operations)
+    try:
+        return _Process(context, info, settings).run(ready_fd, parent_pipe)
+    finally:
+        context.close()
+
+
+class _Process:
+    """Threads of a worker process, and the order of their start and stop."""
+
+    def __init__(self, context: WorkerContext, info: WorkerInfo, settings: Settings) -> None:
+        self._context = context
+        self._info = info
+        self._drain_seconds = settings.worker.drain_seconds
+        self._heartbeat = Heartbeat(
+            context.ledger, info, on_stalled=lambda: os.kill(os.getpid(), STOP_SIGNALS[0])
+        )
+        reaper = Reaper(context.ledger, info.name, sweep_seconds=settings.runs.sweep_seconds)
+        self._beating = PeriodicThread("heartbeat", self._heartbeat.beat, seconds=BEAT_SECONDS)
+        self._reaping = PeriodicThread("reaper", reaper.sweep, seconds=settings.runs.sweep_seconds)
+        self._ready_fd: int | None = None
+
+    def run(self, ready_fd: int | None, parent_pipe: int | None) -> int:
+        """Work until a signal arrives, then stop in order: consumer and pool, heartbeat and reaper."""
+        self._ready_fd = ready_fd
+        Shutdown(
+            drain=_stop_consuming,
+            hand_back=self._context.renewer.stop_all,
+            drain_seconds=self._drain_seconds,
+            parent_pipe=parent_pipe,
+        ).install()
+        controller = self._make_controller()
+        controller.start()
+        self._reaping.stop()
+        self._beating.stop()
+        try:
+            self._heartbeat.sign_off()
+        except StagefleetError as error:
+            _log.warning("not_signed_off", action="stop", error=str(error))
+        _log.info("stopped", action="stop")
+        return int(controller.exitcode or 0)
+
+    def _make_controller(self) -> Any:
+        app, info = self._context.app, self._info
+        setup_worker_optimizations(app, info.name)
+        return app.WorkController(
+            hostname=info.name,
+            pool_cls=TaskPool,
+            concurrency=info.slots,
+            queues=list(info.queues),
+            consumer_cls=BatchedEventsConsumer,
+            ready_callback=self._begin,
+            without_gossip=True,  # not needed: each worker would receive all events of all others
+            without_mingle=True,  # the ledger cancels runs
+        )
+
+    def _begin(self, consumer: Any) -> None:
+        """Start the heartbeat once the consumer listens."""
+        consumer.hub.call_repeatedly(_LOOP_CHECK_SECONDS, self._heartbeat.note_loop_alive)
+        consumer.hub.call_repeatedly(FLUSH_SECONDS, consumer.flush_events)
+        self._heartbeat.note_loop_alive()
+        self._beating.start()
+        self._reaping.start()
+        version = self._info.version
+        _log.info(
+            "listening",
+            action="start",
+            slots=self._info.slots,
+            queues=self._info.queues,
+            release=version.release,
+            schema=version.schema,
+        )
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, READY)
+            os.close(self._ready_fd)
+
+
+def _stop_consuming() -> None:
+    """Set the flag that Celery's own signal handlers set; its loop reads it at least once per second."""
+    if state.should_stop is None:  # else the status is set already
+        state.should_stop = 0
