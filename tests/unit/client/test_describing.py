@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from stagefleet.backoff import Backoff
 from stagefleet.client.descriptions import describe_all
 from stagefleet.errors import (
     BrokenStageError,
@@ -106,7 +107,7 @@ def test_only_what_is_not_known_is_described_and_the_order_stays():
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr("stagefleet.isolation._FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("stagefleet.isolation._BACKOFF", Backoff(0.0, 0.0))
 
 
 def failing_at(stage_id, error):
