@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import docker
 import requests
-from docker.auth import encode_header
 from docker.utils import kwargs_from_env
 
 from stagefleet.docker_environment import docker_tls_environment
@@ -230,8 +230,8 @@ class Engine:
     ) -> tuple[int, bool]:
         """Read a pull or push to its end, or until its caller has left."""
         name = str(reference)
-        login = encode_header(self._login(reference.repository))
-        remember_secret(str(login, "ascii"), passes=True)
+        login = base64.urlsafe_b64encode(json.dumps(self._login(reference.repository)).encode()).decode()
+        remember_secret(login, passes=True)  # as the header of Docker Engine API 1.41, "Authentication"
         moved: dict[str, int] = {}
         is_whole = False
         with (
