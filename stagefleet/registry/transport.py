@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies, select_proxy
 
@@ -129,7 +128,6 @@ class Transport:
         request.headers["User-Agent"] = _USER_AGENT
         if body is not None or method in {"POST", "PUT"}:
             request.headers["Content-Length"] = str(len(body or b""))
-        request.hooks = default_hooks()
         route = self._route(url)
         with map_http_errors(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
             response = route.adapter.send(
