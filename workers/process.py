@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery.app.trace import setup_worker_optimizations
-from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from config.logging import configure_logging
@@ -138,7 +137,7 @@ class _Process:
         setup_worker_optimizations(app, info.name)
         return app.WorkController(
             hostname=info.name,
-            pool_cls=TaskPool,
+            pool_cls="threads",
             concurrency=info.slots,
             queues=list(info.queues),
             consumer_cls=BatchedEventsConsumer,

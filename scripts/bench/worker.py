@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 from celery.app.trace import setup_worker_optimizations
-from celery.concurrency.thread import TaskPool
 from celery.worker import state
 
 from config.celery import make_app
@@ -37,7 +36,7 @@ def main(kind: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: setattr(state, "should_stop", 0))
     name = f"bare-{id(app)}@localhost"
     setup_worker_optimizations(app, name)
-    controller = app.WorkController(hostname=name, pool_cls=TaskPool, concurrency=CONCURRENCY, queues=[BARE])
+    controller = app.WorkController(hostname=name, pool_cls="threads", concurrency=CONCURRENCY, queues=[BARE])
     controller.start()
     return int(controller.exitcode or 0)
 
