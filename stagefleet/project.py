@@ -24,7 +24,7 @@ class Project:
         secondaries: Read only; stages that the primary lacks are copied from these.
     """
 
-    project: str
+    name: str
     primary: StorageAddress
     final: Repository | None = None
     caches: tuple[Repository, ...] = ()
@@ -54,7 +54,7 @@ class Project:
     def as_options(self) -> dict[str, Any]:
         """Return the storages for `RunSpec.options`."""
         return {
-            "project": self.project,
+            "project": self.name,
             "primary": str(self.primary),
             "final": None if self.final is None else str(self.final),
             "caches": [str(cache) for cache in self.caches],
@@ -70,7 +70,7 @@ class Project:
         """
         final = options.get("final")
         return cls(
-            project=options["project"],
+            name=options["project"],
             primary=parse_address(options["primary"]),
             final=None if final is None else Repository.parse(final),
             caches=tuple(map(Repository.parse, options.get("caches", ()))),

@@ -16,7 +16,7 @@ def fetch_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
 
     The result is the description, under the primary's name.
     """
-    roles, platforms = Project.of_options(attempt.options), PlatformSelection.of_options(attempt.options)
+    project, platforms = Project.of_options(attempt.options), PlatformSelection.of_options(attempt.options)
     return manager.host.fetch_stage(
-        roles, StageId.parse(attempt.item), platforms, run_id=attempt.run_id, lease=attempt.lease
+        project, StageId.parse(attempt.item), platforms, run_id=attempt.run_id, lease=attempt.lease
     )

@@ -82,9 +82,9 @@ def fetch_stages(
     if hold and options.from_file == "-":
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
     with options.open_fleet() as fleet:
-        roles = _project(fleet, repository, project, cache)
-        refuse_platforms(roles.primary, wanted)
-        command = _Fetch(fleet, roles, named, wanted, hosts, all_hosts=all_hosts)
+        chosen = _project(fleet, repository, project, cache)
+        refuse_platforms(chosen.primary, wanted)
+        command = _Fetch(fleet, chosen, named, wanted, hosts, all_hosts=all_hosts)
         if hold:
             command.pin(options)
         else:
@@ -96,7 +96,7 @@ class _Fetch:
 
     Args:
         fleet: The fleet.
-        roles: The storages that have the stages.
+        project: The storages that have the stages.
         named: The stages.
         wanted: The platforms.
         hosts: The hosts.
@@ -106,7 +106,7 @@ class _Fetch:
     def __init__(
         self,
         fleet: Fleet,
-        roles: Project,
+        project: Project,
         named: list[str],
         wanted: PlatformSelection,
         hosts: list[str] | None,
@@ -114,7 +114,7 @@ class _Fetch:
         all_hosts: bool,
     ) -> None:
         self._fleet = fleet
-        self._project = roles
+        self._project = project
         self._named = named
         self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
         # Chosen once: hosts that join later are not included.

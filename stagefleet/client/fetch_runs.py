@@ -228,12 +228,12 @@ class FetchRuns(FleetBase):
         *,
         everywhere: bool,
     ) -> FetchOperation:
-        roles = _project(source)
+        project = _project(source)
         named = parse_stage_ids(stage_ids)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
-        refuse_platforms(roles.primary, platforms)  # before the lookup of hosts
-        return FetchOperation(roles, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
+        refuse_platforms(project.primary, platforms)  # before the lookup of hosts
+        return FetchOperation(project, named, platforms, self.choose_hosts(hosts, everywhere=everywhere))
 
     def _tell_of_wait(self, lock: LockInfo) -> None:
         self._notice(f"waiting for {lock.name}, which is being removed")

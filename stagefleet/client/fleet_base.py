@@ -357,7 +357,7 @@ class FleetBase:
     def _plan_storages(
         self, *, missing_ok: bool = False, beside: Iterable[StorageAddress] = ()
     ) -> NamedStorages:
-        """Create the catalogue for plans; arguments as of `NamedStorages`."""
+        """Create the view that plans have of storages; arguments as of `NamedStorages`."""
         return NamedStorages(self._services.registries, self._notice, missing_ok=missing_ok, beside=beside)
 
     def _listed(

@@ -73,13 +73,13 @@ class FetchOperation:
     """Fetch stages to hosts.
 
     Attributes:
-        roles: The storages that the stages come from.
+        project: The storages that the stages come from.
         stage_ids: The stages.
         platforms: The platforms of multi-platform stages.
         hosts: The hosts that they go to.
     """
 
-    roles: Project
+    project: Project
     stage_ids: tuple[str, ...]
     platforms: PlatformSelection
     hosts: tuple[str, ...]
@@ -88,12 +88,12 @@ class FetchOperation:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {**self.roles.as_options(), **self.platforms.as_options(), "hosts": list(self.hosts)}
+        return {**self.project.as_options(), **self.platforms.as_options(), "hosts": list(self.hosts)}
 
     @property
     def storages(self) -> tuple[StorageAddress, ...]:
         """The storages that the stages may come from: while one of them exists, others may be new."""
-        return (self.roles.primary, *self.roles.caches)
+        return (self.project.primary, *self.project.caches)
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
         """Plan every stage on every host; the tasks skip those that are already there.
@@ -104,12 +104,12 @@ class FetchOperation:
             StagesNotFoundError: Neither the primary nor a cache has a named stage.
             TooManyItemsError: The run has more items than allowed.
         """
-        primary = self.roles.primary
+        primary = self.project.primary
         if isinstance(primary, Repository):
             try:
                 lacking = find_lacking(plan_storages, primary, self.stage_ids)
             except UnreachableError as error:
-                if not self.roles.caches:
+                if not self.project.caches:
                     raise
                 _LOGGER.warning("the caches have to serve, the primary storage is out of reach: %s", error)
             else:
@@ -120,14 +120,14 @@ class FetchOperation:
         self, plan_storages: PlanStorages, primary: Repository, lacking: Sequence[str]
     ) -> None:
         """Reject stages that no cache has either; a cache that does not answer counts as empty."""
-        for cache in self.roles.caches:
+        for cache in self.project.caches:
             if not lacking:
                 return
             try:
                 lacking = find_lacking(plan_storages, cache, lacking)
             except StagefleetError as error:
                 _LOGGER.warning("cache %s was not looked into: %s", cache, error)
-        refuse_missing(lacking, [primary, *self.roles.caches])
+        refuse_missing(lacking, [primary, *self.project.caches])
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 
-def final_of(roles: Project) -> Repository:
+def final_of(project: Project) -> Repository:
     """Return the final storage of a project.
 
     Raises:
         UsageError: The project has none.
     """
-    if roles.final is None:
-        raise UsageError(f"project {roles.project} has no final storage: set projects.{roles.project}.final")
-    return roles.final
+    if project.final is None:
+        raise UsageError(f"project {project.name} has no final storage: set projects.{project.name}.final")
+    return project.final
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class PublishOperation:
     """Copy stages from the primary storage into the final one.
 
     Attributes:
-        roles: The project's storages.
+        project: The project's storages.
         stage_ids: The stages; None for all.
         details: Options of the task besides the storages.
     """
 
-    roles: Project
+    project: Project
     stage_ids: tuple[str, ...] | None
     details: Mapping[str, Any]
 
@@ -63,7 +63,7 @@ class PublishOperation:
     @classmethod
     def of(
         cls,
-        roles: Project,
+        project: Project,
         stage_ids: StageIds | None,
         *,
         should_be_built: bool,
@@ -75,13 +75,15 @@ class PublishOperation:
         Raises:
             UsageError: A stage id is malformed, or the project has no final storage.
         """
-        final_of(roles)
+        final_of(project)
         details = {"should_be_built": should_be_built, "fill_caches": fill_caches, "image": image}
-        return cls(roles, parse_stage_ids(stage_ids), {key: value for key, value in details.items() if value})
+        return cls(
+            project, parse_stage_ids(stage_ids), {key: value for key, value in details.items() if value}
+        )
 
     @property
     def options(self) -> dict[str, Any]:
-        return self.roles.as_options() | dict(self.details)
+        return self.project.as_options() | dict(self.details)
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
         """Plan all named stages, or of all stages those that the final tag list lacks.
@@ -91,15 +93,15 @@ class PublishOperation:
             TooManyItemsError: The run has more items than allowed.
         """
         if self.stage_ids is not None and self.details.get("should_be_built"):
-            plan_storages.ping(final_of(self.roles))
+            plan_storages.ping(final_of(self.project))
             return Plan(self.stage_ids)  # only the final storage matters
-        wanted = _wanted(plan_storages, self.roles.primary, self.stage_ids)
+        wanted = _wanted(plan_storages, self.project.primary, self.stage_ids)
         if self.stage_ids is not None or self.details:
             return Plan(wanted)
         return self._compare(plan_storages, wanted)
 
     def _compare(self, plan_storages: PlanStorages, wanted: Sequence[str]) -> Plan:
-        there = listed_ids(plan_storages, final_of(self.roles)) if wanted else set()
+        there = listed_ids(plan_storages, final_of(self.project)) if wanted else set()
         return Plan(
             items=[stage_id for stage_id in wanted if stage_id not in there],
             skipped=[stage_id for stage_id in wanted if stage_id in there],
@@ -119,7 +121,7 @@ class PublishDryRun(PublishOperation):
         """
         if self.details.get("fill_caches"):
             return super().plan(plan_storages)
-        return self._compare(plan_storages, _wanted(plan_storages, self.roles.primary, self.stage_ids))
+        return self._compare(plan_storages, _wanted(plan_storages, self.project.primary, self.stage_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,25 +129,25 @@ class _PrimaryOperation:
     """Work on stages of the primary storage that needs no options besides the project's storages.
 
     Attributes:
-        roles: The project's storages.
+        project: The project's storages.
         stage_ids: The stages; None for all.
     """
 
-    roles: Project
+    project: Project
     stage_ids: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, roles: Project, stage_ids: StageIds | None) -> Self:
+    def of(cls, project: Project, stage_ids: StageIds | None) -> Self:
         """Check the arguments.
 
         Raises:
             UsageError: A stage id is malformed.
         """
-        return cls(roles, parse_stage_ids(stage_ids))
+        return cls(project, parse_stage_ids(stage_ids))
 
     @property
     def options(self) -> dict[str, Any]:
-        return self.roles.as_options()
+        return self.project.as_options()
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
         """Plan the named stages, or all of the primary; caches are not read, since one may be down.
@@ -154,7 +156,7 @@ class _PrimaryOperation:
             StagesNotFoundError: The primary lacks named stages.
             TooManyItemsError: The run has more items than allowed.
         """
-        return Plan(_wanted(plan_storages, self.roles.primary, self.stage_ids))
+        return Plan(_wanted(plan_storages, self.project.primary, self.stage_ids))
 
 
 class DescribeOperation(_PrimaryOperation):
@@ -173,15 +175,15 @@ class CacheOperation(_PrimaryOperation):
     name = "cache_stage"
 
     @classmethod
-    def of(cls, roles: Project, stage_ids: StageIds | None) -> Self:
+    def of(cls, project: Project, stage_ids: StageIds | None) -> Self:
         """Check the arguments.
 
         Raises:
             UsageError: A stage id is malformed, or the project has no caches.
         """
-        if not roles.caches:
-            raise UsageError(f"project {roles.project} has no caches: set projects.{roles.project}.caches")
-        return super().of(roles, stage_ids)
+        if not project.caches:
+            raise UsageError(f"project {project.name} has no caches: set projects.{project.name}.caches")
+        return super().of(project, stage_ids)
 
 
 class TakeOperation(_PrimaryOperation):
@@ -192,17 +194,17 @@ class TakeOperation(_PrimaryOperation):
     name = "take_stage"
 
     @classmethod
-    def of(cls, roles: Project, stage_ids: StageIds | None) -> Self:
+    def of(cls, project: Project, stage_ids: StageIds | None) -> Self:
         """Check the arguments.
 
         Raises:
             UsageError: A stage id is malformed, or the project has no secondary storages.
         """
-        if not roles.secondaries:
+        if not project.secondaries:
             raise UsageError(
-                f"project {roles.project} has no secondary storages: set projects.{roles.project}.secondaries"
+                f"project {project.name} has no secondary storages: set projects.{project.name}.secondaries"
             )
-        return super().of(roles, stage_ids)
+        return super().of(project, stage_ids)
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
         """Choose a stage for each digest that the primary lacks: the oldest in the first secondary with one.
@@ -213,11 +215,11 @@ class TakeOperation(_PrimaryOperation):
             StagesNotFoundError: No storage has a named stage.
             TooManyItemsError: The run has more items than allowed.
         """
-        primary = self.roles.primary  # it may be new
+        primary = self.project.primary  # it may be new
         ours = set(plan_storages.stage_ids(primary))
         if not ours and isinstance(primary, Repository):
             plan_storages.ping(primary)
-        theirs = [_oldest_first(named_ids(plan_storages, storage)) for storage in self.roles.secondaries]
+        theirs = [_oldest_first(named_ids(plan_storages, storage)) for storage in self.project.secondaries]
         if self.stage_ids is None:
             known = {stage_id.digest for stage_id in ours}
             digests = (digest for stages in theirs for digest in stages if digest not in known)
@@ -239,7 +241,7 @@ class TakeOperation(_PrimaryOperation):
                 missing.add(name)
             else:
                 (skipped if chosen in ours else items).append(str(chosen))
-        refuse_missing(sorted(missing), [self.roles.primary, *self.roles.secondaries])
+        refuse_missing(sorted(missing), [self.project.primary, *self.project.secondaries])
         return Plan(bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
 
 
@@ -252,8 +254,8 @@ class ProjectDeleteOperation(_PrimaryOperation):
 
     @property
     def options(self) -> dict[str, Any]:
-        caches = [str(cache) for cache in self.roles.caches]
-        return {"repository": str(self.roles.primary), "caches": caches}
+        caches = [str(cache) for cache in self.project.caches]
+        return {"repository": str(self.project.primary), "caches": caches}
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
         """Plan the same as for the primary storage; caches are not read.
@@ -261,7 +263,7 @@ class ProjectDeleteOperation(_PrimaryOperation):
         Raises:
             TooManyItemsError: The run has more items than allowed.
         """
-        primary = self.roles.primary
+        primary = self.project.primary
         if isinstance(primary, Repository):
             return DeleteOperation(primary, self.stage_ids).plan(plan_storages)
         if self.stage_ids is not None:

@@ -110,14 +110,14 @@ class Projects(FleetBase):
         return any(may_exist(address) for _, address in _storages(self.resolve_project(project)))
 
     def _storages_of(self, project: ProjectOrName, *, missing_ok: bool) -> PlanStorages:
-        """Create the catalogue of a project's storages for plans."""
+        """Create the view that plans have of a project's storages."""
         return self._plan_storages(missing_ok=missing_ok, beside=self._beside(project))
 
     def _beside(self, project: ProjectOrName) -> tuple[StorageAddress, ...]:
         """Return the storages of a project in the settings; none for storages given on a command line."""
-        roles = self.resolve_project(project)
-        is_set_up = isinstance(project, str) or roles.secondaries
-        return tuple(address for _, address in _storages(roles)) if is_set_up else ()
+        found = self.resolve_project(project)
+        is_set_up = isinstance(project, str) or found.secondaries
+        return tuple(address for _, address in _storages(found)) if is_set_up else ()
 
     def storage_states(self, project: ProjectOrName) -> list[StorageState]:
         """Return the state of each storage of a project; the storages are read in parallel.
@@ -127,17 +127,17 @@ class Projects(FleetBase):
         """
         from stagefleet.registry.thread_pool import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
 
-        roles = self.resolve_project(project)
-        manager = self._services.registries.project(roles)
+        project = self.resolve_project(project)
+        manager = self._services.registries.project(project)
 
         def look(role: str, address: StorageAddress) -> StorageState:
             try:
-                return StorageState(roles.project, role, address, manager.count_stages(address))
+                return StorageState(project.name, role, address, manager.count_stages(address))
             except StagefleetError as error:
-                return StorageState(roles.project, role, address, error=error)
+                return StorageState(project.name, role, address, error=error)
 
         with LeaseBoundThreads(_THREADS, "states") as pool:
-            return list(pool.map(lambda storage: look(*storage), _storages(roles)))
+            return list(pool.map(lambda storage: look(*storage), _storages(project)))
 
     def describe_project_stages(
         self,
@@ -183,9 +183,9 @@ class Projects(FleetBase):
         )
 
 
-def _storages(roles: Project) -> Iterator[tuple[str, StorageAddress]]:
-    yield "primary", roles.primary
-    if roles.final is not None:
-        yield "final", roles.final
-    yield from (("cache", cache) for cache in roles.caches)
-    yield from (("secondary", secondary) for secondary in roles.secondaries)
+def _storages(project: Project) -> Iterator[tuple[str, StorageAddress]]:
+    yield "primary", project.primary
+    if project.final is not None:
+        yield "final", project.final
+    yield from (("cache", cache) for cache in project.caches)
+    yield from (("secondary", secondary) for secondary in project.secondaries)

@@ -65,7 +65,7 @@ class PublishRuns(Projects):
         """Plan `for_each_describe_stage`."""
         operation = DescribeOperation.of(self.resolve_project(project), stage_ids)
         return self._plan(
-            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+            operation, operation.project.primary, host, self._storages_of(project, missing_ok=missing_ok)
         )
 
     def for_each_publish_stage(
@@ -122,7 +122,7 @@ class PublishRuns(Projects):
             image=None,
         )
         return self._plan(
-            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+            operation, operation.project.primary, host, self._storages_of(project, missing_ok=missing_ok)
         )
 
     def for_each_cache_stage(
@@ -151,7 +151,7 @@ class PublishRuns(Projects):
         """Plan `for_each_cache_stage`."""
         operation = CacheOperation.of(self.resolve_project(project), stage_ids)
         return self._plan(
-            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+            operation, operation.project.primary, host, self._storages_of(project, missing_ok=missing_ok)
         )
 
     def for_each_take_stage(
@@ -185,7 +185,7 @@ class PublishRuns(Projects):
         """Plan `for_each_take_stage`."""
         operation = TakeOperation.of(self.resolve_project(project), stage_ids)
         return self._plan(
-            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+            operation, operation.project.primary, host, self._storages_of(project, missing_ok=missing_ok)
         )
 
     def for_each_delete_project_stage(
@@ -210,7 +210,7 @@ class PublishRuns(Projects):
         """Plan `for_each_delete_project_stage`."""
         operation = ProjectDeleteOperation.of(self.resolve_project(project), stage_ids)
         return self._plan(
-            operation, operation.roles.primary, host, self._storages_of(project, missing_ok=missing_ok)
+            operation, operation.project.primary, host, self._storages_of(project, missing_ok=missing_ok)
         )
 
     def for_each_delete_final_stage(
@@ -239,7 +239,7 @@ class PublishRuns(Projects):
         on_outcome: OnOutcome | None,
         arguments: HostArguments,
     ) -> Run:
-        placed = self._placed(operation, operation.roles.primary, arguments.get("host"))
+        placed = self._placed(operation, operation.project.primary, arguments.get("host"))
         return self._start(project, placed, on_outcome, arguments)
 
     def _start(

@@ -62,10 +62,10 @@ class Registries(Protocol):
     ) -> list[StageDescription | None]:
         """Look up cached descriptions of stages that exist; None for each unknown stage."""
 
-    def project(self, roles: Project) -> ProjectManager:
+    def project(self, project: Project) -> ProjectManager:
         """Return the operations on the stages of a project."""
 
-    def plan_purge(self, roles: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
+    def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         """Plan the purge of a project."""
 
     def publish_index(
@@ -188,13 +188,13 @@ class _RegistryAccess:
     ) -> list[StageDescription | None]:
         return self._manager.known_descriptions(repository, stage_ids)
 
-    def project(self, roles: Project) -> ProjectManager:
-        return self._manager.project(roles)
+    def project(self, project: Project) -> ProjectManager:
+        return self._manager.project(project)
 
-    def plan_purge(self, roles: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
+    def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         from stagefleet.manager.purge import plan_purge  # noqa: PLC0415 - imports the registry client
 
-        return plan_purge(self._client, self._engine, roles, policy=policy, sized=sized)
+        return plan_purge(self._client, self._engine, project, policy=policy, sized=sized)
 
     def publish_index(
         self,

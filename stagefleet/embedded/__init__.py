@@ -148,7 +148,7 @@ def _require_packages() -> None:
 
 
 def _environment(settings: Path) -> dict[str, str]:
-    """Build the environment of keeper and worker: variables that are no settings, and the settings file."""
+    """Build the environment of supervisor and worker: variables that are no settings, and the file."""
     environment = {
         name: value
         for name, value in os.environ.items()  # variables that are no settings: PATH, HOME, proxies

@@ -1,7 +1,7 @@
 """The private folder of an embedded fleet: its socket, its logs, and the worker's settings.
 
 Only this user may enter it. The supervisor holds a lock on it for as long as it runs; the next embedded
-command removes the folders of keepers that were killed.
+command removes the folders of supervisors that were killed.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class BlobTransfer:
 
     Args:
         client: Client for registries.
-        shared_state: The shared book, which knows present blobs and their senders.
+        shared_state: The shared state, which knows present blobs and their senders.
         source: The repository that has the blobs.
         destination: The repository that gets them.
         run_id: The run's id.
@@ -157,7 +157,7 @@ class BlobTransfer:
             ) from error
 
     def _tell(self, sent: list[Blob]) -> None:
-        """Report sent blobs to the book, and clear the list."""
+        """Report sent blobs to the shared state, and clear the list."""
         digests = [blob.descriptor.digest for blob in sent]
         self._shared_state.mark_uploaded(self._run, self._destination, digests)
         self._leased = [blob for blob in self._leased if blob.descriptor.digest not in digests]

@@ -39,7 +39,7 @@ class StageCopy:
 
     Args:
         client: Client for registries.
-        shared_state: The run's shared book.
+        shared_state: The shared state.
         source: The repository that has the stage.
         destination: The repository that gets it.
         run_id: The run's id.

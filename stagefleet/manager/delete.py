@@ -40,14 +40,14 @@ class TagDeletion:
 
     Args:
         client: Client for registries.
-        shared_state: The run's shared book.
+        shared_state: The shared state.
         repository: The repository that has the tag.
         run_id: The run's id.
         to_delete: Returns the tags that the run deletes and has not deleted yet.
         lease: Lease to check in waits and before writes.
         stage_locks: Locks on the deleted stages; None if the caller holds the tag's lock already, so that no
             others can be taken.
-        memory: Memory of surveys in this process.
+        memory: What reference scans keep in this process.
     """
 
     def __init__(

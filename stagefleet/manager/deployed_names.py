@@ -34,22 +34,24 @@ class DeployedImage:
         return f"{self.repository}:{self.tag}"
 
 
-def deployed_repository(roles: Project) -> str:
+def deployed_repository(project: Project) -> str:
     """Return the repository that a deployment pulls from; for a Docker Engine, the project's name there."""
-    address = roles.deployed
+    address = project.deployed
     return address.project if isinstance(address, EngineProject) else str(address)
 
 
 def deployed_image(
-    roles: Project, image: str, stage_id: StageId, tag_rule: TagRule | None = None
+    project: Project, image: str, stage_id: StageId, tag_rule: TagRule | None = None
 ) -> DeployedImage:
     """Return the deployment's name of the image whose last stage is `stage_id`.
 
     Args:
-        roles: The project's storages.
+        project: The project's storages.
         image: The project's name for the image.
         stage_id: The stage.
         tag_rule: Makes a custom tag; the stage's own tag if None.
     """
     tag = str(stage_id)
-    return DeployedImage(image, deployed_repository(roles), tag if tag_rule is None else tag_rule(image, tag))
+    return DeployedImage(
+        image, deployed_repository(project), tag if tag_rule is None else tag_rule(image, tag)
+    )

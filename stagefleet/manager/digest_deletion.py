@@ -164,7 +164,7 @@ class DigestDeletion:
                     continue
 
     def _permit(self, member: Digest) -> Callable[[], float]:
-        """Create a check that nothing uses a member; each call but the first surveys again."""
+        """Create a check that nothing uses a member; each call but the first scans again."""
         newer_than = -math.inf
 
         def see() -> float:

@@ -75,7 +75,7 @@ class StageFetch:
         client: Client for registries.
         engine: The host's engine.
         note: Called with the name of each image that was used here.
-        roles: The project's storages.
+        project: The project's storages.
         platforms: The requested platforms of a multi-platform stage.
         run_id: The run's id.
         lease: Lease to check in waits and before writes.
@@ -87,7 +87,7 @@ class StageFetch:
         client: RegistryClient,
         engine: Engine,
         note: Callable[[str], None],
-        roles: Project,
+        project: Project,
         *,
         platforms: PlatformSelection,
         run_id: str,
@@ -97,7 +97,7 @@ class StageFetch:
         self._client = client
         self._engine = engine
         self._note = note
-        self._roles = roles
+        self._project = project
         self._platforms = platforms
         self._run = run_id
         self._lease = lease
@@ -110,7 +110,7 @@ class StageFetch:
             PlatformNotFoundError: It has no image for a requested platform.
             EngineError: The engine could not pull it.
         """
-        primary = self._roles.primary
+        primary = self._project.primary
         if isinstance(primary, EngineProject):
             return self._require_present(primary, stage_id)
         delivery = StageDelivery(
@@ -150,7 +150,7 @@ class StageFetch:
         self, delivery: StageDelivery, stage_id: StageId, lacking: list[Repository]
     ) -> ItemResult | None:
         """Pull the stage from the first cache that delivers it; collect the caches before it in `lacking`."""
-        for cache in self._roles.caches:
+        for cache in self._project.caches:
             what = f"cache {cache} does not give stage {stage_id}"
             with (
                 errors_as_warnings(what, quiet=(CircuitOpenError,)),
@@ -199,7 +199,7 @@ class StageFetch:
                 f"stagefleet delete {primary} {stage_id}, and build it again"
             ) from error
         _LOGGER.warning("stage %s will be rejected: %s %s", stage_id, primary, defect)
-        self._stages.reject_stage(primary, stage_id, project=self._roles.project, lease=self._lease)
+        self._stages.reject_stage(primary, stage_id, project=self._project.name, lease=self._lease)
 
     def _find_defect(self, delivery: StageDelivery, primary: Repository, stage_id: StageId) -> Defect | None:
         """Return the requested content that the primary cannot deliver; None if reads are inconclusive."""

@@ -53,7 +53,7 @@ class FinalLists:
 
     Args:
         client: Client for registries.
-        shared_state: The shared book.
+        shared_state: The shared state.
         memory: The fleet's memory of storages.
     """
 

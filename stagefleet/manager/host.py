@@ -88,7 +88,7 @@ class HostManager:
         return EngineRecordStore(self._engine, address)
 
     def fetch_stage(
-        self, roles: Project, stage_id: StageId, platforms: PlatformSelection, *, run_id: str, lease: Lease
+        self, project: Project, stage_id: StageId, platforms: PlatformSelection, *, run_id: str, lease: Lease
     ) -> ItemResult:
         """Fetch a stage to this host; see `manager.fetch`. One lock covers all its platforms.
 
@@ -102,12 +102,12 @@ class HostManager:
             self._client,
             self._engine,
             self._note,
-            roles,
+            project,
             platforms=platforms,
             run_id=run_id,
             lease=lease,
         )
-        with self._images.lock_shared(image_of(roles.primary, stage_id), check=lease.check):
+        with self._images.lock_shared(image_of(project.primary, stage_id), check=lease.check):
             return fetch.execute(stage_id)
 
     def copy_stage(

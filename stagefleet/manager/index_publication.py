@@ -52,7 +52,7 @@ class IndexPublication:
 
     Args:
         client: Client for registries.
-        shared_state: The run's shared book.
+        shared_state: The shared state.
         repository: The repository that gets the index.
         run_id: The run's id.
         lease: Lease to check in waits and before writes.

@@ -1,4 +1,4 @@
-"""Memory of surveys in one process."""
+"""Results of reference scans, kept in one process."""
 
 from __future__ import annotations
 

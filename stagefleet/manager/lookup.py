@@ -31,20 +31,20 @@ class StageLookup:
 
     Args:
         router: Access to stages.
-        roles: The project's storages.
+        project: The project's storages.
         memory: The fleet's memory of storages.
     """
 
-    def __init__(self, router: StorageRouter, roles: Project, *, memory: RememberedStages) -> None:
+    def __init__(self, router: StorageRouter, project: Project, *, memory: RememberedStages) -> None:
         self._router = router
-        self._roles = roles
+        self._project = project
         self._remembered = memory
 
     # Stages
 
     def stage_ids(self) -> StageIdList:
         """List the stages of the primary storage now; the fleet remembers the list."""
-        primary = self._roles.primary
+        primary = self._project.primary
         listed = self._router.list_stages(primary)
         if isinstance(primary, Repository):
             self._remembered.lists.remember(str(primary), listed)
@@ -56,13 +56,13 @@ class StageLookup:
         The list includes the fleet's own copies, deletions and rejections since, but not changes by others. A
         Docker Engine is always listed now.
         """
-        primary = self._roles.primary
+        primary = self._project.primary
         known = self._remembered.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
         return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
         """List the stages of the final storage; empty if the project has none."""
-        final = self._roles.final
+        final = self._project.final
         return () if final is None else self._router.list_stages(final)
 
     def describe(self, stage_id: StageId) -> StageDescription:
@@ -79,7 +79,7 @@ class StageLookup:
             StageNotFoundError: It does not exist, or is rejected.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        primary = self._roles.primary
+        primary = self._project.primary
         if isinstance(primary, EngineProject):
             return self._router.describe(primary, stage_id)
         self._router.stages.refuse_rejected(primary, stage_id, current_lease())
@@ -92,9 +92,9 @@ class StageLookup:
             StageNotFoundError: It does not exist, or the project has no final storage.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        if self._roles.final is None:
-            raise StageNotFoundError(f"project {self._roles.project} has no final storage")
-        return self._router.describe(self._roles.final, stage_id)
+        if self._project.final is None:
+            raise StageNotFoundError(f"project {self._project.name} has no final storage")
+        return self._router.describe(self._project.final, stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
         """Describe the stages of a digest; one that cannot be described is skipped with a warning.
@@ -109,7 +109,7 @@ class StageLookup:
 
         Each stage found so is checked: one that is gone or rejected is left out.
         """
-        primary = self._roles.primary
+        primary = self._project.primary
         if isinstance(primary, EngineProject):
             return self.by_digest(digest)
         known = self._remembered.lists.find(str(primary), digest)
@@ -166,8 +166,8 @@ class StageLookup:
         return [description for description in described if description is not None]
 
     def _ping(self) -> None:
-        if isinstance(self._roles.primary, Repository):
-            self._router.client.ping(self._roles.primary.host)
+        if isinstance(self._project.primary, Repository):
+            self._router.client.ping(self._project.primary.host)
 
     def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:
         known = None
@@ -177,7 +177,7 @@ class StageLookup:
         return known or self._router.describe(primary, stage_id)
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
-        for cache in self._roles.caches:
+        for cache in self._project.caches:
             what = f"cache {cache} does not describe stage {stage_id}"
             with (
                 errors_as_warnings(what, quiet=(StageNotFoundError, CircuitOpenError)),

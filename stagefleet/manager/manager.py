@@ -44,7 +44,7 @@ class StageManager:
 
     Args:
         client: Client for registries.
-        shared_state: The run's shared book.
+        shared_state: The shared state.
         memory: The fleet's memory of stages; that of this process if None.
         locks: The fleet's locks; those of this process alone if None.
 
@@ -74,10 +74,10 @@ class StageManager:
         self._host: HostManager | None = None
         self._final_lists = FinalLists(client, shared_state, self._remembered)
 
-    def project(self, roles: Project) -> ProjectManager:
+    def project(self, project: Project) -> ProjectManager:
         """Return the operations on a project's stages, in all its storages."""
         return ProjectManager(
-            StorageRouter(self, self._client), self._final_lists, roles, memory=self._remembered
+            StorageRouter(self, self._client), self._final_lists, project, memory=self._remembered
         )
 
     def attach_host(self, host: HostManager) -> None:
@@ -177,7 +177,7 @@ class StageManager:
             source: The repository that has it.
             destination: The repository that gets it.
             stage_id: The stage.
-            run_id: The run's id; stages of one run share a book page.
+            run_id: The run's id; stages of one run share a namespace.
             verify: Skip it if the destination has the same digest.
             lease: Lease to check in waits and before writes.
 

@@ -51,7 +51,7 @@ class _There:
 
 
 class PlaceholderSwap:
-    """Displacement of one tag.
+    """Swap of one tag for a placeholder.
 
     Args:
         client: Client for registries.

@@ -26,19 +26,19 @@ class ProjectManager:
     Args:
         router: Access to stages.
         lists: Lists of final storages, by run.
-        roles: The project's storages.
+        project: The project's storages.
         memory: The fleet's memory of storages.
 
     Attributes:
-        roles: The project's storages.
+        project: The project's storages.
         lookup: Finds and describes stages.
     """
 
     def __init__(
-        self, router: StorageRouter, lists: FinalLists, roles: Project, *, memory: RememberedStages
+        self, router: StorageRouter, lists: FinalLists, project: Project, *, memory: RememberedStages
     ) -> None:
-        self.roles = roles
-        self.lookup = StageLookup(router, roles, memory=memory)
+        self.project = project
+        self.lookup = StageLookup(router, project, memory=memory)
         self._router = router
         self._lists = lists
 
@@ -97,19 +97,24 @@ class ProjectManager:
     ) -> None:
         """Delete a stage from every cache; failures are warnings."""
         delete_from_caches(
-            self._router.stages, self.roles.caches, stage_id, run_id=run_id, to_delete=to_delete, lease=lease
+            self._router.stages,
+            self.project.caches,
+            stage_id,
+            run_id=run_id,
+            to_delete=to_delete,
+            lease=lease,
         )
 
     def deployed_repository(self) -> str:
         """Return the repository that a deployment pulls from."""
-        return deployed_repository(self.roles)
+        return deployed_repository(self.project)
 
     def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
         """Return the deployment's name of an image; see `manager.deployed_names`."""
-        return deployed_image(self.roles, image, stage_id, tag_rule)
+        return deployed_image(self.project, image, stage_id, tag_rule)
 
     def _publication(self, run_id: str, lease: Lease) -> Publication:
-        return Publication(self._router, self._lists, self.roles, run_id=run_id, lease=lease)
+        return Publication(self._router, self._lists, self.project, run_id=run_id, lease=lease)
 
     def _secondary(self, run_id: str, lease: Lease) -> SecondaryCopy:
-        return SecondaryCopy(self._router, self.roles, run_id=run_id, lease=lease)
+        return SecondaryCopy(self._router, self.project, run_id=run_id, lease=lease)

@@ -32,7 +32,7 @@ class Publication:
     Args:
         router: Access to stages.
         lists: Lists of the final storages.
-        roles: The project's storages.
+        project: The project's storages.
         run_id: The run's id.
         lease: Lease to check in waits and before writes.
     """
@@ -41,14 +41,14 @@ class Publication:
         self,
         router: StorageRouter,
         lists: FinalLists,
-        roles: Project,
+        project: Project,
         *,
         run_id: str,
         lease: Lease,
     ) -> None:
         self._router = router
         self._lists = lists
-        self._roles = roles
+        self._project = project
         self._run = run_id
         self._lease = lease
 
@@ -67,9 +67,9 @@ class Publication:
             StageNotFoundError: The primary does not have it; or it should be built, and is not.
             BrokenStageError: The primary cannot deliver all of it.
         """
-        final = self._roles.final
+        final = self._project.final
         if final is None:
-            raise UsageError(f"project {self._roles.project} has no final storage to publish to")
+            raise UsageError(f"project {self._project.name} has no final storage to publish to")
         listed = self._lists.of(self._run, final, self._lease)
         is_listed = stage_id in listed
         if is_listed or should_be_built:
@@ -102,7 +102,7 @@ class Publication:
             BrokenStageError: The primary cannot deliver all of it.
         """
         states, sent = {}, 0
-        for cache in self._roles.caches:
+        for cache in self._project.caches:
             what = f"cache {cache} could not be given stage {stage_id}"
             with (
                 errors_as_warnings(
@@ -119,7 +119,7 @@ class Publication:
 
     def _copy(self, stage_id: StageId, destination: Repository, *, verify: bool) -> ItemResult:
         return self._router.copy(
-            self._roles.primary, destination, stage_id, run_id=self._run, verify=verify, lease=self._lease
+            self._project.primary, destination, stage_id, run_id=self._run, verify=verify, lease=self._lease
         )
 
     def _built(self, final: Repository, stage_id: StageId) -> StageDescription | None:

@@ -155,7 +155,7 @@ class _StorageContents:
 def plan_purge(
     client: RegistryClient,
     engine: EngineListing,
-    roles: Project,
+    project: Project,
     *,
     policy: InUsePolicy | None = None,
     sized: bool = False,
@@ -165,7 +165,7 @@ def plan_purge(
     Args:
         client: Client for registries.
         engine: The engine of this host.
-        roles: The project's storages.
+        project: The project's storages.
         policy: Policy for stages in use in an engine.
         sized: True to compute sizes, too: one request for each manifest.
 
@@ -173,31 +173,31 @@ def plan_purge(
         UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
-    if isinstance(roles.primary, EngineProject):
-        contents = _StorageContents.read_engine(engine, roles.primary)
+    if isinstance(project.primary, EngineProject):
+        contents = _StorageContents.read_engine(engine, project.primary)
     elif policy is not None:
-        raise UsageError(f"{roles.primary} is no Docker Engine: only there images are in use")
+        raise UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
     else:
-        contents = _StorageContents.read(client, roles.primary)
+        contents = _StorageContents.read(client, project.primary)
     custom = _custom_tags(client, contents)
     groups = [
-        _stages(contents, roles, custom, policy),
-        *(_records(contents, kind, custom, roles.final) for kind in _RECORD_GROUPS),
+        _stages(contents, project, custom, policy),
+        *(_records(contents, kind, custom, project.final) for kind in _RECORD_GROUPS),
     ]
     ours = set(custom.values())
-    unknown = _unknown(contents, ours if roles.final is None else ())
+    unknown = _unknown(contents, ours if project.final is None else ())
     kept = [
         record.tag
         for kind, found in contents.records.items()
         if kind not in _RECORD_GROUPS
         for record in found
     ]
-    stays = [f"{roles.primary}:{tag}" for tag in kept]
-    if roles.final is not None:
-        final = _StorageContents.read(client, roles.final)
+    stays = [f"{project.primary}:{tag}" for tag in kept]
+    if project.final is not None:
+        final = _StorageContents.read(client, project.final)
         groups.append(_final_stages(final))
         unknown += _unknown(final, ours)
-        stays += [f"{roles.final}:{found.tag}" for records in final.records.values() for found in records]
+        stays += [f"{project.final}:{found.tag}" for records in final.records.values() for found in records]
     plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
     return _with_sizes(client, plan) if sized else plan
 
@@ -227,14 +227,14 @@ def _custom_tags(client: RegistryClient, contents: _StorageContents) -> dict[Rec
 
 
 def _stages(
-    contents: _StorageContents, roles: Project, custom: Mapping[RecordId, str], policy: InUsePolicy | None
+    contents: _StorageContents, project: Project, custom: Mapping[RecordId, str], policy: InUsePolicy | None
 ) -> PurgeGroup:
     """Build the group of stages; a deletion by digest removes later groups' tags of the same digest, too."""
-    tagged = () if roles.final is not None else custom.values()
+    tagged = () if project.final is not None else custom.values()
     also = [*tagged, *(record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ()))]
     options = {
         "repository": str(contents.address),
-        "caches": [str(cache) for cache in roles.caches],
+        "caches": [str(cache) for cache in project.caches],
         "also": also[:_MOST_ALSO],
         **({} if policy is None else policy.as_options()),
     }

@@ -40,10 +40,10 @@ class RecordManager:
 
     Args:
         client: Client for registries.
-        shared_state: The run's shared book.
+        shared_state: The shared state.
         stage_locks: Locks on stages; those of this process alone if None.
         memory: The fleet's memory of stages; none if None.
-        kept_scans: Memory of surveys in this process.
+        kept_scans: What reference scans keep in this process.
     """
 
     def __init__(

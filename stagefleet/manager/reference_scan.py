@@ -83,7 +83,7 @@ class ReferenceScan:
         run_id: The run's id.
         to_delete: Returns the tags that the run deletes; called once per run.
         lease: Lease to check in waits.
-        memory: Memory of surveys in this process.
+        memory: What reference scans keep in this process.
     """
 
     def __init__(

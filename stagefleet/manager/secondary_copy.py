@@ -38,14 +38,14 @@ class SecondaryCopy:
 
     Args:
         router: Access to stages.
-        roles: The project's storages.
+        project: The project's storages.
         run_id: The run's id.
         lease: Lease to check in waits and before writes.
     """
 
-    def __init__(self, router: StorageRouter, roles: Project, *, run_id: str, lease: Lease) -> None:
+    def __init__(self, router: StorageRouter, project: Project, *, run_id: str, lease: Lease) -> None:
         self._router = router
-        self._roles = roles
+        self._project = project
         self._run = run_id
         self._lease = lease
 
@@ -59,12 +59,12 @@ class SecondaryCopy:
             StagefleetError: A secondary has it or may have it, but none can deliver it; temporary errors come
                 first.
         """
-        primary = self._roles.primary
+        primary = self._project.primary
         there = self._described(stage_id)
         if there is not None:
             return ItemResult(there.as_json(), skipped=True)
         failures: list[StagefleetError] = []
-        for secondary in self._roles.secondaries:
+        for secondary in self._project.secondaries:
             try:
                 return self._router.copy(secondary, primary, stage_id, run_id=self._run, lease=self._lease)
             except StageNotFoundError:
@@ -75,9 +75,9 @@ class SecondaryCopy:
                 failures.append(error)
         if failures:
             raise next((error for error in failures if error.retryable), failures[0])
-        tried = ", ".join(map(str, self._roles.secondaries)) or "there is none"
+        tried = ", ".join(map(str, self._project.secondaries)) or "there is none"
         raise StageNotFoundError(
-            f"no secondary storage of {self._roles.project} has stage {stage_id} ({tried})"
+            f"no secondary storage of {self._project.name} has stage {stage_id} ({tried})"
         )
 
     def take_suitable(self, digest: str, select: Select = oldest) -> ItemResult | None:
@@ -90,7 +90,7 @@ class SecondaryCopy:
         Returns:
             The copied stage, or the one in the primary; None if no storage has a stage of that digest.
         """
-        for storage in (self._roles.primary, *self._roles.secondaries):
+        for storage in (self._project.primary, *self._project.secondaries):
             ids = self._router.list_stages(storage)
             chosen = select(stage_id for stage_id in ids if stage_id.digest == digest)
             if chosen is None:
@@ -102,7 +102,7 @@ class SecondaryCopy:
         return None
 
     def _described(self, stage_id: StageId) -> StageDescription | None:
-        primary = self._roles.primary
+        primary = self._project.primary
         try:
             if isinstance(primary, Repository) and not self._router.has(primary, stage_id):
                 return None

@@ -32,10 +32,10 @@ def reject_stage(
 
 
 def rejections_key(repository: Repository) -> str:
-    """Return the book's key of a repository's list of rejected stages."""
+    """Return the key in the shared state of a repository's list of rejected stages."""
     return f"rejected {repository}"
 
 
 def forget_rejections(shared_state: SharedState, repository: Repository) -> None:
-    """Drop the list of rejected stages from the book, after a change."""
+    """Drop the list of rejected stages from the shared state, after a change."""
     shared_state.forget_value(FLEET_NAMESPACE, rejections_key(repository))

@@ -24,7 +24,7 @@ __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 _COUNT = b"count"
 _BUCKET_BYTES = 1
 
-# On a list (KEYS[1]); ARGV: bucket, entry, bound. A shelf holds entries of equal length.
+# On a list (KEYS[1]); ARGV: bucket, entry, bound. A bucket holds entries of equal length.
 _SEARCH = f"""
 local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 local place

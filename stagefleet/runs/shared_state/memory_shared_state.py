@@ -1,4 +1,4 @@
-"""Shared book in the memory of one process."""
+"""Shared state in the memory of one process."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Contract of the shared book; `RedisSharedState` and `MemorySharedState` implement it.
+"""Contract of the shared state; `RedisSharedState` and `MemorySharedState` implement it.
 
-A book has one page per run, and one for the whole fleet. Its loss does no harm: lost data is found out again.
+It has one namespace per run, and one for the whole fleet. Its loss does no harm: lost data is found again.
 
 Blobs: `request_uploads` makes the caller the *sender* of each blob that nobody has sent or is sending. A
 sender's lease expires unless it is renewed while bytes flow, so that a dead sender delays others for one
@@ -121,7 +121,7 @@ class SharedState(Protocol):
     ) -> DatedValue:
         """Return a value as `get_or_compute` does, with the time since when it holds.
 
-        Between machines the age is measured by the clock of the book's server: it is never too small, unless
+        Between machines the age is measured by the clock of its server: it is never too small, unless
         that clock is set back.
         """
 

@@ -1,4 +1,4 @@
-"""Shared book on Redis: one hash per page, one script per call.
+"""Shared state on Redis: one hash per namespace, one script per call.
 
 On a page's hash (`PREFIX` + `shared_state:` + page; it expires some time after its last use):
 
@@ -162,7 +162,7 @@ class RedisSharedState:
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisSharedState:
-        """Create the book for a URL; it connects at the first call.
+        """Create the shared state for a URL; it connects at the first call.
 
         Raises:
             SettingsError: The URL is malformed.

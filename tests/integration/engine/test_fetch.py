@@ -49,8 +49,8 @@ def caches(make_registry):
 
 
 def fetch(host, primary, stage_id, *caches):
-    roles = Project("app", primary, caches=caches)
-    return host.fetch_stage(roles, stage_id, PlatformSelection(), run_id="run", lease=NO_LEASE)
+    project = Project("app", primary, caches=caches)
+    return host.fetch_stage(project, stage_id, PlatformSelection(), run_id="run", lease=NO_LEASE)
 
 
 def tags_of(server, path):

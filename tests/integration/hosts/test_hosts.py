@@ -48,12 +48,12 @@ def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, workers, regis
     cache = make_registry()
     image = push("a")
     primary = Repository.parse(f"{registry.host}/stages/app")
-    roles = Project("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
-    assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["one"]).state is RunState.SUCCEEDED
+    project = Project("app", primary, caches=(Repository.parse(f"{cache.host}/near"),))
+    assert fleet.for_each_fetch_stage(project, [image.tag], hosts=["one"]).state is RunState.SUCCEEDED
     with ImageMaker(cache) as maker:
         assert image.digest == maker.digest("near", image.tag), workers["one"].logged()
     registry.stop()
-    assert fleet.for_each_fetch_stage(roles, [image.tag], hosts=["two"]).state is RunState.SUCCEEDED
+    assert fleet.for_each_fetch_stage(project, [image.tag], hosts=["two"]).state is RunState.SUCCEEDED
     assert [f"{primary}:{image.tag}"] == engines["two"].tags()
 
 

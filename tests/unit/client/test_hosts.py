@@ -122,8 +122,8 @@ class TestStagesThatAreFetched:
         ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
 
         def plan(stages, *caches, primary="src.test/app"):
-            roles = Project.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
-            return len(fleet.plan_fetch_stage(roles, stages, hosts=["x"]))
+            project = Project.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
+            return len(fleet.plan_fetch_stage(project, stages, hosts=["x"]))
 
         return plan
 

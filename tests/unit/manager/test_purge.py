@@ -260,8 +260,8 @@ def test_nothing_is_weighed_unless_asked_for(fakes, write, plan):
 def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_tells(fakes):
     engine = Engine([fakes.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
     fakes.registries.push(fakes.destination, str(fakes.stage(1)))
-    roles = Project("app", EngineProject("app"), fakes.destination)
-    found = plan_purge(fakes.registries, engine, roles, policy=InUsePolicy(skip_used=True), sized=True)
+    project = Project("app", EngineProject("app"), fakes.destination)
+    found = plan_purge(fakes.registries, engine, project, policy=InUsePolicy(skip_used=True), sized=True)
     stage = str(fakes.stage(1))
     assert {"stages": (stage,), "import-metadata": ("0f" * 32,), "final-stages": (stage,)} == items(found)
     assert ["docker-daemon:app"] * 6 == [group.options["repository"] for group in found.groups[:6]]

@@ -40,17 +40,17 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 class TestFromSettings:
     def test_each_storage_has_its_role(self, settings_of):
-        roles = Project.of("app", settings_of(FILE).project("app"))
+        project = Project.of("app", settings_of(FILE).project("app"))
 
-        assert Repository("r.example.com", "app") == roles.primary
-        assert Repository("r.example.com", "final") == roles.final == roles.deployed
-        assert ("near.example.com/app", "far.example.com/app") == tuple(map(str, roles.caches))
-        assert ("r.example.com/old",) == tuple(map(str, roles.secondaries))
+        assert Repository("r.example.com", "app") == project.primary
+        assert Repository("r.example.com", "final") == project.final == project.deployed
+        assert ("near.example.com/app", "far.example.com/app") == tuple(map(str, project.caches))
+        assert ("r.example.com/old",) == tuple(map(str, project.secondaries))
 
     def test_a_docker_engine_may_be_the_primary_and_is_deployed_from_without_a_final(self, settings_of):
-        roles = Project.of("local", settings_of(FILE).project("local"))
+        project = Project.of("local", settings_of(FILE).project("local"))
 
-        assert EngineProject("local") == roles.primary == roles.deployed
+        assert EngineProject("local") == project.primary == project.deployed
 
     def test_they_survive_as_json_as_the_embedded_worker_gets_them(self, settings_of, monkeypatch):
         settings = settings_of(FILE)
@@ -97,7 +97,7 @@ class TestFromSettings:
 
 class TestOverTheWire:
     def test_options_give_back_what_they_were_made_of(self):
-        roles = Project(
+        project = Project(
             "app",
             Repository("r.example.com", "app"),
             Repository("r.example.com", "final"),
@@ -105,10 +105,10 @@ class TestOverTheWire:
             (Repository("s.example.com", "app"),),
         )
 
-        assert roles == Project.of_options(json.loads(json.dumps(roles.as_options())))
+        assert project == Project.of_options(json.loads(json.dumps(project.as_options())))
 
     def test_what_is_not_there_stays_away(self):
-        roles = Project("app", EngineProject("app"))
+        project = Project("app", EngineProject("app"))
 
-        assert roles == Project.of_options({"project": "app", "primary": "docker-daemon:app"})
-        assert roles == Project.of_options(roles.as_options())
+        assert project == Project.of_options({"project": "app", "primary": "docker-daemon:app"})
+        assert project == Project.of_options(project.as_options())
