@@ -65,8 +65,8 @@ class RegistrySettings(Section):
 
     plain_http: bool | None = None
     """Speak HTTP without TLS; if unset, only loopback hosts do."""
-    insecure: bool = False
-    """Accept any certificate."""
+    insecure: bool | None = None
+    """Accept any certificate; if unset, as `http.insecure` says."""
     ca_file: Path | None = None
     """PEM file with the certificates to trust, instead of the system's."""
     client_certificate: Path | None = None
@@ -79,7 +79,7 @@ class HttpSettings(Section):
     """Time-outs and retries of requests to registries."""
 
     insecure: bool = False
-    """Accept any certificate of any registry: for trials; for one registry see `registries`."""
+    """Accept any certificate of any registry, unless its own settings differ: for trials."""
     plain_http: bool = False
     """Speak HTTP without TLS to every registry, unless its own settings differ."""
     connect_timeout_seconds: Seconds = 5
@@ -290,15 +290,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
     def registry(self, host: str) -> RegistrySettings:
-        """Return the settings of a registry, the defaults if it has none."""
+        """Return the settings of a registry; what it leaves unset is as `http` says for all registries."""
         found = self.registries.get(host, RegistrySettings())
-        http = self.http
-        if not http.insecure and not http.plain_http:
-            return found
-        plain = http.plain_http if found.plain_http is None else found.plain_http
-        return found.model_copy(
-            update={"insecure": found.insecure or http.insecure, "plain_http": plain or None}
-        )
+        for_all = {"insecure": self.http.insecure, "plain_http": self.http.plain_http}
+        unset = {name: True for name, is_on in for_all.items() if is_on and getattr(found, name) is None}
+        return found.model_copy(update=unset) if unset else found
 
     def project(self, name: str) -> ProjectSettings:
         """Return the settings of a project.

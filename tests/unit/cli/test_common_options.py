@@ -13,6 +13,7 @@ from stagefleet.cli.app import app
 from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.help import EPILOGS
 from stagefleet.cli.session import read_settings
+from stagefleet.settings import Settings
 
 SOURCE = "src.test/app"
 
@@ -50,7 +51,7 @@ def test_they_end_with_the_command(command, without_fleet):
 
 
 @pytest.mark.parametrize(
-    ("option", "expected"), [("--insecure", (True, None)), ("--plain-http", (False, True))]
+    ("option", "expected"), [("--insecure", (True, None)), ("--plain-http", (None, True))]
 )
 def test_registries_are_reached_as_the_options_say(command, without_fleet, option, expected):
     command("list", SOURCE, option)
@@ -58,10 +59,23 @@ def test_registries_are_reached_as_the_options_say(command, without_fleet, optio
     assert expected == (registry.insecure, registry.plain_http)
 
 
-def test_what_a_registrys_own_settings_say_stands_over_plain_http(command, without_fleet, monkeypatch):
-    monkeypatch.setenv("STAGEFLEET_REGISTRIES", json.dumps({"tls.test": {"plain_http": False}}))
-    command("list", SOURCE, "--plain-http")
-    assert not read_settings().registry("tls.test").plain_http
+@pytest.mark.parametrize("option", ["--plain-http", "--insecure"])
+@pytest.mark.parametrize("setting", ["plain_http", "insecure"])
+def test_an_option_for_all_registries_overrides_no_registrys_own_setting(
+    command, without_fleet, monkeypatch, option, setting
+):
+    monkeypatch.setenv("STAGEFLEET_REGISTRIES", json.dumps({"127.0.0.1:5000": {setting: False}}))
+    command("list", SOURCE, option)
+    assert False is getattr(read_settings().registry("127.0.0.1:5000"), setting)
+
+
+def test_an_option_for_all_registries_counts_where_a_registrys_settings_are_silent(
+    command, without_fleet, monkeypatch
+):
+    monkeypatch.setenv("STAGEFLEET_REGISTRIES", json.dumps({"tls.test": {"ca_file": "/ca.pem"}}))
+    command("list", SOURCE, "--insecure")
+    dumped = read_settings().model_dump_json()  # as an embedded worker gets it
+    assert Settings.model_validate_json(dumped).registry("tls.test").insecure
 
 
 @pytest.mark.parametrize(
