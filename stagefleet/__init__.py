@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "stagefleet.version",
     "Digest": "stagefleet.names",
     "ErrorInfo": "stagefleet.runs.models",
     "Fleet": "stagefleet.client",

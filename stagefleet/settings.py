@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
-import pydantic_settings
 from pydantic import (
     BaseModel,
     Field,
@@ -24,14 +23,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import quoted, remember_secret
 from stagefleet.setting_errors import describe_setting_error
 from stagefleet.setting_types import ProjectName, RepositoryText, Seconds, Section, StorageAddressText, Url
 from stagefleet.settings_services import FlowerSettings, WebhookSettings
-from stagefleet.settings_sources import SETTINGS_FILE_VARIABLE, read_file, settings_file
+from stagefleet.settings_sources import (
+    SETTINGS_FILE_VARIABLE,
+    environment_document,
+    merge,
+    read_file,
+    settings_file,
+)
 
 __all__ = [
     "EngineSettings",
@@ -246,17 +250,8 @@ class ProjectSettings(Section):
         return self
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="STAGEFLEET_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,  # CI systems set undefined variables to the empty string
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-    )
 
     redis_url: Annotated[Url | None, Field(repr=False)] = None
     """The fleet's Redis: redis://, rediss:// or unix://; if unset, commands start an embedded fleet."""
@@ -271,23 +266,10 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     flower: FlowerSettings = FlowerSettings()
     webhooks: WebhookSettings = WebhookSettings()
-    registries: dict[str, RegistrySettings] = {}
+    registries: dict[str, RegistrySettings] = Field(default_factory=dict)
     """Settings of registries by `host[:port]`, as in repository names."""
-    projects: dict[ProjectName, ProjectSettings] = {}
+    projects: dict[ProjectName, ProjectSettings] = Field(default_factory=dict)
     """Settings of projects by name."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment override the file, and the file the defaults."""
-        file = InitSettingsSource(settings_cls, init_kwargs=read_file(settings_file()))
-        return init_settings, env_settings, file
 
     def registry(self, host: str) -> RegistrySettings:
         """Return the settings of a registry; what it leaves unset is as `http` says for all registries."""
@@ -324,13 +306,14 @@ def load_settings(**overrides: object) -> Settings:
     if os.environ.get(SETTINGS_FILE_VARIABLE) and not path.is_file():
         raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {path}, which is no file")
     try:
-        settings = Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
-    except pydantic_settings.SettingsError as error:
-        raise SettingsError(f"the environment cannot be read: {error}") from None
+        document = read_file(path)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    document = merge(document, environment_document(Settings, os.environ), overrides)
+    try:
+        settings = Settings.model_validate(document)
     except ValidationError as error:
         raise SettingsError(describe_setting_error(error, path, os.environ)) from None
-    except (OSError, ValueError) as error:  # from the file; the two above are ValueErrors, too
-        raise SettingsError(f"{path} cannot be read: {error}") from None
     remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])
     remember_secret(
         *(str(text) for name, text in settings.flower.options.items() if _SECRET_NAME.search(name))

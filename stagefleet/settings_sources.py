@@ -8,12 +8,16 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from stagefleet.errors import SettingsError
+
 __all__ = [
     "SETTINGS_FILE_VARIABLE",
+    "environment_document",
+    "merge",
     "read_file",
     "setting_paths",
     "settings_file",
@@ -47,6 +51,70 @@ def read_file(path: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     return found
+
+
+def environment_document(model: type[BaseModel], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Read settings from environment variables, as a document for the model.
+
+    A variable's name is `STAGEFLEET_` and the setting's path, its parts joined by `__`, in any case. The
+    value of a table or a list is JSON; a variable for a part of it overrides that part. Empty variables count
+    as unset, as CI systems set undefined variables to the empty string.
+
+    Args:
+        model: The settings.
+        environment: The environment variables.
+
+    Raises:
+        SettingsError: The value of a table or a list is not JSON; the message names the variable.
+    """
+    document: dict[str, Any] = {}
+    paths = {
+        name: tuple(name[len(_PREFIX) :].lower().split("__"))
+        for name, value in environment.items()
+        if value and name.upper().startswith(_PREFIX)
+    }
+    for name, path in sorted(paths.items(), key=lambda entry: len(entry[1])):
+        if path[0] not in model.model_fields:
+            continue
+        value: Any = environment[name]
+        if _holds_several(model, path):
+            value = _read_json(name, value)
+        for key in reversed(path):
+            value = {key: value}
+        document = merge(document, value)
+    return document
+
+
+def _holds_several(model: Any, path: Iterable[str]) -> bool:
+    """Return True if the value at a path is a table or a list."""
+    for key in path:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(key)
+            model = None if field is None else field.annotation
+        else:
+            model = get_args(model)[-1] if get_origin(model) is dict else None
+    is_section = isinstance(model, type) and issubclass(model, BaseModel)
+    return is_section or get_origin(model) in {dict, tuple, list}
+
+
+def _read_json(variable: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise SettingsError(f"settings (environment, {variable}): its value is no JSON") from None
+
+
+def merge(*documents: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge documents of nested tables; a later one overrides the values of those before it."""
+    merged: dict[str, Any] = {}
+    for document in documents:
+        for key, value in document.items():
+            old = merged.get(key)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                merged[key] = merge(old, value)
+            else:
+                merged[key] = value
+    return merged
 
 
 def variable_of(path: Iterable[str]) -> str:

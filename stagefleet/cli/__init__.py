@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from stagefleet.streams import discard_stdout, prepare_streams
+from stagefleet.version import __version__
 
 __all__ = ["main", "run_command"]
 
@@ -34,16 +36,7 @@ def run_command(arguments: Sequence[str]) -> int:
         3 cancelled, 4 a service is out of reach.
     """
     try:
-        from stagefleet.cli.common_options import forget_options  # noqa: PLC0415 - as below
-
-        forget_options()
-        from stagefleet.cli.app import build_command  # noqa: PLC0415 - an interrupt while modules load ends in one line too
-
-        command = build_command()
-        code = command(args=list(arguments), prog_name="stagefleet", standalone_mode=False)
-        from stagefleet.cli.output import flush_output  # noqa: PLC0415 - loaded by now
-
-        flush_output()
+        code = _run(list(arguments))
     except KeyboardInterrupt:
         return _complain("interrupted", _INTERRUPTED)
     except BrokenPipeError:
@@ -52,8 +45,23 @@ def run_command(arguments: Sequence[str]) -> int:
         return _end(ending)
     except Exception as error:  # noqa: BLE001 - the outermost handler: users see no traceback
         return _explain(error)
-    if code == _TYPER_INTERRUPTED:
-        return _complain("interrupted", _INTERRUPTED)
+    return _complain("interrupted", _INTERRUPTED) if code == _TYPER_INTERRUPTED else code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command; modules load here, so that an interrupt meanwhile ends in one line, too."""
+    from stagefleet.cli.output import flush_output, print_line  # noqa: PLC0415 - as the docstring says
+
+    code: Any = 0
+    if arguments == ["--version"]:  # scripts ask often: load nothing else for it
+        print_line(f"stagefleet {__version__}")
+    else:
+        from stagefleet.cli.app import build_command  # noqa: PLC0415 - as the docstring says
+        from stagefleet.cli.common_options import forget_options  # noqa: PLC0415 - as the docstring says
+
+        forget_options()
+        code = build_command()(args=arguments, prog_name="stagefleet", standalone_mode=False)
+    flush_output()
     return code if isinstance(code, int) else 0
 
 

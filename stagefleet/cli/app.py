@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +29,7 @@ from stagefleet.cli import (
 )
 from stagefleet.cli.common_options import takes_common_options
 from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulGroup
+from stagefleet.version import __version__
 
 __all__ = ["app", "build_command"]
 
@@ -64,7 +64,7 @@ app.command("doctor")(doctor.run_doctor)
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
     if asked:
-        typer.echo(f"stagefleet {version('stagefleet')}")
+        typer.echo(f"stagefleet {__version__}")
         raise typer.Exit
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from typing import Self
 
 from stagefleet.errors import IncompatibleVersionError
+from stagefleet.version import __version__
 
 __all__ = ["SCHEMA_VERSION", "WriterVersion", "own_version"]
 
@@ -98,8 +98,4 @@ class WriterVersion:
 @cache
 def own_version() -> WriterVersion:
     """Return the version of this release."""
-    try:
-        release = metadata.version("stagefleet")
-    except metadata.PackageNotFoundError:  # a checkout without installation
-        release = ""
-    return WriterVersion(release, SCHEMA_VERSION)
+    return WriterVersion(__version__, SCHEMA_VERSION)

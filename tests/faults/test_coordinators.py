@@ -18,14 +18,14 @@ DIES = """
 import os, signal, sys
 from stagefleet.runs.coordinator import watch
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.settings import Settings
+from stagefleet.settings import load_settings
 
 def call_back(outcome):
     print(outcome.item, flush=True)
     if outcome.item == "item-50":
         os.kill(os.getpid(), signal.SIGKILL)
 
-watch(RedisLedger.connect(sys.argv[1], Settings()), sys.argv[2], on_outcome=call_back)
+watch(RedisLedger.connect(sys.argv[1], load_settings()), sys.argv[2], on_outcome=call_back)
 """
 
 

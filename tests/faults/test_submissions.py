@@ -38,7 +38,7 @@ from stagefleet.client.operations import Plan
 from stagefleet.errors import TooManyItemsError
 from stagefleet.runs.models import MAX_ITEMS, Order
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.settings import Settings
+from stagefleet.settings import load_settings
 
 
 class Items:
@@ -49,7 +49,7 @@ class Items:
         return (f"{number:056x}-{1_700_000_000_000 + number}" for number in range(self.count))
 
 
-ledger = RedisLedger.connect(sys.argv[1], Settings())
+ledger = RedisLedger.connect(sys.argv[1], load_settings())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 order = Order(operation="wait", parallel=64)
 run = submit(lambda: ledger, order, lambda: Plan(Items(MAX_ITEMS))).run

@@ -223,3 +223,21 @@ def test_a_write_takes_less_time_than_a_lease_lasts():
 
     assert settings.http.write_timeout_seconds < settings.runs.lease_seconds
     assert 2 * settings.runs.renewal_seconds < settings.runs.lease_seconds
+
+
+def test_a_part_in_the_environment_overrides_the_whole_given_as_json(monkeypatch):
+    monkeypatch.setenv("STAGEFLEET_RUNS", '{"parallel": 3, "max_attempts": 2}')
+    monkeypatch.setenv("stagefleet_runs__parallel", "7")
+    runs = load_settings().runs
+    assert (7, 2) == (runs.parallel, runs.max_attempts)
+
+
+@pytest.mark.parametrize(
+    "name", ["STAGEFLEET_PROJECTS", "STAGEFLEET_RUNS", "STAGEFLEET_PROJECTS__APP__CACHES"]
+)
+def test_a_table_or_list_that_is_no_json_is_refused_without_its_value(monkeypatch, name):
+    monkeypatch.setenv(name, "planted-secret {")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert name in str(refused.value)
+    assert "planted" not in str(refused.value)

@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from stagefleet.cli.app import app
-from stagefleet.settings import Settings
+from stagefleet.settings import load_settings
 from tests.documents import LANGUAGES, SnippetError, not_printed, read_snippets, snippets, transcript
 
 MOST_NOT_RUN = 6
@@ -58,7 +58,7 @@ def test_settings_are_read(snippet, tmp_path, monkeypatch):
     file = tmp_path / "stagefleet.toml"
     file.write_text(snippet.text)
     monkeypatch.setenv("STAGEFLEET_CONFIG", str(file))
-    settings = Settings().model_dump(exclude_unset=True)
+    settings = load_settings().model_dump(exclude_unset=True)
     assert set(tomllib.loads(snippet.text)) <= set(settings)
 
 
