@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import math
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -207,7 +208,7 @@ def map_http_errors(
     except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
         reason = _reason(error)
         raise CertificateError(
-            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(reason, host, advice)}", host=host
+            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(error, host, advice)}", host=host
         ) from None
     except requests.exceptions.ProxyError as error:
         proxy = select_proxy(url, dict(proxies)) or ""
@@ -230,12 +231,14 @@ def _may_want_tls(url: str, error: BaseException) -> bool:
     return hung_up and urlsplit(url).scheme == "http"
 
 
-def _tls_advice(reason: str, host: str, advice: str) -> str:
+def _tls_advice(error: BaseException, host: str, advice: str) -> str:
     """Return what to do; OpenSSL's error names say which side is at fault."""
-    settings = f'registries."{host}"'
+    settings, reason = f'registries."{host}"', _reason(error)
     if "_ALERT_" in reason:
         return f"the registry refuses us: does it want a certificate, {settings}.client_certificate?"
-    if any(name in reason for name in ("WRONG_VERSION_NUMBER", "RECORD_LAYER", "UNEXPECTED_EOF")):
+    # Which of the two types a server that hangs up causes depends on the version of Python.
+    hung_up = isinstance(_innermost(error), ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    if hung_up or "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
         return advice or "does it speak TLS?"
     return f"name its certificate authority in {settings}.ca_file"
 

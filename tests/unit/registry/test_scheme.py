@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 
 import pytest
+import requests
+import urllib3
 
 from stagefleet.errors import CertificateError, RegistryError, RegistryUnreachableError
+from stagefleet.registry.transport import map_http_errors
 from stagefleet.settings import RegistrySettings
 
 REFUSALS = [
@@ -98,3 +102,16 @@ def test_a_server_that_does_not_understand_tls_may_speak_plain_http(start, conne
     with pytest.raises(CertificateError) as caught:
         client.ping(server.host)
     assert plain_http_advice(server) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF) (_ssl.c:992)"),  # Python 3.11.2
+        ssl.SSLEOFError(8, "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred (_ssl.c:1006)"),
+    ],
+)
+def test_every_python_tells_that_a_server_hung_up_on_tls(error):
+    with pytest.raises(CertificateError) as caught, map_http_errors("https://r.test/v2/", advice="ADVICE"):
+        raise requests.exceptions.SSLError(urllib3.exceptions.SSLError(error))
+    assert str(caught.value).endswith(": ADVICE")
