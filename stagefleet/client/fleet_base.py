@@ -219,6 +219,7 @@ class FleetBase:
 
         Raises:
             RunNotFoundError: The run does not exist.
+            IncompatibleVersionError: An incompatible release wrote it; the run goes on.
         """
         return self._ledger.cancel(run_id, now=now)
 

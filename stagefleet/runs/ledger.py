@@ -294,6 +294,7 @@ class CoordinatorLedger(Protocol):
 
         Raises:
             RunNotFoundError: The run does not exist.
+            IncompatibleVersionError: An incompatible release wrote it; the run goes on.
         """
 
 

@@ -12,6 +12,7 @@ from stagefleet.redis_client import map_redis_errors
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.outcome_encoding import decode_outcome
 from stagefleet.runs.snapshots import RunSnapshot, run_of
+from stagefleet.runs.versions import WriterVersion
 
 __all__ = ["RedisCoordinatorLedger", "no_run"]
 
@@ -122,6 +123,9 @@ class RedisCoordinatorLedger:
         return str(cursor, "ascii")
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+        with map_redis_errors(self._redis):
+            release, schema = self._redis.hmget(self._key(run_id), ["release", "schema"])
+        WriterVersion.read(release, schema).check(f"run {run_id}")
         answer = self._call_on("cancel", run_id, "1" if now else "", error.model_dump_json() if error else "")
         if answer < 0:
             raise no_run(run_id)

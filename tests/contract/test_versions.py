@@ -86,6 +86,23 @@ class TestRuns:
         assert "cannot read" in found[odd].error.message
         assert RunState.RUNNING is found[first].state is found[last].state
 
+    @pytest.mark.parametrize("now", [False, True])
+    def test_one_of_another_major_version_is_not_cancelled(self, harness, broker, submit_as, now):
+        """Cancelling writes fields whose meaning this release does not know."""
+        run = submit_as(NEWER)
+        before = broker.client.hgetall(key(broker, run))
+
+        with pytest.raises(IncompatibleVersionError, match=r"9\.9\.9"):
+            harness.ledger.cancel(run, now=now)
+
+        assert before == broker.client.hgetall(key(broker, run))
+
+    def test_one_of_this_version_is_cancelled_also_if_its_order_is_damaged(self, harness, broker):
+        run = harness.submit(["a"])
+        broker.client.hset(key(broker, run), "order", "{")
+
+        assert harness.ledger.cancel(run)
+
     def test_fields_that_a_later_release_added_are_ignored(self, harness, broker):
         """R28: readers ignore what they do not know."""
         run = harness.submit(["a"])
