@@ -7,48 +7,21 @@ import os
 import signal
 import subprocess
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.services.images import ImageMaker, push_stages
 from tests.services.processes import wait_until
+from tests.services.wheels import LIMIT_SECONDS, ROOT, build_wheel, make_environment, run, uv
 
-ROOT = Path(__file__).parents[3]
-UV = ROOT / ".tools" / "bin" / "uv"
 PROCESSES = ("config", "tasks", "workers")
-LIMIT_SECONDS = 120
-
-pytestmark = pytest.mark.skipif(not UV.exists(), reason="uv comes with scripts/setup.sh")
-
-
-def run(*command: str | Path, env: Mapping[str, str], cwd: Path = ROOT) -> str:
-    """Run a command to its end; its output is part of the failure."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        env=env,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stdout + done.stderr
-    return done.stdout
-
-
-def uv(*arguments: str | Path) -> None:
-    environment = {"UV_CACHE_DIR": str(ROOT / ".tools" / "cache"), "UV_SYSTEM_CERTS": "1"} | os.environ
-    run(UV, *arguments, env=environment)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    uv("build", "--quiet", "--wheel", "--out-dir", folder, ROOT)
-    (found,) = folder.glob("stagefleet-*.whl")
-    return found
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +45,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["ours first", "ours last"])
 def environment(request, wheel: Path, other: Path, tmp_path: Path) -> Path:
     """A virtual environment with both, and what ours depends on."""
-    venv = tmp_path / "venv"
-    uv("venv", "--quiet", venv)
-    uv("pip", "install", "--quiet", "--python", venv, "--requirements", ROOT / "requirements.lock")
     pair = [wheel, other] if request.param == "ours first" else [other, wheel]
-    for distribution in pair:
-        uv("pip", "install", "--quiet", "--python", venv, "--no-deps", distribution)
-    return venv
+    return make_environment(tmp_path / "venv", ROOT / "requirements.lock", *pair)
 
 
 def site_packages(venv: Path) -> Path:
