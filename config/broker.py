@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
 
-from redis.connection import parse_url
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from stagefleet.redis_client import connect_redis
@@ -44,8 +43,8 @@ class Broker:
         Raises:
             SettingsError: It is malformed.
         """
-        connect_redis(redis_url).close()  # does not connect; raises errors with our own texts
-        found: dict[str, Any] = parse_url(redis_url)
+        with connect_redis(redis_url) as client:  # does not connect; raises errors with our own texts
+            found: dict[str, Any] = client.connection_pool.connection_kwargs
         database = found.get("db", 0)
         if "path" in found:
             url = f"redis+socket://{quote(found['path'])}?virtual_host={database}"
