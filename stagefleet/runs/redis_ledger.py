@@ -14,7 +14,6 @@ from importlib import resources
 from typing import Any, Self
 
 import redis
-from redis.commands.core import Script
 
 from stagefleet.errors import (
     KeyConflictError,
@@ -97,7 +96,7 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
         self._damaged: set[str] = set()
         source = resources.files("stagefleet.runs") / "lua"
         common = (source / "common.lua").read_text()
-        self._scripts: dict[str, Script] = {
+        self._scripts = {
             name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
         }
 
