@@ -39,6 +39,7 @@ class Attempt:
         lease: Lease to check often, and before each write.
         to_delete: Yields the run's items that have not succeeded yet, read from the ledger at each call.
         others: State of the run's items; None without a ledger.
+        number: 1 for the first attempt at the item.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class Attempt:
     lease: Lease
     to_delete: Callable[[], Iterator[str]]
     others: OtherItems | None = None
+    number: int = 1
 
 
 ItemFunction = Callable[[Attempt], ItemResult]

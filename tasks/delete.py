@@ -8,11 +8,12 @@ from itertools import chain
 from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.manager import ItemResult, StageManager
 from stagefleet.manager.cache_deletion import delete_from_caches
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.manager.run_items import RunItems, TagsToDelete
 from stagefleet.names import EngineProject, Repository, StageId, parse_address
 from tasks.item import Attempt
 
-__all__ = ["delete_stage", "tags_to_delete"]
+__all__ = ["counted_as_deleted", "delete_stage", "tags_to_delete"]
 
 
 def delete_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
@@ -24,18 +25,34 @@ def delete_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     """
     address, stage_id = parse_address(attempt.options["repository"]), StageId.parse(attempt.item)
     caches = [Repository.parse(cache) for cache in attempt.options.get("caches", ())]
-    delete_from_caches(
+    had_it = delete_from_caches(
         manager, caches, stage_id, run_id=attempt.run_id, to_delete=attempt.to_delete, lease=attempt.lease
     )
     if isinstance(address, EngineProject):
         policy = InUsePolicy.of_options(attempt.options)
-        return manager.host.delete_stage(
+        item_result = manager.host.delete_stage(
             address, stage_id, policy, run_id=attempt.run_id, lease=attempt.lease
         )
+        return counted_as_deleted(item_result, attempt, had_it=had_it)
     to_delete = tags_to_delete(attempt, lambda item: (item,), also=attempt.options.get("also", ()))
-    return manager.delete_stage(
+    item_result = manager.delete_stage(
         address, stage_id, run_id=attempt.run_id, to_delete=to_delete, lease=attempt.lease
     )
+    return counted_as_deleted(item_result, attempt, had_it=had_it)
+
+
+def counted_as_deleted(item_result: ItemResult, attempt: Attempt, *, had_it: bool = False) -> ItemResult:
+    """Return the result of a deletion as its run counts it.
+
+    What a later attempt finds gone counts as deleted: an earlier one may have ended after its request.
+
+    Args:
+        item_result: The result of this attempt.
+        attempt: The attempt.
+        had_it: True if the item was deleted from another storage.
+    """
+    is_deleted = had_it or attempt.number > 1
+    return ItemResult() if item_result == NOT_THERE and is_deleted else item_result
 
 
 def tags_to_delete(

@@ -149,6 +149,7 @@ class ItemExecutor:
             options=spec.options,
             lease=lease,
             to_delete=lambda: self._ledger.leftovers(claim.run_id),
+            number=claim.attempt,
             others=OtherItems(
                 own=claim.index,
                 numbered=lambda: self._ledger.numbered_leftovers(claim.run_id),

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from stagefleet.manager import ItemResult, StageManager
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.manager.records import metadata_ids
 from stagefleet.names import EngineProject, Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
-from tasks.delete import tags_to_delete
+from tasks.delete import counted_as_deleted, tags_to_delete
 from tasks.item import Attempt
 
 __all__ = [
@@ -145,11 +146,12 @@ def _delete(
     place = parse_address(attempt.options["repository"])
     if isinstance(place, EngineProject):
         attempt.lease.check()
-        manager.host.records(place).remove(record_id)
-        return ItemResult()
-    return delete(
+        is_there = manager.host.records(place).remove(record_id)
+        return counted_as_deleted(ItemResult() if is_there else NOT_THERE, attempt)
+    item_result = delete(
         place,
         run_id=attempt.run_id,
         to_delete=tags_to_delete(attempt, tags),
         lease=attempt.lease,
     )
+    return counted_as_deleted(item_result, attempt)

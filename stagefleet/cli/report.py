@@ -12,6 +12,7 @@ from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
 from stagefleet.client import Plan
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import ItemState, Outcome, Run, RunState
 
@@ -53,7 +54,8 @@ def describe_run(run: Run) -> str:
     if run.state is RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
     operation = run.spec.operation
-    noun = "records" if queue_of(operation) == "records" else "stages"
+    noun = "record" if queue_of(operation) == "records" else "stage"
+    nouns = noun if run.total == 1 else f"{noun}s"
     counts = [
         (run.succeeded, _VERBS.get(operation.partition("_")[0], "done")),
         (run.skipped, "skipped"),
@@ -66,7 +68,7 @@ def describe_run(run: Run) -> str:
         parts.append(f"{open_items:,} to do")
     sent = f", {decimal(run.bytes)}" if run.bytes else ""
     return (
-        f"run {run.id} {run.state}: {run.total:,} {noun} ({', '.join(parts) or 'nothing to do'})"
+        f"run {run.id} {run.state}: {run.total:,} {nouns} ({', '.join(parts) or 'nothing to do'})"
         f"{sent} in {run.seconds:.1f} s"
     )
 
@@ -103,6 +105,7 @@ class RunReport:
     def __init__(self, run: Run, *, as_json: bool, display: ProgressDisplay | None = None) -> None:
         self._as_json = as_json
         self._failures = 0
+        self._missing = 0
         self._lacking: Counter[str] = Counter()
         self._display = display or choose_display(run, stdout_is_shared=as_json)
 
@@ -123,6 +126,7 @@ class RunReport:
         self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
+        self._missing += (outcome.result or {}) == NOT_THERE.result
         if self._as_json:
             print_json(outcome.as_json())
         if outcome.state is ItemState.FAILED and outcome.error is not None:
@@ -141,6 +145,9 @@ class RunReport:
         if self._lacking:
             caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())
             say(f"caches that could not be given their stages: {caches}; look at them with stagefleet doctor")
+        if self._missing:
+            was = "was" if self._missing == 1 else "were"
+            say(f"{self._missing:,} of {run.total:,} {was} not there, and so not deleted")
         if self._as_json:
             print_json(run.summary())
             return

@@ -36,12 +36,12 @@ class RecordRuns(FleetBase):
     """List, read, write and delete records; add and delete custom tags.
 
     A place is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes of
-    other records do nothing, reads find none, and deletions succeed.
+    other records do nothing, reads and deletions find none.
 
     Every `for_each_...` takes `on_outcome`, `parallel`, `idempotency_key`, `detach`, and `host` if the place
     is an engine; it returns and raises as `for_each_copy_stage` does. Names of None select all records; there
-    is no default. A record that is gone is a success for deletions, and skipped for reads; a record without a
-    required label fails with `BrokenRecordError`, and is not modified.
+    is no default. A record that is gone is skipped; a record without a required label fails with
+    `BrokenRecordError`, and is not modified.
     """
 
     # Single records; no worker is needed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from stagefleet.manager.circuit_breakers import CircuitBreakers
-from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.item_result import NOT_THERE, ItemResult
 from stagefleet.manager.tolerated_errors import errors_as_warnings
 from stagefleet.names import Repository, StageId
 from stagefleet.registry.lease import Lease
@@ -41,7 +41,7 @@ def delete_from_caches(
     run_id: str,
     to_delete: Callable[[], Iterable[str]],
     lease: Lease,
-) -> None:
+) -> bool:
     """Delete a stage from each cache; a failure is a warning: a cache may have anything at any time.
 
     Each cache that keeps the stage is reported, also one that is skipped.
@@ -53,10 +53,18 @@ def delete_from_caches(
         run_id: The run's id.
         to_delete: Returns the stage ids that the run deletes and has not deleted yet.
         lease: Lease to check in waits and before writes.
+
+    Returns:
+        True if a cache had it.
     """
+    had_it = False
     for cache in caches:
         with (
             errors_as_warnings(f"cache {cache} keeps stage {stage_id}"),
             stages.circuit_breakers.guarding(cache),
         ):
-            stages.delete_stage(cache, stage_id, run_id=run_id, to_delete=to_delete, lease=lease)
+            item_result = stages.delete_stage(
+                cache, stage_id, run_id=run_id, to_delete=to_delete, lease=lease
+            )
+            had_it |= item_result != NOT_THERE
+    return had_it

@@ -5,10 +5,12 @@ If a registry deletes tags alone, that is one request; else see `manager.digest_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stagefleet.errors import NotFoundError, RegistryError
+from stagefleet.manager.deleted_tags import DeletedTags
 from stagefleet.manager.deletion_mode import (
     DeletionMode,
     ProbeResult,
@@ -20,7 +22,7 @@ from stagefleet.manager.deletion_mode import (
 from stagefleet.manager.deletion_permit import LocksMissingError
 from stagefleet.manager.digest_deletion import DigestDeletion
 from stagefleet.manager.fresh_checks import FRESH_SECONDS, Check
-from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.item_result import NOT_THERE, ItemResult
 from stagefleet.manager.kept_scans import KeptScans
 from stagefleet.manager.reference_scan import ReferenceScan
 from stagefleet.manager.run_items import TagsToDelete
@@ -72,12 +74,16 @@ class TagDeletion:
         self._memory = memory
 
     def execute(self, tag: str, *, check: Check | None = None) -> ItemResult:
-        """Delete the tag; a missing one counts as success.
+        """Delete the tag.
 
         Args:
             tag: The tag.
             check: Raises to prevent the deletion; called again before each request that deletes, so that its
                 result is never older than `FRESH_SECONDS`.
+
+        Returns:
+            `NOT_THERE` for a tag that was missing, unless the run deleted it with another one, or a deletion
+            of it was broken off before.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
@@ -87,16 +93,18 @@ class TagDeletion:
             ItemPostponedError: An index of the run has it as a member, and has to be deleted first.
             LockTimeoutError: It was being copied for too long.
         """
-        wanted = frozenset({tag})
+        wanted, was_there = frozenset({tag}), False
         for tries_left in reversed(range(_MOST_TRIES)):
             try:
                 with self._locked(wanted) as lease:
                     locked = wanted if self._stage_locks is not None and tries_left else None
-                    self._delete(tag, lease, locked, check)
+                    was_there = self._delete(tag, lease, locked, check)
                 break
             except LocksMissingError as error:
                 wanted |= error.tags
-        return ItemResult()
+        if was_there or tag in DeletedTags(self._shared_state, self._repository, self._run):
+            return ItemResult()
+        return NOT_THERE
 
     @contextmanager
     def _locked(self, tags: frozenset[str]) -> Iterator[Lease]:
@@ -110,15 +118,15 @@ class TagDeletion:
         ) as stage_lock:
             yield stage_lock
 
-    def _delete(self, tag: str, lease: Lease, locked: frozenset[str] | None, check: Check | None) -> None:
+    def _delete(self, tag: str, lease: Lease, locked: frozenset[str] | None, check: Check | None) -> bool:
+        """Delete a tag; return True if there was anything to delete."""
         reference = self._repository.tagged(tag)
         try:
             found = detect_deletion_mode(self._client, self._shared_state, reference, lease=lease)
         except NotFoundError:
             found = ProbeResult(DeletionMode.DIGEST)  # it is gone; leftovers of a crashed deletion may exist
         if found.mode is DeletionMode.TAG:
-            self._delete_tag(reference, lease, check)
-            return
+            return self._delete_tag(reference, lease, check)
         scan = ReferenceScan(
             self._client,
             self._shared_state,
@@ -138,13 +146,20 @@ class TagDeletion:
             locked=locked,
             check=check,
         )
-        deletion.execute()
+        return deletion.execute()
 
-    def _delete_tag(self, reference: Reference, lease: Lease, check: Check | None) -> None:
-        precheck = None if check is None else lambda: check() + FRESH_SECONDS
+    def _delete_tag(self, reference: Reference, lease: Lease, check: Check | None) -> bool:
+        requests = 0
+
+        def precheck() -> float:
+            nonlocal requests
+            requests += 1
+            return math.inf if check is None else check() + FRESH_SECONDS
+
         try:
-            delete_manifest(self._client, reference, lease=lease, precheck=precheck)
+            was_there = delete_manifest(self._client, reference, lease=lease, precheck=precheck)
         except RegistryError as error:
             if refuses_tags(error):  # it deleted tags in the trial
                 forget_deletion_mode(self._shared_state, self._repository)
             raise
+        return was_there or requests > 1  # an earlier request may have taken effect, its response lost

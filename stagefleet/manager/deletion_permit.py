@@ -120,6 +120,7 @@ class DeletionPermit:
         if staying or found.since is None:
             raise TagInUseError(staying)
         self._check_locks(frozenset(tag for tag in found.tags if StageId.from_tag(tag)) - {self._tag})
+        self._scan.deleted_tags.add(found.tags - {self._tag})
         return min(began, seen_at, found.since) + FRESH_SECONDS
 
     def _find_references(self, newer_than: float) -> DigestReferences:

@@ -78,19 +78,24 @@ class DigestDeletion:
         self._check = check
         self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=lease)
 
-    def execute(self) -> None:
-        """Delete the tag; a missing one counts as success."""
+    def execute(self) -> bool:
+        """Delete the tag, or complete a deletion that was broken off.
+
+        Returns:
+            True if there was anything to delete.
+        """
+        was_there = False
         for _ in range(_MOST_TRIES):
             seen_at = elapsed_seconds()
             try:
                 named = self._client.head_manifest(self._reference)
             except NotFoundError:
-                self._leave(seen_at)
-                return
+                return self._leave(seen_at) or was_there
             except StagefleetError as error:
                 if not is_damaged(self._client, self._reference, error):
                     raise
                 break  # its sharing tags are unknown, but the tag itself can be moved
+            was_there = True
             try:
                 self._delete(named, seen_at)
             except TagMovedError:
@@ -99,18 +104,22 @@ class DigestDeletion:
                 self._move_aside(error.tags, named.digest)
             except DeadlineMissedError:
                 self._move_aside([], named.digest)  # no reference scan is fresh enough
-            return
+            return True
         self._move_aside([])
+        return True
 
-    def _leave(self, seen_at: float) -> None:
+    def _leave(self, seen_at: float) -> bool:
         """Withdraw the rejection of a missing tag; move the tag aside if the registry still lists it.
 
         An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
+
+        Returns:
+            True if a deletion was broken off here.
         """
         if self._scan.is_listed(self._tag, since=seen_at):
             self._move_aside([])
-        else:
-            self._swap.withdraw_rejection()
+            return True
+        return self._swap.withdraw_rejection()
 
     def _delete(self, named: Descriptor, seen_at: float) -> None:
         members = read_members(self._client, self._repository, named, lease=self._lease)

@@ -14,7 +14,7 @@ from stagefleet.manager.engine_copy import copy_from_engine, copy_into_engine
 from stagefleet.manager.fetch import FetchStages, StageFetch
 from stagefleet.manager.image_locks import ImageLocks, image_of
 from stagefleet.manager.image_use import ImageUse
-from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.item_result import NOT_THERE, ItemResult
 from stagefleet.manager.stage_locks import StageLocks
 from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
 from stagefleet.platforms import PlatformSelection
@@ -176,7 +176,7 @@ class HostManager:
     def delete_stage(
         self, address: EngineProject, stage_id: StageId, policy: InUsePolicy, *, run_id: str, lease: Lease
     ) -> ItemResult:
-        """Remove a stage from the engine, in all its platforms; a missing one counts as success.
+        """Remove a stage from the engine, in all its platforms; `NOT_THERE` for a missing one.
 
         Raises:
             ImageInUseError: A job or a container uses it; names it and the option to set.
@@ -191,7 +191,7 @@ class HostManager:
         stage = StageImages(self._engine, address.project, stage_id)
         if not stage.all():
             self._forget(image_of(address, stage_id))
-            return ItemResult()
+            return NOT_THERE
         try:
             with self._images.lock_exclusively(image_of(address, stage_id)):
                 use, found = ImageUse(self._engine, policy), stage.all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ItemResult"]
+__all__ = ["NOT_THERE", "ItemResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +21,7 @@ class ItemResult:
     result: dict[str, Any] | None = None
     bytes: int = 0
     skipped: bool = False
+
+
+NOT_THERE = ItemResult({"reason": "was not there"}, skipped=True)
+"""Result of a deletion that found nothing to delete."""

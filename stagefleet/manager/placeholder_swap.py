@@ -139,9 +139,13 @@ class PlaceholderSwap:
             return False
         return True
 
-    def withdraw_rejection(self) -> None:
-        """Remove the rejection if it belongs to the deletion alone; others stay."""
-        self._withdraw(self._lease)
+    def withdraw_rejection(self) -> bool:
+        """Remove the rejection if it belongs to the deletion alone; others stay.
+
+        Returns:
+            True if there was one.
+        """
+        return self._withdraw(self._lease)
 
     def _reject(self, rejection: Reference) -> None:
         try:
@@ -170,13 +174,15 @@ class PlaceholderSwap:
             self._client.put_manifest(self._tag, before, lease=lease)
             self._withdraw(lease)
 
-    def _withdraw(self, lease: Lease) -> None:
+    def _withdraw(self, lease: Lease) -> bool:
         if self._rejection is None:
-            return
+            return False
         seen_at = elapsed_seconds()
         record = read_labels(self._client, self._rejection)
         if record is not None and record.digest is not None and DELETION_LABEL in record.labels:
             self._delete(record.digest, self._rejection, seen_at, lease)
+            return True
+        return False
 
     @contextmanager
     def _undoing(self, what: str) -> Iterator[Lease]:

@@ -9,7 +9,7 @@ from stagefleet.errors import CustomTagError, NotFoundError, StagefleetError, St
 from stagefleet.locks import MemoryLocks
 from stagefleet.manager.delete import TagDeletion
 from stagefleet.manager.fresh_checks import Check, checked
-from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.item_result import NOT_THERE, ItemResult
 from stagefleet.manager.kept_scans import KeptScans
 from stagefleet.manager.placeholder_swap import PlaceholderSwap
 from stagefleet.manager.remembered_stages import RememberedStages
@@ -99,7 +99,7 @@ class RecordManager:
         to_delete: Callable[[], Iterable[str]],
         lease: Lease = NO_LEASE,
     ) -> ItemResult:
-        """Delete a record; a missing one counts as success.
+        """Delete a record; `NOT_THERE` for a missing one.
 
         Args:
             repository: The repository that has it.
@@ -115,7 +115,7 @@ class RecordManager:
                 them.
         """
         check = checked(lambda: self.read(repository, record_id))
-        self._delete_tag(
+        item_result = self._delete_tag(
             repository, record_id.tag, run_id=run_id, to_delete=to_delete, lease=lease, check=check
         )
         if record_id.kind is RecordKind.REJECTED_STAGE:
@@ -123,7 +123,7 @@ class RecordManager:
             named = StageId.parse(record_id.name)
             self._remembered.rejections.forget(str(repository), named)
             self._remembered.add(repository, named)  # it may be listed again, if it exists
-        return ItemResult()
+        return item_result
 
     def delete_image_metadata(
         self,
@@ -197,13 +197,11 @@ class RecordManager:
                     check=checked(check),
                     is_locked=True,
                 )
-                item_result = self.delete(
-                    repository, record_id, run_id=run_id, to_delete=to_delete, lease=stage_lock
-                )
+                self.delete(repository, record_id, run_id=run_id, to_delete=to_delete, lease=stage_lock)
                 self._remembered.forget(repository, stage_id)
-                return item_result
-            if self._manifest(repository, str(stage_id)) is None:
                 return ItemResult()
+            if self._manifest(repository, str(stage_id)) is None:
+                return ItemResult() if is_there else NOT_THERE
         raise StageNotFoundError(f"{repository} has the stage {stage_id}, but not rejected: it stays")
 
     # Custom tags: in the final storage of a project that has one, their records always in the primary
@@ -261,7 +259,7 @@ class RecordManager:
         final: Repository | None = None,
         lease: Lease = NO_LEASE,
     ) -> ItemResult:
-        """Delete a custom tag, then its record; missing ones count as success.
+        """Delete a custom tag, then its record; `NOT_THERE` if both are missing.
 
         Args:
             repository: The repository of the record: the primary storage.
@@ -291,7 +289,8 @@ class RecordManager:
                     where, tag, run_id=run_id, to_delete=asked_there, lease=lease, check=checked(check)
                 )
         with _saying(f"the tag is deleted, but its record {record_id.tag} cannot be"):
-            return self.delete(repository, record_id, run_id=run_id, to_delete=to_delete, lease=lease)
+            item_result = self.delete(repository, record_id, run_id=run_id, to_delete=to_delete, lease=lease)
+        return item_result if found is None else ItemResult()
 
     def _delete_tag(
         self,
@@ -303,7 +302,7 @@ class RecordManager:
         lease: Lease,
         check: Check,
         is_locked: bool = False,
-    ) -> None:
+    ) -> ItemResult:
         deletion = TagDeletion(
             self._client,
             self._shared_state,
@@ -314,8 +313,9 @@ class RecordManager:
             stage_locks=None if is_locked else self._stage_locks,
             memory=self._kept_scans,
         )
-        deletion.execute(tag, check=check)
+        item_result = deletion.execute(tag, check=check)
         self._unfinished.finish(repository, run_id=run_id, lease=lease)
+        return item_result
 
     def _manifest(self, repository: Repository, tag: str) -> Manifest | None:
         try:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.manager.deleted_tags import DeletedTags
 from stagefleet.manager.kept_scans import KeptScans
 from stagefleet.manager.run_items import TagsToDelete, numbered
 from stagefleet.manager.tag_reads import TagReads
@@ -84,6 +85,9 @@ class ReferenceScan:
         to_delete: Returns the tags that the run deletes; called once per run.
         lease: Lease to check in waits.
         memory: What reference scans keep in this process.
+
+    Attributes:
+        deleted_tags: The tags that go with a digest of another tag.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class ReferenceScan:
         memory: KeptScans | None = None,
     ) -> None:
         self._shared_state = shared_state
+        self.deleted_tags = DeletedTags(shared_state, repository, run_id)
         self._repository = repository
         self._run = run_id
         self._to_delete = to_delete

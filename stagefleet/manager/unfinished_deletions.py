@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError
+from stagefleet.manager.deleted_tags import DeletedTags
 from stagefleet.manager.deletion_mode import may_use_placeholders
 from stagefleet.manager.placeholder_swap import PlaceholderSwap
 from stagefleet.manager.reference_scan import placeholders_seen
@@ -122,6 +123,7 @@ class UnfinishedDeletions:
                 return True  # another worker is at work
             with errors_as_warnings(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
                 swap = PlaceholderSwap(self._client, repository, str(stage_id), lease=stage_lock)
+                DeletedTags(self._shared_state, repository, run_id).add([str(stage_id)])
                 is_done = swap.resume(**{"is_left": False, **state})
                 self._memory.forget(repository, stage_id)
         return is_done

@@ -81,14 +81,16 @@ class EngineRecordStore:
         self._engine.load(_archive(name, RecordImage.of(self._project, record.labels)))
         return WriteResult.WRITTEN
 
-    def remove(self, record_id: RecordId) -> None:
-        """Remove a record; a missing one counts as success.
+    def remove(self, record_id: RecordId) -> bool:
+        """Remove a record; return True if it was there.
 
         Raises:
             BrokenRecordError: The image under its name is no record; it is not removed.
         """
-        if self.read(record_id) is not None:
+        is_there = self.read(record_id) is not None
+        if is_there:
             self._engine.remove(self._name(record_id))
+        return is_there
 
     def _name(self, record_id: RecordId) -> str:
         return f"{self._repository}:{record_id.name}"

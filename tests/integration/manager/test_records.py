@@ -19,6 +19,7 @@ from stagefleet.errors import (
     StageNotFoundError,
 )
 from stagefleet.manager import ItemResult
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.manager.records import RecordManager, metadata_ids
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
@@ -173,7 +174,7 @@ class TestDeletion:
         before = set(maker.tags(PATH))
         assert ItemResult() == delete(records, repository, record.id)
         assert before - {record.id.tag} == set(maker.tags(PATH))
-        assert ItemResult() == delete(records, repository, record.id)
+        assert NOT_THERE == delete(records, repository, record.id)
 
     def test_many_go_at_once(self, records, repository, maker):
         ids = [ManagedImage(f"image {number}").id for number in range(24)]
@@ -285,7 +286,7 @@ class TestCustomTag:
         assert ItemResult() == delete_custom_tag(records, repository, "v1.2")
         assert [str(STAGE)] == maker.tags(PATH)
         assert stage.manifest == maker.manifest(PATH, str(STAGE))
-        assert ItemResult() == delete_custom_tag(records, repository, "v1.2")
+        assert NOT_THERE == delete_custom_tag(records, repository, "v1.2")
 
     def test_the_slug_of_the_tag_takes_it_too(self, records, repository, maker):
         push_image(repository.host, PATH, str(STAGE))
@@ -356,7 +357,7 @@ class TestRejectedStage:
         records.write(repository, PROJECT, RejectedStage(STAGE))
         assert ItemResult() == self.remove(records, repository)
         assert ["latest"] == maker.tags(PATH)
-        assert ItemResult() == self.remove(records, repository)
+        assert NOT_THERE == self.remove(records, repository)
 
     def test_a_stage_that_is_not_rejected_stays(self, records, repository, maker):
         push_image(repository.host, PATH, str(STAGE))

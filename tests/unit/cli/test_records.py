@@ -254,4 +254,4 @@ def test_ids_come_from_a_file_too(records, ledger, tmp_path):
 def test_a_run_on_records_is_told_in_records(records, ledger):
     records("remove", REPOSITORY, "managed-image", "web", "--detach")
     (run,) = ledger.runs()
-    assert "1 records (1 to do)" in describe_run(run)
+    assert "1 record (1 to do)" in describe_run(run)

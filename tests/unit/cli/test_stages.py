@@ -247,6 +247,16 @@ class TestDelete:
         assert 0 == command("delete", SOURCE, make_stage(1), make_stage(2)).code
         assert [make_stage(1), make_stage(2)] == fake_worker.done
 
+    def test_a_stage_that_was_not_there_is_not_said_to_be_deleted(self, command, fake_worker, make_stage):
+        fake_worker.missing = {"f" * 56}
+        result = command("delete", SOURCE, "f" * 56)
+        assert 0 == result.code
+        assert ": 1 stage (1 skipped) in" in result.out
+        assert "1 of 1 was not there, and so not deleted" in result.err
+        outcome, summary = command("delete", SOURCE, "f" * 56, "--json").objects
+        assert ("skipped", {"reason": "was not there"}) == (outcome["state"], outcome["result"])
+        assert (0, 1) == (summary["succeeded"], summary["skipped"])
+
     def test_all_with_yes_deletes_all(self, command, fake_worker):
         assert 0 == command("delete", SOURCE, "--all", "--yes").code
         assert 5 == len(fake_worker.done)

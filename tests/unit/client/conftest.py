@@ -13,6 +13,7 @@ from stagefleet.client.hosts import live_hosts
 from stagefleet.errors import StageNotFoundError
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import MemoryLocks
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.names import Repository, StageId
 from stagefleet.runs import coordinator
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
@@ -94,6 +95,7 @@ class FakeWorker:
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self.failing: set[str] = set()
+        self.missing: set[str] = set()
         self.done: list[str] = []
         self.on_claim: Callable[[str], None] = lambda _: None
         self._ledger = ledger
@@ -124,6 +126,8 @@ class FakeWorker:
         if item in self.failing:
             error = ErrorInfo(type="ForbiddenError", message="the registry forbids it")
             return Outcome(item=item, state=ItemState.FAILED, error=error)
+        if item in self.missing:
+            return Outcome(item=item, state=ItemState.SKIPPED, result=NOT_THERE.result)
         return Outcome(item=item, state=ItemState.SUCCEEDED, bytes=10)
 
 

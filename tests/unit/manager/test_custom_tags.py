@@ -8,7 +8,7 @@ import pytest
 
 from stagefleet.errors import CustomTagError, ForbiddenError, StageNotFoundError
 from stagefleet.manager import StageManager
-from stagefleet.manager.item_result import ItemResult
+from stagefleet.manager.item_result import NOT_THERE, ItemResult
 from stagefleet.records import CustomTag
 from stagefleet.registry.lease import NO_LEASE
 from tasks.item import Attempt
@@ -79,7 +79,7 @@ def test_the_tag_goes_there_and_the_record_here_and_nothing_else(fakes, custom, 
     assert ItemResult() == delete()
     assert {str(custom.stage_id), "mine"} == fakes.tags(fakes.destination)
     assert {str(custom.stage_id), "v1"} == fakes.tags(fakes.source)
-    assert ItemResult() == delete()
+    assert NOT_THERE == delete()
 
 
 def test_the_error_says_which_of_the_two_failed(fakes, custom, add, delete, monkeypatch):

@@ -6,7 +6,11 @@ import pytest
 
 from stagefleet.errors import DeletionDisabledError, LeaseLostError, RegistryError, SharedDigestError
 from stagefleet.manager import ItemResult, StageManager
+from stagefleet.manager.item_result import NOT_THERE
+from stagefleet.records import make_rejection
+from stagefleet.registry.lease import NO_LEASE
 from stagefleet.runs.shared_state import MemorySharedState
+from stagefleet.storages.record_writer import put_record
 
 SHARED = {"layers": (b"shared",)}
 
@@ -36,17 +40,17 @@ def test_a_digest_of_one_tag_goes_by_digest(fakes, repository):
     assert {str(other)} == fakes.tags(repository)
 
 
-def test_a_stage_that_is_gone_is_deleted(fakes, repository):
+def test_a_stage_that_is_gone_is_not_said_to_be_deleted(fakes, repository):
     other = push(fakes, 2)
-    assert ItemResult() == fakes.delete(fakes.stage(1))
+    assert NOT_THERE == fakes.delete(fakes.stage(1))
     assert {str(other)} == fakes.tags(repository)
     assert [] == fakes.registries.writes
 
 
-def test_a_stage_of_a_repository_that_does_not_exist_is_deleted_and_the_repository_not_made(
+def test_a_stage_of_a_repository_that_does_not_exist_was_not_there_and_the_repository_is_not_made(
     fakes, repository
 ):
-    assert ItemResult() == fakes.delete(fakes.stage(1))
+    assert NOT_THERE == fakes.delete(fakes.stage(1))
     assert [] == fakes.registries.writes
 
 
@@ -276,3 +280,43 @@ def test_stages_are_looked_at_once_a_run_and_what_is_asked_for_read_once(fakes, 
     assert [1] == questions
     heads = [what for verb, what in fakes.registries.reads if verb == "head"]
     assert [1] * 10 == [heads.count(str(stage_id)) for stage_id in kept]
+
+
+def test_a_second_run_says_that_the_stage_was_not_there(fakes, repository):
+    stage_id, _other = push(fakes, 1), push(fakes, 2)
+    assert ItemResult() == fakes.delete(stage_id)
+    assert NOT_THERE == fakes.delete(stage_id, run_id="later")
+
+
+def test_a_registry_that_deletes_tags_says_what_was_not_there(fakes, repository):
+    fakes.registries.deletes = "tag"
+    stage_id, _other = push(fakes, 1), push(fakes, 2)
+    assert ItemResult() == fakes.delete(stage_id)
+    assert NOT_THERE == fakes.delete(stage_id, run_id="later")
+
+
+def test_a_tag_whose_first_request_got_no_answer_counts_as_deleted(fakes, repository):
+    fakes.registries.deletes = "tag"
+    stage_id, other = push(fakes, 1), push(fakes, 2)
+    fakes.delete(other)
+    delete = fakes.registries.delete_manifest
+
+    def ask_twice(reference, *, lease, precheck):
+        delete(reference, lease=lease, precheck=precheck)
+        delete(reference, lease=lease, precheck=precheck)
+
+    fakes.registries.delete_manifest = ask_twice
+    assert ItemResult() == fakes.delete(stage_id)
+
+
+def test_a_rejection_that_a_crash_left_counts_as_a_deletion(fakes, repository):
+    stage_id = push(fakes, 1)
+    put_record(
+        fakes.registries,
+        repository.tagged(stage_id.rejected_tag),
+        make_rejection(repository.name, while_deleting=True),
+        lease=NO_LEASE,
+    )
+    del fakes.registries.stored(repository).tags[str(stage_id)]
+    assert ItemResult() == fakes.delete(stage_id)
+    assert NOT_THERE == fakes.delete(stage_id, run_id="later")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
+import pytest
+
 from stagefleet.manager import ItemResult, StageManager
 from stagefleet.manager.circuit_breakers import CircuitBreakers
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.registry.lease import NO_LEASE
 from tasks.delete import delete_stage
 from tasks.item import Attempt
@@ -16,11 +19,12 @@ class Manager:
 
     def __init__(self):
         self.told = {}
+        self.having: set[str] = set()
         self.circuit_breakers = CircuitBreakers()
 
     def delete_stage(self, repository, stage_id, *, run_id, to_delete, lease):
         self.told[str(repository)] = list(to_delete())
-        return ItemResult()
+        return ItemResult() if str(repository) in self.having else NOT_THERE
 
 
 def test_what_goes_after_the_run_is_asked_for_in_the_repository_and_not_in_caches():
@@ -31,3 +35,28 @@ def test_what_goes_after_the_run_is_asked_for_in_the_repository_and_not_in_cache
     )
     delete_stage(cast("StageManager", manager), attempt)
     assert {"b.example/cache": [stage], "a.example/app": [stage, "latest"]} == manager.told
+
+
+@pytest.mark.parametrize(
+    ("having", "number", "expected"),
+    [
+        ((), 1, NOT_THERE),
+        (("a.example/app",), 1, ItemResult()),
+        (("b.example/cache",), 1, ItemResult()),
+        ((), 2, ItemResult()),
+    ],
+)
+def test_what_was_nowhere_at_the_first_attempt_was_not_deleted(having, number, expected):
+    """A later attempt cannot know that: an earlier one may have ended after its request."""
+    manager, stage = Manager(), "ab" * 28 + "-1700000000000"
+    manager.having = set(having)
+    options = {"repository": "a.example/app", "caches": ["b.example/cache"]}
+    attempt = Attempt(
+        run_id="r",
+        item=stage,
+        options=options,
+        lease=NO_LEASE,
+        to_delete=lambda: iter([stage]),
+        number=number,
+    )
+    assert expected == delete_stage(cast("StageManager", manager), attempt)
