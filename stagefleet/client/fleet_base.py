@@ -15,7 +15,7 @@ from stagefleet.client.named_storages import NamedStorages
 from stagefleet.client.operations import Operation, Plan, PlanStorages, fingerprint
 from stagefleet.client.run_follower import RunFollower
 from stagefleet.client.services import EmbeddedServices, RedisServices, Services
-from stagefleet.client.submission import check_key, submit
+from stagefleet.client.submission import check_key, submit, tell_old_result
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, UsageError
 from stagefleet.isolation import left_out
 from stagefleet.names import EngineProject, StageId, StorageAddress
@@ -301,6 +301,7 @@ class FleetBase:
                 lambda: self._ledger, spec, make_plan, again=submission, redis_retry=redis_retry
             )
             try:
+                tell_old_result(self._ledger, submission, self._notice)
                 if detach:
                     return self._follower.started(submission.run_id)
                 return self._follower.coordinate(submission.run_id, submission.kind, on_outcome)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from time import sleep
@@ -19,7 +20,7 @@ from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import Outcome, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.run_log import log_run_started
 
-__all__ = ["check_key", "submit"]
+__all__ = ["check_key", "submit", "tell_old_result"]
 
 T = TypeVar("T")
 
@@ -95,6 +96,24 @@ def submit(
         log_run_started(submission.run_id, spec, submission.total)
         break
     return submission
+
+
+def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[str], None]) -> None:
+    """Say that nothing is done now if the key's run had succeeded before.
+
+    Args:
+        ledger: The ledger.
+        submission: The submission.
+        notice: Called with one line.
+
+    Raises:
+        RunNotFoundError: Redis has lost the run since.
+    """
+    if submission.kind is not SubmissionKind.SUCCEEDED:
+        return
+    run = ledger.run(submission.run_id)
+    ended = datetime.fromtimestamp(run.finished_at or run.created_at, UTC).isoformat(timespec="seconds")
+    notice(f"nothing was done now: run {run.id} of {ended} succeeded under this key, and its result is shown")
 
 
 def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission:

@@ -120,3 +120,23 @@ def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
     }
     assert 1 == len(same)
     assert 6 == len(others - same)
+
+
+def test_a_result_that_is_there_already_is_said_not_to_be_new(fleet, fake_worker, notices):
+    first = copy(fleet)
+    assert [] == notices
+    again = copy(fleet)
+    assert first.id == again.id
+    (notice,) = notices
+    assert notice.startswith(f"nothing was done now: run {first.id} of 20")
+    assert notice.endswith(" succeeded under this key, and its result is shown")
+
+
+def test_a_run_that_is_attached_to_or_gone_on_with_is_not_said_to_be_old(
+    fleet, fake_worker, notices, make_stage
+):
+    fake_worker.failing = {make_stage(3)}
+    copy(fleet)
+    fake_worker.failing = set()
+    copy(fleet)
+    assert [] == notices
