@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from stagefleet.cli.check_results import CheckResult, State, failed
+from stagefleet.embedded import require_packages
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
 from stagefleet.redis_client import connect_redis, masked_url
 from stagefleet.redis_facts import RedisFacts, check_writes, missing_rights, read_facts, rights_rule
@@ -25,6 +26,11 @@ _NAMED = 5
 def check_redis_server(settings: Settings) -> Iterator[CheckResult]:
     """Check Redis: its version and mode, the rights of its user, and if it accepts and keeps writes."""
     if settings.redis_url is None:
+        try:
+            require_packages()
+        except StagefleetError as error:
+            yield failed("redis", error)
+            return
         yield CheckResult(
             "redis",
             State.WARNING,

@@ -10,7 +10,7 @@ from uuid import uuid4
 from stagefleet.client.engine_access import EngineAccess
 from stagefleet.client.hosts import live_hosts
 from stagefleet.client.lazy import Lazy
-from stagefleet.embedded import EmbeddedFleet
+from stagefleet.embedded import EmbeddedFleet, require_packages
 from stagefleet.errors import NotFoundError, RedisUnreachableError, RepositoryNotFoundError
 from stagefleet.images import StageDescription
 from stagefleet.in_use_policy import InUsePolicy
@@ -347,6 +347,7 @@ class EmbeddedServices:
         self._redis_url = ""
 
     def _start(self) -> RedisLedger:
+        require_packages()
         if self._on_start is not None:
             self._on_start()
         self._redis_url = self._embedded.start()

