@@ -13,6 +13,7 @@ from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.client.operations import parse_repository
 from stagefleet.errors import UsageError
+from stagefleet.names import Repository
 from stagefleet.runs.messages import queue_of
 
 __all__ = ["run_doctor"]
@@ -34,7 +35,11 @@ _PURPOSES = {
 def run_doctor(
     repositories: Annotated[
         list[str] | None,
-        typer.Argument(metavar="REPO", help="Repositories whose registries to try.", show_default=False),
+        typer.Argument(
+            metavar="REPO",
+            help="Repositories whose registries to try; for copy, the last may be new.",
+            show_default=False,
+        ),
     ] = None,
     *,
     purpose: Annotated[
@@ -51,7 +56,8 @@ def run_doctor(
     """Say what is missing or unreachable, and what to do."""
     parsed = [parse_repository(address) for address in repositories or ()]
     code = 0
-    for result in run_checks(read_settings, parsed, _queue_for(purpose)):
+    queue = _queue_for(purpose)
+    for result in run_checks(read_settings, parsed, queue, sources=_sources(purpose, parsed)):
         code = code or result.code
         if json:
             print_json(result.as_json())
@@ -71,6 +77,13 @@ def _queue_for(purpose: str | None) -> str | None:
     if purpose not in _PURPOSES:
         raise UsageError(f"--for {purpose}: the commands that need workers are {', '.join(_PURPOSES)}")
     return _PURPOSES[purpose]
+
+
+def _sources(purpose: str | None, repositories: list[Repository]) -> list[Repository]:
+    """Return those of some repositories that must exist for a command."""
+    if purpose == "copy":
+        return repositories[:-1]
+    return repositories if purpose in {"delete", "describe"} else []
 
 
 def _line(result: CheckResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from stagefleet.cli.check_results import CheckResult, State, failed
 from stagefleet.cli.redis_checks import check_redis_server
@@ -25,7 +25,11 @@ _FETCH = queue_of("fetch_stage")
 
 
 def run_checks(
-    load: Callable[[], Settings], repositories: list[Repository], queue: str | None = None
+    load: Callable[[], Settings],
+    repositories: list[Repository],
+    queue: str | None = None,
+    *,
+    sources: Collection[Repository] = (),
 ) -> Iterator[CheckResult]:
     """Check every part, in the order of their dependencies.
 
@@ -33,6 +37,7 @@ def run_checks(
         load: Reads the settings.
         repositories: The repositories whose registries to try.
         queue: The one queue that must have workers; all if None.
+        sources: The repositories that must exist; others may be new.
     """
     try:
         settings = load()
@@ -46,7 +51,7 @@ def run_checks(
     if settings.redis_url is not None:
         yield from _check_workers(settings, queue)
     yield _check_docker_config()
-    yield from _check_registries(settings, repositories)
+    yield from _check_registries(settings, repositories, sources)
 
 
 def _check_workers(settings: Settings, needed: str | None = None) -> Iterator[CheckResult]:
@@ -105,12 +110,14 @@ def _check_docker_config() -> CheckResult:
     return CheckResult("logins", State.OK, f"there is no {file}: registries are asked without a login")
 
 
-def _check_registries(settings: Settings, repositories: list[Repository]) -> Iterator[CheckResult]:
+def _check_registries(
+    settings: Settings, repositories: list[Repository], sources: Collection[Repository]
+) -> Iterator[CheckResult]:
     # Starts nothing, only requests to registries. A new repository is reported below.
     with Fleet.embedded(settings=settings, on_notice=lambda _: None) as fleet:
         for repository in repositories:
             try:
-                stage = next(fleet.stage_ids(repository, missing_ok=True), None)
+                stage = next(fleet.stage_ids(repository, missing_ok=repository not in sources), None)
             except StagefleetError as error:
                 yield failed(str(repository), error)
             else:

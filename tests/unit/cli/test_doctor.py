@@ -88,6 +88,27 @@ def test_each_named_repositorys_registry_is_tried(command, registries, monkeypat
     assert ["failed", "failed"] == [found[f"{host}/app"]["state"] for host in errors]
 
 
+@pytest.mark.usefixtures("in_registries")
+@pytest.mark.parametrize(
+    ("purpose", "repositories", "missing"),
+    [
+        ("copy", ["src.test/ap", "dst.test/new"], ["src.test/ap"]),
+        ("copy", ["src.test/app", "dst.test/new"], []),
+        ("copy", ["dst.test/new"], []),
+        ("delete", ["src.test/ap"], ["src.test/ap"]),
+        ("describe", ["src.test/ap"], ["src.test/ap"]),
+        ("records", ["dst.test/new"], []),
+    ],
+)
+def test_a_misspelt_source_fails_with_the_words_of_the_command(command, purpose, repositories, missing):
+    result = command("doctor", "--for", purpose, *repositories, "--json")
+    found = findings(result)
+    failed = [name for name in repositories if found[name]["state"] == "failed"]
+    assert (missing, 2 if missing else 0) == (failed, result.code)
+    for name in missing:
+        assert found[name]["message"].startswith(f"there is no repository {name}: mind the spelling")
+
+
 def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, services):
     ledger.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
     ledger.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)
