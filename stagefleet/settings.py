@@ -286,6 +286,11 @@ class Settings(Section):
         """
         if name in self.projects:
             return self.projects[name]
+        if "/" in name or ":" in name:
+            raise SettingsError(
+                f"{quoted(name)} is an address, not the name of a project: leave out --project "
+                "(in Python, use Repository.parse or Project.alone)"
+            )
         there = ", ".join(sorted(self.projects)) or "none"
         raise SettingsError(
             f"there is no project {quoted(name)} in the settings (there: {there}): add [projects.{name}] to "

@@ -144,7 +144,10 @@ class RunReport:
         """Stop the meter, and print the end of the run."""
         if self._lacking:
             caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())
-            say(f"caches that could not be given their stages: {caches}; look at them with stagefleet doctor")
+            say(
+                f"caches that could not be given their stages: {caches}; "
+                f"look at each: stagefleet list {next(iter(self._lacking))}"
+            )
         if self._missing:
             was = "was" if self._missing == 1 else "were"
             say(f"{self._missing:,} of {run.total:,} {was} not there, and so not deleted")

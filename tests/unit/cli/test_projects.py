@@ -15,6 +15,11 @@ import pytest
             "with --cache and --caches",
         ),
         (["publish", "--project", "other"], "no project 'other'"),
+        (
+            ["list", "--project", "127.0.0.1:5/app"],
+            "'127.0.0.1:5/app' is an address, not the name of a project: leave out --project",
+        ),
+        (["describe", "--project", "docker-daemon:app"], "leave out --project"),
         (["publish", "--project", "bare"], "no final storage"),
         (["publish", "--project", "bare", "--caches"], "no caches"),
         (["copy", "--from-project", "bare"], "no secondary storages"),

@@ -7,7 +7,8 @@ from rich.console import Console
 
 from stagefleet.cli.progress import ProgressLines
 from stagefleet.cli.progress_bar import ProgressBar
-from stagefleet.runs.models import ItemState, Outcome
+from stagefleet.cli.report import RunReport, describe_run
+from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState
 
 
 def outcome(number_bytes=0):
@@ -46,3 +47,19 @@ def test_meters_bear_small_runs(total):
     display.start()
     display.advance(outcome())
     display.stop()
+
+
+def test_a_cache_that_failed_is_named_with_the_command_that_looks_at_it(capsys):
+    run = Run("r", RunSpec(operation="publish_stage"), RunState.SUCCEEDED, total=1, succeeded=1)
+    report = RunReport(run, as_json=False)
+    caches = {"near.test/app": "failed: near.test does not answer"}
+    report.show(Outcome(item="x", state=ItemState.SUCCEEDED, result={"caches": caches}))
+    report.conclude(run)
+    told = capsys.readouterr().err
+    assert "near.test/app (1); look at each: stagefleet list near.test/app" in told
+
+
+@pytest.mark.parametrize(("total", "words"), [(1, "1 stage ("), (2, "2 stages (")])
+def test_one_stage_is_no_stages(total, words):
+    run = Run("r", RunSpec(operation="copy_stage"), RunState.SUCCEEDED, total=total, succeeded=total)
+    assert words in describe_run(run)
