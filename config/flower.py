@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,8 @@ _OURS = {
     "broker_api": "Redis has none",
 }
 """Flower options that have a setting of ours."""
+_OPENS_API = "FLOWER_UNAUTHENTICATED_API"
+"""The one variable that Flower reads beside its options: it opens the API to everybody."""
 _KNOWN = frozenset(name.replace("-", "_") for name in flower_options)
 
 
@@ -90,6 +93,7 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
         app: The Celery application.
         settings: Address, login, and size of Flower's memory.
     """
+    os.environ.pop(_OPENS_API, None)
     flower_options.address = settings.address
     flower_options.port = settings.port
     flower_options.max_tasks = settings.max_tasks

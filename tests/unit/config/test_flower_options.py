@@ -1,5 +1,7 @@
 """Settings that reach Flower's own options."""
 
+import os
+
 import pytest
 from flower.options import options as flower_options
 
@@ -56,3 +58,10 @@ def test_what_cannot_be_set_is_refused_with_advice(make, options, told):
     with pytest.raises(SettingsError, match=told) as refused:
         make(options=options)
     assert "hunter2" not in str(refused.value)
+
+
+def test_no_variable_opens_the_api_without_a_login(make, monkeypatch):
+    """Flower reads this one at each request, beside its options."""
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+    make()
+    assert "FLOWER_UNAUTHENTICATED_API" not in os.environ
