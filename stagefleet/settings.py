@@ -246,7 +246,7 @@ class ProjectSettings(Section):
         storages = [str(storage) for storage in (self.primary, *finals, *self.caches, *self.secondaries)]
         for storage in storages:
             if storages.count(storage) > 1:
-                raise ValueError(f"{storage} stands there twice: a storage has one role")
+                raise ValueError(f"{storage} is named twice: a storage has one role")
         return self
 
 

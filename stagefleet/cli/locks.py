@@ -19,7 +19,9 @@ from stagefleet.locks import LockHolder, LockInfo, RedisLocks
 
 __all__ = ["app"]
 
-app = typer.Typer(help="See who holds locks, and take them from who does not let go.", cls=HelpfulGroup)
+app = typer.Typer(
+    help="List locks and their holders, and release the lock of a holder that hangs.", cls=HelpfulGroup
+)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.", show_default=False)]
 
 

@@ -29,7 +29,7 @@ def show_projects(
     with open_fleet() as fleet:
         chosen = names or fleet.projects()
         if not chosen:
-            say("no project stands in the settings: add [projects.NAME] to stagefleet.toml")
+            say("there is no project in the settings: add [projects.NAME] to stagefleet.toml")
         for name in chosen:
             states = fleet.storage_states(name)
             for state in states:

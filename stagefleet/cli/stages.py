@@ -149,7 +149,7 @@ def copy_stages(
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
-    """Copy stages from one repository to another: all that it lacks when none is named."""
+    """Copy stages from one repository to another: the named ones, else all that the destination lacks."""
     if from_project is not None:
         if verify:
             raise UsageError("--verify does not go with --from-project")

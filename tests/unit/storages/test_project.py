@@ -78,7 +78,7 @@ class TestFromSettings:
             (
                 '[projects.app]\nprimary = "r.io/a"\ncaches = ["r.io/a"]\n',
                 "projects.app",
-                "r.io/a stands there twice",
+                "r.io/a is named twice",
             ),
             ('[projects.App]\nprimary = "r.io/a"\n', "projects.App", "match pattern"),
         ],
