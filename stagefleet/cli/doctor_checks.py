@@ -94,10 +94,11 @@ def _check_versions(workers: Sequence[WorkerInfo]) -> Iterator[CheckResult]:
                 "update workers first, then clients (docs/upgrading.md)",
             )
         else:
+            doubt = "they cannot" if version.schema else "nothing says that they can"
             yield CheckResult(
                 "version of workers",
                 State.FAILED,
-                f"{processes}, and this command {own}: they cannot read what each other writes",
+                f"{processes}, and this command {own}: {doubt} read what each other writes",
                 "run both at one version (docs/upgrading.md)",
                 UsageError.exit_code,
             )

@@ -181,6 +181,8 @@ def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
         versions[2]: ("failed", 2),
         versions[3]: ("failed", 2),
     } == states
+    doubts = [finding.message for finding in found if finding.state == "failed"][:2]
+    assert [True, False] == ["nothing says that they can read" in doubt for doubt in doubts]
     copying = next(finding for finding in found if finding.check == "workers of copy")
     assert "2 processes, 16 items at once" == copying.message
 
