@@ -25,6 +25,10 @@ faults: setup ## what kills, pauses and cuts, for longer
 	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py tests/contract/test_forgetful_redis.py \
 		--timeout 1800
 
+floors: setup ## the oldest and the newest dependencies that pyproject.toml admits; PYTHON=3.13 for another Python
+	@scripts/floors.sh lowest-direct $(PYTHON)
+	@scripts/floors.sh highest $(PYTHON)
+
 image: ## build deploy/Dockerfile and start it as CI systems and people do
 	@scripts/setup.sh image
 	@$(PYTEST) tests/image --timeout 1800
@@ -45,4 +49,4 @@ lock: ## write requirements.lock anew
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo pages test faults image bench check lock clean
+.PHONY: help setup demo pages test faults floors image bench check lock clean
