@@ -46,6 +46,7 @@ __all__ = [
     "StagefleetError",
     "StorageStateChangedError",
     "UsedImage",
+    "__version__",
     "load_settings",
     "retry_on_changed_state",
 ]

@@ -1,66 +1,20 @@
-"""Connections to Redis, and the conversion of Redis errors to Stagefleet errors."""
+"""The border to Redis: clients, and the conversion of redis-py's errors to Stagefleet errors.
+
+redis-py is loaded with the first client: it brings asyncio, and takes a third of a command's start.
+"""
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
-import redis
-from redis.backoff import ExponentialWithJitterBackoff
+from stagefleet.redaction import masked_url
 
-from stagefleet.errors import SettingsError
-from stagefleet.redaction import masked_url, remember_secret
-from stagefleet.redis_connections import PassingRetry, Peer, checked
-from stagefleet.redis_errors import explain
+if TYPE_CHECKING:
+    import redis
 
-__all__ = ["address_of", "connect_redis", "map_redis_errors", "masked_url"]
-
-_SOCKET_TIMEOUT_SECONDS = 5
-_CONNECT_TIMEOUT_SECONDS = 3
-_RETRIES = 3
-_HEALTH_CHECK_SECONDS = 10
-_MOST_CONNECTIONS = 1000
-"""The maximum per client: above two per thread, with 256 threads in a process."""
-
-_SPELLING = (
-    "write redis://USER:PASSWORD@HOST:PORT/DATABASE, and in user and password each of / ? # @ : % as %2F %3F "
-    "%23 %40 %3A %25"
-)
-_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
-_WRONG_OPTION = re.compile(r"Invalid value for ('\w+')")
-_WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
-
-
-class _Pool(redis.ConnectionPool):
-    """redis-py's connection pool; it never hands out a connection with an unread answer.
-
-    If a command is interrupted (Ctrl-C between sending and reading), its connection is closed. redis-py
-    checks only for answers that have arrived.
-    """
-
-    def __init__(self, connection_class: Any = redis.Connection, **options: Any) -> None:
-        super().__init__(connection_class=checked(connection_class), peer=Peer(), **options)
-
-    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
-        """Return a connected connection."""
-        connection: Any = super().get_connection()
-        connection.handled = id(sys.exc_info()[1])
-        return connection
-
-    def release(self, connection: Any) -> None:
-        """Return a connection to the pool; a second call does nothing."""
-        if _was_interrupted(connection):
-            connection.mark_for_reconnect()  # the pool closes it; to its next user this does no harm
-        super().release(connection)
-
-
-def _was_interrupted(connection: Any) -> bool:
-    """Return True for an exception that leaves an answer unread, which another command could read."""
-    error = sys.exc_info()[1]
-    return id(error) != connection.handled and not isinstance(error, redis.ResponseError)
+__all__ = ["address_of", "connect_redis", "is_redis_error", "map_redis_errors", "masked_url"]
 
 
 def connect_redis(url: str) -> redis.Redis:
@@ -72,40 +26,9 @@ def connect_redis(url: str) -> redis.Redis:
     Raises:
         SettingsError: The URL is malformed, or has an unknown option.
     """
-    shown = masked_url(url)
-    if shown.endswith("..."):
-        raise SettingsError(f"the Redis URL {shown} is malformed: {_SPELLING}")
-    try:
-        pool = _Pool.from_url(
-            url,
-            protocol=2,  # the same answer format from every server since Redis 6
-            max_connections=_MOST_CONNECTIONS,
-            socket_timeout=_SOCKET_TIMEOUT_SECONDS,
-            socket_connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            health_check_interval=_HEALTH_CHECK_SECONDS,
-            retry=PassingRetry(ExponentialWithJitterBackoff(base=0.05, cap=1), _RETRIES),
-        )
-        secrets = (str(pool.connection_kwargs.get(name) or "") for name in ("password", "ssl_password"))
-        remember_secret(*secrets)
-        pool.connection_class(**pool.connection_kwargs)  # does not connect, but rejects unknown options
-        return redis.Redis.from_pool(pool)
-    except (ValueError, TypeError, redis.RedisError) as error:
-        reason = _reason_of_refusal(error)
-        raise SettingsError(f"the Redis URL {shown} is malformed ({reason}): {_SPELLING}") from None
+    from stagefleet.redis_pool import make_client  # noqa: PLC0415 - loads redis-py
 
-
-def _reason_of_refusal(error: Exception) -> str:
-    """Explain why redis-py rejected a URL, without its own message: that may quote a part of the password."""
-    option = _UNKNOWN_OPTION.search(str(error))
-    if option:
-        return f"there is no option {option[1]} for this scheme"
-    option = _WRONG_OPTION.search(str(error))
-    if option:
-        return f"the option {option[1]} has no such value"
-    flag = _WRONG_FLAG.search(str(error))
-    if flag:
-        return f"the option 'ssl_cert_reqs' has no value {flag[1]}"
-    return "there are the schemes redis, rediss and unix, and a port is a number"
+    return make_client(url)
 
 
 @contextmanager
@@ -118,11 +41,22 @@ def map_redis_errors(client: redis.Redis) -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, UnicodeError) as error:
+    except Exception as error:
+        if not isinstance(error, UnicodeError) and not is_redis_error(error):
+            raise
+        from stagefleet.redis_errors import explain  # noqa: PLC0415 - loads redis-py
+
         explained = explain(error, address_of(client))
         if explained is None:
             raise
         raise explained from error
+
+
+def is_redis_error(error: BaseException) -> bool:
+    """Return True for an error that redis-py raised."""
+    from redis import RedisError  # noqa: PLC0415 - loaded by now if the error is one
+
+    return isinstance(error, RedisError)
 
 
 def address_of(client: redis.Redis) -> str:

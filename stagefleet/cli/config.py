@@ -13,7 +13,7 @@ from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.help import HelpfulGroup
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
-from stagefleet.redis_client import masked_url
+from stagefleet.redaction import masked_url
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import read_file, setting_paths, settings_file, source_of, value_at
 

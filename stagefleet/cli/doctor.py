@@ -8,7 +8,6 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.check_results import CheckResult
-from stagefleet.cli.doctor_checks import run_checks
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.client.operations import parse_repository
@@ -54,6 +53,8 @@ def run_doctor(
     json: opt.Json = False,
 ) -> None:
     """Say what is missing or unreachable, and what to do."""
+    from stagefleet.cli.doctor_checks import run_checks  # noqa: PLC0415 - loads redis-py
+
     parsed = [parse_repository(address) for address in repositories or ()]
     code = 0
     queue = _queue_for(purpose)

@@ -12,9 +12,8 @@ from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
 from stagefleet.client import Plan
-from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.runs.messages import queue_of
-from stagefleet.runs.models import ItemState, Outcome, Run, RunState
+from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, Outcome, Run, RunState
 
 __all__ = [
     "RunReport",
@@ -126,7 +125,7 @@ class RunReport:
         self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
-        self._missing += (outcome.result or {}) == NOT_THERE.result
+        self._missing += outcome.result == NOT_THERE_RESULT
         if self._as_json:
             print_json(outcome.as_json())
         if outcome.state is ItemState.FAILED and outcome.error is not None:

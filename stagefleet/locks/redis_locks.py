@@ -9,15 +9,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from stagefleet.locks.lock_wait import default_label, wait_for
 from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
 from stagefleet.locks.renewer import LockRenewer, RenewedLock
 from stagefleet.redis_client import connect_redis, map_redis_errors
 from stagefleet.settings import LockSettings, Settings
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["RedisLocks"]
 

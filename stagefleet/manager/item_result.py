@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from stagefleet.runs.models import NOT_THERE_RESULT
+
 __all__ = ["NOT_THERE", "ItemResult"]
 
 
@@ -23,5 +25,5 @@ class ItemResult:
     skipped: bool = False
 
 
-NOT_THERE = ItemResult({"reason": "was not there"}, skipped=True)
+NOT_THERE = ItemResult(dict(NOT_THERE_RESULT), skipped=True)
 """Result of a deletion that found nothing to delete."""

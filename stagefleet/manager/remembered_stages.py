@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
-
-import redis
+from typing import TYPE_CHECKING, Self
 
 from stagefleet.images import StageDescription
 from stagefleet.names import Digest, Repository, StageId
@@ -14,6 +12,9 @@ from stagefleet.settings import Settings
 from stagefleet.storages.descriptions import DescriptionStore, MemoryDescriptions, RedisDescriptions
 from stagefleet.storages.known_rejections import KnownRejections, MemoryRejections, RedisRejections
 from stagefleet.storages.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["RememberedStages"]
 

@@ -23,6 +23,7 @@ from stagefleet.runs.waits import Wait
 __all__ = [
     "HOST_SEPARATOR",
     "MAX_ITEMS",
+    "NOT_THERE_RESULT",
     "Callback",
     "Claim",
     "CoordinatorClaim",
@@ -44,6 +45,8 @@ MAX_ITEMS = 1_000_000
 _TYPE_BYTES = 200
 _MESSAGE_BYTES = 2048
 
+NOT_THERE_RESULT: Mapping[str, str] = {"reason": "was not there"}
+"""Result of an item, skipped, of which there was nothing to delete."""
 HOST_SEPARATOR = "\x1f"
 """Separator between an item and its host, in the items appended to a run."""
 

@@ -11,9 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any, Self
-
-import redis
+from typing import TYPE_CHECKING, Any, Self
 
 from stagefleet.errors import (
     KeyConflictError,
@@ -47,6 +45,9 @@ from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings, Settings
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["RedisLedger"]
 

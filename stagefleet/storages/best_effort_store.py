@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
-
-import redis
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_client import connect_redis, is_redis_error, map_redis_errors
 from stagefleet.settings import Settings, SharedStateSettings
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["BestEffortStore"]
 
@@ -54,7 +55,9 @@ class BestEffortStore:
         try:
             with map_redis_errors(self._redis):
                 yield
-        except (StagefleetError, redis.RedisError) as error:
+        except Exception as error:
+            if not isinstance(error, StagefleetError) and not is_redis_error(error):
+                raise
             if not self._was_told:
                 self._was_told = True
                 _log.warning(f"{self._what}_out_of_reach", action="cache", error=str(error))

@@ -14,9 +14,8 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import redis
 from pydantic import ValidationError
 
 from stagefleet.compression import compress_json, decompress_json
@@ -25,6 +24,9 @@ from stagefleet.names import StageId
 from stagefleet.redis_client import map_redis_errors
 from stagefleet.settings import SharedStateSettings
 from stagefleet.storages.best_effort_store import BestEffortStore
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["DescriptionStore", "MemoryDescriptions", "RedisDescriptions"]
 

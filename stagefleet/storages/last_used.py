@@ -6,13 +6,14 @@ Lost times do no harm: an image without one counts as of unknown use.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-import redis
+from typing import TYPE_CHECKING, Protocol
 
 from stagefleet.redis_client import map_redis_errors
 from stagefleet.settings import SharedStateSettings
 from stagefleet.storages.best_effort_store import BestEffortStore
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["LastUsed", "RedisLastUsed", "UsedImage"]
 

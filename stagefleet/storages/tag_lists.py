@@ -10,14 +10,15 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import redis
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stagefleet.names import StageId
 from stagefleet.settings import SharedStateSettings
 from stagefleet.storages.best_effort_store import BestEffortStore
 from stagefleet.storages.id_list import ENTRY_BYTES, StageIdList, pack_id
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 

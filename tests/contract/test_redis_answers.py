@@ -162,7 +162,7 @@ LOSSY: dict[str, tuple[object, Callable[[WorkerContext], object]]] = {
 
 @pytest.fixture
 def parts(fake_redis, monkeypatch):
-    monkeypatch.setattr("stagefleet.redis_client.ExponentialWithJitterBackoff", lambda **_: NoBackoff())
+    monkeypatch.setattr("stagefleet.redis_pool.ExponentialWithJitterBackoff", lambda **_: NoBackoff())
     made = WorkerContext(fake_redis.url)
     yield made
     made.redis.close()

@@ -38,8 +38,8 @@ def refusal(url: str) -> StagefleetError:
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("stagefleet.redis_client._SOCKET_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr("stagefleet.redis_client._CONNECT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("stagefleet.redis_pool._SOCKET_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr("stagefleet.redis_pool._CONNECT_TIMEOUT_SECONDS", 0.5)
 
 
 def test_tls_with_a_trusted_certificate(redis_server, make_tls_proxy, tls):

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import connect_redis, map_redis_errors
@@ -30,6 +28,9 @@ from stagefleet.runs.shared_state.single_flight import (
     unpack_value,
 )
 from stagefleet.settings import Settings
+
+if TYPE_CHECKING:
+    import redis
 
 __all__ = ["RedisSharedState"]
 
