@@ -7,6 +7,7 @@ import pytest
 from stagefleet.errors import ImageInUseError
 from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.manager.image_locks import ImageLocks, image_of
+from stagefleet.manager.item_result import NOT_THERE
 from stagefleet.names import EngineProject, StageId
 from stagefleet.registry.lease import NO_LEASE
 from tests.integration.engine.conftest import LABELS
@@ -27,8 +28,8 @@ def test_a_stage_goes_with_its_name(engine, host):
     assert [] == engine.tags()
 
 
-def test_a_stage_that_is_gone_is_a_success(host):
-    assert not delete(host).skipped
+def test_a_stage_that_is_gone_is_skipped(host):
+    assert NOT_THERE == delete(host)
 
 
 def test_other_names_of_the_image_stay(engine, host):

@@ -49,7 +49,7 @@ class TestRecords:
         assert 1 == fleet.for_each_rm_import_metadata(APP, None).succeeded
         assert None is fleet.read_record(APP, RecordKind.IMPORT_METADATA, IMPORTS[0].import_id)
 
-    def test_others_are_written_nowhere_found_nowhere_and_deleted_already(self, fleet, engines):
+    def test_others_are_written_nowhere_found_nowhere_and_deleted_nowhere(self, fleet, engines):
         engines["one"].import_image(f"app:{FREE}", labels={"werf": "app"})
         assert WriteResult.IGNORED == fleet.write_record(APP, ManagedImage("web"))
         assert WriteResult.IGNORED == fleet.add_stage_custom_tag(APP, "latest", FREE)
@@ -66,7 +66,7 @@ class TestRecords:
         outcomes: list[Outcome] = []
         fleet.for_each_get_stage_custom_tag_metadata(APP, ["latest"], outcomes.append)
 
-        assert [(RunState.SUCCEEDED, 1)] * 5 == [(run.state, run.succeeded) for run in runs]
+        assert [(RunState.SUCCEEDED, 1)] * 5 == [(run.state, run.skipped) for run in runs]
         assert [ItemState.SKIPPED] == [outcome.state for outcome in outcomes]
         assert 0 == fleet.for_each_rm_managed_image(APP, None).total
         assert [f"app:{FREE}"] == engines["one"].tags()
