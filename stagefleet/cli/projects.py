@@ -45,5 +45,6 @@ def show_projects(
 
 
 def _line(state: StorageState) -> str:
-    what = f"{state.stages:,} stages" if state.error is None else f"out of reach: {state.error}"
+    nouns = "stage" if state.stages == 1 else "stages"
+    what = f"{state.stages:,} {nouns}" if state.error is None else f"out of reach: {state.error}"
     return f"{state.role:<9}  {state.address}  {what}"
