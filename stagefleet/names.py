@@ -13,14 +13,24 @@ from typing import Self
 from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
 
-__all__ = ["Digest", "EngineProject", "Reference", "Repository", "StageId", "is_tag", "parse_address"]
+__all__ = [
+    "Digest",
+    "EngineProject",
+    "Reference",
+    "Repository",
+    "StageId",
+    "is_host",
+    "is_tag",
+    "parse_address",
+]
 
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
+_MAX_PORT = 2**16 - 1
 
 _HOST = re.compile(
     r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]{1,5})?"
+    r"(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::([0-9]{1,5}))?"
 )
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -34,6 +44,12 @@ _ENGINE_PREFIX = "docker-daemon:"
 def is_tag(text: str) -> bool:
     """Return True for a valid tag (ASCII, 1 to 128 characters)."""
     return _TAG.fullmatch(text) is not None
+
+
+def is_host(text: str) -> bool:
+    """Return True for a registry's `host[:port]`, as repository names have it."""
+    match = _HOST.fullmatch(text)
+    return match is not None and (match[1] is None or 1 <= int(match[1]) <= _MAX_PORT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,8 +105,11 @@ class Repository:
             raise InvalidNameError(
                 f"{shown} names no registry: write HOST[:PORT]/PATH, for Docker Hub docker.io/NAMESPACE/NAME"
             )
-        if _HOST.fullmatch(host) is None:
-            raise InvalidNameError(f"{shown} is no repository: the host {quoted(host)} is malformed")
+        if not is_host(host):
+            raise InvalidNameError(
+                f"{shown} is no repository: the host {quoted(host)} is malformed: write HOST or HOST:PORT, "
+                f"with a port from 1 to {_MAX_PORT}"
+            )
         if "@" in path or ":" in path:
             raise InvalidNameError(f"{shown} is no repository: leave out the tag or digest")
         if path.endswith("/"):

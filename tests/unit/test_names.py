@@ -25,7 +25,7 @@ def hexes(size_bytes: int) -> st.SearchStrategy[str]:
 components = st.from_regex(r"[a-z0-9]{1,8}(?:(?:\.|_|__|-{1,3})[a-z0-9]{1,4}){0,2}", fullmatch=True)
 paths = st.lists(components, min_size=1, max_size=4).map("/".join)
 labels = st.from_regex(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,6}[a-zA-Z0-9])?", fullmatch=True)
-ports = st.integers(0, 65535).map(lambda port: f":{port}")
+ports = st.integers(1, 65535).map(lambda port: f":{port}")
 hosts = st.one_of(
     st.builds("{}.{}".format, labels, labels),
     st.builds("{}{}".format, labels, ports),
@@ -166,6 +166,9 @@ class TestRepository:
             ("localhost:5000/../a", "lower-case"),
             ("localhost:5000/a___b", "lower-case"),
             ("localhost:123456/a", "host"),
+            ("localhost:99999/a", "65535"),
+            ("localhost:65536/a", "65535"),
+            ("localhost:0/a", "from 1"),
             ("localhost:/a", "host"),
             ("-a.example/a", "host"),
             ("a..example/a", "host"),
