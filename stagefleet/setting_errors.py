@@ -12,6 +12,8 @@ from stagefleet.redaction import quoted
 __all__ = ["describe_setting_error"]
 
 _KEY_CHARACTERS = 300
+_KEY_MARK = "[key]"
+"""The last part of pydantic's location of an error if the key itself is wrong."""
 
 
 def describe_setting_error(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
@@ -23,12 +25,16 @@ def describe_setting_error(error: ValidationError, path: Path, variables: Iterab
         variables: The names of the environment variables.
     """
     first = error.errors(include_url=False, include_input=False)[0]
-    where = _source(path, variables, [str(part) for part in first["loc"]])
-    return f"settings ({where}): {_reason(first['type'], first['msg'])}"
+    key = [str(part) for part in first["loc"] if part != _KEY_MARK]
+    return f"settings ({_source(path, variables, key)}): {_reason(first['type'], first['msg'], key)}"
 
 
-def _reason(kind: str, message: str) -> str:
+def _reason(kind: str, message: str, key: Sequence[str]) -> str:
     """Describe the error without pydantic's terms."""
+    if kind == "extra_forbidden" and key[0] == "registries":
+        return (
+            'there is no such setting: see that it is spelled right, and the host quoted: [registries."HOST"]'
+        )
     if kind == "extra_forbidden":
         return "there is no such setting: see that it is spelled right"
     return message.removeprefix("Value error, ")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,13 +16,14 @@ from pydantic import (
     SerializationInfo,
 )
 
-from stagefleet.names import EngineProject, Repository, parse_address
+from stagefleet.names import EngineProject, Repository, is_host, parse_address
 from stagefleet.redaction import masked_url
 
 __all__ = [
     "REVEAL",
     "Options",
     "ProjectName",
+    "RegistryHost",
     "RepositoryText",
     "Seconds",
     "Section",
@@ -32,6 +34,15 @@ __all__ = [
 Seconds = Annotated[float, Field(gt=0)]
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
+
+
+def _check_host(text: str) -> str:
+    if not is_host(text):
+        raise ValueError("write HOST or HOST:PORT as in repository names, without a scheme or a path")
+    return text
+
+
+RegistryHost = Annotated[str, AfterValidator(_check_host)]
 StorageAddressText = Annotated[
     InstanceOf[Repository] | InstanceOf[EngineProject],
     BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),

@@ -27,7 +27,15 @@ from pydantic import (
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import quoted, remember_secret
 from stagefleet.setting_errors import describe_setting_error
-from stagefleet.setting_types import ProjectName, RepositoryText, Seconds, Section, StorageAddressText, Url
+from stagefleet.setting_types import (
+    ProjectName,
+    RegistryHost,
+    RepositoryText,
+    Seconds,
+    Section,
+    StorageAddressText,
+    Url,
+)
 from stagefleet.settings_services import FlowerSettings, WebhookSettings
 from stagefleet.settings_sources import (
     SETTINGS_FILE_VARIABLE,
@@ -266,7 +274,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     flower: FlowerSettings = FlowerSettings()
     webhooks: WebhookSettings = WebhookSettings()
-    registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+    registries: dict[RegistryHost, RegistrySettings] = Field(default_factory=dict)
     """Settings of registries by `host[:port]`, as in repository names."""
     projects: dict[ProjectName, ProjectSettings] = Field(default_factory=dict)
     """Settings of projects by name."""

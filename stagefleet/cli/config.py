@@ -34,7 +34,8 @@ def show_settings(*, json: opt.Json = False) -> None:
         if json:
             print_json({"setting": setting, "value": value, "source": source})
         else:
-            print_line(f"{setting:<36} {_plain(value):<28} {source}")
+            for part, shown in _parts(setting, value):
+                print_line(f"{part:<36} {_plain(shown):<28} {source}")
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
@@ -49,9 +50,24 @@ def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
         yield ".".join(path), value_at(values, path), source
 
 
+def _parts(setting: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """List the values in a table of sections, such as `registries`; return any other setting as it is."""
+    if not (isinstance(value, dict) and value and all(isinstance(part, dict) for part in value.values())):
+        yield setting, value
+        return
+    for key, section in value.items():
+        prefix = f'{setting}."{key}"'
+        said = {name: part for name, part in section.items() if part not in (None, [])}
+        yield from ((f"{prefix}.{name}", part) for name, part in said.items())
+        if not said:
+            yield prefix, None
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(value) or "-"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
     return "-" if value in {None, ""} else str(value)

@@ -190,6 +190,32 @@ class TestMistakes:
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "key", ["https://127.0.0.1:5104", "127.0.0.1:5104/app", "127.0.0.1:99999", "", "a b"]
+)
+def test_a_key_that_is_no_registrys_host_is_refused(write: Writer, key: str):
+    write(f'[registries."{key}"]\nplain_http = false\n')
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    expected = (
+        f"settings (stagefleet.toml, key registries.{key}): write HOST or HOST:PORT as in repository names"
+    )
+    assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["127.0.0.1:5104", "[::1]:5000", "registry.example", "minio", "docker.io"])
+def test_a_registrys_host_is_a_key(write: Writer, key: str):
+    write(f'[registries."{key}"]\nplain_http = true\n')
+    assert load_settings().registry(key).plain_http
+
+
+def test_a_host_without_quotes_is_refused_with_the_spelling(write: Writer):
+    write("[registries.127.0.0.1]\nplain_http = true\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert '[registries."HOST"]' in str(caught.value)
+
+
 def test_settings_are_immutable():
     settings = Settings()
     with pytest.raises(ValidationError):

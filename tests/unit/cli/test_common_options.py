@@ -168,6 +168,20 @@ class TestConfigShow:
         assert 0 == told.code
         assert any(line.split() == ["runs.parallel", "16", "default"] for line in told.out.splitlines())
 
+    def test_as_text_it_says_what_the_sections_of_registries_and_projects_say(self, command, tmp_path):
+        (tmp_path / "stagefleet.toml").write_text(
+            '[registries."127.0.0.1:5104"]\nplain_http = false\n[registries."silent.test"]\n'
+            '[projects.app]\nprimary = "r.test/app"\ncaches = ["c.test/app", "d.test/app"]\n'
+        )
+        lines = [line.split() for line in command("config", "show").out.splitlines()]
+        told = [line for line in lines if line[0].startswith(("registries", "projects"))]
+        assert told == [
+            ['registries."127.0.0.1:5104".plain_http', "false", "stagefleet.toml"],
+            ['registries."silent.test"', "-", "stagefleet.toml"],
+            ['projects."app".primary', "r.test/app", "stagefleet.toml"],
+            ['projects."app".caches', "c.test/app,", "d.test/app", "stagefleet.toml"],
+        ]
+
 
 class TestByteOrderMarks:
     """U9: what editors put before the first character is no part of it."""
