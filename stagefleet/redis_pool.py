@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -26,6 +27,7 @@ _SPELLING = (
     "write redis://USER:PASSWORD@HOST:PORT/DATABASE, and in user and password each of / ? # @ : % as %2F %3F "
     "%23 %40 %3A %25"
 )
+_DATABASE = re.compile(r"/?[0-9]{0,9}/?")
 _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument ('\w+')")
 _WRONG_OPTION = re.compile(r"Invalid value for ('\w+')")
 _WRONG_FLAG = re.compile(r"Requirements Flag: (\w{1,20})$")
@@ -73,6 +75,7 @@ def make_client(url: str) -> redis.Redis:
     if shown.endswith("..."):
         raise SettingsError(f"the Redis URL {shown} is malformed: {_SPELLING}")
     try:
+        _check_database(url, shown)
         pool = _Pool.from_url(
             url,
             protocol=2,  # the same answer format from every server since Redis 6
@@ -89,6 +92,13 @@ def make_client(url: str) -> redis.Redis:
     except (ValueError, TypeError, redis.RedisError) as error:
         reason = _reason_of_refusal(error)
         raise SettingsError(f"the Redis URL {shown} is malformed ({reason}): {_SPELLING}") from None
+
+
+def _check_database(url: str, shown: str) -> None:
+    """Reject a path that is no database number: redis-py would use database 0."""
+    parts = urlsplit(url)
+    if parts.scheme in {"redis", "rediss"} and not _DATABASE.fullmatch(parts.path):
+        raise SettingsError(f"the Redis URL {shown} is malformed (its database is no number): {_SPELLING}")
 
 
 def _reason_of_refusal(error: Exception) -> str:
