@@ -20,6 +20,7 @@
     |   +-- LedgerRewoundError        Redis lost data that it had confirmed
     |   +-- RegistryUnreachableError
     |   |   +-- CertificateError      no trusted TLS connection (not retryable)
+    |   |   +-- PlainHttpError        the registry speaks TLS and was called without it (not retryable)
     |   +-- CircuitOpenError       a cache that did not answer is skipped for a while
     |   +-- EngineUnreachableError    a Docker Engine
     |   +-- NoWorkerError             no worker listens to the run's queue (not retryable)
@@ -114,6 +115,7 @@ from stagefleet.errors.unreachable import (
     EngineUnreachableError,
     LedgerRewoundError,
     NoWorkerError,
+    PlainHttpError,
     RedisUnreachableError,
     RegistryUnreachableError,
     UnreachableError,
@@ -172,6 +174,7 @@ __all__ = [
     "NoWorkerError",
     "NotFoundError",
     "OutputError",
+    "PlainHttpError",
     "PlatformNotFoundError",
     "RateLimitedError",
     "RedisConfigurationError",

@@ -11,6 +11,7 @@ __all__ = [
     "EngineUnreachableError",
     "LedgerRewoundError",
     "NoWorkerError",
+    "PlainHttpError",
     "RedisUnreachableError",
     "RegistryUnreachableError",
     "UnreachableError",
@@ -53,6 +54,12 @@ class RegistryUnreachableError(UnreachableError):
 
 class CertificateError(RegistryUnreachableError):
     """The certificate of a registry is not trusted."""
+
+    retryable = False
+
+
+class PlainHttpError(RegistryUnreachableError):
+    """The registry speaks TLS and was called without it; the message names the setting."""
 
     retryable = False
 

@@ -18,6 +18,7 @@ from stagefleet.errors import (
     InvalidNameError,
     ManifestRefusedError,
     NotFoundError,
+    PlainHttpError,
     RateLimitedError,
     RegistryError,
     RegistryUnavailableError,
@@ -87,6 +88,9 @@ def map_error(response: requests.Response, method: str, repository: str, subject
         method: The request's method.
         repository: The requested repository, `host/path`.
         subject: The requested object, for messages.
+
+    Raises:
+        PlainHttpError: The response refuses plain HTTP, since the registry speaks TLS.
     """
     told = _read_error_body(response)
     status = response.status_code
@@ -112,6 +116,8 @@ def map_error(response: requests.Response, method: str, repository: str, subject
         return RateLimitedError(what, retry_after_seconds=seconds, **context)
     if status >= 500:  # noqa: PLR2004 - HTTP's number
         return RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
+    if told.advice and method != "HEAD":  # after HEAD it is a guess
+        raise PlainHttpError(f"{what}: {told.advice}", host=urlsplit(response.url).netloc)
     return RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
 
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 import urllib3
 
-from stagefleet.errors import CertificateError, RegistryError, RegistryUnreachableError
+from stagefleet.errors import CertificateError, PlainHttpError, RegistryError, RegistryUnreachableError
 from stagefleet.registry.transport import map_http_errors
 from stagefleet.settings import RegistrySettings
 
@@ -45,9 +45,10 @@ def plain_http_advice(server):
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_the_words_of_servers_with_tls_lead_to_the_setting(start, connect, refusal):
     server = start(lambda _, connection: connection.sendall(answering(refusal)))
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(PlainHttpError) as caught:
         connect().ping(server.host)
     assert str(caught.value).endswith(f": {tls_advice(server)}")
+    assert CertificateError.exit_code == caught.value.exit_code
 
 
 def test_another_400_leads_to_no_setting(start, connect):
