@@ -28,7 +28,7 @@ from stagefleet.cli import (
     worker,
 )
 from stagefleet.cli.common_options import takes_common_options
-from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulGroup
+from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulCommand, HelpfulGroup
 from stagefleet.version import __version__
 
 __all__ = ["app", "build_command"]
@@ -80,10 +80,11 @@ def _main(
 
 
 def _equip(commands: typer.Typer, prefix: str = "") -> None:
-    """Add the common options and the examples to every command."""
+    """Add the common options, the help and the examples to every command."""
     for command in commands.registered_commands:
         if command.callback is not None:
             command.callback = takes_common_options(command.callback)
+        command.cls = HelpfulCommand
         command.epilog = EPILOGS.get(f"{prefix}{command.name}")
     for group in commands.registered_groups:
         if group.typer_instance is not None:

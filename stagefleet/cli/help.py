@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulGroup"]
+from stagefleet.cli.output import flush_output, print_line
+
+__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulCommand", "HelpfulGroup"]
 
 ROOT_EPILOG = """\
 A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH, or
@@ -78,7 +80,29 @@ EPILOGS = {command: _epilog(examples) for command, examples in _EXAMPLES.items()
 """The examples of each command, by the command as typed."""
 
 
-class HelpfulGroup(TyperGroup):
+def _print_help(ctx: Any, _option: Any, asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if asked and not ctx.resilient_parsing:
+        print_line(ctx.get_help())
+        flush_output()
+        ctx.exit()
+
+
+class _PrintsHelp:
+    """Mixin for commands: `--help` fails as other output does if stdout cannot be written. List it first."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return the option `--help`."""
+        option = super().get_help_option(ctx)  # type: ignore[misc]  # the command class defines it
+        if option is not None:
+            option.callback = _print_help
+        return option
+
+
+class HelpfulCommand(_PrintsHelp, TyperCommand):
+    """A command whose `--help` fails as other output does if stdout cannot be written."""
+
+
+class HelpfulGroup(_PrintsHelp, TyperGroup):
     """A group of commands that prints each description in full, which click would truncate."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -87,6 +87,20 @@ def test_a_result_that_cannot_be_written_is_one_line(errors_of, bad_stdout, opti
     assert (2, 1) == (code, len(lines))
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["copy", "--help"], ["runs", "--help"], ["runs", "list", "-h"]]
+)
+@pytest.mark.parametrize("failing", ["write", "flush"])
+def test_a_help_that_cannot_be_written_is_one_line(errors_of, monkeypatch, failing, arguments):
+    """U3: a full disk is no bug of this program, whether it fails at once or when it is flushed."""
+    stdout = io.StringIO()
+    monkeypatch.setattr(stdout, failing, lambda *_: Full(-1).flush())
+    monkeypatch.setattr(sys, "stdout", stdout)
+    code, lines = errors_of(*arguments)
+    assert (2, 1) == (code, len(lines))
+    assert "No space left on device" in lines[0]
+
+
 @pytest.mark.usefixtures("in_fleet")
 def test_a_closed_stdout_is_no_error_where_nothing_is_printed(errors_of, bad_stdout):
     """U3: who prints nothing needs no stdout."""
