@@ -24,8 +24,12 @@ class Backoff:
 
     def pause_seconds(self, failures: int) -> float:
         """Return the pause after a number of consecutive failures, from 1: between half and the whole."""
+        return jittered(self.limit_seconds(failures))
+
+    def limit_seconds(self, failures: int) -> float:
+        """Return the longest pause after a number of consecutive failures, from 1."""
         doubled = self.first_seconds * 2.0 ** min(max(failures, 1) - 1, _MOST_DOUBLINGS)
-        return jittered(min(self.longest_seconds, doubled))
+        return min(self.longest_seconds, doubled)
 
 
 def jittered(seconds: float, *, share: float = 0.5) -> float:

@@ -40,11 +40,13 @@ class RegistryUnreachableError(UnreachableError):
     Args:
         message: The problem, for a person.
         host: The registry, as `host` or `host:port`.
+        is_unknown: True if there is no host of this name.
     """
 
-    def __init__(self, message: str, *, host: str = "") -> None:
+    def __init__(self, message: str, *, host: str = "", is_unknown: bool = False) -> None:
         super().__init__(message)
         self.host = host
+        self.is_unknown = is_unknown
 
     @property
     def cause(self) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from stagefleet.errors import (
     RegistryError,
     RegistryUnavailableError,
     RegistryUnreachableError,
+    StagefleetError,
 )
 from stagefleet.registry.auth import Authorizer
 from stagefleet.registry.error_mapping import map_body_errors, map_error
@@ -28,6 +29,7 @@ from stagefleet.registry.lease import NO_LEASE, Lease, current_lease, under_leas
 from stagefleet.registry.pauses import HostPauses, WaitBudget, pause
 from stagefleet.registry.response_body import read_all
 from stagefleet.registry.retry_after import span_text
+from stagefleet.registry.retry_reporter import RetryReporter
 from stagefleet.registry.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
 
@@ -114,6 +116,7 @@ class HttpClient:
         self._http = settings.http
         self._sleep = sleep
         self._host_pauses = HostPauses()
+        self._reporter = RetryReporter(settings.http)
         self.longest_wait_seconds = min(
             settings.http.retry_after_limit_seconds, settings.runs.longest_pause_seconds
         )
@@ -148,7 +151,9 @@ class HttpClient:
             return self._try(call, finish)
 
     def _try(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
-        failures, budget = 0, WaitBudget.of(call.host, self.longest_wait_seconds)
+        problem: RegistryError | RegistryUnreachableError
+        failures, began_at = 0, time.monotonic()
+        budget = WaitBudget.of(call.host, self.longest_wait_seconds)
         while True:
             self._await_host(call, budget)
             if call.precheck is not None:
@@ -159,25 +164,33 @@ class HttpClient:
                     return finish(response)
             except CertificateError:
                 raise
-            except DeadlineMissedError:
-                if not self._may_retry(call, failures):
+            except DeadlineMissedError as error:
+                if failures >= self._most_retries(call, error):
                     raise
                 failures += 1
                 continue  # check again
             except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
                 # A token server's refusals raise; its pause does not apply to the registry.
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
-                if not self._may_retry(call, failures) or not budget.allows(asked):
+                if failures >= self._most_retries(call, error) or not budget.allows(asked):
                     raise
-                wait, cause = asked + backoff_seconds(self._http, failures), error.cause
+                wait, problem = asked + backoff_seconds(self._http, failures), error
             else:
                 refusal = map_error(response, call.method, call.repository, call.subject)
-                wait, cause = self._wait_seconds(call, refusal, failures, budget), refusal.cause
+                wait, problem = self._wait_seconds(call, refusal, failures, budget), refusal
             failures += 1
-            self.pause(wait, call.lease, cause)
+            limit = self._most_retries(call, problem)
+            self._reporter.report(
+                problem, call.host, began_at=began_at, pause_seconds=wait, failures=failures, limit=limit
+            )
+            self.pause(wait, call.lease, problem.cause)
 
-    def _may_retry(self, call: ApiRequest, failures: int) -> bool:
-        return call.retries and failures < self._http.retries
+    def _most_retries(self, call: ApiRequest, error: StagefleetError) -> int:
+        """Return how often a call may be repeated; only once if the host's name is unknown."""
+        if not call.retries:
+            return 0
+        is_unknown = isinstance(error, RegistryUnreachableError) and error.is_unknown
+        return min(1, self._http.retries) if is_unknown else self._http.retries
 
     def _wait_seconds(
         self, call: ApiRequest, error: RegistryError, failures: int, budget: WaitBudget
@@ -189,7 +202,7 @@ class HttpClient:
             self._host_pauses.begin(call.host, asked, error.status_text)
         if (
             error.status not in _RETRIED
-            or not self._may_retry(call, failures)
+            or failures >= self._most_retries(call, error)
             or not budget.allows(asked or 0.0)
         ):
             raise error

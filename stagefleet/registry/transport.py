@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import math
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ __all__ = ["Body", "Transport", "map_http_errors"]
 
 _MOST_HOSTS = 256
 _USER_AGENT = "stagefleet"
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 class Body(Protocol):
@@ -217,10 +219,19 @@ def map_http_errors(
             f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
         ) from None
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if _has_no_address(error):
+            message = f"{host} is the name of no host ({_reason(error)}): see that it is spelled right"
+            raise RegistryUnreachableError(message, host=host, is_unknown=True) from None
         message = f"{host} does not answer ({_reason(error)})"
         if advice and _may_want_tls(url, error):
             message += f": {advice}"
         raise RegistryUnreachableError(message, host=host) from None
+
+
+def _has_no_address(error: BaseException) -> bool:
+    """Return True if the resolver knows that a name does not exist; it may have failed for now otherwise."""
+    cause = _innermost(error).__cause__
+    return isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME
 
 
 def _may_want_tls(url: str, error: BaseException) -> bool:

@@ -23,6 +23,7 @@ CLASSES = sorted(
     key=lambda error: error.__name__,
 )
 FIELDS = {
+    "is_unknown": True,
     "method": "PUT",
     "host": "localhost",
     "repository": "localhost/a",
