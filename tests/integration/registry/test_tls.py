@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from stagefleet.errors import CertificateError, RegistryError, RegistryUnreachableError, SettingsError
+from stagefleet.errors import CertificateError, PlainHttpError, RegistryUnreachableError, SettingsError
 from tests.services import TlsProxy, push_image
 
 
@@ -57,13 +57,13 @@ def test_the_authority_of_one_registry_is_not_that_of_another(secure, make_regis
 
 
 def test_plain_http_to_a_registry_that_speaks_tls_says_what_it_said_and_names_the_setting(secure, connect):
-    with pytest.raises(RegistryError, match="HTTP request to an HTTPS server") as caught:
+    with pytest.raises(PlainHttpError, match="HTTP request to an HTTPS server") as caught:
         connect().ping(secure.host)
     assert f'set plain_http = false under [registries."{secure.host}"]' in str(caught.value)
 
 
 def test_a_head_whose_refusal_has_no_words_names_the_setting_too(secure, connect, at):
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(PlainHttpError) as caught:
         connect().head_manifest(at(secure).tagged("tag"))
     assert f'set plain_http = false under [registries."{secure.host}"]' in str(caught.value)
 
