@@ -39,7 +39,7 @@ import sys, time
 import stagefleet.embedded as module
 from stagefleet.settings import Settings
 module.worker_command = lambda *options: [sys.executable, "-c", sys.argv[1]]
-embedded = module.Embedded(Settings())
+embedded = module.EmbeddedFleet(Settings())
 print(embedded.start(), flush=True)
 time.sleep(600)
 """
@@ -222,7 +222,7 @@ def test_a_worker_that_fails_at_its_start_is_quoted(use_worker, make_embedded):
     use_worker("import sys; sys.stdin.read(); sys.exit('no such thing as a worker')")
     embedded = make_embedded()
     embedded.start()
-    await_ends(watch(embedded._renewer.pid))
+    await_ends(watch(embedded._supervisor.pid))
     with pytest.raises(UnreachableError, match="no such thing as a worker"):
         embedded.check()
 
