@@ -8,6 +8,7 @@ started here, with options from the settings alone.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import atexit
 import os
 import signal
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app.register_task(_StartRun())
         chosen = settings.flower.model_copy(update=given)
         _refuse_to_be_open(chosen)
+        asyncio.set_event_loop(asyncio.new_event_loop())
         flower = make_flower(app, chosen)
         _check_redis(settings)
         port = _listen(flower)
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_flower(app: object, settings: FlowerSettings) -> Flower:
-    """Create Flower's application for a Celery application; it does not listen yet.
+    """Create Flower's application on the current event loop; it does not listen yet.
 
     Args:
         app: The Celery application.

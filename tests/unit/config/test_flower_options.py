@@ -1,5 +1,6 @@
 """Settings that reach Flower's own options."""
 
+import asyncio
 import os
 
 import pytest
@@ -14,12 +15,16 @@ from stagefleet.settings import FlowerSettings, Settings
 @pytest.fixture
 def make(monkeypatch):
     """Makes Flower's application; its options are those of the whole process."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     with make_app(Settings(redis_url="redis://127.0.0.1:1/0")) as app:
         before = flower_options.as_dict()
         yield lambda **settings: make_flower(app, FlowerSettings(**settings))
         for name, value in before.items():
             if getattr(flower_options, name.replace("-", "_")) != value:
                 setattr(flower_options, name.replace("-", "_"), value)
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def test_by_default_tasks_tell_what_they_are_and_dead_workers_leave(make):
