@@ -80,11 +80,11 @@ def test_a_reference_scan_costs_some_bytes_a_tag(redis):
 def test_another_process_asks_for_little(redis):
     """R22: a process that only asks reads a part of what was found out, not all of it."""
     client = ManyTags(3_000)
-    scan_of(client, RedisSharedState(redis, prefix="test:")).look(digest(0))
+    scan_of(client, RedisSharedState(redis, prefix="test:")).find(digest(0))
     heads, other = client.heads, RedisSharedState(redis, prefix="test:")
     before = redis.info("stats")["total_net_output_bytes"]
     for number in range(20):
-        assert {stage_tag(number)} == scan_of(client, other).look(digest(1700000000000 + number)).tags
+        assert {stage_tag(number)} == scan_of(client, other).find(digest(1700000000000 + number)).tags
     read = redis.info("stats")["total_net_output_bytes"] - before
     assert (True, heads) == (read / 20 < 40_000, client.heads)
 

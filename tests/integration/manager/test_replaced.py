@@ -102,10 +102,10 @@ def test_a_stage_that_was_deleted_and_copied_again(join, roles, push):
     push(roles.final, b"old")
     before = theirs.describe_stage(roles.final, STAGE)
     ours.delete_stage(roles.final, STAGE, run_id="r", to_delete=lambda: [str(STAGE)])
-    theirs._memory.descriptions.remember(str(roles.final), [before])
+    theirs._remembered.descriptions.remember(str(roles.final), [before])
     digest = push(roles.primary, b"new")
     ours.copy_stage(roles.primary, roles.final, STAGE, run_id="s")
-    theirs._memory.descriptions.remember(str(roles.final), [before])
+    theirs._remembered.descriptions.remember(str(roles.final), [before])
     assert digest == told(theirs, roles.final)
 
 

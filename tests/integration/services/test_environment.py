@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stagefleet.settings import RunSettings, Settings
+from stagefleet.settings import RunSettings, Settings, load_settings
 from tests.services import clean_environment, setting_variables
 
 
@@ -21,4 +21,4 @@ def test_settings_are_read_back_from_their_variables(monkeypatch):
     settings = Settings(runs=RunSettings(parallel=3, lease_seconds=7))
     for name, text in setting_variables(settings, "runs").items():
         monkeypatch.setenv(name, text)
-    assert settings.runs == Settings().runs
+    assert settings.runs == load_settings().runs
