@@ -23,7 +23,7 @@ test: setup ## unit, contract and integration tests
 
 faults: setup ## what kills, pauses and cuts, for longer
 	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py tests/contract/test_forgetful_redis.py \
-		--timeout 1800
+		-n 2 --dist worksteal --timeout 1800
 
 floors: setup ## the oldest and the newest dependencies that pyproject.toml admits; PYTHON=3.13 for another Python
 	@scripts/floors.sh lowest-direct $(PYTHON)

@@ -63,7 +63,8 @@ def older(tmp_path_factory):
     git = ["git", "-C", str(ROOT), "archive", "--output", str(archive), OLDER_COMMIT]
     if not shutil.which("git") or subprocess.run(git, capture_output=True, check=False).returncode:
         pytest.skip(f"commit {OLDER_COMMIT[:7]} is not in this clone: run  git fetch --unshallow")
-    shutil.unpack_archive(archive, source, filter="data")
+    source.mkdir()
+    subprocess.run(["tar", "-xf", str(archive), "-C", str(source)], check=True)
     wheel = build_wheel(source, folder)
     return make_environment(folder / "venv", source / "requirements.lock", wheel)
 

@@ -20,15 +20,15 @@ COUNT = 5_000
 MIB = 1024 * 1024
 DIES = """
 import os, signal, sys
-from stagefleet.runs.models import Order
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 
 settings = Settings(runs={"lease_seconds": 3, "renewal_seconds": 1})
 ledger = RedisLedger.connect(sys.argv[1], settings)
-submission = ledger.open(Order(operation="wait", key=sys.argv[2] or None, fingerprint="same"))
+submission = ledger.open(RunSpec(operation="wait", key=sys.argv[2] or None, fingerprint="same"))
 ledger.append(submission, [f"item-{number}" for number in range(4000)])
-print(submission.run, flush=True)
+print(submission.run_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 MILLION = """
@@ -36,7 +36,7 @@ import json, resource, sys
 from stagefleet.client.submission import submit
 from stagefleet.client.operations import Plan
 from stagefleet.errors import TooManyItemsError
-from stagefleet.runs.models import MAX_ITEMS, Order
+from stagefleet.runs.models import MAX_ITEMS, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
 
@@ -51,11 +51,11 @@ class Items:
 
 ledger = RedisLedger.connect(sys.argv[1], load_settings())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-order = Order(operation="wait", parallel=64)
-run = submit(lambda: ledger, order, lambda: Plan(Items(MAX_ITEMS))).run
+spec = RunSpec(operation="wait", parallel=64)
+run = submit(lambda: ledger, spec, lambda: Plan(Items(MAX_ITEMS))).run_id
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    submit(lambda: ledger, order, lambda: Plan(Items(MAX_ITEMS + 1)))
+    submit(lambda: ledger, spec, lambda: Plan(Items(MAX_ITEMS + 1)))
     refused = False
 except TooManyItemsError:
     refused = True
