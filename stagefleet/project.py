@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from stagefleet.errors import UsageError
 from stagefleet.names import EngineProject, Repository, StorageAddress, parse_address
 from stagefleet.settings import ProjectSettings
 
@@ -42,7 +43,15 @@ class Project:
         final: Repository | None = None,
         caches: tuple[Repository, ...] = (),
     ) -> Self:
-        """Build the storages of a project that is not in the settings, named after its primary storage."""
+        """Build the storages of a project that is not in the settings, named after its primary storage.
+
+        Raises:
+            UsageError: A storage is named in two roles.
+        """
+        storages = [primary, *(() if final is None else (final,)), *caches]
+        for storage in storages:
+            if storages.count(storage) > 1:
+                raise UsageError(f"{storage} is named in two roles: name another storage for one of them")
         name = primary.project if isinstance(primary, EngineProject) else primary.name
         return cls(name, primary, final, caches)
 

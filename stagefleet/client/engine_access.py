@@ -54,9 +54,10 @@ class EngineAccess:
         Raises:
             EngineNotFoundError: This host has no engine.
         """
+        engine = self._connect(address)  # refuses first where docker-py is not installed
         from stagefleet.storages.engine import EngineRecordStore  # noqa: PLC0415 - imports docker-py
 
-        return EngineRecordStore(self._connect(address), address)
+        return EngineRecordStore(engine, address)
 
     def describe_stage(self, address: EngineProject, stage_id: StageId) -> StageDescription:
         """Describe one stage.
@@ -75,9 +76,10 @@ class EngineAccess:
             engine.close()
 
     def _storage(self, address: EngineProject) -> EngineStorage:
+        engine = self._connect(address)  # refuses first where docker-py is not installed
         from stagefleet.storages.engine import EngineStorage  # noqa: PLC0415 - imports docker-py
 
-        return EngineStorage(self._connect(address), address)
+        return EngineStorage(engine, address)
 
     def _connect(self, address: EngineProject) -> Engine:
         require_extra("engine", "docker", "stages in a Docker Engine")

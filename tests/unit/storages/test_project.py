@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stagefleet.errors import SettingsError
+from stagefleet.errors import SettingsError, UsageError
 from stagefleet.names import EngineProject, Repository
 from stagefleet.project import Project
 from stagefleet.settings import Settings, load_settings
@@ -112,3 +112,17 @@ class TestOverTheWire:
 
         assert project == Project.of_options({"project": "app", "primary": "docker-daemon:app"})
         assert project == Project.of_options(project.as_options())
+
+
+@pytest.mark.parametrize(
+    ("final", "caches"),
+    [("r.test/app", ()), ("r.test/final", ("r.test/app",)), (None, ("c.test/a", "c.test/a"))],
+)
+def test_a_storage_that_is_named_in_two_roles_is_refused(final, caches):
+    """A publication from a storage into itself would succeed for ever, and do nothing."""
+    with pytest.raises(UsageError, match="two roles"):
+        Project.alone(
+            Repository.parse("r.test/app"),
+            None if final is None else Repository.parse(final),
+            tuple(map(Repository.parse, caches)),
+        )
