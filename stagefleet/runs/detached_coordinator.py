@@ -26,7 +26,7 @@ from stagefleet.errors import (
 from stagefleet.registry.lease import Lease
 from stagefleet.runs.coordinator_lease import CoordinatorLease
 from stagefleet.runs.ledger import CallbackLedger, CoordinatorLedger
-from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run
+from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState
 from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.webhook import call_id
 from stagefleet.settings import WebhookSettings
@@ -185,7 +185,10 @@ class DetachedCoordinator:
             self._webhooks.call(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
 
     def _put_off(self, calls: _Coordination, error: CallbackError) -> None:
-        """Schedule the next coordinator, or give up; a successful call resets the count of failures."""
+        """Schedule the next coordinator, or give up; a successful call resets the count of failures.
+
+        A run that was cancelled is given up at once: it must not wait for a receiver that fails.
+        """
         coordinator_claim = (
             CoordinatorClaim(calls.coordinator_claim.run_id, calls.coordinator_claim.epoch)
             if calls.went_well
@@ -197,6 +200,9 @@ class DetachedCoordinator:
                 "(webhooks.give_up_seconds)"
             )
             self._give_up(coordinator_claim, lost)
+            return
+        if self._ledger.run(coordinator_claim.run_id).state is RunState.CANCELLING:
+            self._give_up(coordinator_claim, CallbackLostError(f"{error}, after the run was cancelled"))
             return
         pause_seconds = self._pause_seconds(coordinator_claim, error)
         _LOGGER.warning("run %s: %s; next attempt in %.1f s", coordinator_claim.run_id, error, pause_seconds)

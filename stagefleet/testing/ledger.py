@@ -40,6 +40,7 @@ from stagefleet.runs.outcome_encoding import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
 from stagefleet.testing.callback_ledger import MemoryCallbackLedger, Message
+from stagefleet.testing.coordinators import Coordinator
 from stagefleet.testing.heartbeat_ledger import MemoryHeartbeatLedger
 from stagefleet.testing.item_states import MemoryItems
 from stagefleet.testing.outcome_stream import next_number
@@ -276,11 +277,13 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
             return self._found(run_id).stream.cursor
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        with self._step():
+        with self._step() as moment:
             record = self._found(run_id)
             if record.state.is_final:
                 return False
             record.cancel(now=now, error=error)
+            if record.coordinator is Coordinator.PAUSED:
+                self._enqueue_coordinator(record, moment)
             return True
 
     # Steps

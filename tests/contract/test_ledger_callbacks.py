@@ -119,6 +119,20 @@ class TestCoordinations:
         assert not harness.ledger.pause_coordination(coordinator_claim, 1)
         assert not harness.ledger.finish_coordination(coordinator_claim)
 
+    def test_a_cancel_calls_one_out_of_its_pause(self, harness: LedgerHarness):
+        """R7: a pause may last for a day."""
+        run_id = submit(harness, "a", "b")
+        finish_one(harness)
+        coordinator_claim = harness.ledger.claim_coordination(run_id)
+        assert coordinator_claim is not None
+        assert harness.ledger.pause_coordination(coordinator_claim, 10_000)
+        before = calls(harness)
+        assert harness.ledger.cancel(run_id)
+        assert before + 1 == calls(harness)
+        again = harness.ledger.claim_coordination(run_id)
+        assert again is not None
+        assert 1 == again.failures
+
     def test_after_the_conclusion_nobody_is_called(self, harness: LedgerHarness):
         run_id = submit(harness, "a")
         finish_one(harness)

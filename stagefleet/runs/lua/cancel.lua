@@ -5,4 +5,6 @@ local state = redis.call('HGET', key(run), 'state')
 if not state then return -1 end
 if state == 'succeeded' or state == 'failed' or state == 'cancelled' then return 0 end
 cancel(run, immediate == '1', problem ~= '' and problem)
+-- A pause may be long: what is to be told is tried now, and given up if it fails again.
+if redis.call('HGET', key(run), 'coordinator') == 'paused' then enqueue_coordinator(run) end
 return answer(1)

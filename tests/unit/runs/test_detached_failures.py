@@ -136,3 +136,28 @@ def test_calls_carry_the_time_of_the_fleet():
     stage.receiver.pause = lambda: stage.wait(2)
     stage.deliver()
     assert [5000, 5002, 5004, 5006] == stage.receiver.times
+
+
+def test_a_cancelled_run_does_not_wait_for_a_receiver_that_fails():
+    """R7: a cancel calls the coordinator out of its pause, and the next failure ends the run."""
+    stage = Stage()
+    stage.receiver.errors = [OSError("nobody listens")] * 1000
+    stage.deliver()
+    assert RunState.RUNNING is stage.state
+
+    assert stage.ledger.cancel(stage.run_id)
+    stage.deliver()
+    found = stage.ledger.run(stage.run_id)
+    assert RunState.CANCELLED is found.state
+    assert found.error is not None
+    assert "after the run was cancelled" in found.error.message
+
+
+def test_a_cancelled_run_still_tells_a_receiver_that_answers_again():
+    stage = Stage()
+    stage.receiver.errors = [OSError("nobody listens")]
+    stage.deliver()
+    stage.ledger.cancel(stage.run_id)
+    stage.deliver()
+    assert ITEMS == stage.receiver.told[: len(ITEMS)]
+    assert stage.ledger.run(stage.run_id).error is None
