@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 
-from stagefleet.cli.common_options import chosen_options
-from stagefleet.cli.output import flush_output
+from stagefleet.cli.process import become
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.processes import isolated_command, require_extra
@@ -38,6 +35,4 @@ def start_flower(
     require_extra("flower", "flower", "Flower's pages")
     given = {"--address": address, "--port": None if port is None else str(port)}
     options = [word for name, value in given.items() if value is not None for word in (name, value)]
-    flush_output()
-    environment = os.environ | chosen_options().environment
-    os.execve(sys.executable, isolated_command("config.flower", *options), environment)  # noqa: S606 - no shell is meant
+    become(isolated_command("config.flower", *options))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
-from stagefleet.cli.common_options import chosen_options
-from stagefleet.cli.output import flush_output
+from stagefleet.cli.process import become
 from stagefleet.processes import isolated_command
 
 __all__ = ["check_health"]
@@ -18,6 +14,4 @@ def check_health() -> None:
     With 2 if the settings are wrong.
     While Redis is out of reach the answer is yes: starting the worker again would not help.
     """
-    flush_output()
-    environment = os.environ | chosen_options().environment
-    os.execve(sys.executable, isolated_command("workers.health"), environment)  # noqa: S606 - no shell is meant
+    become(isolated_command("workers.health"))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 
-from stagefleet.cli.common_options import chosen_options
-from stagefleet.cli.output import flush_output
+from stagefleet.cli.process import become
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.processes import require_extra, worker_command
@@ -48,9 +45,7 @@ def start_worker(
         arguments += ["--concurrency", str(concurrency)]
     if queues is not None:
         arguments += ["--queues", _checked(queues)]
-    flush_output()
-    environment = os.environ | chosen_options().environment
-    os.execve(sys.executable, worker_command(*arguments), environment)  # noqa: S606 - no shell is meant
+    become(worker_command(*arguments))
 
 
 def _checked(queues: str) -> str:
