@@ -95,7 +95,7 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
         app: The Celery application.
         settings: Address, login, and size of Flower's memory.
     """
-    os.environ.pop(_OPENS_API, None)
+    os.environ.pop(_OPENS_API, None)  # Flower itself asks the environment at each request
     flower_options.address = settings.address
     flower_options.port = settings.port
     flower_options.max_tasks = settings.max_tasks

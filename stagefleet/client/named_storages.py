@@ -52,8 +52,8 @@ class NamedStorages:
             return
         if not self._missing_ok and not any(self.may_exist(other) for other in self._beside):
             raise RepositoryNotFoundError(
-                f"there is no repository {address}: mind the spelling; --missing-ok (missing_ok=True) takes "
-                "it for empty"
+                f"there is no repository {address}: mind the spelling; commands that get --missing-ok "
+                "(missing_ok=True) take it for empty"
             )
         self._notice(f"there is no repository {address}: it is taken for empty")
 
