@@ -13,6 +13,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -130,29 +131,35 @@ class TagList:
     def _go_on(self, first: TagPage, asked: int | None) -> Iterator[str]:
         """Request pages after the last tag until one brings no new tag."""
         is_longer = asked is not None and first.entries > asked
-        if not first.last or (is_longer and self._habits.is_unpaged(self._repository)):
+        if is_longer and self._habits.is_unpaged(self._repository):
             return
-        page = self._get_second(self._url(asked, first.last), first.first if is_longer else "")
-        if page is not None:
+        get: Callable[[str], Page | None] = partial(
+            self._get_second, stop_at=first.first if is_longer else ""
+        )
+        last, longest = first.last, first.entries
+        while last:
+            url = self._url(asked, last)
+            if url in self._urls:
+                break  # tags came and went meanwhile, but no page went on
+            page = get(url)
+            if page is None:
+                break
             yield from self._take(page.tags)
-            if self._new or page.following is not None:
-                yield from self._go_on_from(page, asked)
+            if page.following is not None:
+                yield from self._follow(page)
                 return
-            if not _starts_over(page.tags, first):
-                return
+            if not self._new:
+                if not _starts_over(page.tags, first):
+                    return
+                break
+            last, longest, get = page.tags.last, max(longest, page.tags.entries), self._get_more
+        else:
+            return
         # The registry ignores `last`.
         if is_longer:
             self._habits.note_unpaged(self._repository)
-        elif first.entries == asked:
+        elif longest == asked:
             yield from self._grow(asked)
-
-    def _go_on_from(self, page: Page, asked: int | None) -> Iterator[str]:
-        while page.following is None:
-            page = self._get_more(self._url(asked, page.tags.last))
-            yield from self._take(page.tags)
-            if not self._new and page.following is None:
-                return
-        yield from self._follow(page)
 
     def _grow(self, asked: int) -> Iterator[str]:
         """Request longer pages: the first one was full, and the registry returns no second."""

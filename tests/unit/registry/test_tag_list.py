@@ -211,6 +211,74 @@ def test_a_list_that_cannot_be_had_whole_is_an_error(refuses):
         listed(registry)
 
 
+@given(
+    number=st.integers(1, 3 * N),
+    changes=st.lists(st.tuples(st.integers(0, 3 * N), st.integers(0, 3)), max_size=12),
+    knows_n=st.booleans(),
+    knows_last=st.booleans(),
+    maximum=st.sampled_from([N, 10_000]),
+    links=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_tags_that_come_and_go_meanwhile_neither_hide_others_nor_fail_the_list(
+    number, changes, knows_n, knows_last, maximum, links
+):
+    """W12: what others delete and push while a list is read changes its pages; what stays is listed."""
+    links = links and knows_last
+    assume(knows_last or maximum > N or knows_n)  # as above
+    tags = [f"tag{index:04}" for index in range(0, 2 * number, 2)]
+    registry = Registry(tags, knows_n, knows_last, maximum, links)
+    stay = set(tags)
+
+    def fetch(url, stop_at):
+        query = parse_qs(urlsplit(url).query)
+        last = query.get("last", [""])[0]
+        gone = last and last not in registry.tags
+        if gone:  # a registry goes on behind where it was
+            registry.tags = sorted([*registry.tags, last])
+        answer = registry(url, stop_at)
+        if gone:
+            registry.tags.remove(last)
+        if changes:
+            place, kind = changes.pop()
+            tag = f"tag{2 * place + kind % 2:04}"
+            if kind < 2:
+                registry.tags = [other for other in registry.tags if other != tag]
+                stay.discard(tag)
+            else:
+                registry.tags = sorted({*registry.tags, tag})
+        return answer
+
+    try:
+        found = listed(fetch)
+    except RegistryError:
+        assert not knows_last
+        return
+    assert stay <= set(found)
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize("moves", [[["b", "c"], ["a", "b", "c"], ["b", "c"]], [["a"], ["b"], ["a"]]])
+def test_a_list_of_all_tags_that_changes_while_it_is_read_has_an_end(moves):
+    """W12: distribution 2.8 ignores `last`; a tag that comes back meanwhile makes its list no circle."""
+    pages = iter([*moves, *moves, *moves])
+
+    assert sorted({tag for move in moves for tag in move}) == sorted(listed(lambda *_: page(next(pages))))
+
+
+def test_a_maximum_is_noticed_though_a_tag_comes_meanwhile():
+    """Kind 3: one new tag on a page that starts over is no sign that the registry knows `last`."""
+    registry = Registry(some(3 * N), knows_last=False, maximum=N)
+
+    def fetch(url, stop_at):
+        answer = registry(url, stop_at)
+        registry.tags = [*registry.tags[:2], "tag0001a", *registry.tags[2:]]
+        return answer
+
+    with pytest.raises(RegistryError, match=r"cannot be listed whole"):
+        listed(fetch)
+
+
 def test_a_page_that_repeats_what_is_known_is_not_counted_twice():
     """Kind 3: pages that overlap, or come again, give each tag once."""
     registry = Registry(some(12), links=True, overlap=2)
