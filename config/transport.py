@@ -40,8 +40,8 @@ from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped,
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redaction import masked_url
-from stagefleet.redis_connections import checked
 from stagefleet.redis_errors import is_passing
+from stagefleet.redis_pool import checked
 
 __all__ = [
     "FastReconnectConnection",

@@ -14,16 +14,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stagefleet.client import Fleet, Plan, RemoteCallback
+    from stagefleet.engine.in_use_policy import InUsePolicy
     from stagefleet.errors import StagefleetError, StorageStateChangedError
+    from stagefleet.fleet.callbacks import RemoteCallback
+    from stagefleet.fleet.fleet import Fleet
     from stagefleet.images import ImageInfo, StageDescription
-    from stagefleet.in_use_policy import InUsePolicy
-    from stagefleet.manager.changed_state_retry import retry_on_changed_state
     from stagefleet.names import Digest, Reference, Repository, StageId
+    from stagefleet.operations.base import Plan
     from stagefleet.project import Project
+    from stagefleet.projects.lookup import retry_on_changed_state
     from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
-    from stagefleet.storages.last_used import UsedImage
+    from stagefleet.shared_state.last_used import UsedImage
 
 __all__ = [
     "Digest",
@@ -55,13 +57,13 @@ _HOMES = {
     "__version__": "stagefleet.version",
     "Digest": "stagefleet.names",
     "ErrorInfo": "stagefleet.runs.models",
-    "Fleet": "stagefleet.client",
+    "Fleet": "stagefleet.fleet.fleet",
     "ImageInfo": "stagefleet.images",
     "ItemState": "stagefleet.runs.models",
     "Outcome": "stagefleet.runs.models",
-    "Plan": "stagefleet.client",
+    "Plan": "stagefleet.operations.base",
     "Reference": "stagefleet.names",
-    "RemoteCallback": "stagefleet.client",
+    "RemoteCallback": "stagefleet.fleet.callbacks",
     "Repository": "stagefleet.names",
     "Project": "stagefleet.project",
     "Run": "stagefleet.runs.models",
@@ -71,10 +73,10 @@ _HOMES = {
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
-    "InUsePolicy": "stagefleet.in_use_policy",
-    "UsedImage": "stagefleet.storages.last_used",
+    "InUsePolicy": "stagefleet.engine.in_use_policy",
+    "UsedImage": "stagefleet.shared_state.last_used",
     "load_settings": "stagefleet.settings",
-    "retry_on_changed_state": "stagefleet.manager.changed_state_retry",
+    "retry_on_changed_state": "stagefleet.projects.lookup",
 }
 
 

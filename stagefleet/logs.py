@@ -1,7 +1,7 @@
 """Logs: events with fields through the standard library's `logging`, and levels for other libraries.
 
 The library configures nothing: the program that uses it decides where records go. Workers write them as
-JSON (`config/logging.py`), commands as lines on stderr (`stagefleet/cli/logs.py`).
+JSON (`config/logging.py`), commands as lines on stderr (`stagefleet/cli/session.py`).
 
 At `debug`, other libraries log what must never be shown: urllib3 the addresses of uploads, webhooks and
 signed blobs, Celery the arguments of tasks, docker-py the logins that it finds. They therefore never log

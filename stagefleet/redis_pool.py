@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import masked_url, remember_secret
-from stagefleet.redis_connections import PassingRetry, Peer, checked
+from stagefleet.redis_errors import (
+    RefusedError,
+    TlsError,
+    advice_for,
+    advice_on_tls,
+    code_of,
+    is_passing,
+    means_failover,
+    never_got_through,
+    reason_of,
+)
 
-__all__ = ["make_client"]
+if TYPE_CHECKING:
+    _Connection = Any
+else:
+    _Connection = object  # stands for each of redis-py's connection classes: see `checked`
+
+__all__ = ["PassingRetry", "Peer", "checked", "make_client"]
 
 _SOCKET_TIMEOUT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 3
@@ -113,3 +135,166 @@ def _reason_of_refusal(error: Exception) -> str:
     if flag:
         return f"the option 'ssl_cert_reqs' has no value {flag[1]}"
     return "there are the schemes redis, rediss and unix, and a port is a number"
+
+
+# Redis connections that close when another may do better, and that detect a wrong URL scheme.
+
+_PROBE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Peer:
+    """State that all connections of one client share.
+
+    Attributes:
+        met: True once the server has answered in the Redis protocol: the URL's scheme is right.
+        generation: The number of answers from servers that are not the primary; older connections may lead
+            to such a server.
+    """
+
+    met: bool = False
+    generation: int = 0
+
+
+class PassingRetry(Retry):
+    """redis-py's retries, limited to temporary errors: a rejected login is not retried."""
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Any,
+        is_retryable: Any = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
+    ) -> Any:
+        """Call until success, a permanent error, or the maximum number of failures."""
+        return super().call_with_retry(do, fail, is_retryable or _may_pass, with_failure_count)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return not code_of(error) or is_passing(error)
+
+
+@cache
+def checked(connection_class: Any, refuses: Callable[[BaseException], bool] = means_failover) -> Any:
+    """Derive a connection class with checks from one of redis-py's.
+
+    Args:
+        connection_class: redis-py's class for TCP, TLS or a Unix socket.
+        refuses: Returns True for an answer after which the connection is to be closed.
+    """
+    name = f"Checked{connection_class.__name__}"
+    return type(name, (_Checked, connection_class), {"refuses": staticmethod(refuses)})
+
+
+class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run time
+    """A connection that closes when the server refuses what another server may accept.
+
+    Attributes:
+        generation: The peer's generation when it connected.
+        handled: The identity of the exception in progress when the pool handed it out; for the pool.
+    """
+
+    refuses: Callable[[BaseException], bool]
+    generation = 0
+    handled = 0
+
+    def __init__(self, *, peer: Peer | None = None, **options: Any) -> None:
+        self._peer = peer
+        super().__init__(**options)
+
+    def connect(self) -> None:
+        """Connect if not connected; the pool calls this for each use."""
+        if self._peer is not None and self.generation != self._peer.generation:
+            self.disconnect()  # another connection met a replica: this one may lead to it too
+        super().connect()
+
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
+        """Connect if not connected.
+
+        Raises:
+            TlsError: The URL is wrong about TLS; checked only if the server has never answered.
+        """
+        if self.is_connected:
+            return
+        peer = self._peer
+        try:
+            super().connect_check_health(check_health, retry_socket_connect)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            if peer is not None and not peer.met and not code_of(error) and not never_got_through(error):
+                self._check_tls(error)
+            raise
+        if peer is not None:
+            peer.met = True
+            self.generation = peer.generation
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer.
+
+        Raises:
+            RefusedError: The server refused; the connection is closed.
+        """
+        try:
+            return super().read_response(*arguments, **options)
+        except redis.ResponseError as error:
+            if isinstance(error, redis.exceptions.NoScriptError) or not self.refuses(error):
+                raise  # the caller sends an unknown script again
+            self.disconnect()
+            if self._peer is not None:
+                self._peer.generation += 1
+            raise RefusedError(reason_of(error), status_code=code_of(error)) from error
+
+    def _check_tls(self, error: Exception) -> None:
+        """Check if TLS is the reason why the server does not answer."""
+        host, port = getattr(self, "host", None), getattr(self, "port", None)
+        if host is None or port is None:
+            return  # a Unix socket
+        if not isinstance(self, redis.SSLConnection):
+            if _greets_by_tls((host, port)):
+                raise TlsError("speaks TLS: write rediss:// in STAGEFLEET_REDIS_URL") from error
+            return
+        advice = advice_on_tls(error)
+        if advice is None and _speaks_plain((host, port)):
+            advice = "answers without TLS: write redis:// in STAGEFLEET_REDIS_URL"
+        if advice is None:
+            advice = advice_for(_tls_alert((host, port)))
+        if advice is not None:
+            raise TlsError(advice) from error
+
+
+def _speaks_plain(address: Any) -> bool:
+    with suppress(OSError), socket.create_connection(address, _PROBE_SECONDS) as probe:
+        probe.sendall(b"PING\r\n")
+        return probe.recv(1) in {b"+", b"-"}
+    return False
+
+
+def _greets_by_tls(address: Any) -> bool:
+    try:
+        with _open_tls(address):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+
+
+def _tls_alert(address: Any) -> str:
+    """Wait briefly for the alert that a client without a certificate receives (RFC 8446, section 4.4.2.4)."""
+    try:
+        with _open_tls(address) as probe:
+            probe.recv(1)
+    except ssl.SSLError as error:
+        return error.reason or ""
+    except OSError:
+        pass
+    return ""
+
+
+@contextmanager
+def _open_tls(address: Any) -> Iterator[ssl.SSLSocket]:
+    """Perform a TLS handshake without verification: no data is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection(address, _PROBE_SECONDS) as probe, context.wrap_socket(probe) as wrapped:
+        yield wrapped

@@ -1,9 +1,13 @@
-"""The types of setting values."""
+"""Types of setting values, the settings of services, and messages about invalid ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,14 +17,18 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
+    SecretStr,
     SerializationInfo,
+    ValidationError,
+    model_validator,
 )
 
 from stagefleet.names import EngineProject, Repository, is_host, parse_address
-from stagefleet.redaction import masked_url
+from stagefleet.redaction import masked_url, quoted
 
 __all__ = [
     "REVEAL",
+    "FlowerSettings",
     "Options",
     "ProjectName",
     "RegistryHost",
@@ -29,7 +37,13 @@ __all__ = [
     "Section",
     "StorageAddressText",
     "Url",
+    "WebhookSettings",
+    "describe_setting_error",
+    "docker_config_file",
+    "docker_tls_environment",
 ]
+
+# The types of setting values.
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -76,3 +90,121 @@ class Section(BaseModel):
     """A part of the settings. Errors never quote its values: one may be a secret in the wrong place."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+# Messages about invalid settings.
+
+_KEY_CHARACTERS = 300
+_KEY_MARK = "[key]"
+"""The last part of pydantic's location of an error if the key itself is wrong."""
+
+
+def describe_setting_error(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
+    """Describe the first error in one line: the key and the reason, never the value, which may be secret.
+
+    Args:
+        error: The error that pydantic raised.
+        path: The file that settings were read from.
+        variables: The names of the environment variables.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    key = [str(part) for part in first["loc"] if part != _KEY_MARK]
+    return f"settings ({_source(path, variables, key)}): {_reason(first['type'], first['msg'], key)}"
+
+
+def _reason(kind: str, message: str, key: Sequence[str]) -> str:
+    """Describe the error without pydantic's terms."""
+    if kind == "extra_forbidden" and key[0] == "registries":
+        return (
+            'there is no such setting: see that it is spelled right, and the host quoted: [registries."HOST"]'
+        )
+    if kind == "extra_forbidden":
+        return "there is no such setting: see that it is spelled right"
+    return message.removeprefix("Value error, ")
+
+
+def _source(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:
+    """Name the source of a value: its variable, a variable with a whole section as JSON, or the file."""
+    given = {variable.upper(): variable for variable in variables}
+    for length in range(len(key), 0, -1):
+        variable = given.get(f"STAGEFLEET_{'__'.join(key[:length])}".upper())
+        if variable is not None:
+            return f"environment, {variable}"
+    name = ".".join(key)
+    return f"{path}, key {quoted(name, limit=_KEY_CHARACTERS)[1:-1]}"
+
+
+# Settings of Flower and of webhooks.
+
+_SECRET_BYTES = (24, 64)  # https://github.com/standard-webhooks/standard-webhooks, "Signature scheme"
+
+
+class FlowerSettings(Section):
+    """Settings of Flower, the fleet's web interface; its API answers 401 unless a login is set."""
+
+    address: str = "127.0.0.1"
+    """The address to listen on; everybody who can reach it sees the fleet, unless a login is set."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    """The port; 0 takes a free one and prints it."""
+    user: Annotated[str, Field(pattern="^[^:]*$")] = ""
+    password: SecretStr = SecretStr("")
+    max_tasks: Annotated[int, Field(ge=100)] = 10_000
+    """Tasks kept in memory, about 5 KiB each."""
+    tasks_columns: str = "name,state,kwargs,result,exception,received,uuid"
+    """The columns of the page of tasks; `kwargs` has stage, operation, source, destination and run."""
+    purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
+    """How long a worker stays listed after it has gone."""
+    url_prefix: Annotated[str, Field(pattern=r"^(/?[\w.~-]+)*/?$")] = ""
+    """The path under which a proxy serves Flower."""
+    options: Options = Field(default_factory=dict, repr=False)
+    """Further options of Flower, by name: https://flower.readthedocs.io/en/latest/config.html"""
+
+    @model_validator(mode="after")
+    def _check_login(self) -> Self:
+        if bool(self.user) != bool(self.password.get_secret_value()):
+            raise ValueError("a login has both user and password")
+        return self
+
+
+class WebhookSettings(Section):
+    """Settings of webhook calls, which report detached runs."""
+
+    secret: SecretStr = SecretStr("")
+    """`whsec_` and 24 to 64 bytes in base64; signs each call (Standard Webhooks). Workers need it."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
+    """The limit for an answer."""
+    backoff_seconds: Seconds = 1
+    """The first pause after a failed call; it doubles each time, with jitter."""
+    backoff_limit_seconds: Seconds = 300
+    give_up_seconds: Seconds = 24 * 3600
+    """After this time without an answer from the receiver, the run is cancelled."""
+
+    @model_validator(mode="after")
+    def _check_secret(self) -> Self:
+        if self.secret.get_secret_value() and not _SECRET_BYTES[0] <= len(self.key) <= _SECRET_BYTES[1]:
+            raise ValueError("secret has to be whsec_ and 24 to 64 bytes in base64")
+        return self
+
+    @property
+    def key(self) -> bytes:
+        """The secret as bytes; empty if it is unset or malformed."""
+        prefix, _, text = self.secret.get_secret_value().partition("_")
+        try:
+            return base64.b64decode(text, validate=True) if prefix == "whsec" else b""
+        except binascii.Error:
+            return b""
+
+
+# The environment variables that Docker's clients read, and Stagefleet too.
+
+
+def docker_config_file() -> Path:
+    """Return the path of the Docker configuration file (in `DOCKER_CONFIG`, if set); it may not exist."""
+    directory = os.environ.get("DOCKER_CONFIG")
+    return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+
+
+def docker_tls_environment() -> dict[str, str]:
+    """Read the variables with which Docker's clients find the certificates for an engine over TCP."""
+    names = ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}

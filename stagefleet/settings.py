@@ -26,8 +26,8 @@ from pydantic import (
 
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import quoted, remember_secret
-from stagefleet.setting_errors import describe_setting_error
 from stagefleet.setting_types import (
+    FlowerSettings,
     ProjectName,
     RegistryHost,
     RepositoryText,
@@ -35,8 +35,9 @@ from stagefleet.setting_types import (
     Section,
     StorageAddressText,
     Url,
+    WebhookSettings,
+    describe_setting_error,
 )
-from stagefleet.settings_services import FlowerSettings, WebhookSettings
 from stagefleet.settings_sources import (
     SETTINGS_FILE_VARIABLE,
     environment_document,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from stagefleet.manager import ItemResult, StageManager
+from stagefleet.attempt import ItemResult
 from stagefleet.names import EngineProject, StageId, parse_address
+from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 
 __all__ = ["copy_stage"]

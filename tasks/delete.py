@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import chain
 
-from stagefleet.in_use_policy import InUsePolicy
-from stagefleet.manager import ItemResult, StageManager
-from stagefleet.manager.cache_deletion import delete_from_caches
-from stagefleet.manager.item_result import NOT_THERE
-from stagefleet.manager.run_items import RunItems, TagsToDelete
+from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.deletion.checks import RunItems, TagsToDelete
+from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.names import EngineProject, Repository, StageId, parse_address
+from stagefleet.projects.circuit_breakers import delete_from_caches
+from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 
 __all__ = ["counted_as_deleted", "delete_stage", "tags_to_delete"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from stagefleet.manager import ItemResult, StageManager
+from stagefleet.attempt import ItemResult
 from stagefleet.names import StageId
 from stagefleet.project import Project
+from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 
 __all__ = ["describe_stage"]

@@ -18,6 +18,7 @@ import structlog
 from celery import Celery, Task
 from redis import RedisError
 
+from stagefleet.attempt import Attempt, ItemFunction, ItemResult, OtherItems
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.errors import (
     IncompatibleVersionError,
@@ -29,11 +30,10 @@ from stagefleet.errors import (
     RunNotFoundError,
     StagefleetError,
 )
+from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
-from stagefleet.manager import ItemResult
 from stagefleet.redis_retry import RedisRetry
-from stagefleet.registry.lease import under_lease
-from stagefleet.registry.retry_after import span_text
+from stagefleet.registry.http.headers import span_text
 from stagefleet.runs.item_leases import ItemLease, LeaseRenewer
 from stagefleet.runs.ledger import FinishResult, Ledger
 from stagefleet.runs.messages import task_name
@@ -42,9 +42,7 @@ from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 from tasks.arguments import problem_of_item
-from tasks.attempt import Attempt, ItemFunction, OtherItems
-from tasks.shown_arguments import ItemRequest
-from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind
+from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
 __all__ = ["Attempt", "ItemExecutor", "ItemFunction", "ItemTask", "register"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from stagefleet.manager import ItemResult, StageManager
-from stagefleet.manager.item_result import NOT_THERE
-from stagefleet.manager.records import metadata_ids
+from stagefleet.attempt import NOT_THERE, ItemResult
 from stagefleet.names import EngineProject, Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
+from stagefleet.storages.manager import StageManager
+from stagefleet.storages.records import metadata_ids
 from tasks.delete import counted_as_deleted, tags_to_delete
 from tasks.item import Attempt
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 from celery import Task
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stagefleet.client import Fleet
-from stagefleet.client.arguments import RunArguments
-from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.fleet.callbacks import RemoteCallback, RunArguments
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.logs import EventLogger
 from stagefleet.project import Project
 from stagefleet.records import RecordKind
@@ -22,7 +21,7 @@ from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.messages import task_name
 from stagefleet.runs.models import MAX_ITEMS, Run
 from stagefleet.settings import RepositoryText, StorageAddressText
-from tasks.shown_arguments import MaskedRequest, shown_arguments
+from tasks.states import MaskedRequest, shown_arguments
 
 __all__ = ["RequestedFleet", "StartRunTask"]
 

@@ -1,25 +1,39 @@
-"""Celery's consumer with batched events and checked messages."""
+"""Celery's consumer with batched events, checked messages, and remote commands."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
 
 from celery.exceptions import WorkerShutdown
 from celery.signals import task_unknown
 from celery.utils.log import get_logger
 from celery.worker import state
-from celery.worker.consumer import Consumer
+from celery.worker.consumer import Consumer, control
+from celery.worker.pidbox import Pidbox
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from config.envelope import CONTENT_ERRORS, note_dropped
-from stagefleet.errors import RedisConfigurationError
+from config.envelope import (
+    CONTENT_ERRORS,
+    MalformedMessageError,
+    Name,
+    check_size,
+    first_problem,
+    note_dropped,
+)
+from stagefleet.errors import RedisConfigurationError, StagefleetError
 from stagefleet.logs import EventLogger
-from workers.messages import problem_of
+from stagefleet.runs.messages import task_name
+from tasks.arguments import problem_of_item
 
-__all__ = ["FLUSH_SECONDS", "BatchedEventsConsumer"]
+__all__ = ["FLUSH_SECONDS", "BatchedEventsConsumer", "Control", "Mailbox", "fail_unknown_tasks", "problem_of"]
+
+# Celery's consumer with batched events and checked messages.
 
 FLUSH_SECONDS = 0.5
 """Longest delay of an event; shorter when Celery's buffer of 24 events is full."""
@@ -46,7 +60,7 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
 
         default_steps = (
             *(step for step in Consumer.Blueprint.default_steps if not step.endswith(":Control")),
-            "workers.mailbox:Control",
+            "workers.consumer:Control",
         )
 
     refused_since: float | None = None
@@ -137,3 +151,190 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
         note_dropped(message.delivery_info.get("routing_key", ""), reason, body)
         if not message.acknowledged:
             message.reject_log_error(_LOGGER, self.connection_errors)
+
+
+# Checks of task messages: Celery's message protocol 2, with arguments that our tasks know.
+#
+# Source: https://docs.celeryq.dev/en/stable/internals/protocol.html. Celery (5.7) checks little of it. A
+# malformed message raises in its loop or in a thread, where nobody acknowledges the message.
+
+_Text = Annotated[str, Field(max_length=1024 * 1024)]
+_Limit = Annotated[float, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    """Fields that are read of a message; unknown ones are ignored."""
+
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class _Headers(_Part):
+    task: Name
+    id: Name
+    root_id: Name | None = None
+    parent_id: Name | None = None
+    group: Name | None = None
+    shadow: Name | None = None
+    eta: _Text | None = None
+    expires: _Text | None = None
+    retries: Annotated[int, Field(ge=0)] | None = None
+    timelimit: Annotated[list[_Limit | None], Field(min_length=2, max_length=2)] | None = None
+    argsrepr: _Text | None = None
+    kwargsrepr: _Text | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: Annotated[int, Field(ge=0)] = 0
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+
+
+class _Embedded(_Part):
+    callbacks: list[dict[str, Any]] | None = None
+    errbacks: list[dict[str, Any]] | None = None
+    chain: list[dict[str, Any]] | None = None
+    chord: dict[str, Any] | None = None
+
+
+class _Body(_Part):
+    parts: tuple[list[Any], dict[str, Any], _Embedded | None]
+
+
+class _Content(_Part):
+    content_type: Literal["application/json"]
+    content_encoding: Literal["utf-8"] | None
+
+
+def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
+    """Return the reason why a message is invalid; None if it is valid.
+
+    Args:
+        message: A kombu message with a valid envelope.
+        tasks: The worker's tasks by name. One with a `problem_of` checks its arguments; an unknown task does
+            not make the message invalid.
+
+    Returns:
+        The problem, without the message's content.
+    """
+    try:
+        task, body = _read(message, tasks)
+    except ValidationError as error:
+        return first_problem(error)
+    except MalformedMessageError as error:
+        return str(error)
+    except CONTENT_ERRORS as error:
+        return f"its body cannot be decoded ({type(error).__name__})"
+    positional, named, _ = body.parts
+    if "self" in named:  # a method of ours has an argument of that name
+        return "an argument has no name of its own"
+    look = getattr(task, "problem_of", None)
+    return None if look is None else look(positional, named)
+
+
+def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
+    headers = _Headers.model_validate(message.headers)
+    _Content(content_type=message.content_type, content_encoding=message.content_encoding)
+    check_size(message.body)
+    body = message.decode()  # the message caches it for Celery
+    if not isinstance(body, list):
+        raise MalformedMessageError("its body is no list")
+    return tasks.get(headers.task), _Body.model_validate({"parts": tuple(body)})
+
+
+# Messages for operations that this release does not know, as from a newer client.
+
+
+Refuse = Callable[[str, int, str], None]
+"""Fails an item: run, index, problem."""
+
+
+def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
+    """Fail the item of each message whose task this worker lacks.
+
+    Celery drops such a message, and the ledger would publish it again for ever: no worker of this release can
+    claim the item, and the run would not end.
+
+    Args:
+        refuse: Fails an item.
+        closing: Undoes it.
+    """
+    pool = closing.enter_context(ThreadPoolExecutor(1, thread_name_prefix="unknown-tasks"))
+
+    def refuse_item(run_id: str, index: int, name: str) -> None:
+        try:
+            refuse(run_id, index, f"it knows no task {name!r}")
+        except StagefleetError as error:  # the sweep publishes the item again
+            _log.warning("unknown_task_not_failed", action="refuse", run=run_id, task=name, error=str(error))
+
+    def on_unknown(*, message: Any, name: str, **_more: Any) -> None:
+        found = _item_of(message)
+        if found is None or not name.startswith(task_name("")):
+            return
+        run_id, index = found
+        _log.warning("unknown_task", action="refuse", run=run_id, index=index, task=name)
+        pool.submit(refuse_item, run_id, index, name)
+
+    task_unknown.connect(on_unknown, weak=False)
+    closing.callback(task_unknown.disconnect, on_unknown)
+
+
+def _item_of(message: Any) -> tuple[str, int] | None:
+    """Return the item that a message names; None if it names none."""
+    positional, named, _ = message.payload  # the consumer has checked it
+    return None if problem_of_item(positional, named) else (named["run"], named["index"])
+
+
+# Mailbox of a worker for remote commands, as Flower sends them; it survives every message.
+#
+# Celery's own (5.7) closes its channel and opens another after a message that it cannot read.
+
+
+class _CommandPart(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class _ReplyTo(_CommandPart):
+    exchange: Name
+    routing_key: Name
+
+
+class _Command(_CommandPart):
+    """A remote command, as kombu's `pidbox.Mailbox` publishes it."""
+
+    method: Name
+    arguments: dict[str, Any] | None = None
+    destination: list[str] | None = None
+    pattern: str | None = None
+    matcher: str | None = None
+    ticket: Name | None = None
+    reply_to: _ReplyTo | None = None
+
+
+class _CommandHeaders(_CommandPart):
+    clock: int | None = None
+
+
+class Mailbox(Pidbox):  # type: ignore[misc]  # Celery ships no types
+    """Celery's mailbox; a malformed command is logged and dropped."""
+
+    def on_message(self, body: Any, message: Any) -> None:
+        """Execute a command, if it is well-formed."""
+        problem: str | None = None
+        try:
+            _CommandHeaders.model_validate(message.headers)
+            command = _Command.model_validate(body)
+        except ValidationError as error:
+            problem = first_problem(error)
+        else:
+            problem = None if command.method in self.node.handlers else "there is no such command"
+        if problem is None:
+            super().on_message(body, message)
+        else:
+            note_dropped(message.delivery_info.get("routing_key", ""), problem, bytes(message.body))
+
+
+class Control(control.Control):  # type: ignore[misc]  # Celery ships no types
+    """Worker step that opens the mailbox."""
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        self.box = Mailbox(consumer)
+        self.start, self.stop, self.shutdown = self.box.start, self.box.stop, self.box.shutdown

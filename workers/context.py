@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import RedisError
 
-from config.celery import make_app
-from stagefleet.errors import SettingsError
+from config.celery import make_app, plain_queue
+from stagefleet.attempt import ItemResult
+from stagefleet.errors import CallbackError, SettingsError, StagefleetError
 from stagefleet.locks import RedisLocks
-from stagefleet.manager import ItemResult, RememberedStages, StageManager
 from stagefleet.processes import require_extra
 from stagefleet.redis_client import connect_redis
 from stagefleet.registry import RegistryClient
+from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.messages import QUEUES, check_task, host_queue, queue_of
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.runs.shared_state import RedisSharedState
-from stagefleet.settings import Settings
-from stagefleet.storages.last_used import LastUsed, RedisLastUsed
+from stagefleet.runs.webhook import WebhookCaller
+from stagefleet.settings import EngineSettings, Settings
+from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
+from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.storages.manager import StageManager
+from stagefleet.storages.remembered_stages import RememberedStages
 from tasks import records
+from tasks.coordinate import CoordinateTask
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
 from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
 from tasks.item import Attempt, ItemExecutor, register
 from tasks.publish import cache_stage, publish_stage, take_stage
-from workers import callback_tasks
-from workers.unknown_tasks import fail_unknown_tasks
+from tasks.start_run import RequestedFleet, StartRunTask
+from workers.consumer import fail_unknown_tasks
 
-__all__ = ["OPERATIONS", "WorkerContext", "build_context"]
+__all__ = [
+    "OPERATIONS",
+    "WorkerContext",
+    "build_context",
+    "choose_queues",
+    "own_queues",
+    "register_callback_tasks",
+]
 
 OPERATIONS: Mapping[str, Callable[[StageManager, Attempt], ItemResult]] = {
     "copy_stage": copy_stage,
@@ -105,7 +121,7 @@ def build_context(
     for operation, function in operations.items():
         register(app, operation, partial(function, manager), executor)
     fail_unknown_tasks(executor.refuse, closing)
-    callback_tasks.register_callback_tasks(app, ledger, renewer, settings, closing)
+    register_callback_tasks(app, ledger, renewer, settings, closing)
     return WorkerContext(app=app, ledger=ledger, renewer=renewer, closing=closing)
 
 
@@ -116,10 +132,91 @@ def _attach_host(
     if settings.engine.address is None:
         return lambda: None
     require_extra("engine", "docker", "stages in a Docker Engine")
-    from stagefleet.manager.host import make_host  # noqa: PLC0415 - imports docker-py, a tenth of a second
+    from stagefleet.storages.host import make_host  # noqa: PLC0415 - imports docker-py, a tenth of a second
 
     host = make_host(settings.engine, manager, client, locks, last_used)
     if host is None:
         return lambda: None
     manager.attach_host(host)
     return host.close
+
+
+# Tasks of every worker: callbacks of detached runs, and starting runs on request.
+
+_DEFAULT_QUEUE = "callbacks"
+"""Queue of users' tasks that name none; the users' workers listen to it, never ours."""
+
+
+def register_callback_tasks(
+    app: Celery,
+    ledger: RedisLedger,
+    renewer: LeaseRenewer,
+    settings: Settings,
+    closing: ExitStack,
+) -> None:
+    """Register the tasks that every worker has, whatever its operations."""
+    webhooks = WebhookCaller(settings)
+    closing.callback(webhooks.close)
+    coordinator = DetachedCoordinator(
+        ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: renewer.stopping
+    )
+    app.register_task(CoordinateTask(coordinator))
+    app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
+
+
+def _make_publisher(app: Celery) -> PublishTask:
+    """Create the publisher of users' tasks, on the fleet's own broker."""
+
+    def publish(target: str, task_id: str, arguments: dict[str, Any]) -> None:
+        name, _, queue = target.partition("@")
+        try:
+            check_task(target)  # the run may be an older release's: some names break the broker for all
+            app.send_task(
+                name,
+                kwargs=arguments,
+                task_id=task_id,
+                queue=plain_queue(queue or _DEFAULT_QUEUE),
+                retry=False,
+                ignore_result=True,
+            )
+        except (StagefleetError, OperationalError, RedisError, OSError) as error:
+            raise CallbackError(f"the task {name} cannot be published: {error}") from None
+
+    return publish
+
+
+# Queues of a worker.
+
+_FETCH = queue_of("fetch_stage")
+
+
+def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
+    """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
+
+    Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
+
+    Args:
+        asked: Requested names, None for all.
+        engine: The engine of this host.
+
+    Raises:
+        SettingsError: A queue does not exist, or requires an engine.
+    """
+    known = sorted(set(QUEUES.values()))
+    has_engine = engine.address is not None
+    if asked is None:
+        asked = [name for name in known if has_engine or name != _FETCH]
+    unknown = sorted(set(asked) - set(known))
+    if unknown or not asked:
+        named = ", ".join(unknown) or "none named"
+        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(known)}")
+    if _FETCH in asked and not has_engine:
+        raise SettingsError(
+            f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
+        )
+    return list(dict.fromkeys([*asked, *(own_queues(engine) if _FETCH in asked else ())]))
+
+
+def own_queues(engine: EngineSettings) -> list[str]:
+    """Return the queues for workers of this host alone."""
+    return [] if engine.address is None else [host_queue(engine.host_name)]

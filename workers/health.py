@@ -15,7 +15,7 @@ from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetEr
 from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
-from workers.identity import is_of, pool_of
+from workers.heartbeat import is_of, pool_of
 
 __all__ = ["count_workers", "main"]
 

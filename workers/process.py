@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
+import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from celery.app.trace import setup_worker_optimizations
 from celery.worker import state
 
 from config.logging import configure_logging
+from stagefleet.attempt import ItemResult
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.manager import ItemResult, StageManager
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import Settings, load_settings
+from stagefleet.storages.manager import StageManager
 from stagefleet.streams import prepare_streams
 from tasks.item import Attempt
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
 from workers.context import OPERATIONS, WorkerContext, build_context
-from workers.heartbeat import BEAT_SECONDS, Heartbeat
-from workers.identity import make_name
-from workers.periodic_thread import PeriodicThread
-from workers.reaper import Reaper
-from workers.shutdown import STOP_SIGNALS, Shutdown
+from workers.heartbeat import BEAT_SECONDS, Heartbeat, make_name
+from workers.reaper import PeriodicThread, Reaper
 
-__all__ = ["main", "serve"]
+__all__ = ["STOP_SIGNALS", "Shutdown", "main", "serve"]
 
 READY = b"r"
 """Byte that a process sends its supervisor once it listens."""
@@ -171,3 +175,93 @@ def _stop_consuming() -> None:
     """Set the flag that Celery's own signal handlers set; its loop reads it at least once per second."""
     if state.should_stop is None:  # else the status is set already
         state.should_stop = 0
+
+
+# Stop of a worker process: the first signal drains it, the second or its supervisor's death ends it.
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EXIT_AT_ONCE = 75
+"""Exit status of a process that did not wait for its items (EX_TEMPFAIL)."""
+_LEAST_GRACE_SECONDS = 0.5
+
+
+class Shutdown:
+    """Stop this process within a bounded time.
+
+    Python runs a signal's handler between two steps of the main thread, which may hold any lock. So the
+    handlers do nothing, and a thread reads the signals from the wake-up descriptor.
+
+    Args:
+        drain: Called at the first signal: start no new work.
+        hand_back: Called shortly before `drain_seconds` are over: hand back items under way.
+        drain_seconds: Time from the first signal to the end of the process, whatever hangs.
+        parent_pipe: A descriptor whose other end only the supervisor holds; its end signals the supervisor's
+            death.
+        leave: Ends the process at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        drain: Callable[[], None],
+        hand_back: Callable[[], None],
+        drain_seconds: float,
+        parent_pipe: int | None = None,
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._drain = drain
+        self._hand_back = hand_back
+        self._drain_seconds = drain_seconds
+        self._parent_pipe = parent_pipe
+        self._leave = leave
+        self._wake_up, self._signalled = socket.socketpair()
+        self._signalled.setblocking(False)  # noqa: FBT003 - the socket module's signature
+
+    def install(self) -> None:
+        """Install the signal handlers; call it in the main thread."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, _ignore)
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self.watch, name="shutdown", daemon=True).start()
+
+    def watch(self) -> None:
+        """Wait for signals, and act on them."""
+        self._wait(None)
+        _log.info("draining", action="stop", seconds=self._drain_seconds)
+        deadline = time.monotonic() + self._drain_seconds
+        self._drain()
+        if not self._wait(self._drain_seconds - self._grace_seconds):
+            _log.warning("handing_back", action="stop")
+            self._hand_back()
+            self._wait(max(0.0, deadline - time.monotonic()))
+        _log.warning("leaving_at_once", action="stop")
+        self._leave(EXIT_AT_ONCE)
+
+    @property
+    def _grace_seconds(self) -> float:
+        """Return the time for handing back: a quarter, so that a lease check between chunks is reached."""
+        return max(_LEAST_GRACE_SECONDS, self._drain_seconds / 4)
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Return True if a signal came within some seconds."""
+        watched: list[Any] = (
+            [self._wake_up] if self._parent_pipe is None else [self._wake_up, self._parent_pipe]
+        )
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            readable, _, _ = select.select(watched, [], [], left)
+            if self._parent_pipe in readable:
+                self._leave(EXIT_AT_ONCE)
+            if self._wake_up in readable and self._is_stop(self._wake_up.recv(1)):
+                return True
+            if until is not None and time.monotonic() >= until:
+                return False
+
+    @staticmethod
+    def _is_stop(number: bytes) -> bool:
+        return number[0] in STOP_SIGNALS
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing but wake up the watching thread; see `Shutdown`."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Protocol
 
+from stagefleet.backoff import jittered
+from stagefleet.errors import RedisConfigurationError, UnreachableError
 from stagefleet.logs import EventLogger
 
-__all__ = ["ROLE", "Reaper"]
+__all__ = ["ROLE", "PeriodicThread", "Reaper"]
 
 ROLE = "reaper"
 _MISSED_SWEEPS = 3
@@ -41,3 +45,58 @@ class Reaper:
             mended = self._ledger.sweep()
             if mended:
                 _log.info("swept", action="sweep", mended=mended)
+
+
+# Thread that calls a function periodically, and survives its errors.
+
+_JOIN_SECONDS = 10.0
+
+
+class PeriodicThread:
+    """Call an action at once, and then periodically.
+
+    Args:
+        name: The thread's name, and the `action` of its log records.
+        action: The function. An outage is logged at its beginning and end, any other error each time.
+        seconds: Longest pause between two calls; up to a tenth less, so that processes do not run in step.
+    """
+
+    def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:
+        self._name = name
+        self._action = action
+        self._seconds = seconds
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._in_outage = False
+
+    def start(self) -> None:
+        """Start the thread, unless it is running."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread, and wait for a call under way."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        self.call_once()
+        while not self._stopped.wait(jittered(self._seconds, share=0.9)):
+            self.call_once()
+
+    def call_once(self) -> None:
+        """Call the action once."""
+        try:
+            self._action()
+        except (UnreachableError, RedisConfigurationError) as error:
+            if not self._in_outage:
+                _log.warning("out_of_reach", action=self._name, error=str(error))
+            self._in_outage = True
+        except Exception as error:  # noqa: BLE001 - the next call may succeed, and only this thread calls
+            _log.error("unexpected_error", action=self._name, exc_info=error)
+        else:
+            if self._in_outage:
+                _log.info("in_reach_again", action=self._name)
+            self._in_outage = False

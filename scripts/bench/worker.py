@@ -11,7 +11,7 @@ from celery.worker import state
 
 from config.celery import make_app
 from config.logging import configure_logging
-from stagefleet.manager import ItemResult
+from stagefleet.attempt import ItemResult
 from stagefleet.settings import load_settings
 from workers.process import serve
 

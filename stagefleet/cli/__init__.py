@@ -57,7 +57,7 @@ def _run(arguments: list[str]) -> int:
         print_line(f"stagefleet {__version__}")
     else:
         from stagefleet.cli.app import build_command  # noqa: PLC0415 - as the docstring says
-        from stagefleet.cli.common_options import forget_options  # noqa: PLC0415 - as the docstring says
+        from stagefleet.cli.options import forget_options  # noqa: PLC0415 - as the docstring says
 
         forget_options()
         code = build_command()(args=arguments, prog_name="stagefleet", standalone_mode=False)
@@ -106,7 +106,7 @@ def _complain(message: str, code: int) -> int:
 def _show_traceback(error: Exception) -> None:
     import traceback  # noqa: PLC0415 - seldom needed
 
-    from stagefleet.cli.common_options import chosen_options  # noqa: PLC0415 - as above
+    from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - as above
     from stagefleet.errors import StagefleetError  # noqa: PLC0415 - an interrupt while modules load ends in one line
     from stagefleet.redaction import masked_line  # noqa: PLC0415 - an interrupt while modules load ends in one line
     from stagefleet.settings import load_settings  # noqa: PLC0415 - an interrupt while modules load ends in one line

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from stagefleet.cli import (
+from stagefleet.cli.commands import (
     config,
     describe,
     doctor,
@@ -17,7 +17,6 @@ from stagefleet.cli import (
     flower,
     health,
     hosts,
-    indexes,
     locks,
     projects,
     publish,
@@ -27,8 +26,9 @@ from stagefleet.cli import (
     stages,
     worker,
 )
-from stagefleet.cli.common_options import takes_common_options
+from stagefleet.cli.commands import publish_index as indexes
 from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulCommand, HelpfulGroup
+from stagefleet.cli.options import takes_common_options
 from stagefleet.version import __version__
 
 __all__ = ["app", "build_command"]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rich.filesize import decimal
 
-from stagefleet.cli.common_options import chosen_options
+from stagefleet.cli.options import chosen_options
 from stagefleet.cli.session import say
 from stagefleet.runs.models import ItemState, Outcome, Run
 

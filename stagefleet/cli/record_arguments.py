@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from stagefleet.cli.options import NO_REPOSITORY
-from stagefleet.client import Fleet
 from stagefleet.errors import UsageError
-from stagefleet.names import Repository, StorageAddress, parse_address
-from stagefleet.records import RecordKind
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.names import Repository, StageId, StorageAddress, parse_address
+from stagefleet.records import (
+    ClientId,
+    CustomTag,
+    ImageMetadata,
+    ImportMetadata,
+    LastCleanup,
+    LockServer,
+    ManagedImage,
+    Record,
+    RecordKind,
+    RejectedStage,
+)
 from stagefleet.redaction import quoted
 
-__all__ = ["RecordArguments", "StorageAddress", "final_of"]
+__all__ = ["RecordArguments", "StorageAddress", "add_record", "final_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +93,106 @@ def _parse_kind(word: str) -> RecordKind:
     except ValueError:
         kinds = ", ".join(RecordKind)
         raise UsageError(f"{quoted(word)} is no kind of record: write one of {kinds}") from None
+
+
+# Records from the arguments of `stagefleet records add`.
+
+
+class _RecordSyntax(NamedTuple):
+    """The arguments of one kind of record.
+
+    Attributes:
+        needed: The required values.
+        optional: The optional values after them.
+        build: Builds the record from them.
+    """
+
+    needed: str
+    optional: str
+    build: Callable[..., Record]
+
+
+def _moment_ms(text: str | None) -> int:
+    """Parse a time in milliseconds since 1970; now if None."""
+    if text is None:
+        return time.time_ns() // 1_000_000
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - in 64 bits
+        raise UsageError(f"{quoted(text, limit=40)} is no time: write milliseconds since 1970")
+    return int(text)
+
+
+def _client_id(client_id: str, timestamp: str | None = None) -> ClientId:
+    """Build a client id created now, or at a time as in the tag of a record."""
+    if timestamp is None:
+        return ClientId.chosen_at(client_id, _moment_ms(None))
+    return ClientId(client_id, _moment_ms(timestamp))
+
+
+_SYNTAXES: Mapping[RecordKind, _RecordSyntax] = {
+    RecordKind.MANAGED_IMAGE: _RecordSyntax("", "NAME", lambda name="": ManagedImage(name)),
+    RecordKind.IMAGE_METADATA: _RecordSyntax(
+        "IMAGE COMMIT STAGE_ID",
+        "",
+        lambda image, commit, stage_id: ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
+    ),
+    RecordKind.IMPORT_METADATA: _RecordSyntax("ID SOURCE_STAGE_ID CHECKSUM", "", ImportMetadata),
+    RecordKind.CUSTOM_TAG: _RecordSyntax(
+        "TAG STAGE_ID", "", lambda tag, stage_id: CustomTag(tag, StageId.parse(stage_id))
+    ),
+    RecordKind.REJECTED_STAGE: _RecordSyntax(
+        "STAGE_ID", "", lambda stage_id: RejectedStage(StageId.parse(stage_id))
+    ),
+    RecordKind.CLIENT_ID: _RecordSyntax("ID", "TIMESTAMP_MS", _client_id),
+    RecordKind.LAST_CLEANUP: _RecordSyntax(
+        "", "TIMESTAMP_MS", lambda moment=None: LastCleanup(_moment_ms(moment))
+    ),
+    RecordKind.LOCK_SERVER: _RecordSyntax(
+        "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: LockServer(address, _moment_ms(moment))
+    ),
+}
+
+
+def add_record(
+    fleet: Fleet,
+    address: StorageAddress,
+    kind: RecordKind,
+    values: Sequence[str],
+    *,
+    project: str | None,
+    final: Repository | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Write a record built from command line values.
+
+    Args:
+        fleet: The fleet.
+        address: The storage of the record.
+        kind: The kind of the record.
+        values: Its values.
+        project: Its project.
+        final: The storage of a custom tag, if it is not `address`.
+        force: Write even if the same is there.
+
+    Returns:
+        The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
+
+    Raises:
+        UsageError: The number or form of the values is wrong, or it is a client id and one exists.
+    """
+    record = _build(kind, values)
+    if isinstance(record, CustomTag):
+        written = fleet.add_stage_custom_tag(
+            address, record.name, record.stage_id, project=project, final=final
+        )
+    else:
+        written = fleet.write_record(address, record, project=project, force=force)
+    return {**record.as_json(), "state": str(written)}
+
+
+def _build(kind: RecordKind, values: Sequence[str]) -> Record:
+    form = _SYNTAXES[kind]
+    needed, optional = form.needed.split(), form.optional.split()
+    if not len(needed) <= len(values) <= len(needed) + len(optional):
+        usage = " ".join([*needed, *(f"[{name}]" for name in optional)])
+        raise UsageError(f"records add REPO {kind} takes {usage}, and {len(values)} values were given")
+    return form.build(*values)

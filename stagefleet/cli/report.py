@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
-from stagefleet.client import Plan
+from stagefleet.operations.base import Plan
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, Outcome, Run, RunState
 

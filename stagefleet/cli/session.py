@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import NoReturn, TextIO
 
-from stagefleet.cli.common_options import chosen_options
-from stagefleet.cli.logs import configure_logs
-from stagefleet.client import Fleet
-from stagefleet.client.services import EmbeddedServices
+from stagefleet.cli.options import chosen_options
+from stagefleet.cli.output import flush_output
 from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet.services import EmbeddedServices
+from stagefleet.logs import limit_libraries
+from stagefleet.redaction import masked_line
 from stagefleet.redis_retry import RedisRetry
-from stagefleet.settings import Settings, load_settings
+from stagefleet.settings import LogSettings, Settings, load_settings
 from stagefleet.settings_sources import unknown_variables
 
-__all__ = ["cancelling_on_interrupt", "connect", "open_fleet", "read_settings", "say"]
+__all__ = [
+    "become",
+    "cancelling_on_interrupt",
+    "configure_logs",
+    "connect",
+    "open_fleet",
+    "read_settings",
+    "say",
+]
 
 
 def say(message: str) -> None:
@@ -110,3 +122,48 @@ def cancelling_on_interrupt(fleet: Fleet, run_id: str) -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+# Logs of commands: they go to stderr, since stdout is for the result.
+
+
+class _Masking(logging.Formatter):
+    """Mask secrets in each line, tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked_line(super().format(record))
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Write to the current `sys.stderr`: a program may run several commands."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool = False) -> None:
+    """Send logs to stderr: warnings, or more with `verbose` and fewer with `quiet`."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    if settings.level == "debug":
+        level = logging.DEBUG
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Stderr) for handler in root.handlers):
+        handler = _Stderr()
+        handler.setFormatter(_Masking("stagefleet: %(message)s"))
+        root.addHandler(handler)
+    limit_libraries(level)
+
+
+# Commands that become one of the fleet's processes.
+
+
+def become(command: Sequence[str]) -> NoReturn:
+    """Replace this process by another one of ours, which takes the options of all commands with it.
+
+    Args:
+        command: As `stagefleet.processes.isolated_command` makes it.
+    """
+    flush_output()
+    environment = os.environ | chosen_options().environment
+    os.execve(sys.executable, list(command), environment)  # noqa: S606 - no shell is meant

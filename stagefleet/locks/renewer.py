@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Self
 
 from stagefleet.errors import LockLostError
+from stagefleet.leases import Renewals
 from stagefleet.logs import EventLogger
-from stagefleet.renewal import Renewals
 
 __all__ = ["LockRenewer", "RenewedLock"]
 

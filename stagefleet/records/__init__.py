@@ -1,8 +1,14 @@
 """Records, which are kept beside stages in a repository, and the grammar of their tags."""
 
-from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.records.image import RecordImage
-from stagefleet.records.image_names import decode_name, encode_name, image_hash
+from stagefleet.records.ids import RecordId, RecordKind, is_record_tag
+from stagefleet.records.image import (
+    DELETION_LABEL,
+    RecordImage,
+    is_placeholder,
+    make_placeholder,
+    make_rejection,
+    rejected_stage,
+)
 from stagefleet.records.models import (
     RECORDS,
     ClientId,
@@ -14,11 +20,8 @@ from stagefleet.records.models import (
     ManagedImage,
     RejectedStage,
 )
-from stagefleet.records.placeholder import is_placeholder, make_placeholder
 from stagefleet.records.record import Record
-from stagefleet.records.rejection import DELETION_LABEL, make_rejection, rejected_stage
-from stagefleet.records.slug import limited_slug, tag_slug
-from stagefleet.records.tags import is_record_tag
+from stagefleet.records.slug import decode_name, encode_name, image_hash, limited_slug, tag_slug
 
 __all__ = [
     "DELETION_LABEL",

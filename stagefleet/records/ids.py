@@ -13,12 +13,11 @@ from typing import Self
 
 from stagefleet.errors import InvalidNameError
 from stagefleet.names import StageId, is_tag
-from stagefleet.records.image_names import NAMELESS, decode_name, encode_name
-from stagefleet.records.rejection import rejected_stage
-from stagefleet.records.slug import limited_slug
+from stagefleet.records.image import rejected_stage
+from stagefleet.records.slug import NAMELESS, decode_name, encode_name, limited_slug
 from stagefleet.redaction import quoted
 
-__all__ = ["CLEANUP_TAG", "LOCK_SERVER_TAG", "RecordId", "RecordKind"]
+__all__ = ["CLEANUP_TAG", "LOCK_SERVER_TAG", "RecordId", "RecordKind", "is_record_tag"]
 
 CLEANUP_TAG = "cleanup"
 LOCK_SERVER_TAG = "sync-server"
@@ -167,3 +166,20 @@ def _is_sound(record: RecordId) -> bool:
             return True
         case _:
             return bool(name)
+
+
+# Quick recognition of the tags of frequent records.
+#
+# A tag that does not match the grammar is unknown, and never modified.
+
+_IMAGE_METADATA_TAG = re.compile(r"meta-[a-f0-9]{1,8}_[a-f0-9]{40,64}_[a-f0-9]{56}(?:-[0-9]{1,19})?")
+_IMPORT_METADATA = re.compile(r"import-metadata-[a-f0-9]{32,64}")
+
+
+def is_record_tag(tag: str) -> bool:
+    """Return True for the tag of a rejection, of image metadata or of import metadata."""
+    return (
+        rejected_stage(tag) is not None
+        or _IMAGE_METADATA_TAG.fullmatch(tag) is not None
+        or _IMPORT_METADATA.fullmatch(tag) is not None
+    )

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from stagefleet.names import Digest
+from stagefleet.names import Digest, StageId
 
-__all__ = ["DIFF_ID", "LAYER", "PROJECT_LABEL", "RecordImage"]
+__all__ = [
+    "DELETION_LABEL",
+    "DIFF_ID",
+    "LAYER",
+    "PLACEHOLDER_TYPE",
+    "PROJECT_LABEL",
+    "RecordImage",
+    "is_placeholder",
+    "make_placeholder",
+    "make_rejection",
+    "rejected_stage",
+]
 
 PROJECT_LABEL = "werf"
 """The label with the project of a record; every record has it."""
@@ -85,3 +98,58 @@ class RecordImage:
 
 def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "size": len(content), "digest": str(_digest(content))}
+
+
+# The record that rejects a stage, so that nobody uses it.
+
+DELETION_LABEL = "io.stagefleet.deletion"
+"""The label of a rejection that lasts only while its stage is being deleted."""
+
+_SUFFIX = "-rejected"
+_MULTIPLATFORM = re.compile(r"([a-f0-9]{56})-0")
+
+
+def rejected_stage(tag: str) -> StageId | None:
+    """Return the stage that a tag rejects; None for any other tag."""
+    if not tag.endswith(_SUFFIX):
+        return None
+    name = tag.removesuffix(_SUFFIX)
+    if match := _MULTIPLATFORM.fullmatch(name):
+        return StageId(match[1])
+    stage_id = StageId.from_tag(name)
+    return None if stage_id is None or stage_id.is_multiplatform else stage_id
+
+
+def make_rejection(project: str, *, while_deleting: bool = False) -> RecordImage:
+    """Build the image of a rejection.
+
+    Args:
+        project: The project of the stage.
+        while_deleting: Make a temporary rejection, to be deleted after the stage. It gets a unique digest, so
+            that it can be deleted by digest.
+    """
+    return RecordImage.of(project, {DELETION_LABEL: secrets.token_hex(16)} if while_deleting else {})
+
+
+# Placeholders: a tag is moved to one so that it can be deleted by digest without other tags.
+#
+# A placeholder is an image index without members (OCI image specification 1.1, "OCI Image Index"), which
+# needs no blob. Its annotations mark it; a random token makes its digest unique.
+
+PLACEHOLDER_TYPE = "application/vnd.oci.image.index.v1+json"
+_ANNOTATION = "io.stagefleet.placeholder"
+
+
+def make_placeholder() -> dict[str, Any]:
+    """Create the document of a placeholder with a unique digest."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": PLACEHOLDER_TYPE,
+        "manifests": [],
+        "annotations": {_ANNOTATION: secrets.token_hex(16)},
+    }
+
+
+def is_placeholder(annotations: Mapping[str, str]) -> bool:
+    """Return True if a manifest has the annotations of a placeholder, and so is no stage."""
+    return _ANNOTATION in annotations

@@ -9,8 +9,8 @@ from typing import Self
 from stagefleet.errors import BrokenRecordError, InvalidNameError
 from stagefleet.names import StageId, is_tag
 from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.records.image_names import image_hash
 from stagefleet.records.record import Labels, Record
+from stagefleet.records.slug import image_hash
 from stagefleet.redaction import quoted
 
 __all__ = [

@@ -9,15 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 
-from stagefleet.docker_environment import docker_config_file
+from stagefleet.credentials.docker_config import DockerConfig
 from stagefleet.errors import RegistryError
+from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.names import Repository
-from stagefleet.registry.auth import Authorizer
-from stagefleet.registry.docker_config import DockerConfig
-from stagefleet.registry.hosts import api_path, base_url, join_url, origin_of
-from stagefleet.registry.http_client import ApiRequest, HttpClient
-from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
-from stagefleet.registry.transport import Transport
+from stagefleet.registry.auth.authorizer import Authorizer
+from stagefleet.registry.http.client import ApiRequest, HttpClient
+from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
+from stagefleet.registry.http.transport import Transport
+from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 
 __all__ = ["SMALL_BYTES", "Api", "scopes_of"]

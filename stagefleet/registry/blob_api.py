@@ -21,18 +21,18 @@ from stagefleet.errors import (
     StagefleetError,
     TruncatedError,
 )
+from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
-from stagefleet.registry.adapter import CHUNK_BYTES
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blob_reader import BlobReader
-from stagefleet.registry.headers import check_stored
-from stagefleet.registry.hosts import api_path
-from stagefleet.registry.http_client import backoff_seconds
-from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
-from stagefleet.registry.manifests import Descriptor
-from stagefleet.registry.pauses import WaitBudget
-from stagefleet.registry.response_body import SMALL_RATE, ResponseBody
-from stagefleet.registry.transport import Body
+from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.http.client import backoff_seconds
+from stagefleet.registry.http.headers import check_stored
+from stagefleet.registry.http.hosts import api_path
+from stagefleet.registry.http.pauses import WaitBudget
+from stagefleet.registry.http.response_body import SMALL_RATE, ResponseBody
+from stagefleet.registry.http.transport import Body
 from stagefleet.settings import Settings
 
 __all__ = ["BlobApi", "Upload"]

@@ -16,11 +16,11 @@ from stagefleet.errors import (
     StagefleetError,
     TruncatedError,
 )
-from stagefleet.registry.adapter import CHUNK_BYTES
-from stagefleet.registry.headers import content_length
-from stagefleet.registry.lease import Lease
-from stagefleet.registry.manifests import Descriptor
-from stagefleet.registry.response_body import ResponseBody
+from stagefleet.leases import Lease
+from stagefleet.manifests import Descriptor
+from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.http.headers import content_length
+from stagefleet.registry.http.response_body import ResponseBody
 
 __all__ = ["BlobReader", "OpenBlob"]
 

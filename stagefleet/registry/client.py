@@ -15,16 +15,21 @@ from stagefleet.errors import (
     RegistryError,
     UnsupportedManifestError,
 )
+from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import SMALL_BYTES, scopes_of
 from stagefleet.registry.blob_api import BlobApi
-from stagefleet.registry.headers import check_stored, content_digest, content_length, media_type
-from stagefleet.registry.hosts import base_url
-from stagefleet.registry.http_client import ApiRequest
-from stagefleet.registry.lease import NO_LEASE, Lease, current_lease
-from stagefleet.registry.link import next_link
-from stagefleet.registry.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
-from stagefleet.registry.response_body import TooManyBytesError, pieces_of
+from stagefleet.registry.http.client import ApiRequest
+from stagefleet.registry.http.headers import (
+    check_stored,
+    content_digest,
+    content_length,
+    media_type,
+    next_link,
+)
+from stagefleet.registry.http.hosts import base_url
+from stagefleet.registry.http.response_body import TooManyBytesError, pieces_of
 from stagefleet.registry.tag_list import Page, PagingHabits, TagList
 from stagefleet.registry.tag_page import MalformedPageError, TagPage
 from stagefleet.settings import Settings

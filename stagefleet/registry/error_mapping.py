@@ -25,9 +25,9 @@ from stagefleet.errors import (
     UnreachableError,
 )
 from stagefleet.redaction import redact, words_of
-from stagefleet.registry.response_body import read_all
-from stagefleet.registry.retry_after import retry_after_seconds, span_text
-from stagefleet.registry.scheme import advise_tls, is_refused_as_plain
+from stagefleet.registry.http.headers import retry_after_seconds, span_text
+from stagefleet.registry.http.hosts import advise_tls, is_refused_as_plain
+from stagefleet.registry.http.response_body import read_all
 
 __all__ = ["map_body_errors", "map_error"]
 

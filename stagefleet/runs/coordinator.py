@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from stagefleet.errors import CoordinatorLostError, LedgerRewoundError, StagefleetError
+from stagefleet.leases import keep_renewing
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
-from stagefleet.renewal import keep_renewing
 from stagefleet.runs.ledger import CoordinatorLedger
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from stagefleet.errors import LeaseLostError
-from stagefleet.renewal import keep_renewing
+from stagefleet.leases import keep_renewing
 from stagefleet.runs.ledger import CallbackLedger
 from stagefleet.runs.models import CoordinatorClaim
 

@@ -23,7 +23,7 @@ from stagefleet.errors import (
     RedisUnreachableError,
     StagefleetError,
 )
-from stagefleet.registry.lease import Lease
+from stagefleet.leases import Lease
 from stagefleet.runs.coordinator_lease import CoordinatorLease
 from stagefleet.runs.ledger import CallbackLedger, CoordinatorLedger
 from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState

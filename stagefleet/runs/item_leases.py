@@ -22,8 +22,8 @@ from stagefleet.errors import (
     UnreachableError,
     WaitTooLongError,
 )
+from stagefleet.leases import Renewals
 from stagefleet.logs import EventLogger
-from stagefleet.renewal import Renewals
 from stagefleet.runs.ledger import RenewalResult, WorkerLedger
 from stagefleet.runs.models import Claim
 from stagefleet.runs.waits import WaitReason

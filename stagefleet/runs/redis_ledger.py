@@ -34,14 +34,15 @@ from stagefleet.runs.models import (
     SubmissionKind,
     split_host,
 )
-from stagefleet.runs.outcome_encoding import encode_outcome, encode_reason
-from stagefleet.runs.redis_callback_ledger import RedisCallbackLedger
-from stagefleet.runs.redis_coordinator_ledger import RedisCoordinatorLedger, no_run
-from stagefleet.runs.redis_heartbeat_ledger import RedisHeartbeatLedger
-from stagefleet.runs.redis_sweeper import RedisSweeper
-from stagefleet.runs.run_log import log_run_finished
-from stagefleet.runs.snapshots import spec_of
-from stagefleet.runs.subjects import subject_of
+from stagefleet.runs.redis_coordinator_ledger import (
+    RedisCallbackLedger,
+    RedisCoordinatorLedger,
+    RedisHeartbeatLedger,
+    RedisSweeper,
+    no_run,
+)
+from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
+from stagefleet.runs.subjects import log_run_finished, subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings, Settings

@@ -1,4 +1,4 @@
-"""Summary of a run from its options: source, destination and project."""
+"""What a run is about, and log records of its start and end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.runs.models import RunSpec
+from stagefleet.logs import EventLogger
+from stagefleet.runs.models import Run, RunSpec, RunState
 
-__all__ = ["Subject", "subject_of"]
+__all__ = ["Subject", "log_run_finished", "log_run_started", "subject_of"]
+
+# Summary of a run from its options: source, destination and project.
 
 _SHOWN_CHARACTERS = 512
 """Most characters of a summary in a message: it is for people, and each message carries it."""
@@ -80,3 +83,33 @@ def _several(options: Mapping[str, Any], name: str) -> str:
     names = [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
+
+
+# Log records of runs: one when a run starts, one when it ends, by the process that started or ended it.
+
+_log = EventLogger(__name__)
+
+
+def log_run_started(run_id: str, spec: RunSpec, total: int) -> None:
+    """Log `run_started`.
+
+    Args:
+        run_id: The run's id.
+        spec: The run's order; the record shows operation, source, destination and project.
+        total: Number of items, with outcomes decided beforehand.
+    """
+    _log.info("run_started", action="start", run=run_id, total=total, **subject_of(spec).facts)
+
+
+def log_run_finished(run: Run, action: str) -> None:
+    """Log `run_finished` with the run's counts, as a warning if the run failed.
+
+    Args:
+        run: The run after its end.
+        action: The ledger's step that ended it, as `finish` or `sweep`.
+    """
+    facts = {name: value for name, value in run.summary().items() if name != "run"}
+    if run.error is not None:
+        facts |= {"error": run.error.message, "error_type": run.error.type}
+    log = _log.warning if run.state is RunState.FAILED else _log.info
+    log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.spec).facts)

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import requests
 
 from stagefleet.errors import CallbackDeclinedError, CallbackError, RegistryUnreachableError
-from stagefleet.registry.lease import NO_LEASE, Lease, under_lease
-from stagefleet.registry.retry_after import retry_after_seconds
-from stagefleet.registry.transport import Transport
+from stagefleet.leases import NO_LEASE, Lease, under_lease
+from stagefleet.registry.http.headers import retry_after_seconds
+from stagefleet.registry.http.transport import Transport
 from stagefleet.runs.models import Outcome
 from stagefleet.settings import Settings
 

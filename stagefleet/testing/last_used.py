@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from stagefleet.settings import SharedStateSettings
-from stagefleet.storages.last_used import UsedImage
+from stagefleet.shared_state.last_used import UsedImage
 
 __all__ = ["MemoryLastUsed"]
 

@@ -36,16 +36,13 @@ from stagefleet.runs.models import (
     SubmissionKind,
     split_host,
 )
-from stagefleet.runs.outcome_encoding import bounded
+from stagefleet.runs.snapshots import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
-from stagefleet.testing.callback_ledger import MemoryCallbackLedger, Message
-from stagefleet.testing.coordinators import Coordinator
-from stagefleet.testing.heartbeat_ledger import MemoryHeartbeatLedger
-from stagefleet.testing.item_states import MemoryItems
-from stagefleet.testing.outcome_stream import next_number
+from stagefleet.testing.callbacks import MemoryCallbackLedger, Message
+from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
-from stagefleet.testing.sweeper import MemorySweeper
+from stagefleet.testing.sweeper import MemoryHeartbeatLedger, MemoryItems, MemorySweeper
 
 __all__ = ["MemoryLedger", "Message"]
 

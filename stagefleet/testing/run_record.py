@@ -25,9 +25,7 @@ from stagefleet.runs.models import (
     split_host,
 )
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
-from stagefleet.testing.coordinators import Coordinator
-from stagefleet.testing.outcome_stream import OutcomeStream, next_number
-from stagefleet.testing.postponed_items import PostponedItems
+from stagefleet.testing.run_items import Coordinator, OutcomeStream, PostponedItems, next_number
 
 __all__ = ["RunRecord"]
 

@@ -1,19 +1,21 @@
-"""The sweep of the ledger in memory, which recovers lost items and runs."""
+"""The ledger in memory: the sweep that recovers lost items and runs, live workers, and states of items."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 from stagefleet.errors import CoordinatorLostError
 from stagefleet.runs import messages
-from stagefleet.runs.models import Callback, ErrorInfo, RunState, WorkerInfo, split_host
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, RunState, WorkerInfo, split_host
 from stagefleet.settings import RunSettings
-from stagefleet.testing.callback_ledger import Message
+from stagefleet.testing.callbacks import Message
 from stagefleet.testing.run_record import RunRecord
 
-__all__ = ["MemorySweeper"]
+__all__ = ["MemoryHeartbeatLedger", "MemoryItems", "MemorySweeper"]
+
+# The sweep of the ledger in memory, which recovers lost items and runs.
 
 _HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
 _SWEEPS_MISSED = 3  # so many missed sweeps are no outage
@@ -108,3 +110,71 @@ class MemorySweeper:
             lost = CoordinatorLostError("the client that started this run vanished: start it again")
             record.cancel(now=False, error=ErrorInfo.of(lost))
         return int(is_lost)
+
+
+# Live workers, of the ledger in memory.
+
+
+class MemoryHeartbeatLedger:
+    """The part of `MemoryLedger` that implements `HeartbeatLedger`."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._leaders: dict[str, tuple[str, float]] = {}
+
+    def _step(self) -> AbstractContextManager[float]:
+        raise NotImplementedError
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        with self._step() as now:
+            self._workers[worker.name] = (worker, now + seconds)
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        with self._step():
+            return self._listening(queue)
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        with self._step() as now:
+            leader, until = self._leaders.get(role, (holder, now))
+            if leader != holder and until > now:
+                return False
+            self._leaders[role] = (holder, now + seconds)
+            return True
+
+    def ping(self) -> None:
+        """Do nothing: memory always takes writes."""
+
+    def _listening(self, queue: str | None) -> list[WorkerInfo]:
+        """List the live workers (of a queue), within a step."""
+        return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
+
+    def _forget_workers(self, now: float) -> None:
+        """Remove workers whose last heartbeat has expired."""
+        self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}
+
+
+# States of items, of the ledger in memory.
+
+
+class MemoryItems:
+    """The part of `MemoryLedger` with the methods of `SubmitterLedger` and `WorkerLedger` that list items."""
+
+    _records: dict[str, RunRecord]
+
+    def _step(self) -> AbstractContextManager[float]:
+        raise NotImplementedError
+
+    def _found(self, run_id: str) -> RunRecord:
+        raise NotImplementedError
+
+    def leftovers(self, run_id: str) -> Iterator[str]:
+        return (item for _, item in self.numbered_leftovers(run_id))
+
+    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        with self._step():
+            return iter(list(self._found(run_id).leftovers()))
+
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+        with self._step():
+            record = self._records.get(run_id)
+            return [ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes]

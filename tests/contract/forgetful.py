@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from stagefleet.client.fleet_base import FleetBase
-from stagefleet.client.operations import Plan
 from stagefleet.errors import RunNotFoundError
+from stagefleet.fleet.base import FleetBase
 from stagefleet.locks import MemoryLocks
+from stagefleet.operations.base import Plan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.models import Claim, ItemState, Outcome, Run, RunState, WorkerInfo

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stagefleet.client import submission
-from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError
+from stagefleet.fleet import submission
+from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.runs import coordinator
 from stagefleet.runs.models import Outcome, Run, RunState
 from tests.contract.forgetful import Fleet, Operation

@@ -7,7 +7,7 @@ import pytest
 
 from stagefleet.bounds import OUTCOME_BYTES
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec
-from stagefleet.runs.outcome_encoding import encode_outcome
+from stagefleet.runs.snapshots import encode_outcome
 from tests.contract.ledgers import LedgerHarness
 
 RESULT = {

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from stagefleet.attempt import ItemResult
 from stagefleet.errors import StorageStateChangedError
-from stagefleet.manager import ItemResult
 from stagefleet.runs.item_leases import LeaseRenewer
 from stagefleet.runs.models import ItemState
 from stagefleet.settings import RunSettings

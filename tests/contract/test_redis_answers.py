@@ -18,12 +18,12 @@ from stagefleet.redis_client import connect_redis, map_redis_errors
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.runs.shared_state import RedisSharedState
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
-from stagefleet.storages.descriptions import RedisDescriptions
-from stagefleet.storages.id_list import StageIdList
-from stagefleet.storages.last_used import RedisLastUsed
-from stagefleet.storages.tag_lists import RedisTagLists
+from stagefleet.shared_state.descriptions import RedisDescriptions
+from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.last_used import RedisLastUsed
+from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.tag_lists import RedisTagLists
 
 WRAPPED = "ERR Error running script (call to f_{}): @user_script:1: @user_script: 1: ".format("0a" * 20)
 MISCONF = (

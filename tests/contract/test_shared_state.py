@@ -6,12 +6,13 @@ import threading
 
 import pytest
 
-from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import ItemCancelledError, RedisUnreachableError
+from stagefleet.leases import elapsed_seconds, under_lease
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import connect_redis
-from stagefleet.registry.lease import under_lease
-from stagefleet.runs.shared_state import FLEET_NAMESPACE, MemorySharedState, RedisSharedState, UploadDecision
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.protocol import FLEET_NAMESPACE, UploadDecision
+from stagefleet.shared_state.redis import RedisSharedState
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
 ELSEWHERE = Repository("127.0.0.1:5000", "other")

@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from config.logging import configure_logging
-from stagefleet.manager import ItemResult, StageManager
+from stagefleet.attempt import ItemResult
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
+from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 from workers.process import serve
 from workers.supervisor import Supervisor

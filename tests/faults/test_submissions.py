@@ -11,8 +11,8 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from stagefleet.client.operations import Plan
-from stagefleet.client.submission import submit
+from stagefleet.fleet.submission import submit
+from stagefleet.operations.base import Plan
 from stagefleet.runs.models import MAX_ITEMS, ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 
@@ -33,8 +33,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 MILLION = """
 import json, resource, sys
-from stagefleet.client.submission import submit
-from stagefleet.client.operations import Plan
+from stagefleet.fleet.submission import submit
+from stagefleet.operations.base import Plan
 from stagefleet.errors import TooManyItemsError
 from stagefleet.runs.models import MAX_ITEMS, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger

@@ -34,7 +34,7 @@ def modules_with(module: str) -> set[str]:
     [
         ("stagefleet", {"pydantic", "requests", "typer"}, 120),
         ("stagefleet.cli", {"pydantic", "typer", "email", "importlib.metadata"}, 130),
-        ("stagefleet.client", {"rich", "typer", "requests"}, 400),
+        ("stagefleet.fleet.fleet", {"rich", "typer", "requests"}, 400),
         ("stagefleet.cli.app", {"config", "requests", "tasks"}, 480),
     ],
 )

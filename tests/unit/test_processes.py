@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from stagefleet import embedded, processes
-from stagefleet.client.services import EmbeddedServices
 from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import SettingsError
+from stagefleet.fleet.services import EmbeddedServices
 from stagefleet.processes import isolated_command, packages_directory, require_extra
 from stagefleet.settings import Settings
 
@@ -96,7 +96,7 @@ import importlib.util
 found = importlib.util.find_spec
 from stagefleet import processes
 processes.find_spec = lambda name: None if name == "docker" else found(name)
-from stagefleet.client.engine_access import EngineAccess
+from stagefleet.fleet.engine_access import EngineAccess
 from stagefleet.errors import SettingsError
 from stagefleet.names import EngineProject
 from stagefleet.settings import EngineSettings

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
+from stagefleet.leases import keep_renewing
 from stagefleet.redis_retry import RedisRetry, backoff_seconds
-from stagefleet.renewal import keep_renewing
 
 
 class Outage:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 import stagefleet
 import tasks
 import workers
-from stagefleet.client.callbacks import RemoteCallback
 from stagefleet.errors import StagefleetError
+from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.runs.models import RunSpec
 from stagefleet.settings import (
     EngineSettings,

@@ -6,8 +6,8 @@ import pytest
 import requests
 
 from config.celery import make_app
-from stagefleet.client import Fleet
 from stagefleet.errors import RepositoryNotFoundError, RunNotFoundError, UsageError
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
 from tasks.start_run import RequestedFleet, StartRunTask
 from tests.integration.workers.conftest import eventually

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from stagefleet.manager.records import RecordManager
 from stagefleet.names import Repository, StageId
 from stagefleet.records import (
     ClientId,
@@ -17,8 +16,9 @@ from stagefleet.records import (
     RejectedStage,
 )
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import Settings
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.records import RecordManager
 from tests.services import ImageMaker, stage_id_of
 
 COMMIT = "c0" * 20

@@ -9,14 +9,15 @@ import warnings
 
 import pytest
 
+from stagefleet.engine.connection import Engine
 from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import EngineSettings, HttpSettings, Settings
-from stagefleet.storages.engine import Engine, EngineStorage
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.docker_engine import EngineStorage
+from stagefleet.storages.host import HostManager
+from stagefleet.storages.manager import StageManager
 from stagefleet.testing import MemoryLastUsed
 from tests.services import ImageMaker, archive_of, stage_id_of
 

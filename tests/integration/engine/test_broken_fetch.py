@@ -14,11 +14,11 @@ from stagefleet.errors import (
     StorageStateChangedError,
     TruncatedError,
 )
-from stagefleet.manager import stage_verification
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
-from stagefleet.registry.lease import NO_LEASE
+from stagefleet.storages import stage_verification
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 from tests.services.front import Answer, RegistryFront
@@ -186,7 +186,7 @@ def test_a_rejection_that_may_not_be_written_is_an_error(
     def forbidden(*arguments, **options):
         raise ForbiddenError("pushing is not allowed", status=403)
 
-    monkeypatch.setattr("stagefleet.manager.stage_rejection.put_record", forbidden)
+    monkeypatch.setattr("stagefleet.storages.rejections.put_record", forbidden)
     with pytest.raises(ForbiddenError):
         fetch(host, repository, stage_id)
 

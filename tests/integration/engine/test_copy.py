@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import EngineError, StageNotFoundError
-from stagefleet.manager.image_locks import ImageLocks, image_of
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, StageId
-from stagefleet.registry.lease import NO_LEASE
+from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, stage_id_of
 

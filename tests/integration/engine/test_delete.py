@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.attempt import NOT_THERE
+from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import ImageInUseError
-from stagefleet.in_use_policy import InUsePolicy
-from stagefleet.manager.image_locks import ImageLocks, image_of
-from stagefleet.manager.item_result import NOT_THERE
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, StageId
-from stagefleet.registry.lease import NO_LEASE
+from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 

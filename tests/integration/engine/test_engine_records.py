@@ -5,8 +5,8 @@ import pytest
 from stagefleet.errors import BrokenRecordError
 from stagefleet.names import EngineProject, StageId
 from stagefleet.records import ImportMetadata, LastCleanup, ManagedImage, RecordKind, RejectedStage
-from stagefleet.storages.engine.records import EngineRecordStore
-from stagefleet.storages.records import WriteResult
+from stagefleet.storages.docker_engine import EngineRecordStore
+from stagefleet.storages.repository_records import WriteResult
 from tests.integration.engine.conftest import PROJECT
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)

@@ -12,11 +12,11 @@ from stagefleet.errors import (
     EngineUnreachableError,
     StorageStateChangedError,
 )
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
-from stagefleet.registry.lease import NO_LEASE
-from stagefleet.registry.transport import Transport
+from stagefleet.registry.http.transport import Transport
 from tests.integration.engine.conftest import LABELS, RETRIES
 from tests.services import ImageMaker
 
@@ -138,7 +138,7 @@ def test_a_cache_that_is_down_is_asked_once_for_all_stages(
         return send(self, method, url, *arguments, **options)
 
     monkeypatch.setattr(Transport, "send", count)
-    with caplog.at_level(logging.DEBUG, "stagefleet.manager"):
+    with caplog.at_level(logging.DEBUG, "stagefleet.storages"):
         for stage_id in stages:
             fetch(host, repository, stage_id, *addresses)
     assert sorted(map(str, stages)) == sorted(tags_of(servers[1], "cache/1"))

@@ -6,11 +6,11 @@ import pytest
 
 from stagefleet.errors import NotFoundError
 from stagefleet.locks import MemoryLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.names import Repository
 from stagefleet.project import Project
-from stagefleet.runs.shared_state import MemorySharedState
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.host import HostManager
+from stagefleet.storages.manager import StageManager
 from tests.integration.engine.conftest import LABELS
 
 

@@ -6,15 +6,15 @@ import threading
 
 import pytest
 
+from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
-from stagefleet.in_use_policy import InUsePolicy
-from stagefleet.manager.image_locks import ImageLocks, image_of
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.records import RecordId
-from stagefleet.registry.lease import NO_LEASE
-from stagefleet.storages.engine import EngineStorage
+from stagefleet.storages.docker_engine import EngineStorage
+from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 

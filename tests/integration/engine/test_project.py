@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import StageNotFoundError
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.names import EngineProject, Repository
 from stagefleet.project import Project
-from stagefleet.runs.shared_state import MemorySharedState
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.host import HostManager
+from stagefleet.storages.manager import StageManager
 from tests.integration.engine.conftest import PROJECT
 from tests.services import ImageMaker
 

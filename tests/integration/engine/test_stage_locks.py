@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from stagefleet.engine.connection import Engine
+from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import LockTimeoutError
-from stagefleet.in_use_policy import InUsePolicy
+from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks
-from stagefleet.manager import StageManager
-from stagefleet.manager.host import HostManager
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.registry.lease import NO_LEASE
-from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import EngineSettings, LockSettings, Settings
-from stagefleet.storages.engine import Engine
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.host import HostManager
+from stagefleet.storages.manager import StageManager
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 

@@ -8,14 +8,14 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.cli import run_command
+from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import UsageError
-from stagefleet.in_use_policy import InUsePolicy
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.project import Project
 from stagefleet.records import ImportMetadata, ManagedImage, RecordKind
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.records import WriteResult
+from stagefleet.storages.repository_records import WriteResult
 from tests.services import ImageMaker, stage_id_of
 
 APP = "docker-daemon:app"

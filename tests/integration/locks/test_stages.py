@@ -9,13 +9,13 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
-from stagefleet.manager import StageManager
-from stagefleet.manager.stage_locks import StageLocks
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
-from stagefleet.registry.lease import NO_LEASE
-from stagefleet.runs.shared_state import RedisSharedState
 from stagefleet.settings import LockSettings, Settings
+from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.storages.manager import StageManager
+from stagefleet.storages.stage_locks import StageLocks
 from tests.services.images import push_image
 
 STAGE = StageId("a" * 56, 1700000000000)

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.errors import NotFoundError
+from stagefleet.manifests import digest_of
 from stagefleet.names import Digest, Reference
 from stagefleet.registry import Descriptor
-from stagefleet.registry.manifests import digest_of
 from tests.services import ImageMaker
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"

@@ -8,11 +8,11 @@ import time
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError
-from stagefleet.manager import StageManager
+from stagefleet.manifests import digest_of
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry import NO_LEASE, Descriptor, Manifest
-from stagefleet.registry.manifests import digest_of
-from stagefleet.runs.shared_state import MemorySharedState
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.manager import StageManager
 from tests.services import ImageMaker, push_image
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"

@@ -57,7 +57,7 @@ def closure(texts):
     ("module", "extra"),
     [
         ("stagefleet.cli.app", ""),
-        ("stagefleet.client.fleet", ""),
+        ("stagefleet.fleet.fleet", ""),
         ("workers.supervisor", "worker"),
         ("workers.process", "worker"),
         ("workers.health", "worker"),

@@ -4,9 +4,10 @@ import sys
 import time
 
 from config.logging import configure_logging
+from stagefleet.attempt import ItemResult
 from stagefleet.errors import BrokenStageError, RegistryUnavailableError
-from stagefleet.manager import ItemResult, StageManager
 from stagefleet.settings import load_settings
+from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 from workers.supervisor import Supervisor
 

@@ -10,7 +10,7 @@ import pytest
 from stagefleet.cli import run_command
 
 # The fleet in memory is the client's own.
-from tests.unit.client.conftest import (  # noqa: F401 - fixtures are used by name
+from tests.unit.fleet.conftest import (  # noqa: F401 - fixtures are used by name
     _short_waits,
     fake_worker,
     ledger,
@@ -52,7 +52,7 @@ def in_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that name
         )
         return services
 
-    monkeypatch.setattr("stagefleet.client.fleet_base.RedisServices", connect)
+    monkeypatch.setattr("stagefleet.fleet.base.RedisServices", connect)
 
 
 @pytest.fixture

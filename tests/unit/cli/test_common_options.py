@@ -10,8 +10,8 @@ from typer.core import TyperGroup
 
 from stagefleet.cli import run_command
 from stagefleet.cli.app import app
-from stagefleet.cli.common_options import chosen_options
 from stagefleet.cli.help import EPILOGS
+from stagefleet.cli.options import chosen_options
 from stagefleet.cli.session import read_settings
 from stagefleet.settings import Settings
 

@@ -14,7 +14,7 @@ from stagefleet.runs.versions import WriterVersion, own_version
 
 @pytest.fixture
 def in_registries(monkeypatch, services):
-    monkeypatch.setattr("stagefleet.client.fleet_base.EmbeddedServices", lambda _settings: services)
+    monkeypatch.setattr("stagefleet.fleet.base.EmbeddedServices", lambda _settings: services)
 
 
 def findings(result):

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stagefleet.manager.purge import PurgeGroup, PurgePlan
 from stagefleet.names import Repository
+from stagefleet.projects.purge import PurgeGroup, PurgePlan
 
 REPOSITORY = "src.test/app"
 FINAL = "dst.test/app"

@@ -5,11 +5,11 @@ import io
 import pytest
 
 from stagefleet.cli.report import describe_run
-from stagefleet.manager.records import RecordManager
 from stagefleet.names import Repository
-from stagefleet.runs.shared_state import MemorySharedState
 from stagefleet.settings import ProjectSettings
-from tests.unit.manager.conftest import FakeRegistries
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.records import RecordManager
+from tests.unit.storages.conftest import FakeRegistries
 
 REPOSITORY = "src.test/app"
 FINAL = "final.test/app"
@@ -80,7 +80,7 @@ def test_each_kind_can_be_added_shown_and_listed(records, store, kind, values, t
 
 def test_a_client_id_that_is_chosen_now_does_not_win_over_werfs(records, monkeypatch):
     """I3: werf writes about twice the time, and takes the smallest."""
-    monkeypatch.setattr("stagefleet.cli.record_syntax.time.time_ns", lambda: 1_795_890_924_702_999_999)
+    monkeypatch.setattr("stagefleet.cli.record_arguments.time.time_ns", lambda: 1_795_890_924_702_999_999)
     assert "client-id-me-3591781848702  written\n" == records("add", REPOSITORY, "client-id", "me").out
 
 

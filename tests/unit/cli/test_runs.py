@@ -127,7 +127,7 @@ class TestFailures:
         assert 2 == again.objects[-1]["succeeded"]
 
     def test_many_are_counted(self, command, failed_run, monkeypatch):
-        monkeypatch.setattr("stagefleet.cli.runs._FAILURES_SHOWN", 1)
+        monkeypatch.setattr("stagefleet.cli.commands.runs._FAILURES_SHOWN", 1)
         assert "and 1 more that failed" in command("runs", "show", failed_run).out
 
     def test_a_run_without_any_shows_none(self, command, fake_worker):

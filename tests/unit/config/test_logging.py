@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from config.logging import configure_logging
-from stagefleet.cli.logs import configure_logs
+from stagefleet.cli.session import configure_logs
 from stagefleet.logs import EventLogger
 from stagefleet.redaction import remember_secret
 from stagefleet.settings import LogSettings
@@ -98,7 +98,7 @@ def test_urllib3_tells_no_address_at_warning_either(capsys):
 
 def test_ours_tell_what_they_tell_at_debug(capsys):
     configure_logging(LogSettings(level="debug"))
-    logging.getLogger("stagefleet.manager").debug("ours")
+    logging.getLogger("stagefleet.storages").debug("ours")
     EventLogger("stagefleet.test").debug("ours, too")
     assert ["ours", "ours, too"] == [record["event"] for record in records(capsys)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 from stagefleet.errors import ItemCancelledError
+from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.lease import NO_LEASE
-from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 
 SHORT = 0.15
 LONG = 30

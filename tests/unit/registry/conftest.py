@@ -43,8 +43,8 @@ def repository_at():
 @pytest.fixture
 def short_slices(monkeypatch):
     """Makes waits look at their lease more often."""
-    for module in ("lease", "deadline", "credential_helper"):
-        monkeypatch.setattr(f"stagefleet.registry.{module}.SLICE_SECONDS", 0.05)
+    for module in ("leases", "registry.http.deadline", "credentials.helpers"):
+        monkeypatch.setattr(f"stagefleet.{module}.SLICE_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -6,15 +6,8 @@ import json
 
 from hypothesis import strategies as st
 
+from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.manifests import (
-    DOCKER_MANIFEST,
-    OCI_INDEX,
-    OCI_MANIFEST,
-    Descriptor,
-    Manifest,
-    digest_of,
-)
 
 REPOSITORY, OTHER = Repository.parse("reg.example.com/group/app"), Repository.parse("reg.example.com/other")
 CONTENT = b"content"

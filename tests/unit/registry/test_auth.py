@@ -19,14 +19,14 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
+from stagefleet.credentials.docker_config import DockerConfig, Login
 from stagefleet.errors import (
     CredentialsError,
     RateLimitedError,
     RegistryUnavailableError,
     StagefleetError,
 )
-from stagefleet.registry.auth import Authorizer
-from stagefleet.registry.docker_config import DockerConfig, Login
+from stagefleet.registry.auth.authorizer import Authorizer
 
 HOST = "reg.example"
 SECRET = "hunter2"

@@ -14,8 +14,8 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StoredDigestError,
 )
+from stagefleet.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 from stagefleet.names import Reference
-from stagefleet.registry.manifests import OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = b"content"

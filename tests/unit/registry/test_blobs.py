@@ -9,7 +9,7 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     TruncatedError,
 )
-from stagefleet.registry.manifests import Descriptor, digest_of
+from stagefleet.manifests import Descriptor, digest_of
 from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

@@ -16,8 +16,8 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     RegistryUnreachableError,
 )
+from stagefleet.manifests import OCI_MANIFEST, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.manifests import OCI_MANIFEST, Manifest, digest_of
 from tests.unit.registry.scripted import RegistryResponse
 
 MANIFEST = Manifest.of(

@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from stagefleet.errors import ForbiddenError, RegistryUnreachableError, StagefleetError, TruncatedError
+from stagefleet.manifests import OCI_MANIFEST, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.deadline import Deadline, bounding
-from stagefleet.registry.manifests import OCI_MANIFEST, Manifest, digest_of
-from stagefleet.registry.sockets import open_socket
+from stagefleet.registry.http.deadline import Deadline, bounding
+from stagefleet.registry.http.sockets import open_socket
 from tests.unit.registry.asking import (
     ALL,
     CONTENT,

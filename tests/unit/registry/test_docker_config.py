@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from stagefleet.credentials.docker_config import DockerConfig, Login
 from stagefleet.errors import CredentialsError
-from stagefleet.registry.docker_config import DockerConfig, Login
 
 SECRET = "hunter2"
 LOGIN = Login("ann", SECRET)

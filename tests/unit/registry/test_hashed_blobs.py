@@ -11,8 +11,8 @@ from stagefleet.errors import (
     RegistryUnreachableError,
     TruncatedError,
 )
-from stagefleet.registry.lease import under_lease
-from stagefleet.registry.manifests import Descriptor, digest_of
+from stagefleet.leases import under_lease
+from stagefleet.manifests import Descriptor, digest_of
 from tests.unit.registry.raw import RawServer
 from tests.unit.registry.scripted import RegistryResponse
 

@@ -10,8 +10,8 @@ from stagefleet.errors import (
     StagefleetError,
     UnsupportedManifestError,
 )
+from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from tests.unit.registry.scripted import RegistryResponse
 
 BLOB = Descriptor("application/x", digest_of(b"content"), 7)

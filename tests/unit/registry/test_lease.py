@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
-from stagefleet.registry.lease import NO_LEASE, UndoLease
+from stagefleet.leases import NO_LEASE, UndoLease
 
 
 class Ended:

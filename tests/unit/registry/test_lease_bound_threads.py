@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import ItemCancelledError
-from stagefleet.registry.lease import current_lease, under_lease
-from stagefleet.registry.pauses import pause
-from stagefleet.registry.thread_pool import LeaseBoundThreads
+from stagefleet.leases import current_lease, under_lease
+from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.members import LeaseBoundThreads
 
 
 class Lease:

@@ -9,10 +9,10 @@ import ssl
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError, RegistryError, StagefleetError
+from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.registry.hosts import Origin, join_url, origin_of
-from stagefleet.registry.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
+from stagefleet.registry.http.hosts import Origin, join_url, origin_of
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

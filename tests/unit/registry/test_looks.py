@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from stagefleet.clock import elapsed_seconds
 from stagefleet.errors import DeadlineMissedError, RegistryUnavailableError, SharedDigestError
-from stagefleet.registry.http_client import ApiRequest
-from stagefleet.registry.sockets import open_socket
+from stagefleet.leases import elapsed_seconds
+from stagefleet.registry.http.client import ApiRequest
+from stagefleet.registry.http.sockets import open_socket
 from tests.unit.registry.scripted import RegistryResponse
 
 FRESH_SECONDS = 10.0
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch, client):
     clock = Clock()
-    monkeypatch.setattr("stagefleet.registry.deadline.elapsed_seconds", lambda: clock.now)
+    monkeypatch.setattr("stagefleet.registry.http.deadline.elapsed_seconds", lambda: clock.now)
 
     def pause(seconds, lease, *_):
         lease.check()
@@ -134,7 +134,7 @@ def test_a_connection_that_takes_long_lets_no_stale_delete_out(client, clock, ar
         slow()
         return open_socket(*arguments)
 
-    monkeypatch.setattr("stagefleet.registry.adapter.open_socket", connect)
+    monkeypatch.setattr("stagefleet.registry.http.adapter.open_socket", connect)
     client.delete_manifest(start(sequence(ACCEPTED)), precheck=clock.precheck)
     assert ([0], 2) == (arrivals, len(clock.looks))
 
@@ -201,7 +201,7 @@ def test_what_the_look_raises_is_raised_and_nothing_is_sent(client, clock, arriv
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from stagefleet.clock import elapsed_seconds
+from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import Settings

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.errors import UnsupportedManifestError
-from stagefleet.registry.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
+from stagefleet.manifests import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Manifest, digest_of
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import ItemCancelledError, NotFoundError, UnsupportedManifestError
+from stagefleet.leases import under_lease
+from stagefleet.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
 from stagefleet.registry import members as bounds
-from stagefleet.registry.lease import under_lease
-from stagefleet.registry.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.registry.members import MemberReader
 
 REPOSITORY = Repository("a.example", "app")

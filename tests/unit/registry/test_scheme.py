@@ -11,7 +11,7 @@ import requests
 import urllib3
 
 from stagefleet.errors import CertificateError, PlainHttpError, RegistryError, RegistryUnreachableError
-from stagefleet.registry.transport import map_http_errors
+from stagefleet.registry.http.transport import map_http_errors
 from stagefleet.settings import RegistrySettings
 
 REFUSALS = [

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 
+from stagefleet.credentials.helpers import ask_helper
 from stagefleet.errors import StagefleetError
+from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.registry.credential_helper import ask_helper
-from stagefleet.registry.manifests import Descriptor, digest_of
-from stagefleet.registry.tokens import Token, TokenServer
+from stagefleet.registry.auth.tokens import Token, TokenServer
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.names import is_tag
-from stagefleet.registry.link import next_link
+from stagefleet.registry.http.headers import next_link
 from stagefleet.registry.tag_page import MalformedPageError, TagPage
 
 NAMES = st.text(alphabet='ab.-_1"\\/é\n', max_size=5)

@@ -1,11 +1,11 @@
 import socket
 import threading
 
+from stagefleet.manifests import digest_of
 from stagefleet.names import Repository
 from stagefleet.registry import DockerConfig, RegistryClient
-from stagefleet.registry.hosts import settings_of
-from stagefleet.registry.manifests import digest_of
-from stagefleet.registry.transport import Transport
+from stagefleet.registry.http.hosts import settings_of
+from stagefleet.registry.http.transport import Transport
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

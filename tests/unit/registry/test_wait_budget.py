@@ -9,8 +9,8 @@ from contextlib import nullcontext
 import pytest
 
 from stagefleet.errors import ItemCancelledError, RateLimitedError, RegistryUnavailableError
-from stagefleet.registry.manifests import OCI_MANIFEST, Manifest
-from stagefleet.registry.pauses import HostPauses, hurrying, pause
+from stagefleet.manifests import OCI_MANIFEST, Manifest
+from stagefleet.registry.http.pauses import HostPauses, hurrying, pause
 from tests.unit.registry.scripted import RegistryResponse
 
 TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import RedisUnreachableError, WaitTooLongError
-from stagefleet.manager.stage_locks import StageLock
-from stagefleet.registry.lease import NO_LEASE, waiting
+from stagefleet.leases import NO_LEASE, waiting
 from stagefleet.runs.item_leases import LeaseRenewer
 from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
+from stagefleet.storages.stage_locks import StageLock
 from stagefleet.testing import MemoryLedger
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome
-from stagefleet.runs.outcome_encoding import decode_outcome, encode_outcome
+from stagefleet.runs.snapshots import decode_outcome, encode_outcome
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.engine.calls import explain
 from stagefleet.errors import (
     BrokenStageError,
     CredentialsError,
@@ -13,7 +14,6 @@ from stagefleet.errors import (
     RateLimitedError,
     RegistryUnreachableError,
 )
-from stagefleet.storages.engine.error_mapping import explain
 
 WORDS = [
     ("unknown blob", BrokenStageError),

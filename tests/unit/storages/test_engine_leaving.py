@@ -8,13 +8,13 @@ from contextlib import ExitStack
 
 import pytest
 
+from stagefleet.engine.calls import call_under_lease
+from stagefleet.engine.connection import Engine
 from stagefleet.errors import EngineUnreachableError, ItemCancelledError
+from stagefleet.leases import under_lease
 from stagefleet.names import Reference, Repository
 from stagefleet.registry import DockerConfig
-from stagefleet.registry.lease import under_lease
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.engine.abandoned_calls import call_under_lease
-from stagefleet.storages.engine.connection import Engine
 from tests.unit.registry.raw import RawServer
 
 VERSION = json.dumps({"Version": "20.10", "ApiVersion": "1.41", "Os": "linux", "Arch": "amd64"}).encode()

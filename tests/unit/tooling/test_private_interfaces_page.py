@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-from stagefleet.redis_connections import checked
+from stagefleet.redis_pool import checked
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "private-interfaces.md"

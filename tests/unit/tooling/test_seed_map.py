@@ -194,7 +194,7 @@ def test_what_the_seed_does_for_each_is_a_method_of_the_fleet_with_a_task_and_a_
         "nowhere.at_all",
         "stagefleet.nowhere",
         "stagefleet.Fleet.for_each_nothing",
-        "stagefleet.manager.lookup.StageLookup.nothing",
+        "stagefleet.projects.lookup.StageLookup.nothing",
         "stagefleet.settings.RunSettings.nothing",
         "stagefleet.Fleet.for_each_copy_stage(nothing)",
     ],

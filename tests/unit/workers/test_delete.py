@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from stagefleet.manager import ItemResult, StageManager
-from stagefleet.manager.circuit_breakers import CircuitBreakers
-from stagefleet.manager.item_result import NOT_THERE
-from stagefleet.registry.lease import NO_LEASE
+from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.leases import NO_LEASE
+from stagefleet.projects.circuit_breakers import CircuitBreakers
+from stagefleet.storages.manager import StageManager
 from tasks.delete import delete_stage
 from tasks.item import Attempt
 

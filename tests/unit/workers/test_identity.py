@@ -10,7 +10,7 @@ from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
-from workers.identity import machine_hash, make_name, pool_of
+from workers.heartbeat import machine_hash, make_name, pool_of
 
 HERE = WorkerSettings(name="build-1")
 
@@ -47,7 +47,7 @@ def test_another_container_or_machine_is_another_place(tmp_path, part):
 def test_where_nothing_is_told_of_the_place_names_differ_all_the_same(monkeypatch, tmp_path):
     """O-A9: a system without these files has workers too."""
     monkeypatch.setattr(
-        "workers.identity.machine_hash", lambda: machine_hash(tmp_path / "none", tmp_path / "none")
+        "workers.heartbeat.machine_hash", lambda: machine_hash(tmp_path / "none", tmp_path / "none")
     )
     assert make_name(HERE) != make_name(HERE)
 

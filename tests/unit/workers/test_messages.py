@@ -11,7 +11,7 @@ from kombu.message import Message
 
 from stagefleet.runs.messages import coordinator_template, message_template
 from tasks.arguments import problem_of_item, problem_of_run
-from workers.messages import problem_of
+from workers.consumer import problem_of
 
 RUN = "0123456789ab"
 TASKS = {

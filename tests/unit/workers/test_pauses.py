@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.attempt import ItemResult
 from stagefleet.errors import (
     LockTimeoutError,
     RateLimitedError,
@@ -12,7 +13,6 @@ from stagefleet.errors import (
     StagefleetError,
     WaitTooLongError,
 )
-from stagefleet.manager import ItemResult
 from stagefleet.runs.item_leases import LeaseRenewer
 from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason

@@ -7,11 +7,11 @@ import pytest
 from kombu.message import Message
 
 from config.celery import make_app
-from stagefleet.client import Fleet
 from stagefleet.errors import StagefleetError
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
-from tasks.shown_arguments import shown_arguments
 from tasks.start_run import StartRunTask
+from tasks.states import shown_arguments
 from workers.consumer import BatchedEventsConsumer
 
 PLANTED = "planted-secret"

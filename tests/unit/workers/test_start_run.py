@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from config.celery import make_app
-from stagefleet.client import Fleet
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
 from tasks.start_run import StartRunTask
 

@@ -9,6 +9,7 @@ from celery.exceptions import Retry
 from redis import ResponseError
 
 from config.celery import make_app
+from stagefleet.attempt import ItemResult
 from stagefleet.errors import (
     DeletionDisabledError,
     ItemCancelledError,
@@ -20,9 +21,8 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StorageStateChangedError,
 )
-from stagefleet.manager import ItemResult
+from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.redis_retry import RedisRetry
-from stagefleet.registry.lease import NO_LEASE, current_lease
 from stagefleet.runs.item_leases import LeaseRenewer
 from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings

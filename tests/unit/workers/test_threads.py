@@ -11,9 +11,8 @@ from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
 from workers.heartbeat import STALLED_SECONDS, Heartbeat
-from workers.periodic_thread import PeriodicThread
-from workers.reaper import Reaper
-from workers.shutdown import EXIT_AT_ONCE, Shutdown
+from workers.process import EXIT_AT_ONCE, Shutdown
+from workers.reaper import PeriodicThread, Reaper
 
 INFO = WorkerInfo(name="worker-7@here-0a1b2c", slots=8, queues=("copy",))
 

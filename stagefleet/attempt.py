@@ -1,0 +1,78 @@
+"""One attempt at one item, as an operation receives it, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stagefleet.leases import Lease
+from stagefleet.runs.models import NOT_THERE_RESULT, ItemState
+
+__all__ = ["NOT_THERE", "Attempt", "ItemFunction", "ItemResult", "OtherItems"]
+
+# Result of an operation on one item.
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """Result of one item that did not fail.
+
+    Attributes:
+        result: The description or metadata that it produced.
+        bytes: Content sent to the destination.
+        skipped: True if there was nothing to do.
+    """
+
+    result: dict[str, Any] | None = None
+    bytes: int = 0
+    skipped: bool = False
+
+
+NOT_THERE = ItemResult(dict(NOT_THERE_RESULT), skipped=True)
+"""Result of a deletion that found nothing to delete."""
+
+
+# One attempt at one item, as an operation receives it.
+
+
+@dataclass(frozen=True, slots=True)
+class OtherItems:
+    """Items of a run, for an attempt that may have to wait for others.
+
+    Attributes:
+        own: Index of the current item.
+        numbered: Yields the items that have not succeeded yet, each with its index; read from the ledger.
+        item_states: Returns the states of items by index, None for each that has not ended.
+    """
+
+    own: int
+    numbered: Callable[[], Iterator[tuple[int, str]]]
+    item_states: Callable[[Sequence[int]], list[ItemState | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one item, as an operation receives it.
+
+    Attributes:
+        run_id: The run's id.
+        item: The item's id.
+        options: The run's options.
+        lease: Lease to check often, and before each write.
+        to_delete: Yields the run's items that have not succeeded yet, read from the ledger at each call.
+        others: State of the run's items; None without a ledger.
+        number: 1 for the first attempt at the item.
+    """
+
+    run_id: str
+    item: str
+    options: Mapping[str, Any]
+    lease: Lease
+    to_delete: Callable[[], Iterator[str]]
+    others: OtherItems | None = None
+    number: int = 1
+
+
+ItemFunction = Callable[[Attempt], ItemResult]
+"""Work of a task on one item; it raises its failures."""

@@ -1,0 +1,212 @@
+"""`stagefleet fetch`: fetch stages to hosts, and hold them there for a job."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.output import flush_output
+from stagefleet.cli.report import print_plan
+from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
+from stagefleet.cli.session import say
+from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.fleet.fetch_runs import PinnedStages
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.names import Repository, parse_address
+from stagefleet.operations.hosts import refuse_platforms
+from stagefleet.platforms import PlatformSelection
+from stagefleet.project import Project
+
+__all__ = ["fetch_stages"]
+
+_CHECK_SECONDS = 1.0
+_PIECE_BYTES = 65_536
+
+
+@takes_run_options()
+def fetch_stages(
+    repository: Annotated[
+        str | None,
+        typer.Argument(metavar="REPO", help="The primary storage, HOST[:PORT]/PATH.", show_default=False),
+    ] = None,
+    stage_ids: opt.StageIdArguments = None,
+    *,
+    project: opt.ProjectOption = None,
+    cache: Annotated[
+        list[str] | None, typer.Option(metavar="REPO", help="A cache beside REPO; repeatable.")
+    ] = None,
+    platforms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH",
+            help="Bring the image for this platform; repeatable. Default: the engine's own.",
+            show_default=False,
+        ),
+    ] = None,
+    all_platforms: Annotated[
+        bool, typer.Option("--all-platforms", help="All platforms that the engine can keep.")
+    ] = False,
+    hosts: opt.Hosts = None,
+    all_hosts: Annotated[
+        bool, typer.Option("--all-hosts", help="To every host that has a worker and a Docker Engine.")
+    ] = False,
+    hold: Annotated[
+        bool,
+        typer.Option("--hold", help="Keep the images from being removed until standard input closes."),
+    ] = False,
+    options: RunOptions,
+) -> None:
+    """Fetch stages to the Docker Engine of this host, of others, or of all: from a cache where one has them.
+
+    With --project: from the storages of that project of the settings.
+    """
+    if project is not None and cache:
+        raise UsageError("--project says which caches there are: leave out --cache")
+    named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
+    if not named:
+        raise UsageError("no stage is named: name stages, or use --from-file")
+    wanted = _wanted(platforms, everything=all_platforms)
+    if hold and (options.detach or options.dry_run):
+        raise UsageError("--hold waits for a job's end: leave out --detach and --dry-run")
+    if hold and options.from_file == "-":
+        raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
+    with options.open_fleet() as fleet:
+        chosen = _project(fleet, repository, project, cache)
+        refuse_platforms(chosen.primary, wanted)
+        command = _Fetch(fleet, chosen, named, wanted, hosts, all_hosts=all_hosts)
+        if hold:
+            command.pin(options)
+        else:
+            command.run(options)
+
+
+class _Fetch:
+    """The arguments of a fetch.
+
+    Args:
+        fleet: The fleet.
+        project: The storages that have the stages.
+        named: The stages.
+        wanted: The platforms.
+        hosts: The hosts.
+        all_hosts: Fetch to all hosts.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        project: Project,
+        named: list[str],
+        wanted: PlatformSelection,
+        hosts: list[str] | None,
+        *,
+        all_hosts: bool,
+    ) -> None:
+        self._fleet = fleet
+        self._project = project
+        self._named = named
+        self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
+        # Chosen once: hosts that join later are not included.
+        self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
+
+    def run(self, options: RunOptions) -> None:
+        """Fetch, and print the report.
+
+        Raises:
+            typer.Exit: With the exit code of the run.
+        """
+        if options.dry_run:
+            plan = self._fleet.plan_fetch_stage(
+                self._project,
+                self._named,
+                hosts=self._hosts,
+                missing_ok=options.missing_ok,
+                **self._platforms,
+            )
+            print_plan(plan, as_json=options.json)
+            return
+        run = self._fleet.for_each_fetch_stage(
+            self._project,
+            self._named,
+            options.callback,
+            hosts=self._hosts,
+            **self._platforms,
+            **options.arguments,
+        )
+        detach_or_follow(self._fleet, run, options)
+
+    def pin(self, options: RunOptions) -> None:
+        """Fetch, print the report, and hold the images until standard input closes.
+
+        Raises:
+            typer.Exit: The run did not succeed; nothing is held.
+            LockLostError: The hold was lost.
+        """
+        with self._fleet.pinned_stages(self._project, self._named, hosts=self._hosts) as hold:
+            try:
+                self.run(options)
+            except typer.Exit as ended:
+                if ended.exit_code:
+                    raise
+            flush_output()
+            say(f"holding {len(hold.locks)} images until standard input closes")
+            _await_end_of_input(hold)
+
+
+def _project(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Project:
+    if project is not None:
+        return fleet.resolve_project(project)
+    return Project.alone(parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ())))
+
+
+def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelection:
+    """Parse the chosen platforms, before anything starts.
+
+    Raises:
+        UsageError: One is malformed, or both names and `everything` are given.
+    """
+    if platforms and everything:
+        raise UsageError("--all-platforms brings all of them: leave out --platform")
+    try:
+        return PlatformSelection.parse(platforms, everything=everything)
+    except InvalidNameError as error:
+        raise InvalidNameError(f"--platform: {error}") from None
+
+
+def _await_end_of_input(hold: PinnedStages) -> None:
+    """Wait until standard input ends or SIGTERM comes; ignore the input.
+
+    Raises:
+        LockLostError: The images may be gone.
+    """
+    with _terminated() as asked_to_end:
+        while not asked_to_end:
+            hold.check()
+            ready, _, _ = select.select([sys.stdin], [], [], _CHECK_SECONDS)
+            if ready and not os.read(sys.stdin.fileno(), _PIECE_BYTES):
+                return
+
+
+@contextmanager
+def _terminated() -> Iterator[list[int]]:
+    """Yield a list that stays empty until SIGTERM comes."""
+    seen: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGTERM, before)

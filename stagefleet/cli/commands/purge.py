@@ -1,0 +1,208 @@
+"""`stagefleet purge`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.progress import choose_display
+from stagefleet.cli.report import RunReport, print_json, print_line
+from stagefleet.cli.run_options import RunOptions, naming_run, takes_run_options
+from stagefleet.cli.session import cancelling_on_interrupt, say
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import UsageError
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.names import StorageAddress, parse_address
+from stagefleet.runs.models import Outcome, Run, RunState
+
+if TYPE_CHECKING:
+    from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
+
+__all__ = ["purge_project"]
+
+_SHOWN_UNKNOWN = 5
+_SHOWN_UNWEIGHED = 3
+_MOST_FAILURES = 100
+"""The maximum of failures in the report of a group; the run's outcomes have all."""
+_COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
+_EXIT_CODES = {"failed": 1, "cancelled": 3}
+
+
+@takes_run_options(but=("from_file", "detach", "idempotency_key"))
+def purge_project(
+    repository: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REPO",
+            help="Instead of --project: HOST[:PORT]/PATH, or docker-daemon:PROJECT of this host.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    project: opt.ProjectOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    skip_used: opt.SkipUsed = False,
+    remove_containers: opt.RemoveContainers = False,
+    force: opt.Force = False,
+    options: RunOptions,
+) -> None:
+    """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
+    where = _choose(repository, project)
+    with options.open_fleet() as fleet:
+        policy = InUsePolicy(skip_used, remove_containers, force)
+        asked = None if policy == InUsePolicy() else policy
+        plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
+        _tell_unknown(plan)
+        if options.dry_run:
+            _tell_unweighed(plan)
+            _print_plan(plan, as_json=options.json)
+            return
+        if not yes:
+            _confirm(plan, str(where))
+        if options.parallel is None and project is not None:
+            options = replace(options, parallel=fleet.settings.project(project).parallel)
+        state = _purge(fleet, plan, options)
+    raise typer.Exit(_EXIT_CODES.get(state, 0))
+
+
+def _choose(repository: str | None, project: str | None) -> str | StorageAddress:
+    """Return the project of the command.
+
+    Raises:
+        UsageError: The command names none, or two.
+    """
+    if (repository is None) == (project is None):
+        raise UsageError("name either a repository or --project: that is what will be purged")
+    return project if repository is None else parse_address(repository)  # type: ignore[return-value]  # one is set
+
+
+def _tell_unknown(plan: PurgePlan) -> None:
+    if plan.unknown:
+        shown = ", ".join(plan.unknown[:_SHOWN_UNKNOWN])
+        more = len(plan.unknown) - _SHOWN_UNKNOWN
+        say(f"tags of nobody, left alone: {shown}{f' and {more:,} more' if more > 0 else ''}")
+
+
+def _tell_unweighed(plan: PurgePlan) -> None:
+    if plan.unweighed:
+        shown = ", ".join(
+            f"{image} ({why})" for image, why in islice(plan.unweighed.items(), _SHOWN_UNWEIGHED)
+        )
+        more = len(plan.unweighed) - _SHOWN_UNWEIGHED
+        say(f"not weighed, or in part: {shown}{f' and {more:,} more' if more > 0 else ''}")
+
+
+def _confirm(plan: PurgePlan, what: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(f"purge asks on a terminal, and this is none: add --yes to purge {what}")
+    for group in plan.groups:
+        if group.items:
+            say(f"{len(group.items):,} {group.name} of {group.repository}")
+    if not typer.confirm(f"Delete all {len(plan):,} of {what}?", err=True):
+        raise UsageError("nothing was deleted")
+
+
+def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
+    for group in plan.groups:
+        if as_json:
+            counts = dict.fromkeys(_COUNTS, 0) | {"total": len(group.items)}
+            head = {"group": group.name, "repository": str(group.repository), "run": None, "state": "planned"}
+            print_json({**head, **counts, "seconds": 0.0, "size": group.size, "items": group.items})
+            continue
+        size = "" if group.size is None else f"{decimal(group.size)}, "
+        print_line(f"{group.name}: {len(group.items):,} planned, {size}{group.repository}")
+        for item in group.items:
+            print_line(f"  {item}")
+    if as_json:
+        counts = dict.fromkeys(_COUNTS, 0) | {"total": len(plan)}
+        print_json(
+            {
+                "run": None,
+                "state": "planned",
+                **counts,
+                "seconds": 0.0,
+                **_rest(plan),
+                "unweighed": dict(plan.unweighed),
+            }
+        )
+    else:
+        print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
+
+
+def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
+    """Delete each group, and print it when it is finished.
+
+    Returns:
+        The state of the purge: `succeeded`, `failed` or `cancelled`.
+    """
+    began = time.monotonic()
+    totals = dict.fromkeys(_COUNTS, 0)
+    states = set()
+    for group in plan.groups:
+        failures: list[Outcome] = []
+        run = None
+        if group.items:
+            run = _purge_group(fleet, group, failures, options)
+        report = _report(group, run, failures)
+        with nullcontext() if run is None else naming_run(fleet, run.id):
+            _print_group(report, as_json=options.json)
+        states.add(report["state"])
+        for count in _COUNTS:
+            totals[count] += report[count]
+        if run is not None and run.state is RunState.CANCELLED:
+            break
+    state = next((worst for worst in ("cancelled", "failed") if worst in states), "succeeded")
+    seconds = round(time.monotonic() - began, 3)
+    if options.json:
+        print_json({"run": None, "state": state, **totals, "seconds": seconds, **_rest(plan)})
+    else:
+        failed = f", {totals['failed']:,} failed" if totals["failed"] else ""
+        print_line(f"purge {state}: {totals['succeeded']:,} deleted{failed} in {seconds:.1f} s")
+    return state
+
+
+def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], options: RunOptions) -> Run:
+    """Follow the run of one group; an interrupt cancels it and the purge."""
+    run = fleet.purge_group(group, options.callback, parallel=options.parallel, detach=True)
+    report = RunReport(run, as_json=False, display=choose_display(run, stdout_is_shared=options.json))
+
+    def show(outcome: Outcome) -> None:
+        report.show(outcome)
+        if outcome.error is not None and len(failures) < _MOST_FAILURES:
+            failures.append(outcome)
+
+    with cancelling_on_interrupt(fleet, run.id), report:
+        return fleet.follow(run.id, show, on_notice=report.note)
+
+
+def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:
+    empty = {"run": None, "state": "succeeded", **dict.fromkeys(_COUNTS, 0), "seconds": 0.0}
+    return {
+        "group": group.name,
+        "repository": str(group.repository),
+        **(empty if run is None else run.summary()),
+        "size": group.size,
+        "failures": [{key: outcome.as_json()[key] for key in ("item", "error")} for outcome in failures],
+    }
+
+
+def _print_group(report: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+        return
+    failed = f", {report['failed']:,} failed" if report["failed"] else ""
+    cancelled = f", {report['cancelled']:,} cancelled" if report["cancelled"] else ""
+    print_line(f"{report['group']}: {report['succeeded']:,} deleted{failed}{cancelled}")
+
+
+def _rest(plan: PurgePlan) -> dict[str, Any]:
+    """Return the totals for the last JSON object."""
+    return {"size": plan.size, "unknown": list(plan.unknown), "kept": list(plan.kept)}

@@ -1,0 +1,300 @@
+"""`stagefleet records`: list, show, add, remove."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
+from stagefleet.cli.report import print_json, print_line, print_plan
+from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
+from stagefleet.cli.session import open_fleet, say
+from stagefleet.errors import CustomTagError, NotFoundError, UsageError
+from stagefleet.fleet.callbacks import HostArguments
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.names import EngineProject, StageId, StorageAddress
+from stagefleet.names import Repository as Storage
+from stagefleet.operations.base import Plan
+from stagefleet.records import CustomTag, RecordId, RecordKind
+from stagefleet.records.slug import NAMELESS
+from stagefleet.runs.models import Run
+
+__all__ = ["app"]
+
+_NAMED_UNKNOWN = 5
+
+app = typer.Typer(
+    help="See and keep the records beside the stages: what is built, and from which commits.",
+    cls=HelpfulGroup,
+)
+
+Repository = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="REPO",
+        help="HOST[:PORT]/PATH or docker-daemon:PROJECT; left out with --project.",
+        show_default=False,
+    ),
+]
+Kind = Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(RecordKind), show_default=False)]
+
+
+@app.command("list")
+def list_records(
+    repository: Repository = None,
+    kind: Kind = None,
+    *,
+    project: opt.ProjectOption = None,
+    missing_ok: opt.MissingOk = False,
+    json: opt.Json = False,
+) -> None:
+    """List records by their tags, and name what is neither a stage's tag nor a record's."""
+    words = _words(project, repository, kind)
+    unknown: list[str] = []
+    custom: set[str] = set()
+    with open_fleet() as fleet:
+        address, final = words.resolve(fleet, project), final_of(fleet, project)
+        on_unknown = unknown.append if words.named_kind is None else None
+        missing_ok = opt.may_be_new(fleet, project, missing_ok)
+        for found in fleet.record_ids(
+            address, words.named_kind, on_unknown=on_unknown, missing_ok=missing_ok
+        ):
+            if found.kind is RecordKind.CUSTOM_TAG:
+                custom.add(found.name)
+            if json:
+                print_json({"kind": str(found.kind), "id": found.item, "tag": found.tag})
+            else:
+                print_line(f"{found.kind:<15}  {found.item}")
+        _tell_what_is_kept(address, words.named_kind)
+    if final is not None:
+        custom.clear()  # they are in the final storage: a tag of the same name here is unknown
+    foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
+    if foreign:
+        shown = ", ".join(foreign[:_NAMED_UNKNOWN])
+        more = f" and {len(foreign) - _NAMED_UNKNOWN:,} more" if len(foreign) > _NAMED_UNKNOWN else ""
+        say(f"tags of no stage and no record, left alone: {shown}{more}")
+
+
+@app.command("show")
+def show_record(
+    repository: Repository = None,
+    kind: Kind = None,
+    record: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Its id, as list shows it.", show_default=False)
+    ] = None,
+    *,
+    project: opt.ProjectOption = None,
+    json: opt.Json = False,
+) -> None:
+    """Show one record, with what its labels say; of a custom tag also whether it is in place."""
+    words = _words(project, repository, kind, record)
+    if len(words.rest) > 1:
+        raise UsageError(f"one record is shown at a time: leave out {words.rest[1]}")
+    name = _name(words.kind, *words.rest)
+    with open_fleet() as fleet:
+        address = words.resolve(fleet, project)
+        found = fleet.read_record(address, words.kind, name)
+        if found is None:
+            _tell_what_is_kept(address, words.kind)
+            if project is None:
+                any(fleet.record_ids(address))  # raises if the repository does not exist
+            raise NotFoundError(
+                f"{address} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
+            )
+        document = found.as_json()
+        if isinstance(found.record, CustomTag):
+            final = final_of(fleet, project)
+            document["in_place"] = _is_custom_tag_set(fleet, address, found.record, final)
+    if json:
+        print_json(document)
+        return
+    for fact, value in document.items():
+        print_line(f"{fact:<16} {value}")
+
+
+def _is_custom_tag_set(
+    fleet: Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
+) -> bool:
+    try:
+        fleet.check_stage_custom_tag(address, custom.name, custom.stage_id, final=final)
+    except CustomTagError as error:
+        say(str(error))
+        return False
+    return True
+
+
+@app.command("add")
+def add(
+    repository: Repository = None,
+    kind: Kind = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="VALUE", help="What it says; a wrong number of values is explained."),
+    ] = None,
+    *,
+    project: Annotated[
+        str | None,
+        typer.Option(
+            "--project",
+            metavar="NAME",
+            help="Without REPO a project of the settings; with REPO whose record it is. Default: the path's "
+            "last part.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write again what is there.")] = False,
+    json: opt.Json = False,
+) -> None:
+    """Write one record; custom-tag TAG STAGE_ID gives the stage its tag, too."""
+    words = _words(project, repository, kind, *(values or ()))
+    with open_fleet() as fleet:
+        address = words.address or words.resolve(fleet, project)
+        # The settings may use another name for a project than the engine, where its name is the address.
+        is_own = words.address is None and isinstance(address, EngineProject)
+        owner = None if is_own else project
+        final = None if words.address else final_of(fleet, project)
+        document = add_record(fleet, address, words.kind, words.rest, project=owner, final=final, force=force)
+    if json:
+        print_json(document)
+    else:
+        print_line(f"{document['tag']}  {document['state']}")
+    _tell_what_is_kept(address, words.kind)
+
+
+@app.command("remove")
+@takes_run_options()
+def remove_records(
+    repository: Repository = None,
+    kind: Kind = None,
+    records: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Ids as list shows them; with --image COMMIT_STAGEID."),
+    ] = None,
+    *,
+    project: opt.ProjectOption = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="NAME", help="Of image-metadata: whose, by name or hash."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove every record of the kind.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
+    hosts: opt.Hosts = None,
+    options: RunOptions,
+) -> None:
+    """Remove records: custom tags with the tag, rejected stages with the stage, and no other tag."""
+    words = _words(project, repository, kind, *(records or ()))
+    named = opt.read_ids(words.rest, options.from_file, partial(_parse, words.kind, image))
+    _refuse_unclear(words.kind, named, image, everything=everything)
+    host = opt.one_host(hosts)
+    with options.open_fleet() as fleet:
+        address = words.resolve(fleet, project)
+        options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
+        removal = _Removal(address, words.kind, named, image, host, final_of(fleet, project))
+        _tell_what_is_kept(removal.address, removal.kind)
+        if options.dry_run:
+            print_plan(removal.plan(fleet, options), as_json=options.json)
+            return
+        if everything and not yes:
+            _confirm(fleet, removal, options)
+        detach_or_follow(fleet, removal.start(fleet, options), options)
+
+
+def _words(project: str | None, *words: str | None) -> RecordArguments:
+    return RecordArguments.read([word for word in words if word is not None], project)
+
+
+def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None:
+    """Explain that an engine does not keep records of a kind."""
+    if isinstance(address, EngineProject) and kind not in {None, RecordKind.IMPORT_METADATA}:
+        say(
+            f"{address} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """The records to remove.
+
+    Attributes:
+        address: Their storage.
+        kind: Their kind.
+        named: Their ids; None for all.
+        image: For image metadata, the image, if the ids do not contain it.
+        host: The host of the engine, if the place is one; None for this host.
+        final: The storage of the custom tags, if it is not `address`.
+    """
+
+    address: StorageAddress
+    kind: RecordKind
+    named: list[str] | None
+    image: str | None
+    host: str | None
+    final: Storage | None
+
+    def plan(self, fleet: Fleet, options: RunOptions) -> Plan:
+        missing_ok = options.missing_ok
+        if self.image is None:
+            return fleet.plan_rm_record(
+                self.address, self.kind, self.named, host=self.host, missing_ok=missing_ok
+            )
+        return fleet.plan_rm_image_metadata(
+            self.address, self.image, self._stage_commits(), host=self.host, missing_ok=missing_ok
+        )
+
+    def start(self, fleet: Fleet, options: RunOptions) -> Run:
+        """Start the run for the kind."""
+        where, told = self.address, options.callback
+        arguments: HostArguments = {**options.arguments, "host": self.host}
+        if self.image is None:
+            return fleet.for_each_remove_record(
+                where, self.kind, self.named, told, final=self.final, **arguments
+            )
+        return fleet.for_each_rm_image_metadata(where, self.image, self._stage_commits(), told, **arguments)
+
+    def _stage_commits(self) -> dict[str | StageId, list[str]]:
+        found: dict[str | StageId, list[str]] = {}
+        for name in self.named or ():
+            commit, _, stage_id = name.partition("_")
+            found.setdefault(stage_id, []).append(commit)
+        return found
+
+
+def _parse(kind: RecordKind, image: str | None, text: str) -> str:
+    """Check one id; keep custom tags as given."""
+    if image is not None:
+        RecordId.of(kind, f"0_{text}")
+        return text
+    record_id = RecordId.of(kind, _name(kind, text))
+    return text if kind is RecordKind.CUSTOM_TAG else record_id.item
+
+
+def _name(kind: RecordKind, text: str = "") -> str:
+    return "" if kind is RecordKind.MANAGED_IMAGE and text == NAMELESS else text
+
+
+def _refuse_unclear(
+    kind: RecordKind, named: list[str] | None, image: str | None, *, everything: bool
+) -> None:
+    if image is not None and kind is not RecordKind.IMAGE_METADATA:
+        raise UsageError(f"--image goes with image-metadata, not with {kind}: leave it out")
+    if image is not None and named is None:
+        raise UsageError("--image needs the commits and stages: name them as COMMIT_STAGEID")
+    if everything and named is not None:
+        raise UsageError(f"--all removes every {kind}: leave out --all, or the ids")
+    if not everything and named is None:
+        raise UsageError(f"no {kind} is named: name some, or use --from-file, or --all")
+
+
+def _confirm(fleet: Fleet, removal: _Removal, options: RunOptions) -> None:
+    what = f"of kind {removal.kind} from {removal.address}"
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"
+        )
+    if not typer.confirm(f"Remove all {len(removal.plan(fleet, options)):,} records {what}?", err=True):
+        raise UsageError("nothing was removed")

@@ -1,0 +1,167 @@
+"""`stagefleet runs`: list, show, watch, cancel, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.report import describe_failure, describe_run, print_json, print_line
+from stagefleet.cli.run_options import RunOptions, detach_or_follow, follow_run, takes_run_options
+from stagefleet.cli.session import connect, say
+from stagefleet.errors import UsageError
+from stagefleet.fleet.waits import describe_wait
+from stagefleet.runs.models import Outcome, Run, RunState
+from stagefleet.runs.subjects import subject_of
+
+__all__ = ["app"]
+
+_PURPOSE = "stagefleet runs"
+
+app = typer.Typer(help="See and steer runs.", cls=HelpfulGroup)
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False)
+]
+_FAILURES_SHOWN = 20
+
+
+@app.command("list")
+def list_runs(*, json: opt.Json = False) -> None:
+    """List the runs that have not expired, the newest first."""
+    with connect(_PURPOSE) as fleet:
+        for run in fleet.runs():
+            if json:
+                print_json(_details(run))
+            else:
+                told = f"{_time(run.created_at)}  {run.spec.operation:<12}  {describe_run(run)}"
+                subject = str(subject_of(run.spec))
+                print_line(f"{told}  {subject}" if subject else told)
+
+
+@app.command("show")
+def show_run(
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False),
+    ] = None,
+    *,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="K", help="Instead: the key of the run.")
+    ] = None,
+    failed: Annotated[
+        bool,
+        typer.Option("--failed", help="Print the ids of failed items alone, one a line, for --from-file."),
+    ] = False,
+    json: opt.Json = False,
+) -> None:
+    """Show how a run stands, and which items failed and why."""
+    if (run_id is None) == (idempotency_key is None):
+        raise UsageError("name the run, or its key with --idempotency-key")
+    with connect(_PURPOSE) as fleet:
+        found = (
+            fleet.run_under(idempotency_key or "")
+            if run_id is None
+            else fleet.run(fleet.complete_run_id(run_id))
+        )
+        if failed:
+            _print_failed(fleet.failures(found.id), as_json=json)
+            return
+        failures = list(islice(fleet.failures(found.id), _FAILURES_SHOWN)) if found.failed else []
+    for wait in found.waits:
+        say(describe_wait(wait, found))
+    if json:
+        print_json(_details(found) | {"failures": [outcome.as_json() for outcome in failures]})
+        return
+    print_line(describe_run(found))
+    for name, value in _details(found).items():
+        if value not in {None, ""} if not isinstance(value, dict) else value:
+            print_line(f"  {name:<12} {_plain(value)}")
+    for outcome in failures:
+        print_line(f"  {describe_failure(outcome)}")
+    if found.failed > len(failures):
+        rest = found.failed - len(failures)
+        print_line(f"  and {rest:,} more that failed: stagefleet runs show {found.id} --failed --json")
+
+
+@app.command("watch")
+def watch_run(run_id: RunId, *, json: opt.Json = False) -> None:
+    """Follow a run to its end; Ctrl-C cancels it."""
+    with connect(_PURPOSE) as fleet:
+        follow_run(fleet, fleet.run(fleet.complete_run_id(run_id)), as_json=json, follow=fleet.watch)
+
+
+@app.command("cancel")
+def cancel_run(
+    run_id: RunId,
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Stop what runs instead of finishing it.")] = False,
+) -> None:
+    """Cancel a run: nothing new starts."""
+    with connect(_PURPOSE) as fleet:
+        run_id = fleet.complete_run_id(run_id)
+        if not fleet.cancel(run_id, now=now):
+            say("the run had ended already")
+        print_line(describe_run(fleet.run(run_id)))
+
+
+@app.command("retry")
+@takes_run_options(but=("from_file", "idempotency_key", "dry_run", "embedded", "missing_ok"))
+def retry_run(run_id: RunId, *, options: RunOptions) -> None:
+    """Run again, as a new run, what failed or was cancelled in a finished one.
+
+    Whom that one called is called again, unless a callback is named here.
+    """
+    with connect(_PURPOSE) as fleet:
+        run_id = fleet.complete_run_id(run_id)
+        again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
+        if again.state is RunState.SUCCEEDED and again.id == run_id:
+            say("all of the run succeeded: nothing to retry")
+        detach_or_follow(fleet, again, options)
+
+
+def _print_failed(failures: Iterable[Outcome], *, as_json: bool) -> None:
+    """Print failed items: their ids without duplicates, or their outcomes."""
+    told: set[str] = set()
+    for outcome in failures:
+        if as_json:
+            print_json(outcome.as_json())
+        elif outcome.item not in told:
+            told.add(outcome.item)
+            print_line(outcome.item)
+
+
+def _details(run: Run) -> dict[str, Any]:
+    """Return the summary with further details."""
+    return run.summary() | {
+        "operation": run.spec.operation,
+        "options": dict(run.spec.options),
+        "parallel": run.spec.parallel,
+        "key": run.spec.key,
+        "parent": run.spec.parent,
+        "claimed": run.claimed,
+        "published": run.published,
+        "waiting": run.waiting,
+        "bytes": run.bytes,
+        "created_at": _time(run.created_at),
+        "version": str(run.version),
+        "finished_at": None if run.finished_at is None else _time(run.finished_at),
+        "error": None if run.error is None else run.error.model_dump(),
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        said = {name: item for name, item in value.items() if item is not None and item != []}
+        return ", ".join(f"{name} {_plain(item)}" for name, item in said.items())
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return str(value)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

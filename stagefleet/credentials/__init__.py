@@ -1,0 +1,1 @@
+"""Logins to registries: Docker's configuration file and its credential helpers."""

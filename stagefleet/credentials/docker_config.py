@@ -1,0 +1,198 @@
+"""Logins of the Docker configuration file and its credential helpers, as all container tools use them.
+
+docker-py reads the same file, but only once, runs helpers without a time-out, and quotes file content in its
+errors. Format: docker/cli, cli/config/configfile.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stagefleet.credentials.helpers import ask_helper
+from stagefleet.errors import CredentialsError
+from stagefleet.redaction import quoted, remember_secret
+
+__all__ = ["DockerConfig", "Login"]
+
+_HELPER_TIMEOUT_SECONDS = 30.0  # some helpers ask a cloud
+_LIMIT_BYTES = 4 * 1024 * 1024
+
+_HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_HUB_KEY = "https://index.docker.io/v1/"
+# No other paths: Podman's keys with a namespace after the host hold for that namespace alone.
+_KEY = re.compile(r"(?:https?://)?([^/]+)(?:/|/v[12]/?)?", re.IGNORECASE)
+_IDENTITY_USER = "<token>"  # a helper's mark that the secret is an identity token
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The login for a registry.
+
+    Attributes:
+        username: The user's name, "" if there is only an identity token.
+        password: The password, "" if there is only an identity token.
+        identity_token: An OAuth 2 refresh token, "" if there is none.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+class DockerConfig:
+    """The Docker configuration file: read when a login is needed, and again after a change.
+
+    Thread-safe. Helpers are called each time: their logins may expire within hours.
+
+    Args:
+        path: The file; without it there are no logins.
+        helper_timeout_seconds: Time limit for a credential helper.
+    """
+
+    def __init__(self, path: Path, *, helper_timeout_seconds: float = _HELPER_TIMEOUT_SECONDS) -> None:
+        self._path = path
+        self._helper_timeout_seconds = helper_timeout_seconds
+        self._lock = threading.Lock()
+        self._version: tuple[int, int, int] | None = None
+        self._document: Mapping[str, Any] = {}
+
+    def login(self, host: str) -> Login | None:
+        """Return the login for a registry and register its secrets for masking; see `_find`."""
+        login = self._find(host)
+        if login is not None:
+            remember_secret(login.password, login.identity_token)
+        return login
+
+    def _find(self, host: str) -> Login | None:
+        """Find the login for a registry: from its own helper, else the default helper, else the file itself.
+
+        Args:
+            host: The registry's `host[:port]`, as in repository names.
+
+        Raises:
+            CredentialsError: The file or an entry cannot be read, or a helper failed. The message names the
+                file and the key, and quotes no content.
+        """
+        document = self._read()
+        logins = self._section(document, "auths")
+        key = _find_key(logins, host)
+        helper = self._helper(document, host)
+        if helper:
+            asked = _HUB_KEY if _canonical(host) == _HUB_KEY else host
+            for address in dict.fromkeys(
+                (asked, key or asked)
+            ):  # stored under the spelling of `docker login`
+                answer = ask_helper(helper, address, timeout_seconds=self._helper_timeout_seconds)
+                if answer is not None:
+                    username, secret = answer
+                    return Login("", "", secret) if username == _IDENTITY_USER else Login(username, secret)
+        return None if key is None else self._stored(key, logins[key])
+
+    def origin(self) -> str:
+        """Return where logins come from, for messages."""
+        return f"logins are read from {self._path}" if self._path.exists() else f"there is no {self._path}"
+
+    def _read(self) -> Mapping[str, Any]:
+        """Return the file's content, cached until the file changes."""
+        with self._lock:
+            try:
+                status = self._path.stat()
+                version = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if version != self._version:
+                    self._document, self._version = self._parse(), version
+            except FileNotFoundError:
+                self._document, self._version = {}, None
+            except OSError as error:
+                raise CredentialsError(f"{self._path} cannot be read: {error.strerror}") from None
+            return self._document
+
+    def _parse(self) -> Mapping[str, Any]:
+        with self._path.open("rb") as file:
+            raw = file.read(_LIMIT_BYTES + 1)
+        where = ""
+        try:
+            document = json.loads(raw.decode("utf-8-sig")) if len(raw) <= _LIMIT_BYTES else None
+        except json.JSONDecodeError as error:
+            document, where = None, f" (line {error.lineno})"
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):  # outside of `except`: the parser's error holds the whole file
+            raise CredentialsError(f"{self._path} is no Docker configuration file: no JSON object{where}")
+        return document
+
+    def _section(self, document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        section = document.get(key)
+        if section is None:
+            return {}
+        if not isinstance(section, dict):
+            raise self._malformed(key)
+        return section
+
+    def _helper(self, document: Mapping[str, Any], host: str) -> str:
+        """Return the name of the helper for a registry, "" if the file names none."""
+        helpers = self._section(document, "credHelpers")
+        key = _find_key(helpers, host)
+        name = document.get("credsStore") if key is None else helpers[key]
+        if name is not None and not isinstance(name, str):
+            raise self._malformed("credsStore" if key is None else f"credHelpers, {key}")
+        return name or ""
+
+    def _stored(self, key: str, entry: object) -> Login | None:
+        """Return the login in an entry of `auths`; None if Docker left it empty, beside a helper."""
+        where = f"auths, {key}"
+        if not isinstance(entry, dict):
+            raise self._malformed(where)
+        values = {}
+        for name in ("auth", "username", "password", "identitytoken"):
+            value = entry.get(name)
+            if value is not None and not isinstance(value, str):
+                raise self._malformed(f"{where}, {name}")
+            values[name] = value or ""
+        username, password = values["username"], values["password"]
+        if values["auth"]:
+            pair = _decode(values["auth"])
+            if pair is None:
+                raise self._malformed(f"{where}, auth")
+            username, password = pair
+        if values["identitytoken"]:
+            return Login(username, password, values["identitytoken"])
+        return Login(username, password) if username or password else None
+
+    def _malformed(self, key: str) -> CredentialsError:
+        shown = quoted(key, limit=200)[1:-1]
+        return CredentialsError(f"{self._path} cannot be read: key {shown} is malformed")
+
+
+def _canonical(host: str) -> str:
+    """Normalize a host for comparison; all names of Docker Hub become one."""
+    host = host.lower()
+    return _HUB_KEY if host in _HUB_HOSTS else host
+
+
+def _find_key(section: Mapping[str, Any], host: str) -> str | None:
+    """Find the key for a registry in any spelling that Docker has written, the exact one first."""
+    if host in section:
+        return host
+    wanted = _canonical(host)
+    for key in section:
+        match = _KEY.fullmatch(key)
+        if match is not None and _canonical(match[1]) == wanted:
+            return key
+    return None
+
+
+def _decode(auth: str) -> tuple[str, str] | None:
+    """Decode user name and password from base64; None if it is malformed."""
+    try:
+        text = base64.b64decode(auth, validate=True).decode()
+    except ValueError:
+        return None
+    username, colon, password = text.partition(":")
+    return (username, password.rstrip("\0")) if colon and username else None  # old versions of Docker pad it

@@ -1,0 +1,1 @@
+"""Deletion of tags in registries, and of nothing else."""

@@ -1,0 +1,212 @@
+"""Delete a tag in a registry that deletes by digest, with all of a digest's tags.
+
+A digest is deleted only if the run deletes all of its tags and no index that stays has it as a member; see
+`manager.deletion_permit`. Otherwise the tag is first moved aside; see `manager.swap`. A deleted index
+takes its members with it that nothing else uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from stagefleet.deletion.checks import FRESH_SECONDS, Check, TagsToDelete, confirm_deleted
+from stagefleet.deletion.index_members import is_damaged, read_members
+from stagefleet.deletion.mode import ProbeResult, delete_manifest
+from stagefleet.deletion.permit import DeletionPermit, TagInUseError, TagMovedError, is_there
+from stagefleet.deletion.placeholder_swap import PlaceholderSwap
+from stagefleet.deletion.reference_scan import ReferenceScan
+from stagefleet.errors import (
+    DeadlineMissedError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+    SharedDigestError,
+    StagefleetError,
+)
+from stagefleet.leases import Lease, elapsed_seconds
+from stagefleet.names import Digest, Reference
+from stagefleet.projects.circuit_breakers import errors_as_warnings
+from stagefleet.registry import Descriptor, RegistryClient
+
+__all__ = ["DigestDeletion"]
+
+_SHOWN_TAGS = 5
+_CLIENT_ERRORS = range(400, 500)
+_MOST_TRIES = 4
+_MOST_USERS_SEEN = 50
+
+
+class DigestDeletion:
+    """One attempt at deleting one tag, by the digest that it names.
+
+    Args:
+        client: Client for registries.
+        reference scan: Finds the users of a digest.
+        reference: The tag.
+        probe_result: Result of the registry's trial.
+        to_delete: Returns the tags that the run deletes.
+        lease: Lease to check in waits and before writes.
+        locked: The tags of locked stages; None if no others can be locked.
+        check: Raises to prevent the deletion.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        scan: ReferenceScan,
+        reference: Reference,
+        probe_result: ProbeResult,
+        *,
+        to_delete: TagsToDelete,
+        lease: Lease,
+        locked: frozenset[str] | None,
+        check: Check | None,
+    ) -> None:
+        self._client = client
+        self._scan = scan
+        self._reference = reference
+        self._repository = reference.repository
+        self._tag = reference.identifier
+        self._probe_result = probe_result
+        self._to_delete = to_delete
+        self._lease = lease
+        self._locked = locked
+        self._check = check
+        self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=lease)
+
+    def execute(self) -> bool:
+        """Delete the tag, or complete a deletion that was broken off.
+
+        Returns:
+            True if there was anything to delete.
+        """
+        was_there = False
+        for _ in range(_MOST_TRIES):
+            seen_at = elapsed_seconds()
+            try:
+                named = self._client.head_manifest(self._reference)
+            except NotFoundError:
+                return self._leave(seen_at) or was_there
+            except StagefleetError as error:
+                if not is_damaged(self._client, self._reference, error):
+                    raise
+                break  # its sharing tags are unknown, but the tag itself can be moved
+            was_there = True
+            try:
+                self._delete(named, seen_at)
+            except TagMovedError:
+                continue
+            except TagInUseError as error:
+                self._move_aside(error.tags, named.digest)
+            except DeadlineMissedError:
+                self._move_aside([], named.digest)  # no reference scan is fresh enough
+            return True
+        self._move_aside([])
+        return True
+
+    def _leave(self, seen_at: float) -> bool:
+        """Withdraw the rejection of a missing tag; move the tag aside if the registry still lists it.
+
+        An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
+
+        Returns:
+            True if a deletion was broken off here.
+        """
+        if self._scan.is_listed(self._tag, since=seen_at):
+            self._move_aside([])
+            return True
+        return self._swap.withdraw_rejection()
+
+    def _delete(self, named: Descriptor, seen_at: float) -> None:
+        members = read_members(self._client, self._repository, named, lease=self._lease)
+        permit = DeletionPermit(
+            self._client,
+            self._scan,
+            self._reference,
+            named.digest,
+            seen_at=seen_at,
+            to_delete=self._to_delete,
+            locked=self._locked,
+            check=self._check,
+        )
+        digest = Reference.of(self._repository, named.digest)
+        was_there = delete_manifest(self._client, digest, lease=self._lease, precheck=permit)
+        if not was_there and self._scan.is_listed(self._tag, since=elapsed_seconds()):
+            raise TagInUseError([])  # the registry has the tag, but not its manifest
+        if was_there:
+            confirm_deleted(self._client, self._reference, named.digest, lease=self._lease)
+        self._swap.withdraw_rejection()
+        self._delete_members(members.digests)  # read before: once the index is gone, its members are unknown
+
+    def _move_aside(self, staying: list[str], content: Digest | None = None) -> None:
+        """Move the tag away from its content, if that is known."""
+        if self._check is not None:
+            self._check()
+        if self._probe_result.left:  # a rejection would stay, too
+            raise _shared(
+                self._reference, staying, self._probe_result.refusal, passes=self._probe_result.passes
+            )
+        try:
+            placeholder = self._swap.move_tag()
+        except RegistryError as error:
+            if error.status not in _CLIENT_ERRORS or error.retryable:
+                raise
+            raise _shared(self._reference, staying, str(error)) from error
+        self._swap.delete_placeholder(placeholder, content)
+
+    def _delete_members(self, members: Iterable[Digest]) -> None:
+        """Delete members that only the deleted index used.
+
+        Of two indexes that are deleted at once and share a member, the later one finds the other gone, and
+        deletes the member. Failures are left to the registry's collection of untagged manifests.
+        """
+        for member in members:
+            reference = Reference.of(self._repository, member)
+            with errors_as_warnings(f"{reference} stays, though no index has it any more"):
+                try:
+                    delete_manifest(self._client, reference, lease=self._lease, precheck=self._permit(member))
+                except TagInUseError:
+                    continue
+
+    def _permit(self, member: Digest) -> Callable[[], float]:
+        """Create a check that nothing uses a member; each call but the first scans again."""
+        newer_than = -math.inf
+
+        def see() -> float:
+            nonlocal newer_than
+            until = self._see(member, newer_than)
+            newer_than = math.inf
+            return until
+
+        return see
+
+    def _see(self, member: Digest, newer_than: float) -> float:
+        """Check that nothing uses a member, and return until when the result is valid."""
+        began = elapsed_seconds()
+        found = self._scan.find(member, newer_than=min(began, newer_than))
+        users = found.tags | found.holders | {self._tag}  # the tag, too: it may have been pushed again
+        unreadable = set(found.unreadable) - {self._tag}
+        if found.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
+            raise TagInUseError(users | unreadable)
+        for user in users:
+            if is_there(self._client, self._repository.tagged(user)):
+                raise TagInUseError([user])
+        return min(began, found.since) + FRESH_SECONDS
+
+
+def _shared(
+    reference: Reference, staying: list[str], refusal: str, *, passes: bool = False
+) -> SharedDigestError | RegistryUnavailableError:
+    shown = ", ".join(staying[:_SHOWN_TAGS])
+    more = f" and {len(staying) - _SHOWN_TAGS} more" if len(staying) > _SHOWN_TAGS else ""
+    shares = (
+        f"shares its digest with {shown}{more}, or may" if staying else "may share its digest with others"
+    )
+    what = (
+        f"{reference} {shares}, and the registry lets it neither be deleted alone nor be moved aside "
+        f"({refusal})"
+    )
+    if passes:
+        return RegistryUnavailableError(what, method="DELETE", repository=str(reference.repository))
+    return SharedDigestError(f"{what}: delete those too, or let this login push and delete")

@@ -1,0 +1,315 @@
+"""Users of a digest, which must be known before any deletion by digest.
+
+There are two rounds, each by one worker for the whole fleet. The first, once per run, reads stages and
+records: their tags never move. The second reads all others: foreign tags, which anyone may move at any time,
+and stages and records that are new, or that the first could not read. It is valid for `FRESH_SECONDS` from
+its beginning, its tag list included; a deletion that relies on it passes on until when its request may leave.
+No registry offers a way to close the remaining gap.
+
+If a second round takes longer than `SLOW_SECONDS`, as with many thousands of foreign tags, it is never valid:
+a tag is then moved aside, which does not need the others.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stagefleet.deletion.checks import DeletedTags, TagsToDelete, numbered
+from stagefleet.deletion.index_members import TagReads
+from stagefleet.deletion.tag_tables import KeptScans, KnownTable, KnownTags, ToDeleteTable, UserTable
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.leases import Lease, elapsed_seconds
+from stagefleet.names import Digest, Repository, StageId
+from stagefleet.records import is_record_tag
+from stagefleet.registry import RegistryClient
+from stagefleet.shared_state.protocol import SharedState
+
+__all__ = ["SLOW_SECONDS", "DigestReferences", "ReferenceScan", "placeholders_seen"]
+
+T = TypeVar("T")
+
+SLOW_SECONDS = 6.0
+"""Longest valid second round; the rest of the time is for the deletions that it allows."""
+
+_REUSED_SECONDS = 8.0
+_RUN_SECONDS = 24 * 3600
+_WAIT_SECONDS = 600
+_MOST_UNREADABLE = 100
+"""Most unreadable tags, each of which costs some seconds of retries; beyond it no round is complete."""
+_MOST_MEMBERS = 2_000_000
+_MOST_FRESH_MEMBERS = 20_000
+_MOST_PLACEHOLDERS = 1000
+_MOST_TRIES = 3
+_SALT_BYTES = 16
+_NO_ROUND: dict[str, Any] = {"is_whole": False, "tags": {}, "members": {}, "unreadable": []}
+"""A second round without results."""
+
+
+@dataclass(frozen=True, slots=True)
+class DigestReferences:
+    """Users of a digest.
+
+    Attributes:
+        tags: The tags that name it.
+        holders: The tags of indexes that have it as a direct or indirect member.
+        unreadable: Tags that cannot be read in full, so that they may use anything.
+        since: Time since when it is valid, on `elapsed_seconds`; None if it is not fresh or not complete, so
+            that the digest must not be deleted.
+    """
+
+    tags: frozenset[str]
+    holders: frozenset[str]
+    unreadable: tuple[str, ...]
+    since: float | None
+
+
+class _PartLostError(Exception):
+    """A part of the first round is no longer stored."""
+
+
+class ReferenceScan:
+    """Find the users of digests in a repository.
+
+    Args:
+        client: Client for registries.
+        shared_state: Stores the rounds for all workers.
+        repository: The repository.
+        run_id: The run's id.
+        to_delete: Returns the tags that the run deletes; called once per run.
+        lease: Lease to check in waits.
+        memory: What reference scans keep in this process.
+
+    Attributes:
+        deleted_tags: The tags that go with a digest of another tag.
+    """
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        shared_state: SharedState,
+        repository: Repository,
+        *,
+        run_id: str,
+        to_delete: TagsToDelete,
+        lease: Lease,
+        memory: KeptScans | None = None,
+    ) -> None:
+        self._shared_state = shared_state
+        self.deleted_tags = DeletedTags(shared_state, repository, run_id)
+        self._repository = repository
+        self._run = run_id
+        self._to_delete = to_delete
+        self._lease = lease
+        self._tag_reads = TagReads(client, repository, lease)
+        self._memory = KeptScans() if memory is None else memory
+        self._key = f"survey {repository}"
+
+    def find(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestReferences:
+        """Find the users of a digest.
+
+        Args:
+            digest: The digest.
+            newer_than: Oldest valid round by another worker, on `elapsed_seconds`.
+        """
+
+        def look(first: dict[str, Any]) -> DigestReferences:
+            salt, name = _salt(first), str(digest)
+            part = self._part(first, "users", UserTable.part_of(digest, salt, first["users"]))
+            found = UserTable.find(part, digest, salt)
+            fresh, since = self._second_round(first, newer_than)
+            is_whole = first["is_whole"] and fresh["is_whole"] and not found.has_more
+            suspects = [] if fresh["is_whole"] else first["unreadable"]  # the second round tries them again
+            return DigestReferences(
+                tags=frozenset({*found.tags, *fresh["tags"].get(name, ())}),
+                holders=frozenset({*found.holders, *fresh["members"].get(name, ())}),
+                unreadable=tuple(dict.fromkeys([*fresh["unreadable"], *suspects])),
+                since=since if is_whole else None,
+            )
+
+        return self._answer(look)
+
+    def to_delete(self, tags: Collection[str]) -> dict[str, int]:
+        """Return those of some tags that the run deletes, each with its item's index, or `NO_ITEM`."""
+
+        def find(first: dict[str, Any]) -> dict[str, int]:
+            salt = _salt(first)
+            part_indexes = {tag: ToDeleteTable.part_of(tag, salt, first["asked"]) for tag in tags}
+            wanted = sorted(set(part_indexes.values()))
+            parts = dict(zip(wanted, self._parts(first, "asked", wanted), strict=True))
+            found = {
+                tag: ToDeleteTable.find(parts[part_index], tag, salt)
+                for tag, part_index in part_indexes.items()
+            }
+            return {tag: index for tag, index in found.items() if index is not None}
+
+        return self._answer(find) if tags else {}
+
+    def is_listed(self, tag: str, *, since: float) -> bool:
+        """Return True if the registry lists a tag that did not exist at `since`, on `elapsed_seconds`."""
+        kept = self._memory.listings.find(self._repository)
+        if kept is not None:
+            tags, listed_at = kept
+            if elapsed_seconds() - listed_at <= _REUSED_SECONDS and (listed_at >= since or tag not in tags):
+                return tag in tags
+        listed_at, salt = elapsed_seconds(), secrets.token_bytes(_SALT_BYTES)
+        table = KnownTable(salt)
+        for listed in self._tag_reads.list():
+            table.add(listed)
+        tags = KnownTags(table.take_parts(), salt)
+        self._memory.listings.keep(self._repository, (tags, listed_at))
+        return tag in tags
+
+    def _answer(self, question: Callable[[dict[str, Any]], T]) -> T:
+        """Query the first round; repeat the round if a part of it was lost."""
+        for _ in range(_MOST_TRIES):
+            first = self._shared_state.get_or_compute(
+                self._run,
+                self._key,
+                self._look_at_stages,
+                ttl_seconds=_RUN_SECONDS,
+                wait_seconds=_WAIT_SECONDS,
+                lease=self._lease,
+            )
+            try:
+                return question(first)
+            except _PartLostError:
+                self._shared_state.forget_value(self._run, self._key)
+        raise RedisUnreachableError(
+            f"Redis forgets what was found out of the tags of {self._repository}: has it enough memory?"
+        )
+
+    # The rounds
+
+    def _look_at_stages(self) -> dict[str, Any]:
+        token = secrets.token_hex(_SALT_BYTES)
+        salt = bytes.fromhex(token)
+        users, known, to_delete = UserTable(salt), KnownTable(salt), ToDeleteTable(salt)
+        unreadable: list[str] = []
+        placeholders: list[str] = []
+        members = 0
+        for seen in self._tag_reads.read(tag for tag in self._tag_reads.list() if _is_fixed(tag)):
+            members += len(seen.members.used)
+            if seen.digest is None or not seen.is_readable or members > _MOST_MEMBERS:
+                unreadable.append(seen.tag)
+                if len(unreadable) > _MOST_UNREADABLE:
+                    next(self._tag_reads.list(), None)  # raises if the registry fails, not the tags
+                    break
+                continue
+            if seen.members.is_placeholder:
+                placeholders.append(seen.tag)
+            known.add(seen.tag)
+            users.add_tag(str(seen.digest), seen.tag)
+            for member in seen.members.used:
+                users.add_member(str(member), seen.tag)
+        for tag, index in numbered(self._to_delete):
+            to_delete.add(tag, index)
+        tables = {"users": users, "known": known, "asked": to_delete}
+        return {
+            "token": token,
+            "is_whole": len(unreadable) <= _MOST_UNREADABLE,
+            "unreadable": unreadable,
+            "placeholders": placeholders[:_MOST_PLACEHOLDERS],
+            **{name: self._put_parts(token, name, table.take_parts()) for name, table in tables.items()},
+        }
+
+    def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
+        if not first["is_whole"] or self._memory.is_slow(self._run, self._repository):
+            return _NO_ROUND, 0.0
+        key = f"fresh {self._key}"
+        for _ in range(_MOST_TRIES):
+            found = self._shared_state.get_or_compute_dated(
+                self._run,
+                key,
+                lambda: self._look_at_the_rest(first),
+                ttl_seconds=_REUSED_SECONDS,
+                wait_seconds=_WAIT_SECONDS,
+                lease=self._lease,
+            )
+            if found.since >= newer_than:
+                if not found.value["is_whole"]:
+                    self._memory.note_slow(self._run, self._repository)
+                return found.value, found.since
+            self._shared_state.forget_value(self._run, key)
+        return _NO_ROUND, 0.0
+
+    def _look_at_the_rest(self, first: dict[str, Any]) -> dict[str, Any]:
+        began, known = elapsed_seconds(), self._known(first)
+        tags: dict[str, list[str]] = {}
+        members: dict[str, list[str]] = {}
+        unreadable: list[str] = []
+        placeholders: list[str] = []
+        left = _MOST_FRESH_MEMBERS
+
+        def is_whole() -> bool:
+            in_time = elapsed_seconds() - began <= SLOW_SECONDS
+            return in_time and left >= 0 and len(unreadable) <= _MOST_UNREADABLE
+
+        for seen in self._tag_reads.read(tag for tag in self._tag_reads.list() if tag not in known):
+            if not seen.is_readable:
+                unreadable.append(seen.tag)
+            if seen.members.is_placeholder:
+                placeholders.append(seen.tag)
+            if seen.digest is not None:
+                tags.setdefault(str(seen.digest), []).append(seen.tag)
+            for member in seen.members.used:
+                members.setdefault(str(member), []).append(seen.tag)
+            left -= len(seen.members.used)
+            if not is_whole():
+                break
+        if not is_whole():
+            return _NO_ROUND | {"unreadable": unreadable}
+        return {
+            "is_whole": True,
+            "tags": tags,
+            "members": members,
+            "unreadable": unreadable,
+            "placeholders": placeholders[:_MOST_PLACEHOLDERS],
+        }
+
+    # The first round's tables, in parts
+
+    def _put_parts(self, token: str, name: str, parts: list[bytes]) -> int:
+        keys = [self._part_key(token, name, part_index) for part_index in range(len(parts))]
+        self._shared_state.put_parts(self._run, dict(zip(keys, parts, strict=True)))
+        return len(parts)
+
+    def _part(self, first: dict[str, Any], name: str, part_index: int) -> bytes:
+        (part,) = self._parts(first, name, [part_index])
+        return part
+
+    def _parts(self, first: dict[str, Any], name: str, part_indexes: Iterable[int]) -> list[bytes]:
+        keys = [self._part_key(first["token"], name, part_index) for part_index in part_indexes]
+        parts = [part for part in self._shared_state.parts(self._run, keys) if part is not None]
+        if len(parts) < len(keys):
+            raise _PartLostError
+        return parts
+
+    def _known(self, first: dict[str, Any]) -> KnownTags:
+        known = self._memory.known.find(first["token"])
+        if known is None:
+            known = KnownTags(self._parts(first, "known", range(first["known"])), _salt(first))
+            self._memory.known.keep(first["token"], known)
+        return known
+
+    def _part_key(self, token: str, name: str, part_index: int) -> str:
+        return f"{self._key} {token} {name} {part_index}"
+
+
+def placeholders_seen(shared_state: SharedState, run_id: str, repository: Repository) -> set[str]:
+    """Return the tags that led to placeholders in the stored rounds of a run."""
+    key = f"survey {repository}"
+    rounds = (shared_state.peek(run_id, name) or {} for name in (key, f"fresh {key}"))
+    return {tag for found in rounds for tag in found.get("placeholders", ())}
+
+
+def _salt(first: dict[str, Any]) -> bytes:
+    return bytes.fromhex(first["token"])
+
+
+def _is_fixed(tag: str) -> bool:
+    """Return True if a tag never changes its content: stages and their records."""
+    return StageId.from_tag(tag) is not None or is_record_tag(tag)

@@ -1,0 +1,308 @@
+"""Connection to a Docker Engine: images and containers, with a time limit for every wait."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import requests
+from docker.utils import kwargs_from_env
+
+from stagefleet.engine.calls import Heed, call_under_lease, explain, map_engine_errors
+from stagefleet.errors import EngineError, NotFoundError
+from stagefleet.leases import NO_LEASE, Lease, LeaseBoundLock, current_lease
+from stagefleet.names import Reference, Repository
+from stagefleet.platforms import Platform
+from stagefleet.redaction import masked_url, remember_secret, words_of
+from stagefleet.registry import DockerConfig
+from stagefleet.setting_types import docker_tls_environment
+from stagefleet.settings import EngineSettings
+
+__all__ = ["Engine"]
+
+_NO_IMAGE = "<none>:<none>"
+_SHOWN_CHARACTERS = 500
+
+
+class _PatientClient(docker.APIClient):
+    """docker-py's client with time limits for pulls, which would wait for a silent engine without end."""
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = self.timeout
+        return super().send(request, **options)
+
+
+class Engine:
+    """A Docker Engine; thread-safe. It connects at its first use. Close it.
+
+    All methods raise `EngineUnreachableError` if the engine does not answer, and the errors of
+    `answers.explain`.
+
+    Args:
+        address: The engine's address.
+        settings: Time-outs and platform.
+        config: Source of the logins that the engine needs at registries.
+
+    Attributes:
+        address: The engine's address without a login, for messages.
+    """
+
+    def __init__(self, address: str, settings: EngineSettings, *, config: DockerConfig) -> None:
+        self.address = masked_url(address)
+        self._login_address = address
+        self._settings = settings
+        self._config = config
+        self._lock = LeaseBoundLock()
+        self._client: _PatientClient | None = None
+        self._platform: Platform | None = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    @property
+    def _api(self) -> _PatientClient:
+        with self._lock:
+            if self._client is None:
+                self._client = call_under_lease(lambda _: self._connect(), current_lease())
+            return self._client
+
+    def _connect(self) -> _PatientClient:
+        options = kwargs_from_env(
+            environment={"DOCKER_HOST": self._login_address, **docker_tls_environment()}
+        )
+        with map_engine_errors(self.address, "its version"):
+            return _PatientClient(
+                **options, version="auto", timeout=max(1, round(self._settings.timeout_seconds))
+            )
+
+    def ping(self) -> str:
+        """Return the engine's version."""
+        api = self._api
+        with map_engine_errors(self.address, "its version"):
+            return str(api.version()["Version"])
+
+    @property
+    def platform(self) -> Platform:
+        """The platform that it pulls by default, in normal form: from the settings, or the engine's own."""
+        if self._platform is None:
+            if self._settings.platform:
+                self._platform = Platform.parse(self._settings.platform).normal
+            else:
+                api = self._api
+                with map_engine_errors(self.address, "its version"):
+                    found = api.version()
+                own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
+                if own is None:
+                    raise EngineError(f"the engine at {self.address} does not tell its platform")
+                self._platform = own
+        return self._platform
+
+    # Images
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the engine's description of an image, by name or id; None if it does not have it."""
+        api: Any = self._api  # the stubs leave this one method untyped
+        try:
+            with map_engine_errors(self.address, name):
+                found: dict[str, Any] = api.inspect_image(name)
+        except NotFoundError:
+            return None
+        return found
+
+    def names(self, pattern: str, *, label: str | None = None) -> Iterator[str]:
+        """List the names of images.
+
+        Args:
+            pattern: A repository, for all its names; or a name in which `*` stands for anything but `/`.
+            label: A label `KEY=VALUE` that the images must have.
+        """
+        api = self._api
+        with map_engine_errors(self.address, pattern):
+            images = api.images(name=pattern, filters={} if label is None else {"label": label})
+        for image in images:
+            yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
+
+    def tag(self, name: str, repository: str, tag: str) -> None:
+        """Add a name to an image.
+
+        Raises:
+            NotFoundError: There is no image `name`.
+        """
+        api = self._api
+        with map_engine_errors(self.address, name):
+            api.tag(name, repository, tag, force=True)
+
+    def remove(self, name: str, *, force: bool = False) -> bool:
+        """Remove a name; the last one removes the image.
+
+        Args:
+            name: The name.
+            force: Remove it even if a stopped container uses the image.
+
+        Returns:
+            True if it was there.
+
+        Raises:
+            EngineError: A container uses it (status 409).
+        """
+        api = self._api
+        try:
+            with map_engine_errors(self.address, name):
+                api.remove_image(name, force=force)
+        except NotFoundError:
+            return False
+        return True
+
+    def load(self, archive: bytes) -> None:
+        """Load an image from an archive in the format of `docker save`.
+
+        Raises:
+            EngineError: The engine refuses the archive.
+        """
+        api: Any = self._api  # the stubs leave this method untyped, too
+        with map_engine_errors(self.address, "an image to load"):
+            for event in api.load_image(archive, quiet=True):
+                if "error" in event:
+                    words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
+                    raise EngineError(f"{self.address} does not load an image: {words}")
+
+    def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
+        """Pull an image, with the login for its registry.
+
+        Args:
+            reference: The image.
+            platform: Platform to choose from an index; `self.platform` if None.
+            lease: Lease to check at each event; its error stops the pull.
+
+        Returns:
+            The bytes received, by the engine's own count of each layer.
+
+        Raises:
+            NotFoundError: The registry does not have it.
+            PlatformNotFoundError: The index has no image for the platform.
+            BrokenStageError: The registry cannot deliver all of it.
+            CredentialsError: The registry refuses the login.
+        """
+        name = str(reference)
+        query = {"fromImage": str(reference.repository), "tag": reference.identifier}
+        wanted = str(platform or self._settings.platform)
+        if wanted:
+            query["platform"] = wanted
+        moved, _ = self._transfer("images/create", query, reference, lease)
+        if self.find(name) is None:
+            raise EngineError(f"{name}: the engine at {self.address} ended the pull without an image")
+        return moved
+
+    def push(self, reference: Reference, *, lease: Lease = NO_LEASE) -> int:
+        """Push an image under its name, with the login for its registry; arguments and errors as `pull`."""
+        path = f"images/{reference.repository}/push"
+        moved, is_whole = self._transfer(path, {"tag": reference.identifier}, reference, lease)
+        if not is_whole:
+            raise EngineError(f"{reference}: the engine at {self.address} ended the push without a digest")
+        return moved
+
+    def _transfer(
+        self, path: str, query: dict[str, str], reference: Reference, lease: Lease
+    ) -> tuple[int, bool]:
+        """Start a pull or push and read it to its end, or abandon it when the lease ends.
+
+        docker-py's own methods do not serve here: an abandoned stream leaves its connection open.
+
+        Returns:
+            The bytes of all layers, and whether the stream named a digest.
+        """
+        api = self._api
+        return call_under_lease(
+            lambda heed: self._read_transfer(api, path, query, reference, heed), current_lease(lease)
+        )
+
+    def _read_transfer(
+        self, api: _PatientClient, path: str, query: dict[str, str], reference: Reference, heed: Heed
+    ) -> tuple[int, bool]:
+        """Read a pull or push to its end, or until its caller has left."""
+        name = str(reference)
+        login = base64.urlsafe_b64encode(json.dumps(self._login(reference.repository)).encode()).decode()
+        remember_secret(login, passes=True)  # as the header of Docker Engine API 1.41, "Authentication"
+        moved: dict[str, int] = {}
+        is_whole = False
+        with (
+            map_engine_errors(self.address, name),
+            api.post(
+                f"{api.base_url}/v{api.api_version}/{path}",
+                params=query,
+                headers={"X-Registry-Auth": login},
+                stream=True,
+            ) as response,
+        ):
+            if not response.ok:
+                raise explain(
+                    _message(response), subject=name, engine=self.address, status=response.status_code
+                )
+            for event in map(json.loads, filter(None, response.iter_lines())):
+                heed()
+                if "error" in event:
+                    raise explain(str(event["error"]), subject=name, engine=self.address)
+                if event.get("status") in {"Downloading", "Pushing"}:
+                    progress = event.get("progressDetail") or {}
+                    size = max(progress.get("total", 0), progress.get("current", 0))
+                    moved[event["id"]] = max(moved.get(event["id"], 0), size)
+                is_whole = is_whole or "Digest" in (event.get("aux") or {})
+        return sum(moved.values()), is_whole
+
+    def _login(self, repository: Repository) -> dict[str, str]:
+        """Return the login for the engine; never None, for which docker-py would read its own files."""
+        login = self._config.login(repository.host)
+        if login is None:
+            return {}
+        found = {
+            "username": login.username,
+            "password": login.password,
+            "identitytoken": login.identity_token,
+            "serveraddress": repository.host,
+        }
+        return {key: value for key, value in found.items() if value}
+
+    # Containers
+
+    def users(self, image_id: str) -> list[dict[str, Any]]:
+        """List the containers, running or not, of an image or of images built on it."""
+        api = self._api
+        with map_engine_errors(self.address, image_id):
+            found: list[dict[str, Any]] = api.containers(all=True, filters={"ancestor": image_id})
+        return found
+
+    def remove_container(self, container_id: str, *, force: bool) -> None:
+        """Remove a container with its anonymous volumes; a missing one counts as success.
+
+        Args:
+            container_id: The container.
+            force: Remove it even if it runs.
+
+        Raises:
+            EngineError: It runs (status 409).
+        """
+        api = self._api
+        try:
+            with map_engine_errors(self.address, f"container {container_id[:12]}"):
+                api.remove_container(container_id, force=force, v=True)
+        except NotFoundError:
+            return
+        except EngineError as error:
+            if "already in progress" not in str(error):
+                raise
+
+
+def _message(response: requests.Response) -> str:
+    """Return the message of an error response (Docker Engine API 1.41, "ErrorResponse")."""
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} {response.reason}"

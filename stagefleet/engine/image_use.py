@@ -1,0 +1,74 @@
+"""Policy for images in use by containers, when they are to be removed from an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stagefleet.engine.connection import Engine
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import EngineError, ImageInUseError
+
+__all__ = ["ImageUse"]
+
+_CONFLICT = 409
+_SHOWN = 3
+
+
+class ImageUse:
+    """Containers that use images of an engine.
+
+    Args:
+        engine: The engine.
+        policy: Policy for images in use.
+    """
+
+    def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
+        self._engine = engine
+        self._policy = policy
+
+    def clear_containers(self, name: str, image_id: str) -> bool:
+        """Ensure that no container uses an image.
+
+        Args:
+            name: Its name, for messages.
+            image_id: Its id.
+
+        Returns:
+            True if no container uses it now; False to skip it.
+
+        Raises:
+            ImageInUseError: A container uses it; names it and the option to set.
+        """
+        containers = self._engine.users(image_id)
+        if not containers:
+            return True
+        if self._policy.skip_used:
+            return False
+        if not self._policy.remove_containers:
+            raise ImageInUseError(
+                f"{name} is used by {_enumerate(containers)}: skip it with --skip-used, or remove "
+                "its containers with --remove-containers"
+            )
+        for container in containers:
+            self._remove(name, container)
+        return True
+
+    def _remove(self, name: str, container: Mapping[str, Any]) -> None:
+        try:
+            self._engine.remove_container(container["Id"], force=self._policy.force)
+        except EngineError as error:
+            if error.status != _CONFLICT:
+                raise
+            raise ImageInUseError(
+                f"{name} is used by {_enumerate([container])}, which runs: stop it, or remove it with --force"
+            ) from error
+
+
+def _enumerate(containers: Sequence[Mapping[str, Any]]) -> str:
+    names = [
+        f"container {(container.get('Names') or ['?'])[0].lstrip('/')} ({container['Id'][:12]})"
+        for container in containers[:_SHOWN]
+    ]
+    more = len(containers) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

@@ -1,0 +1,1 @@
+"""The public API: `Fleet`, its arguments and plans."""

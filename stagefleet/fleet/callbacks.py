@@ -1,0 +1,117 @@
+"""Callbacks that the fleet makes, for runs that outlive the process that started them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self, TypedDict
+from urllib.parse import urlsplit
+
+from stagefleet.errors import UsageError
+from stagefleet.runs.messages import check_task
+from stagefleet.runs.models import Callback, Outcome
+
+__all__ = ["HostArguments", "RemoteCallback", "RunArguments"]
+
+_MAX_URL_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteCallback:
+    """A callback by the fleet; pass it as `on_outcome`. It does not need the process that started the run.
+
+    Args:
+        outcome_url: Called for each outcome; 2xx acknowledges it, 410 cancels the run. See docs/callbacks.md.
+        outcome_task: Instead of a URL, a Celery task, `NAME` or `NAME@QUEUE`, published for each outcome.
+        finish_url: Called with the run's summary at its end.
+
+    Raises:
+        UsageError: None of them is given, both a URL and a task are given for outcomes, or one is malformed.
+    """
+
+    outcome_url: str | None = field(default=None, repr=False)  # a URL may contain a token
+    outcome_task: str | None = None
+    finish_url: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (self.outcome_url or self.outcome_task or self.finish_url):
+            raise UsageError("a remote callback has a URL or a task: name one")
+        if self.outcome_url and self.outcome_task:
+            raise UsageError("outcomes go to a URL or to a task, not to both: leave out one")
+        for name, url in (("outcome", self.outcome_url), ("finish", self.finish_url)):
+            if url:
+                _check_url(name, url)
+        if self.outcome_task:
+            check_task(self.outcome_task)
+
+    @classmethod
+    def of(cls, outcome_url: str | None, outcome_task: str | None, finish_url: str | None) -> Self | None:
+        """Build a callback from optional arguments; return None if all are None.
+
+        Raises:
+            UsageError: A URL or a task is malformed.
+        """
+        if outcome_url is None and outcome_task is None and finish_url is None:
+            return None
+        return cls(outcome_url, outcome_task, finish_url)
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Raise: the class is callable only to fit the type of `on_outcome`; this process never calls it."""
+        raise UsageError(f"the outcome of {outcome.item} is told by the fleet, not by this process")
+
+    def spec_fields(self) -> dict[str, Any]:
+        """Return the fields of an order for this callback."""
+        callback = Callback.NONE
+        if self.outcome_url:
+            callback = Callback.WEBHOOK
+        elif self.outcome_task:
+            callback = Callback.TASK
+        return {
+            "callback": callback,
+            "callback_target": self.outcome_url or self.outcome_task or "",
+            "finish_url": self.finish_url or "",
+        }
+
+
+def _check_url(name: str, url: str) -> None:
+    """Reject an invalid URL; the messages omit the URL, since it may contain a token."""
+    from stagefleet.runs.webhook import prepare_url  # noqa: PLC0415 - imports requests, and few runs have a URL
+
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        prepare_url(url)
+    except ValueError:
+        is_complete = False
+    if not is_complete or not url.isprintable() or len(url) > _MAX_URL_CHARACTERS:
+        raise UsageError(f"the {name} URL is malformed: write https://HOST[:PORT]/PATH")
+    if "@" in parts.netloc:
+        raise UsageError(f"the {name} URL holds a login, which Redis would show: calls are signed instead")
+
+
+# Keyword arguments that runs share.
+
+
+class RunArguments(TypedDict, total=False):
+    """Keyword arguments of every run; see `for_each_copy_stage`.
+
+    Attributes:
+        parallel: Items at once; from the settings if None.
+        idempotency_key: Calls with the same key start one run.
+        detach: Return at once.
+        missing_ok: Treat a missing repository as empty, instead of raising `RepositoryNotFoundError`.
+    """
+
+    parallel: int | None
+    idempotency_key: str | None
+    detach: bool
+    missing_ok: bool
+
+
+class HostArguments(RunArguments, total=False):
+    """Keyword arguments of a run on a storage that may be a Docker Engine.
+
+    Attributes:
+        host: The host of the engine; this host if None. An error for a repository.
+    """
+
+    host: str | None

@@ -1,0 +1,287 @@
+"""Following a run, from the process that started it or another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from stagefleet.errors import (
+    LedgerRewoundError,
+    NoWorkerError,
+    RedisUnreachableError,
+    RunNotFoundError,
+    StagefleetError,
+)
+from stagefleet.fleet.services import Services
+from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
+from stagefleet.names import Repository, parse_address
+from stagefleet.redis_retry import RedisRetry
+from stagefleet.runs import coordinator
+from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, SubmissionKind
+
+__all__ = ["RunFollower"]
+
+_DELETIONS = ("delete_", "rm_")
+"""The prefixes of operations that delete."""
+_INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
+
+
+class _StandstillMonitor:
+    """Watch a run without new outcomes: check for workers, and report its waits.
+
+    Args:
+        services: The services of the fleet.
+        run: The current state of the run.
+        watchdog: Checks for workers.
+        reporter: Reports waits.
+    """
+
+    def __init__(
+        self, services: Services, run: Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
+    ) -> None:
+        self._services = services
+        self._run = run.id
+        self._is_started = run.state is not RunState.SUBMITTING
+        self._watchdog = watchdog
+        self._reporter = reporter
+
+    def telling(self, on_outcome: OnOutcome | None) -> OnOutcome:
+        """Wrap a callback so that each outcome counts as progress."""
+
+        def tell(outcome: Outcome) -> None:
+            self._watchdog.note_progress()
+            self._reporter.note_progress()
+            if on_outcome is not None:
+                on_outcome(outcome)
+
+        return tell
+
+    def check(self) -> None:
+        """Check once; called about once a second while the run has no new outcome.
+
+        Raises:
+            NoWorkerError: No worker has worked on it for too long.
+            LedgerRewoundError: Redis has lost the run's start.
+        """
+        self._services.check()
+        try:
+            run = self._services.ledger.run(self._run)
+            self._services.ledger.ping()  # if Redis takes no writes, workers cannot report
+        except RedisUnreachableError:
+            return  # the reader of outcomes has its own time limit
+        if self._is_started and run.state is RunState.SUBMITTING:
+            raise _forgotten(self._run)
+        self._is_started = run.state is not RunState.SUBMITTING
+        self._watchdog.check(run)
+        self._reporter.report(run)
+
+
+class RunFollower:
+    """Follow runs to their end.
+
+    Args:
+        services: The services of the fleet.
+        notice: Called with messages for the user.
+    """
+
+    def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
+        self._services = services
+        self._notice = notice
+        self._told: set[str] = set()
+
+    def redis_retry(self, notice: Callable[[str], None] | None = None) -> RedisRetry:
+        """Create the retries for a Redis that is out of reach, with notices about the outage."""
+        return RedisRetry(self._services.settings.runs.outage_seconds, say=notice or self._notice)
+
+    def watch(
+        self, run_id: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
+    ) -> Run:
+        """Follow a run from its first outcome on; this neither delays nor stops the run.
+
+        Args:
+            run_id: The run's id.
+            on_outcome: Called with each outcome.
+            notice: Called with messages for the user; the object's own if None.
+        """
+        with _naming(run_id):
+            onlooker = self._standstill_monitor(run_id, notice, limit_seconds=math.inf)
+            return coordinator.watch(
+                self._services.ledger,
+                run_id,
+                on_progress=onlooker.telling(on_outcome),
+                on_idle=onlooker.check,
+                redis_retry=self.redis_retry(notice),
+            )
+
+    def follow(
+        self, run_id: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
+    ) -> Run:
+        """Watch a run, and cancel it if no worker works on it; arguments as of `watch`.
+
+        Raises:
+            NoWorkerError: No worker worked on it; the run was cancelled.
+            LedgerRewoundError: Redis has lost the run, or its start.
+        """
+        with _naming(run_id), self._giving_up(run_id):
+            onlooker = self._standstill_monitor(run_id, notice)
+            ended = coordinator.watch(
+                self._services.ledger,
+                run_id,
+                on_progress=onlooker.telling(on_outcome),
+                on_idle=onlooker.check,
+                redis_retry=self.redis_retry(notice),
+            )
+        self._report_remaining_tags(ended)
+        return ended
+
+    def coordinate(self, run_id: str, kind: SubmissionKind, on_outcome: OnOutcome | None) -> Run:
+        """Follow a run submitted by this process, with a callback per outcome; an interrupt cancels the run.
+
+        Args:
+            run_id: The run's id.
+            kind: The result of its submission.
+            on_outcome: The callback; may be None.
+
+        Raises:
+            NoWorkerError: As in `attend`.
+            LedgerRewoundError: As in `attend`.
+            BaseException: The exception of the callback, which has stopped the run.
+        """
+        ledger = self._services.ledger
+        spec = self.started(run_id).spec
+        try:
+            if on_outcome is None:
+                return self.follow(run_id)
+            if kind is SubmissionKind.SUCCEEDED or spec.callback is not Callback.CLIENT:
+                # Found by its key: it has ended, or has no callback and so does not wait.
+                return self.follow(run_id, self._stopping(run_id, on_outcome))
+            with _naming(run_id), self._giving_up(run_id):
+                onlooker = self._standstill_monitor(run_id)
+                ended = coordinator.watch(
+                    ledger,
+                    run_id,
+                    on_outcome=on_outcome,
+                    on_progress=onlooker.telling(None),
+                    on_idle=onlooker.check,
+                    renewal_seconds=self._services.settings.runs.renewal_seconds,
+                    redis_retry=self.redis_retry(),
+                )
+            self._report_remaining_tags(ended)
+            return ended  # noqa: TRY300 - an interrupt while it is reported counts, too
+        except KeyboardInterrupt:
+            # The error names the cause, and ends the wait for acknowledgements. If it cannot
+            # be written, the lease of the callback expires, and the sweep cancels the run.
+            with suppress(StagefleetError):
+                ledger.cancel(run_id, error=_INTERRUPTED)
+            raise
+
+    def started(self, run_id: str) -> Run:
+        """Return the state of a run that this process started.
+
+        Raises:
+            LedgerRewoundError: Redis has lost the run, or its start.
+            RedisUnreachableError: Redis stayed out of reach; the message names the run.
+        """
+        try:
+            with _naming(run_id):
+                stands = self.redis_retry()(lambda: self._services.ledger.run(run_id))
+        except RunNotFoundError as error:
+            raise _forgotten(run_id) from error
+        if stands.state is RunState.SUBMITTING:
+            raise _forgotten(run_id)
+        return stands
+
+    def is_forgotten(self, run_id: str) -> bool:
+        """Return True if Redis has lost a run that was started."""
+        try:
+            self.started(run_id)
+        except LedgerRewoundError:
+            return True
+        return False
+
+    def _stopping(self, run_id: str, on_outcome: OnOutcome) -> OnOutcome:
+        """Wrap the callback of a run that does not wait for it, so that its exception stops the run."""
+
+        def call_back(outcome: Outcome) -> None:
+            if outcome.state is ItemState.CANCELLED:
+                return
+            try:
+                on_outcome(outcome)
+            except BaseException as error:
+                with suppress(StagefleetError):  # the callback's exception takes precedence
+                    self._services.ledger.cancel(run_id, error=ErrorInfo.of(error))
+                raise
+
+        return call_back
+
+    def _report_remaining_tags(self, run: Run) -> None:
+        """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
+        if not run.spec.operation.startswith(_DELETIONS):
+            return
+        for line in self._services.registries.describe_remaining_tags(_repositories(run.spec.options)):
+            if line not in self._told:
+                self._told.add(line)
+                self._notice(line)
+
+    def _standstill_monitor(
+        self,
+        run_id: str,
+        notice: Callable[[str], None] | None = None,
+        *,
+        limit_seconds: float | None = None,
+    ) -> _StandstillMonitor:
+        services, say = self._services, notice or self._notice
+        settings = services.settings.runs
+        if limit_seconds is not None:
+            settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
+        stands = self.redis_retry(notice)(lambda: services.ledger.run(run_id))
+        watchdog = NoWorkerWatchdog(
+            services.ledger,
+            stands.spec,
+            settings,
+            say,
+            advice=services.no_worker_advice,
+            starts_worker=services.starts_worker,
+        )
+        return _StandstillMonitor(services, stands, watchdog, WaitReporter(say))
+
+    @contextmanager
+    def _giving_up(self, run_id: str) -> Iterator[None]:
+        """Cancel the run if no worker works on it, and report it if Redis has lost it."""
+        try:
+            yield
+        except RunNotFoundError as error:
+            if self.is_forgotten(run_id):  # and it is not the callback's exception
+                raise _forgotten(run_id) from error
+            raise
+        except NoWorkerError as error:
+            problem = ErrorInfo.of(error)
+            self.redis_retry()(lambda: self._services.ledger.cancel(run_id, now=True, error=problem))
+            raise
+
+
+@contextmanager
+def _naming(run_id: str) -> Iterator[None]:
+    """Add the run's id to errors about an unreachable Redis: the user may not know it otherwise."""
+    try:
+        yield
+    except RedisUnreachableError as error:
+        raise RedisUnreachableError(
+            f"{error}; the run is {run_id}: look at it with stagefleet runs show {run_id} once Redis answers"
+        ) from error
+
+
+def _forgotten(run_id: str) -> LedgerRewoundError:
+    return LedgerRewoundError(
+        f"Redis has forgotten run {run_id}, or that it was started, as after a failover: start it again"
+    )
+
+
+def _repositories(options: Mapping[str, Any]) -> list[Repository]:
+    """List the repositories that a run deletes from."""
+    named = [options.get("repository"), options.get("final"), *options.get("caches", ())]
+    places = map(parse_address, filter(None, named))
+    return [address for address in places if isinstance(address, Repository)]

@@ -1,0 +1,178 @@
+"""The submission of a run: find it by its key, or plan it and write it to the ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
+from time import sleep
+from typing import TypeVar
+
+from stagefleet.backoff import jittered
+from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
+from stagefleet.operations.base import Plan
+from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.models import Outcome, RunSpec, RunState, Submission, SubmissionKind
+from stagefleet.runs.subjects import log_run_started
+
+__all__ = ["check_key", "submit", "tell_old_result"]
+
+T = TypeVar("T")
+
+_LOGGER = logging.getLogger("stagefleet")
+
+_ITEMS_A_CALL = 2000
+_POLL_SECONDS = 0.5
+_MOST_BEGINNINGS = 10
+"""How many times a run is written if Redis loses its beginning."""
+_MAX_KEY_CHARACTERS = 200
+
+
+def check_key(key: str | None) -> None:
+    """Reject unusable idempotency keys.
+
+    Raises:
+        UsageError: The key is empty, too long, or has unprintable characters.
+    """
+    if key is not None and not (0 < len(key) <= _MAX_KEY_CHARACTERS and key.isprintable()):
+        raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
+
+
+def submit(
+    open_ledger: Callable[[], Ledger],
+    spec: RunSpec,
+    make_plan: Callable[[], Plan],
+    *,
+    again: Submission | None = None,
+    redis_retry: RedisRetry | None = None,
+) -> Submission:
+    """Write a run and start it, or find the one with the order's key.
+
+    The plan is made before anything is written, unless the key already has a run: a retried job gets its
+    result even if the source has changed since. If Redis loses written data, as in a failover, the run is
+    written again from its first item.
+
+    Args:
+        open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
+        spec: The work.
+        make_plan: Returns the items; called at most once.
+        again: This client's own earlier submission of the run, of which Redis has lost a part.
+        redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
+            nothing.
+
+    Returns:
+        The submission; this call or another has started its run.
+
+    Raises:
+        UsageError: The plan is rejected, or the key was used with other arguments.
+        LeaseLostError: Another submitter with the same key took the run over.
+        LedgerRewoundError: Redis keeps losing written data.
+    """
+    redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
+    plan = None if spec.key is not None and open_ledger().has_key(spec.key) else make_plan()
+    make_once = cache(make_plan) if plan is None else lambda: plan
+    ledger = open_ledger()
+    for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
+        submission = _open(ledger, spec, again)
+        if submission.kind in {SubmissionKind.ATTACHED, SubmissionKind.SUCCEEDED}:
+            break
+        try:
+            _write(ledger, submission, make_once, redis_retry)
+        except BaseException as error:
+            if isinstance(error, LedgerRewoundError) and beginnings_left:
+                again = submission
+                continue
+            # A run with a key is left as it is: if cancelled, the next attempt would continue with half its
+            # items. Once the submitter's lease has expired, the next attempt submits it again.
+            if spec.key is None:
+                with contextlib.suppress(StagefleetError):
+                    ledger.cancel(submission.run_id)
+            raise
+        log_run_started(submission.run_id, spec, submission.total)
+        break
+    return submission
+
+
+def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[str], None]) -> None:
+    """Say that nothing is done now if the key's run had succeeded before.
+
+    Args:
+        ledger: The ledger.
+        submission: The submission.
+        notice: Called with one line.
+
+    Raises:
+        RunNotFoundError: Redis has lost the run since.
+    """
+    if submission.kind is not SubmissionKind.SUCCEEDED:
+        return
+    run = ledger.run(submission.run_id)
+    ended = datetime.fromtimestamp(run.finished_at or run.created_at, UTC).isoformat(timespec="seconds")
+    notice(f"nothing was done now: run {run.id} of {ended} succeeded under this key, and its result is shown")
+
+
+def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission:
+    """Open the run; wait while another client is submitting it.
+
+    The wait ends with the other's submission, or its lease: then this client submits the run.
+    """
+    told = False
+    while True:
+        submission = ledger.open(spec, again=again)
+        if submission.kind is not SubmissionKind.ATTACHED:
+            return submission
+        with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
+            if ledger.run(submission.run_id).state is not RunState.SUBMITTING:
+                return submission
+        if not told:
+            told = True
+            _LOGGER.warning(
+                "another client is starting run %s under this key: waiting until it has, or is gone",
+                submission.run_id,
+            )
+        sleep(jittered(_POLL_SECONDS))
+
+
+def _write(
+    ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
+) -> None:
+    """Append the items, those that a previous run left or those of the plan, and start the run."""
+    left = _leftover_plan(ledger, submission)
+    plan = make_plan() if left is None else left
+    for chunk in _chunks(plan.skips()):
+        _append(ledger, submission, (), chunk, redis_retry)
+    for items in _chunks(plan.items):
+        _append(ledger, submission, items, (), redis_retry)
+    redis_retry(lambda: ledger.start(submission))
+
+
+def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
+    """Plan what the previous run left; None without one, or if it expires during this call."""
+    if submission.kind is not SubmissionKind.CONTINUED or submission.previous is None:
+        return None
+    try:
+        return Plan(tuple(ledger.leftovers(submission.previous)))
+    except RunNotFoundError:
+        return None
+
+
+def _append(
+    ledger: Ledger,
+    submission: Submission,
+    items: Sequence[str],
+    decided: Sequence[Outcome],
+    redis_retry: RedisRetry,
+) -> None:
+    nonce = secrets.token_hex(8)  # one for all attempts: items added without an answer are not added again
+    redis_retry(lambda: ledger.append(submission, items, decided, nonce=nonce))
+
+
+def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, _ITEMS_A_CALL)):
+        yield chunk

@@ -1,0 +1,1 @@
+"""What is asked: the kinds of runs, with their options and plans."""

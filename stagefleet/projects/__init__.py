@@ -1,0 +1,1 @@
+"""Projects: a name and its storages by role."""

@@ -1,0 +1,307 @@
+"""Plan of a purge: all stages and records of a project, in an order that keeps descriptions consistent.
+
+The whole plan is made from one tag list per repository, before any deletion. A tag that is neither a stage's
+nor a record's nor a custom tag with its record is unknown: it is reported, and not touched. A project in a
+Docker Engine has stages and import metadata; its other groups are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import (
+    BrokenRecordError,
+    InvalidNameError,
+    NotFoundError,
+    RateLimitedError,
+    RegistryError,
+    UsageError,
+)
+from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.project import Project
+from stagefleet.records import CustomTag, RecordId, RecordKind
+from stagefleet.registry import RegistryClient
+from stagefleet.registry.members import LeaseBoundThreads
+from stagefleet.storages.repository_records import RecordStore
+from stagefleet.storages.unique_size import UniqueSize
+
+__all__ = ["EngineListing", "PurgeGroup", "PurgePlan", "plan_purge"]
+
+_THREADS = 8
+_MOST_ALSO = 10_000
+"""Most tags of later groups passed to the deletion of stages: workers keep orders in memory.
+
+Other tags are deleted, too, but with more requests.
+"""
+
+_RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
+    RecordKind.IMPORT_METADATA: ("import-metadata", "rm_import_metadata", {}),
+    RecordKind.MANAGED_IMAGE: ("managed-images", "rm_managed_image", {}),
+    RecordKind.IMAGE_METADATA: ("image-metadata", "rm_record", {"kind": str(RecordKind.IMAGE_METADATA)}),
+    RecordKind.CUSTOM_TAG: ("custom-tags", "delete_stage_custom_tag", {}),
+    RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {"unfinished": True}),
+}
+"""Groups of records in the order of a purge: name, operation and its options besides the repository."""
+
+
+class EngineListing(Protocol):
+    """A project's content in the Docker Engine of this host."""
+
+    def stage_ids(self, address: EngineProject) -> Iterable[StageId]:
+        """List its stages."""
+
+    def record_ids(self, address: EngineProject) -> Iterable[RecordId]:
+        """List its records."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeGroup:
+    """Deletions of one run.
+
+    Attributes:
+        name: Its name in reports.
+        repository: The repository, or the primary storage that is an engine.
+        items: The run's items.
+        operation: The task that deletes an item.
+        options: The run's options.
+        tags: The tags that are deleted.
+        size: Bytes that no storage of the project uses once this and all earlier groups are gone; None if not
+            requested, and for an engine, which does not report shared layers.
+        final: The repository of `final_tags`.
+        final_tags: The tags that are deleted in the final storage: custom tags, whose records are in the
+            primary one.
+    """
+
+    name: str
+    repository: StorageAddress
+    items: tuple[str, ...]
+    operation: str
+    options: Mapping[str, Any] = field(hash=False)
+    tags: tuple[str, ...] = field(repr=False)
+    size: int | None = None
+    final: Repository | None = None
+    final_tags: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PurgePlan:
+    """All deletions of a purge.
+
+    Attributes:
+        groups: The groups, in order; groups may be empty.
+        unknown: Unknown images, which stay.
+        kept: Records that outlive a purge: clients, the last clean-up, the lock server.
+        unweighed: Images that the sizes leave out, or count in part, and why.
+    """
+
+    groups: tuple[PurgeGroup, ...]
+    unknown: tuple[str, ...]
+    kept: tuple[str, ...]
+    unweighed: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __len__(self) -> int:
+        return sum(len(group.items) for group in self.groups)
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of all groups, None if not requested."""
+        sizes = [group.size for group in self.groups if group.size is not None]
+        return sum(sizes) if sizes else None
+
+
+@dataclass(slots=True)
+class _StorageContents:
+    """Content of a storage, by kind."""
+
+    address: StorageAddress
+    stages: list[str] = field(default_factory=list)
+    records: dict[RecordKind, list[RecordId]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, client: RegistryClient, repository: Repository) -> _StorageContents:
+        """Read the tag list; empty if the repository does not exist."""
+        contents = cls(repository)
+        try:
+            for tag in client.tags(repository):
+                contents._sort(tag)
+        except NotFoundError:
+            return cls(repository)
+        rejected = {record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ())}
+        contents.stages = [tag for tag in contents.stages if tag not in rejected]
+        return contents
+
+    @classmethod
+    def read_engine(cls, engine: EngineListing, address: EngineProject) -> _StorageContents:
+        """Read the engine of this host."""
+        contents = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
+        for record in engine.record_ids(address):
+            contents.records.setdefault(record.kind, []).append(record)
+        return contents
+
+    def _sort(self, tag: str) -> None:
+        if (record := RecordId.from_tag(tag)) is not None:
+            self.records.setdefault(record.kind, []).append(record)
+        elif StageId.from_tag(tag) is not None:
+            self.stages.append(tag)
+        else:
+            self.unknown.append(tag)
+
+
+def plan_purge(
+    client: RegistryClient,
+    engine: EngineListing,
+    project: Project,
+    *,
+    policy: InUsePolicy | None = None,
+    sized: bool = False,
+) -> PurgePlan:
+    """Plan the purge of a project; changes nothing.
+
+    Args:
+        client: Client for registries.
+        engine: The engine of this host.
+        project: The project's storages.
+        policy: Policy for stages in use in an engine.
+        sized: True to compute sizes, too: one request for each manifest.
+
+    Raises:
+        UsageError: There is a policy, but the primary storage is no engine.
+        RegistryError: A tag list cannot be read.
+    """
+    if isinstance(project.primary, EngineProject):
+        contents = _StorageContents.read_engine(engine, project.primary)
+    elif policy is not None:
+        raise UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
+    else:
+        contents = _StorageContents.read(client, project.primary)
+    custom = _custom_tags(client, contents)
+    groups = [
+        _stages(contents, project, custom, policy),
+        *(_records(contents, kind, custom, project.final) for kind in _RECORD_GROUPS),
+    ]
+    ours = set(custom.values())
+    unknown = _unknown(contents, ours if project.final is None else ())
+    kept = [
+        record.tag
+        for kind, found in contents.records.items()
+        if kind not in _RECORD_GROUPS
+        for record in found
+    ]
+    stays = [f"{project.primary}:{tag}" for tag in kept]
+    if project.final is not None:
+        final = _StorageContents.read(client, project.final)
+        groups.append(_final_stages(final))
+        unknown += _unknown(final, ours)
+        stays += [f"{project.final}:{found.tag}" for records in final.records.values() for found in records]
+    plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
+    return _with_sizes(client, plan) if sized else plan
+
+
+def _custom_tags(client: RegistryClient, contents: _StorageContents) -> dict[RecordId, str]:
+    """Return the custom tag of each record that names one; an unreadable record fails later, in its run."""
+    if isinstance(contents.address, EngineProject):
+        return {}
+    store = RecordStore(client, contents.address, contents.address.name)
+
+    def read(record_id: RecordId) -> str | None:
+        try:
+            found = store.read(record_id)
+            if found is None or not isinstance(found.record, CustomTag):
+                return None
+            name = found.record.name
+            return name if RecordId.of(RecordKind.CUSTOM_TAG, name) == record_id else None
+        except RateLimitedError:
+            raise
+        except (BrokenRecordError, InvalidNameError, RegistryError):
+            return None
+
+    records = contents.records.get(RecordKind.CUSTOM_TAG, [])
+    with LeaseBoundThreads(_THREADS, "purge") as pool:
+        names = pool.map(read, records)
+        return {record: name for record, name in zip(records, names, strict=True) if name is not None}
+
+
+def _stages(
+    contents: _StorageContents, project: Project, custom: Mapping[RecordId, str], policy: InUsePolicy | None
+) -> PurgeGroup:
+    """Build the group of stages; a deletion by digest removes later groups' tags of the same digest, too."""
+    tagged = () if project.final is not None else custom.values()
+    also = [*tagged, *(record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ()))]
+    options = {
+        "repository": str(contents.address),
+        "caches": [str(cache) for cache in project.caches],
+        "also": also[:_MOST_ALSO],
+        **({} if policy is None else policy.as_options()),
+    }
+    stages = tuple(contents.stages)
+    return PurgeGroup("stages", contents.address, stages, "delete_stage", options, stages)
+
+
+def _unknown(contents: _StorageContents, custom: Container[str]) -> list[str]:
+    """List the images that belong to no stage, no record and none of these custom tags."""
+    return [f"{contents.address}:{tag}" for tag in contents.unknown if tag not in custom]
+
+
+def _records(
+    contents: _StorageContents, kind: RecordKind, custom: Mapping[RecordId, str], final: Repository | None
+) -> PurgeGroup:
+    name, operation, details = _RECORD_GROUPS[kind]
+    records = contents.records.get(kind, [])
+    tags = [record.tag for record in records]
+    items = tuple(custom.get(record, record.item) for record in records)
+    options = {"repository": str(contents.address), **details}
+    if kind is RecordKind.CUSTOM_TAG and final is not None:
+        options["final"] = str(final)
+        return PurgeGroup(
+            name,
+            contents.address,
+            items,
+            operation,
+            options,
+            tuple(tags),
+            None,
+            final,
+            tuple(custom.values()),
+        )
+    if kind is RecordKind.CUSTOM_TAG:
+        tags += custom.values()
+    elif kind is RecordKind.REJECTED_STAGE:
+        tags += [record.name for record in records]
+    return PurgeGroup(name, contents.address, items, operation, options, tuple(tags))
+
+
+def _final_stages(contents: _StorageContents) -> PurgeGroup:
+    options = {"repository": str(contents.address)}
+    stages = tuple(contents.stages)
+    return PurgeGroup("final-stages", contents.address, stages, "delete_stage", options, stages)
+
+
+def _with_sizes(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
+    """Add sizes to the plan. Content of images that stay is weighed first, so that it counts nowhere.
+
+    Custom tags in the final storage come last: most name a final stage.
+    """
+    unique_size = UniqueSize(client)
+    unique_size.add(_references((*plan.unknown, *plan.kept)))
+    groups = [
+        replace(group, size=_size_of(unique_size, group.repository, group.tags)) for group in plan.groups
+    ]
+    for address, group in enumerate(groups):
+        if group.final is not None and group.size is not None:
+            more = unique_size.add((group.final, tag) for tag in group.final_tags)
+            groups[address] = replace(group, size=group.size + more)
+    return replace(plan, groups=tuple(groups), unweighed=unique_size.unweighed)
+
+
+def _size_of(unique_size: UniqueSize, address: StorageAddress, tags: Iterable[str]) -> int | None:
+    return None if isinstance(address, EngineProject) else unique_size.add((address, tag) for tag in tags)
+
+
+def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:
+    for image in images:
+        repository, _, tag = image.rpartition(":")
+        yield Repository.parse(repository), tag

@@ -1,0 +1,1 @@
+"""Logins to registries: challenges, tokens, and the `Authorization` header."""

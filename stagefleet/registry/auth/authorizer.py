@@ -1,0 +1,272 @@
+"""The `Authorization` header of registry requests: learned from the first 401, then cached.
+
+A registry that is partly public hides its private part from anonymous clients by 404, 403 or an empty list,
+and answers 401 at `/v2/` alone. So `/v2/` is asked if there is a login for the host, as docker and skopeo do.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from stagefleet.credentials.docker_config import DockerConfig, Login
+from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
+from stagefleet.leases import LeaseBoundLock
+from stagefleet.redaction import remember_secret, words_of
+from stagefleet.registry.auth.tokens import (
+    Challenge,
+    RefusedLoginError,
+    Send,
+    TokenServer,
+    basic_header,
+    parse_challenges,
+)
+
+__all__ = ["Authorizer"]
+
+_MARGIN_SHARE = 0.1  # of a token's life: some registries issue tokens for seconds
+_LONGEST_MARGIN_SECONDS = 5.0
+_PING = ("/v2/",)  # no scope
+_NEXT_LOOK_SECONDS = 60.0  # a login may be added later, or /v2/ did not answer
+_MOST_SLOTS = 1024  # one per repository in use; beyond it the oldest slots are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class _Basic:
+    """Basic authentication: the registry takes user name and password."""
+
+
+_Kind = _Basic | TokenServer
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """A header, the time until which it is fresh, and the login it comes from."""
+
+    header: str = field(repr=False)
+    login: Login | None
+    fresh_until: float = math.inf
+    replaces_refused: bool = False
+
+
+class _Slot:
+    """The grant for one set of scopes at one registry; its lock serializes requests for a new one."""
+
+    __slots__ = ("attempts", "error", "grant", "lock")
+
+    def __init__(self) -> None:
+        self.lock = LeaseBoundLock()
+        self.grant: _Grant | None = None
+        self.attempts = 0
+        self.error: StagefleetError | None = None
+
+
+class Authorizer:
+    """Cache of `Authorization` headers for all registries; thread-safe.
+
+    Threads that need the same header request it once: the others wait for the first, whose requests and
+    helpers have time-outs, and share its failure, too.
+
+    Args:
+        config: Source of logins.
+        send: Sends requests to token servers.
+        clock: Monotonic clock for the life of tokens, in seconds.
+    """
+
+    def __init__(
+        self, config: DockerConfig, send: Send, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config = config
+        self._send = send
+        self._clock = clock
+        self._kinds: dict[str, _Kind] = {}
+        self._asked_until: dict[str, float] = {}
+        self._slots: OrderedDict[tuple[str, tuple[str, ...]], _Slot] = OrderedDict()
+        self._slots_lock = threading.Lock()
+
+    def header(self, host: str, scopes: tuple[str, ...]) -> str | None:
+        """Return the header to send with a request.
+
+        Args:
+            host: The registry's `host[:port]`, as in repository names.
+            scopes: Scopes of the request, `repository:PATH:ACTIONS` each, in any order.
+
+        Returns:
+            The header's value, None while the registry has not asked for a login.
+
+        Raises:
+            CredentialsError: As in `answer`, when a new token is needed.
+        """
+        kind = self._kinds.get(host)
+        return None if kind is None else self._obtain(host, kind, scopes)
+
+    def learn(self, host: str, ask: Callable[[], str]) -> bool:
+        """Ask a registry that sent no challenge whether it takes a login, if there is one; once per host.
+
+        Args:
+            host: As in `header`.
+            ask: Returns the `WWW-Authenticate` of the registry's `/v2/`, "" if there is none.
+
+        Returns:
+            True if `header` can return a header now.
+        """
+        with self._slot(host, _PING).lock:
+            if host in self._kinds:
+                return True  # another thread has asked
+            if self._clock() < self._asked_until.get(host, -math.inf):
+                return False
+            if len(self._asked_until) >= _MOST_SLOTS:
+                self._asked_until.clear()
+            self._asked_until[host] = self._clock() + _NEXT_LOOK_SECONDS
+            try:
+                if self._config.login(host) is None:
+                    return False
+                challenge = ask()
+                self._asked_until[host] = math.inf
+                if challenge:
+                    self._kinds[host] = _choose(host, parse_challenges(challenge))
+            except (CredentialsError, RegistryError, UnreachableError):
+                return False  # it answered without a login: that response counts
+            return bool(challenge)
+
+    def answer(self, host: str, challenge: str, scopes: tuple[str, ...], refused: str | None) -> str:
+        """Return the header to send after a 401.
+
+        Args:
+            host: As in `header`.
+            challenge: The response's `WWW-Authenticate`.
+            scopes: As in `header`.
+            refused: The header that was sent, None if none was.
+
+        Raises:
+            CredentialsError: The registry refuses the login, or wants one and there is none, or the login
+                cannot be read. The message says where logins come from.
+            RegistryUnreachableError: The token server does not answer.
+            RegistryUnavailableError: The token server fails with a 5xx.
+            RateLimitedError: The token server limits the rate.
+        """
+        offered = parse_challenges(challenge)
+        kind = self._kinds[host] = _choose(host, offered)
+        lacks_rights = any(offer.parameters.get("error") == "insufficient_scope" for offer in offered)
+        try:
+            return self._obtain(host, kind, scopes, refused, lacks_rights=lacks_rights)
+        except CredentialsError:
+            if isinstance(kind, _Basic):
+                self._kinds.pop(host, None)  # the next request finds out whether a login is needed
+                self._asked_until.pop(host, None)
+            raise
+
+    def _obtain(
+        self,
+        host: str,
+        kind: _Kind,
+        scopes: tuple[str, ...],
+        refused: str | None = None,
+        *,
+        lacks_rights: bool = False,
+    ) -> str:
+        """Return the cached grant, or a new one if that was refused or is stale."""
+        scopes = _sorted(scopes) if isinstance(kind, TokenServer) else ()
+        slot = self._slot(host, scopes)
+        attempts = slot.attempts
+        with slot.lock:
+            old = slot.grant
+            if old is not None and old.header != refused and self._clock() < old.fresh_until:
+                return old.header
+            if slot.error is not None and slot.attempts != attempts:
+                raise copy.copy(slot.error)  # it failed while we waited: one retry each would take too long
+            slot.grant = slot.error = None
+            was_refused = old if old is not None and old.header == refused else None
+            try:
+                if isinstance(kind, TokenServer):
+                    slot.grant = self._ask(kind, scopes, was_refused, lacks_rights=lacks_rights)
+                else:
+                    slot.grant = self._read_login(host, refused)
+            except (CredentialsError, RegistryError, UnreachableError) as error:
+                # Without its traceback, which holds the login. Errors of our own lease are not shared.
+                slot.error = copy.copy(error)
+                raise
+            finally:
+                slot.attempts += 1
+            return slot.grant.header
+
+    def _slot(self, host: str, scopes: tuple[str, ...]) -> _Slot:
+        with self._slots_lock:
+            slot = self._slots.setdefault((host, scopes), _Slot())
+            self._slots.move_to_end((host, scopes))
+            if len(self._slots) > _MOST_SLOTS:
+                self._slots.popitem(last=False)
+            return slot
+
+    def _read_login(self, host: str, refused: str | None) -> _Grant:
+        login = self._config.login(host)
+        if login is None:
+            raise self._refusal(host, login)
+        if not login.password and login.identity_token:
+            raise self._refusal(host, login, "it wants a password, and there is only an identity token")
+        header = basic_header(login)
+        remember_secret(header.removeprefix("Basic "))
+        if header == refused:
+            raise self._refusal(host, login)
+        return _Grant(header, login)
+
+    def _ask(
+        self,
+        server: TokenServer,
+        scopes: tuple[str, ...],
+        was_refused: _Grant | None,
+        *,
+        lacks_rights: bool,
+    ) -> _Grant:
+        """Request a token, unless the server just refused the same login."""
+        login = self._config.login(server.registry)
+        asked_at = self._clock()
+        if was_refused is not None and was_refused.login == login:
+            is_second = was_refused.replaces_refused and asked_at < was_refused.fresh_until
+            if lacks_rights or is_second:
+                raise self._refusal(server.registry, login, f"for {' '.join(scopes) or 'anything'}")
+        try:
+            token = server.fetch(self._send, login, scopes)
+        except RefusedLoginError as error:
+            raise self._refusal(server.registry, login, str(error)) from None
+        margin = min(token.life_seconds * _MARGIN_SHARE, _LONGEST_MARGIN_SECONDS)
+        return _Grant(
+            f"Bearer {token.value}",
+            login,
+            fresh_until=asked_at + token.life_seconds - margin,
+            replaces_refused=was_refused is not None and asked_at < was_refused.fresh_until,
+        )
+
+    def _refusal(self, host: str, login: Login | None, reason: str = "") -> CredentialsError:
+        what = f"registry {host} refuses the login"
+        if login is None:
+            what = f"registry {host} wants a login and there is none for it"
+        because = f" ({reason})" if reason else ""
+        return CredentialsError(f"{what}{because}: {self._config.origin()}; run: docker login {host}")
+
+
+def _choose(host: str, offered: list[Challenge]) -> _Kind:
+    """Choose among the login schemes that a registry offers: tokens before passwords."""
+    for offer in offered:
+        if offer.scheme == "bearer" and "realm" in offer.parameters:
+            return TokenServer(host, offer.parameters["realm"], offer.parameters.get("service", ""))
+    schemes = [offer.scheme for offer in offered]
+    if "basic" in schemes:
+        return _Basic()
+    named = ", ".join(words_of(scheme, limit=20) for scheme in schemes[:5]) or "one that it does not name"
+    raise CredentialsError(f"registry {host} wants a kind of login that is not supported: {named}")
+
+
+def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Sort scopes into the order used as cache key."""
+    return tuple(sorted({_sorted_actions(scope) for scope in scopes}))
+
+
+def _sorted_actions(scope: str) -> str:
+    resource, _, actions = scope.rpartition(":")
+    return f"{resource}:{','.join(sorted(set(actions.split(','))))}"

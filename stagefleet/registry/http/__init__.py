@@ -1,0 +1,1 @@
+"""HTTP to registries: one concern a module."""

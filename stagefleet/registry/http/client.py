@@ -1,0 +1,377 @@
+"""Calls to a registry: one request with its login, retries and redirects."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+from stagefleet.backoff import Backoff, jittered
+from stagefleet.errors import (
+    CertificateError,
+    DeadlineMissedError,
+    ForbiddenError,
+    RateLimitedError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StagefleetError,
+)
+from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
+from stagefleet.registry.auth.authorizer import Authorizer
+from stagefleet.registry.error_mapping import map_body_errors, map_error
+from stagefleet.registry.http.headers import span_text
+from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
+from stagefleet.registry.http.pauses import HostPauses, RetryReporter, WaitBudget, pause
+from stagefleet.registry.http.response_body import read_all
+from stagefleet.registry.http.transport import Body, Transport
+from stagefleet.settings import HttpSettings, Settings
+
+__all__ = ["ApiRequest", "HttpClient"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_RETRIED = frozenset({429, 500, 502, 503, 504})
+_UNAUTHORIZED = 401
+_HIDING = frozenset({401, 403, 404})
+"""Statuses with which registries hide private content from anonymous clients."""
+_TOO_MANY = 429
+_MOST_LOGINS = 2
+_ERROR_BYTES = 64 * 1024
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRequest:
+    """A request to a registry.
+
+    Attributes:
+        method: The HTTP method.
+        host: The registry as in repository names; selects login and settings.
+        url: The whole URL.
+        repository: The repository, `host/path`, for messages and errors.
+        subject: The requested object, for messages.
+        expected: The expected statuses; all others raise.
+        scopes: Scopes for a token (https://distribution.github.io/distribution/spec/auth/scope/).
+        headers: More headers.
+        body: The body, or a function that opens it anew for each attempt.
+        is_write: True if the request takes effect: it starts only while the lease outlasts the time-out.
+        retries: False turns retries off.
+        lease: Lease to check in waits and before writes.
+        precheck: Checks before each attempt, after all pauses, that the request may be sent. Returns the
+            latest time for it to leave, on `elapsed_seconds`, or raises.
+        send_by: The time that `precheck` returned.
+    """
+
+    method: str
+    host: str
+    url: str
+    repository: str
+    subject: str
+    expected: frozenset[int]
+    scopes: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Callable[[], bytes | Body] | None = None
+    is_write: bool = False
+    retries: bool = True
+    lease: Lease = NO_LEASE
+    precheck: Callable[[], float] | None = None
+    send_by: float = math.inf
+
+
+class HttpClient:
+    """Send calls with logins, retries and redirects; thread-safe.
+
+    Args:
+        transport: Sends single requests.
+        authorizer: Provides `Authorization` headers.
+        origin: Returns where logins come from, for messages.
+        settings: Time-outs and retries.
+        sleep: Waits so many seconds; for tests.
+
+    Attributes:
+        longest_wait_seconds: Longest time a registry may make one call wait, all attempts together.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        authorizer: Authorizer,
+        origin: Callable[[], str],
+        settings: Settings,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = transport
+        self._authorizer = authorizer
+        self._origin = origin
+        self._settings = settings
+        self._http = settings.http
+        self._sleep = sleep
+        self._host_pauses = HostPauses()
+        self._reporter = RetryReporter(settings.http)
+        self.longest_wait_seconds = min(
+            settings.http.retry_after_limit_seconds, settings.runs.longest_pause_seconds
+        )
+
+    def call(self, call: ApiRequest) -> requests.Response:
+        """Make a call and return the response, its body unread.
+
+        Raises:
+            RegistryError: The status is not an expected one.
+            RegistryUnreachableError: The registry did not answer at any attempt.
+            CredentialsError: The registry refuses the login.
+        """
+        return self._attempt(call, lambda response: response)
+
+    def read(self, call: ApiRequest, limit_bytes: int) -> tuple[requests.Response, bytes]:
+        """Make a call and read the body; a broken one is requested again.
+
+        Raises:
+            RegistryError: As in `call`, or the body has more than `limit_bytes`.
+            RegistryUnreachableError: As in `call`.
+            CredentialsError: As in `call`.
+        """
+        return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
+
+    def consume(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
+        """Make a call and pass the response to `finish`, again after each broken body; raises as `call`."""
+        return self._attempt(call, finish)
+
+    def _attempt(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
+        """Repeat a call until it succeeds or a retry is pointless, under the call's lease."""
+        with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
+            return self._try(call, finish)
+
+    def _try(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
+        problem: RegistryError | RegistryUnreachableError
+        failures, began_at = 0, time.monotonic()
+        budget = WaitBudget.of(call.host, self.longest_wait_seconds)
+        while True:
+            self._await_host(call, budget)
+            if call.precheck is not None:
+                call = replace(call, send_by=call.precheck())
+            try:
+                response = self._authorized(call)
+                if response.status_code in call.expected:
+                    return finish(response)
+            except CertificateError:
+                raise
+            except DeadlineMissedError as error:
+                if failures >= self._most_retries(call, error):
+                    raise
+                failures += 1
+                continue  # check again
+            except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+                # A token server's refusals raise; its pause does not apply to the registry.
+                asked = getattr(error, "retry_after_seconds", None) or 0.0
+                if failures >= self._most_retries(call, error) or not budget.allows(asked):
+                    raise
+                wait, problem = asked + backoff_seconds(self._http, failures), error
+            else:
+                refusal = map_error(response, call.method, call.repository, call.subject)
+                wait, problem = self._wait_seconds(call, refusal, failures, budget), refusal
+            failures += 1
+            limit = self._most_retries(call, problem)
+            self._reporter.report(
+                problem, call.host, began_at=began_at, pause_seconds=wait, failures=failures, limit=limit
+            )
+            self.pause(wait, call.lease, problem.cause)
+
+    def _most_retries(self, call: ApiRequest, error: StagefleetError) -> int:
+        """Return how often a call may be repeated; only once if the host's name is unknown."""
+        if not call.retries:
+            return 0
+        is_unknown = isinstance(error, RegistryUnreachableError) and error.is_unknown
+        return min(1, self._http.retries) if is_unknown else self._http.retries
+
+    def _wait_seconds(
+        self, call: ApiRequest, error: RegistryError, failures: int, budget: WaitBudget
+    ) -> float:
+        """Return the pause before the next attempt; raise the error if there is none."""
+        asked = error.retry_after_seconds
+        if isinstance(error, RateLimitedError) and asked is not None and asked <= self.longest_wait_seconds:
+            # A pause that a registry asks for holds for all calls, even if this one is not repeated.
+            self._host_pauses.begin(call.host, asked, error.status_text)
+        if (
+            error.status not in _RETRIED
+            or failures >= self._most_retries(call, error)
+            or not budget.allows(asked or 0.0)
+        ):
+            raise error
+        wait = backoff_seconds(self._http, failures)
+        return wait if asked is None else asked + jittered(min(1.0, wait), share=0)
+
+    def _await_host(self, call: ApiRequest, budget: WaitBudget) -> None:
+        """Wait out a pause that the host asked of another call, within this call's limit."""
+        wait, text = self._host_pauses.left(call.host)
+        if wait <= 0:
+            return
+        if not budget.allows(wait):
+            raise RateLimitedError(
+                f"{call.subject}: {call.host} asks to wait again and again ({text}), "
+                f"for another {span_text(wait)}",
+                method=call.method,
+                repository=call.repository,
+                status=_TOO_MANY,
+                retry_after_seconds=wait,
+            )
+        self.pause(wait + jittered(1.0, share=0), call.lease, (call.host, text))
+
+    def pause(self, seconds: float, lease: Lease, cause: tuple[str, str] = ("", "")) -> None:
+        """Wait, unless the lease ends it; `cause` as `StagefleetError.cause`, for the run's observers."""
+        pause(seconds, current_lease(lease), *cause, sleep=self._sleep)
+
+    def _authorized(self, call: ApiRequest) -> requests.Response:
+        """Send the request, and once or twice again with the login that it turns out to need.
+
+        Only the registry's own origin gets the login, and only its challenge is answered. A 401 from the
+        target of a redirect, of an upload's `Location` or of a `Link` is final.
+        """
+        is_for_own = is_own = origin_of(call.url) == self._origin_of(call)
+        header = self._authorizer.header(call.host, call.scopes) if is_own else None
+        for _ in range(_MOST_LOGINS):
+            response, is_own = self._redirected(call, header)
+            if header is None and is_for_own and self._wants_login(call, response):
+                response.close()
+                header = self._authorizer.header(call.host, call.scopes)
+                continue
+            challenge = response.headers.get("WWW-Authenticate")
+            if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
+                break
+            if header is not None and 'error="insufficient_scope"' in challenge:
+                break
+            read_all(response, _ERROR_BYTES)
+            header = self._authorizer.answer(call.host, challenge, call.scopes, header)
+        else:
+            response, is_own = self._redirected(call, header)
+        if response.status_code == _UNAUTHORIZED:
+            raise self._refusal(call, response, is_own=is_own)
+        return response
+
+    def _wants_login(self, call: ApiRequest, response: requests.Response) -> bool:
+        """Return True if an anonymous response has to be requested again with the login.
+
+        A write that was accepted stands; a read may have shown the public part only.
+        """
+        is_read = call.method in {"GET", "HEAD"} and response.status_code in call.expected
+        if not is_read and response.status_code not in _HIDING:
+            return False
+        url = f"{base_url(call.host, self._settings)}/v2/"
+        if call.url == url or "WWW-Authenticate" in response.headers:
+            return False
+
+        def ask() -> str:
+            asked = replace(call, method="GET", url=url, body=None, headers={}, is_write=False, precheck=None)
+            found, is_own = self._redirected(asked, None)
+            read_all(found, _ERROR_BYTES)
+            is_challenge = is_own and found.status_code == _UNAUTHORIZED
+            return found.headers.get("WWW-Authenticate", "") if is_challenge else ""
+
+        return self._authorizer.learn(call.host, ask)
+
+    def _refusal(self, call: ApiRequest, response: requests.Response, *, is_own: bool) -> ForbiddenError:
+        """Build the error of a 401 that no login answers."""
+        error = map_error(response, call.method, call.repository, call.subject)
+        challenge = response.headers.get("WWW-Authenticate")
+        message = str(error)
+        if not is_own:
+            host = urlsplit(response.url).netloc
+            message += (
+                f"; {host}, to which {call.host} leads, wants a login of its own and gets no login of ours"
+            )
+        elif challenge is not None and 'error="invalid_token"' in challenge:
+            message += "; not even a new token of its own token server: compare their clocks and keys"
+        elif challenge is not None:
+            message += f"; {self._origin()}"
+        return ForbiddenError(
+            message,
+            method=call.method,
+            repository=call.repository,
+            status=error.status,
+            codes=error.codes,
+        )
+
+    def _origin_of(self, call: ApiRequest) -> Origin:
+        """Return the registry's own origin, for which its login is."""
+        return origin_of(base_url(call.host, self._settings))
+
+    def _redirected(self, call: ApiRequest, authorization: str | None) -> tuple[requests.Response, bool]:
+        """Send the request and follow redirects; also return whether no other origin took part.
+
+        A login that was left out once stays out, even if a redirect leads back: another origin chose it.
+        """
+        url, own, is_own = call.url, self._origin_of(call), True
+        ends_at = math.inf
+        if call.body is None:  # all hops share one time limit
+            ends_at = (
+                time.monotonic() + self._http.connect_timeout_seconds + 2 * self._http.read_timeout_seconds
+            )
+        for _ in range(_MOST_REDIRECTS):
+            is_own = is_own and origin_of(url) == own
+            headers = dict(call.headers)
+            if authorization is not None and is_own:
+                headers["Authorization"] = authorization
+            response = self._send(call, url, headers, ends_at)
+            location = response.headers.get("Location")
+            if (
+                response.status_code not in _REDIRECTS
+                or location is None
+                or call.method not in {"GET", "HEAD"}
+            ):
+                return response, is_own
+            read_all(response, _ERROR_BYTES)
+            url = join_url(url, location)
+            self._check_target(call, url)
+        raise RegistryError(
+            f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)",
+            method=call.method,
+            repository=call.repository,
+        )
+
+    def _send(
+        self, call: ApiRequest, url: str, headers: Mapping[str, str], ends_at: float = math.inf
+    ) -> requests.Response:
+        if call.is_write:
+            # The lease has to cover the whole request: connecting, sending and the response.
+            seconds = self._http.connect_timeout_seconds + self._http.write_timeout_seconds
+            ends_at = min(ends_at, time.monotonic() + seconds)
+            call.lease.require(seconds)
+        body = call.body() if callable(call.body) else call.body
+        return self._transport.send(call.method, url, headers, body, ends_at=ends_at, send_by=call.send_by)
+
+    def _check_target(self, call: ApiRequest, url: str) -> None:
+        """Refuse a redirect from TLS to plain HTTP, unless the target may use plain HTTP anyway."""
+        scheme, host = urlsplit(url)[:2]
+        allowed = (
+            is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
+        )
+        if scheme != "https" and not (scheme == "http" and allowed):
+            raise RegistryError(
+                f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe",
+                method=call.method,
+                repository=call.repository,
+            )
+
+
+def _content(response: requests.Response, call: ApiRequest, limit_bytes: int) -> bytes:
+    content = read_all(response, limit_bytes)
+    if content is None:
+        raise RegistryError(
+            f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes",
+            method=call.method,
+            repository=call.repository,
+            status=response.status_code,
+        )
+    return content
+
+
+def backoff_seconds(http: HttpSettings, failures: int) -> float:
+    """Return the pause after so many failures: it doubles, with jitter, up to a limit."""
+    return Backoff(http.backoff_seconds, http.backoff_limit_seconds).pause_seconds(failures + 1)

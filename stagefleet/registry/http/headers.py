@@ -1,0 +1,218 @@
+"""Parsers for response headers, from untrusted servers."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC
+from urllib.parse import unquote, urlsplit
+
+from stagefleet.errors import InvalidNameError, StoredDigestError
+from stagefleet.manifests import digest_of
+from stagefleet.names import Digest
+
+__all__ = [
+    "check_stored",
+    "content_digest",
+    "content_length",
+    "media_type",
+    "next_link",
+    "retry_after_seconds",
+    "span_text",
+]
+
+# Parsers for response headers, from untrusted servers.
+
+_NUMBER = re.compile(r"[0-9]+")
+_MOST_DIGITS = 18
+_TELLING = re.compile(r"application/vnd\.[a-z0-9][a-z0-9.+_-]*", re.IGNORECASE)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Return the length of the body in bytes, None if there is none; absurd values become 10 to the 18th."""
+    told = headers.get("Content-Length", "").strip()
+    if _NUMBER.fullmatch(told) is None or not told.isascii():
+        return None
+    digits = told.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+
+
+def content_digest(headers: Mapping[str, str]) -> Digest | None:
+    """Return the digest in `Docker-Content-Digest`, None if it is missing or malformed."""
+    return _digest(headers.get("Docker-Content-Digest", ""))
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the media type without parameters if it names a kind of manifest, else "".
+
+    Servers and gateways send `application/json`, `text/plain` and the like for anything.
+    """
+    told = headers.get("Content-Type", "").partition(";")[0].strip()
+    return told if _TELLING.fullmatch(told) else ""
+
+
+def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: bytes | None = None) -> None:
+    """Compare the digest that a registry says it stored with the digest of what was pushed.
+
+    Specification: "Pushing Manifests", "Pushing blobs".
+
+    Args:
+        headers: Headers of the response to the PUT, or to the POST that mounted.
+        what: The pushed object, for messages.
+        sent: Its digest.
+        content: Its content, if the response may name a digest of another algorithm.
+
+    Raises:
+        StoredDigestError: The registry names another digest.
+    """
+    for told in _stored(headers):
+        expected = sent
+        if told.algorithm != sent.algorithm:
+            if content is None:
+                continue
+            expected = digest_of(content, told.algorithm)
+        if told != expected:
+            raise StoredDigestError(
+                f"{what}: the registry says that it stored {told}, and was sent {expected}: it, or what "
+                "stands before it, changes what is pushed; a copy there would be another image",
+                found=str(told),
+            )
+
+
+def _stored(headers: Mapping[str, str]) -> Iterator[Digest]:
+    """Yield the digests that a response names: in `Docker-Content-Digest`, and at the end of `Location`."""
+    told = content_digest(headers)
+    if told is not None:
+        yield told
+    try:
+        path = urlsplit(headers.get("Location", "")).path
+    except ValueError:
+        return
+    told = _digest(unquote(path.rpartition("/")[2]))
+    if told is not None:
+        yield told
+
+
+def _digest(text: str) -> Digest | None:
+    try:
+        return Digest.parse(text.strip())
+    except InvalidNameError:
+        return None
+
+
+# Parser of the `Link` header: the next page of a list (RFC 8288, section 3).
+
+_LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line
+
+# Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
+# follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
+_TARGET = re.compile(r"[ \t,]*+<([^<>]*+)>")
+_PARAMETER = re.compile(
+    r"[ \t]*+;[ \t]*+(?:([!#$%&'*+.^_`|~0-9A-Za-z-]++)"
+    r'[ \t]*+(?:=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s",;]*+)))?)?'
+)
+
+
+def next_link(header: str) -> str | None:
+    """Return the target of the first link with the relation `next`, None if there is none.
+
+    A parameter never replaces the target, whatever its name; the first of a repeated `rel` counts.
+
+    Args:
+        header: The header's value, from an untrusted server.
+    """
+    header, position = header[:_LIMIT_CHARACTERS], 0
+    while (target := _TARGET.match(header, position)) is not None:
+        position = target.end()
+        relation = None
+        while (parameter := _PARAMETER.match(header, position)) is not None:
+            position = parameter.end()
+            name, quoted, token = parameter.groups()
+            if relation is None and name is not None and name.lower() == "rel":
+                relation = quoted if quoted is not None else token or ""
+        if relation is not None and "next" in relation.lower().split():
+            return target[1]
+        comma = header.find(",", position)
+        if comma < 0:
+            return None
+        position = comma
+    return None
+
+
+# Parser of `Retry-After`: the wait that a server asks for (RFC 9110, 10.2.3), in its many variants.
+
+# Some send fractions, and proxies join the headers of two servers by a comma: the first counts.
+_SECONDS = re.compile(r"(?P<whole>[0-9]+)(?P<fraction>\.[0-9]+)?\s*(?:,.*)?", re.DOTALL)
+_MOST_SECONDS_DIGITS = 20
+_UNITS = (1, 10**3, 10**6, 10**9)
+"""Units per second of timestamps: Docker Hub sends seconds (hub-feedback #2459), others milliseconds."""
+_NEVER_SECONDS = 1e10
+"""Upper limit: three centuries, small enough that sums of pauses do not overflow."""
+_YEAR_SECONDS = 365 * 24 * 3600
+_NEAR_SECONDS = 10 * _YEAR_SECONDS
+"""A longer wait is a timestamp instead, if as a timestamp it is nearer than this."""
+
+
+def retry_after_seconds(
+    headers: Mapping[str, str], *, clock: Callable[[], float] = time.time
+) -> float | None:
+    """Read how long a response asks to wait.
+
+    A date, and a number that can only be a timestamp, count from the response's own `Date`: the two clocks
+    may differ.
+
+    Args:
+        headers: The response's headers, with names in any case.
+        clock: Returns seconds since 1970, for a response without a `Date`.
+
+    Returns:
+        Seconds from now, 0 to 1e10; None if the header is missing or malformed.
+    """
+    value = headers.get("Retry-After", "").strip()
+    number = _SECONDS.fullmatch(value)
+    if number is None:
+        until = _since_1970(value)
+        return None if until is None else _bounded(until - _now(headers, clock))
+    digits = number["whole"].lstrip("0")
+    if len(digits) > _MOST_SECONDS_DIGITS:
+        return _NEVER_SECONDS  # int() refuses thousands of digits
+    seconds = int(digits or 0) + float(number["fraction"] or 0)
+    if seconds <= _NEAR_SECONDS:
+        return seconds
+    now = _now(headers, clock)
+    near = (seconds / unit - now for unit in _UNITS if abs(seconds / unit - now) <= _NEAR_SECONDS)
+    return _bounded(next(near, seconds))
+
+
+def span_text(seconds: float) -> str:
+    """Format a duration.
+
+    >>> span_text(12.3), span_text(5400), span_text(1e10)
+    ('12 s', '5400 s (1.5 hours)', 'more than a year')
+    """
+    if seconds > _YEAR_SECONDS:
+        return "more than a year"
+    for name, length in (("days", 24 * 3600), ("hours", 3600)):
+        if seconds >= length * 1.5:
+            return f"{seconds:.0f} s ({seconds / length:.1f} {name})"
+    return f"{seconds:.0f} s"
+
+
+def _now(headers: Mapping[str, str], clock: Callable[[], float]) -> float:
+    sent_at = _since_1970(headers.get("Date", ""))
+    return clock() if sent_at is None else sent_at
+
+
+def _since_1970(date: str) -> float | None:
+    """Parse an HTTP date (RFC 9110, 5.6.7), in UTC even if it does not say so."""
+    try:
+        parsed = email.utils.parsedate_to_datetime(date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+def _bounded(seconds: float) -> float:
+    return min(max(seconds, 0.0), _NEVER_SECONDS)

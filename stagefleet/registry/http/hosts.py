@@ -1,0 +1,158 @@
+"""API addresses of registries: scheme, host, and the aliases of Docker Hub."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from stagefleet.errors import RegistryError
+from stagefleet.names import Repository
+from stagefleet.settings import RegistrySettings, Settings
+
+__all__ = [
+    "Origin",
+    "advise_plain_http",
+    "advise_tls",
+    "api_path",
+    "base_url",
+    "is_loopback",
+    "is_refused_as_plain",
+    "join_url",
+    "origin_of",
+    "settings_of",
+]
+
+_HUB = "docker.io"
+_HUB_API = "registry-1.docker.io"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Stricter than a URL parser, and without user names: two parsers that differ over a URL (`http://a\@b/`)
+# would take one host for the registry and connect to another.
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][!-~]*)?",
+    re.IGNORECASE,
+)
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port of a URL (RFC 6454, section 4); a login is for one origin.
+
+    Attributes:
+        scheme: In lower case.
+        host: Without a port, in lower case.
+        port: The scheme's default if the URL names none; 0 for an unknown scheme.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def is_default(self) -> bool:
+        """True if the port is the scheme's default."""
+        return self.port == _DEFAULT_PORTS.get(self.scheme)
+
+
+@lru_cache(maxsize=1024)
+def origin_of(url: str) -> Origin:
+    """Return the origin of a URL made by `join_url` or `base_url`."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return Origin(scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(scheme, 0))
+
+
+@lru_cache(maxsize=1024)
+def is_loopback(host: str) -> bool:
+    """Return True if `host[:port]` is this machine: `localhost`, 127.0.0.0/8 or [::1]."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def base_url(host: str, settings: Settings) -> str:
+    """Return the URL of a registry without a path; loopback hosts default to HTTP, all others to HTTPS."""
+    said = settings.registry(host).plain_http
+    plain = is_loopback(host) if said is None else said
+    return f"{'http' if plain else 'https'}://{_HUB_API if host == _HUB else host}"
+
+
+def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
+    """Return the settings for an API host; Docker Hub's are under its name in repositories."""
+    if api_host == _HUB_API and api_host not in settings.registries:
+        return settings.registry(_HUB)
+    return settings.registry(api_host)
+
+
+def join_url(url: str, given: str) -> str:
+    """Resolve a URL from a registry's response to `url`.
+
+    Args:
+        url: The requested URL.
+        given: The response's `Location`, or the target of its `Link`; relative or absolute.
+
+    Raises:
+        RegistryError: It is malformed. The message does not quote it, for it may hold a signature.
+    """
+    try:
+        joined = urljoin(url, given)
+        is_usable = _URL.fullmatch(joined) is not None and urlsplit(joined).port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise RegistryError(f"{urlsplit(url).netloc} points to an address that is none")
+    return joined
+
+
+def api_path(repository: Repository) -> str:
+    """Return the repository's path in API URLs; Docker Hub's official images are under `library/`."""
+    if repository.host == _HUB and "/" not in repository.path:
+        return f"library/{repository.path}"
+    return repository.path
+
+
+# Advice for a mismatch of TLS and plain HTTP: the setting to change, ready to paste.
+
+_BAD_REQUEST = 400
+_REFUSAL = re.compile(
+    rb"HTTP request to an HTTPS server"  # Go's server: distribution, Harbor, zot
+    rb"|HTTP request was sent to HTTPS port"  # nginx
+    rb"|speaking plain HTTP to an SSL-enabled server"  # Apache
+)
+"""Replies of TLS servers to plain HTTP: status 400 with a text that no standard defines."""
+
+
+def advise_tls(host: str) -> str:
+    """Return the setting for a registry that is reached by plain HTTP and may need TLS."""
+    return f'if it speaks TLS, set plain_http = false under [registries."{host}"] in stagefleet.toml'
+
+
+def advise_plain_http(host: str) -> str:
+    """Return the setting for a registry that is reached by TLS and may not offer it."""
+    return f'if it speaks plain HTTP, set plain_http = true under [registries."{host}"] in stagefleet.toml'
+
+
+def is_refused_as_plain(response: requests.Response, body: bytes) -> bool:
+    """Return True if a response refuses plain HTTP because its server speaks TLS.
+
+    Args:
+        response: The response, its body read.
+        body: The beginning of its body. A response to HEAD has none, so its status decides.
+    """
+    request: requests.PreparedRequest | None = response.request  # None in a response built by a test
+    if response.status_code != _BAD_REQUEST or request is None:
+        return False
+    if urlsplit(str(request.url)).scheme != "http":
+        return False
+    return request.method == "HEAD" or _REFUSAL.search(body) is not None

@@ -1,0 +1,288 @@
+"""One HTTP request to one registry: connections, time-outs, TLS, proxies, and the mapping of foreign errors.
+
+Requests are prepared once and sent through requests' adapter. Proxies, certificates and logins are looked up
+once per host instead of once per request, which halves the CPU time of a request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import math
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies, select_proxy
+
+from stagefleet.errors import CertificateError, RegistryUnreachableError, SettingsError
+from stagefleet.leases import SLICE_SECONDS, current_lease
+from stagefleet.redaction import host_of, words_of
+from stagefleet.registry.http.adapter import Adapter
+from stagefleet.registry.http.deadline import Deadline, bounding
+from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, is_loopback, settings_of
+from stagefleet.registry.http.sockets import make_context
+from stagefleet.settings import Settings
+
+__all__ = ["Body", "Transport", "map_http_errors"]
+
+_MOST_HOSTS = 256
+_USER_AGENT = "stagefleet"
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+class Body(Protocol):
+    """A request body that is read while it is sent."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, b"" at the end."""
+
+    def __len__(self) -> int:
+        """Return the size of the whole body in bytes."""
+
+
+@dataclass(slots=True)
+class _Route:
+    """The way to a host: data that requests would recompute for each request, and if it ever answered."""
+
+    adapter: Adapter
+    proxies: Mapping[str, str]
+    has_answered: bool = False
+
+
+class Transport:
+    """Send single requests; thread-safe, with a connection pool per host.
+
+    Args:
+        settings: TLS settings by host, and time-outs.
+        headers: Headers added to each request.
+        to_registries: True if the settings decide about TLS; False if the URLs do, as for webhooks.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        to_registries: bool = True,
+    ) -> None:
+        self._settings = settings
+        self._headers = headers
+        self._to_registries = to_registries
+        self._routes: dict[str, _Route] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for route in self._routes.values():
+                route.adapter.close()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Body | None = None,
+        *,
+        ends_at: float = math.inf,
+        send_by: float = math.inf,
+    ) -> requests.Response:
+        """Send one request and return the response. Its body is unread; close the response.
+
+        Args:
+            method: The HTTP method.
+            url: The whole URL.
+            headers: More headers.
+            body: The body.
+            ends_at: Latest time for the response's header, on the monotonic clock. No phase outlasts its
+                time-out in any case.
+            send_by: Latest time for the request to leave, on `elapsed_seconds`.
+
+        Raises:
+            RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
+            DeadlineMissedError: The request could not leave in time, and was not sent.
+            CertificateError: The server's certificate is not trusted.
+            LeaseLostError: This thread's lease ended during a wait.
+            ItemCancelledError: The item was cancelled during a wait.
+        """
+        http = self._settings.http
+        deadline = Deadline(
+            urlsplit(url).netloc,
+            connect_seconds=http.connect_timeout_seconds,
+            phase_seconds=http.read_timeout_seconds,
+            ends_at=ends_at,
+            send_by=send_by,
+            lease=current_lease(),
+        )
+        deadline.is_streamed = not isinstance(body, bytes | None)
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, url, body  # type: ignore[assignment]  # a Body has what urllib3 needs
+        request.headers = CaseInsensitiveDict({**self._headers, **headers})
+        request.headers["User-Agent"] = _USER_AGENT
+        if body is not None or method in {"POST", "PUT"}:
+            request.headers["Content-Length"] = str(len(body or b""))
+        route = self._route(url)
+        with map_http_errors(url, route.proxies, advice=self._scheme_advice(url, route)), bounding(deadline):
+            response = route.adapter.send(
+                request,
+                stream=True,
+                timeout=SLICE_SECONDS,  # the sockets' own setting: the deadline bounds them
+                proxies=route.proxies,
+            )
+        route.has_answered = True
+        return response
+
+    def _scheme_advice(self, url: str, route: _Route) -> str:
+        """Return the setting to change if TLS and plain HTTP may be mixed up, else ""."""
+        scheme, host = urlsplit(url)[:2]
+        if not self._to_registries or route.has_answered:
+            return ""
+        return advise_tls(host) if scheme == "http" else advise_plain_http(host)
+
+    def _route(self, url: str) -> _Route:
+        scheme, host = urlsplit(url)[:2]
+        origin = f"{scheme}://{host}"
+        route = self._routes.get(origin)
+        if route is None:
+            with self._lock:
+                route = self._routes.get(origin) or self._make_route(origin, scheme, host)
+        return route
+
+    def _make_route(self, origin: str, scheme: str, host: str) -> _Route:
+        """Work out the way to a host; drop the oldest one if redirects lead to ever new hosts."""
+        registry = settings_of(host, self._settings)
+        context = make_context(host, registry) if scheme == "https" else None
+        if context is not None and registry.insecure:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the settings demand it
+        if len(self._routes) >= _MOST_HOSTS:
+            self._routes.pop(next(iter(self._routes))).adapter.close()
+        # Loopback never uses a proxy, whatever NO_PROXY says: as in Docker and all Go tools.
+        proxies = {} if is_loopback(host) else _checked_proxies(origin)
+        adapter = Adapter(origin, context)
+        route = self._routes[origin] = _Route(adapter, proxies)
+        return route
+
+
+def _checked_proxies(origin: str) -> dict[str, str]:
+    """Read the proxies of an origin from the environment.
+
+    Raises:
+        SettingsError: A proxy's address is malformed.
+    """
+    proxies = get_environ_proxies(origin)
+    proxy = select_proxy(origin, proxies)
+    if proxy and host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
+        raise SettingsError(
+            f"the proxy for {host_of(origin)} in the environment has no address that can be read: write "
+            "http://USER:PASSWORD@HOST:PORT, and in user and password each of / ? # @ : % as %2F %3F %23 %40 "
+            "%3A %25"
+        )
+    return proxies
+
+
+@contextmanager
+def map_http_errors(
+    url: str, proxies: Mapping[str, str] = MappingProxyType({}), *, advice: str = ""
+) -> Iterator[None]:
+    """Map every error of requests, urllib3 and the socket to one of ours.
+
+    The errors have no cause: foreign errors hold the URL, which may hold a signature, and tracebacks show
+    them.
+
+    Args:
+        url: The requested URL.
+        proxies: The proxies in use, by scheme.
+        advice: What to do if TLS and plain HTTP are mixed up.
+    """
+    host = urlsplit(url).netloc
+    try:
+        yield
+    except (requests.exceptions.SSLError, urllib3.exceptions.SSLError) as error:
+        reason = _reason(error)
+        raise CertificateError(
+            f"{host}: no trusted TLS connection ({reason}): {_tls_advice(error, host, advice)}", host=host
+        ) from None
+    except requests.exceptions.ProxyError as error:
+        proxy = select_proxy(url, dict(proxies)) or ""
+        shown = host_of(proxy if "://" in proxy else f"http://{proxy}")
+        raise RegistryUnreachableError(
+            f"{host} cannot be reached through the proxy {shown} ({_reason(error)})", host=host
+        ) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        if _has_no_address(error):
+            message = f"{host} is the name of no host ({_reason(error)}): see that it is spelled right"
+            raise RegistryUnreachableError(message, host=host, is_unknown=True) from None
+        message = f"{host} does not answer ({_reason(error)})"
+        if advice and _may_want_tls(url, error):
+            message += f": {advice}"
+        raise RegistryUnreachableError(message, host=host) from None
+
+
+def _has_no_address(error: BaseException) -> bool:
+    """Return True if the resolver knows that a name does not exist; it may have failed for now otherwise."""
+    cause = _innermost(error).__cause__
+    return isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME
+
+
+def _may_want_tls(url: str, error: BaseException) -> bool:
+    """Return True if a server may have hung up because it speaks TLS and got plain HTTP."""
+    hung_up = isinstance(
+        _innermost(error), ConnectionResetError | BrokenPipeError | http.client.BadStatusLine
+    )
+    return hung_up and urlsplit(url).scheme == "http"
+
+
+def _tls_advice(error: BaseException, host: str, advice: str) -> str:
+    """Return what to do; OpenSSL's error names say which side is at fault."""
+    settings, reason = f'registries."{host}"', _reason(error)
+    if "_ALERT_" in reason:
+        return f"the registry refuses us: does it want a certificate, {settings}.client_certificate?"
+    # Which of the two types a server that hangs up causes depends on the version of Python.
+    hung_up = isinstance(_innermost(error), ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    if hung_up or "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER" in reason:
+        return advice or "does it speak TLS?"
+    return f"name its certificate authority in {settings}.ca_file"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Find the innermost cause of an error."""
+    seen = error
+    for _ in range(10):
+        # `original_error` is a ProxyError's; a ProtocolError has the cause after a text of its own.
+        inners = (
+            getattr(seen, "reason", None),
+            getattr(seen, "original_error", None),
+            *(seen.args or (seen.__cause__,)),
+        )
+        inner = next((inner for inner in inners if isinstance(inner, BaseException)), None)
+        if inner is None:
+            break
+        seen = inner
+    return seen
+
+
+def _reason(error: BaseException) -> str:
+    """Describe the innermost cause in a few words; never the URL, which may hold a signature."""
+    seen = _innermost(error)
+    if isinstance(seen, urllib3.exceptions.ReadTimeoutError | TimeoutError):
+        return "time-out"
+    refused = isinstance(seen, urllib3.exceptions.NewConnectionError)  # a subclass of urllib3's time-out
+    if isinstance(seen, urllib3.exceptions.ConnectTimeoutError) and not refused:
+        return "time-out while connecting"
+    text = getattr(seen, "strerror", None) or str(seen).partition(": ")[2] or str(seen)
+    if refused:
+        return text.rpartition("] ")[2].removesuffix(")").lower()
+    text = words_of(text.partition("?")[0], limit=200)
+    quotes = not isinstance(seen, OSError | http.client.HTTPException | urllib3.exceptions.ProtocolError)
+    if quotes or ("/" in text and not isinstance(seen, OSError)):
+        return type(seen).__name__  # their text quotes malformed input: an address, a path of ours
+    return f"{type(seen).__name__}: {text}"

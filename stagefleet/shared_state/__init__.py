@@ -1,0 +1,1 @@
+"""What the workers remember together in Redis and may lose."""

@@ -1,0 +1,228 @@
+"""Single flight: of all workers that need a value, one computes it and the others wait."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+from typing import Any, Protocol
+
+from stagefleet.backoff import jittered
+from stagefleet.errors import StagefleetError
+from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, elapsed_seconds, keep_renewing
+from stagefleet.shared_state.protocol import OWNER_BYTES, DatedValue
+
+__all__ = ["MIN_TTL_SECONDS", "SingleFlight", "StoredValue", "ValueStore", "unpack_value"]
+
+_CACHED_VALUES = 64
+MIN_TTL_SECONDS = 1.0
+"""Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""
+_LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """Result of one look-up.
+
+    Attributes:
+        payload: The value, None if there is none.
+        seconds: Remaining lifetime of the value.
+        age_seconds: Time since the work on the value began, at the moment of the look-up.
+        is_ours: Without a value: True if the caller has to compute it.
+        clock: Without a value: the store's time, in seconds.
+    """
+
+    payload: bytes | None = None
+    seconds: float = 0.0
+    age_seconds: float = 0.0
+    is_ours: bool = False
+    clock: float = 0.0
+
+
+class ValueStore(Protocol):
+    """Shared store of the values."""
+
+    def read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
+        """Read a value; without one, and if nobody computes it, the caller becomes its owner."""
+
+    def write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
+        """Store a computed value and end the ownership.
+
+        Args:
+            namespace: As in `look`.
+            key: As in `look`.
+            payload: The value.
+            ttl_seconds: Its lifetime, from the beginning of the work on it.
+            began: That beginning on the store's clock, so that a late arrival does not extend the lifetime. A
+                value that took longer than its lifetime is kept for one more second.
+        """
+
+    def release_claim(self, namespace: str, key: str, owner: bytes) -> None:
+        """Give up the work on a value, if the caller owns it."""
+
+
+class SingleFlight:
+    """`SharedState.get_or_compute` on a shared store, with a cache of this process in front.
+
+    Args:
+        store: The shared store.
+        sleep: Waits so many seconds; for tests.
+    """
+
+    def __init__(self, store: ValueStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._store = store
+        self._sleep = sleep
+        self._guard = Lock()
+        self._cache: OrderedDict[tuple[str, str], tuple[DatedValue, float]] = OrderedDict()
+        self._under_way: dict[tuple[str, str], tuple[Lock, int]] = {}
+
+    def get_or_compute(
+        self,
+        namespace: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        lease: Lease,
+    ) -> Any:
+        return self.get_or_compute_dated(
+            namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
+        ).value
+
+    def get_or_compute_dated(
+        self,
+        namespace: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        lease: Lease,
+    ) -> DatedValue:
+        found = self._cached(namespace, key)
+        if found is not None:
+            return found
+        lease = current_lease(lease)
+        deadline = elapsed_seconds() + wait_seconds
+        with self._alone(namespace, key, deadline, lease):  # one thread asks Redis for all
+            found = self._cached(namespace, key)
+            if found is not None:
+                return found
+            owner = secrets.token_bytes(OWNER_BYTES)
+            stored, looked_at = self._wait(namespace, key, owner, deadline, lease)
+            if stored.payload is None:
+                return self._build((namespace, key, owner), build, ttl_seconds, stored.clock)
+            # The store computed the age after the look-up began: so the value is younger than we assume.
+            found = DatedValue(unpack_value(stored.payload), looked_at - stored.age_seconds)
+            self._remember(namespace, key, found, looked_at + stored.seconds)
+            return found
+
+    def forget(self, namespace: str, key: str | None = None) -> None:
+        """Drop a page, or one value of it, from the cache of this process."""
+        with self._guard:
+            for name in [name for name in self._cache if name[0] == namespace and key in {None, name[1]}]:
+                del self._cache[name]
+
+    def _wait(
+        self, namespace: str, key: str, owner: bytes, deadline: float, lease: Lease
+    ) -> tuple[StoredValue, float]:
+        """Wait for a value, the ownership, or `deadline`; also return when the last look-up began."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            lease.check()
+            looked_at = elapsed_seconds()
+            stored = self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+            left = deadline - elapsed_seconds()
+            if stored.payload is not None or stored.is_ours or left <= 0:
+                return stored, looked_at
+            self._sleep(min(left, jittered(pause)))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _build(
+        self, name: tuple[str, str, bytes], build: Callable[[], Any], ttl_seconds: float, clock: float
+    ) -> DatedValue:
+        """Compute a value that this process owns since `clock`, on the store's clock."""
+        namespace, key, owner = name
+        began = elapsed_seconds()
+        try:
+            with self._renewed(namespace, key, owner):
+                value = build()
+        except BaseException:
+            with suppress(StagefleetError):  # the first error counts; the lease expires
+                self._store.release_claim(namespace, key, owner)
+            raise
+        with suppress(StagefleetError):  # then others compute it again
+            self._store.write(
+                namespace, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock
+            )
+        found = DatedValue(value, began)
+        self._remember(namespace, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
+        return found
+
+    @contextmanager
+    def _renewed(self, namespace: str, key: str, owner: bytes) -> Iterator[None]:
+        """Renew the owner's lease in a thread: a look-up by the owner extends it."""
+        done = Event()
+
+        def renew() -> None:  # without a lease others compute it, too: slower, but correct
+            self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+
+        def keep() -> None:
+            keep_renewing(renew, done, what="single_flight", seconds=_LEASE_SECONDS / 3)
+
+        thread = Thread(target=keep, name=f"single-flight-{namespace}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()  # a late look-up would take the lease again
+
+    def _cached(self, namespace: str, key: str) -> DatedValue | None:
+        with self._guard:
+            found, until = self._cache.get((namespace, key), (None, 0.0))
+            return found if elapsed_seconds() < until else None
+
+    def _remember(self, namespace: str, key: str, found: DatedValue, until: float) -> None:
+        with self._guard:
+            self._cache[namespace, key] = (found, until)
+            self._cache.move_to_end((namespace, key))
+            while len(self._cache) > _CACHED_VALUES:
+                self._cache.popitem(last=False)
+
+    @contextmanager
+    def _alone(self, namespace: str, key: str, deadline: float, lease: Lease) -> Iterator[None]:
+        """Serialize the threads of this process for one value, at most until `deadline`."""
+        name = (namespace, key)
+        with self._guard:
+            lock, users = self._under_way.get(name, (Lock(), 0))
+            self._under_way[name] = (lock, users + 1)
+        held = lock.acquire(blocking=False)
+        try:
+            while not held and (left := deadline - elapsed_seconds()) > 0:
+                held = lock.acquire(timeout=min(left, SLICE_SECONDS))
+                lease.check()
+            yield
+        finally:
+            if held:
+                lock.release()
+            with self._guard:
+                users = self._under_way[name][1] - 1
+                if users:
+                    self._under_way[name] = (lock, users)
+                else:
+                    del self._under_way[name]
+
+
+def unpack_value(payload: bytes) -> Any:
+    """Decode a value from the shared store."""
+    return json.loads(zlib.decompress(payload))

@@ -1,0 +1,217 @@
+"""Cache of tag lists: the stages of a storage at its last listing, for the whole fleet.
+
+The fleet's own copies, deletions and rejections update it; changes by others show up at the next listing. So
+a stage on a list has to be checked, and a stage not on it may still exist. A lost list costs one request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stagefleet.names import StageId
+from stagefleet.settings import SharedStateSettings
+from stagefleet.shared_state.id_list import ENTRY_BYTES, StageIdList, pack_id
+from stagefleet.shared_state.last_used import BestEffortStore
+
+if TYPE_CHECKING:
+    import redis
+
+__all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
+
+_COUNT = b"count"
+_BUCKET_BYTES = 1
+
+# On a list (KEYS[1]); ARGV: bucket, entry, bound. A bucket holds entries of equal length.
+_SEARCH = f"""
+local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+local place
+for n = 1, #shelf, {ENTRY_BYTES} do
+  if string.sub(shelf, n, n + {ENTRY_BYTES - 1}) == ARGV[2] then place = n break end
+end
+"""
+_ADD = f"""
+if redis.call('EXISTS', KEYS[1]) == 0 then return end
+{_SEARCH}
+if place then return end
+if redis.call('HINCRBY', KEYS[1], 'count', 1) > tonumber(ARGV[3]) then redis.call('UNLINK', KEYS[1])
+else redis.call('HSET', KEYS[1], ARGV[1], shelf .. ARGV[2]) end
+"""
+_FORGET = f"""
+{_SEARCH}
+if not place then return end
+local rest = string.sub(shelf, 1, place - 1) .. string.sub(shelf, place + {ENTRY_BYTES})
+redis.call('HSET', KEYS[1], ARGV[1], rest)
+redis.call('HINCRBY', KEYS[1], 'count', -1)
+"""
+
+
+class TagLists(Protocol):
+    """Bounded cache of the last known tag list of each storage; thread-safe.
+
+    No method raises if the cache is unreachable: then no list is known.
+    """
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        """Store the stages of a fresh listing, unless there are too many."""
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        """Return the stages of the last known list, None if none is known."""
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        """Return the stages of a digest on the last known list, the oldest first; empty without a list."""
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        """Add a stage that came to a storage to its list, if one is known."""
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        """Drop a stage that was deleted or rejected from its list."""
+
+
+class RedisTagLists(BestEffortStore):
+    """`TagLists` in the fleet's Redis: a hash per storage, with packed ids grouped by their first byte."""
+
+    _what, _keys = "tag_lists", "tag-list"
+
+    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
+        super().__init__(client, prefix=prefix, settings=settings)
+        self._index = f"{prefix}tag-lists"
+        self._add = client.register_script(_ADD)
+        self._forget = client.register_script(_FORGET)
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        key, lifetime_ms = self._prefix + storage, round(self._settings.list_lifetime_seconds * 1000)
+        with self._calls(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.unlink(key)
+            if len(listed) <= self._settings.listed_stages:
+                pipe.hset(key, mapping=_buckets_of(listed))
+                pipe.pexpire(key, lifetime_ms)
+            pipe.zadd(self._index, {storage: time.time()})
+            pipe.pexpire(self._index, lifetime_ms)
+            pipe.zcard(self._index)
+            surplus = pipe.execute()[-1] - self._settings.lists
+            if surplus > 0:
+                old = [name.decode() for name, _ in self._redis.zpopmin(self._index, surplus)]
+                self._redis.unlink(*(self._prefix + name for name in old))
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        buckets: dict[bytes, bytes] = {}
+        with self._calls():
+            buckets = self._redis.hgetall(self._prefix + storage)
+        known = buckets.pop(_COUNT, None) is not None
+        return _unpacked(b"".join(buckets.values())) if known else None
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        bucket: bytes | None = None
+        with self._calls():
+            bucket = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_BUCKET_BYTES])
+        listed = _unpacked(bucket or b"")
+        return [] if listed is None else listed.of_digest(digest)
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        self._change(self._add, storage, stage_id)
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        self._change(self._forget, storage, stage_id)
+
+    def _change(self, script: Any, storage: str, stage_id: StageId) -> None:
+        entry = pack_id(stage_id)
+        with self._calls():
+            script(
+                keys=[self._prefix + storage],
+                args=[entry[:_BUCKET_BYTES], entry, self._settings.listed_stages],
+            )
+
+
+@dataclass(slots=True)
+class _Known:
+    """A list, the changes since, and its expiry."""
+
+    listed: StageIdList
+    until: float
+    added: set[StageId] = field(default_factory=set)
+    gone: set[StageId] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.listed) + len(self.added) - len(self.gone)
+
+    def now(self) -> StageIdList:
+        if not self.added and not self.gone:
+            return self.listed
+        return StageIdList(
+            stage_id for part in (self.listed, self.added) for stage_id in part if stage_id not in self.gone
+        )
+
+
+class MemoryTagLists:
+    """`TagLists` in this process, for embedded commands and tests."""
+
+    def __init__(self, settings: SharedStateSettings | None = None) -> None:
+        self._settings = SharedStateSettings() if settings is None else settings
+        self._lock = threading.Lock()
+        self._lists: OrderedDict[str, _Known] = OrderedDict()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def remember(self, storage: str, listed: StageIdList) -> None:
+        settings = self._settings
+        with self._lock:
+            self._lists.pop(storage, None)
+            if len(listed) <= settings.listed_stages:
+                self._lists[storage] = _Known(listed, time.monotonic() + settings.list_lifetime_seconds)
+            while len(self._lists) > settings.lists:
+                self._lists.popitem(last=False)
+
+    def last_known(self, storage: str) -> StageIdList | None:
+        with self._lock:
+            known = self._known(storage)
+            return None if known is None else known.now()
+
+    def find(self, storage: str, digest: str) -> list[StageId]:
+        with self._lock:
+            known = self._known(storage)
+            if known is None:
+                return []
+            added = {stage_id for stage_id in known.added if stage_id.digest == digest}
+            return sorted({*known.listed.of_digest(digest), *added} - known.gone)
+
+    def add(self, storage: str, stage_id: StageId) -> None:
+        with self._lock:
+            known = self._known(storage)
+            if known is None:
+                return
+            known.gone.discard(stage_id)
+            if stage_id not in known.listed:
+                known.added.add(stage_id)
+            if len(known) > self._settings.listed_stages:
+                del self._lists[storage]
+
+    def forget(self, storage: str, stage_id: StageId) -> None:
+        with self._lock:
+            known = self._known(storage)
+            if known is not None:
+                known.added.discard(stage_id)
+                if stage_id in known.listed:
+                    known.gone.add(stage_id)
+
+    def _known(self, storage: str) -> _Known | None:
+        known = self._lists.get(storage)
+        return known if known is not None and known.until > time.monotonic() else None
+
+
+def _buckets_of(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:
+    buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)
+    for entry in listed.entries:
+        buckets[entry[:_BUCKET_BYTES]] += entry
+    return {_COUNT: len(listed), **{name: bytes(bucket) for name, bucket in buckets.items()}}
+
+
+def _unpacked(packed: bytes) -> StageIdList | None:
+    try:
+        return StageIdList.unpack(packed)
+    except ValueError:
+        return None  # of another version: listed again

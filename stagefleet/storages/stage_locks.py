@@ -1,0 +1,214 @@
+"""Locks on stages in storages, and on the images of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+
+from stagefleet.errors import ImageInUseError, LockTimeoutError
+from stagefleet.leases import Lease, waiting
+from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait
+from stagefleet.locks.lock_wait import default_label
+from stagefleet.logs import EventLogger
+from stagefleet.names import EngineProject, StageId, StorageAddress
+
+__all__ = ["ImageLocks", "StageLock", "StageLocks", "image_of"]
+
+# Locks on stages: one copy of a stage into one storage at a time, fleet-wide, and no deletion meanwhile.
+#
+# A copy locks the destination's stage exclusively and the source's shared; a deletion locks the stage
+# exclusively. A lock is for a storage, a repository or a host's engine, and a stage's digest: builds of the
+# same content, made at different times, exclude one another.
+
+_log = EventLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StageLock:
+    """Locks on a stage under way; a lease that also ends with its locks.
+
+    Attributes:
+        lease: The item's lease.
+        locks: The locks.
+        has_waited: True if others held a lock before: the storage may have changed.
+    """
+
+    lease: Lease
+    locks: tuple[HeldLock, ...]
+    has_waited: bool
+
+    def check(self) -> None:
+        """Return at once, or raise.
+
+        Raises:
+            LockLostError: A lock is lost.
+            StagefleetError: As `Lease.check` of the item's lease raises.
+        """
+        self.lease.check()
+        for lock in self.locks:
+            lock.check()
+
+    def require(self, seconds: float) -> None:
+        """Return only if the item's lease outlasts `seconds` and the locks are held now.
+
+        Raises:
+            LockLostError: A lock is lost.
+            StagefleetError: As `Lease.require` of the item's lease raises.
+        """
+        self.lease.require(seconds)
+        self.check()
+
+    def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
+        return waiting(self.lease, seconds, host, text)
+
+
+class StageLocks:
+    """Locks on stages.
+
+    Args:
+        locks: The fleet's locks.
+        host: The host of `docker-daemon` addresses.
+    """
+
+    def __init__(self, locks: LockManager, *, host: str = "") -> None:
+        self._locks = locks
+        self._host = host
+
+    @contextmanager
+    def lock_for_copy(
+        self,
+        source: StorageAddress,
+        destination: StorageAddress,
+        stage_id: StageId,
+        *,
+        run_id: str,
+        lease: Lease,
+    ) -> Iterator[StageLock]:
+        """Lock a stage for a copy.
+
+        Raises:
+            LockTimeoutError: Others held it for too long.
+        """
+        wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
+        with self._acquire(wanted, run_id, lease) as stage_lock:
+            yield stage_lock
+
+    @contextmanager
+    def lock_exclusively(
+        self, address: StorageAddress, *stage_ids: StageId, run_id: str, lease: Lease
+    ) -> Iterator[StageLock]:
+        """Lock stages exclusively: to delete them, or to build one from other images.
+
+        Raises:
+            LockTimeoutError: One was being copied for too long.
+        """
+        wanted = {self._name(address, stage_id): False for stage_id in stage_ids}
+        with self._acquire(wanted, run_id, lease) as stage_lock:
+            yield stage_lock
+
+    @contextmanager
+    def try_lock_exclusively(
+        self, address: StorageAddress, stage_id: StageId, *, run_id: str, lease: Lease
+    ) -> Iterator[StageLock | None]:
+        """Lock a stage exclusively if nobody has locked it; yield None otherwise."""
+        wanted = {self._name(address, stage_id): False}
+        with self._locks.acquire_free(wanted, label=f"{default_label()}, run {run_id}") as held:
+            yield StageLock(lease, tuple(held), has_waited=False) if held else None
+
+    @contextmanager
+    def _acquire(self, wanted: dict[str, bool], run_id: str, lease: Lease) -> Iterator[StageLock]:
+        """Acquire locks: nearly always in one step."""
+        label = f"{default_label()}, run {run_id}"
+        with self._locks.acquire_free(wanted, label=label) as held:
+            if held:
+                yield StageLock(lease, tuple(held), has_waited=False)
+                return
+        with self._await(wanted, label, lease) as stage_lock:
+            yield stage_lock
+
+    @contextmanager
+    def _await(self, wanted: dict[str, bool], label: str, lease: Lease) -> Iterator[StageLock]:
+        """Acquire locks one after another, in the order of their names, so that callers never deadlock."""
+        told = ExitStack()
+
+        def note_wait(info: LockInfo) -> None:
+            holders = [holder.label for holder in info.holders]
+            _log.info("stage_awaited", action="await", lock=info.name, holders=holders)
+            text = f"the lock {info.name}, which {', '.join(holders) or 'another'} has"
+            told.enter_context(waiting(lease, self._locks.longest_wait_seconds, "", text))
+
+        with ExitStack() as held:
+            locks = []
+            for name in sorted(wanted):
+                with told:
+                    lock = self._locks.acquire(
+                        name, shared=wanted[name], on_wait=note_wait, label=label, check=lease.check
+                    )
+                locks.append(held.enter_context(lock))
+            yield StageLock(lease, tuple(locks), has_waited=True)
+
+    def _name(self, address: StorageAddress, stage_id: StageId) -> str:
+        where = f"{self._host}/{address}" if isinstance(address, EngineProject) else str(address)
+        return f"stage/{where}/{stage_id.digest}"
+
+
+# Locks on the images of a host: while a job uses one, it is not removed.
+#
+# A job holds a shared lock, a removal an exclusive one. The locks are leases: those of a dead job expire.
+
+
+class ImageLocks:
+    """Locks on one host's images.
+
+    Args:
+        locks: The fleet's locks.
+        host: The host's name in the fleet.
+    """
+
+    def __init__(self, locks: LockManager, host: str) -> None:
+        self._locks = locks
+        self._host = host
+
+    def lock_shared(
+        self,
+        image: str,
+        *,
+        on_wait: OnWait | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> HeldLock:
+        """Prevent the removal of an image while the lock is held; others may hold it, too.
+
+        Args:
+            image: Its name in the engine.
+            on_wait: Called if it is being removed now.
+            check: Called in the wait; its errors end the wait.
+
+        Raises:
+            LockTimeoutError: The removal takes too long.
+        """
+        return self._locks.acquire(self._name(image), shared=True, on_wait=on_wait, check=check)
+
+    @contextmanager
+    def lock_exclusively(self, image: str) -> Iterator[None]:
+        """Prevent the use of an image by jobs while it is removed.
+
+        Raises:
+            ImageInUseError: A job holds it.
+        """
+        try:
+            lock = self._locks.acquire(self._name(image), wait_seconds=0)
+        except LockTimeoutError as error:
+            raise ImageInUseError(
+                f"{image} on {self._host} is in use: {error}; wait for that job, or use --skip-used"
+            ) from error
+        with lock:
+            yield
+
+    def _name(self, image: str) -> str:
+        return f"host/{self._host}/image/{image}"
+
+
+def image_of(address: StorageAddress, stage_id: StageId) -> str:
+    """Return the name of a stage's image in an engine."""
+    return f"{address.project}:{stage_id}" if isinstance(address, EngineProject) else f"{address}:{stage_id}"

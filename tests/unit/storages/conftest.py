@@ -1,0 +1,310 @@
+"""A registry in memory, with the client's methods: every branch and every crash point in milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import pytest
+
+from stagefleet.deletion import probe as deletion_probe
+from stagefleet.errors import (
+    ForbiddenError,
+    ManifestRefusedError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+)
+from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
+from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.storages.manager import StageManager
+
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+class Crash(BaseException):
+    """The worker's end, as no code of the worker can catch it."""
+
+
+def digest_of(content):
+    return Digest("sha256", hashlib.sha256(content).hexdigest())
+
+
+def entry(content, media_type, **more):
+    return {"mediaType": media_type, "size": len(content), "digest": str(digest_of(content)), **more}
+
+
+@dataclass(frozen=True)
+class OddManifest:
+    """A manifest that is kept as it came, whatever it is."""
+
+    raw: bytes
+    media_type: str
+
+    @property
+    def digest(self):
+        return digest_of(self.raw)
+
+    @property
+    def size(self):
+        return len(self.raw)
+
+
+@dataclass
+class StoredRepository:
+    """One repository."""
+
+    tags: dict[str, Digest] = field(default_factory=dict)
+    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    blobs: dict[Digest, bytes] = field(default_factory=dict)
+
+
+class FakeRegistries(RegistryClient):
+    """All registries of the world, and the client to them.
+
+    Attributes:
+        deletes: "digest" as distribution 2, "tag" as distribution 3, "siblings" for a registry that takes all
+            tags of a tag's digest along, "off", "immutable" for one that refuses to delete what has a tag.
+        writes: What was written or deleted, in order.
+        reads: What was read.
+        crash_at: The number of the write after whose effect the worker dies.
+        stale: Blobs that are said to be there and are not.
+        forbidden: Tags that nobody may push.
+        damaged: Tags and digests that are answered with 500.
+        unknown: Tags that are listed, and whose manifest is not there.
+        on_request: Called with verb and name before each request; may raise.
+    """
+
+    crash = Crash
+
+    def __init__(self):
+        self.stored_repositories = {}
+        self.deletes = "digest"
+        self.writes = []
+        self.reads = []
+        self.crash_at = None
+        self.stale = set()
+        self.forbidden = set()
+        self.damaged = set()
+        self.unknown = set()
+        self.on_request = lambda verb, name: None
+        self.fresh = 0
+
+    def stored(self, repository):
+        return self.stored_repositories.setdefault(repository, StoredRepository())
+
+    def _written(self, verb, what):
+        self.writes.append((verb, what))
+        if self.crash_at is not None and len(self.writes) == self.crash_at:
+            raise Crash
+
+    def push(self, repository, tag, *, layers=(b"base",), labels=(), config=None, **layer_fields):
+        """An image, as any tool pushes it; its configuration may be any bytes."""
+        content = config if isinstance(config, bytes) else b""
+        if not content:
+            content = json.dumps({"config": {"Labels": dict(labels)}} if config is None else config).encode()
+        stored = self.stored(repository)
+        stored.blobs.update({digest_of(blob): blob for blob in (content, *layers)})
+        document = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": entry(content, OCI_CONFIG),
+            "layers": [entry(layer, OCI_LAYER, **layer_fields) for layer in layers],
+        }
+        return self._store(stored, tag, Manifest.of(document))
+
+    def push_index(self, repository, tag, members, *, blobs=()):
+        """An index of manifests that are there, and of blobs: content and media type of each."""
+        stored = self.stored(repository)
+        entries = [
+            {"mediaType": m.media_type, "size": m.size, "digest": str(m.digest)}
+            for m in (stored.manifests[digest] for digest in members)
+        ]
+        stored.blobs.update({digest_of(blob): blob for blob, _ in blobs})
+        entries += [entry(blob, media_type) for blob, media_type in blobs]
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+        return self._store(stored, tag, Manifest.of(document))
+
+    def push_odd(self, repository, tag, document, *, media_type=OCI_INDEX):
+        """A manifest that no honest tool pushes."""
+        raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return self._store(self.stored(repository), tag, OddManifest(raw, media_type))
+
+    def _store(self, stored, tag, manifest):
+        self.damaged.discard(tag)
+        self.unknown.discard(tag)
+        stored.manifests[manifest.digest] = manifest
+        if tag is not None:
+            stored.tags[tag] = manifest.digest
+        return manifest.digest
+
+    # The client's methods
+
+    def tags(self, repository, *, lease=NO_LEASE):
+        current_lease(lease).check()
+        self.reads.append(("tags", str(repository)))
+        if repository not in self.stored_repositories:
+            raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
+        return iter(sorted(self.stored_repositories[repository].tags))
+
+    def _found(self, reference):
+        if {reference.tag, str(reference.digest)} & self.damaged:
+            raise RegistryUnavailableError("broken inside", method="GET", status=500)
+        stored = self.stored(reference.repository)
+        digest = stored.tags.get(reference.tag) if reference.tag else reference.digest
+        if digest not in stored.manifests or reference.tag in self.unknown:
+            raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
+        return stored.manifests[digest]
+
+    def head_manifest(self, reference, *, lease=NO_LEASE):
+        current_lease(lease).check()
+        self.reads.append(("head", reference.identifier))
+        self.on_request("HEAD", reference.identifier)
+        found = self._found(reference)
+        return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
+
+    def fetch_manifest(self, reference, *, lease=NO_LEASE):
+        current_lease(lease).check()
+        self.reads.append(("get", reference.identifier))
+        self.on_request("GET", reference.identifier)
+        found = self._found(reference)
+        return Manifest.parse(found.raw, found.media_type) if isinstance(found, OddManifest) else found
+
+    def put_manifest(self, reference, manifest, *, lease=NO_LEASE):
+        lease.require(15)
+        stored = self.stored(reference.repository)
+        if reference.tag in self.forbidden or "*" in self.forbidden:
+            raise ForbiddenError("denied", method="PUT", repository=str(reference.repository), status=403)
+        needed = [] if manifest.is_index else [manifest.config, *manifest.layers]
+        missing = [d.digest for d in needed if d.digest not in stored.blobs and not d.urls]
+        missing += [
+            m.digest for m in manifest.members if m.digest not in {**stored.manifests, **stored.blobs}
+        ]
+        if missing:
+            raise ManifestRefusedError("unknown", missing=tuple(map(str, missing)), status=400)
+        self._store(stored, reference.tag, manifest)
+        self._written("put", reference.identifier)
+
+    def delete_manifest(self, reference, *, lease=NO_LEASE, precheck=None):
+        lease.require(15)
+        if precheck is not None:
+            assert elapsed_seconds() <= precheck()
+        self.on_request("DELETE", reference.identifier)
+        stored = self.stored(reference.repository)
+        if self.deletes == "off":
+            raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))
+        if reference.tag is not None and self.deletes == "digest":
+            raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
+        manifest = self._found(reference)
+        if self.deletes == "immutable" and manifest.digest in stored.tags.values():
+            raise RegistryError(
+                f"{reference}: DELETE answered 412 (immutable tag)", method="DELETE", status=412
+            )
+        if reference.tag is not None and self.deletes == "tag":
+            del stored.tags[reference.tag]
+        else:
+            del stored.manifests[manifest.digest]
+            stored.tags = {tag: digest for tag, digest in stored.tags.items() if digest != manifest.digest}
+        self._written("delete", reference.identifier)
+
+    def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, lease=NO_LEASE):
+        current_lease(lease).check()
+        self.reads.append(("blob", str(descriptor.digest)))
+        assert descriptor.size <= limit_bytes, "the client reads no more at once"
+        try:
+            return self.stored(repository).blobs[descriptor.digest]
+        except KeyError:
+            raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
+
+    def afresh(self):
+        """As a client on connections of its own; `fresh` counts them."""
+        self.fresh += 1
+        return nullcontext(self)
+
+    def has_blob(self, repository, descriptor, *, lease=NO_LEASE):
+        self.reads.append(("has", str(descriptor.digest)))
+        return descriptor.digest in self.stored(repository).blobs
+
+    def hash_blob(self, repository, descriptor, *, lease=NO_LEASE):
+        return digest_of(self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size))
+
+    def begin_upload(self, repository, digest, *, mount_from, lease=NO_LEASE):
+        stored = self.stored(repository)
+        if mount_from is not None and digest in self.stale:
+            return None
+        if mount_from is not None and digest in self.stored(mount_from).blobs:
+            stored.blobs[digest] = self.stored(mount_from).blobs[digest]
+            return None
+        return stored, digest
+
+    def upload_bytes(self, upload, content, *, lease=NO_LEASE):
+        stored, digest = upload
+        stored.blobs[digest] = content
+        self._written("upload", str(digest))
+
+    def copy_blob(self, source, destination, descriptor, *, mount_from, lease=NO_LEASE, on_bytes=None):
+        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
+        if upload is None:
+            return 0
+        lease.check()
+        content = self.fetch_blob(source, descriptor, limit_bytes=descriptor.size)
+        if on_bytes is not None:
+            on_bytes(len(content))
+        self.upload_bytes(upload, content)
+        return len(content)
+
+
+@dataclass
+class Fakes:
+    """What a test works with."""
+
+    registries: FakeRegistries
+    shared_state: MemorySharedState
+    manager: StageManager
+    source: Repository
+    destination: Repository
+
+    def stage(self, number):
+        return StageId(f"{number:056x}", 1700000000000 + number)
+
+    def tags(self, repository, *, lease=NO_LEASE):
+        return set(self.registries.stored(repository).tags)
+
+    def copy(self, stage_id, *, run_id="r", **options):
+        return self.manager.copy_stage(self.source, self.destination, stage_id, run_id=run_id, **options)
+
+    def delete(self, stage_id, to_delete=None, *, run_id="r", **options):
+        tags = [str(stage_id) for stage_id in ([stage_id] if to_delete is None else to_delete)]
+        return self.manager.delete_stage(
+            self.source, stage_id, run_id=run_id, to_delete=lambda: tags, **options
+        )
+
+    def manifest(self, repository, tag):
+        return self.registries.fetch_manifest(Reference.of(repository, tag))
+
+
+@pytest.fixture
+def fakes():
+    registries, shared_state = FakeRegistries(), MemorySharedState()
+    manager = StageManager(registries, shared_state)
+    return Fakes(
+        registries,
+        shared_state,
+        manager,
+        Repository("a.example", "team/app"),
+        Repository("b.example", "team/app"),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _short_looks(monkeypatch):
+    """The two looks at a probe follow each other at once, and what is found of one was left."""
+    monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
+    monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)

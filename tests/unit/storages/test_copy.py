@@ -1,0 +1,452 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from stagefleet.errors import (
+    BrokenStageError,
+    ItemCancelledError,
+    LeaseLostError,
+    ManifestRefusedError,
+    RegistryUnavailableError,
+    StageNotFoundError,
+    UnsupportedManifestError,
+)
+from stagefleet.leases import NO_LEASE
+from stagefleet.names import Digest, Reference, StageId
+from stagefleet.records import make_placeholder
+from stagefleet.registry import Manifest
+from stagefleet.runs.models import ItemState, Outcome
+from stagefleet.runs.snapshots import encode_outcome
+from stagefleet.storages.blob_transfer import Blob, BlobTransfer
+
+BASE, OWN = b"base layer", b"own layer"
+
+
+def digest_of(content):
+    return Digest("sha256", hashlib.sha256(content).hexdigest())
+
+
+def push(fakes, number=1, **image):
+    stage_id = fakes.stage(number)
+    digest = fakes.registries.push(fakes.source, str(stage_id), **({"layers": (BASE, OWN)} | image))
+    return stage_id, digest
+
+
+def test_a_stage_arrives_with_the_digest_of_the_source_and_is_described_where_it_is(fakes):
+    stage_id, digest = push(fakes, labels={"a": "b"})
+    item_result = fakes.copy(stage_id)
+    assert fakes.registries.stored(fakes.source).manifests[digest].raw == (
+        fakes.manifest(fakes.destination, str(stage_id)).raw
+    )
+    assert item_result.result is not None
+    assert f"{fakes.destination}:{stage_id}" == item_result.result["name"]
+    assert f"{fakes.destination}@{digest}" == item_result.result["repo_digest"]
+    assert {"a": "b"} == item_result.result["labels"]
+    assert len(BASE) + len(OWN) == item_result.result["size"]
+
+
+def test_the_manifest_goes_last(fakes):
+    stage_id, _ = push(fakes)
+    fakes.copy(stage_id)
+    assert ["upload", "upload", "upload", "put"] == [verb for verb, _ in fakes.registries.writes]
+
+
+def test_a_blob_that_stages_share_is_sent_once_a_run(fakes):
+    for number in (1, 2, 3):
+        stage_id, _ = push(fakes, number, layers=(BASE, f"own {number}".encode()), labels={"n": str(number)})
+        fakes.copy(stage_id)
+    uploads = [what for verb, what in fakes.registries.writes if verb == "upload"]
+    assert 1 == uploads.count(str(digest_of(BASE)))
+    assert 7 == len(uploads)
+
+
+def test_bytes_count_what_was_sent_and_nothing_else(fakes):
+    first, _ = push(fakes, 1)
+    second, _ = push(fakes, 2)
+    sent = fakes.copy(first).bytes
+    assert sent > len(BASE) + len(OWN)
+    assert 0 == fakes.copy(second).bytes
+
+
+def test_a_layer_twice_in_an_image_is_sent_once(fakes):
+    stage_id, _ = push(fakes, layers=(BASE, BASE))
+    fakes.copy(stage_id)
+    assert 2 == sum(verb == "upload" for verb, _ in fakes.registries.writes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "urls": ["https://e.com"],
+        },
+        {"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "urls": ["https://e.com"]},
+    ],
+)
+def test_layers_that_must_not_be_pushed_are_not(fakes, fields):
+    stage_id, _ = push(fakes, layers=(BASE,), **fields)
+    fakes.copy(stage_id)
+    assert digest_of(BASE) not in fakes.registries.stored(fakes.destination).blobs
+
+
+def test_urls_alone_keep_no_layer_back(fakes):
+    """W5: the media type decides."""
+    stage_id, _ = push(fakes, layers=(BASE,), urls=["https://example.com/layer"])
+    fakes.copy(stage_id)
+    assert digest_of(BASE) in fakes.registries.stored(fakes.destination).blobs
+
+
+def test_on_one_registry_blobs_are_mounted(fakes):
+    fakes.destination = type(fakes.source)(fakes.source.host, "elsewhere")
+    stage_id, _ = push(fakes)
+    assert 0 == fakes.copy(stage_id).bytes
+    assert [("put", str(stage_id))] == fakes.registries.writes
+
+
+def test_an_index_goes_whole_its_members_first(fakes):
+    members = [fakes.registries.push(fakes.source, None, layers=(BASE, own)) for own in (b"arm", b"amd")]
+    stage_id = StageId(fakes.stage(1).digest)
+    index = fakes.registries.push_index(fakes.source, str(stage_id), members)
+    item_result = fakes.copy(stage_id)
+    puts = [what for verb, what in fakes.registries.writes if verb == "put"]
+    assert [*map(str, members), str(stage_id)] == puts
+    assert index == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+    assert item_result.result is not None
+    assert str(index) == item_result.result["image_id"]
+
+
+def test_a_stage_that_the_source_has_not_got_is_not_found(fakes):
+    with pytest.raises(StageNotFoundError, match="has no stage"):
+        fakes.copy(fakes.stage(1))
+
+
+def test_a_rejected_stage_is_not_found(fakes):
+    stage_id, _ = push(fakes)
+    fakes.registries.push(fakes.source, stage_id.rejected_tag)
+    with pytest.raises(StageNotFoundError, match="rejected"):
+        fakes.copy(stage_id)
+    with pytest.raises(StageNotFoundError, match="rejected"):
+        fakes.manager.describe_stage(fakes.source, stage_id)
+
+
+def test_a_placeholder_is_never_a_stage(fakes):
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.put_manifest(fakes.source.tagged(str(stage_id)), Manifest.of(make_placeholder()))
+    with pytest.raises(StageNotFoundError, match="being deleted"):
+        fakes.copy(stage_id)
+    with pytest.raises(StageNotFoundError, match="being deleted"):
+        fakes.manager.describe_stage(fakes.source, stage_id)
+
+
+@pytest.mark.parametrize("lost", ["layer", "config"])
+def test_a_stage_whose_blob_is_gone_is_broken(fakes, lost):
+    stage_id, digest = push(fakes)
+    manifest = fakes.registries.stored(fakes.source).manifests[digest]
+    gone = manifest.config if lost == "config" else manifest.layers[1]
+    del fakes.registries.stored(fakes.source).blobs[gone.digest]
+    with pytest.raises(BrokenStageError, match="build it again"):
+        fakes.copy(stage_id)
+    assert set() == fakes.tags(fakes.destination)
+
+
+def test_verified_and_the_same_is_skipped_without_a_pull(fakes):
+    stage_id, _ = push(fakes)
+    fakes.copy(stage_id)
+    fakes.registries.reads.clear()
+    assert fakes.copy(stage_id, verify=True).skipped
+    assert {"head"} == {verb for verb, _ in fakes.registries.reads}
+
+
+def test_verified_and_different_is_copied_again(fakes):
+    stage_id, digest = push(fakes)
+    fakes.registries.push(fakes.destination, str(stage_id), layers=(b"other",))
+    assert not fakes.copy(stage_id, verify=True).skipped
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+
+
+def test_verified_and_missing_is_copied(fakes):
+    stage_id, digest = push(fakes)
+    assert not fakes.copy(stage_id, verify=True).skipped
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+
+
+def test_a_stale_answer_about_a_blob_is_healed(fakes):
+    stage_id, digest = push(fakes)
+    fakes.registries.stale = {digest_of(BASE)}
+    fakes.copy(stage_id)
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+    assert BASE == fakes.registries.stored(fakes.destination).blobs[digest_of(BASE)]
+
+
+def test_a_stale_memory_of_the_run_is_healed(fakes):
+    stage_id, digest = push(fakes)
+    fakes.shared_state.mark_uploaded("r", fakes.destination, [digest_of(BASE), digest_of(OWN)])
+    fakes.copy(stage_id)
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+
+
+def test_a_registry_that_refuses_for_ever_is_tried_a_bounded_number_of_times(fakes, monkeypatch):
+    stage_id, _ = push(fakes)
+    tries = []
+
+    def refuse(*_, **__):
+        tries.append(1)
+        raise ManifestRefusedError("unknown", status=400)
+
+    monkeypatch.setattr(fakes.registries, "put_manifest", refuse)
+    with pytest.raises(ManifestRefusedError):
+        fakes.copy(stage_id)
+    assert 3 == len(tries)
+
+
+def test_a_member_that_vanished_meanwhile_is_put_again(fakes):
+    member = fakes.registries.push(fakes.source, None, layers=(BASE,))
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.push_index(fakes.source, str(stage_id), [member])
+    put = fakes.registries.put_manifest
+    there = fakes.registries.stored(fakes.destination).manifests
+
+    def put_once_in_vain(reference, manifest, **options):
+        put(reference, manifest, **options)
+        if sum(verb == "put" for verb, _ in fakes.registries.writes) == 1:
+            del there[member]
+
+    fakes.registries.put_manifest = put_once_in_vain
+    fakes.copy(stage_id)
+    assert member in there
+    assert {str(stage_id)} == fakes.tags(fakes.destination)
+
+
+def consign(fakes, sleep, *, lease=NO_LEASE):
+    return BlobTransfer(
+        fakes.registries,
+        fakes.shared_state,
+        fakes.source,
+        fakes.destination,
+        run_id="r",
+        lease=lease,
+        sleep=sleep,
+    )
+
+
+@pytest.fixture
+def layer(fakes):
+    _, digest = push(fakes)
+    return fakes.registries.stored(fakes.source).manifests[digest].layers[0]
+
+
+def test_what_another_sends_is_waited_for(fakes, layer):
+    fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            fakes.shared_state.mark_uploaded("r", fakes.destination, [layer.digest])
+
+    consign(fakes, sleep).send([Blob(layer)])
+    assert 3 == len(slept)
+    assert [] == fakes.registries.writes
+
+
+def test_what_another_gives_up_is_sent(fakes, layer):
+    fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+    consign(
+        fakes,
+        lambda _: fakes.shared_state.release_uploads("r", fakes.destination, [layer.digest], b"somebody"),
+    ).send([Blob(layer)])
+    assert [("upload", str(layer.digest))] == fakes.registries.writes
+
+
+def test_patience_ends_and_the_blob_is_sent_all_the_same(fakes, layer, monkeypatch):
+    monkeypatch.setattr("stagefleet.storages.blob_transfer._PATIENCE_SECONDS", -1.0)
+    fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+    consign(fakes, lambda _: pytest.fail("it waited")).send([Blob(layer)])
+    assert [("upload", str(layer.digest))] == fakes.registries.writes
+
+
+def test_what_failed_is_left_to_others_at_once(fakes, layer):
+    del fakes.registries.stored(fakes.source).blobs[layer.digest]
+    with pytest.raises(BrokenStageError):
+        consign(fakes, lambda _: None).send([Blob(layer)])
+    assert ["send"] == fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+
+
+def test_waiting_ends_when_the_run_is_cancelled(fakes, layer):
+    class Cut:
+        def check(self):
+            raise ItemCancelledError("stop")
+
+        def require(self, seconds):
+            raise ItemCancelledError("stop")
+
+    fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
+    with pytest.raises(ItemCancelledError):
+        consign(fakes, lambda _: None, lease=Cut()).send([Blob(layer)])
+
+
+def test_a_lost_lease_puts_no_manifest(fakes):
+    class Lost:
+        def check(self):
+            return
+
+        def require(self, seconds):
+            raise LeaseLostError("lost")
+
+    stage_id, _ = push(fakes)
+    with pytest.raises(LeaseLostError):
+        fakes.copy(stage_id, lease=Lost())
+    assert set() == fakes.tags(fakes.destination)
+
+
+def test_the_sources_manifest_is_read_once(fakes):
+    stage_id, _ = push(fakes)
+    fakes.copy(stage_id)
+    assert 1 == sum(verb == "get" for verb, _ in fakes.registries.reads)
+    assert Reference.of(fakes.destination, str(stage_id)).tag in fakes.tags(fakes.destination)
+
+
+ODD_CONFIGS = {
+    "text": b"hello",
+    "yaml": b"a: 1",
+    "list": b"[]",
+    "nested brackets": b"[" * 100_000,
+    "nested in its place": b'{"config": ' + b"[" * 100_000,
+    "no UTF-8": b"\xff\xfe{}",
+    "digits": b"1" * 10_000,
+    "labels of other types": b'{"config": {"Labels": ["a"], "Env": {"A": 1}, "Volumes": 7}, "created": []}',
+    "half a surrogate pair": b'{"config": {"Labels": {"\\ud800": "\\udfff"}, "Env": ["\\ud800"]}}',
+}
+
+
+@pytest.mark.parametrize("config", ODD_CONFIGS.values(), ids=ODD_CONFIGS)
+def test_a_stage_is_copied_whatever_its_configuration_is(fakes, config):
+    """W21, R11: what the configuration holds, of whatever kind, fails no copy; and the outcome encodes."""
+    stage_id, digest = push(fakes, config=config)
+    item_result = fakes.copy(stage_id)
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+    assert fakes.manager.describe_stage(fakes.source, stage_id).info.size == len(BASE) + len(OWN)
+    assert f"{fakes.destination}@{digest}" == item_result.result["repo_digest"]
+    encode_outcome(Outcome(item=str(stage_id), state=ItemState.SUCCEEDED, result=item_result.result))
+
+
+def test_a_configuration_too_large_to_be_read_is_sent_as_it_comes(fakes):
+    """W21: a configuration of 9 MiB is copied, and the description goes without labels."""
+    config = b"x" * (9 << 20)
+    stage_id, _ = push(fakes, config=config)
+    item_result = fakes.copy(stage_id)
+    assert config == fakes.registries.stored(fakes.destination).blobs[digest_of(config)]
+    assert ({}, True) == (item_result.result["labels"], item_result.result["truncated"])
+
+
+def test_nothing_is_sent_of_a_stage_that_cannot_be_described(fakes):
+    """W21: what may fail is read before anything is put."""
+    stage_id, _ = push(fakes)
+    fakes.registries.fetch_blob = failing = Failing(RegistryUnavailableError("500"))
+    with pytest.raises(RegistryUnavailableError):
+        fakes.copy(stage_id)
+    assert ([], 1) == (fakes.registries.writes, failing.calls)
+
+
+class Failing:
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __call__(self, *_, **__):
+        self.calls += 1
+        raise self.error
+
+
+CACHE_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CACHE_CONFIG = "application/vnd.buildkit.cacheconfig.v0"
+
+
+def test_a_build_cache_is_copied_whole_and_described(fakes):
+    """W19: members that are no manifests are copied as blobs, and weigh in the description."""
+    stage_id = StageId(fakes.stage(1).digest)
+    blobs = [(b"layer one", CACHE_LAYER), (b"layer two", CACHE_LAYER), (b"{}", CACHE_CONFIG)]
+    index = fakes.registries.push_index(fakes.source, str(stage_id), [], blobs=blobs)
+    item_result = fakes.copy(stage_id)
+    there = fakes.registries.stored(fakes.destination)
+    assert index == there.tags[str(stage_id)]
+    assert {content for content, _ in blobs} == set(there.blobs.values())
+    assert sum(len(content) for content, _ in blobs) == item_result.result["size"]
+    assert fakes.manager.describe_stage(fakes.destination, stage_id).as_json() == item_result.result
+
+
+def test_a_build_cache_beside_images_is_copied_with_them(fakes):
+    """W19: an index may name images and blobs."""
+    member = fakes.registries.push(fakes.source, None, layers=(BASE,))
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.push_index(fakes.source, str(stage_id), [member], blobs=[(b"cached", CACHE_LAYER)])
+    assert len(BASE) + len(b"cached") == fakes.copy(stage_id).result["size"]
+    assert member in fakes.registries.stored(fakes.destination).manifests
+
+
+def test_a_blob_of_an_index_that_the_destination_lost_is_sent_again(fakes):
+    """W19: what a refused index lacks is sent again, blobs too."""
+    stage_id = StageId(fakes.stage(1).digest)
+    index = fakes.registries.push_index(fakes.source, str(stage_id), [], blobs=[(b"cached", CACHE_LAYER)])
+    fakes.registries.stale = {digest_of(b"cached")}
+    fakes.copy(stage_id)
+    assert index == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
+
+
+def test_a_member_named_many_times_is_copied_and_weighed_once(fakes):
+    """R17: an index names the same member again and again."""
+    member = fakes.registries.push(fakes.source, None, layers=(BASE,))
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.push_index(fakes.source, str(stage_id), [member] * 5000)
+    assert len(BASE) == fakes.copy(stage_id).result["size"]
+    assert 2 == sum(verb == "put" for verb, _ in fakes.registries.writes)
+
+
+def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(fakes, monkeypatch):
+    """R17: indexes of indexes lead to more than anybody reads."""
+    monkeypatch.setattr("stagefleet.registry.members.MAX_MANIFESTS", 20)
+    images = [fakes.registries.push(fakes.source, None, layers=(bytes([n]),)) for n in range(10)]
+    indexes = [fakes.registries.push_index(fakes.source, None, images[: n + 1]) for n in range(10)]
+    indexes += [fakes.registries.push_index(fakes.source, None, images[n:]) for n in range(1, 10)]
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.push_index(fakes.source, str(stage_id), indexes)
+    for attempt in (fakes.copy, lambda stage_id: fakes.manager.describe_stage(fakes.source, stage_id)):
+        fakes.registries.reads.clear()
+        with pytest.raises(UnsupportedManifestError, match="leads to more than"):
+            attempt(stage_id)
+        assert sum(verb == "get" for verb, _ in fakes.registries.reads) <= 22
+    assert set() == fakes.tags(fakes.destination)
+
+
+def test_of_all_configurations_of_an_index_so_much_is_read(fakes, monkeypatch):
+    """R17: a thousand members with one large configuration are no thousand times as much to read."""
+    monkeypatch.setattr("stagefleet.storages.repository._CONFIGS_BYTES", 2500)
+    config = json.dumps({"config": {"Labels": {"a": "b" * 950}}}).encode()
+    members = [
+        fakes.registries.push(fakes.source, None, layers=(bytes([n]),), config=config) for n in range(6)
+    ]
+    stage_id = StageId(fakes.stage(1).digest)
+    fakes.registries.push_index(fakes.source, str(stage_id), members)
+    info = fakes.manager.describe_stage(fakes.source, stage_id).info
+    assert [False] * 2 + [True] * 4 == [member.truncated for member in info.members]
+    assert 2 == sum(verb == "blob" for verb, _ in fakes.registries.reads)
+    fakes.copy(stage_id)
+    assert set(members) < set(fakes.registries.stored(fakes.destination).manifests)
+
+
+def test_a_damaged_tag_in_the_destination_is_overwritten_by_a_verified_copy(fakes):
+    """x1: the destination fails at what is there; a copy heals it."""
+    stage_id, digest = push(fakes)
+    head = fakes.registries.head_manifest
+
+    def damaged(reference):
+        if reference.repository == fakes.destination:
+            raise RegistryUnavailableError("500", status=500)
+        return head(reference)
+
+    fakes.registries.head_manifest = damaged
+    assert not fakes.copy(stage_id, verify=True).skipped
+    assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
