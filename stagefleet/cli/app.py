@@ -11,6 +11,8 @@ from typer.main import get_command
 
 from stagefleet.cli.commands import (
     config,
+    copy,
+    delete,
     describe,
     doctor,
     fetch,
@@ -23,9 +25,9 @@ from stagefleet.cli.commands import (
     purge,
     records,
     runs,
-    stages,
     worker,
 )
+from stagefleet.cli.commands import list as listing
 from stagefleet.cli.commands import publish_index as indexes
 from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulCommand, HelpfulGroup
 from stagefleet.cli.options import takes_common_options
@@ -42,10 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("list")(stages.list_stages)
+app.command("list")(listing.list_stages)
 app.command("describe")(describe.describe_stages)
-app.command("copy")(stages.copy_stages)
-app.command("delete")(stages.delete_stages)
+app.command("copy")(copy.copy_stages)
+app.command("delete")(delete.delete_stages)
 app.command("fetch")(fetch.fetch_stages)
 app.command("hosts")(hosts.show_hosts)
 app.command("publish")(publish.publish_stages)

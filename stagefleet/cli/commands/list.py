@@ -1,0 +1,114 @@
+"""`stagefleet list`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from stagefleet.cli import options as opt
+from stagefleet.cli.report import as_line, print_line
+from stagefleet.cli.run_options import RunOptions
+from stagefleet.cli.session import open_fleet, say
+from stagefleet.errors import StageNotFoundError, UsageError
+from stagefleet.fleet.fleet import Fleet
+from stagefleet.images import StageDescription
+from stagefleet.names import StageId
+from stagefleet.storages.isolation import OnLeftOut, left_out
+
+__all__ = ["list_stages"]
+
+
+def list_stages(
+    repository: opt.RepositoryArgument = None,
+    *,
+    project: opt.ProjectOption = None,
+    final: opt.FinalOption = False,
+    long: Annotated[bool, typer.Option("-l", "--long", help="Describe each stage.")] = False,
+    parallel: opt.Parallel = None,
+    missing_ok: opt.MissingOk = False,
+    json: opt.Json = False,
+) -> None:
+    """List the stages of a repository, or of a project.
+
+    With -l and --json a stage that cannot be described is left out and named, and the exit code is 1.
+    """
+    options = RunOptions(parallel=parallel, json=json)
+    if project is not None and repository is not None:
+        raise UsageError(f"--project says what is listed: leave out {repository}")
+    with open_fleet(parallel=options.parallel) as fleet:
+        where = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
+        if not long and not json:
+            for stage_id in where.stage_ids():
+                print_line(str(stage_id))
+            return
+        show = _json_line if json else _long_line
+        omitted = _LeftOut()
+        for description in where.describe_stages(omitted.note):
+            print_line(show(description))
+    if omitted.failed:
+        raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _LeftOut:
+    """The stages that a list skips.
+
+    Attributes:
+        failed: The number of existing stages that could not be described.
+    """
+
+    failed: int = 0
+
+    def note(self, stage_id: StageId, error: Exception) -> None:
+        say(left_out(stage_id, error))
+        self.failed += not isinstance(error, StageNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The storage to list: a repository, or the primary storage of a project through its caches."""
+
+    fleet: Fleet
+    repository: str | None
+    project: str
+    missing_ok: bool
+
+    def stage_ids(self) -> Iterable[StageId]:
+        if self.repository is not None:
+            return self.fleet.stage_ids(self.repository, missing_ok=self.missing_ok)
+        return self.fleet.project_stage_ids(self.project, missing_ok=self.missing_ok)
+
+    def describe_stages(self, on_left_out: OnLeftOut) -> Iterable[StageDescription]:
+        if self.repository is not None:
+            return self.fleet.describe_stages(
+                self.repository, on_left_out=on_left_out, missing_ok=self.missing_ok
+            )
+        return self.fleet.describe_project_stages(
+            self.project, on_left_out=on_left_out, missing_ok=self.missing_ok
+        )
+
+
+def _listed(
+    fleet: Fleet, repository: str | None, project: str | None, *, final: bool, missing_ok: bool
+) -> _Listed:
+    if final:
+        missing_ok = opt.may_be_new(fleet, project, missing_ok)
+        repository = str(fleet.final_repository(opt.of_project(project, "--final")))
+    elif repository is None and project is None:
+        raise UsageError(opt.NO_REPOSITORY)
+    return _Listed(fleet, repository, project or "", missing_ok)
+
+
+def _json_line(description: StageDescription) -> str:
+    return as_line(description.as_json())
+
+
+def _long_line(description: StageDescription) -> str:
+    info = description.info
+    made = "-" if info.created_at is None else info.created_at.strftime("%Y-%m-%d %H:%M:%S")
+    image = info.image_id.partition(":")[2][:12]
+    return f"{description.stage_id!s:<70}  {made:<19}  {decimal(info.size):>10}  {image}"
