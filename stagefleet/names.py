@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
@@ -83,10 +83,13 @@ class Repository:
     Attributes:
         host: The registry's `host[:port]`, as written.
         path: The repository's path in the registry.
+        is_on_host: False: every worker reaches it.
     """
 
     host: str
     path: str
+
+    is_on_host: ClassVar[Literal[False]] = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -124,6 +127,11 @@ class Repository:
     def name(self) -> str:
         """The last component of the path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def image_name(self) -> str:
+        """The name of its images, without their tags."""
+        return str(self)
 
     def tagged(self, tag: str) -> Reference:
         """Return the reference to a tag in this repository."""
@@ -234,9 +242,26 @@ class StageId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EngineProject:
-    """A project's stages in a Docker Engine, `docker-daemon:PROJECT`."""
+    """A project's stages in a Docker Engine, `docker-daemon:PROJECT`.
+
+    Attributes:
+        project: The project's name.
+        is_on_host: True: only the workers of one host reach it.
+    """
 
     project: str
+
+    is_on_host: ClassVar[Literal[True]] = True
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self.project
+
+    @property
+    def image_name(self) -> str:
+        """The name of its images, without their tags."""
+        return self.project
 
     def __str__(self) -> str:
         return _ENGINE_PREFIX + self.project

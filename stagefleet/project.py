@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from stagefleet.errors import UsageError
-from stagefleet.names import EngineProject, Repository, StorageAddress, parse_address
+from stagefleet.names import Repository, StorageAddress, parse_address
 from stagefleet.settings import ProjectSettings
 
 __all__ = ["Project"]
@@ -52,8 +52,7 @@ class Project:
         for storage in storages:
             if storages.count(storage) > 1:
                 raise UsageError(f"{storage} is named in two roles: name another storage for one of them")
-        name = primary.project if isinstance(primary, EngineProject) else primary.name
-        return cls(name, primary, final, caches)
+        return cls(primary.name, primary, final, caches)
 
     @property
     def deployed(self) -> StorageAddress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stagefleet.attempt import ItemResult
-from stagefleet.names import EngineProject, StageId, parse_address
+from stagefleet.names import StageId, parse_address
 from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
 
@@ -18,7 +18,7 @@ def copy_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     options = attempt.options
     source, destination = parse_address(options["source"]), parse_address(options["destination"])
     stage_id, verify = StageId.parse(attempt.item), options.get("verify", False)
-    if isinstance(source, EngineProject) or isinstance(destination, EngineProject):
+    if source.is_on_host or destination.is_on_host:
         return manager.host.copy_stage(
             source, destination, stage_id, run_id=attempt.run_id, verify=verify, lease=attempt.lease
         )

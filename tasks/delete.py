@@ -8,7 +8,7 @@ from itertools import chain
 from stagefleet.attempt import NOT_THERE, ItemResult
 from stagefleet.deletion.checks import RunItems, TagsToDelete
 from stagefleet.engine.in_use_policy import InUsePolicy
-from stagefleet.names import EngineProject, Repository, StageId, parse_address
+from stagefleet.names import Repository, StageId, parse_address
 from stagefleet.projects.circuit_breakers import delete_from_caches
 from stagefleet.storages.manager import StageManager
 from tasks.item import Attempt
@@ -28,7 +28,7 @@ def delete_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     had_it = delete_from_caches(
         manager, caches, stage_id, run_id=attempt.run_id, to_delete=attempt.to_delete, lease=attempt.lease
     )
-    if isinstance(address, EngineProject):
+    if address.is_on_host:
         policy = InUsePolicy.of_options(attempt.options)
         item_result = manager.host.delete_stage(
             address, stage_id, policy, run_id=attempt.run_id, lease=attempt.lease

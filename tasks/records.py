@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from stagefleet.attempt import NOT_THERE, ItemResult
-from stagefleet.names import EngineProject, Repository, StageId, parse_address
+from stagefleet.names import Repository, StageId, parse_address
 from stagefleet.records import RecordId, RecordKind
 from stagefleet.storages.manager import StageManager
 from stagefleet.storages.records import metadata_ids
@@ -114,7 +114,7 @@ def delete_rejected_stage(manager: StageManager, attempt: Attempt) -> ItemResult
 
 def _read(manager: StageManager, attempt: Attempt, kind: RecordKind) -> ItemResult:
     place, record_id = parse_address(attempt.options["repository"]), RecordId.of(kind, attempt.item)
-    if isinstance(place, EngineProject):
+    if place.is_on_host:
         found = manager.host.records(place).read(record_id)
     else:
         found = manager.records.read(place, record_id)
@@ -144,7 +144,7 @@ def _delete(
         tags: Returns the tags that an item of the run deletes.
     """
     place = parse_address(attempt.options["repository"])
-    if isinstance(place, EngineProject):
+    if place.is_on_host:
         attempt.lease.check()
         is_there = manager.host.records(place).remove(record_id)
         return counted_as_deleted(ItemResult() if is_there else NOT_THERE, attempt)

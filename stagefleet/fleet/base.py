@@ -14,7 +14,7 @@ from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import choose_hosts
 from stagefleet.fleet.services import EmbeddedServices, RedisServices, Services
 from stagefleet.fleet.submission import check_key, submit, tell_old_result
-from stagefleet.names import EngineProject, StageId, StorageAddress
+from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, fingerprint
 from stagefleet.operations.hosts import OnHostOperation
 from stagefleet.operations.named_storages import NamedStorages
@@ -337,7 +337,7 @@ class FleetBase:
             UsageError: A host is given, and the storage is not an engine.
             HostNotFoundError: The host has no live worker.
         """
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             (chosen,) = self.choose_hosts(None if host is None else [host])
             return OnHostOperation(operation, chosen, self.settings.engine.host_name)
         if host is not None:

@@ -284,4 +284,4 @@ def _repositories(options: Mapping[str, Any]) -> list[Repository]:
     """List the repositories that a run deletes from."""
     named = [options.get("repository"), options.get("final"), *options.get("caches", ())]
     places = map(parse_address, filter(None, named))
-    return [address for address in places if isinstance(address, Repository)]
+    return [address for address in places if not address.is_on_host]

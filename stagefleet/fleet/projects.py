@@ -10,7 +10,7 @@ from stagefleet.errors import StagefleetError
 from stagefleet.fleet.base import FleetBase
 from stagefleet.fleet.descriptions import describe_all
 from stagefleet.images import StageDescription
-from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import PlanStorages
 from stagefleet.operations.projects import final_of
 from stagefleet.project import Project
@@ -164,12 +164,12 @@ class Projects(FleetBase):
         registries = self._services.registries
 
         def known(stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-            if isinstance(primary, EngineProject):
+            if primary.is_on_host:
                 return [None] * len(stage_ids)
             return registries.known_descriptions(primary, stage_ids)
 
         def ping() -> None:
-            if isinstance(primary, Repository):
+            if not primary.is_on_host:
                 registries.ping(primary)
 
         return describe_all(

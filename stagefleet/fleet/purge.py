@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.fleet.projects import ProjectOrName, Projects
-from stagefleet.names import Repository, StorageAddress
+from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Plan, PlanStorages, bounded
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
@@ -55,7 +55,7 @@ class _GroupOperation:
         return self.group.items
 
     def plan(self, plan_storages: PlanStorages) -> Plan:
-        if isinstance(self.group.repository, Repository):
+        if not self.group.repository.is_on_host:
             plan_storages.ping(self.group.repository)
         return Plan(bounded(self.group.items))
 

@@ -71,7 +71,7 @@ class RecordRuns(FleetBase):
         """
         where, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
         registries = self._services.registries
-        if isinstance(where, EngineProject):
+        if where.is_on_host:
             return registries.engine_records(where).ids(wanted)
         found = registries.records.ids(where, wanted, on_unknown=on_unknown)
         return self._listed(where, found, missing_ok=missing_ok)
@@ -87,7 +87,7 @@ class RecordRuns(FleetBase):
         """
         where, record_id = parse_storage(address), RecordId.of(_parse_kind(kind), name)
         registries = self._services.registries
-        if isinstance(where, EngineProject):
+        if where.is_on_host:
             return registries.engine_records(where).read(record_id)
         return registries.records.read(where, record_id)
 
@@ -114,7 +114,7 @@ class RecordRuns(FleetBase):
                 exists.
         """
         where, registries = parse_storage(address), self._services.registries
-        if isinstance(where, EngineProject):
+        if where.is_on_host:
             _refuse_project(where, project)
             return registries.engine_records(where).write(record, force=force)
         return registries.records.write(where, project or where.name, record, force=force)
@@ -142,7 +142,7 @@ class RecordRuns(FleetBase):
             UsageError: The tag is not a valid custom tag.
         """
         where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if isinstance(where, EngineProject):
+        if where.is_on_host:
             return self.write_record(where, custom, project=project)
         records = self._services.registries.records
         return records.add_custom_tag(where, project or where.name, custom, final=_parse_final(final))
@@ -163,7 +163,7 @@ class RecordRuns(FleetBase):
             CustomTagError: The tag is missing, or names another image.
         """
         where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if isinstance(where, Repository):
+        if not where.is_on_host:
             records = self._services.registries.records
             records.check_custom_tag(where, custom.name, custom.stage_id, final=_parse_final(final))
 

@@ -162,17 +162,17 @@ class _RegistryAccess:
         self._remembered.join(self._redis, self._settings)
 
     def stage_ids(self, address: StorageAddress) -> Iterator[StageId]:
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             return self._engine.stage_ids(address)
         return self._manager.stage_ids(address)
 
     def describe_stage(self, address: StorageAddress, stage_id: StageId) -> StageDescription:
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             return self._engine.describe_stage(address, stage_id)
         return self._manager.describe_stage(address, stage_id)
 
     def record_ids(self, address: StorageAddress, kind: RecordKind) -> Iterator[RecordId]:
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             return self.engine_records(address).ids(kind)
         return self.records.ids(address, kind)
 

@@ -80,12 +80,12 @@ class StageRuns(FleetBase):
         find = ping = None
         if stage_ids is None:
             which = self.stage_ids(where, missing_ok=missing_ok)
-            if isinstance(where, Repository):
+            if not where.is_on_host:
                 find = partial(registries.known_descriptions, where)
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
             on_left_out = self._expecting(where, on_left_out, missing_ok=missing_ok)
-        if isinstance(where, Repository):
+        if not where.is_on_host:
             ping = partial(registries.ping, where)
         return describe_all(
             lambda stage_id: registries.describe_stage(where, stage_id),
@@ -239,7 +239,7 @@ class StageRuns(FleetBase):
         hosts: Sequence[str] | None,
     ) -> Operation:
         here, there = parse_storage(source), parse_storage(destination)
-        if isinstance(here, Repository) and isinstance(there, Repository):
+        if not here.is_on_host and not there.is_on_host:
             _refuse_hosts(hosts)
             return CopyOperation.of(here, there, stage_ids, verify=verify)
         own, chosen = self.settings.engine.host_name, self.choose_hosts(hosts)
@@ -253,7 +253,7 @@ class StageRuns(FleetBase):
         policy: InUsePolicy | None,
     ) -> Operation:
         where = parse_storage(address)
-        if isinstance(where, Repository):
+        if not where.is_on_host:
             _refuse_hosts(hosts)
             if policy is not None:
                 raise UsageError(f"{where} is no Docker Engine: only there images are in use")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from stagefleet.errors import StagesNotFoundError, TooManyItemsError, UsageError
-from stagefleet.names import EngineProject, Repository, StageId, StorageAddress, parse_address
+from stagefleet.names import Repository, StageId, StorageAddress, parse_address
 from stagefleet.records import RecordId, RecordKind
 from stagefleet.runs.models import MAX_ITEMS, ItemState, Outcome, split_host
 
@@ -118,7 +118,7 @@ def parse_repository(address: str | StorageAddress) -> Repository:
         UsageError: The address is a Docker Engine.
     """
     parsed = parse_storage(address)
-    if isinstance(parsed, EngineProject):
+    if parsed.is_on_host:
         raise UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
     return parsed
 

@@ -49,7 +49,7 @@ def _listed(
     """Return the named stages, or all; an engine's stages can only be listed on its own host."""
     if stage_ids is not None:
         return stage_ids
-    if isinstance(address, EngineProject) and tuple(hosts) != (own,):
+    if address.is_on_host and tuple(hosts) != (own,):
         raise UsageError(
             f"the stages of {address} on another host are not known here: name them, or run this on that host"
         )
@@ -62,7 +62,7 @@ def refuse_platforms(primary: StorageAddress, platforms: PlatformSelection) -> N
     Raises:
         UsageError: Platforms are named, and the primary storage is a Docker Engine.
     """
-    if platforms and isinstance(primary, EngineProject):
+    if platforms and primary.is_on_host:
         raise UsageError(
             f"{primary} has the platforms that were built there, none can be brought: leave them out"
         )
@@ -105,7 +105,7 @@ class FetchOperation:
             TooManyItemsError: The run has more items than allowed.
         """
         primary = self.project.primary
-        if isinstance(primary, Repository):
+        if not primary.is_on_host:
             try:
                 lacking = find_lacking(plan_storages, primary, self.stage_ids)
             except UnreachableError as error:
@@ -153,11 +153,11 @@ class HostCopyOperation:
     name = "copy_stage"
 
     def __post_init__(self) -> None:
-        if isinstance(self.source, EngineProject) and isinstance(self.destination, EngineProject):
+        if self.source.is_on_host and self.destination.is_on_host:
             raise UsageError(
                 f"{self.source} to {self.destination}: between engines stages go through a repository"
             )
-        if isinstance(self.source, EngineProject) and len(self.hosts) > 1:
+        if self.source.is_on_host and len(self.hosts) > 1:
             raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
 
     @property
@@ -178,7 +178,7 @@ class HostCopyOperation:
         """
         wanted = bounded(_listed(self.source, self.stage_ids, plan_storages, self.hosts, self.own))
         present: set[str] = set()
-        if isinstance(self.destination, Repository):
+        if not self.destination.is_on_host:
             if self.verify:
                 plan_storages.ping(self.destination)
             else:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from stagefleet.errors import RepositoryNotFoundError, StagefleetError
-from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.records import RecordId, RecordKind
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class NamedStorages:
         self._registries.ping(repository)
 
     def expect(self, address: StorageAddress) -> None:
-        if isinstance(address, EngineProject) or self._registries.exists(address):
+        if address.is_on_host or self._registries.exists(address):
             return
         if not self._missing_ok and not any(self.may_exist(other) for other in self._beside):
             raise RepositoryNotFoundError(
@@ -59,7 +59,7 @@ class NamedStorages:
 
     def may_exist(self, other: StorageAddress) -> bool:
         """Return True if another storage of the project exists, or does not answer."""
-        if isinstance(other, EngineProject):
+        if other.is_on_host:
             return True
         try:
             return self._registries.exists(other)

@@ -217,7 +217,7 @@ class TakeOperation(_PrimaryOperation):
         """
         primary = self.project.primary  # it may be new
         ours = set(plan_storages.stage_ids(primary))
-        if not ours and isinstance(primary, Repository):
+        if not ours and not primary.is_on_host:
             plan_storages.ping(primary)
         theirs = [_oldest_first(named_ids(plan_storages, storage)) for storage in self.project.secondaries]
         if self.stage_ids is None:
@@ -264,7 +264,7 @@ class ProjectDeleteOperation(_PrimaryOperation):
             TooManyItemsError: The run has more items than allowed.
         """
         primary = self.project.primary
-        if isinstance(primary, Repository):
+        if not primary.is_on_host:
             return DeleteOperation(primary, self.stage_ids).plan(plan_storages)
         if self.stage_ids is not None:
             return Plan(bounded(self.stage_ids))

@@ -19,7 +19,7 @@ from stagefleet.errors import (
 )
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
-from stagefleet.names import EngineProject, Reference, Repository, StageId
+from stagefleet.names import Reference, Repository, StageId
 from stagefleet.project import Project
 from stagefleet.projects.circuit_breakers import errors_as_warnings
 from stagefleet.projects.publish import Select, oldest
@@ -53,7 +53,7 @@ class StageLookup:
         """List the stages of the primary storage now; the fleet remembers the list."""
         primary = self._project.primary
         listed = self._router.list_stages(primary)
-        if isinstance(primary, Repository):
+        if not primary.is_on_host:
             self._remembered.lists.remember(str(primary), listed)
         return listed
 
@@ -64,7 +64,7 @@ class StageLookup:
         Docker Engine is always listed now.
         """
         primary = self._project.primary
-        known = self._remembered.lists.last_known(str(primary)) if isinstance(primary, Repository) else None
+        known = self._remembered.lists.last_known(str(primary)) if not primary.is_on_host else None
         return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
@@ -87,7 +87,7 @@ class StageLookup:
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
         primary = self._project.primary
-        if isinstance(primary, EngineProject):
+        if primary.is_on_host:
             return self._router.describe(primary, stage_id)
         self._router.stages.refuse_rejected(primary, stage_id, current_lease())
         return self._describe(primary, stage_id)
@@ -117,7 +117,7 @@ class StageLookup:
         Each stage found so is checked: one that is gone or rejected is left out.
         """
         primary = self._project.primary
-        if isinstance(primary, EngineProject):
+        if primary.is_on_host:
             return self.by_digest(digest)
         known = self._remembered.lists.find(str(primary), digest)
         standing = (stage_id for stage_id in known if self._stands(primary, stage_id))
@@ -173,7 +173,7 @@ class StageLookup:
         return [description for description in described if description is not None]
 
     def _ping(self) -> None:
-        if isinstance(self._project.primary, Repository):
+        if not self._project.primary.is_on_host:
             self._router.client.ping(self._project.primary.host)
 
     def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stagefleet.attempt import ItemResult
 from stagefleet.leases import NO_LEASE, Lease
-from stagefleet.names import EngineProject, StageId, StorageAddress
+from stagefleet.names import StageId, StorageAddress
 from stagefleet.project import Project
 from stagefleet.projects.circuit_breakers import delete_from_caches
 from stagefleet.projects.final_list import FinalLists
@@ -147,8 +147,7 @@ class DeployedImage:
 
 def deployed_repository(project: Project) -> str:
     """Return the repository that a deployment pulls from; for a Docker Engine, the project's name there."""
-    address = project.deployed
-    return address.project if isinstance(address, EngineProject) else str(address)
+    return project.deployed.image_name
 
 
 def deployed_image(

@@ -223,7 +223,7 @@ class SecondaryCopy:
     def _described(self, stage_id: StageId) -> StageDescription | None:
         primary = self._project.primary
         try:
-            if isinstance(primary, Repository) and not self._router.has(primary, stage_id):
+            if not primary.is_on_host and not self._router.has(primary, stage_id):
                 return None
             return self._router.describe(primary, stage_id)
         except (StageNotFoundError, ContentError, RegistryUnavailableError):

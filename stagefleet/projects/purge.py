@@ -172,7 +172,7 @@ def plan_purge(
         UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
-    if isinstance(project.primary, EngineProject):
+    if project.primary.is_on_host:
         contents = _StorageContents.read_engine(engine, project.primary)
     elif policy is not None:
         raise UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
@@ -203,7 +203,7 @@ def plan_purge(
 
 def _custom_tags(client: RegistryClient, contents: _StorageContents) -> dict[RecordId, str]:
     """Return the custom tag of each record that names one; an unreadable record fails later, in its run."""
-    if isinstance(contents.address, EngineProject):
+    if contents.address.is_on_host:
         return {}
     store = RecordStore(client, contents.address, contents.address.name)
 
@@ -298,7 +298,7 @@ def _with_sizes(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
 
 
 def _size_of(unique_size: UniqueSize, address: StorageAddress, tags: Iterable[str]) -> int | None:
-    return None if isinstance(address, EngineProject) else unique_size.add((address, tag) for tag in tags)
+    return None if address.is_on_host else unique_size.add((address, tag) for tag in tags)
 
 
 def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:

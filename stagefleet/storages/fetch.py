@@ -111,7 +111,7 @@ class StageFetch:
             EngineError: The engine could not pull it.
         """
         primary = self._project.primary
-        if isinstance(primary, EngineProject):
+        if primary.is_on_host:
             return self._require_present(primary, stage_id)
         delivery = StageDelivery(
             self._client,

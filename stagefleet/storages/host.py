@@ -134,9 +134,9 @@ class HostManager:
                 source, destination, stage_id, verify=verify or stage_lock.has_waited, lease=stage_lock
             )
         for address in (source, destination):
-            if isinstance(address, EngineProject):
+            if address.is_on_host:
                 self._note(image_of(address, stage_id))
-        if isinstance(destination, Repository) and not item_result.skipped:
+        if not destination.is_on_host and not item_result.skipped:
             self._stages.note_arrival(destination, stage_id)
         return item_result
 

@@ -100,7 +100,7 @@ class StorageRouter:
 
     def list_stages(self, address: StorageAddress) -> StageIdList:
         """List the stages of a storage, without rejected ones; empty if it does not exist."""
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             return StageIdList(self.stages.host.stage_ids(address))
         return self.stages.storage(address).stage_ids()
 
@@ -111,7 +111,7 @@ class StorageRouter:
             StageNotFoundError: It does not exist.
             BrokenStageError: It is listed, but cannot be delivered.
         """
-        if isinstance(address, EngineProject):
+        if address.is_on_host:
             return self.stages.host.describe_stage(address, stage_id)
         return self.stages.describe_stage(address, stage_id)
 
@@ -148,7 +148,7 @@ class StorageRouter:
             StageNotFoundError: The source does not have it.
             BrokenStageError: The source cannot deliver all of it.
         """
-        if isinstance(source, Repository) and isinstance(destination, Repository):
+        if not source.is_on_host and not destination.is_on_host:
             return self.stages.copy_stage(
                 source, destination, stage_id, run_id=run_id, verify=verify, lease=lease
             )

@@ -11,7 +11,7 @@ from stagefleet.leases import Lease, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait
 from stagefleet.locks.lock_wait import default_label
 from stagefleet.logs import EventLogger
-from stagefleet.names import EngineProject, StageId, StorageAddress
+from stagefleet.names import StageId, StorageAddress
 
 __all__ = ["ImageLocks", "StageLock", "StageLocks", "image_of"]
 
@@ -149,7 +149,7 @@ class StageLocks:
             yield StageLock(lease, tuple(locks), has_waited=True)
 
     def _name(self, address: StorageAddress, stage_id: StageId) -> str:
-        where = f"{self._host}/{address}" if isinstance(address, EngineProject) else str(address)
+        where = f"{self._host}/{address}" if address.is_on_host else str(address)
         return f"stage/{where}/{stage_id.digest}"
 
 
@@ -211,4 +211,4 @@ class ImageLocks:
 
 def image_of(address: StorageAddress, stage_id: StageId) -> str:
     """Return the name of a stage's image in an engine."""
-    return f"{address.project}:{stage_id}" if isinstance(address, EngineProject) else f"{address}:{stage_id}"
+    return f"{address.image_name}:{stage_id}"

@@ -18,8 +18,8 @@ from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.fleet.callbacks import HostArguments
 from stagefleet.fleet.fleet import Fleet
-from stagefleet.names import EngineProject, StageId, StorageAddress
 from stagefleet.names import Repository as Storage
+from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Plan
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.slug import NAMELESS
@@ -155,7 +155,7 @@ def add(
     with open_fleet() as fleet:
         address = words.address or words.resolve(fleet, project)
         # The settings may use another name for a project than the engine, where its name is the address.
-        is_own = words.address is None and isinstance(address, EngineProject)
+        is_own = words.address is None and address.is_on_host
         owner = None if is_own else project
         final = None if words.address else final_of(fleet, project)
         document = add_record(fleet, address, words.kind, words.rest, project=owner, final=final, force=force)
@@ -210,7 +210,7 @@ def _words(project: str | None, *words: str | None) -> RecordArguments:
 
 def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None:
     """Explain that an engine does not keep records of a kind."""
-    if isinstance(address, EngineProject) and kind not in {None, RecordKind.IMPORT_METADATA}:
+    if address.is_on_host and kind not in {None, RecordKind.IMPORT_METADATA}:
         say(
             f"{address} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there"
         )
