@@ -138,7 +138,7 @@ def test_a_cache_that_is_down_is_asked_once_for_all_stages(
         return send(self, method, url, *arguments, **options)
 
     monkeypatch.setattr(Transport, "send", count)
-    with caplog.at_level(logging.DEBUG, "stagefleet.storages"):
+    with caplog.at_level(logging.DEBUG, "stagefleet"):
         for stage_id in stages:
             fetch(host, repository, stage_id, *addresses)
     assert sorted(map(str, stages)) == sorted(tags_of(servers[1], "cache/1"))

