@@ -1,14 +1,19 @@
-"""Leases as the code under them sees them, and the loop that renews them."""
+"""Leases as the code under them sees them, and their renewal: one for items, locks, coordinators, and values.
+
+A lease counts from before the request for it, so that it never ends later here than where it was granted, and
+as lost some time before its end, without an answer.
+"""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.logs import EventLogger
@@ -19,17 +24,22 @@ __all__ = [
     "SLICE_SECONDS",
     "Lease",
     "LeaseBoundLock",
-    "Renewals",
+    "LeaseRenewer",
+    "RenewedLease",
     "UndoLease",
     "WaitReportingLease",
     "current_lease",
     "elapsed_seconds",
-    "keep_renewing",
+    "renewed",
     "under_lease",
     "waiting",
 ]
 
-# The lease on the current item, as the code that does the work sees it.
+_RENEWALS_A_LEASE = 3
+_MARGIN_SHARE = 0.1
+_LONGEST_IDLE_SECONDS = 60.0
+
+_log = EventLogger(__name__)
 
 SLICE_SECONDS = 0.5
 """Longest wait between two checks of the lease; a cancelled item has to end within two seconds."""
@@ -166,56 +176,177 @@ class LeaseBoundLock:
         self._lock.release()
 
 
-# The renewal loop for leases: errors do not end it, and it retries soon after an outage.
-
-_log = EventLogger(__name__)
-
-
-class Renewals:
-    """Renew, and log failures and the end of an outage.
+class RenewedLease:
+    """A lease that a `LeaseRenewer` renews.
 
     Args:
-        what: The thing renewed, for the log: `leases`, `locks`.
+        seconds: Its duration, from each renewal on.
+        asked_at: When it was asked for, on the clock.
+        margin_seconds: How long before its end it counts as lost; a tenth of it if None.
+        clock: Monotonic, in seconds.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        asked_at: float,
+        *,
+        margin_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds = seconds
+        self.asked_at = asked_at
+        self.margin_seconds = seconds * _MARGIN_SHARE if margin_seconds is None else margin_seconds
+        self.clock = clock
+        self.is_lost = False
+        self.renew_at = 0.0  # on the renewer's clock
+
+    def outlasts(self, seconds: float) -> bool:
+        """Return True if the lease is held, and still will be in some seconds."""
+        end = self.asked_at + self.seconds - self.margin_seconds
+        return not self.is_lost and self.clock() + seconds <= end
+
+    def note_renewal(self, asked_at: float, *, is_held: bool = True) -> None:
+        """Apply the answer to a renewal; a lost lease stays lost."""
+        self.is_lost = self.is_lost or not is_held
+        if is_held:
+            self.asked_at = max(self.asked_at, asked_at)
+
+
+_L = TypeVar("_L", bound=RenewedLease)
+
+
+class LeaseRenewer(Generic[_L]):
+    """Renew the leases that this process holds, together, in one thread.
+
+    No error ends the renewals: any may be gone at the next one. That one comes soon, so that after an outage
+    no sweep takes a lease first.
+
+    Args:
+        what: The leases, for the log: `leases`, `locks`.
+        renew: Renews leases; returns for each whether it is still held.
+        interval_seconds: The longest interval; a lease is renewed three times at least before it ends.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        renew: Callable[[Sequence[_L]], Sequence[bool]],
+        *,
+        interval_seconds: float = math.inf,
+    ) -> None:
         self._what = what
-        self._failures = 0
+        self._ask = renew
+        self._interval_seconds = interval_seconds
+        self._held: set[_L] = set()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
 
-    def attempt(self, renew: Callable[[], object]) -> float | None:
-        """Renew once.
+    @property
+    def held(self) -> list[_L]:
+        """The leases under renewal."""
+        with self._changed:
+            return list(self._held)
 
-        Any error may be gone at the next attempt. After an outage the lease must be renewed at once, before a
-        sweep takes it.
+    def add(self, lease: _L) -> None:
+        """Renew a lease until it is discarded or lost."""
+        lease.renew_at = time.monotonic() - (lease.clock() - lease.asked_at) + self._interval_of(lease)
+        with self._changed:
+            self._held.add(lease)
+            self._changed.notify_all()  # its renewal may be due before the others'
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=f"renew-{self._what}", daemon=True)
+                self._thread.start()
 
-        Returns:
-            None on success, else the seconds to wait before the next attempt.
+    def discard(self, leases: Iterable[_L]) -> None:
+        """Renew leases no more."""
+        with self._changed:
+            self._held.difference_update(leases)
+
+    def renew(self, leases: Sequence[_L] | None = None) -> None:
+        """Renew leases now, all by default.
+
+        Raises:
+            RedisUnreachableError: Redis did not answer; the leases run on.
         """
-        try:
-            renew()
-        except Exception as error:  # noqa: BLE001 - a bug with one answer must not end the renewals of all others
-            self._failures += 1
-            log = _log.warning if self._failures == 1 else _log.debug
-            log(f"{self._what}_not_renewed", action="renew", error=str(error))
-            return backoff_seconds(self._failures)
-        if self._failures:
-            _log.info(f"{self._what}_renewed_again", action="renew", failures=self._failures)
-        self._failures = 0
-        return None
+        leases = self.held if leases is None else leases
+        if not leases:
+            return
+        began_at, asked_at = time.monotonic(), [lease.clock() for lease in leases]
+        for lease, at, is_held in zip(leases, asked_at, self._ask(leases), strict=True):
+            lease.note_renewal(at, is_held=is_held)
+            lease.renew_at = began_at + self._interval_of(lease)
+        self.discard([lease for lease in leases if lease.is_lost])
+
+    def close(self, wait_seconds: float | None = None) -> None:
+        """Stop the renewals; wait for one that is under way, or only so long."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(wait_seconds)
+
+    def _interval_of(self, lease: _L) -> float:
+        return min(self._interval_seconds, lease.seconds / _RENEWALS_A_LEASE)
+
+    def _run(self) -> None:
+        failures = 0
+        while leases := self._await_due():
+            try:
+                self.renew(leases)
+            except Exception as error:  # noqa: BLE001 - a bug with one answer must not end the renewals
+                failures += 1
+                log = _log.warning if failures == 1 else _log.debug
+                log(f"{self._what}_not_renewed", action="renew", error=str(error))
+                now, pause = time.monotonic(), backoff_seconds(failures)
+                for lease in leases:
+                    lease.renew_at = now + min(pause, self._interval_of(lease))
+            else:
+                if failures:
+                    _log.info(f"{self._what}_renewed_again", action="renew", failures=failures)
+                failures = 0
+
+    def _await_due(self) -> list[_L]:
+        """Wait until a renewal is due and return all leases; none at the end, or if none come for a while."""
+        with self._changed:
+            was_idle = False
+            while not self._closed and not (was_idle and not self._held):
+                now, was_idle = time.monotonic(), not self._held
+                idle_until = now + min(self._interval_seconds, _LONGEST_IDLE_SECONDS)
+                due_at = min((lease.renew_at for lease in self._held), default=idle_until)
+                if due_at <= now:
+                    return list(self._held)
+                self._changed.wait(due_at - now)
+            self._thread = None  # the next lease starts another
+            return []
 
 
-def keep_renewing(renew: Callable[[], object], ended: threading.Event, *, what: str, seconds: float) -> None:
-    """Renew at an interval, and soon after a failed renewal, until the end.
+@contextmanager
+def renewed(
+    what: str,
+    lease: _L,
+    renew: Callable[[], bool],
+    *,
+    interval_seconds: float = math.inf,
+    wait_seconds: float | None = None,
+) -> Iterator[_L]:
+    """Renew one lease, which cannot be renewed together with others, until the end of the block.
 
     Args:
-        renew: Renews once.
-        ended: Set to end the loop.
-        what: The thing renewed, for the log.
-        seconds: The interval.
+        what: As in `LeaseRenewer`.
+        lease: The lease.
+        renew: Returns whether it is still held.
+        interval_seconds: As in `LeaseRenewer`.
+        wait_seconds: How long to wait at the end for a renewal under way; until its end if None.
     """
-    renewals, pause = Renewals(what), seconds
-    while not ended.wait(pause):
-        pause = min(seconds, renewals.attempt(renew) or seconds)
+    renewer: LeaseRenewer[_L] = LeaseRenewer(what, lambda _: [renew()], interval_seconds=interval_seconds)
+    renewer.add(lease)
+    try:
+        yield lease
+    finally:
+        renewer.close(wait_seconds)
 
 
 # A clock for ages: it includes the time that the machine was suspended.

@@ -34,7 +34,7 @@ from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
 from stagefleet.redis_retry import RedisRetry
 from stagefleet.registry.http.headers import span_text
-from stagefleet.runs.item_leases import ItemLease, LeaseRenewer
+from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
 from stagefleet.runs.ledger import FinishResult, Ledger
 from stagefleet.runs.messages import task_name
 from stagefleet.runs.models import Claim, ErrorInfo, ItemState, Outcome, RunSpec
@@ -69,7 +69,7 @@ class ItemExecutor:
     def __init__(
         self,
         ledger: Ledger,
-        renewer: LeaseRenewer,
+        renewer: ItemLeaseRenewer,
         settings: RunSettings,
         *,
         worker: str,

@@ -20,7 +20,7 @@ from stagefleet.processes import require_extra
 from stagefleet.redis_client import connect_redis
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.messages import QUEUES, check_task, host_queue, queue_of
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
@@ -75,7 +75,7 @@ class WorkerContext:
 
     app: Celery
     ledger: RedisLedger
-    renewer: LeaseRenewer
+    renewer: ItemLeaseRenewer
     closing: ExitStack
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ def build_context(
     manager = StageManager(client, shared_state, RememberedStages.on(redis, settings), locks=locks)
     last_used = RedisLastUsed(redis, prefix=settings.key_prefix, settings=settings.caches)
     closing.callback(_attach_host(manager, client, locks, last_used, settings))
-    renewer = LeaseRenewer(ledger, settings.runs)
+    renewer = ItemLeaseRenewer(ledger, settings.runs)
     closing.callback(renewer.close)
     executor = ItemExecutor(ledger, renewer, settings.runs, worker=worker)
     for operation, function in operations.items():
@@ -150,7 +150,7 @@ _DEFAULT_QUEUE = "callbacks"
 def register_callback_tasks(
     app: Celery,
     ledger: RedisLedger,
-    renewer: LeaseRenewer,
+    renewer: ItemLeaseRenewer,
     settings: Settings,
     closing: ExitStack,
 ) -> None:

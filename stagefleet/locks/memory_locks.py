@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.locks.lock_wait import default_label, wait_for
-from stagefleet.locks.protocol import LockHolder, LockInfo, OnWait
-from stagefleet.locks.renewer import LockRenewer, RenewedLock
+from stagefleet.locks.held_lock import HeldLock
+from stagefleet.locks.manager import LockHolder, LockInfo, LockManager
 from stagefleet.settings import LockSettings
 
 __all__ = ["MemoryLocks"]
@@ -26,8 +24,8 @@ class _Ticket:
     fence: int = 0
 
 
-class MemoryLocks:
-    """`LockManager` for one process.
+class MemoryLocks(LockManager):
+    """The locks of one process.
 
     Args:
         settings: Leases and waits; the defaults if None.
@@ -37,80 +35,12 @@ class MemoryLocks:
     def __init__(
         self, settings: LockSettings | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._settings = LockSettings() if settings is None else settings
+        super().__init__(LockSettings() if settings is None else settings)
         self._clock = clock
         self._changed = threading.Condition()
         self._tickets: dict[str, list[_Ticket]] = {}
         self._number = 0
         self._changes = 0
-        self._renewer = LockRenewer(
-            self._renew,
-            self._release,
-            lease_seconds=self._settings.lease_seconds,
-            renewal_seconds=self._settings.renewal_seconds,
-        )
-
-    def close(self) -> None:
-        self._renewer.close()
-
-    @property
-    def longest_wait_seconds(self) -> float:
-        return self._settings.wait_seconds
-
-    def acquire(
-        self,
-        name: str,
-        *,
-        shared: bool = False,
-        wait_seconds: float | None = None,
-        on_wait: OnWait | None = None,
-        label: str | None = None,
-        check: Callable[[], None] | None = None,
-    ) -> RenewedLock:
-        ticket, asked_at, seen = secrets.token_hex(8), 0.0, 0
-
-        def attempt() -> int:
-            nonlocal asked_at, seen
-            asked_at, seen = time.monotonic(), self._changes
-            return self._attempt(name, ticket, label or default_label(), shared=shared)
-
-        def nap(seconds: float) -> None:
-            with self._changed:
-                self._changed.wait_for(lambda: self._changes != seen, seconds)
-
-        try:
-            fence = wait_for(
-                attempt,
-                nap,
-                lambda: self._info_of(name),
-                wait_seconds=self._settings.wait_seconds if wait_seconds is None else wait_seconds,
-                lease_seconds=self._settings.lease_seconds,
-                on_wait=on_wait,
-                check=check,
-            )
-        except BaseException:
-            self.force_release(name, ticket)
-            raise
-        return self._renewer.add(name, ticket, fence, asked_at)
-
-    @contextmanager
-    def acquire_free(
-        self, wanted: Mapping[str, bool], *, label: str | None = None
-    ) -> Iterator[list[RenewedLock]]:
-        ticket, asked_at = secrets.token_hex(8), time.monotonic()
-        with self._changed:
-            is_free = all(
-                shared and entry.shared for name, shared in wanted.items() for entry in self._live(name)
-            )
-            fences = {
-                name: self._attempt(name, ticket, label or default_label(), shared=shared)
-                for name, shared in wanted.items()
-                if is_free
-            }
-        with self._renewer.releasing(
-            self._renewer.add(name, ticket, fence, asked_at) for name, fence in fences.items()
-        ) as held:
-            yield held
 
     def locks(self) -> list[LockInfo]:
         with self._changed:
@@ -126,11 +56,11 @@ class MemoryLocks:
             self._wake_next()
             return len(before) - len(kept)
 
-    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+    def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
         with self._changed:
             entries = self._live(name)
             mine = next((entry for entry in entries if entry.id == ticket), None)
-            until = self._clock() + self._settings.lease_seconds
+            until = self._clock() + self._lease_seconds
             if mine is None:
                 mine = _Ticket(ticket, label, shared, until)
                 entries.append(mine)
@@ -148,6 +78,26 @@ class MemoryLocks:
             if shared:
                 self._wake_next()  # the next in the queue may share it, too
             return mine.fence
+
+    def _request_free(self, wanted: Mapping[str, bool], ticket: str, label: str) -> Sequence[int]:
+        with self._changed:
+            is_free = all(
+                shared and entry.shared for name, shared in wanted.items() for entry in self._live(name)
+            )
+            pairs = wanted.items() if is_free else ()
+            return [self._request(name, ticket, label, shared=shared) for name, shared in pairs]
+
+    @contextmanager
+    def _changes_for(self, ticket: str) -> Iterator[Callable[[float], None]]:  # noqa: ARG002 - all wake up
+        seen = self._changes
+
+        def nap(seconds: float) -> None:
+            nonlocal seen
+            with self._changed:
+                self._changed.wait_for(lambda: self._changes != seen, seconds)
+                seen = self._changes
+
+        yield nap
 
     def _wake_next(self) -> None:
         self._changes += 1
@@ -176,16 +126,16 @@ class MemoryLocks:
             tuple(entry for entry in told if not entry.fence),
         )
 
-    def _renew(self, holds: Sequence[RenewedLock]) -> list[bool]:
+    def _renew(self, locks: Sequence[HeldLock]) -> list[bool]:
         with self._changed:
             answers = []
-            for hold in holds:
-                mine = [entry for entry in self._live(hold.name) if entry.id == hold.ticket and entry.fence]
+            for lock in locks:
+                mine = [entry for entry in self._live(lock.name) if entry.id == lock.ticket and entry.fence]
                 for entry in mine:
-                    entry.until = self._clock() + self._settings.lease_seconds
+                    entry.until = self._clock() + self._lease_seconds
                 answers.append(bool(mine))
             return answers
 
-    def _release(self, holds: Sequence[RenewedLock]) -> None:
-        for hold in holds:
-            self.force_release(hold.name, hold.ticket)
+    def _release(self, locks: Sequence[HeldLock]) -> None:
+        for lock in locks:
+            self.force_release(lock.name, lock.ticket)

@@ -10,10 +10,10 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from stagefleet.errors import CoordinatorLostError, LedgerRewoundError, StagefleetError
-from stagefleet.leases import keep_renewing
+from stagefleet.leases import RenewedLease, renewed
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import CoordinatorLedger
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
@@ -32,7 +32,6 @@ _MOST_RETURNS = 20
 """Most successive returns to an earlier position without a new outcome."""
 _ACKNOWLEDGE_SECONDS = 0.05
 """Longest delay from a callback to its acknowledgement, while its item keeps a place in the window."""
-_RENEWALS_A_LEASE = 3
 _QUIET_READS = 5
 """Number of reads without an outcome after which the coordinator checks that the ledger takes writes."""
 
@@ -240,34 +239,35 @@ class _Coordinator:
         self._unacknowledged: list[Outcome] = []
         self._acknowledged_at = time.monotonic()
         self._raised: BaseException | None = None
-        self._ended = threading.Event()
 
     def run(self, on_progress: OnOutcome | None, on_idle: Callable[[], None] | None) -> Run:
         lease_seconds = self._redis_retry(lambda: self._ledger.run(self._run)).lease_seconds
-        self._renewal_seconds = min(self._renewal_seconds, lease_seconds / _RENEWALS_A_LEASE)
-        renewer = threading.Thread(target=self._renew, name="coordinator-lease", daemon=True)
         try:
-            for outcomes in self._reader.batches():
-                if renewer.ident is None:
-                    renewer.start()
-                for outcome in outcomes:
-                    self._take(outcome, on_progress)
-                    if self._reader.goes_back:
-                        break
-                self._acknowledge()
-                if not outcomes and on_idle is not None:
-                    on_idle()
+            with contextlib.ExitStack() as renewal:
+                for number, outcomes in enumerate(self._reader.batches()):
+                    if number == 0:  # it is the coordinator by now
+                        lease = RenewedLease(lease_seconds, time.monotonic())
+                        seconds = self._renewal_seconds
+                        renewal.enter_context(
+                            renewed("coordinator", lease, self._renew, interval_seconds=seconds)
+                        )
+                    self._take_all(outcomes, on_progress)
+                    if not outcomes and on_idle is not None:
+                        on_idle()
         except StagefleetError as error:
             if self._raised is None:
                 raise
             self._raised.add_note(f"nobody waited for the end of run {self._run}: {error}")
-        finally:
-            self._ended.set()
-            if renewer.ident is not None:
-                renewer.join()
         if self._raised is not None:
             raise self._raised
         return self._redis_retry(lambda: self._ledger.run(self._run))
+
+    def _take_all(self, outcomes: Sequence[Outcome], on_progress: OnOutcome | None) -> None:
+        for outcome in outcomes:
+            self._take(outcome, on_progress)
+            if self._reader.goes_back:
+                break
+        self._acknowledge()
 
     def _take_up(self) -> str:
         """Become the coordinator; return the position to read on from."""
@@ -345,14 +345,11 @@ class _Coordinator:
                 return
         raise CoordinatorLostError(f"another coordinator took over run {self._run}")
 
-    def _renew(self) -> None:
-        """Renew the lease during a long callback."""
-
-        def renew() -> None:
-            try:
-                self._ledger.acknowledge(self._run, self._epoch, [], before=self._acknowledged)
-            except LedgerRewoundError:
-                with self._taking_up:
-                    self._epoch = self._ledger.coordinate(self._run)
-
-        keep_renewing(renew, self._ended, what="coordinator", seconds=self._renewal_seconds)
+    def _renew(self) -> bool:
+        """Renew the lease during a long callback; who has lost it learns so from an acknowledgement."""
+        try:
+            self._ledger.acknowledge(self._run, self._epoch, [], before=self._acknowledged)
+        except LedgerRewoundError:
+            with self._taking_up:
+                self._epoch = self._ledger.coordinate(self._run)
+        return True

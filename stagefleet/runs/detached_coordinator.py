@@ -23,20 +23,21 @@ from stagefleet.errors import (
     RedisUnreachableError,
     StagefleetError,
 )
-from stagefleet.leases import Lease
-from stagefleet.runs.coordinator_lease import CoordinatorLease
+from stagefleet.leases import Lease, RenewedLease, renewed
 from stagefleet.runs.ledger import CallbackLedger, CoordinatorLedger
 from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState
 from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.webhook import call_id
 from stagefleet.settings import WebhookSettings
 
-__all__ = ["DetachedCoordinator", "PublishTask"]
+__all__ = ["CoordinatorLease", "DetachedCoordinator", "PublishTask"]
 
 _LOGGER = logging.getLogger("stagefleet")
 _OUTCOMES_A_READ = 64
 _SLICE_SECONDS = 10.0
 """Longest time that one coordination occupies a thread; then a new message goes to the end of the queue."""
+_JOIN_SECONDS = 1.0
+"""Longest wait for a renewal under way; a late one does not renew another coordination's lease."""
 
 PublishTask = Callable[[str, str, dict[str, Any]], None]
 """Publishes a user's task: `NAME[@QUEUE]`, the task's id, its keyword arguments."""
@@ -52,12 +53,40 @@ class _Webhooks(Protocol):
     ) -> None: ...
 
 
+class CoordinatorLease(RenewedLease):
+    """`Lease` of a coordinator's claim.
+
+    While a call lasts, no other coordinator calls; once the lease may have ended, this one makes no more
+    calls.
+    """
+
+    def __init__(
+        self, coordinator_claim: CoordinatorClaim, asked_at: float, *, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(coordinator_claim.lease_seconds, asked_at, clock=clock)
+        self._run_id = coordinator_claim.run_id
+
+    def check(self) -> None:
+        """Return at once, or raise.
+
+        Raises:
+            LeaseLostError: Another coordinator has taken over, or may have.
+        """
+        if not self.outlasts(0):
+            raise LeaseLostError(f"another coordinator may be calling back for run {self._run_id} by now")
+
+    def require(self, seconds: float) -> None:
+        """Check the lease; as it is renewed all the time, it outlasts any call."""
+        del seconds
+        self.check()
+
+
 @dataclass(slots=True)
 class _Coordination:
     """Callbacks of one coordination.
 
     Attributes:
-        coordination: The right to make them.
+        coordinator_claim: The right to make them.
         lease: The coordination's lease.
         went_well: True after the first successful call.
     """
@@ -109,7 +138,12 @@ class DetachedCoordinator:
         coordinator_claim = self._ledger.claim_coordination(run_id)
         if coordinator_claim is None:
             return
-        with CoordinatorLease(self._ledger, coordinator_claim, asked_at, clock=self._clock) as lease:
+        lease = CoordinatorLease(coordinator_claim, asked_at, clock=self._clock)
+
+        def renew() -> bool:
+            return self._ledger.renew_coordination(coordinator_claim)
+
+        with renewed("coordination", lease, renew, wait_seconds=_JOIN_SECONDS):
             self._call(_Coordination(coordinator_claim, lease))
 
     def _call(self, calls: _Coordination) -> None:

@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any, Protocol
 
 from stagefleet.backoff import jittered
 from stagefleet.errors import StagefleetError
-from stagefleet.leases import SLICE_SECONDS, Lease, current_lease, elapsed_seconds, keep_renewing
+from stagefleet.leases import SLICE_SECONDS, Lease, RenewedLease, current_lease, elapsed_seconds, renewed
 from stagefleet.shared_state.protocol import OWNER_BYTES, DatedValue
 
 __all__ = ["MIN_TTL_SECONDS", "SingleFlight", "StoredValue", "ValueStore", "unpack_value"]
@@ -154,8 +154,9 @@ class SingleFlight:
         namespace, key, owner = name
         began = elapsed_seconds()
         try:
-            with self._renewed(namespace, key, owner):
-                value = build()
+            lease = RenewedLease(_LEASE_SECONDS, time.monotonic())
+            with renewed("single_flight", lease, lambda: self._renew(namespace, key, owner)):
+                value = build()  # at its end no look-up may be under way: it would take the lease again
         except BaseException:
             with suppress(StagefleetError):  # the first error counts; the lease expires
                 self._store.release_claim(namespace, key, owner)
@@ -168,24 +169,10 @@ class SingleFlight:
         self._remember(namespace, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
         return found
 
-    @contextmanager
-    def _renewed(self, namespace: str, key: str, owner: bytes) -> Iterator[None]:
-        """Renew the owner's lease in a thread: a look-up by the owner extends it."""
-        done = Event()
-
-        def renew() -> None:  # without a lease others compute it, too: slower, but correct
-            self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
-
-        def keep() -> None:
-            keep_renewing(renew, done, what="single_flight", seconds=_LEASE_SECONDS / 3)
-
-        thread = Thread(target=keep, name=f"single-flight-{namespace}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()  # a late look-up would take the lease again
+    def _renew(self, namespace: str, key: str, owner: bytes) -> bool:
+        """Extend the lease by a look-up; without one others compute the value, too: slower, but correct."""
+        self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+        return True
 
     def _cached(self, namespace: str, key: str) -> DatedValue | None:
         with self._guard:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from stagefleet.errors import ImageInUseError, LockTimeoutError
 from stagefleet.leases import Lease, waiting
-from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait
-from stagefleet.locks.lock_wait import default_label
+from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
 from stagefleet.logs import EventLogger
 from stagefleet.names import StageId, StorageAddress
 

@@ -8,7 +8,7 @@ import pytest
 
 from stagefleet.attempt import ItemResult
 from stagefleet.errors import StorageStateChangedError
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState
 from stagefleet.settings import RunSettings
 from tasks.item import Attempt, ItemExecutor
@@ -19,7 +19,7 @@ SETTINGS = RunSettings(backoff_seconds=0.01, backoff_limit_seconds=0.01)
 
 @pytest.fixture
 def executor(harness: LedgerHarness) -> Iterator[ItemExecutor]:
-    renewer = LeaseRenewer(harness.ledger, SETTINGS)
+    renewer = ItemLeaseRenewer(harness.ledger, SETTINGS)
     yield ItemExecutor(harness.ledger, renewer, SETTINGS, worker="host:1")
     renewer.close()
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import LockLostError, LockTimeoutError, RedisUnreachableError
-from stagefleet.locks import MemoryLocks, RedisLocks
-from stagefleet.locks.renewer import RenewedLock
+from stagefleet.locks import HeldLock, MemoryLocks, RedisLocks
 from stagefleet.settings import LockSettings
 from tests.contract.lock_history import Recorder, Tenure, find_faults, run_all
 from tests.contract.lock_managers import LEASE_SECONDS, LockHarness, MemoryLockHarness, RedisLockHarness
@@ -51,7 +50,7 @@ def play(harness: LockHarness) -> list[Tenure]:
     with slow.take_and_release("z") as is_held:
         harness.advance(LEASE_SECONDS + 1)
         with late.take_and_release("z"):
-            client._renewer.renew_all()
+            client._renewer.renew()
             is_held()
     return [
         take_and_release
@@ -63,19 +62,19 @@ def play(harness: LockHarness) -> list[Tenure]:
 class Generous(MemoryLocks):
     """Gives everything to everybody."""
 
-    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
-        return super()._attempt(f"{name} {ticket}", ticket, label, shared=shared)
+    def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        return super()._request(f"{name} {ticket}", ticket, label, shared=shared)
 
 
 class Rude(MemoryLocks):
     """Lets sharers past those who wait."""
 
-    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+    def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
         with self._changed:
             waiting = [entry for entry in self._tickets.get(name, ()) if not entry.fence]
             if shared:
                 self._tickets[name] = [entry for entry in self._tickets.get(name, ()) if entry.fence]
-            fence = super()._attempt(name, ticket, label, shared=shared)
+            fence = super()._request(name, ticket, label, shared=shared)
             if shared:
                 self._tickets[name] += waiting
             return fence
@@ -84,9 +83,9 @@ class Rude(MemoryLocks):
 class Forgetful(MemoryLocks):
     """Begins its fences anew."""
 
-    def _attempt(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+    def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
         self._number = 0
-        return super()._attempt(name, ticket, label, shared=shared)
+        return super()._request(name, ticket, label, shared=shared)
 
 
 class Silent(MemoryLocks):
@@ -136,7 +135,7 @@ def test_the_same_story_is_without_fault_with_ours(kind: str, request: pytest.Fi
 def test_a_lease_is_lost_before_its_end_without_any_answer() -> None:
     locks = MemoryLocks(LockSettings(lease_seconds=10))
     fresh = locks.acquire("x")
-    nearly_over = RenewedLock(locks._renewer, "y", "t", 1, until=fresh._until - 10)
+    nearly_over = HeldLock(locks._renewer, "y", "t", 1, seconds=10, asked_at=fresh.asked_at - 10)
 
     fresh.check()
     with pytest.raises(LockLostError):

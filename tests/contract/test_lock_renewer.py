@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from stagefleet.errors import LockLostError, RedisUnreachableError
-from stagefleet.locks.renewer import LockRenewer, RenewedLock
+from stagefleet.locks.held_lock import HeldLock, LockRenewer
 
 
 class Store:
@@ -20,14 +20,14 @@ class Store:
         self.asked: list[list[str]] = []
         self.was_asked = threading.Event()
 
-    def renew(self, holds: Sequence[RenewedLock]) -> list[bool]:
+    def renew(self, holds: Sequence[HeldLock]) -> list[bool]:
         self.asked.append([hold.name for hold in holds])
         self.was_asked.set()
         if isinstance(self.answer, Exception):
             raise self.answer
         return [self.answer for _ in holds]
 
-    def release(self, holds: Sequence[RenewedLock]) -> None:
+    def release(self, holds: Sequence[HeldLock]) -> None:
         raise RedisUnreachableError("away")
 
 
@@ -40,16 +40,16 @@ def make_renewer(store: Store, *, renewal_seconds: float = 600) -> LockRenewer:
     return LockRenewer(store.renew, store.release, lease_seconds=10, renewal_seconds=renewal_seconds)
 
 
-def hold(renewer: LockRenewer, name: str = "x", *, age_seconds: float = 0) -> RenewedLock:
-    return renewer.add(name, "ticket", 1, time.monotonic() - age_seconds)
+def hold(renewer: LockRenewer, name: str = "x", *, age_seconds: float = 0) -> HeldLock:
+    return renewer.add_lock(name, "ticket", 1, time.monotonic() - age_seconds)
 
 
 def test_a_lost_hold_is_not_asked_for_again(store: Store) -> None:
     renewer = make_renewer(store)
     lost = hold(renewer)
     store.answer = False
-    renewer.renew_all()
-    renewer.renew_all()
+    renewer.renew()
+    renewer.renew()
 
     assert [["x"]] == store.asked
     with pytest.raises(LockLostError):
@@ -62,7 +62,7 @@ def test_a_renewal_without_an_answer_leaves_the_rest_of_the_lease(store: Store) 
     young, old = hold(renewer), hold(renewer, "y", age_seconds=9.5)
     store.answer = RedisUnreachableError("away")
     with pytest.raises(RedisUnreachableError):
-        renewer.renew_all()
+        renewer.renew()
 
     young.check()
     with pytest.raises(LockLostError):
@@ -73,7 +73,7 @@ def test_a_renewal_without_an_answer_leaves_the_rest_of_the_lease(store: Store) 
 def test_a_release_without_an_answer_is_no_error(store: Store) -> None:
     renewer = make_renewer(store)
     hold(renewer).release()
-    renewer.renew_all()
+    renewer.renew()
 
     assert [] == store.asked
     renewer.close()
@@ -110,11 +110,10 @@ def test_the_thread_ends_when_nothing_is_held_and_the_next_hold_starts_another(s
 
 def test_a_renewal_that_failed_comes_again_soon(store: Store) -> None:
     """R8: locks are renewed at once after an outage, not when it is their turn again."""
-    renewer = make_renewer(store, renewal_seconds=0.01)
+    renewer = make_renewer(store)
     store.answer = RedisUnreachableError("away")
-    held = hold(renewer)
+    held = hold(renewer, age_seconds=5)  # a third of its ten seconds is over: a renewal is due
     assert store.was_asked.wait(10)
-    renewer._renewal_seconds = 600
     store.answer = True
     store.was_asked.clear()
 
@@ -126,7 +125,7 @@ def test_a_renewal_that_failed_comes_again_soon(store: Store) -> None:
 def test_a_release_that_ends_in_a_bug_is_no_error_of_what_was_done(store: Store, monkeypatch) -> None:
     """R8: what was done under a lock is done, whatever Redis answers to its release."""
 
-    def refuse(_holds: Sequence[RenewedLock]) -> None:
+    def refuse(_holds: Sequence[HeldLock]) -> None:
         raise ValueError("unforeseen")
 
     monkeypatch.setattr(store, "release", refuse)

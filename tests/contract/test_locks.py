@@ -189,12 +189,12 @@ def test_free_locks_taken_together_are_renewed_and_can_be_lost(harness: LockHarn
     client = harness.client()
     with client.acquire_free({"x": False, "y": False}) as held:
         harness.advance(LEASE_SECONDS * 0.8)
-        client._renewer.renew_all()
+        client._renewer.renew()
         harness.advance(LEASE_SECONDS * 0.8)
-        client._renewer.renew_all()
+        client._renewer.renew()
         held[0].check()
         client.force_release("x")
-        client._renewer.renew_all()
+        client._renewer.renew()
         with pytest.raises(LockLostError):
             held[0].check()
         held[1].check()
@@ -206,7 +206,7 @@ def test_a_lease_that_nobody_renews_ends_and_its_holder_learns_of_it(harness: Lo
     harness.advance(LEASE_SECONDS + 1)
 
     successor = harness.client().acquire("x", wait_seconds=0)
-    client._renewer.renew_all()
+    client._renewer.renew()
 
     with pytest.raises(LockLostError):
         hold.check()
@@ -222,7 +222,7 @@ def test_a_renewed_lease_goes_on(harness: LockHarness) -> None:
     with client.acquire("x") as hold:
         for _ in range(3):
             harness.advance(LEASE_SECONDS * 0.7)
-            client._renewer.renew_all()
+            client._renewer.renew()
         with pytest.raises(LockTimeoutError):
             harness.client().acquire("x", wait_seconds=0)
         hold.check()
@@ -230,10 +230,10 @@ def test_a_renewed_lease_goes_on(harness: LockHarness) -> None:
 
 def test_each_sharer_has_a_lease_of_its_own(harness: LockHarness) -> None:
     client = harness.client()
-    dead = client._attempt("x", "dead", "dead", shared=True)
+    dead = client._request("x", "dead", "dead", shared=True)
     living = harness.client().acquire("x", shared=True)
     harness.advance(LEASE_SECONDS * 0.7)
-    living._renewer.renew_all()
+    living._renewer.renew()
     harness.advance(LEASE_SECONDS * 0.7)
 
     (info,) = client.locks()
@@ -245,9 +245,9 @@ def test_each_sharer_has_a_lease_of_its_own(harness: LockHarness) -> None:
 
 def test_who_dies_waiting_blocks_nobody_for_longer_than_a_lease(harness: LockHarness) -> None:
     reading = harness.client().acquire("x", shared=True)
-    assert not harness.client()._attempt("x", "dead", "dead", shared=False)
+    assert not harness.client()._request("x", "dead", "dead", shared=False)
     harness.advance(LEASE_SECONDS * 0.7)
-    reading._renewer.renew_all()
+    reading._renewer.renew()
     harness.advance(LEASE_SECONDS * 0.7)
 
     harness.client().acquire("x", shared=True, wait_seconds=0).release()
@@ -256,9 +256,9 @@ def test_who_dies_waiting_blocks_nobody_for_longer_than_a_lease(harness: LockHar
 
 def test_asking_again_with_the_same_ticket_gives_the_same_hold(harness: LockHarness) -> None:
     client = harness.client()
-    fence = client._attempt("x", "mine", "me", shared=False)
+    fence = client._request("x", "mine", "me", shared=False)
 
-    assert fence == client._attempt("x", "mine", "me", shared=False)
+    assert fence == client._request("x", "mine", "me", shared=False)
     (info,) = client.locks()
     assert 1 == len(info.holders)
     assert () == info.waiting
@@ -268,11 +268,11 @@ def test_asking_again_keeps_the_place_in_the_line(harness: LockHarness) -> None:
     client = harness.client()
     hold = client.acquire("x")
     for ticket in ("first", "second", "first"):
-        assert not client._attempt("x", ticket, ticket, shared=False)
+        assert not client._request("x", ticket, ticket, shared=False)
     hold.release()
 
-    assert not client._attempt("x", "second", "second", shared=False)
-    assert client._attempt("x", "first", "first", shared=False)
+    assert not client._request("x", "second", "second", shared=False)
+    assert client._request("x", "first", "first", shared=False)
 
 
 def test_a_lock_taken_by_force_is_lost_to_its_holder_and_free_for_others(harness: LockHarness) -> None:
@@ -280,7 +280,7 @@ def test_a_lock_taken_by_force_is_lost_to_its_holder_and_free_for_others(harness
     hold = client.acquire("x")
 
     assert 1 == harness.client().force_release("x")
-    client._renewer.renew_all()
+    client._renewer.renew()
 
     with pytest.raises(LockLostError):
         hold.check()

@@ -35,7 +35,7 @@ def test_what_vanished_clients_left_is_swept_by_those_who_ask_for_other_locks(
 ) -> None:
     client = harness.client()
     for number in range(20):
-        client._attempt(f"dead {number}", "dead", "dead", shared=False)
+        client._request(f"dead {number}", "dead", "dead", shared=False)
     harness.advance(LEASE_SECONDS + 1)
 
     for number in range(12):
@@ -49,7 +49,7 @@ def test_sweeping_leaves_alone_what_is_renewed(harness: RedisLockHarness) -> Non
     hold = client.acquire("x")
     for _ in range(4):
         harness.advance(LEASE_SECONDS * 0.7)
-        client._renewer.renew_all()
+        client._renewer.renew()
         other.acquire("y").release()
 
     assert ["x"] == [info.name for info in other.locks()]
@@ -88,7 +88,7 @@ def test_lost_scripts_are_loaded_again(harness: RedisLockHarness) -> None:
     client = harness.client()
     hold = client.acquire("x")
     harness.redis.script_flush()
-    client._renewer.renew_all()
+    client._renewer.renew()
     harness.redis.script_flush()
     hold.check()
     hold.release()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
-from stagefleet.leases import keep_renewing
+from stagefleet.leases import RenewedLease, renewed
 from stagefleet.redis_retry import RedisRetry, backoff_seconds
 
 
@@ -104,14 +105,15 @@ def test_who_has_to_stop_does_not_wait():
 def test_renewals_end_with_nothing_but_their_end():
     """R8: no error ends renewals, and one that failed is tried again soon."""
     ended, errors = threading.Event(), iter([RedisUnreachableError("away"), ZeroDivisionError("a bug")])
-    renewed = []
 
-    def renew() -> None:
-        renewed.append(1)
+    def renew() -> bool:
         error = next(errors, None)
         if error is not None:
             raise error
         ended.set()
+        return True
 
-    keep_renewing(renew, ended, what="leases", seconds=0.001)
-    assert 3 == len(renewed)
+    lease = RenewedLease(0.003, time.monotonic())
+    with renewed("leases", lease, renew):
+        assert ended.wait(20)
+    assert not lease.is_lost

@@ -44,7 +44,7 @@ def test_list_shows_who_holds_what(locks, run):
 
 def test_show_tells_the_holders_and_who_waits(locks, run):
     with locks.acquire("a", label="builder 7") as hold:
-        locks._attempt("a", "me", "builder 9", shared=True)
+        locks._request("a", "me", "builder 9", shared=True)
         _, held, waiting = run("show", "a").out.splitlines()
     assert held.startswith(f"  held     {hold.ticket}  builder 7, lease ends in ")
     assert held.endswith(f"fence {hold.fence}")
@@ -63,7 +63,7 @@ def test_release_takes_a_lock_from_its_holder(locks, run):
     result = run("release", "a", "--yes")
 
     assert (0, "released a: 1 hold\n") == (result.code, result.out)
-    locks._renewer.renew_all()
+    locks._renewer.renew()
     with pytest.raises(LockLostError):
         hold.check()
 

@@ -214,7 +214,7 @@ def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
     assert lease.reached.wait(10)
     for info in locks.locks():
         assert 1 == locks.force_release(info.name)
-    manager._stage_locks._locks._renewer.renew_all()
+    manager._stage_locks._locks._renewer.renew()
     lease.may_go.set()
 
     with pytest.raises(LockLostError) as lost:

@@ -11,7 +11,7 @@ from stagefleet.errors import (
     RedisUnreachableError,
     SettingsError,
 )
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.models import Claim
 from stagefleet.settings import RunSettings
@@ -40,7 +40,7 @@ def claim(seconds=30.0, lease_seconds=30.0):
 
 
 def renewer(bench, **settings):
-    return LeaseRenewer(bench, RunSettings(**settings))
+    return ItemLeaseRenewer(bench, RunSettings(**settings))
 
 
 def test_a_fresh_lease_lets_work_go_on():
@@ -165,7 +165,7 @@ def test_an_outage_does_not_end_the_renewals():
         assert bench.asked.wait(5)
         lease.check()
     keeps.close()
-    assert keeps.count == 0
+    assert keeps.held == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from stagefleet.errors import RedisUnreachableError, WaitTooLongError
 from stagefleet.leases import NO_LEASE, waiting
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
@@ -25,7 +25,7 @@ def lease(ledger):
     ledger.append(submission, ["a"])
     ledger.start(submission)
     claim = ledger.claim(submission.run_id, 0, "me")
-    renewer = LeaseRenewer(ledger, RunSettings(longest_pause_seconds=100))
+    renewer = ItemLeaseRenewer(ledger, RunSettings(longest_pause_seconds=100))
     with renewer.renewing(claim) as lease:
         yield lease
     renewer.close()

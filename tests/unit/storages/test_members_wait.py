@@ -11,7 +11,7 @@ from stagefleet.errors import RegistryError, RegistryUnavailableError
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import StageId
 from stagefleet.records import CustomTag, RejectedStage
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState, RunSpec, RunState
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
@@ -29,7 +29,7 @@ class Fleet:
         self.fakes = fakes
         self.now = 1000.0
         self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.renewer = LeaseRenewer(self.ledger, SETTINGS)
+        self.renewer = ItemLeaseRenewer(self.ledger, SETTINGS)
         self.executor = ItemExecutor(self.ledger, self.renewer, SETTINGS, worker="w", sleep=lambda _: None)
         self.tried = []
 

@@ -13,7 +13,7 @@ from stagefleet.errors import (
     StagefleetError,
     WaitTooLongError,
 )
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
@@ -29,7 +29,7 @@ class Fleet:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.renewer = LeaseRenewer(self.ledger, SETTINGS)
+        self.renewer = ItemLeaseRenewer(self.ledger, SETTINGS)
         self.executor = ItemExecutor(self.ledger, self.renewer, SETTINGS, worker="worker-1@here")
         submission = self.ledger.open(RunSpec(operation="noop"))
         self.ledger.append(submission, ["a"])

@@ -23,7 +23,7 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import NO_LEASE, current_lease
 from stagefleet.redis_retry import RedisRetry
-from stagefleet.runs.item_leases import LeaseRenewer
+from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLedger
@@ -38,7 +38,7 @@ class Fleet:
     def __init__(self) -> None:
         self.now = 1000.0
         self.ledger = MemoryLedger(SETTINGS, clock=lambda: self.now)
-        self.renewer = LeaseRenewer(self.ledger, SETTINGS)
+        self.renewer = ItemLeaseRenewer(self.ledger, SETTINGS)
         self.slept: list[float] = []
         self.executor = ItemExecutor(
             self.ledger, self.renewer, SETTINGS, worker="worker-1@here", sleep=self.slept.append

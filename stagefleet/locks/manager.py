@@ -1,0 +1,242 @@
+"""Locks; `RedisLocks` and `MemoryLocks` keep them.
+
+- A lock is held exclusively by one holder, or shared by several; never both.
+- Waiting requests are served in the order of arrival. A shared request does not overtake a waiting exclusive
+  one.
+- A lock is held under a lease, which ends if its holder does not renew it, so that a dead holder blocks
+  nobody for long. Each sharing holder has its own lease.
+- Each grant has a fencing token, a number that only grows: later grants of a lock have greater ones.
+- A holder detects that its lease is lost before it ends, by its own clock, without a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+from stagefleet.backoff import jittered
+from stagefleet.errors import LockTimeoutError
+from stagefleet.locks.held_lock import HeldLock, LockRenewer
+from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.settings import LockSettings
+
+__all__ = ["LockHolder", "LockInfo", "LockManager", "OnWait", "default_label"]
+
+_LONGEST_NAP_SECONDS = 1.0
+_NAP_SHARE = 0.25
+"""Interval of repeated requests, as a fraction of the lease: a request not repeated for a lease expires."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A holder of a lock, or a request that waits for it.
+
+    Attributes:
+        ticket: Id of the grant or request.
+        label: Description for people: host and process, or the caller's text.
+        shared: True for a shared lock.
+        fence: Fencing token; 0 for a waiting request.
+        seconds_left: Time until its lease ends without a renewal.
+    """
+
+    ticket: str
+    label: str
+    shared: bool
+    fence: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """State of a lock.
+
+    Attributes:
+        name: Its name.
+        holders: Its current holders.
+        waiting: The waiting requests, the next one first.
+    """
+
+    name: str
+    holders: tuple[LockHolder, ...] = ()
+    waiting: tuple[LockHolder, ...] = ()
+
+
+OnWait = Callable[[LockInfo], None]
+"""Called once, before the first wait, with the holders of the lock."""
+
+
+class LockManager(ABC):
+    """Grant locks; thread-safe.
+
+    Attributes:
+        longest_wait_seconds: Default limit of a wait, from the settings.
+    """
+
+    def __init__(self, settings: LockSettings) -> None:
+        self.longest_wait_seconds = settings.wait_seconds
+        self._lease_seconds = settings.lease_seconds
+        self._renewer = LockRenewer(
+            self._renew,
+            self._release,
+            lease_seconds=settings.lease_seconds,
+            renewal_seconds=settings.renewal_seconds,
+        )
+        self._renewal_seconds = settings.renewal_seconds
+
+    def acquire(
+        self,
+        name: str,
+        *,
+        shared: bool = False,
+        wait_seconds: float | None = None,
+        on_wait: OnWait | None = None,
+        label: str | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> HeldLock:
+        """Acquire a lock.
+
+        Args:
+            name: The lock's name.
+            shared: True to share it with other sharing holders, False to hold it exclusively.
+            wait_seconds: Longest wait, 0 for none; the settings' limit if None.
+            on_wait: Called once if the lock is not free.
+            label: Description of the caller for people; host and process if None.
+            check: Called at each turn of the wait; its errors end the wait.
+
+        Raises:
+            LockTimeoutError: The lock did not become free in time; names its holders.
+            RedisUnreachableError: Redis does not answer. A request that waits already outlasts an outage.
+        """
+        ticket, asked_at = secrets.token_hex(8), 0.0
+
+        def request() -> int:
+            nonlocal asked_at
+            asked_at = time.monotonic()
+            return self._request(name, ticket, label or default_label(), shared=shared)
+
+        seconds = self.longest_wait_seconds if wait_seconds is None else wait_seconds
+        try:
+            with self._changes_for(ticket) as nap:
+                fence = request()
+                if not fence and seconds > 0 and on_wait is not None:
+                    on_wait(self._info_of(name))
+                fence = fence or self._wait(name, request, nap, seconds, check)
+        except BaseException:
+            with contextlib.suppress(Exception):  # without a renewal its request expires
+                self.force_release(name, ticket)
+            raise
+        return self._renewer.add_lock(name, ticket, fence, asked_at)
+
+    def _wait(
+        self,
+        name: str,
+        request: Callable[[], int],
+        nap: Callable[[float], None],
+        wait_seconds: float,
+        check: Callable[[], None] | None,
+    ) -> int:
+        """Repeat a request until the lock is granted; return its fencing token."""
+
+        def rest(seconds: float) -> None:
+            if check is not None:
+                check()
+            time.sleep(seconds)
+
+        redis_retry = RedisRetry(min(wait_seconds, OUTAGE_SECONDS), sleep=rest)
+        give_up_at = time.monotonic() + wait_seconds
+        longest_nap = min(_LONGEST_NAP_SECONDS, self._lease_seconds * _NAP_SHARE)
+        while (left := give_up_at - time.monotonic()) > 0:
+            if check is not None:
+                check()
+            redis_retry(partial(nap, min(left, jittered(longest_nap))))
+            if fence := redis_retry(request):
+                return fence
+        raise LockTimeoutError(_refusal(self._info_of(name), wait_seconds))
+
+    @contextlib.contextmanager
+    def acquire_free(
+        self, wanted: Mapping[str, bool], *, label: str | None = None
+    ) -> Iterator[Sequence[HeldLock]]:
+        """Acquire several locks in one step if all are free; otherwise none of them.
+
+        If one is not free, acquire them one after another, always in the order of their names.
+
+        Args:
+            wanted: True for a shared lock, by name.
+            label: As in `acquire`.
+
+        Yields:
+            The locks, in the order of `wanted`, released together at the end of the block; none if one is not
+            free.
+        """
+        ticket, asked_at = secrets.token_hex(8), time.monotonic()
+        try:
+            fences = self._request_free(wanted, ticket, label or default_label())
+        except BaseException:
+            for name in wanted:
+                with contextlib.suppress(Exception):  # without a renewal its lease expires
+                    self.force_release(name, ticket)
+            raise
+        held = [
+            self._renewer.add_lock(name, ticket, fence, asked_at)
+            for name, fence in zip(wanted, fences, strict=False)
+        ]
+        try:
+            yield held
+        finally:
+            self._renewer.release_all(held)
+
+    @abstractmethod
+    def locks(self) -> list[LockInfo]:
+        """List all locks that are held or waited for."""
+
+    @abstractmethod
+    def force_release(self, name: str, ticket: str | None = None) -> int:
+        """Release a lock by force, for all holders or one; they detect it at their next renewal.
+
+        Returns:
+            The number of holders that lost it.
+        """
+
+    def close(self) -> None:
+        """Stop the renewals; the leases of held locks run out."""
+        self._renewer.close(self._renewal_seconds)
+
+    @abstractmethod
+    def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
+        """Request a lock, or repeat the request; return the fencing token, 0 while it is not free."""
+
+    @abstractmethod
+    def _request_free(self, wanted: Mapping[str, bool], ticket: str, label: str) -> Sequence[int]:
+        """Request locks; return their fencing tokens, or none if one is not free."""
+
+    @abstractmethod
+    def _changes_for(self, ticket: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Yield what waits so many seconds for a change since it was last called, or since the beginning."""
+
+    @abstractmethod
+    def _info_of(self, name: str) -> LockInfo: ...
+
+    @abstractmethod
+    def _renew(self, locks: Sequence[HeldLock]) -> list[bool]: ...
+
+    @abstractmethod
+    def _release(self, locks: Sequence[HeldLock]) -> None: ...
+
+
+def default_label() -> str:
+    """Describe this process by host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _refusal(info: LockInfo, wait_seconds: float) -> str:
+    holders = ", ".join(holder.label for holder in info.holders) or "those who wait longer"
+    return f"the lock {info.name} was not to be had in {wait_seconds:g} s: {holders} has it"
