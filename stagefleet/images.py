@@ -37,7 +37,7 @@ class ImageInfo(BaseModel):
         truncated: True if the metadata was shortened to fit the size limit.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     name: str
     repository: str

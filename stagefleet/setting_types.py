@@ -89,7 +89,7 @@ Options = Annotated[dict[str, str | int | float | bool], PlainSerializer(_show_n
 class Section(BaseModel):
     """A part of the settings. Errors never quote its values: one may be a secret in the wrong place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 # Messages about invalid settings.

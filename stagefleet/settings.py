@@ -266,15 +266,15 @@ class Settings(Section):
     """The fleet's Redis: redis://, rediss:// or unix://; if unset, commands start an embedded fleet."""
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] = "stagefleet:"
     """The prefix of every key in Redis."""
-    http: HttpSettings = HttpSettings()
-    runs: RunSettings = RunSettings()
-    locks: LockSettings = LockSettings()
-    caches: SharedStateSettings = SharedStateSettings()
-    worker: WorkerSettings = WorkerSettings()
-    engine: EngineSettings = EngineSettings()
-    log: LogSettings = LogSettings()
-    flower: FlowerSettings = FlowerSettings()
-    webhooks: WebhookSettings = WebhookSettings()
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    runs: RunSettings = Field(default_factory=RunSettings)
+    locks: LockSettings = Field(default_factory=LockSettings)
+    caches: SharedStateSettings = Field(default_factory=SharedStateSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    flower: FlowerSettings = Field(default_factory=FlowerSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
     registries: dict[RegistryHost, RegistrySettings] = Field(default_factory=dict)
     """Settings of registries by `host[:port]`, as in repository names."""
     projects: dict[ProjectName, ProjectSettings] = Field(default_factory=dict)

@@ -8,11 +8,12 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 from stagefleet.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 __all__ = [
     "SETTINGS_FILE_VARIABLE",
@@ -88,13 +89,16 @@ def environment_document(model: type[BaseModel], environment: Mapping[str, str])
 def _holds_several(model: Any, path: Iterable[str]) -> bool:
     """Return True if the value at a path is a table or a list."""
     for key in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        if _is_section(model):
             field = model.model_fields.get(key)
             model = None if field is None else field.annotation
         else:
             model = get_args(model)[-1] if get_origin(model) is dict else None
-    is_section = isinstance(model, type) and issubclass(model, BaseModel)
-    return is_section or get_origin(model) in {dict, tuple, list}
+    return _is_section(model) or get_origin(model) in {dict, tuple, list}
+
+
+def _is_section(model: Any) -> TypeGuard[type[BaseModel]]:
+    return hasattr(model, "model_fields")
 
 
 def _read_json(variable: str, text: str) -> Any:
@@ -130,7 +134,7 @@ def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     """List the path of every setting; a table whose keys the user chooses counts as one setting."""
     for name, field in model.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
+        if _is_section(section):
             yield from ((name, *rest) for rest in setting_paths(section))
         else:
             yield (name,)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from stagefleet.cli.output import flush_output, print_line
 
-__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulCommand", "HelpfulGroup"]
+__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulCommand", "HelpfulGroup", "make_group"]
 
 ROOT_EPILOG = """\
 A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH, or
@@ -105,13 +106,20 @@ class HelpfulCommand(_PrintsHelp, TyperCommand):
 class HelpfulGroup(_PrintsHelp, TyperGroup):
     """A group of commands that prints each description in full, which click would truncate."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """List the commands, each with the first paragraph of its help."""
-        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [
+    def help_lines(self, ctx: Any) -> list[tuple[str, str]]:
+        """Return each command's name with the first paragraph of its help."""
+        return [
             (name, " ".join((command.help or "").split("\n\n")[0].split()))
-            for name, command in commands
-            if command is not None and not command.hidden
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None
         ]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands with their help."""
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(self.help_lines(ctx))
+
+
+def make_group(help_text: str | None = None) -> typer.Typer:
+    """Make an application for a group of commands, or for a single one."""
+    return typer.Typer(help=help_text, cls=HelpfulGroup, rich_markup_mode=None, add_completion=False)

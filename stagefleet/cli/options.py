@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 import typer
 
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import StageId
 from stagefleet.redaction import masked_url
+
+if TYPE_CHECKING:
+    from stagefleet.fleet.fleet import Fleet
 
 __all__ = [
     "NO_REPOSITORY",

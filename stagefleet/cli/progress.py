@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.filesize import decimal
 
+import stagefleet
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.session import say
-from stagefleet.runs.models import ItemState, Outcome, Run
+
+if TYPE_CHECKING:
+    from stagefleet import Outcome, Run
 
 __all__ = ["ProgressDisplay", "ProgressLines", "choose_display"]
 
@@ -71,7 +74,7 @@ class ProgressLines:
 
     def advance(self, outcome: Outcome) -> None:
         self._done += 1
-        self._failed += outcome.state is ItemState.FAILED
+        self._failed += outcome.state is stagefleet.ItemState.FAILED
         self._bytes += outcome.bytes
         now = self._clock()
         if now - self._said_at < _LINE_SECONDS:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stagefleet.cli.options import NO_REPOSITORY
 from stagefleet.errors import UsageError
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository, StageId, StorageAddress, parse_address
 from stagefleet.records import (
     ClientId,
@@ -24,6 +23,9 @@ from stagefleet.records import (
     RejectedStage,
 )
 from stagefleet.redaction import quoted
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet
 
 __all__ = ["RecordArguments", "StorageAddress", "add_record", "final_of"]
 

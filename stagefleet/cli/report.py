@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.filesize import decimal
 
+import stagefleet
 from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
-from stagefleet.operations.base import Plan
-from stagefleet.runs.messages import queue_of
-from stagefleet.runs.models import NOT_THERE_RESULT, ItemState, Outcome, Run, RunState
+
+if TYPE_CHECKING:
+    from stagefleet import Outcome, Plan, Run
 
 __all__ = [
     "RunReport",
@@ -38,9 +39,10 @@ _VERBS = {
     "take": "copied",
 }
 """The verb for the first word of an operation."""
+_OF_RECORDS = ("get_", "rm_", "delete_rejected_stage", "delete_stage_custom_tag")
 _FAILURES_TOLD = 20
 """The maximum of failures to print: a common cause may fail thousands of items."""
-_EXIT_CODES = {RunState.FAILED: 1, RunState.CANCELLING: 3, RunState.CANCELLED: 3}
+_EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
 
 
 def exit_code(run: Run) -> int:
@@ -50,10 +52,10 @@ def exit_code(run: Run) -> int:
 
 def describe_run(run: Run) -> str:
     """Describe the state of a run in one line."""
-    if run.state is RunState.UNREADABLE and run.error is not None:
+    if run.state is stagefleet.RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
     operation = run.spec.operation
-    noun = "record" if queue_of(operation) == "records" else "stage"
+    noun = "record" if operation.startswith(_OF_RECORDS) else "stage"
     nouns = noun if run.total == 1 else f"{noun}s"
     counts = [
         (run.succeeded, _VERBS.get(operation.partition("_")[0], "done")),
@@ -125,10 +127,10 @@ class RunReport:
         self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
-        self._missing += outcome.result == NOT_THERE_RESULT
+        self._missing += outcome.was_not_there
         if self._as_json:
             print_json(outcome.as_json())
-        if outcome.state is ItemState.FAILED and outcome.error is not None:
+        if outcome.state is stagefleet.ItemState.FAILED and outcome.error is not None:
             self._failures += 1
             if self._failures <= _FAILURES_TOLD:
                 self._display.note(describe_failure(outcome))

@@ -7,18 +7,20 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output, print_json, print_line
 from stagefleet.cli.report import RunReport, exit_code
 from stagefleet.cli.session import cancelling_on_interrupt, open_fleet
 from stagefleet.errors import NoWorkerError, OutputError, UsageError
-from stagefleet.fleet.callbacks import RemoteCallback, RunArguments
-from stagefleet.fleet.fleet import Fleet
-from stagefleet.runs.models import Run
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet, RemoteCallback, Run
+    from stagefleet.fleet.callbacks import RunArguments
 
 __all__ = ["RunOptions", "detach_or_follow", "follow_run", "naming_run", "takes_run_options"]
 
@@ -78,7 +80,7 @@ class RunOptions:
     @property
     def callback(self) -> RemoteCallback | None:
         """The callback by the fleet; None without one."""
-        return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
+        return stagefleet.RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
     @property
     def arguments(self) -> RunArguments:

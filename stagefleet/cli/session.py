@@ -10,18 +10,20 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
+import stagefleet
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import flush_output
 from stagefleet.errors import StagefleetError, UsageError
-from stagefleet.fleet.fleet import Fleet
-from stagefleet.fleet.services import EmbeddedServices
 from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
 from stagefleet.redis_retry import RedisRetry
-from stagefleet.settings import LogSettings, Settings, load_settings
 from stagefleet.settings_sources import unknown_variables
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet, Settings
+    from stagefleet.settings import LogSettings
 
 __all__ = [
     "become",
@@ -45,9 +47,9 @@ def say(message: str) -> None:
 def read_settings(parallel: int | None = None) -> Settings:
     """Read the settings with the command line's overrides; warn about unknown variables."""
     options = chosen_options()
-    settings = load_settings(**options.overrides)
+    settings = stagefleet.load_settings(**options.overrides)
     configure_logs(settings.log, verbose=options.verbose, quiet=options.quiet)
-    for name, meant in unknown_variables(Settings, os.environ).items():
+    for name, meant in unknown_variables(stagefleet.Settings, os.environ).items():
         say(f"{name} is no setting and changes nothing{f': did you mean {meant}?' if meant else ''}")
     if parallel is None:
         return settings
@@ -66,7 +68,7 @@ def connect(purpose: str) -> Fleet:
     settings = read_settings()
     if settings.redis_url is None:
         raise UsageError(f"{purpose} needs a fleet: set STAGEFLEET_REDIS_URL")
-    return Fleet.connect(settings=settings, on_notice=say)
+    return stagefleet.Fleet.connect(settings=settings, on_notice=say)
 
 
 def open_fleet(
@@ -84,7 +86,7 @@ def open_fleet(
     """
     settings = read_settings(parallel)
     if not embedded and settings.redis_url is not None:
-        return Fleet.connect(settings=settings, on_notice=say)
+        return stagefleet.Fleet.connect(settings=settings, on_notice=say)
     if needs_fleet is not None:
         reason = "does not go with --embedded" if embedded else "needs a fleet: set STAGEFLEET_REDIS_URL"
         raise UsageError(f"{needs_fleet} {reason}")
@@ -93,7 +95,7 @@ def open_fleet(
         if not embedded:
             say("no STAGEFLEET_REDIS_URL: starting a private Valkey and a worker for this command")
 
-    return Fleet(EmbeddedServices(settings, on_start=announce), on_notice=say)
+    return stagefleet.Fleet.embedded(settings=settings, on_notice=say, on_start=announce)
 
 
 @contextlib.contextmanager

@@ -77,16 +77,21 @@ class FleetBase:
 
     @classmethod
     def embedded(
-        cls, *, settings: Settings | None = None, on_notice: Callable[[str], None] | None = None
+        cls,
+        *,
+        settings: Settings | None = None,
+        on_notice: Callable[[str], None] | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> Self:
         """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
 
         Args:
             settings: As in `connect`; the Redis URL is not used.
             on_notice: See the class.
+            on_start: Called before the two are started.
         """
         settings = load_settings() if settings is None else settings
-        return cls(EmbeddedServices(settings), on_notice=on_notice)
+        return cls(EmbeddedServices(settings, on_start=on_start), on_notice=on_notice)
 
     def __enter__(self) -> Self:
         return self

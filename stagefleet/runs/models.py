@@ -101,7 +101,7 @@ class Callback(StrEnum):
 class ErrorInfo(BaseModel):
     """Serialized form of an error."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     type: str
     message: str
@@ -144,7 +144,7 @@ class Outcome(BaseModel):
         position: Its position in the run's stream, "" before it is stored.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     item: str
     host: str | None = None
@@ -159,6 +159,11 @@ class Outcome(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """Return the outcome in the form that commands print."""
         return self.model_dump(mode="json", exclude={"position"})
+
+    @property
+    def was_not_there(self) -> bool:
+        """True if there was nothing to delete."""
+        return self.result == NOT_THERE_RESULT
 
 
 class RunSpec(BaseModel):
@@ -177,7 +182,7 @@ class RunSpec(BaseModel):
         max_attempts: Most attempts at one item.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     operation: str
     options: Mapping[str, Any] = {}

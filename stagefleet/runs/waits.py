@@ -37,7 +37,7 @@ class WaitReason(BaseModel):
         text: The event, as `429 Too Many Requests`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     host: str = ""
     text: str = ""

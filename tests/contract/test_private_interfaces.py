@@ -12,7 +12,7 @@ import re
 import textwrap
 import tokenize
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import celery
@@ -43,7 +43,7 @@ from redis.retry import Retry as RedisRetry
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
 from tornado.web import TemplateModule, UIModule
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
@@ -355,6 +355,11 @@ def test_typer_reads_options_from_a_signature():
 
 def test_typer_s_groups_and_errors_have_what_we_use():
     assert "self ctx formatter" == parameters(TyperGroup.format_commands)
+    lazy = TyperGroup(commands={})
+    one: Any = TyperCommand("one", callback=None)
+    lazy.commands = MappingProxyType({"one": one})  # type: ignore[assignment]  # as stagefleet/cli/app.py
+    context = lazy.make_context("root", [], resilient_parsing=True)
+    assert (["one"], one) == (lazy.list_commands(context), lazy.get_command(context, "one"))
     error = typer.TyperException("text")
     assert ("text", 1) == (error.format_message(), error.exit_code)
 

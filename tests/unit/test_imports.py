@@ -32,13 +32,20 @@ def modules_with(module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "without", "at_most"),
     [
-        ("stagefleet", {"pydantic", "requests", "typer"}, 120),
-        ("stagefleet.cli", {"pydantic", "typer", "email", "importlib.metadata"}, 130),
-        ("stagefleet.fleet.fleet", {"rich", "typer", "requests"}, 400),
-        ("stagefleet.cli.app", {"config", "requests", "tasks"}, 480),
+        ("stagefleet", {"pydantic", "requests", "typer"}, 80),
+        ("stagefleet.cli", {"pydantic", "typer", "email", "importlib.metadata"}, 85),
+        ("stagefleet.fleet.fleet", {"rich", "typer", "requests"}, 350),
+        ("stagefleet.cli.app", {"config", "pydantic", "requests", "tasks"}, 190),
+        ("stagefleet.cli.commands.copy", {"pydantic", "requests", "rich.console"}, 220),
+        ("stagefleet.cli.commands.list", {"pydantic", "requests", "rich.console"}, 220),
     ],
 )
 def test_a_module_loads_no_package_that_it_does_not_need(module, without, at_most):
     loaded = modules_with(module)
     assert set() == loaded & (_NEVER | without)
     assert len(loaded) <= at_most
+
+
+def test_all_commands_know_of_each_other_without_loading_one():
+    loaded = modules_with("stagefleet.cli.app as app; app.build_command()")
+    assert not any(name.startswith("stagefleet.cli.commands.") for name in loaded)

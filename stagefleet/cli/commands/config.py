@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.help import make_group
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
@@ -19,7 +17,7 @@ from stagefleet.settings_sources import read_file, setting_paths, settings_file,
 
 __all__ = ["app"]
 
-app = typer.Typer(help="See the settings in force.", cls=HelpfulGroup)
+app = make_group("See the settings in force.")
 
 
 @app.callback()

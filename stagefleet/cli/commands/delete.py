@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,11 @@ from stagefleet.cli.report import print_plan
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import UsageError
-from stagefleet.fleet.fleet import Fleet
-from stagefleet.operations.base import Plan
-from stagefleet.runs.models import Run
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet
+    from stagefleet.operations.base import Plan
+    from stagefleet.runs.models import Run
 
 __all__ = ["delete_stages"]
 

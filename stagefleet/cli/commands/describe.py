@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.report import print_plan
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
 from stagefleet.cli.session import say
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import parse_address
-from stagefleet.project import Project
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet, Project
 
 __all__ = ["describe_stages"]
 
@@ -52,5 +55,5 @@ def describe_stages(
 def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Project:
     """Return the project of the command; a single storage is a project of its own."""
     if final:
-        return Project.alone(fleet.final_repository(opt.of_project(project, "--final")))
-    return Project.alone(parse_address(repository or "")) if project is None else project
+        return stagefleet.Project.alone(fleet.final_repository(opt.of_project(project, "--final")))
+    return stagefleet.Project.alone(parse_address(repository or "")) if project is None else project

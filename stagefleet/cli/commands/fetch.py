@@ -9,22 +9,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output
 from stagefleet.cli.report import print_plan
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.errors import InvalidNameError, UsageError
-from stagefleet.fleet.fetch_runs import PinnedStages
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository, parse_address
 from stagefleet.operations.hosts import refuse_platforms
 from stagefleet.platforms import PlatformSelection
-from stagefleet.project import Project
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet, Project
+    from stagefleet.fleet.fetch_runs import PinnedStages
 
 __all__ = ["fetch_stages"]
 
@@ -166,7 +168,9 @@ class _Fetch:
 def _project(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Project:
     if project is not None:
         return fleet.resolve_project(project)
-    return Project.alone(parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ())))
+    return stagefleet.Project.alone(
+        parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ()))
+    )
 
 
 def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelection:

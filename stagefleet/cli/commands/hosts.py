@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import connect, say
-from stagefleet.fleet.fleet import Fleet
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet
 
 __all__ = ["show_hosts"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
@@ -14,10 +14,12 @@ from stagefleet.cli.report import as_line, print_line
 from stagefleet.cli.run_options import RunOptions
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import StageNotFoundError, UsageError
-from stagefleet.fleet.fleet import Fleet
-from stagefleet.images import StageDescription
 from stagefleet.names import StageId
 from stagefleet.storages.isolation import OnLeftOut, left_out
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet
+    from stagefleet.images import StageDescription
 
 __all__ = ["list_stages"]
 

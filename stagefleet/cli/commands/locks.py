@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.help import make_group
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
@@ -19,9 +19,7 @@ from stagefleet.locks import LockHolder, LockInfo, RedisLocks
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="List locks and their holders, and release the lock of a holder that hangs.", cls=HelpfulGroup
-)
+app = make_group("List locks and their holders, and release the lock of a holder that hangs.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.", show_default=False)]
 
 

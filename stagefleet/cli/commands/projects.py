@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import open_fleet, say
-from stagefleet.fleet.projects import StorageState
+
+if TYPE_CHECKING:
+    from stagefleet.fleet.projects import StorageState
 
 __all__ = ["show_projects"]
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.report import print_plan
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.errors import UsageError
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository, parse_address
-from stagefleet.operations.base import Plan
-from stagefleet.project import Project
-from stagefleet.runs.models import Run
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet, Project
+    from stagefleet.operations.base import Plan
+    from stagefleet.runs.models import Run
 
 __all__ = ["publish_stages"]
 
@@ -73,7 +75,7 @@ def _choose(
         return project
     if primary is None:
         raise UsageError("which project? name one with --project, or its storages with --primary and --final")
-    return Project.alone(
+    return stagefleet.Project.alone(
         parse_address(primary),
         None if final is None else Repository.parse(final),
         tuple(map(Repository.parse, cache or ())),

@@ -19,11 +19,11 @@ from stagefleet.cli.run_options import RunOptions, naming_run, takes_run_options
 from stagefleet.cli.session import cancelling_on_interrupt, say
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import UsageError
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
+    from stagefleet import Fleet
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 __all__ = ["purge_project"]

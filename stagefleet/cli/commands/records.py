@@ -5,34 +5,33 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.help import make_group
 from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
 from stagefleet.cli.report import print_json, print_line, print_plan
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
-from stagefleet.fleet.callbacks import HostArguments
-from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository as Storage
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Plan
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.slug import NAMELESS
-from stagefleet.runs.models import Run
+
+if TYPE_CHECKING:
+    from stagefleet import Fleet
+    from stagefleet.fleet.callbacks import HostArguments
+    from stagefleet.operations.base import Plan
+    from stagefleet.runs.models import Run
 
 __all__ = ["app"]
 
 _NAMED_UNKNOWN = 5
 
-app = typer.Typer(
-    help="See and keep the records beside the stages: what is built, and from which commits.",
-    cls=HelpfulGroup,
-)
+app = make_group("See and keep the records beside the stages: what is built, and from which commits.")
 
 Repository = Annotated[
     str | None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import HelpfulGroup
+from stagefleet.cli.help import make_group
 from stagefleet.cli.report import describe_failure, describe_run, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, follow_run, takes_run_options
 from stagefleet.cli.session import connect, say
@@ -23,7 +23,7 @@ __all__ = ["app"]
 
 _PURPOSE = "stagefleet runs"
 
-app = typer.Typer(help="See and steer runs.", cls=HelpfulGroup)
+app = make_group("See and steer runs.")
 RunId = Annotated[
     str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False)
 ]

@@ -57,6 +57,8 @@ def closure(texts):
     ("module", "extra"),
     [
         ("stagefleet.cli.app", ""),
+        ("stagefleet.cli.commands.records", ""),
+        ("stagefleet.cli.commands.doctor", ""),
         ("stagefleet.fleet.fleet", ""),
         ("workers.supervisor", "worker"),
         ("workers.process", "worker"),

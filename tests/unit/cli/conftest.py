@@ -63,7 +63,7 @@ def without_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that na
         on_start()
         return services
 
-    monkeypatch.setattr("stagefleet.cli.session.EmbeddedServices", start)
+    monkeypatch.setattr("stagefleet.fleet.base.EmbeddedServices", start)
 
 
 @pytest.fixture

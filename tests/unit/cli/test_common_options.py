@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from stagefleet.cli import run_command
+from stagefleet.cli.app import COMMANDS as ENTRIES
 from stagefleet.cli.app import app
 from stagefleet.cli.help import EPILOGS
 from stagefleet.cli.options import chosen_options
@@ -205,6 +206,13 @@ class TestHelp:
         assert all(
             word in told for word in ("Exit codes", "STAGEFLEET_REDIS_URL", "DOCKER_CONFIG", "--insecure")
         )
+
+    @pytest.mark.parametrize("name", sorted(ENTRIES))
+    def test_all_commands_and_one_say_the_same_of_it(self, name):
+        group = typer.main.get_command(app)
+        assert isinstance(group, TyperGroup)
+        told = (group.commands[name].help or "").partition("\n\n")[0]
+        assert " ".join(told.split()) == ENTRIES[name].help
 
     @pytest.mark.parametrize(
         "example",
