@@ -10,7 +10,7 @@ from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.http.pauses import pause
 from stagefleet.runs.models import ItemState
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 
 __all__ = [
     "FRESH_SECONDS",

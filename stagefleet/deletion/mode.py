@@ -23,7 +23,7 @@ from stagefleet.errors import RegistryError
 from stagefleet.leases import Lease
 from stagefleet.names import Reference, Repository
 from stagefleet.registry import RegistryClient
-from stagefleet.shared_state.protocol import FLEET_NAMESPACE, SharedState
+from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 
 __all__ = [
     "DeletionMode",

@@ -26,7 +26,7 @@ from stagefleet.leases import Lease, elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import is_record_tag
 from stagefleet.registry import RegistryClient
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 
 __all__ = ["SLOW_SECONDS", "DigestReferences", "ReferenceScan", "placeholders_seen"]
 

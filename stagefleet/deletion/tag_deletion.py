@@ -27,7 +27,7 @@ from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.leases import Lease
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.registry import RegistryClient
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.stage_locks import StageLocks
 
 __all__ = ["TagDeletion"]

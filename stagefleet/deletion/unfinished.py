@@ -21,7 +21,7 @@ from stagefleet.projects.circuit_breakers import errors_as_warnings
 from stagefleet.records import rejected_stage
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.http.pauses import pause
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.rejections import Rejections, forget_rejections
 from stagefleet.storages.remembered_stages import RememberedStages
 from stagefleet.storages.stage_locks import StageLocks

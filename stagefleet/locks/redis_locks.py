@@ -6,12 +6,13 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.locks.held_lock import HeldLock
 from stagefleet.locks.manager import LockHolder, LockInfo, LockManager
 from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_keys import LOCK_WAKE
+from stagefleet.redis_scripts import RedisScripts, milliseconds
 from stagefleet.settings import LockSettings, Settings
 
 if TYPE_CHECKING:
@@ -19,27 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLocks"]
 
-_SCRIPTS = ("acquire", "acquire_free", "release", "renew", "lock_info")
-
 
 class RedisLocks(LockManager):
-    """The locks of a fleet.
-
-    Attributes:
-        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
-    """
+    """The locks of a fleet."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: LockSettings) -> None:
         super().__init__(settings)
-        self.clock_offset_ms = 0
+        self.scripts = RedisScripts(client, "stagefleet.locks", prefix=prefix)
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
-        self._lease_ms = round(settings.lease_seconds * 1000)
-        source = resources.files("stagefleet.locks") / "lua"
-        common = (source / "common.lua").read_text()
-        self._scripts = {
-            name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
-        }
+        self._lease_ms = milliseconds(settings.lease_seconds)
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisLocks:
@@ -55,18 +45,20 @@ class RedisLocks(LockManager):
         self._redis.close()
 
     def locks(self) -> list[LockInfo]:
-        return [_info(*entry) for entry in json.loads(self._call("lock_info"))]
+        return [_info(*entry) for entry in json.loads(self.scripts.call("lock_info"))]
 
     def force_release(self, name: str, ticket: str | None = None) -> int:
-        return int(self._call("release", name, ticket or ""))
+        return int(self.scripts.call("release", name, ticket or ""))
 
     def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:
         lease_ms = self._lease_ms
-        return int(self._call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms))
+        return int(
+            self.scripts.call("acquire", name, ticket, "1" if shared else "", label, lease_ms, lease_ms)
+        )
 
     def _request_free(self, wanted: Mapping[str, bool], ticket: str, label: str) -> Sequence[int]:
         pairs = ((name, "1" if shared else "") for name, shared in wanted.items())
-        fences = self._call("acquire_free", ticket, label, self._lease_ms, *itertools.chain(*pairs))
+        fences = self.scripts.call("acquire_free", ticket, label, self._lease_ms, *itertools.chain(*pairs))
         return [int(fence) for fence in fences]
 
     @contextlib.contextmanager
@@ -78,7 +70,7 @@ class RedisLocks(LockManager):
             with map_redis_errors(self._redis):
                 if subscription is None:
                     subscription = self._redis.pubsub(ignore_subscribe_messages=True)
-                    subscription.subscribe(f"{self._prefix}lock-wake:{ticket}")
+                    subscription.subscribe(LOCK_WAKE.of(self._prefix, ticket))
                     return  # the next attempt sees changes from before the subscription
                 subscription.get_message(timeout=seconds)
 
@@ -89,18 +81,14 @@ class RedisLocks(LockManager):
                 subscription.close()
 
     def _info_of(self, name: str) -> LockInfo:
-        found = json.loads(self._call("lock_info", name))
+        found = json.loads(self.scripts.call("lock_info", name))
         return _info(*found[0]) if found else LockInfo(name)
 
     def _renew(self, locks: Sequence[HeldLock]) -> list[bool]:
-        return [bool(answer) for answer in self._call("renew", self._lease_ms, *_pairs(locks))]
+        return [bool(answer) for answer in self.scripts.call("renew", self._lease_ms, *_pairs(locks))]
 
     def _release(self, locks: Sequence[HeldLock]) -> None:
-        self._call("release", *_pairs(locks))
-
-    def _call(self, script: str, *arguments: Any) -> Any:
-        with map_redis_errors(self._redis):
-            return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
+        self.scripts.call("release", *_pairs(locks))
 
 
 def _pairs(locks: Iterable[HeldLock]) -> Iterable[str]:

@@ -10,8 +10,8 @@ from typing import Any
 from stagefleet.leases import Lease
 from stagefleet.names import Repository, StageId
 from stagefleet.registry import RegistryClient
+from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.id_list import StageIdList
-from stagefleet.shared_state.protocol import SharedState
 from stagefleet.storages.remembered_stages import RememberedStages
 from stagefleet.storages.repository import RegistryStorage
 

@@ -13,20 +13,18 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
 from stagefleet.compression import compress_json, decompress_json
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
-from stagefleet.redis_client import map_redis_errors
+from stagefleet.redis_keys import DESCRIPTIONS
+from stagefleet.redis_scripts import milliseconds
 from stagefleet.settings import SharedStateSettings
-from stagefleet.shared_state.last_used import BestEffortStore
-
-if TYPE_CHECKING:
-    import redis
+from stagefleet.shared_state.best_effort import BestEffortStore
 
 __all__ = ["DescriptionStore", "MemoryDescriptions", "RedisDescriptions"]
 
@@ -34,51 +32,25 @@ _NAMES_A_CALL = 1000
 _UNSETTLED_SECONDS = 120.0
 """Time after a change during which other processes' descriptions are refused; longer than a look-up takes."""
 
-_CLOCK = """
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) + tonumber(ARGV[1])
-local entries, changes, unsettled, lifetime = KEYS[1], KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])
-"""
-# ARGV from 4 on: pairs of a stage and its packed description.
-_REMEMBER = f"""{_CLOCK}
-for n = 4, #ARGV, 2 do
-  local changed = redis.call('ZSCORE', changes, ARGV[n])
-  if not changed or now - tonumber(changed) >= unsettled then
-    redis.call('HSET', entries, ARGV[n], ARGV[n + 1])
-  end
-end
-redis.call('PEXPIRE', entries, lifetime)
-return redis.call('HLEN', entries)
-"""
-# The same; an empty description drops the entry.
-_CHANGE = f"""{_CLOCK}
-redis.call('ZREMRANGEBYSCORE', changes, '-inf', now - unsettled)
-for n = 4, #ARGV, 2 do
-  redis.call('ZADD', changes, now, ARGV[n])
-  if ARGV[n + 1] == '' then redis.call('HDEL', entries, ARGV[n])
-  else redis.call('HSET', entries, ARGV[n], ARGV[n + 1]) end
-end
-redis.call('PEXPIRE', changes, unsettled)
-redis.call('PEXPIRE', entries, lifetime)
-return redis.call('HLEN', entries)
-"""
 
-
-class DescriptionStore(Protocol):
+class DescriptionStore(ABC):
     """Bounded cache of descriptions, by storage and stage; thread-safe."""
 
+    @abstractmethod
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         """Return the cached descriptions of some stages of a storage, None for each that is not cached.
 
         All are None if the cache is unreachable.
         """
 
+    @abstractmethod
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
         """Store descriptions that were just read, except of stages that have just changed.
 
         Does nothing if the cache is unreachable.
         """
 
+    @abstractmethod
     def replace(self, storage: str, description: StageDescription) -> None:
         """Store the description of a stage that was just written into a storage.
 
@@ -86,6 +58,7 @@ class DescriptionStore(Protocol):
             RedisUnreachableError: It was not stored: an old description may remain.
         """
 
+    @abstractmethod
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         """Drop the descriptions of stages that were deleted, rejected or written again.
 
@@ -94,24 +67,14 @@ class DescriptionStore(Protocol):
         """
 
 
-class RedisDescriptions(BestEffortStore):
-    """`DescriptionStore` in the fleet's Redis.
+class RedisDescriptions(BestEffortStore, DescriptionStore):
+    """The cache of a fleet.
 
     Each storage has two keys: a hash from a stage's tag to its packed description, and a sorted set of recent
     changes, a stage's tag by the server's time in milliseconds.
-
-    Attributes:
-        clock_offset_ms: Added to the server's clock; for tests, which cannot wait.
     """
 
-    _what = _keys = "descriptions"
-
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
-        super().__init__(client, prefix=prefix, settings=settings)
-        self.clock_offset_ms = 0
-        self._changes = f"{prefix}described-changes:"
-        self._remember = client.register_script(_REMEMBER)
-        self._change = client.register_script(_CHANGE)
+    _what, _keys = "descriptions", DESCRIPTIONS
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         found: Sequence[bytes | None] = [None] * len(stage_ids)
@@ -120,36 +83,32 @@ class RedisDescriptions(BestEffortStore):
             with self._calls():
                 pipe = self._redis.pipeline(transaction=False)
                 for chunk in chunks:
-                    pipe.hmget(self._prefix + storage, [str(stage_id) for stage_id in chunk])
+                    pipe.hmget(self._key(storage), [str(stage_id) for stage_id in chunk])
                 found = [data for answer in pipe.execute() for data in answer]
         return [_decoded(stage_id, data) for stage_id, data in zip(stage_ids, found, strict=True)]
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        pairs = [(entry.stage_id, _encoded(entry)) for entry in descriptions]
-        if pairs:
+        if descriptions:
             with self._calls():
-                self._write(self._remember, storage, pairs)
+                pairs = ((entry.stage_id, _encoded(entry)) for entry in descriptions)
+                self._write("remember_descriptions", storage, pairs)
 
     def replace(self, storage: str, description: StageDescription) -> None:
-        with map_redis_errors(self._redis):
-            self._write(self._change, storage, [(description.stage_id, _encoded(description))])
+        self._write("change_descriptions", storage, [(description.stage_id, _encoded(description))])
 
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
         if stage_ids:
-            with map_redis_errors(self._redis):
-                self._write(self._change, storage, [(stage_id, b"") for stage_id in stage_ids])
+            self._write("change_descriptions", storage, [(stage_id, b"") for stage_id in stage_ids])
 
-    def _write(self, script: Any, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> None:
-        name, settings = self._prefix + storage, self._settings
-        times = (self.clock_offset_ms, _ms(_UNSETTLED_SECONDS), _ms(settings.lifetime_seconds))
+    def _write(self, script: str, storage: str, pairs: Iterable[tuple[StageId, bytes]]) -> None:
+        times = map(milliseconds, (_UNSETTLED_SECONDS, self._settings.lifetime_seconds))
         entries = itertools.chain.from_iterable((str(stage_id), data) for stage_id, data in pairs)
-        count = script(keys=[name, self._changes + storage], args=[*times, *entries])
-        if count > settings.entries:
-            self._redis.hdel(name, *self._redis.hrandfield(name, count - settings.entries))
+        count = self.scripts.call(script, storage, *times, *entries)
+        self._drop_surplus(self._key(storage), count)
 
 
-class MemoryDescriptions:
-    """`DescriptionStore` in this process, for embedded commands and tests.
+class MemoryDescriptions(DescriptionStore):
+    """The cache of this process, for embedded commands and tests.
 
     Args:
         settings: Size of the cache.
@@ -203,10 +162,6 @@ class MemoryDescriptions:
         over = self._clock() - _UNSETTLED_SECONDS
         while self._changed and next(iter(self._changed.values())) <= over:
             del self._changed[next(iter(self._changed))]
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _encoded(description: StageDescription) -> bytes:

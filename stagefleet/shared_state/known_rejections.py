@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Protocol
 
 from stagefleet.names import StageId
+from stagefleet.redis_keys import REJECTIONS
 from stagefleet.settings import SharedStateSettings
+from stagefleet.shared_state.best_effort import BestEffortStore
 from stagefleet.shared_state.id_list import pack_id
-from stagefleet.shared_state.last_used import BestEffortStore
 
 __all__ = ["KnownRejections", "MemoryRejections", "RedisRejections"]
 
@@ -22,23 +23,26 @@ _DAY_SECONDS = 24 * 3600
 _IDS_A_CALL = 1000
 
 
-class KnownRejections(Protocol):
+class KnownRejections(ABC):
     """Cache, by storage, of stages whose rejection belongs to no deletion; thread-safe. Nothing raises."""
 
+    @abstractmethod
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
         """Return the cached ones among some stages."""
 
+    @abstractmethod
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:
         """Store stages; beyond the size limit some are left out."""
 
+    @abstractmethod
     def forget(self, storage: str, stage_id: StageId) -> None:
         """Drop a stage: it or its rejection was deleted, or written again."""
 
 
-class RedisRejections(BestEffortStore):
-    """`KnownRejections` in the fleet's Redis: a hash per storage, with packed ids as fields."""
+class RedisRejections(BestEffortStore, KnownRejections):
+    """The cache of a fleet: a hash per storage, with packed ids as fields."""
 
-    _what, _keys = "rejections", "rejections"
+    _what, _keys = "rejections", REJECTIONS
 
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
         asked = list(stage_ids)
@@ -48,14 +52,14 @@ class RedisRejections(BestEffortStore):
             with self._calls():
                 pipe = self._redis.pipeline(transaction=False)
                 for chunk in chunks:
-                    pipe.hmget(self._prefix + storage, [pack_id(stage_id) for stage_id in chunk])
+                    pipe.hmget(self._key(storage), [pack_id(stage_id) for stage_id in chunk])
                 found = [value for answer in pipe.execute() for value in answer]
         return {stage_id for stage_id, value in zip(asked, found, strict=False) if value is not None}
 
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:
         if not stage_ids:
             return
-        name = self._prefix + storage
+        name = self._key(storage)
         with self._calls():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hset(name, mapping={pack_id(stage_id): b"" for stage_id in stage_ids})
@@ -64,17 +68,15 @@ class RedisRejections(BestEffortStore):
             _, left_seconds, count = pipe.execute()
             if left_seconds < 0:  # not extended: after a day rejections are read again
                 self._redis.expire(name, _DAY_SECONDS)
-            surplus = count - self._settings.entries
-            if surplus > 0:
-                self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
+            self._drop_surplus(name, count)
 
     def forget(self, storage: str, stage_id: StageId) -> None:
         with self._calls():
-            self._redis.hdel(self._prefix + storage, pack_id(stage_id))
+            self._redis.hdel(self._key(storage), pack_id(stage_id))
 
 
-class MemoryRejections:
-    """`KnownRejections` in this process, for embedded commands and tests."""
+class MemoryRejections(KnownRejections):
+    """The cache of this process, for embedded commands and tests."""
 
     def __init__(self, settings: SharedStateSettings | None = None) -> None:
         self._entries = (SharedStateSettings() if settings is None else settings).entries

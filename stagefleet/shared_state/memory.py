@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
-from stagefleet.leases import NO_LEASE, Lease, elapsed_seconds
+from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
-from stagefleet.shared_state.protocol import DatedValue, UploadDecision, blob_field
-from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, SingleFlight, StoredValue, unpack_value
+from stagefleet.shared_state.base import SharedState, UploadDecision, blob_field
+from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
 
 __all__ = ["MemorySharedState"]
 
@@ -24,8 +23,8 @@ class _Namespace:
     builders: dict[str, tuple[bytes, float]] = field(default_factory=dict)
 
 
-class MemorySharedState:
-    """`SharedState` for one process: for tests, and for work outside of a fleet.
+class MemorySharedState(SharedState):
+    """The shared state of one process: for tests, and for work outside of a fleet.
 
     Args:
         lease_seconds: Duration of a sender's lease on a blob.
@@ -35,11 +34,11 @@ class MemorySharedState:
     """
 
     def __init__(self, *, lease_seconds: float = 30) -> None:
+        super().__init__()
         self.clock_offset_ms = 0
         self._lease_seconds = lease_seconds
         self._lock = Lock()
         self._namespaces: dict[str, _Namespace] = {}
-        self._single_flight = SingleFlight(self)
 
     def _now(self) -> float:
         return elapsed_seconds() + self.clock_offset_ms / 1000
@@ -50,19 +49,19 @@ class MemorySharedState:
     def request_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes
     ) -> list[UploadDecision]:
-        verdicts = []
+        decisions = []
         with self._lock:
             namespace, now = self._namespace(run_id), self._now()
             for name in _names(destination, digests):
                 sender, until = namespace.senders.get(name, (owner, 0.0))
                 if name in namespace.known:
-                    verdicts.append(UploadDecision.KNOWN)
+                    decisions.append(UploadDecision.KNOWN)
                 elif sender != owner and until > now:
-                    verdicts.append(UploadDecision.WAIT)
+                    decisions.append(UploadDecision.WAIT)
                 else:
                     namespace.senders[name] = (owner, now + self._lease_seconds)
-                    verdicts.append(UploadDecision.SEND)
-        return verdicts
+                    decisions.append(UploadDecision.SEND)
+        return decisions
 
     def mark_uploaded(self, run_id: str, destination: Repository, digests: Sequence[Digest]) -> None:
         with self._lock:
@@ -94,44 +93,6 @@ class MemorySharedState:
                 self._namespace(run_id).known.discard(name)
                 self._namespace(run_id).senders.pop(name, None)
 
-    def get_or_compute(
-        self,
-        namespace: str,
-        key: str,
-        build: Callable[[], Any],
-        *,
-        ttl_seconds: float,
-        wait_seconds: float,
-        lease: Lease = NO_LEASE,
-    ) -> Any:
-        return self._single_flight.get_or_compute(
-            namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
-        )
-
-    def get_or_compute_dated(
-        self,
-        namespace: str,
-        key: str,
-        build: Callable[[], Any],
-        *,
-        ttl_seconds: float,
-        wait_seconds: float,
-        lease: Lease = NO_LEASE,
-    ) -> DatedValue:
-        return self._single_flight.get_or_compute_dated(
-            namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
-        )
-
-    def peek(self, namespace: str, key: str) -> Any | None:
-        with self._lock:
-            payload, until, _ = self._namespace(namespace).values.get(key, (b"", 0.0, 0.0))
-            return unpack_value(payload) if until > self._now() else None
-
-    def forget_value(self, namespace: str, key: str) -> None:
-        self._single_flight.forget(namespace, key)
-        with self._lock:
-            self._namespace(namespace).values.pop(key, None)
-
     def put_parts(self, namespace: str, parts: Mapping[str, bytes]) -> None:
         with self._lock:
             self._namespace(namespace).parts.update(parts)
@@ -140,12 +101,20 @@ class MemorySharedState:
         with self._lock:
             return [self._namespace(namespace).parts.get(key) for key in keys]
 
-    def drop_run(self, run_id: str) -> None:
-        self._single_flight.forget(run_id)
+    def _peek(self, namespace: str, key: str) -> bytes | None:
         with self._lock:
-            self._namespaces.pop(run_id, None)
+            payload, until, _ = self._namespace(namespace).values.get(key, (b"", 0.0, 0.0))
+            return payload if until > self._now() else None
 
-    def read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
+    def _drop_value(self, namespace: str, key: str) -> None:
+        with self._lock:
+            self._namespace(namespace).values.pop(key, None)
+
+    def _drop_namespace(self, namespace: str) -> None:
+        with self._lock:
+            self._namespaces.pop(namespace, None)
+
+    def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
         with self._lock:
             there, now = self._namespace(namespace), self._now()
             payload, until, began = there.values.get(key, (b"", 0.0, 0.0))
@@ -157,13 +126,13 @@ class MemorySharedState:
             there.builders[key] = (owner, now + lease_seconds)
             return StoredValue(is_ours=True, clock=now)
 
-    def write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
+    def _write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
         with self._lock:
             until = max(began + ttl_seconds, self._now() + MIN_TTL_SECONDS)
             self._namespace(namespace).values[key] = (payload, until, began)
             self._namespace(namespace).builders.pop(key, None)
 
-    def release_claim(self, namespace: str, key: str, owner: bytes) -> None:
+    def _release_claim(self, namespace: str, key: str, owner: bytes) -> None:
         with self._lock:
             builders = self._namespace(namespace).builders
             if key in builders and builders[key][0] == owner:

@@ -6,19 +6,27 @@ import json
 import secrets
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from stagefleet.backoff import jittered
 from stagefleet.errors import StagefleetError
-from stagefleet.leases import SLICE_SECONDS, Lease, RenewedLease, current_lease, elapsed_seconds, renewed
-from stagefleet.shared_state.protocol import OWNER_BYTES, DatedValue
+from stagefleet.leases import (
+    NO_LEASE,
+    SLICE_SECONDS,
+    Lease,
+    RenewedLease,
+    current_lease,
+    elapsed_seconds,
+    renewed,
+)
 
-__all__ = ["MIN_TTL_SECONDS", "SingleFlight", "StoredValue", "ValueStore", "unpack_value"]
+__all__ = ["MIN_TTL_SECONDS", "OWNER_BYTES", "DatedValue", "SingleFlight", "StoredValue", "unpack_value"]
 
 _CACHED_VALUES = 64
 MIN_TTL_SECONDS = 1.0
@@ -26,6 +34,23 @@ MIN_TTL_SECONDS = 1.0
 _LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
+
+
+OWNER_BYTES = 8
+"""Length of an owner's token: unique enough for one run, and small. The scripts know it, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatedValue:
+    """A value and its age.
+
+    Attributes:
+        value: The value.
+        since: Latest possible beginning of the work on it, on this machine's `elapsed_seconds`.
+    """
+
+    value: Any
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +72,10 @@ class StoredValue:
     clock: float = 0.0
 
 
-class ValueStore(Protocol):
-    """Shared store of the values."""
+class SingleFlight(ABC):
+    """Compute values once for all, over a shared store, with a cache of this process in front."""
 
-    def read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
-        """Read a value; without one, and if nobody computes it, the caller becomes its owner."""
-
-    def write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
-        """Store a computed value and end the ownership.
-
-        Args:
-            namespace: As in `look`.
-            key: As in `look`.
-            payload: The value.
-            ttl_seconds: Its lifetime, from the beginning of the work on it.
-            began: That beginning on the store's clock, so that a late arrival does not extend the lifetime. A
-                value that took longer than its lifetime is kept for one more second.
-        """
-
-    def release_claim(self, namespace: str, key: str, owner: bytes) -> None:
-        """Give up the work on a value, if the caller owns it."""
-
-
-class SingleFlight:
-    """`SharedState.get_or_compute` on a shared store, with a cache of this process in front.
-
-    Args:
-        store: The shared store.
-        sleep: Waits so many seconds; for tests.
-    """
-
-    def __init__(self, store: ValueStore, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._store = store
-        self._sleep = sleep
+    def __init__(self) -> None:
         self._guard = Lock()
         self._cache: OrderedDict[tuple[str, str], tuple[DatedValue, float]] = OrderedDict()
         self._under_way: dict[tuple[str, str], tuple[Lock, int]] = {}
@@ -92,8 +88,22 @@ class SingleFlight:
         *,
         ttl_seconds: float,
         wait_seconds: float,
-        lease: Lease,
+        lease: Lease = NO_LEASE,
     ) -> Any:
+        """Return a value that one worker computes for all: single flight over the fleet.
+
+        A caller that finds another worker computing it waits up to `wait_seconds`, then computes it itself.
+        The worker that computes has a lease that is renewed meanwhile, so a dead one delays the others for
+        one lease at most. An error of `build` is raised here, and the next caller tries again.
+
+        Args:
+            namespace: A run's id, or `FLEET_NAMESPACE`.
+            key: The value's key.
+            build: Computes the value, which JSON must be able to hold. Do not change it afterwards.
+            ttl_seconds: Lifetime of the value, from the beginning of the work on it.
+            wait_seconds: Longest wait for another worker.
+            lease: Lease to check between look-ups.
+        """
         return self.get_or_compute_dated(
             namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
         ).value
@@ -106,8 +116,13 @@ class SingleFlight:
         *,
         ttl_seconds: float,
         wait_seconds: float,
-        lease: Lease,
+        lease: Lease = NO_LEASE,
     ) -> DatedValue:
+        """Return a value as `get_or_compute` does, with the time since when it holds.
+
+        Between machines the age is measured by the clock of its server: it is never too small, unless
+        that clock is set back.
+        """
         found = self._cached(namespace, key)
         if found is not None:
             return found
@@ -126,8 +141,24 @@ class SingleFlight:
             self._remember(namespace, key, found, looked_at + stored.seconds)
             return found
 
-    def forget(self, namespace: str, key: str | None = None) -> None:
-        """Drop a page, or one value of it, from the cache of this process."""
+    @abstractmethod
+    def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
+        """Read a value; without one, and if nobody computes it, the caller becomes its owner."""
+
+    @abstractmethod
+    def _write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
+        """Store a computed value and end the ownership.
+
+        Its lifetime counts from `began` on the store's clock, so that a late arrival does not extend it. A
+        value that took longer than its lifetime is kept for one more second.
+        """
+
+    @abstractmethod
+    def _release_claim(self, namespace: str, key: str, owner: bytes) -> None:
+        """Give up the work on a value, if the caller owns it."""
+
+    def _forget_cached(self, namespace: str, key: str | None = None) -> None:
+        """Drop a namespace, or one value of it, from the cache of this process."""
         with self._guard:
             for name in [name for name in self._cache if name[0] == namespace and key in {None, name[1]}]:
                 del self._cache[name]
@@ -140,11 +171,11 @@ class SingleFlight:
         while True:
             lease.check()
             looked_at = elapsed_seconds()
-            stored = self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+            stored = self._read_or_claim(namespace, key, owner, _LEASE_SECONDS)
             left = deadline - elapsed_seconds()
             if stored.payload is not None or stored.is_ours or left <= 0:
                 return stored, looked_at
-            self._sleep(min(left, jittered(pause)))
+            time.sleep(min(left, jittered(pause)))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _build(
@@ -159,19 +190,17 @@ class SingleFlight:
                 value = build()  # at its end no look-up may be under way: it would take the lease again
         except BaseException:
             with suppress(StagefleetError):  # the first error counts; the lease expires
-                self._store.release_claim(namespace, key, owner)
+                self._release_claim(namespace, key, owner)
             raise
         with suppress(StagefleetError):  # then others compute it again
-            self._store.write(
-                namespace, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock
-            )
+            self._write(namespace, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
         found = DatedValue(value, began)
         self._remember(namespace, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
         return found
 
     def _renew(self, namespace: str, key: str, owner: bytes) -> bool:
         """Extend the lease by a look-up; without one others compute the value, too: slower, but correct."""
-        self._store.read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+        self._read_or_claim(namespace, key, owner, _LEASE_SECONDS)
         return True
 
     def _cached(self, namespace: str, key: str) -> DatedValue | None:

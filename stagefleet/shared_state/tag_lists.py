@@ -8,122 +8,95 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
 
 from stagefleet.names import StageId
+from stagefleet.redis_keys import TAG_LIST, TAG_LISTS
+from stagefleet.redis_scripts import milliseconds
 from stagefleet.settings import SharedStateSettings
-from stagefleet.shared_state.id_list import ENTRY_BYTES, StageIdList, pack_id
-from stagefleet.shared_state.last_used import BestEffortStore
-
-if TYPE_CHECKING:
-    import redis
+from stagefleet.shared_state.best_effort import BestEffortStore
+from stagefleet.shared_state.id_list import StageIdList, pack_id
 
 __all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
 
 _COUNT = b"count"
 _BUCKET_BYTES = 1
 
-# On a list (KEYS[1]); ARGV: bucket, entry, bound. A bucket holds entries of equal length.
-_SEARCH = f"""
-local shelf = redis.call('HGET', KEYS[1], ARGV[1]) or ''
-local place
-for n = 1, #shelf, {ENTRY_BYTES} do
-  if string.sub(shelf, n, n + {ENTRY_BYTES - 1}) == ARGV[2] then place = n break end
-end
-"""
-_ADD = f"""
-if redis.call('EXISTS', KEYS[1]) == 0 then return end
-{_SEARCH}
-if place then return end
-if redis.call('HINCRBY', KEYS[1], 'count', 1) > tonumber(ARGV[3]) then redis.call('UNLINK', KEYS[1])
-else redis.call('HSET', KEYS[1], ARGV[1], shelf .. ARGV[2]) end
-"""
-_FORGET = f"""
-{_SEARCH}
-if not place then return end
-local rest = string.sub(shelf, 1, place - 1) .. string.sub(shelf, place + {ENTRY_BYTES})
-redis.call('HSET', KEYS[1], ARGV[1], rest)
-redis.call('HINCRBY', KEYS[1], 'count', -1)
-"""
 
-
-class TagLists(Protocol):
+class TagLists(ABC):
     """Bounded cache of the last known tag list of each storage; thread-safe.
 
     No method raises if the cache is unreachable: then no list is known.
     """
 
+    @abstractmethod
     def remember(self, storage: str, listed: StageIdList) -> None:
         """Store the stages of a fresh listing, unless there are too many."""
 
+    @abstractmethod
     def last_known(self, storage: str) -> StageIdList | None:
         """Return the stages of the last known list, None if none is known."""
 
+    @abstractmethod
     def find(self, storage: str, digest: str) -> list[StageId]:
         """Return the stages of a digest on the last known list, the oldest first; empty without a list."""
 
+    @abstractmethod
     def add(self, storage: str, stage_id: StageId) -> None:
         """Add a stage that came to a storage to its list, if one is known."""
 
+    @abstractmethod
     def forget(self, storage: str, stage_id: StageId) -> None:
         """Drop a stage that was deleted or rejected from its list."""
 
 
-class RedisTagLists(BestEffortStore):
-    """`TagLists` in the fleet's Redis: a hash per storage, with packed ids grouped by their first byte."""
+class RedisTagLists(BestEffortStore, TagLists):
+    """The cache of a fleet: a hash per storage, with packed ids grouped by their first byte."""
 
-    _what, _keys = "tag_lists", "tag-list"
-
-    def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
-        super().__init__(client, prefix=prefix, settings=settings)
-        self._index = f"{prefix}tag-lists"
-        self._add = client.register_script(_ADD)
-        self._forget = client.register_script(_FORGET)
+    _what, _keys = "tag_lists", TAG_LIST
 
     def remember(self, storage: str, listed: StageIdList) -> None:
-        key, lifetime_ms = self._prefix + storage, round(self._settings.list_lifetime_seconds * 1000)
+        key, index = self._key(storage), TAG_LISTS.of(self._prefix)
+        lifetime_ms = milliseconds(self._settings.list_lifetime_seconds)
         with self._calls(), self._redis.pipeline(transaction=True) as pipe:
             pipe.unlink(key)
             if len(listed) <= self._settings.listed_stages:
                 pipe.hset(key, mapping=_buckets_of(listed))
                 pipe.pexpire(key, lifetime_ms)
-            pipe.zadd(self._index, {storage: time.time()})
-            pipe.pexpire(self._index, lifetime_ms)
-            pipe.zcard(self._index)
+            pipe.zadd(index, {storage: time.time()})
+            pipe.pexpire(index, lifetime_ms)
+            pipe.zcard(index)
             surplus = pipe.execute()[-1] - self._settings.lists
             if surplus > 0:
-                old = [name.decode() for name, _ in self._redis.zpopmin(self._index, surplus)]
-                self._redis.unlink(*(self._prefix + name for name in old))
+                old = [name.decode() for name, _ in self._redis.zpopmin(index, surplus)]
+                self._redis.unlink(*(self._key(name) for name in old))
 
     def last_known(self, storage: str) -> StageIdList | None:
         buckets: dict[bytes, bytes] = {}
         with self._calls():
-            buckets = self._redis.hgetall(self._prefix + storage)
+            buckets = self._redis.hgetall(self._key(storage))
         known = buckets.pop(_COUNT, None) is not None
         return _unpacked(b"".join(buckets.values())) if known else None
 
     def find(self, storage: str, digest: str) -> list[StageId]:
         bucket: bytes | None = None
         with self._calls():
-            bucket = self._redis.hget(self._prefix + storage, bytes.fromhex(digest)[:_BUCKET_BYTES])
+            bucket = self._redis.hget(self._key(storage), bytes.fromhex(digest)[:_BUCKET_BYTES])
         listed = _unpacked(bucket or b"")
         return [] if listed is None else listed.of_digest(digest)
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        self._change(self._add, storage, stage_id)
+        self._change(storage, stage_id, self._settings.listed_stages)
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        self._change(self._forget, storage, stage_id)
+        self._change(storage, stage_id, "")
 
-    def _change(self, script: Any, storage: str, stage_id: StageId) -> None:
+    def _change(self, storage: str, stage_id: StageId, most: int | str) -> None:
         entry = pack_id(stage_id)
         with self._calls():
-            script(
-                keys=[self._prefix + storage],
-                args=[entry[:_BUCKET_BYTES], entry, self._settings.listed_stages],
-            )
+            self.scripts.call("change_tag_list", storage, entry[:_BUCKET_BYTES], entry, most)
 
 
 @dataclass(slots=True)
@@ -146,8 +119,8 @@ class _Known:
         )
 
 
-class MemoryTagLists:
-    """`TagLists` in this process, for embedded commands and tests."""
+class MemoryTagLists(TagLists):
+    """The cache of this process, for embedded commands and tests."""
 
     def __init__(self, settings: SharedStateSettings | None = None) -> None:
         self._settings = SharedStateSettings() if settings is None else settings

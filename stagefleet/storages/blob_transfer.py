@@ -12,7 +12,7 @@ from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
 from stagefleet.leases import Lease
 from stagefleet.names import Repository
 from stagefleet.registry import Descriptor, RegistryClient
-from stagefleet.shared_state.protocol import SharedState, UploadDecision
+from stagefleet.shared_state.base import SharedState, UploadDecision
 
 __all__ = ["Blob", "BlobTransfer"]
 

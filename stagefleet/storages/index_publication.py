@@ -21,7 +21,7 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.records import is_placeholder
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.image_config import platform_in
 from stagefleet.storages.rejections import Rejections
 from stagefleet.storages.repository import RegistryStorage

@@ -20,7 +20,7 @@ from stagefleet.projects.circuit_breakers import CircuitBreakers
 from stagefleet.projects.final_list import FinalLists
 from stagefleet.projects.project import ProjectManager
 from stagefleet.registry import RegistryClient
-from stagefleet.shared_state.protocol import FLEET_NAMESPACE, SharedState
+from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.storages.records import RecordManager
 from stagefleet.storages.rejections import forget_rejections, reject_stage, rejections_key
 from stagefleet.storages.remembered_stages import RememberedStages

@@ -25,7 +25,7 @@ from stagefleet.records import (
     is_placeholder,
 )
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.rejections import Rejections, forget_rejections
 from stagefleet.storages.remembered_stages import RememberedStages
 from stagefleet.storages.repository_records import RecordStore, StoredRecord, WriteResult

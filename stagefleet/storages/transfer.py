@@ -19,7 +19,7 @@ from stagefleet.leases import Lease
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.shared_state.protocol import SharedState
+from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer
 from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.image_config import describe_image, describe_index

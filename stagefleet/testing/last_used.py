@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 from stagefleet.settings import SharedStateSettings
-from stagefleet.shared_state.last_used import UsedImage
+from stagefleet.shared_state.last_used import LastUsed, UsedImage
 
 __all__ = ["MemoryLastUsed"]
 
 
-class MemoryLastUsed:
-    """Last-used records of one process; implements `LastUsed`.
+class MemoryLastUsed(LastUsed):
+    """Last-used records of one process.
 
     Args:
         settings: The limits.

@@ -54,14 +54,14 @@ class RedisLockHarness:
 
     def client(self) -> RedisLocks:
         made = RedisLocks(connect_redis(self._url), prefix=self.prefix, settings=SETTINGS)
-        made.clock_offset_ms = self._ahead_ms
+        made.scripts.clock_offset_ms = self._ahead_ms
         self._clients.append(made)
         return made
 
     def advance(self, seconds: float) -> None:
         self._ahead_ms += round(seconds * 1000)
         for client in self._clients:
-            client.clock_offset_ms = self._ahead_ms
+            client.scripts.clock_offset_ms = self._ahead_ms
 
     def keys(self) -> set[str]:
         return {key.decode().removeprefix(self.prefix) for key in self.redis.scan_iter(f"{self.prefix}*")}

@@ -56,7 +56,7 @@ def wait(cache, cache_clock):
     def pass_by(seconds):
         cache_clock[0] += seconds
         if isinstance(cache, RedisDescriptions):
-            cache.clock_offset_ms += round(seconds * 1000)
+            cache.scripts.clock_offset_ms += round(seconds * 1000)
 
     return pass_by
 

@@ -47,7 +47,7 @@ def harness(request: pytest.FixtureRequest) -> Iterator[LedgerHarness]:
     records = RedisLastUsed(client, prefix=f"t{secrets.token_hex(4)}:", settings=SETTINGS)
 
     def advance(seconds: float) -> None:
-        records.clock_offset_ms += round(seconds * 1000)
+        records.scripts.clock_offset_ms += round(seconds * 1000)
 
     yield LedgerHarness(records, advance)
     records.close()

@@ -10,8 +10,8 @@ from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.leases import elapsed_seconds, under_lease
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import connect_redis
+from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.shared_state.protocol import FLEET_NAMESPACE, UploadDecision
 from stagefleet.shared_state.redis import RedisSharedState
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
@@ -42,7 +42,7 @@ def shared_state(shared_states):
 
 
 def later(shared_state, seconds):
-    shared_state.clock_offset_ms += int(seconds * 1000)
+    getattr(shared_state, "scripts", shared_state).clock_offset_ms += int(seconds * 1000)
 
 
 def get_or_compute(
@@ -158,7 +158,7 @@ def test_pages_keep_values_apart(shared_state):
 
 def test_a_value_holds_as_long_as_it_was_said(shared_states):
     get_or_compute(shared_states[0], lambda: 1, ttl_seconds=20)
-    shared_states[0]._single_flight.forget("r")
+    shared_states[0]._forget_cached("r")
     for shared_state in dict.fromkeys(shared_states):
         later(shared_state, 21)
     assert 2 == get_or_compute(shared_states[1], lambda: 2)
@@ -181,7 +181,7 @@ def test_a_value_tells_everybody_how_old_it_is(shared_states):
     dated(shared_states[0], build)
     for shared_state in dict.fromkeys(shared_states):
         later(shared_state, 3)
-    shared_states[0]._single_flight.forget("r")
+    shared_states[0]._forget_cached("r")
     before = elapsed_seconds()
     found = dated(shared_states[1], unexpected)
     assert (1, True) == (found.value, found.since <= before - 6.9)
@@ -198,7 +198,7 @@ def test_a_value_of_ones_own_is_as_old_as_the_work_on_it(shared_state):
 
 def test_who_builds_after_a_long_wait_tells_the_true_age_too(shared_states):
     """R6: also of a value that two worked out, since one had waited for long enough."""
-    shared_states[0].read_or_claim("r", "key", ANN, 1000)
+    shared_states[0]._read_or_claim("r", "key", ANN, 1000)
 
     def build():
         for shared_state in dict.fromkeys(shared_states):
@@ -206,7 +206,7 @@ def test_who_builds_after_a_long_wait_tells_the_true_age_too(shared_states):
         return 2
 
     dated(shared_states[1], build, wait_seconds=0.05)
-    shared_states[1]._single_flight.forget("r")
+    shared_states[1]._forget_cached("r")
     before = elapsed_seconds()
     assert dated(shared_states[0], unexpected).since <= before - 3.9
 
@@ -218,7 +218,7 @@ def test_work_that_took_longer_than_its_value_holds_is_there_for_who_waited(shar
         return 3
 
     dated(shared_states[0], build, ttl_seconds=8)
-    shared_states[0]._single_flight.forget("r")
+    shared_states[0]._forget_cached("r")
     assert 3 == dated(shared_states[1], unexpected, ttl_seconds=8).value
 
 
@@ -274,12 +274,12 @@ def test_many_that_ask_at_once_have_it_built_once(shared_states):
 
 
 def test_who_has_waited_long_enough_builds_it_alone(shared_states):
-    shared_states[0].read_or_claim("r", "key", ANN, 1000)  # somebody who never ends
+    shared_states[0]._read_or_claim("r", "key", ANN, 1000)  # somebody who never ends
     assert 2 == get_or_compute(shared_states[1], lambda: 2, wait_seconds=0.05)
 
 
 def test_a_builder_that_died_holds_nobody_up_beyond_its_lease(shared_states):
-    shared_states[0].read_or_claim("r", "key", ANN, 15)
+    shared_states[0]._read_or_claim("r", "key", ANN, 15)
     later(shared_states[1], 16)
     assert 2 == get_or_compute(shared_states[1], lambda: 2, wait_seconds=600)
 
@@ -292,7 +292,7 @@ def test_waiting_ends_with_the_lease(shared_states):
         def require(self, seconds):
             raise ItemCancelledError("stop")
 
-    shared_states[0].read_or_claim("r", "key", ANN, 1000)
+    shared_states[0]._read_or_claim("r", "key", ANN, 1000)
     with pytest.raises(ItemCancelledError):
         get_or_compute(shared_states[1], unexpected, wait_seconds=600, lease=Cut())
 
@@ -325,11 +325,11 @@ def test_waiting_for_another_thread_of_the_process_ends_with_the_lease_too(share
 
 
 def test_the_work_given_up_by_another_stays_the_owners(shared_state):
-    shared_state.read_or_claim("r", "key", ANN, 15)
-    shared_state.release_claim("r", "key", BOB)
-    assert not shared_state.read_or_claim("r", "key", BOB, 15).is_ours
-    shared_state.release_claim("r", "key", ANN)
-    assert shared_state.read_or_claim("r", "key", BOB, 15).is_ours
+    shared_state._read_or_claim("r", "key", ANN, 15)
+    shared_state._release_claim("r", "key", BOB)
+    assert not shared_state._read_or_claim("r", "key", BOB, 15).is_ours
+    shared_state._release_claim("r", "key", ANN)
+    assert shared_state._read_or_claim("r", "key", BOB, 15).is_ours
 
 
 def test_a_closed_run_leaves_nothing(shared_states):
