@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
+from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, machine_hash
 from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 
-__all__ = ["BEAT_SECONDS", "Heartbeat", "is_of", "machine_hash", "make_name", "pool_of"]
+__all__ = ["BEAT_SECONDS", "Heartbeat", "is_of", "make_name", "pool_of"]
 
 BEAT_SECONDS = 4.0
-_LIFE_SECONDS = 15.0
-"""Time for which a worker counts as live after a heartbeat; three in a row may be lost."""
 STALLED_SECONDS = 120.0
 """Longest standstill of the consumer's loop while Redis answers; above kombu's own time-outs (51 s)."""
 
@@ -38,6 +34,7 @@ class Heartbeat:
         heartbeats: The ledger.
         worker: This worker's data for the ledger.
         on_stalled: Called once when the loop has stood still although Redis answers.
+        file: Tells a health check here of the heartbeat; None if nothing does.
         clock: Monotonic clock, in seconds.
     """
 
@@ -47,11 +44,13 @@ class Heartbeat:
         worker: WorkerInfo,
         *,
         on_stalled: Callable[[], None],
+        file: HeartbeatFile | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._heartbeats = heartbeats
         self._worker = worker
         self._on_stalled = on_stalled
+        self._file = file
         self._clock = clock
         self._alive_at = clock()
         self._reported = False
@@ -66,8 +65,10 @@ class Heartbeat:
         Raises:
             RedisUnreachableError: The ledger does not answer; then the loop cannot be expected to run.
         """
+        if self._file is not None:
+            self._file.beat()  # in an outage of Redis, too: a restart would mend nothing
         try:
-            self._heartbeats.beat(self._worker, seconds=_LIFE_SECONDS)
+            self._heartbeats.beat(self._worker, seconds=LIFE_SECONDS)
         except Exception:
             self.note_loop_alive()
             raise
@@ -79,6 +80,8 @@ class Heartbeat:
 
     def sign_off(self) -> None:
         """Report to the fleet that this worker is gone."""
+        if self._file is not None:
+            self._file.remove()
         self._heartbeats.beat(self._worker, seconds=0)
 
 
@@ -88,8 +91,6 @@ class Heartbeat:
 # same small process ids, too. So the name also holds a digest of the container, which a health check beside
 # it can compute, and a random part.
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4): one for each boot of a machine
-_PID_NAMESPACE = Path("/proc/self/ns/pid")  # namespaces(7): one for each container
 _NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]{6}")
 
 
@@ -111,20 +112,3 @@ def is_of(name: str, pool: str) -> bool:
     """Return True if a worker's name belongs to a pool."""
     match = _NAME.fullmatch(name)
     return match is not None and match[1] == pool
-
-
-def machine_hash(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
-    """Compute a digest that identifies this container or machine, whatever its name.
-
-    If the system does not identify it, the digest is the same for all, and only the random part differs.
-
-    Args:
-        boot_id: File with an id of this boot of the machine.
-        pid_namespace: Link that names the namespace of process ids.
-    """
-    told = ""
-    with suppress(OSError):
-        told += boot_id.read_text(encoding="ascii")
-    with suppress(OSError):
-        told += str(pid_namespace.readlink())
-    return hashlib.sha256(told.encode()).hexdigest()[:8]

@@ -20,6 +20,7 @@ from celery.worker import state
 from config.logging import configure_logging
 from stagefleet.attempt import ItemResult
 from stagefleet.errors import StagefleetError
+from stagefleet.heartbeat_files import HeartbeatFile
 from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo
@@ -109,7 +110,10 @@ class _Process:
         self._info = info
         self._drain_seconds = settings.worker.drain_seconds
         self._heartbeat = Heartbeat(
-            context.ledger, info, on_stalled=lambda: os.kill(os.getpid(), STOP_SIGNALS[0])
+            context.ledger,
+            info,
+            on_stalled=lambda: os.kill(os.getpid(), STOP_SIGNALS[0]),
+            file=HeartbeatFile(settings.worker.name, settings.redis_url or "", settings.key_prefix),
         )
         reaper = Reaper(context.ledger, info.name, sweep_seconds=settings.runs.sweep_seconds)
         self._beating = PeriodicThread("heartbeat", self._heartbeat.beat, seconds=BEAT_SECONDS)

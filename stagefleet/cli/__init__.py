@@ -55,6 +55,8 @@ def _run(arguments: list[str]) -> int:
     code: Any = 0
     if arguments == ["--version"]:  # scripts ask often: load nothing else for it
         print_line(f"stagefleet {__version__}")
+    elif arguments == ["health"] and (live := _count_live()):  # containers ask every few seconds
+        print_line(f"{live} worker processes live here")
     else:
         from stagefleet.cli.app import build_command  # noqa: PLC0415 - as the docstring says
         from stagefleet.cli.options import forget_options  # noqa: PLC0415 - as the docstring says
@@ -63,6 +65,12 @@ def _run(arguments: list[str]) -> int:
         code = build_command()(args=arguments, prog_name="stagefleet", standalone_mode=False)
     flush_output()
     return code if isinstance(code, int) else 0
+
+
+def _count_live() -> int:
+    from stagefleet.heartbeat_files import count_live  # noqa: PLC0415 - as in `_run`
+
+    return count_live()
 
 
 def _end(ending: SystemExit) -> int:

@@ -6,11 +6,12 @@ import socket
 
 import pytest
 
+from stagefleet.heartbeat_files import machine_hash
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 from stagefleet.testing import MemoryLedger
 from workers.health import count_workers
-from workers.heartbeat import machine_hash, make_name, pool_of
+from workers.heartbeat import make_name, pool_of
 
 HERE = WorkerSettings(name="build-1")
 
