@@ -51,7 +51,7 @@ def test_each_process_of_a_host_counts(monkeypatch):
 def test_a_worker_that_hangs_is_not_taken_for_a_live_one(monkeypatch):
     beat()
     later = time.monotonic() + LIFE_SECONDS
-    monkeypatch.setattr(heartbeat_files.time, "monotonic", lambda: later)
+    monkeypatch.setattr("stagefleet.heartbeat_files.time.monotonic", lambda: later)
     assert 0 == count_live()
 
 
