@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stagefleet.leases import Lease
+from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.runs.models import NOT_THERE_RESULT, ItemState
 
-__all__ = ["NOT_THERE", "Attempt", "ItemFunction", "ItemResult", "OtherItems"]
+__all__ = ["NOT_THERE", "Attempt", "ItemFunction", "ItemResult", "OtherItems", "TagsToDelete"]
 
 # Result of an operation on one item.
 
@@ -34,6 +34,9 @@ NOT_THERE = ItemResult(dict(NOT_THERE_RESULT), skipped=True)
 
 
 # One attempt at one item, as an operation receives it.
+
+TagsToDelete = Callable[[], Iterable[str]]
+"""Returns the tags that a run deletes and has not deleted yet; called rarely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +63,23 @@ class Attempt:
         item: The item's id.
         options: The run's options.
         lease: Lease to check often, and before each write.
-        to_delete: Yields the run's items that have not succeeded yet, read from the ledger at each call.
+        to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at each
+            call.
         others: State of the run's items; None without a ledger.
         number: 1 for the first attempt at the item.
     """
 
     run_id: str
-    item: str
-    options: Mapping[str, Any]
-    lease: Lease
-    to_delete: Callable[[], Iterator[str]]
+    item: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lease: Lease = NO_LEASE
+    to_delete: TagsToDelete = tuple
     others: OtherItems | None = None
     number: int = 1
+
+    def under(self, lease: Lease) -> Attempt:
+        """Return the attempt with another lease, such as that of a lock."""
+        return replace(self, lease=lease)
 
 
 ItemFunction = Callable[[Attempt], ItemResult]

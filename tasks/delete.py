@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 
-from stagefleet.attempt import NOT_THERE, ItemResult
-from stagefleet.deletion.checks import RunItems, TagsToDelete
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult, TagsToDelete
+from stagefleet.best_effort import errors_as_warnings
+from stagefleet.deletion.checks import RunItems
 from stagefleet.names import Repository, StageId, parse_address
-from stagefleet.projects.circuit_breakers import delete_from_caches
-from stagefleet.storages.manager import StageManager
-from tasks.item import Attempt
+from stagefleet.storages.storages import Storages
 
-__all__ = ["counted_as_deleted", "delete_stage", "tags_to_delete"]
+__all__ = ["counted_as_deleted", "delete_from_caches", "delete_stage", "tags_to_delete"]
 
 
-def delete_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the stage `job.item`.
+def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the stage `attempt.item`.
 
     Options: `repository`; for this host's engine, those of `InUsePolicy`, too; `caches`, from which it is
     deleted first, and which may fail. The run's other items decide if a digest that stages share may be
@@ -25,20 +24,30 @@ def delete_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     """
     address, stage_id = parse_address(attempt.options["repository"]), StageId.parse(attempt.item)
     caches = [Repository.parse(cache) for cache in attempt.options.get("caches", ())]
-    had_it = delete_from_caches(
-        manager, caches, stage_id, run_id=attempt.run_id, to_delete=attempt.to_delete, lease=attempt.lease
-    )
-    if address.is_on_host:
-        policy = InUsePolicy.of_options(attempt.options)
-        item_result = manager.host.delete_stage(
-            address, stage_id, policy, run_id=attempt.run_id, lease=attempt.lease
-        )
-        return counted_as_deleted(item_result, attempt, had_it=had_it)
+    had_it = delete_from_caches(storages, caches, stage_id, attempt)
     to_delete = tags_to_delete(attempt, lambda item: (item,), also=attempt.options.get("also", ()))
-    item_result = manager.delete_stage(
-        address, stage_id, run_id=attempt.run_id, to_delete=to_delete, lease=attempt.lease
-    )
+    item_result = storages.open(address).delete(stage_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt, had_it=had_it)
+
+
+def delete_from_caches(
+    storages: Storages, caches: Sequence[Repository], stage_id: StageId, attempt: Attempt
+) -> bool:
+    """Delete a stage from each cache; a failure is a warning: a cache may have anything at any time.
+
+    Each cache that keeps the stage is reported, also one that is skipped.
+
+    Returns:
+        True if a cache had it.
+    """
+    had_it = False
+    for cache in caches:
+        with (
+            errors_as_warnings(f"cache {cache} keeps stage {stage_id}"),
+            storages.circuit_breakers.guarding(cache),
+        ):
+            had_it |= storages.open(cache).delete(stage_id, attempt) != NOT_THERE
+    return had_it
 
 
 def counted_as_deleted(item_result: ItemResult, attempt: Attempt, *, had_it: bool = False) -> ItemResult:

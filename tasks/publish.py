@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from stagefleet.attempt import ItemResult
-from stagefleet.names import StageId
+import logging
+from dataclasses import replace
+
+from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.best_effort import errors_as_warnings
+from stagefleet.errors import (
+    BrokenStageError,
+    CircuitOpenError,
+    ContentError,
+    RegistryError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    StagefleetError,
+    StageNotFoundError,
+    UsageError,
+)
+from stagefleet.images import StageDescription
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
-from stagefleet.storages.manager import StageManager
-from tasks.item import Attempt
+from stagefleet.projects.lookup import Select, oldest
+from stagefleet.storages.storages import Storages
+from stagefleet.storages.transfer import transfer
 
-__all__ = ["cache_stage", "publish_stage", "take_stage"]
+__all__ = ["cache_stage", "publish_stage", "take_stage", "take_suitable_stage"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
-def publish_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Copy the stage `job.item` from the project's primary storage into its final one.
+def publish_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Copy the stage `attempt.item` from the project's primary into its final storage, unless it is there.
 
-    Options: those of `Project.as_options`; `should_be_built`: it must exist in the final storage; `image`:
-        its
-    name in the error if it does not; `fill_caches`: copy it into the caches, too. The result is the
-    description in the final storage; with `fill_caches`, its field `caches` holds the result by cache.
+    Options: those of `Project.as_options`; `should_be_built`: it must exist in the final storage, and nothing
+    is copied; `image`: its name in the error if it does not; `fill_caches`: copy it into the caches, too. The
+    result is the description in the final storage; with `fill_caches`, its field `caches` holds the result by
+    cache.
     """
-    project, stage_id = manager.project(Project.of_options(attempt.options)), StageId.parse(attempt.item)
-    item_result = project.publish_stage(
-        stage_id,
-        run_id=attempt.run_id,
-        should_be_built=attempt.options.get("should_be_built", False),
-        image=attempt.options.get("image"),
-        lease=attempt.lease,
-    )
+    item_result = _publish(storages, attempt)
     if not attempt.options.get("fill_caches"):
         return item_result
-    cached = project.cache_stage(stage_id, run_id=attempt.run_id, lease=attempt.lease)
+    cached = cache_stage(storages, attempt)
     return ItemResult(
         (item_result.result or {}) | (cached.result or {}),
         bytes=item_result.bytes + cached.bytes,
@@ -37,19 +49,142 @@ def publish_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
     )
 
 
-def cache_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Copy the stage `job.item` into the project's caches; options: `Project.as_options`.
+def _publish(storages: Storages, attempt: Attempt) -> ItemResult:
+    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
+    final, should_be_built = project.final, attempt.options.get("should_be_built", False)
+    if final is None:
+        raise UsageError(f"project {project.name} has no final storage to publish to")
+    listed = storages.run_lists.of(final, attempt)
+    is_listed = stage_id in listed
+    if is_listed or should_be_built:
+        there = _built(storages, final, stage_id, attempt)
+        if there is not None:
+            _LOGGER.info("use previously built final image %s", there.info.name)
+            return ItemResult(there.as_json(), skipped=True)
+        if should_be_built:
+            named = attempt.options.get("image") or str(final.tagged(str(stage_id)))
+            raise StageNotFoundError(
+                f"{named} with digest {stage_id.digest} does not exist in the final storage {final}: "
+                "it should have been built and published before"
+            )
+        _LOGGER.warning("final storage %s lost stage %s: it gets it again", final, stage_id)
+    item_result = transfer(storages, project.primary, final, stage_id, attempt, verify=not is_listed)
+    listed.add(stage_id)
+    if item_result.skipped:  # another run or worker has copied it
+        return ItemResult(storages.open(final).confirm(stage_id).as_json(), skipped=True)
+    return item_result
 
-    The result holds the state by cache; a cache that failed does not fail the item.
+
+def _built(
+    storages: Storages, final: Repository, stage_id: StageId, attempt: Attempt
+) -> StageDescription | None:
+    """Describe the stage that the final storage has now, without the fleet's memory.
+
+    None for a damaged stage, too, so that it is copied again.
     """
-    project = manager.project(Project.of_options(attempt.options))
-    return project.cache_stage(StageId.parse(attempt.item), run_id=attempt.run_id, lease=attempt.lease)
+    storage = storages.open(final)
+    try:
+        storage.refuse_rejected(stage_id, attempt.lease)
+        return storage.confirm(stage_id)
+    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+        return None
 
 
-def take_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Copy the stage `job.item` from a secondary storage of the project into the primary.
+def cache_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Copy the stage `attempt.item` into each of the project's caches in turn; options: `Project.as_options`.
 
-    Options: those of `Project.as_options`. The result is the description in the primary.
+    The result holds the state by cache, `copied`, `present` or the error's message; a cache that failed does
+    not fail the item.
     """
-    project = manager.project(Project.of_options(attempt.options))
-    return project.take_stage(StageId.parse(attempt.item), run_id=attempt.run_id, lease=attempt.lease)
+    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
+    states, sent = {}, 0
+    for cache in project.caches:
+        what = f"cache {cache} could not be given stage {stage_id}"
+        with (
+            errors_as_warnings(
+                what, reraise=(StageNotFoundError, BrokenStageError), quiet=(CircuitOpenError,)
+            ) as failure,
+            storages.circuit_breakers.guarding(cache),
+        ):
+            item_result = transfer(storages, project.primary, cache, stage_id, attempt, verify=True)
+            states[str(cache)] = "present" if item_result.skipped else "copied"
+            sent += item_result.bytes
+        if failure.error is not None:
+            states[str(cache)] = f"failed: {failure.error}"
+    return ItemResult(
+        {"caches": states}, bytes=sent, skipped=all(state == "present" for state in states.values())
+    )
+
+
+def take_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Copy the stage `attempt.item` into the project's primary storage; skip it if that has it.
+
+    It comes from the first secondary that can deliver it: one that fails, or has it damaged, does not prevent
+    a copy from the others. Options: those of `Project.as_options`. The result is the description in the
+    primary.
+
+    Raises:
+        StageNotFoundError: No secondary has it.
+        StagefleetError: A secondary has it or may have it, but none can deliver it; temporary errors come
+            first.
+    """
+    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
+    there = _described(storages, project.primary, stage_id)
+    if there is not None:
+        return ItemResult(there.as_json(), skipped=True)
+    failures: list[StagefleetError] = []
+    for secondary in project.secondaries:
+        try:
+            return transfer(storages, secondary, project.primary, stage_id, attempt)
+        except StageNotFoundError:
+            continue
+        except StagefleetError as error:
+            if not _is_of(error, secondary):
+                raise
+            failures.append(error)
+    if failures:
+        raise next((error for error in failures if error.retryable), failures[0])
+    tried = ", ".join(map(str, project.secondaries)) or "there is none"
+    raise StageNotFoundError(f"no secondary storage of {project.name} has stage {stage_id} ({tried})")
+
+
+def take_suitable_stage(storages: Storages, attempt: Attempt, select: Select = oldest) -> ItemResult | None:
+    """Copy a stage of the digest `attempt.item`, unless the primary has one; otherwise as `take_stage`.
+
+    Args:
+        storages: The storages.
+        attempt: The attempt.
+        select: Chooses one of several; of one storage at a time.
+
+    Returns:
+        The copied stage, or the one in the primary; None if no storage has a stage of that digest.
+    """
+    project = Project.of_options(attempt.options)
+    for storage in (project.primary, *project.secondaries):
+        chosen = select(storages.open(storage).stage_ids().of_digest(attempt.item))
+        if chosen is None:
+            continue
+        try:
+            return take_stage(storages, replace(attempt, item=str(chosen)))
+        except (StageNotFoundError, ContentError) as error:
+            _LOGGER.warning("%s does not give stage %s, the next is asked: %s", storage, chosen, error)
+    return None
+
+
+def _described(storages: Storages, primary: StorageAddress, stage_id: StageId) -> StageDescription | None:
+    try:
+        if not primary.is_on_host and not storages.open(primary).has(str(stage_id)):
+            return None
+        return storages.open(primary).describe(stage_id)
+    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+        return None  # a copy repairs a damaged stage
+
+
+def _is_of(error: StagefleetError, storage: StorageAddress) -> bool:
+    """Return True if an error concerns the source of a copy, so that another source may do."""
+    if isinstance(error, ContentError):
+        return True
+    if isinstance(error, RegistryError):
+        return error.repository == str(storage)
+    host = getattr(error, "host", "")
+    return isinstance(error, RegistryUnreachableError) and host == getattr(storage, "host", None)

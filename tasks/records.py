@@ -6,15 +6,16 @@ In this host's engine there is import metadata only: other kinds are never found
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from dataclasses import replace
 
-from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
+from stagefleet.errors import CustomTagError, StageNotFoundError
 from stagefleet.names import Repository, StageId, parse_address
-from stagefleet.records import RecordId, RecordKind
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.records import metadata_ids
+from stagefleet.records import CustomTag, ImageMetadata, RecordId, RecordKind
+from stagefleet.storages.repository_records import naming_failure
+from stagefleet.storages.storage import RecordStore
+from stagefleet.storages.storages import Storages
 from tasks.delete import counted_as_deleted, tags_to_delete
-from tasks.item import Attempt
 
 __all__ = [
     "delete_rejected_stage",
@@ -28,130 +29,157 @@ __all__ = [
 ]
 
 
-def rm_image_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the metadata `job.item`, `COMMIT_STAGEID`; option `image`, a name or its hash."""
+def rm_image_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the metadata `attempt.item`, `COMMIT_STAGEID`; option `image`, a name or its hash."""
 
     def candidates(item: str) -> list[RecordId]:
         commit, _, stage_id = item.partition("_")
-        return metadata_ids(attempt.options["image"], commit, StageId.parse(stage_id))
+        return _metadata_ids(attempt.options["image"], commit, StageId.parse(stage_id))
 
     def certain(item: str) -> list[str]:
         """Return no tags if two may be meant: only a read tells which."""
         found = candidates(item)
         return [found[0].tag] if len(found) == 1 else []
 
-    return _delete(
-        manager,
-        attempt,
-        candidates(attempt.item)[0],
-        partial(manager.records.delete_image_metadata, candidates=candidates(attempt.item)),
-        certain,
-    )
+    records, named = _records(storages, attempt), candidates(attempt.item)
+    there = next((found for found in named if records.read(found) is not None), named[0])
+    return _delete(storages, attempt, there, certain)
 
 
-def rm_managed_image(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the record of the managed image `job.item`."""
-    return _delete_record(manager, attempt, RecordKind.MANAGED_IMAGE)
+def rm_managed_image(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the record of the managed image `attempt.item`."""
+    return _delete_record(storages, attempt, RecordKind.MANAGED_IMAGE)
 
 
-def rm_import_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the import metadata `job.item`."""
-    return _delete_record(manager, attempt, RecordKind.IMPORT_METADATA)
+def rm_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the import metadata `attempt.item`."""
+    return _delete_record(storages, attempt, RecordKind.IMPORT_METADATA)
 
 
-def rm_record(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the record `job.item`; option `kind`."""
-    return _delete_record(manager, attempt, RecordKind(attempt.options["kind"]))
+def rm_record(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the record `attempt.item`; option `kind`."""
+    return _delete_record(storages, attempt, RecordKind(attempt.options["kind"]))
 
 
-def get_import_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Read the import metadata `job.item`; skipped if it is gone."""
-    return _read(manager, attempt, RecordKind.IMPORT_METADATA)
+def get_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Read the import metadata `attempt.item`; skipped if it is gone."""
+    return _read(storages, attempt, RecordKind.IMPORT_METADATA)
 
 
-def get_stage_custom_tag_metadata(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Read the record of the custom tag `job.item`, a tag or its slug; skipped if it is gone."""
-    return _read(manager, attempt, RecordKind.CUSTOM_TAG)
+def get_stage_custom_tag_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Read the record of the custom tag `attempt.item`, a tag or its slug; skipped if it is gone."""
+    return _read(storages, attempt, RecordKind.CUSTOM_TAG)
 
 
-def delete_stage_custom_tag(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the custom tag `job.item`, a tag or its slug, then its record.
+def delete_stage_custom_tag(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the custom tag `attempt.item`, a tag or its slug, then its record.
 
     Option `final`: the tag's repository, if it is not the record's.
     """
     record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, attempt.item), attempt.options.get("final")
-    return _delete(
-        manager,
-        attempt,
-        record_id,
-        partial(
-            manager.records.delete_custom_tag,
-            record_id=record_id,
-            final=None if final is None else Repository.parse(final),
-        ),
-        # Only its record tells which tag an item means, and if it is ours: so no tags are returned.
-        lambda item: (RecordId.of(RecordKind.CUSTOM_TAG, item).tag,),
-    )
+    address = parse_address(attempt.options["repository"])
+
+    # Only its record tells which tag an item means, and if it is ours: so no tags are returned.
+    def record_tags(item: str) -> tuple[str]:
+        return (RecordId.of(RecordKind.CUSTOM_TAG, item).tag,)
+
+    found = _records(storages, attempt).read(record_id)
+    if found is not None and not address.is_on_host:
+        assert isinstance(found.record, CustomTag)
+        where = address if final is None else Repository.parse(final)
+        tag = found.record.name
+        shown = tag if final is None else where.tagged(tag)
+        to_delete = tags_to_delete(attempt, record_tags) if final is None else tuple
+
+        def check() -> None:
+            again = _records(storages, attempt).read(record_id)
+            if again is None or again.record != found.record:
+                raise CustomTagError(f"{where}:{tag} is no custom tag any more: it stays")
+
+        with naming_failure(f"the tag {shown} cannot be deleted"):
+            storages.open(where).delete_tag(tag, replace(attempt, to_delete=to_delete), check=check)
+    with naming_failure(f"the tag is deleted, but its record {record_id.tag} cannot be"):
+        item_result = _delete(storages, attempt, record_id, record_tags)
+    return item_result if found is None else ItemResult()
 
 
-def delete_rejected_stage(manager: StageManager, attempt: Attempt) -> ItemResult:
-    """Delete the rejected stage `job.item`, then the record that rejects it.
+def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the rejected stage `attempt.item`, and then its record, so that nobody uses it meanwhile.
 
-    With the option `unfinished` also a stage whose record is a deletion's leftover.
+    With the option `unfinished` also a stage whose record is a deletion's leftover; else only that record.
+
+    Raises:
+        StageNotFoundError: The stage is not rejected, and so stays.
+        LockTimeoutError: It was being copied for too long.
     """
-    return _delete(
-        manager,
-        attempt,
-        RecordId.of(RecordKind.REJECTED_STAGE, attempt.item),
-        partial(
-            manager.records.delete_rejected_stage,
-            stage_id=StageId.parse(attempt.item),
-            unfinished=attempt.options.get("unfinished", False),
-        ),
-        lambda item: (item, StageId.parse(item).rejected_tag),
-    )
+    address, stage_id = parse_address(attempt.options["repository"]), StageId.parse(attempt.item)
+    record_id = RecordId.of(RecordKind.REJECTED_STAGE, attempt.item)
+    if address.is_on_host:
+        return _delete_record(storages, attempt, RecordKind.REJECTED_STAGE)
+    registries, storage = storages.registries, storages.open(address)
+    to_delete = tags_to_delete(attempt, lambda item: (item, StageId.parse(item).rejected_tag))
+
+    def check() -> None:
+        if storage.records.read(record_id) is None:
+            raise StageNotFoundError(f"{address}: the stage {stage_id} is rejected no more: it stays")
+
+    with registries.stage_locks.lock_exclusively(
+        address, stage_id, run_id=attempt.run_id, lease=attempt.lease
+    ) as stage_lock:
+        locked = replace(attempt, lease=stage_lock, to_delete=to_delete)
+        is_there = storage.records.read(record_id) is not None
+        is_ours = attempt.options.get("unfinished", False) or registries.rejections(address).stands(stage_id)
+        if is_there and is_ours:
+            storage.delete_tag(str(stage_id), locked, check=check, is_locked=True)
+            storage.records.delete(record_id, locked)
+            registries.remembered.forget(address, stage_id)
+            return ItemResult()
+        if is_there:
+            storages.deletions.withdraw_rejection(address, stage_id, stage_lock)
+        if not storage.has_stage(stage_id):
+            return counted_as_deleted(ItemResult() if is_there else NOT_THERE, attempt)
+    raise StageNotFoundError(f"{address} has the stage {stage_id}, but not rejected: it stays")
 
 
-def _read(manager: StageManager, attempt: Attempt, kind: RecordKind) -> ItemResult:
-    place, record_id = parse_address(attempt.options["repository"]), RecordId.of(kind, attempt.item)
-    if place.is_on_host:
-        found = manager.host.records(place).read(record_id)
-    else:
-        found = manager.records.read(place, record_id)
+def _read(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:
+    found = _records(storages, attempt).read(RecordId.of(kind, attempt.item))
     return ItemResult(skipped=True) if found is None else ItemResult(result=found.as_json())
 
 
-def _delete_record(manager: StageManager, attempt: Attempt, kind: RecordKind) -> ItemResult:
+def _records(storages: Storages, attempt: Attempt) -> RecordStore:
+    return storages.open(parse_address(attempt.options["repository"])).records
+
+
+def _delete_record(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:
     record_id = RecordId.of(kind, attempt.item)
-    delete = partial(manager.records.delete, record_id=record_id)
-    return _delete(manager, attempt, record_id, delete, lambda item: (RecordId.of(kind, item).tag,))
+    return _delete(storages, attempt, record_id, lambda item: (RecordId.of(kind, item).tag,))
 
 
 def _delete(
-    manager: StageManager,
-    attempt: Attempt,
-    record_id: RecordId,
-    delete: Callable[..., ItemResult],
-    tags: Callable[[str], Iterable[str]],
+    storages: Storages, attempt: Attempt, record_id: RecordId, tags: Callable[[str], Iterable[str]]
 ) -> ItemResult:
     """Delete a record from its storage.
 
     Args:
-        manager: The storage manager.
+        storages: The storages.
         attempt: The attempt.
-        record_id: The record, in the form for an engine.
-        delete: Deletes it from a repository, with its tag.
+        record_id: The record.
         tags: Returns the tags that an item of the run deletes.
     """
-    place = parse_address(attempt.options["repository"])
-    if place.is_on_host:
-        attempt.lease.check()
-        is_there = manager.host.records(place).remove(record_id)
-        return counted_as_deleted(ItemResult() if is_there else NOT_THERE, attempt)
-    item_result = delete(
-        place,
-        run_id=attempt.run_id,
-        to_delete=tags_to_delete(attempt, tags),
-        lease=attempt.lease,
-    )
+    to_delete = tags_to_delete(attempt, tags)
+    item_result = _records(storages, attempt).delete(record_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt)
+
+
+def _metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> list[RecordId]:
+    """Return the records that may be meant: of an image with this name, else with this hash.
+
+    Raises:
+        InvalidNameError: The commit is malformed, so that no such record can exist.
+    """
+    by_name = ImageMetadata.of_image(image_name_or_hash, commit, stage_id).id
+    try:
+        by_hash = ImageMetadata(image_name_or_hash, commit, stage_id).id
+    except ValueError:
+        return [by_name]
+    return [by_name, by_hash]

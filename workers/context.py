@@ -13,11 +13,13 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from config.celery import make_app, plain_queue
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import CallbackError, SettingsError, StagefleetError
+from stagefleet.fleet.engine_access import open_engine_host
 from stagefleet.locks import RedisLocks
-from stagefleet.processes import require_extra
+from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.redis_client import connect_redis
+from stagefleet.registries import Registries
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import ItemLeaseRenewer
@@ -25,17 +27,17 @@ from stagefleet.runs.messages import QUEUES, check_task, host_queue, queue_of
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import EngineSettings, Settings
-from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
+from stagefleet.shared_state.last_used import RedisLastUsed
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.remembered_stages import RememberedStages
+from stagefleet.shared_state.remembered_stages import RememberedStages
+from stagefleet.storages.storages import Storages
 from tasks import records
 from tasks.coordinate import CoordinateTask
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
 from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
-from tasks.item import Attempt, ItemExecutor, register
+from tasks.item import ItemExecutor, register
 from tasks.publish import cache_stage, publish_stage, take_stage
 from tasks.start_run import RequestedFleet, StartRunTask
 from workers.consumer import fail_unknown_tasks
@@ -49,7 +51,7 @@ __all__ = [
     "register_callback_tasks",
 ]
 
-OPERATIONS: Mapping[str, Callable[[StageManager, Attempt], ItemResult]] = {
+OPERATIONS: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = {
     "copy_stage": copy_stage,
     "delete_stage": delete_stage,
     "describe_stage": describe_stage,
@@ -86,7 +88,7 @@ class WorkerContext:
 def build_context(
     settings: Settings,
     worker: str,
-    operations: Mapping[str, Callable[[StageManager, Attempt], ItemResult]] = OPERATIONS,
+    operations: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = OPERATIONS,
 ) -> WorkerContext:
     """Create a worker's objects; they do not connect yet.
 
@@ -112,33 +114,25 @@ def build_context(
     )
     locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
     closing.callback(locks.close)
-    manager = StageManager(client, shared_state, RememberedStages.on(redis, settings), locks=locks)
+    registries = Registries(
+        client,
+        shared_state,
+        StageLocks(locks, host=settings.engine.host_name),
+        RememberedStages.on(redis, settings),
+    )
     last_used = RedisLastUsed(redis, prefix=settings.key_prefix, settings=settings.caches)
-    closing.callback(_attach_host(manager, client, locks, last_used, settings))
+    host = None if settings.engine.address is None else open_engine_host(settings.engine, locks, last_used)
+    if host is not None:
+        closing.callback(host.close)
+    storages = Storages(registries, None if host is None else lambda: host)
     renewer = ItemLeaseRenewer(ledger, settings.runs)
     closing.callback(renewer.close)
     executor = ItemExecutor(ledger, renewer, settings.runs, worker=worker)
     for operation, function in operations.items():
-        register(app, operation, partial(function, manager), executor)
+        register(app, operation, partial(function, storages), executor)
     fail_unknown_tasks(executor.refuse, closing)
     register_callback_tasks(app, ledger, renewer, settings, closing)
     return WorkerContext(app=app, ledger=ledger, renewer=renewer, closing=closing)
-
-
-def _attach_host(
-    manager: StageManager, client: RegistryClient, locks: RedisLocks, last_used: LastUsed, settings: Settings
-) -> Callable[[], None]:
-    """Attach this host's Docker Engine, if there is one; return the function that closes it."""
-    if settings.engine.address is None:
-        return lambda: None
-    require_extra("engine", "docker", "stages in a Docker Engine")
-    from stagefleet.storages.host import make_host  # noqa: PLC0415 - imports docker-py, a tenth of a second
-
-    host = make_host(settings.engine, manager, client, locks, last_used)
-    if host is None:
-        return lambda: None
-    manager.attach_host(host)
-    return host.close
 
 
 # Tasks of every worker: callbacks of detached runs, and starting runs on request.

@@ -25,7 +25,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import Settings, load_settings
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.storages import Storages
 from stagefleet.streams import prepare_streams
 from tasks.item import Attempt
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
@@ -71,7 +71,7 @@ def serve(
     *,
     queues: Sequence[str] | None = None,
     concurrency: int | None = None,
-    operations: Mapping[str, Callable[[StageManager, Attempt], ItemResult]] = OPERATIONS,
+    operations: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = OPERATIONS,
     ready_fd: int | None = None,
     parent_pipe: int | None = None,
 ) -> int:

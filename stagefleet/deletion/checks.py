@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from stagefleet.attempt import TagsToDelete
 from stagefleet.errors import ContentError, NotFoundError, RegistryUnavailableError
 from stagefleet.leases import Lease, elapsed_seconds
 from stagefleet.names import Digest, Reference, Repository
@@ -18,7 +19,6 @@ __all__ = [
     "Check",
     "DeletedTags",
     "RunItems",
-    "TagsToDelete",
     "checked",
     "confirm_deleted",
     "numbered",
@@ -143,9 +143,6 @@ class DeletedTags:
 
 
 # Tags and items of a run's other deletions, as one deletion has to know them.
-
-TagsToDelete = Callable[[], Iterable[str]]
-"""Returns the tags that a run deletes and has not deleted yet; a `RunItems` also knows their items."""
 
 
 class RunItems:

@@ -1,8 +1,8 @@
 """Delete a tag in a registry that deletes by digest, with all of a digest's tags.
 
 A digest is deleted only if the run deletes all of its tags and no index that stays has it as a member; see
-`manager.deletion_permit`. Otherwise the tag is first moved aside; see `manager.swap`. A deleted index
-takes its members with it that nothing else uses.
+`DeletionPermit`. Otherwise the tag is first moved aside; see `PlaceholderSwap`. A deleted index takes its
+members with it that nothing else uses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from stagefleet.deletion.checks import FRESH_SECONDS, Check, TagsToDelete, confirm_deleted
+from stagefleet.attempt import Attempt
+from stagefleet.best_effort import errors_as_warnings
+from stagefleet.deletion.checks import FRESH_SECONDS, Check, confirm_deleted
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.mode import ProbeResult, delete_manifest
 from stagefleet.deletion.permit import DeletionPermit, TagInUseError, TagMovedError, is_there
@@ -24,9 +26,8 @@ from stagefleet.errors import (
     SharedDigestError,
     StagefleetError,
 )
-from stagefleet.leases import Lease, elapsed_seconds
+from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Reference
-from stagefleet.projects.circuit_breakers import errors_as_warnings
 from stagefleet.registry import Descriptor, RegistryClient
 
 __all__ = ["DigestDeletion"]
@@ -42,11 +43,10 @@ class DigestDeletion:
 
     Args:
         client: Client for registries.
-        reference scan: Finds the users of a digest.
+        scan: Finds the users of a digest.
         reference: The tag.
         probe_result: Result of the registry's trial.
-        to_delete: Returns the tags that the run deletes.
-        lease: Lease to check in waits and before writes.
+        attempt: The attempt at the deletion.
         locked: The tags of locked stages; None if no others can be locked.
         check: Raises to prevent the deletion.
     """
@@ -57,9 +57,8 @@ class DigestDeletion:
         scan: ReferenceScan,
         reference: Reference,
         probe_result: ProbeResult,
+        attempt: Attempt,
         *,
-        to_delete: TagsToDelete,
-        lease: Lease,
         locked: frozenset[str] | None,
         check: Check | None,
     ) -> None:
@@ -69,11 +68,11 @@ class DigestDeletion:
         self._repository = reference.repository
         self._tag = reference.identifier
         self._probe_result = probe_result
-        self._to_delete = to_delete
-        self._lease = lease
+        self._to_delete = attempt.to_delete
+        self._lease = attempt.lease
         self._locked = locked
         self._check = check
-        self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=lease)
+        self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=attempt.lease)
 
     def execute(self) -> bool:
         """Delete the tag, or complete a deletion that was broken off.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from stagefleet.deletion.checks import FRESH_SECONDS, Check, RunItems, TagsToDelete
+from stagefleet.attempt import TagsToDelete
+from stagefleet.deletion.checks import FRESH_SECONDS, Check, RunItems
 from stagefleet.deletion.index_members import is_damaged
 from stagefleet.deletion.reference_scan import DigestReferences, ReferenceScan
 from stagefleet.deletion.tag_tables import NO_ITEM

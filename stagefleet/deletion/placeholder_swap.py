@@ -3,7 +3,7 @@
 The order matters. While a stage's tag leads to the placeholder, a rejection keeps builders from using it as
 the stage; so the rejection is written first and removed last. Each step can be repeated. An attempt that ends
 early leaves the tag unmoved or gone; after a killed one the next attempt sees how far it came and finishes it
-(see `manager.unfinished_deletions`).
+(see `UnfinishedDeletions`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import Lease, UndoLease, elapsed_seconds, under_lease
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.projects.circuit_breakers import errors_as_warnings
 from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder, make_rejection
+from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.storages.repository_records import put_record, read_labels
 
-__all__ = ["PlaceholderSwap", "withdraw_deletion"]
+__all__ = ["PlaceholderSwap"]
 
 _UNDO_SECONDS = 10.0
 
@@ -220,15 +219,3 @@ class PlaceholderSwap:
             return tag.identifier in self._client.tags(self._repository)
         except NotFoundError:
             return False
-
-
-def withdraw_deletion(
-    client: RegistryClient, repository: Repository, stage_id: StageId, *, lease: Lease
-) -> None:
-    """Withdraw a deletion's leftover rejection of a stage that was pushed again; the caller holds its lock.
-
-    Other tools treat it like any other rejection, and a multi-platform stage comes again under the same name:
-    it would stay rejected. A failure is logged as a warning.
-    """
-    with errors_as_warnings(f"{repository}:{stage_id.rejected_tag} may be left of a deletion"):
-        PlaceholderSwap(client, repository, str(stage_id), lease=lease).withdraw_rejection()

@@ -30,9 +30,9 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
+from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.http.pauses import pause
-from stagefleet.storages.repository_records import put_record, read_labels
 
 __all__ = ["DeletionMode", "DeletionProbe", "ProbeResult", "delete_manifest", "describe_probe_tags"]
 

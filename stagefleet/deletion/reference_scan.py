@@ -18,14 +18,15 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from stagefleet.deletion.checks import DeletedTags, TagsToDelete, numbered
+from stagefleet.attempt import Attempt
+from stagefleet.deletion.checks import DeletedTags, numbered
 from stagefleet.deletion.index_members import TagReads
 from stagefleet.deletion.tag_tables import KeptScans, KnownTable, KnownTags, ToDeleteTable, UserTable
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.leases import Lease, elapsed_seconds
+from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import is_record_tag
-from stagefleet.registry import RegistryClient
+from stagefleet.registries import Registries
 from stagefleet.shared_state.base import SharedState
 
 __all__ = ["SLOW_SECONDS", "DigestReferences", "ReferenceScan", "placeholders_seen"]
@@ -75,13 +76,10 @@ class ReferenceScan:
     """Find the users of digests in a repository.
 
     Args:
-        client: Client for registries.
-        shared_state: Stores the rounds for all workers.
+        registries: Their shared state stores the rounds for all workers.
         repository: The repository.
-        run_id: The run's id.
-        to_delete: Returns the tags that the run deletes; called once per run.
-        lease: Lease to check in waits.
-        memory: What reference scans keep in this process.
+        attempt: The attempt at a deletion.
+        kept_scans: What reference scans keep in this process.
 
     Attributes:
         deleted_tags: The tags that go with a digest of another tag.
@@ -89,23 +87,18 @@ class ReferenceScan:
 
     def __init__(
         self,
-        client: RegistryClient,
-        shared_state: SharedState,
+        registries: Registries,
         repository: Repository,
-        *,
-        run_id: str,
-        to_delete: TagsToDelete,
-        lease: Lease,
-        memory: KeptScans | None = None,
+        attempt: Attempt,
+        kept_scans: KeptScans | None = None,
     ) -> None:
-        self._shared_state = shared_state
-        self.deleted_tags = DeletedTags(shared_state, repository, run_id)
+        self._shared_state = registries.shared_state
+        self.deleted_tags = DeletedTags(registries.shared_state, repository, attempt.run_id)
         self._repository = repository
-        self._run = run_id
-        self._to_delete = to_delete
-        self._lease = lease
-        self._tag_reads = TagReads(client, repository, lease)
-        self._memory = KeptScans() if memory is None else memory
+        self._attempt = attempt
+        self._run = attempt.run_id
+        self._tag_reads = TagReads(registries.client, repository, attempt.lease)
+        self._kept = KeptScans() if kept_scans is None else kept_scans
         self._key = f"survey {repository}"
 
     def find(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestReferences:
@@ -150,7 +143,7 @@ class ReferenceScan:
 
     def is_listed(self, tag: str, *, since: float) -> bool:
         """Return True if the registry lists a tag that did not exist at `since`, on `elapsed_seconds`."""
-        kept = self._memory.listings.find(self._repository)
+        kept = self._kept.listings.find(self._repository)
         if kept is not None:
             tags, listed_at = kept
             if elapsed_seconds() - listed_at <= _REUSED_SECONDS and (listed_at >= since or tag not in tags):
@@ -160,7 +153,7 @@ class ReferenceScan:
         for listed in self._tag_reads.list():
             table.add(listed)
         tags = KnownTags(table.take_parts(), salt)
-        self._memory.listings.keep(self._repository, (tags, listed_at))
+        self._kept.listings.keep(self._repository, (tags, listed_at))
         return tag in tags
 
     def _answer(self, question: Callable[[dict[str, Any]], T]) -> T:
@@ -172,7 +165,7 @@ class ReferenceScan:
                 self._look_at_stages,
                 ttl_seconds=_RUN_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
-                lease=self._lease,
+                lease=self._attempt.lease,
             )
             try:
                 return question(first)
@@ -205,7 +198,7 @@ class ReferenceScan:
             users.add_tag(str(seen.digest), seen.tag)
             for member in seen.members.used:
                 users.add_member(str(member), seen.tag)
-        for tag, index in numbered(self._to_delete):
+        for tag, index in numbered(self._attempt.to_delete):
             to_delete.add(tag, index)
         tables = {"users": users, "known": known, "asked": to_delete}
         return {
@@ -217,7 +210,7 @@ class ReferenceScan:
         }
 
     def _second_round(self, first: dict[str, Any], newer_than: float) -> tuple[dict[str, Any], float]:
-        if not first["is_whole"] or self._memory.is_slow(self._run, self._repository):
+        if not first["is_whole"] or self._kept.is_slow(self._run, self._repository):
             return _NO_ROUND, 0.0
         key = f"fresh {self._key}"
         for _ in range(_MOST_TRIES):
@@ -227,11 +220,11 @@ class ReferenceScan:
                 lambda: self._look_at_the_rest(first),
                 ttl_seconds=_REUSED_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
-                lease=self._lease,
+                lease=self._attempt.lease,
             )
             if found.since >= newer_than:
                 if not found.value["is_whole"]:
-                    self._memory.note_slow(self._run, self._repository)
+                    self._kept.note_slow(self._run, self._repository)
                 return found.value, found.since
             self._shared_state.forget_value(self._run, key)
         return _NO_ROUND, 0.0
@@ -289,10 +282,10 @@ class ReferenceScan:
         return parts
 
     def _known(self, first: dict[str, Any]) -> KnownTags:
-        known = self._memory.known.find(first["token"])
+        known = self._kept.known.find(first["token"])
         if known is None:
             known = KnownTags(self._parts(first, "known", range(first["known"])), _salt(first))
-            self._memory.known.keep(first["token"], known)
+            self._kept.known.keep(first["token"], known)
         return known
 
     def _part_key(self, token: str, name: str, part_index: int) -> str:

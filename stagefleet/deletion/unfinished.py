@@ -10,21 +10,18 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+from stagefleet.attempt import Attempt
+from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import DeletedTags
 from stagefleet.deletion.mode import may_use_placeholders
 from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import placeholders_seen
 from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError
-from stagefleet.leases import Lease
 from stagefleet.names import Repository, StageId
-from stagefleet.projects.circuit_breakers import errors_as_warnings
 from stagefleet.records import rejected_stage
-from stagefleet.registry import RegistryClient
+from stagefleet.registries import Registries
 from stagefleet.registry.http.pauses import pause
-from stagefleet.shared_state.base import SharedState
-from stagefleet.storages.rejections import Rejections, forget_rejections
-from stagefleet.storages.remembered_stages import RememberedStages
-from stagefleet.storages.stage_locks import StageLocks
+from stagefleet.rejections import forget_rejections
 
 __all__ = ["UnfinishedDeletions"]
 
@@ -36,95 +33,78 @@ _WAIT_SECONDS = 60
 
 
 class UnfinishedDeletions:
-    """Unfinished deletions by others, in repositories; thread-safe.
+    """Unfinished deletions by others, in repositories; thread-safe."""
 
-    Args:
-        client: Client for registries.
-        shared_state: Lets one worker of a run do this.
-        stage_locks: Locks on stages: a locked stage is being deleted, not left over.
-        memory: The fleet's memory of rejections.
-    """
+    def __init__(self, registries: Registries) -> None:
+        self._registries = registries
+        self._client = registries.client
+        self._shared_state = registries.shared_state
 
-    def __init__(
-        self,
-        client: RegistryClient,
-        shared_state: SharedState,
-        stage_locks: StageLocks,
-        memory: RememberedStages,
-    ) -> None:
-        self._client = client
-        self._shared_state = shared_state
-        self._stage_locks = stage_locks
-        self._memory = memory
-
-    def finish(self, repository: Repository, *, run_id: str, lease: Lease) -> None:
+    def finish(self, repository: Repository, attempt: Attempt) -> None:
         """Complete the unfinished deletions in a repository, once per run; log a warning for failures.
 
         Call it after the item's own work: a cancelled run or an unreachable Redis ends only this part.
         """
         with suppress(ItemCancelledError, RedisUnreachableError):
             self._shared_state.get_or_compute(
-                run_id,
+                attempt.run_id,
                 f"unfinished {repository}",
-                lambda: self._finish_all(repository, run_id, lease),
+                lambda: self._finish_all(repository, attempt),
                 ttl_seconds=_RUN_SECONDS,
                 wait_seconds=_WAIT_SECONDS,
-                lease=lease,
+                lease=attempt.lease,
             )
 
-    def _finish_all(self, repository: Repository, run_id: str, lease: Lease) -> bool:
+    def _finish_all(self, repository: Repository, attempt: Attempt) -> bool:
         with errors_as_warnings(f"deletions that were broken off may be left in {repository}"):
             if may_use_placeholders(self._shared_state, repository):
-                self._look_for_them(repository, run_id, lease)
+                self._look_for_them(repository, attempt)
         return True
 
-    def _look_for_them(self, repository: Repository, run_id: str, lease: Lease) -> None:
-        rejections = Rejections(self._client, repository, self._memory.rejections)
+    def _look_for_them(self, repository: Repository, attempt: Attempt) -> None:
+        rejections = self._registries.rejections(repository)
         found = rejections.of_deletions(self._named(repository))
-        resume = partial(self._resume, repository, run_id=run_id, lease=lease)
+        resume = partial(self._resume, repository, attempt=attempt)
         dead = {stage_id for stage_id, digest in found.items() if digest is None}
         in_place = [stage_id for stage_id in found.keys() - dead if not resume(stage_id)]
         for stage_id in dead:
             resume(stage_id, is_left=True, is_rejection_dead=True)
         if in_place:
-            pause(SECOND_LOOK_SECONDS, lease)
+            pause(SECOND_LOOK_SECONDS, attempt.lease)
             again = rejections.of_deletions(in_place)
             for stage_id in in_place:
                 if again.get(stage_id) == found[stage_id]:
                     resume(stage_id, is_left=True)
-        for tag in placeholders_seen(self._shared_state, run_id, repository):
+        for tag in placeholders_seen(self._shared_state, attempt.run_id, repository):
             named = StageId.from_tag(tag)
             if named is None:
                 with errors_as_warnings(f"{repository}:{tag} is moved aside, and not deleted"):
-                    PlaceholderSwap(self._client, repository, tag, lease=lease).resume(is_left=False)
+                    PlaceholderSwap(self._client, repository, tag, lease=attempt.lease).resume(is_left=False)
             elif named not in found:  # its rejection was withdrawn
                 resume(named)
         if found:
             forget_rejections(self._shared_state, repository)
 
-    def _resume(
-        self, repository: Repository, stage_id: StageId, *, run_id: str, lease: Lease, **state: bool
-    ) -> bool:
+    def _resume(self, repository: Repository, stage_id: StageId, *, attempt: Attempt, **state: bool) -> bool:
         """Continue one unfinished deletion; return True if nothing of it is left.
 
         Args:
             repository: The repository.
             stage_id: The stage.
-            run_id: The run's id.
-            lease: Lease to check in waits and before writes.
+            attempt: The attempt that found it.
             **state: As for `PlaceholderSwap.resume`.
         """
         is_done = True
-        with self._stage_locks.try_lock_exclusively(
-            repository, stage_id, run_id=run_id, lease=lease
+        with self._registries.stage_locks.try_lock_exclusively(
+            repository, stage_id, run_id=attempt.run_id, lease=attempt.lease
         ) as stage_lock:
             if stage_lock is None:
-                return True  # another worker is at work
+                return True  # another worker is at work: the stage is being deleted, not left over
             with errors_as_warnings(f"the deletion of {repository}:{stage_id} that was broken off stays so"):
                 swap = PlaceholderSwap(self._client, repository, str(stage_id), lease=stage_lock)
-                DeletedTags(self._shared_state, repository, run_id).add([str(stage_id)])
+                DeletedTags(self._shared_state, repository, attempt.run_id).add([str(stage_id)])
                 is_done = swap.resume(**{"is_left": False, **state})
-                self._memory.forget(repository, stage_id)
+                self._registries.remembered.forget(repository, stage_id)
         return is_done
 
     def _named(self, repository: Repository) -> list[StageId]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stagefleet.engine.connection import Engine
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import EngineError, ImageInUseError
+
+if TYPE_CHECKING:
+    from stagefleet.engine.connection import Engine  # imports docker-py
 
 __all__ = ["ImageUse"]
 

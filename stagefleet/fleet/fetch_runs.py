@@ -168,7 +168,7 @@ class FetchRuns(FleetBase):
             HostNotFoundError: A host has no live worker.
             LockTimeoutError: The removal of an image is in progress, and takes too long.
         """
-        from stagefleet.storages.stage_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
+        from stagefleet.locks.stage_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
 
         primary = _project(source).primary
         named = parse_stage_ids(stage_ids) or ()

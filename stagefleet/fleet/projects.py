@@ -17,7 +17,7 @@ from stagefleet.project import Project
 from stagefleet.storages.isolation import OnLeftOut
 
 if TYPE_CHECKING:
-    from stagefleet.projects.project import ProjectManager  # imports the registry client
+    from stagefleet.fleet.services import ProjectAccess
 
 __all__ = ["ProjectOrName", "Projects", "StorageState"]
 
@@ -83,7 +83,7 @@ class Projects(FleetBase):
         """
         return final_of(self.resolve_project(project))
 
-    def project(self, project: ProjectOrName) -> ProjectManager:
+    def project(self, project: ProjectOrName) -> ProjectAccess:
         """Return the storage manager of a project, in this process, which finds, selects and names stages.
 
         Raises:

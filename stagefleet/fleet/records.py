@@ -17,10 +17,7 @@ from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.repository_records import (  # imports the registry client
-        StoredRecord,
-        WriteResult,
-    )
+    from stagefleet.storages.storage import StoredRecord, WriteResult
 
 __all__ = ["RecordRuns"]
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from stagefleet.embedded import EmbeddedFleet, require_packages
 from stagefleet.engine.in_use_policy import InUsePolicy
-from stagefleet.errors import NotFoundError, RedisUnreachableError, RepositoryNotFoundError
-from stagefleet.fleet.engine_access import EngineAccess, Lazy
+from stagefleet.errors import RedisUnreachableError
+from stagefleet.fleet.engine_access import Lazy, open_engine_host
 from stagefleet.fleet.hosts import live_hosts
 from stagefleet.images import StageDescription
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
 from stagefleet.platforms import Platform
 from stagefleet.project import Project
-from stagefleet.records import RecordId, RecordKind
+from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
+from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import Outcome
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
     from redis import Redis
 
     # Not at run time: most of them import the registry client or docker-py.
-    from stagefleet.projects.project import ProjectManager
+    from stagefleet.projects.lookup import StageLookup
     from stagefleet.projects.purge import PurgePlan
     from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
-    from stagefleet.storages.docker_engine import EngineRecordStore
-    from stagefleet.storages.records import RecordManager
+    from stagefleet.storages.engine_records import EngineRecords
+    from stagefleet.storages.storage import StoredRecord, WriteResult
+    from stagefleet.storages.storages import Storages
 
 __all__ = ["EmbeddedServices", "RedisServices", "Registries", "Services"]
 
@@ -50,10 +53,10 @@ class Registries(Protocol):
         """List the records of one kind in a repository or this host's engine; none if it does not exist."""
 
     @property
-    def records(self) -> RecordManager:
+    def records(self) -> RecordAccess:
         """Operations on the records and custom tags of repositories."""
 
-    def engine_records(self, address: EngineProject) -> EngineRecordStore:
+    def engine_records(self, address: EngineProject) -> EngineRecords:
         """Return the record store of a project in this host's engine."""
 
     def known_descriptions(
@@ -61,7 +64,7 @@ class Registries(Protocol):
     ) -> list[StageDescription | None]:
         """Look up cached descriptions of stages that exist; None for each unknown stage."""
 
-    def project(self, project: Project) -> ProjectManager:
+    def project(self, project: Project) -> ProjectAccess:
         """Return the operations on the stages of a project."""
 
     def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
@@ -135,20 +138,28 @@ class Services(Protocol):
 
 
 class _RegistryAccess:
-    """Registries through the storage manager; after `join` with the fleet's caches in Redis."""
+    """Registries through their storages; after `join` with the fleet's caches in Redis."""
 
-    def __init__(self, settings: Settings, redis_url: str | None = None) -> None:
+    def __init__(self, settings: Settings, locks: LockManager, redis_url: str | None = None) -> None:
+        from stagefleet.locks.stage_locks import StageLocks  # noqa: PLC0415 - commands without a registry do not need it
+        from stagefleet.registries import Registries  # noqa: PLC0415 - imports the registry client
         from stagefleet.registry import RegistryClient  # noqa: PLC0415 - commands without a registry do not need it
-        from stagefleet.shared_state.memory import MemorySharedState  # noqa: PLC0415 - only the manager uses it
-        from stagefleet.storages.manager import StageManager  # noqa: PLC0415 - imports the registry client
-        from stagefleet.storages.remembered_stages import RememberedStages  # noqa: PLC0415 - imports the registry client
+        from stagefleet.shared_state.memory import MemorySharedState  # noqa: PLC0415 - only storages use it
+        from stagefleet.shared_state.remembered_stages import RememberedStages  # noqa: PLC0415 - only storages use it
+        from stagefleet.storages.storages import Storages  # noqa: PLC0415 - imports the registry client
 
+        engine = settings.engine
         self._client = RegistryClient(settings)
-        self._engine = EngineAccess(settings.engine)
         self._settings = settings
         self._redis: Redis | None = None
         self._remembered = RememberedStages()
-        self._manager = StageManager(self._client, MemorySharedState(), self._remembered)
+        self._registries = Registries(
+            self._client, MemorySharedState(), StageLocks(locks, host=engine.host_name), self._remembered
+        )
+        self._host = Lazy(lambda: open_engine_host(engine, locks))
+        self.storages = Storages(
+            self._registries, None if engine.address is None else lambda: self._host.value
+        )
         if redis_url is not None:
             self.join(redis_url)
 
@@ -162,39 +173,33 @@ class _RegistryAccess:
         self._remembered.join(self._redis, self._settings)
 
     def stage_ids(self, address: StorageAddress) -> Iterator[StageId]:
-        if address.is_on_host:
-            return self._engine.stage_ids(address)
-        return self._manager.stage_ids(address)
+        return iter(self.storages.open(address).stage_ids())
 
     def describe_stage(self, address: StorageAddress, stage_id: StageId) -> StageDescription:
-        if address.is_on_host:
-            return self._engine.describe_stage(address, stage_id)
-        return self._manager.describe_stage(address, stage_id)
+        return self.storages.open(address).describe(stage_id)
 
     def record_ids(self, address: StorageAddress, kind: RecordKind) -> Iterator[RecordId]:
-        if address.is_on_host:
-            return self.engine_records(address).ids(kind)
-        return self.records.ids(address, kind)
+        return self.storages.open(address).records.ids(kind)
 
     @property
-    def records(self) -> RecordManager:
-        return self._manager.records
+    def records(self) -> RecordAccess:
+        return RecordAccess(self.storages)
 
-    def engine_records(self, address: EngineProject) -> EngineRecordStore:
-        return self._engine.records(address)
+    def engine_records(self, address: EngineProject) -> EngineRecords:
+        return self.storages.open(address).records
 
     def known_descriptions(
-        self, repository: Repository, stage_ids: Sequence[StageId]
+        self, address: StorageAddress, stage_ids: Sequence[StageId]
     ) -> list[StageDescription | None]:
-        return self._manager.known_descriptions(repository, stage_ids)
+        return self.storages.open(address).known(stage_ids)
 
-    def project(self, project: Project) -> ProjectManager:
-        return self._manager.project(project)
+    def project(self, project: Project) -> ProjectAccess:
+        return ProjectAccess(self.storages, project)
 
     def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         from stagefleet.projects.purge import plan_purge  # noqa: PLC0415 - imports the registry client
 
-        return plan_purge(self._client, self._engine, project, policy=policy, sized=sized)
+        return plan_purge(self.storages, project, policy=policy, sized=sized)
 
     def publish_index(
         self,
@@ -203,21 +208,18 @@ class _RegistryAccess:
         images: Mapping[Platform, Reference],
         locks: LockManager,
     ) -> dict[str, Any]:
-        from stagefleet.leases import NO_LEASE  # noqa: PLC0415 - its package imports that client
-        from stagefleet.shared_state.memory import MemorySharedState  # noqa: PLC0415 - only the publication uses it
+        del locks
+        from stagefleet.attempt import Attempt  # noqa: PLC0415 - only the publication uses it
         from stagefleet.storages.index_publication import IndexPublication  # noqa: PLC0415 - imports the registry client
-        from stagefleet.storages.stage_locks import StageLocks  # noqa: PLC0415 - its package imports that client
 
-        run_id = uuid4().hex
-        with StageLocks(locks).lock_exclusively(
-            repository, stage_id, run_id=run_id, lease=NO_LEASE
+        attempt = Attempt(uuid4().hex)
+        with self._registries.stage_locks.lock_exclusively(
+            repository, stage_id, run_id=attempt.run_id, lease=attempt.lease
         ) as stage_lock:
-            publication = IndexPublication(
-                self._client, MemorySharedState(), repository, run_id=run_id, lease=stage_lock
-            )
+            publication = IndexPublication(self.storages, repository, attempt.under(stage_lock))
             item_result = publication.publish(stage_id, images)
         assert item_result.result is not None
-        self._manager.note_arrival(repository, stage_id)
+        self._remembered.add(repository, stage_id)
         return item_result.result
 
     def describe_remaining_tags(self, repositories: Iterable[Repository]) -> list[str]:
@@ -231,23 +233,78 @@ class _RegistryAccess:
             return describe_remaining_tags(shared_state, repositories)
         return []
 
-    def ping(self, repository: Repository) -> None:
-        try:
-            self._client.ping(repository.host)
-        except NotFoundError as error:
-            raise RepositoryNotFoundError(str(error)) from error
+    def ping(self, address: StorageAddress) -> None:
+        self.storages.open(address).check()
 
-    def exists(self, repository: Repository) -> bool:
-        if self._client.has_repository(repository):
-            return True
-        self.ping(repository)  # a server that answers 404 to everything is not a registry
-        return False
+    def exists(self, address: StorageAddress) -> bool:
+        return self.storages.open(address).exists()
 
     def close(self) -> None:
         self._client.close()
-        self._engine.close()
+        self._host.close()
         if self._redis is not None:
             self._redis.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAccess:
+    """The records of repositories."""
+
+    storages: Storages
+
+    def ids(
+        self,
+        repository: Repository,
+        kind: RecordKind | None = None,
+        *,
+        on_unknown: Callable[[str], None] | None = None,
+    ) -> Iterator[RecordId]:
+        return self.storages.open(repository).records.ids(kind, on_unknown=on_unknown)
+
+    def read(self, repository: Repository, record_id: RecordId) -> StoredRecord | None:
+        return self.storages.open(repository).records.read(record_id)
+
+    def write(
+        self, repository: Repository, project: str, record: Record, *, force: bool = False
+    ) -> WriteResult:
+        return self.storages.open(repository).records.write(record, project=project, force=force)
+
+    def add_custom_tag(
+        self, repository: Repository, project: str, custom: CustomTag, *, final: Repository | None = None
+    ) -> WriteResult:
+        return self.storages.open(repository).records.add_custom_tag(custom, project=project, final=final)
+
+    def check_custom_tag(
+        self, repository: Repository, tag: str, stage_id: StageId, *, final: Repository | None = None
+    ) -> None:
+        self.storages.open(repository).records.check_custom_tag(CustomTag(tag, stage_id), final=final)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectAccess:
+    """The look-ups in a project."""
+
+    storages: Storages
+    project: Project
+
+    @property
+    def lookup(self) -> StageLookup:
+        """Finds and describes stages."""
+        from stagefleet.projects.lookup import StageLookup  # noqa: PLC0415 - imports the registry client
+
+        return StageLookup(self.storages, self.project)
+
+    def count_stages(self, address: StorageAddress) -> int:
+        """Count the stages of one of the storages."""
+        return len(self.storages.open(address).stage_ids())
+
+    def deployed_repository(self) -> str:
+        """Return the repository that a deployment pulls from; of an engine, the project's name there."""
+        return self.project.deployed.image_name
+
+    def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
+        """Return the deployment's name of an image; see `deployed_image`."""
+        return deployed_image(self.project, image, stage_id, tag_rule)
 
 
 class RedisServices:
@@ -270,7 +327,7 @@ class RedisServices:
 
     def __init__(self, redis_url: str, settings: Settings) -> None:
         self.settings = settings
-        self._registries = Lazy(lambda: _RegistryAccess(settings, redis_url))
+        self._registries = Lazy(lambda: _RegistryAccess(settings, self.locks, redis_url))
         self._ledger = RedisLedger.connect(redis_url, settings)
         self._locks = Lazy(lambda: RedisLocks.connect(redis_url, settings))
         self._last_used = Lazy(lambda: _connect_last_used(redis_url, settings))
@@ -338,7 +395,7 @@ class EmbeddedServices:
 
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self.settings = settings
-        self._registries = Lazy(lambda: _RegistryAccess(settings))
+        self._registries = Lazy(lambda: _RegistryAccess(settings, self.locks))
         self._embedded = EmbeddedFleet(settings)
         self._on_start = on_start
         self._ledger = Lazy(self._start)

@@ -11,48 +11,54 @@ from functools import partial
 from typing import TypeVar
 
 from stagefleet.backoff import jittered
+from stagefleet.best_effort import errors_as_warnings
 from stagefleet.errors import (
     CircuitOpenError,
     RedisUnreachableError,
     StageNotFoundError,
     StorageStateChangedError,
 )
+from stagefleet.image_config import relocated
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.projects.circuit_breakers import errors_as_warnings
-from stagefleet.projects.publish import Select, oldest
 from stagefleet.shared_state.id_list import StageIdList
 from stagefleet.storages.isolation import Isolation, left_out, try_again
-from stagefleet.storages.remembered_stages import RememberedStages
-from stagefleet.storages.router import StorageRouter
+from stagefleet.storages.storages import Storages
 
-__all__ = ["StageLookup", "new_created_ms", "relocated", "retry_on_changed_state"]
+__all__ = ["Select", "StageLookup", "new_created_ms", "oldest", "retry_on_changed_state"]
 
 _LOGGER = logging.getLogger(__name__)
+
+Select = Callable[[Iterable[StageId]], StageId | None]
+"""Chooses one of the stages of a digest."""
+
+
+def oldest(stage_ids: Iterable[StageId]) -> StageId | None:
+    """Return the stage that was built first, so that all builders choose the same one; None of none."""
+    return min(stage_ids, key=lambda stage_id: (stage_id.created_ms, stage_id.digest), default=None)
 
 
 class StageLookup:
     """Look-up of a project's stages; thread-safe.
 
     Args:
-        router: Access to stages.
-        project: The project's storages.
-        memory: The fleet's memory of storages.
+        storages: The storages of the fleet.
+        project: The project's storages by role.
     """
 
-    def __init__(self, router: StorageRouter, project: Project, *, memory: RememberedStages) -> None:
-        self._router = router
-        self._project = project
-        self._remembered = memory
+    def __init__(self, storages: Storages, project: Project) -> None:
+        self.project = project
+        self._storages = storages
+        self._remembered = storages.registries.remembered
 
     # Stages
 
     def stage_ids(self) -> StageIdList:
         """List the stages of the primary storage now; the fleet remembers the list."""
-        primary = self._project.primary
-        listed = self._router.list_stages(primary)
+        primary = self.project.primary
+        listed = self._storages.open(primary).stage_ids()
         if not primary.is_on_host:
             self._remembered.lists.remember(str(primary), listed)
         return listed
@@ -63,14 +69,14 @@ class StageLookup:
         The list includes the fleet's own copies, deletions and rejections since, but not changes by others. A
         Docker Engine is always listed now.
         """
-        primary = self._project.primary
+        primary = self.project.primary
         known = self._remembered.lists.last_known(str(primary)) if not primary.is_on_host else None
         return known or self.stage_ids()
 
     def final_stage_ids(self) -> Collection[StageId]:
         """List the stages of the final storage; empty if the project has none."""
-        final = self._project.final
-        return () if final is None else self._router.list_stages(final)
+        final = self.project.final
+        return () if final is None else self._storages.open(final).stage_ids()
 
     def describe(self, stage_id: StageId) -> StageDescription:
         """Describe a stage of the primary storage.
@@ -86,10 +92,10 @@ class StageLookup:
             StageNotFoundError: It does not exist, or is rejected.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        primary = self._project.primary
+        primary = self.project.primary
         if primary.is_on_host:
-            return self._router.describe(primary, stage_id)
-        self._router.stages.refuse_rejected(primary, stage_id, current_lease())
+            return self._storages.open(primary).describe(stage_id)
+        self._storages.open(primary).refuse_rejected(stage_id, current_lease())
         return self._describe(primary, stage_id)
 
     def describe_final(self, stage_id: StageId) -> StageDescription:
@@ -99,9 +105,9 @@ class StageLookup:
             StageNotFoundError: It does not exist, or the project has no final storage.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        if self._project.final is None:
-            raise StageNotFoundError(f"project {self._project.name} has no final storage")
-        return self._router.describe(self._project.final, stage_id)
+        if self.project.final is None:
+            raise StageNotFoundError(f"project {self.project.name} has no final storage")
+        return self._storages.open(self.project.final).describe(stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
         """Describe the stages of a digest; one that cannot be described is skipped with a warning.
@@ -116,7 +122,7 @@ class StageLookup:
 
         Each stage found so is checked: one that is gone or rejected is left out.
         """
-        primary = self._project.primary
+        primary = self.project.primary
         if primary.is_on_host:
             return self.by_digest(digest)
         known = self._remembered.lists.find(str(primary), digest)
@@ -152,11 +158,12 @@ class StageLookup:
             NotFoundError: Neither has it.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        return self._router.image(reference)
+        return self._storages.describe_image(reference)
 
     def _stands(self, primary: Repository, stage_id: StageId) -> bool:
         """Return True if a stage exists now and is not rejected; else drop it from the memory."""
-        stands = self._router.has(primary, stage_id) and not self._router.rejects(primary, stage_id)
+        storage = self._storages.open(primary)
+        stands = storage.has(str(stage_id)) and not storage.rejects(stage_id)
         if not stands:
             with suppress(RedisUnreachableError):  # the author of the change reports it
                 self._remembered.forget(primary, stage_id)
@@ -166,31 +173,27 @@ class StageLookup:
         self, describe: Callable[[StageId], StageDescription], stage_ids: Iterable[StageId]
     ) -> list[StageDescription]:
         """Describe stages, without those that cannot be described."""
-        isolation = Isolation(_warn, ping=self._ping)
+        isolation = Isolation(_warn, ping=self._storages.open(self.project.primary).check)
         described = (
             isolation.accept(stage_id, partial(try_again, describe, stage_id)) for stage_id in stage_ids
         )
         return [description for description in described if description is not None]
-
-    def _ping(self) -> None:
-        if not self._project.primary.is_on_host:
-            self._router.client.ping(self._project.primary.host)
 
     def _describe(self, primary: Repository, stage_id: StageId) -> StageDescription:
         known = None
         if not stage_id.is_multiplatform:
             (known,) = self._remembered.known(primary, [stage_id])
             known = known or self._cached(primary, stage_id)
-        return known or self._router.describe(primary, stage_id)
+        return known or self._storages.open(primary).describe(stage_id)
 
     def _cached(self, primary: Repository, stage_id: StageId) -> StageDescription | None:
-        for cache in self._project.caches:
+        for cache in self.project.caches:
             what = f"cache {cache} does not describe stage {stage_id}"
             with (
                 errors_as_warnings(what, quiet=(StageNotFoundError, CircuitOpenError)),
-                self._router.stages.circuit_breakers.guarding(cache),
+                self._storages.circuit_breakers.guarding(cache),
             ):
-                return relocated(self._router.describe(cache, stage_id), primary)
+                return relocated(self._storages.open(cache).describe(stage_id), primary)
         return None
 
 
@@ -243,22 +246,3 @@ def retry_on_changed_state(
             _LOGGER.warning("%s; looking again, %d tries left", error, left)
         sleep(jittered(next(pauses), share=0.75))
     raise AssertionError("the last try returns or raises")
-
-
-# Descriptions of a stage under another storage's name.
-
-
-def relocated(description: StageDescription, repository: Repository) -> StageDescription:
-    """Return a description as of another repository, which has the same digest."""
-    return StageDescription(stage_id=description.stage_id, info=_relocated(description.info, repository))
-
-
-def _relocated(info: ImageInfo, repository: Repository) -> ImageInfo:
-    digest = info.repo_digest.rpartition("@")[2]
-    changes = {
-        "name": f"{repository}:{info.tag}" if info.tag else f"{repository}@{digest}",
-        "repository": str(repository),
-        "repo_digest": f"{repository}@{digest}",
-        "members": tuple(_relocated(member, repository) for member in info.members),
-    }
-    return info.model_copy(update=changes)

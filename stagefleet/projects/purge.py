@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import (
@@ -20,15 +20,15 @@ from stagefleet.errors import (
     RegistryError,
     UsageError,
 )
-from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
-from stagefleet.storages.repository_records import RecordStore
+from stagefleet.storages.storages import Storages
 from stagefleet.storages.unique_size import UniqueSize
 
-__all__ = ["EngineListing", "PurgeGroup", "PurgePlan", "plan_purge"]
+__all__ = ["PurgeGroup", "PurgePlan", "plan_purge"]
 
 _THREADS = 8
 _MOST_ALSO = 10_000
@@ -45,16 +45,6 @@ _RECORD_GROUPS: Mapping[RecordKind, tuple[str, str, Mapping[str, Any]]] = {
     RecordKind.REJECTED_STAGE: ("rejected-stages", "delete_rejected_stage", {"unfinished": True}),
 }
 """Groups of records in the order of a purge: name, operation and its options besides the repository."""
-
-
-class EngineListing(Protocol):
-    """A project's content in the Docker Engine of this host."""
-
-    def stage_ids(self, address: EngineProject) -> Iterable[StageId]:
-        """List its stages."""
-
-    def record_ids(self, address: EngineProject) -> Iterable[RecordId]:
-        """List its records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +112,18 @@ class _StorageContents:
     unknown: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, client: RegistryClient, repository: Repository) -> _StorageContents:
-        """Read the tag list; empty if the repository does not exist."""
+    def read(cls, storages: Storages, address: StorageAddress) -> _StorageContents:
+        """Read a storage's lists; empty if it does not exist."""
+        if not address.is_on_host:
+            return cls._read_tags(storages.registries.client, address)
+        storage = storages.open(address)
+        contents = cls(address, list(map(str, storage.stage_ids())))
+        for record in storage.records.ids():
+            contents.records.setdefault(record.kind, []).append(record)
+        return contents
+
+    @classmethod
+    def _read_tags(cls, client: RegistryClient, repository: Repository) -> _StorageContents:
         contents = cls(repository)
         try:
             for tag in client.tags(repository):
@@ -132,14 +132,6 @@ class _StorageContents:
             return cls(repository)
         rejected = {record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ())}
         contents.stages = [tag for tag in contents.stages if tag not in rejected]
-        return contents
-
-    @classmethod
-    def read_engine(cls, engine: EngineListing, address: EngineProject) -> _StorageContents:
-        """Read the engine of this host."""
-        contents = cls(address, [str(stage_id) for stage_id in engine.stage_ids(address)])
-        for record in engine.record_ids(address):
-            contents.records.setdefault(record.kind, []).append(record)
         return contents
 
     def _sort(self, tag: str) -> None:
@@ -152,8 +144,7 @@ class _StorageContents:
 
 
 def plan_purge(
-    client: RegistryClient,
-    engine: EngineListing,
+    storages: Storages,
     project: Project,
     *,
     policy: InUsePolicy | None = None,
@@ -162,9 +153,8 @@ def plan_purge(
     """Plan the purge of a project; changes nothing.
 
     Args:
-        client: Client for registries.
-        engine: The engine of this host.
-        project: The project's storages.
+        storages: The storages of the fleet.
+        project: The project's storages by role.
         policy: Policy for stages in use in an engine.
         sized: True to compute sizes, too: one request for each manifest.
 
@@ -172,13 +162,10 @@ def plan_purge(
         UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
-    if project.primary.is_on_host:
-        contents = _StorageContents.read_engine(engine, project.primary)
-    elif policy is not None:
+    if policy is not None and not project.primary.is_on_host:
         raise UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
-    else:
-        contents = _StorageContents.read(client, project.primary)
-    custom = _custom_tags(client, contents)
+    contents = _StorageContents.read(storages, project.primary)
+    custom = _custom_tags(storages, contents)
     groups = [
         _stages(contents, project, custom, policy),
         *(_records(contents, kind, custom, project.final) for kind in _RECORD_GROUPS),
@@ -193,19 +180,17 @@ def plan_purge(
     ]
     stays = [f"{project.primary}:{tag}" for tag in kept]
     if project.final is not None:
-        final = _StorageContents.read(client, project.final)
+        final = _StorageContents.read(storages, project.final)
         groups.append(_final_stages(final))
         unknown += _unknown(final, ours)
         stays += [f"{project.final}:{found.tag}" for records in final.records.values() for found in records]
     plan = PurgePlan(tuple(groups), tuple(unknown), tuple(stays))
-    return _with_sizes(client, plan) if sized else plan
+    return _with_sizes(storages.registries.client, plan) if sized else plan
 
 
-def _custom_tags(client: RegistryClient, contents: _StorageContents) -> dict[RecordId, str]:
+def _custom_tags(storages: Storages, contents: _StorageContents) -> dict[RecordId, str]:
     """Return the custom tag of each record that names one; an unreadable record fails later, in its run."""
-    if contents.address.is_on_host:
-        return {}
-    store = RecordStore(client, contents.address, contents.address.name)
+    store = storages.open(contents.address).records
 
     def read(record_id: RecordId) -> str | None:
         try:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from stagefleet.attempt import ItemResult
-from stagefleet.engine.connection import Engine
 from stagefleet.errors import EngineError, PlatformNotFoundError
+from stagefleet.image_config import describe_index, relocated
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.platforms import Platform, PlatformSelection
-from stagefleet.projects.lookup import relocated
-from stagefleet.registry import RegistryClient
 from stagefleet.storages.docker_engine import StageImages
-from stagefleet.storages.image_config import describe_index
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.stage_verification import choose_images, members_for
+from stagefleet.storages.storages import Storages
 
 __all__ = ["StageDelivery"]
 
 
 class StageDelivery:
-    """Transfer of one stage's images into an engine.
+    """Transfer of one stage's images into the engine of this host.
 
     Args:
-        client: Client for registries.
-        engine: The host's engine.
-        note: Called with the name of each requested image that is present.
+        storages: The storages.
         primary: The repository that gives the images their name.
         stage_id: The stage.
         platforms: The requested platforms.
@@ -36,23 +32,20 @@ class StageDelivery:
 
     def __init__(
         self,
-        client: RegistryClient,
-        engine: Engine,
-        note: Callable[[str], None],
+        storages: Storages,
         primary: Repository,
         stage_id: StageId,
-        *,
         platforms: PlatformSelection,
         lease: Lease,
     ) -> None:
-        self._client = client
-        self._engine = engine
-        self._note = note
+        self._storages = storages
+        self._host = storages.host
+        self._engine = storages.host.engine
         self._primary = primary
         self._stage_id = stage_id
         self._platforms = platforms
         self._lease = lease
-        self._images = StageImages(engine, primary, stage_id)
+        self._images = StageImages(self._engine, primary, stage_id)
 
     def find_present(self) -> ItemResult | None:
         """Return the result if all images are present, without a request to a registry.
@@ -63,7 +56,7 @@ class StageDelivery:
             info = self._images.find()
             if info is None:
                 return None
-            self._note(info.name)
+            self._host.note_use(info.name)
             return ItemResult(StageDescription(stage_id=self._stage_id, info=info).as_json(), skipped=True)
         found = {platform: self._images.find(platform) for platform in self._platforms.named}
         there = {platform: info for platform, info in found.items() if info is not None}
@@ -76,12 +69,12 @@ class StageDelivery:
             PlatformNotFoundError: The stage has no image for a requested platform.
             StagefleetError: The repository cannot deliver all of it, or the engine refuses it.
         """
-        storage = RegistryStorage(self._client, source)
+        storage = self._storages.open(source)
         if self._platforms:
             return self._bring_chosen(storage)
         description = self._describe_own(storage)
         moved = self._bring_own(storage)
-        self._note(str(self._primary.tagged(str(self._stage_id))))
+        self._host.note_use(str(self._primary.tagged(str(self._stage_id))))
         return ItemResult(relocated(description, self._primary).as_json(), bytes=moved)
 
     def wanted_members(self, source: Repository) -> Sequence[Digest]:
@@ -91,7 +84,7 @@ class StageDelivery:
             PlatformNotFoundError: There is none for a platform; the engine may still choose one.
             StageNotFoundError: The repository does not have the stage.
         """
-        storage = RegistryStorage(self._client, source)
+        storage = self._storages.open(source)
         if not storage.fetch_manifest(self._stage_id).is_index:
             return ()
         own = self._engine.platform
@@ -185,7 +178,7 @@ class StageDelivery:
     ) -> ItemResult:
         """Build the result: the first platform's description, with the names of all."""
         for info in there.values():
-            self._note(info.name)
+            self._host.note_use(info.name)
         first = StageDescription(stage_id=self._stage_id, info=next(iter(there.values())))
         names = {str(platform): info.name for platform, info in there.items()}
         return ItemResult({**first.as_json(), "platforms": names}, bytes=moved, skipped=skipped)

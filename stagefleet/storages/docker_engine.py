@@ -2,40 +2,98 @@
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from stagefleet.engine.connection import Engine
-from stagefleet.errors import BrokenRecordError, InvalidNameError, StageNotFoundError
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
+from stagefleet.engine.image_use import ImageUse
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import EngineError, ImageInUseError, InvalidNameError, StageNotFoundError
+from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.leases import Lease
+from stagefleet.locks import LockManager
+from stagefleet.locks.stage_locks import ImageLocks, StageLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.platforms import Platform
-from stagefleet.records import ImportMetadata, Record, RecordId, RecordImage, RecordKind
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.records.record import Labels
 from stagefleet.shared_state.id_list import StageIdList
-from stagefleet.storages.image_config import moment_of, read_settings
-from stagefleet.storages.repository_records import StoredRecord, WriteResult
+from stagefleet.shared_state.last_used import LastUsed
+from stagefleet.storages.engine_records import EngineRecords
+from stagefleet.storages.storage import Storage
 
-__all__ = ["EngineRecordStore", "EngineStorage", "StageImages", "describe_image_in"]
+if TYPE_CHECKING:
+    from stagefleet.engine.connection import Engine  # imports docker-py
 
-# Stages of a project in a Docker Engine: images `PROJECT:STAGE_ID` with the project's label.
+__all__ = ["EngineHost", "EngineStorage", "StageImages"]
+
+_CONFLICT = 409
 
 
-class EngineStorage:
-    """`StageStorage` for a project in an engine.
+@dataclass(frozen=True, slots=True)
+class EngineHost:
+    """The Docker Engine of one host, with the fleet's locks and memory of its images; thread-safe.
+
+    Attributes:
+        engine: The engine.
+        name: The host's name in the fleet.
+        locks: The fleet's locks.
+        last_used: Records the use and removal of images; None in a process that uses none.
+    """
+
+    engine: Engine
+    name: str
+    locks: LockManager
+    last_used: LastUsed | None = None
+
+    @property
+    def images(self) -> ImageLocks:
+        """The locks on its images."""
+        return ImageLocks(self.locks, self.name)
+
+    @property
+    def stage_locks(self) -> StageLocks:
+        """The locks on stages, also on those in this engine."""
+        return StageLocks(self.locks, host=self.name)
+
+    def note_use(self, image: str) -> None:
+        """Record that an image was used here."""
+        if self.last_used is not None:
+            self.last_used.note(self.name, image)
+
+    def note_removal(self, image: str) -> None:
+        """Record that an image was removed here."""
+        if self.last_used is not None:
+            self.last_used.forget(self.name, image)
+
+    def drop(self, name: str) -> None:
+        """Remove a name that only a copy needed, unless a job has fetched it meanwhile."""
+        with suppress(ImageInUseError), self.images.lock_exclusively(name):
+            self.engine.remove(name)
+
+    def close(self) -> None:
+        """Close the connections to the engine."""
+        self.engine.close()
+
+
+class EngineStorage(Storage):
+    """A project in the engine of this host.
 
     Attributes:
         address: The project in the engine.
-        engine: The engine.
+        host: The host.
+        engine: Its engine.
     """
 
-    def __init__(self, engine: Engine, address: EngineProject) -> None:
+    def __init__(self, host: EngineHost, address: EngineProject) -> None:
         self.address = address
-        self.engine = engine
+        self.host = host
+        self.engine = host.engine
+
+    def check(self) -> None:
+        self.engine.ping()
 
     def name_of(self, stage_id: StageId) -> str:
         """Return the name of a stage's image."""
@@ -51,38 +109,53 @@ class EngineStorage:
             if repository == project and (stage_id := StageId.from_tag(tag)):
                 yield stage_id
 
-    def describe(self, stage_id: StageId) -> StageDescription:
+    def read(self, stage_id: StageId) -> StageDescription:
         image = self.engine.find(self.name_of(stage_id))
         if image is None:
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}")
-        info = describe_image_in(image, self.address.project, str(stage_id))
+        info = describe_engine_image(image, self.address.project, str(stage_id))
         if info.labels.get(PROJECT_LABEL) != self.address.project:
             raise StageNotFoundError(
                 f"{self.address} has no stage {stage_id}: the image of that name is another project's"
             )
         return StageDescription(stage_id=stage_id, info=info)
 
+    def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
+        """Remove a stage in all its platforms; options of the attempt: those of `InUsePolicy`."""
+        policy = InUsePolicy.of_options(attempt.options)
+        with self.host.stage_locks.lock_exclusively(
+            self.address, stage_id, run_id=attempt.run_id, lease=attempt.lease
+        ) as stage_lock:
+            return self._remove(stage_id, policy, stage_lock)
 
-def describe_image_in(image: dict[str, Any], repository: str | Repository, tag: str) -> ImageInfo:
-    """Convert an engine's description of an image; the size is that of the unpacked layers.
+    def _remove(self, stage_id: StageId, policy: InUsePolicy, lease: Lease) -> ItemResult:
+        stage, name = StageImages(self.engine, self.address.project, stage_id), self.name_of(stage_id)
+        if not stage.all():
+            self.host.note_removal(name)
+            return NOT_THERE
+        try:
+            with self.host.images.lock_exclusively(name):
+                use, found = ImageUse(self.engine, policy), stage.all()
+                if not all(use.clear_containers(name, image_id) for name, image_id in found.items()):
+                    return ItemResult(skipped=True)
+                lease.check()
+                for image in found:
+                    self.engine.remove(image)
+                    self.host.note_removal(image)
+        except ImageInUseError:
+            if policy.skip_used:
+                return ItemResult(skipped=True)
+            raise
+        except EngineError as error:
+            if error.status != _CONFLICT:
+                raise
+            # A container was started after the check.
+            raise ImageInUseError(f"{error}; skip it with --skip-used") from error
+        return ItemResult()
 
-    Args:
-        image: The engine's description (Docker Engine API 1.41, "Inspect an image").
-        repository: The repository of the image's name.
-        tag: The tag in the repository.
-    """
-    digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
-    info = ImageInfo(
-        name=f"{repository}:{tag}",
-        repository=str(repository),
-        tag=tag,
-        repo_digest=digests[0] if digests else "",
-        image_id=str(image.get("Id", "")),
-        size=int(image.get("Size") or 0),
-        created_at=moment_of(image.get("Created")),
-        **read_settings(image.get("Config")),
-    )
-    return info.bounded()
+    @property
+    def records(self) -> EngineRecords:
+        return EngineRecords(self.engine, self.address)
 
 
 # Images of one stage in an engine, one for each fetched platform.
@@ -122,13 +195,13 @@ class StageImages:
         own_tag = str(self._stage_id)
         image = self._inspect(own_tag)
         if image is not None and self.is_for(image, platform):
-            return describe_image_in(image, self._repository, own_tag)
+            return describe_engine_image(image, self._repository, own_tag)
         return None if platform is None else self.describe(self._tag_of(platform.normal))
 
     def describe(self, tag: str) -> ImageInfo | None:
         """Describe the image of a tag, None if it is not there."""
         image = self._inspect(tag)
-        return None if image is None else describe_image_in(image, self._repository, tag)
+        return None if image is None else describe_engine_image(image, self._repository, tag)
 
     def is_for(self, image: Mapping[str, Any], platform: Platform | None) -> bool:
         """Return True if an image is for a platform; an image without a platform is for the engine's own.
@@ -164,104 +237,3 @@ def _is_platform(name: str, own: str) -> bool:
     except InvalidNameError:
         return False
     return True
-
-
-# Records of a project in a Docker Engine: import metadata only.
-#
-# All other kinds describe a repository that many builders share. Here they are never written and never found,
-# so that callers need not tell the storages apart.
-
-_KIND = RecordKind.IMPORT_METADATA
-_EMPTY_ARCHIVE = bytes(1024)
-
-
-class EngineRecordStore:
-    """Records of a project in an engine, with the interface of `RecordStore`; thread-safe.
-
-    Args:
-        engine: The engine.
-        address: The project in it.
-    """
-
-    def __init__(self, engine: Engine, address: EngineProject) -> None:
-        self._engine = engine
-        self._project = address.project
-        self._repository = f"werf-import-metadata/{address.project}"
-
-    def ids(self, kind: RecordKind | None = None) -> Iterator[RecordId]:
-        """List the ids of the records."""
-        if kind not in {None, _KIND}:
-            return
-        label = f"{PROJECT_LABEL}={self._project}"
-        for name in self._engine.names(self._repository, label=label):
-            repository, _, tag = name.rpartition(":")
-            if repository != self._repository:
-                continue
-            try:
-                yield RecordId.of(_KIND, tag)
-            except InvalidNameError:
-                continue  # too long for a repository's tag: not ours
-
-    def read(self, record_id: RecordId) -> StoredRecord | None:
-        """Read one record, None if it does not exist.
-
-        Raises:
-            BrokenRecordError: The image under its name lacks a label, or belongs to another project.
-        """
-        if record_id.kind is not _KIND:
-            return None
-        name = self._name(record_id)
-        image = self._engine.find(name)
-        if image is None:
-            return None
-        info = describe_image_in(image, self._repository, record_id.name)
-        if info.labels.get(PROJECT_LABEL) != self._project:
-            raise BrokenRecordError(f"{name} is no record of {self._project}: left alone")
-        record = ImportMetadata.read(record_id.name, Labels(name, info.labels))
-        return StoredRecord(record, self._project, info)
-
-    def write(self, record: Record, *, force: bool = False) -> WriteResult:
-        """Write a record: an existing one only with `force`, and unsupported kinds never."""
-        if record.kind is not _KIND:
-            return WriteResult.IGNORED
-        name = self._name(record.id)
-        if not force and self._engine.find(name) is not None:
-            return WriteResult.PRESENT
-        self._engine.load(_archive(name, RecordImage.of(self._project, record.labels)))
-        return WriteResult.WRITTEN
-
-    def remove(self, record_id: RecordId) -> bool:
-        """Remove a record; return True if it was there.
-
-        Raises:
-            BrokenRecordError: The image under its name is no record; it is not removed.
-        """
-        is_there = self.read(record_id) is not None
-        if is_there:
-            self._engine.remove(self._name(record_id))
-        return is_there
-
-    def _name(self, record_id: RecordId) -> str:
-        return f"{self._repository}:{record_id.name}"
-
-
-def _archive(name: str, image: RecordImage) -> bytes:
-    """Build an image archive for `docker load` (Docker image specification 1.2, "Combined Image JSON")."""
-    config = {
-        **json.loads(image.config),
-        "architecture": "amd64",
-        "os": "linux",
-    }  # the engine requires both
-    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    files = {
-        "config.json": json.dumps(config).encode(),
-        "layer.tar": _EMPTY_ARCHIVE,
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return packed.getvalue()

@@ -12,19 +12,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stagefleet.attempt import ItemResult
-from stagefleet.deletion.placeholder_swap import withdraw_deletion
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import NotFoundError, UsageError
-from stagefleet.leases import NO_LEASE, Lease
+from stagefleet.image_config import platform_in
 from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.records import is_placeholder
-from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.shared_state.base import SharedState
-from stagefleet.storages.image_config import platform_in
-from stagefleet.storages.rejections import Rejections
-from stagefleet.storages.repository import RegistryStorage
+from stagefleet.registry import Manifest
+from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
 
 __all__ = ["IndexPublication"]
@@ -51,27 +47,18 @@ class IndexPublication:
     """One attempt at publishing one index.
 
     Args:
-        client: Client for registries.
-        shared_state: The shared state.
+        storages: The storages.
         repository: The repository that gets the index.
-        run_id: The run's id.
-        lease: Lease to check in waits and before writes.
+        attempt: The attempt.
     """
 
-    def __init__(
-        self,
-        client: RegistryClient,
-        shared_state: SharedState,
-        repository: Repository,
-        *,
-        run_id: str,
-        lease: Lease = NO_LEASE,
-    ) -> None:
-        self._client = client
-        self._shared_state = shared_state
+    def __init__(self, storages: Storages, repository: Repository, attempt: Attempt) -> None:
+        self._storages = storages
+        self._registries = storages.registries
+        self._client = storages.registries.client
         self._repository = repository
-        self._run = run_id
-        self._lease = lease
+        self._storage = storages.open(repository)
+        self._attempt = attempt
         self._rejected: dict[Repository, set[Digest]] = {}
 
     def publish(self, stage_id: StageId, images: Mapping[Platform, Reference]) -> ItemResult:
@@ -104,9 +91,9 @@ class IndexPublication:
         sent = 0
         if not is_there:
             sent = sum(self._bring(member.manifest, member.source) for member in chosen)
-            self._client.put_manifest(target, index, lease=self._lease)
-        withdraw_deletion(self._client, self._repository, stage_id, lease=self._lease)
-        description = RegistryStorage(self._client, self._repository).describe(stage_id)
+            self._client.put_manifest(target, index, lease=self._attempt.lease)
+        self._storage.withdraw_deletion(stage_id, self._attempt.lease)
+        description = self._storage.read(stage_id)
         return ItemResult(description.as_json(), bytes=sent, skipped=is_there)
 
     def _choose(self, platform: Platform, reference: Reference) -> _Member:
@@ -138,10 +125,11 @@ class IndexPublication:
             UsageError: The image is a rejected stage.
         """
         where, stage_id = reference.repository, StageId.from_tag(reference.tag or "")
-        is_rejected = stage_id is not None and Rejections(self._client, where).stands(stage_id)
+        is_rejected = stage_id is not None and self._registries.rejections(where).stands(stage_id)
         if stage_id is None or len(digests) > 1:
             if where not in self._rejected:
-                self._rejected[where] = RegistryStorage(self._client, where).rejected_digests()
+                rejected = self._storages.open(where).rejected_ids()
+                self._rejected[where] = self._registries.rejections(where).digests(rejected)
             is_rejected = is_rejected or not self._rejected[where].isdisjoint(digests)
         if is_rejected:
             raise UsageError(f"{reference} is the image of a rejected stage: name another")
@@ -152,7 +140,7 @@ class IndexPublication:
         Raises:
             UsageError: The configuration names another platform.
         """
-        config = RegistryStorage(self._client, reference.repository).reader().config(manifest)
+        config = self._storages.open(reference.repository).reader().config(manifest)
         found = platform_in(config)
         if found is None:
             return platform.as_json()
@@ -170,7 +158,7 @@ class IndexPublication:
             UsageError: Another index exists, or the stage is rejected: a stage's name never changes its
                 meaning.
         """
-        if Rejections(self._client, self._repository).stands(stage_id):
+        if self._registries.rejections(self._repository).stands(stage_id):
             raise UsageError(
                 f"{self._repository} has the stage {stage_id} rejected: delete it first, with "
                 f"stagefleet records remove {self._repository} rejected-stage {stage_id}"
@@ -195,10 +183,7 @@ class IndexPublication:
         """Copy an image into the repository, by digest; return the bytes sent."""
         if source == self._repository:
             return 0
-        storage = RegistryStorage(self._client, source)
-        copy = StageCopy(
-            self._client, self._shared_state, storage, self._repository, run_id=self._run, lease=self._lease
-        )
+        copy = StageCopy(self._registries, self._storages.open(source), self._repository, self._attempt)
         return copy.copy_manifest(manifest)
 
 

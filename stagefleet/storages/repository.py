@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from stagefleet.errors import BrokenStageError, NotFoundError, StageNotFoundError, UnsupportedManifestError
+from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.best_effort import errors_as_warnings
+from stagefleet.errors import (
+    BrokenStageError,
+    NotFoundError,
+    RepositoryNotFoundError,
+    StageNotFoundError,
+    UnsupportedManifestError,
+    UsageError,
+)
+from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
-from stagefleet.leases import current_lease
-from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
+from stagefleet.leases import Lease, current_lease
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.members import Member, MemberReader
+from stagefleet.rejections import forget_rejections, reject_stage, rejections_key
+from stagefleet.shared_state.base import FLEET_NAMESPACE
 from stagefleet.shared_state.id_list import StageIdList
-from stagefleet.shared_state.known_rejections import KnownRejections
-from stagefleet.storages.image_config import describe_image, describe_index
-from stagefleet.storages.rejections import Rejections
+from stagefleet.storages.repository_records import RepositoryRecords
+from stagefleet.storages.storage import Storage
 
-__all__ = ["RegistryStorage", "StageReader", "StageStorage"]
+if TYPE_CHECKING:
+    from stagefleet.storages.storages import Storages
 
-# A repository as a storage of stages.
+__all__ = ["RegistryStorage", "StageReader", "fetch_stage_manifest"]
+
+_REJECTIONS_SECONDS = 30
+_REJECTIONS_WAIT_SECONDS = 60
 
 
-class RegistryStorage:
-    """`StageStorage` for a repository.
+class RegistryStorage(Storage):
+    """A repository.
 
     Args:
-        client: Client for registries.
+        storages: The fleet's storages.
         repository: The repository.
-        known: Cache of rejections; without it each listing reads them again.
 
     Attributes:
         address: The repository.
     """
 
-    def __init__(
-        self, client: RegistryClient, repository: Repository, *, known: KnownRejections | None = None
-    ) -> None:
+    def __init__(self, storages: Storages, repository: Repository) -> None:
         self.address = repository
-        self._client = client
-        self._rejections = Rejections(client, repository, known)
+        self._storages = storages
+        self._registries = storages.registries
+        self._client = self._registries.client
+        self._remembered = self._registries.remembered
+
+    def check(self) -> None:
+        try:
+            self._client.ping(self.address.host)
+        except NotFoundError as error:
+            raise RepositoryNotFoundError(str(error)) from error
+
+    def exists(self) -> bool:
+        if self._client.has_repository(self.address):
+            return True
+        self.check()  # a server that answers 404 to everything is not a registry
+        return False
+
+    # Stages
 
     def stage_ids(self) -> StageIdList:
         named: set[StageId] = set()
         found = StageIdList(self._candidates(named))
-        return found.without(self._rejections.standing(named)) if named else found
+        return found.without(self._registries.rejections(self.address).standing(named)) if named else found
 
     def rejected_ids(self) -> set[StageId]:
         """Return the stages that a record rejects."""
         named: set[StageId] = set()
         for _ in self._candidates(named):
             pass
-        return self._rejections.standing(named) if named else named
-
-    def rejected_digests(self) -> set[Digest]:
-        """Return the digests of rejected stages."""
-        return self._rejections.digests(self.rejected_ids())
+        return self._registries.rejections(self.address).standing(named) if named else named
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
         """Yield the stages of the tag list, and collect those with a rejection record in `rejected`.
@@ -71,23 +95,60 @@ class RegistryStorage:
         except NotFoundError:
             return  # the first push creates a repository
 
-    def fetch_manifest(self, stage_id: StageId) -> Manifest:
-        """Fetch the manifest or index of a stage.
-
-        Raises:
-            StageNotFoundError: There is none, or a placeholder.
-            BrokenStageError: The registry lists it, but cannot deliver it.
-        """
-        reference = self.address.tagged(str(stage_id))
+    def has(self, tag: str) -> bool:
+        """Return True if there is a tag now, without the fleet's memory."""
         try:
-            manifest = self._client.fetch_manifest(reference)
-        except NotFoundError as error:
-            raise StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
-        if is_placeholder(manifest.annotations):
-            raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it is being deleted")
-        return manifest
+            self._client.head_manifest(self.address.tagged(tag))
+        except NotFoundError:
+            return False
+        return True
+
+    def has_stage(self, stage_id: StageId) -> bool:
+        """Return True if there is a stage now, rejected or not, and not a placeholder."""
+        try:
+            self.fetch_manifest(stage_id)
+        except StageNotFoundError:
+            return False
+        return True
+
+    def fetch_manifest(self, stage_id: StageId) -> Manifest:
+        """Fetch the manifest or index of a stage; errors as of `fetch_stage_manifest`."""
+        return fetch_stage_manifest(self._client, self.address, stage_id)
+
+    def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        return self._remembered.known(self.address, stage_ids)
 
     def describe(self, stage_id: StageId) -> StageDescription:
+        self.refuse_rejected(stage_id, current_lease())
+        if stage_id.is_multiplatform:
+            return self.confirm(stage_id)
+        (known,) = self.known([stage_id])
+        return known or self._read_and_remember(stage_id)
+
+    def confirm(self, stage_id: StageId) -> StageDescription:
+        """Describe one stage as it is now, rejected or not: from the fleet's memory if its tag has not moved.
+
+        Raises:
+            StageNotFoundError: It does not exist.
+            BrokenStageError: The registry lists it, but cannot deliver it.
+        """
+        try:
+            there = self._client.head_manifest(self.address.tagged(str(stage_id)))
+        except NotFoundError as error:
+            raise StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
+        known = self._remembered.confirm(self.address, stage_id, there.digest)
+        return known or self._read_and_remember(stage_id)
+
+    def _read_and_remember(self, stage_id: StageId) -> StageDescription:
+        description = self.read(stage_id)
+        self._remembered.descriptions.remember(str(self.address), [description])
+        return description
+
+    def note_arrival(self, stage_id: StageId) -> None:
+        """Record in the fleet's memory that a stage came here; its tag may have been another image's."""
+        self._remembered.add(self.address, stage_id)
+
+    def read(self, stage_id: StageId) -> StageDescription:
         manifest = self.fetch_manifest(stage_id)
         reference = self.address.tagged(str(stage_id))
         return StageDescription(stage_id=stage_id, info=self.reader().describe(reference, manifest))
@@ -104,6 +165,93 @@ class RegistryStorage:
     def reader(self) -> StageReader:
         """Create a reader for one stage or image."""
         return StageReader(self._client, self.address)
+
+    def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
+        return self.delete_tag(str(stage_id), attempt)
+
+    def delete_tag(
+        self,
+        tag: str,
+        attempt: Attempt,
+        *,
+        check: Callable[[], object] | None = None,
+        is_locked: bool = False,
+    ) -> ItemResult:
+        """Delete a tag of ours, and no other; arguments as of `TagDeletions.delete`."""
+        return self._storages.deletions.delete(self.address, tag, attempt, check=check, is_locked=is_locked)
+
+    # Records
+
+    @property
+    def records(self) -> RepositoryRecords:
+        return RepositoryRecords(self._registries, self.address, self.delete_tag)
+
+    def rejects(self, stage_id: StageId) -> bool:
+        """Return True if a record rejects a stage now."""
+        return self.has(stage_id.rejected_tag) and self._registries.rejections(self.address).stands(stage_id)
+
+    def refuse_rejected(self, stage_id: StageId, lease: Lease) -> None:
+        """Refuse rejected stages, by a list that the fleet reads now and then: no request per stage.
+
+        Raises:
+            StageNotFoundError: The stage is rejected.
+        """
+        rejected = self._registries.shared_state.get_or_compute(
+            FLEET_NAMESPACE,
+            rejections_key(self.address),
+            lambda: sorted(map(str, self.rejected_ids())),
+            ttl_seconds=_REJECTIONS_SECONDS,
+            wait_seconds=_REJECTIONS_WAIT_SECONDS,
+            lease=lease,
+        )
+        if str(stage_id) in rejected:
+            raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it was rejected as broken")
+
+    def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
+        """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
+
+        Args:
+            stage_id: The stage.
+            project: The project that it belongs to.
+            lease: Lease to check before the write.
+
+        Raises:
+            UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
+            RegistryError: The record cannot be written.
+        """
+        if stage_id.is_multiplatform:
+            raise UsageError(
+                f"{stage_id} is a multi-platform stage, which is not rejected: run "
+                f"stagefleet delete {self.address} {stage_id}"
+            )
+        reject_stage(self._client, self.address, stage_id, project=project, lease=lease)
+        forget_rejections(self._registries.shared_state, self.address)
+        self._remembered.forget(self.address, stage_id)
+
+    def withdraw_deletion(self, stage_id: StageId, lease: Lease) -> None:
+        """Withdraw a deletion's leftover rejection of a stage that was pushed again; the caller has its lock.
+
+        Other tools treat it like any other rejection, and a multi-platform stage comes again under the same
+        name: it would stay rejected. A failure is logged as a warning.
+        """
+        with errors_as_warnings(f"{self.address}:{stage_id.rejected_tag} may be left of a deletion"):
+            self._storages.deletions.withdraw_rejection(self.address, stage_id, lease)
+
+
+def fetch_stage_manifest(client: RegistryClient, repository: Repository, stage_id: StageId) -> Manifest:
+    """Fetch the manifest or index of a stage.
+
+    Raises:
+        StageNotFoundError: There is none, or a placeholder.
+        BrokenStageError: The registry lists it, but cannot deliver it.
+    """
+    try:
+        manifest = client.fetch_manifest(repository.tagged(str(stage_id)))
+    except NotFoundError as error:
+        raise StageNotFoundError(f"{repository} has no stage {stage_id}") from error
+    if is_placeholder(manifest.annotations):
+        raise StageNotFoundError(f"{repository} has no stage {stage_id}: it is being deleted")
+    return manifest
 
 
 # Reader for one stage of a repository: members and configurations, with limits for number and size.
@@ -199,25 +347,3 @@ class StageReader:
         return BrokenStageError(
             f"{self._name(manifest)}: the registry cannot give all of it ({error}); build it again"
         )
-
-
-# Interface of every storage of stages.
-
-
-class StageStorage(Protocol):
-    """A storage of stages; thread-safe."""
-
-    @property
-    def address(self) -> StorageAddress:
-        """The storage's address."""
-
-    def stage_ids(self) -> Collection[StageId]:
-        """List the stages, without rejected ones; empty if the storage does not exist."""
-
-    def describe(self, stage_id: StageId) -> StageDescription:
-        """Describe one stage.
-
-        Raises:
-            StageNotFoundError: It does not exist.
-            BrokenStageError: It is listed, but its content cannot be read.
-        """

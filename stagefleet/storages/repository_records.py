@@ -1,36 +1,48 @@
-"""Records of a repository: list, read and write.
-
-The manager deletes them, so that no other tag goes with one.
-"""
+"""Records of a repository."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import (
     BrokenRecordError,
     BrokenStageError,
-    ContentError,
+    CustomTagError,
     ForbiddenError,
     NotFoundError,
+    StagefleetError,
+    StageNotFoundError,
     TruncatedError,
     UnsupportedManifestError,
     UsageError,
 )
+from stagefleet.image_config import describe_image
 from stagefleet.images import ImageInfo
 from stagefleet.leases import NO_LEASE, Lease
-from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records import RECORDS, ClientId, Record, RecordId, RecordImage, RecordKind, is_placeholder
+from stagefleet.names import Reference, Repository, StageId
+from stagefleet.records import (
+    RECORDS,
+    ClientId,
+    CustomTag,
+    Record,
+    RecordId,
+    RecordImage,
+    RecordKind,
+    RejectedStage,
+    is_placeholder,
+)
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.records.record import Labels
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.storages.image_config import describe_image
+from stagefleet.records.registry import put_record
+from stagefleet.registries import Registries
+from stagefleet.registry import Manifest
+from stagefleet.rejections import forget_rejections
+from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
-__all__ = ["LabelledImage", "RecordStore", "StoredRecord", "WriteResult", "put_record", "read_labels"]
+__all__ = ["RepositoryRecords", "naming_failure"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -44,65 +56,26 @@ _SHOWN = 3
 """Most client ids in an error message; there is one, unless two were chosen at the same moment."""
 
 
-class WriteResult(StrEnum):
-    """Result of writing a record."""
-
-    WRITTEN = "written"
-    PRESENT = "present"
-    """It existed already."""
-    FORBIDDEN = "forbidden"
-    """The login may not write, and the record is dispensable."""
-    IGNORED = "ignored"
-    """The storage does not keep records of this kind."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """A record in a repository.
-
-    Attributes:
-        record: The record.
-        project: The project that it belongs to.
-        info: The image that holds it.
-    """
-
-    record: Record
-    project: str
-    info: ImageInfo
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the record in the form of commands and outcomes (see docs/records.md)."""
-        created_at = self.info.created_at
-        return {
-            **self.record.as_json(),
-            "project": self.project,
-            "created_at": None if created_at is None else created_at.isoformat(),
-        }
-
-
-class RecordStore:
-    """Records of a project in a repository; thread-safe.
+class RepositoryRecords(RecordStore):
+    """Records of a repository.
 
     Args:
-        client: Client for registries.
+        registries: The registries.
         repository: The repository.
-        project: Project of written records; a read record names its own.
+        delete_tag: `RegistryStorage.delete_tag` of the repository.
     """
 
-    def __init__(self, client: RegistryClient, repository: Repository, project: str) -> None:
-        self._client = client
+    def __init__(
+        self, registries: Registries, repository: Repository, delete_tag: Callable[..., ItemResult]
+    ) -> None:
+        self._registries = registries
+        self._client = registries.client
         self._repository = repository
-        self._project = project
+        self._delete_tag = delete_tag
 
     def ids(
         self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
     ) -> Iterator[RecordId]:
-        """List the ids of the records in the order of the tag list; empty if the repository does not exist.
-
-        Args:
-            kind: List this kind only.
-            on_unknown: Called with each tag of neither a stage nor a record, while the list is read.
-        """
         try:
             for tag in self._client.tags(self._repository):
                 record_id = RecordId.from_tag(tag)
@@ -115,11 +88,6 @@ class RecordStore:
             return
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
-        """Read one record, None if it does not exist.
-
-        Raises:
-            BrokenRecordError: The image under its tag is no record, lacks a label, or cannot be read.
-        """
         reference = self._repository.tagged(record_id.tag)
         info = self._describe(reference)
         if info is None:
@@ -135,32 +103,74 @@ class RecordStore:
             raise BrokenRecordError(f"{self._repository}: {error}") from None
         return StoredRecord(record, project, info)
 
-    def write(self, record: Record, *, force: bool = False, lease: Lease = NO_LEASE) -> WriteResult:
-        """Write a record.
+    def write(
+        self, record: Record, *, project: str | None = None, force: bool = False, lease: Lease = NO_LEASE
+    ) -> WriteResult:
+        written = self._write(record, project or self._repository.name, force=force, lease=lease)
+        if isinstance(record, RejectedStage):
+            forget_rejections(self._registries.shared_state, self._repository)
+            self._registries.remembered.forget(self._repository, record.stage_id)
+        return written
 
-        Args:
-            record: The record.
-            force: Overwrite an existing record.
-            lease: Lease to check before the write.
-
-        Raises:
-            ForbiddenError: The login may not write, and the record is not dispensable.
-            InvalidNameError: The record has no valid tag.
-            UsageError: It is a client id, and the repository has another.
-        """
+    def _write(self, record: Record, project: str, *, force: bool, lease: Lease) -> WriteResult:
         reference = self._repository.tagged(record.id.tag)
         if isinstance(record, ClientId) and self._has_client_id(record) and not force:
             return WriteResult.PRESENT
         if record.kind in _WRITTEN_ONCE and not force and self._has(reference):
             return WriteResult.PRESENT
         try:
-            put_record(self._client, reference, RecordImage.of(self._project, record.labels), lease=lease)
+            put_record(self._client, reference, RecordImage.of(project, record.labels), lease=lease)
         except ForbiddenError as error:
             if record.kind not in _DISPENSABLE:
                 raise
             _LOGGER.warning("%s is not written: %s", reference, error)
             return WriteResult.FORBIDDEN
         return WriteResult.WRITTEN
+
+    def delete(self, record_id: RecordId, attempt: Attempt) -> ItemResult:
+        item_result = self._delete_tag(record_id.tag, attempt, check=lambda: self.read(record_id))
+        if record_id.kind is RecordKind.REJECTED_STAGE:
+            forget_rejections(self._registries.shared_state, self._repository)
+            named = StageId.parse(record_id.name)
+            self._registries.remembered.rejections.forget(str(self._repository), named)
+            self._registries.remembered.add(self._repository, named)  # it may be listed again, if it exists
+        return item_result
+
+    # Custom tags: in the final storage of a project that has one, their records always in the primary
+
+    def add_custom_tag(
+        self, custom: CustomTag, *, project: str | None = None, final: Repository | None = None
+    ) -> WriteResult:
+        where = final or self._repository
+        stage = self._manifest(where.tagged(str(custom.stage_id)))
+        if stage is None or self._registries.rejections(where).stands(custom.stage_id):
+            advice = "" if final is None else ": publish it first"
+            raise StageNotFoundError(f"{where} has no stage {custom.stage_id} to be tagged{advice}")
+        with naming_failure(f"the record of the tag {custom.name} cannot be written"):
+            written = self.write(custom, project=project)
+        with naming_failure(f"the tag {custom.name} has its record, but cannot be set"):
+            self._client.put_manifest(where.tagged(custom.name), stage)
+        return written
+
+    def check_custom_tag(self, custom: CustomTag, *, final: Repository | None = None) -> None:
+        where = final or self._repository
+        there = self._manifest(where.tagged(custom.name))
+        if there is None:
+            advice = "" if final else ", or name the project whose final storage has it"
+            raise CustomTagError(f"{where} has no tag {custom.name}: add it again{advice}")
+        stage = self._manifest(where.tagged(str(custom.stage_id)))
+        if stage is None or stage.digest != there.digest:
+            what = "which is gone" if stage is None else "but another image"
+            raise CustomTagError(
+                f"{where}:{custom.name} is not the stage {custom.stage_id}, {what}: add it again"
+            )
+
+    def _manifest(self, reference: Reference) -> Manifest | None:
+        try:
+            manifest = self._client.fetch_manifest(reference)
+        except NotFoundError:
+            return None
+        return None if is_placeholder(manifest.annotations) else manifest
 
     def _has_client_id(self, record: ClientId) -> bool:
         """Return True if this client id exists.
@@ -202,63 +212,11 @@ class RecordStore:
             raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
 
 
-# Labels of a record, whatever its kind.
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """The digest and labels of an image.
-
-    Attributes:
-        digest: Digest of its manifest, None if that cannot be read.
-        labels: Labels of its configuration; empty if that cannot be read.
-    """
-
-    digest: Digest | None
-    labels: Mapping[str, str]
-
-
-def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage | None:
-    """Read an image's labels; None if there is no image, or a placeholder.
-
-    Raises:
-        RegistryError: The registry fails, or refuses the read.
-    """
-    digest = None
+@contextmanager
+def naming_failure(what: str) -> Iterator[None]:
+    """Prefix an error's message with the step that failed; keep the error otherwise."""
     try:
-        manifest = client.fetch_manifest(reference)
-        if is_placeholder(manifest.annotations):
-            return None
-        digest = manifest.digest
-        if manifest.config is None:
-            return LabelledImage(digest, {})
-        try:
-            config = client.fetch_blob(reference.repository, manifest.config)
-        except NotFoundError:
-            return LabelledImage(digest, {})
-        return LabelledImage(digest, describe_image(reference, manifest, config).labels)
-    except NotFoundError:
-        return None
-    except ContentError:
-        return LabelledImage(digest, {})
-
-
-# Writer of records into repositories.
-
-
-def put_record(
-    client: RegistryClient, reference: Reference, record: RecordImage, *, lease: Lease
-) -> Descriptor:
-    """Push a record under a tag.
-
-    Returns:
-        The descriptor of its manifest.
-    """
-    repository = reference.repository
-    for digest, content in record.blobs.items():
-        upload = client.begin_upload(repository, digest, mount_from=repository)
-        if upload is not None:
-            client.upload_bytes(upload, content)
-    manifest = Manifest.of(record.manifest)
-    client.put_manifest(reference, manifest, lease=lease)
-    return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)
+        yield
+    except StagefleetError as error:
+        error.args = (f"{what}: {error}", *error.args[1:])
+        raise

@@ -19,13 +19,13 @@ from stagefleet.errors import (
     RegistryError,
     UnsupportedManifestError,
 )
+from stagefleet.image_config import platform_in
 from stagefleet.leases import Lease
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.http.pauses import pause
-from stagefleet.storages.image_config import platform_in
-from stagefleet.storages.repository import RegistryStorage
+from stagefleet.storages.repository import RegistryStorage, fetch_stage_manifest
 
 __all__ = [
     "SECOND_LOOK_SECONDS",
@@ -104,7 +104,7 @@ class StageVerification:
         return defect if again == defect.found else None
 
     def _manifest(self, client: RegistryClient) -> Manifest:
-        return RegistryStorage(client, self._repository).fetch_manifest(self._stage_id)
+        return fetch_stage_manifest(client, self._repository, self._stage_id)
 
     def _first_defect(
         self, client: RegistryClient, manifest: Manifest, members: Sequence[Digest]

@@ -1,10 +1,8 @@
-"""How a stage goes from one storage to another."""
+"""How a stage goes from one storage to another: the ways between the media."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import (
     BrokenStageError,
     ContentError,
@@ -13,21 +11,68 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryUnavailableError,
     StageNotFoundError,
+    UsageError,
 )
+from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
-from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.shared_state.base import SharedState
+from stagefleet.registries import Registries
+from stagefleet.registry import Manifest
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer
 from stagefleet.storages.docker_engine import EngineStorage
-from stagefleet.storages.image_config import describe_image, describe_index
 from stagefleet.storages.repository import RegistryStorage, StageReader
+from stagefleet.storages.storages import Storages
 
-__all__ = ["StageCopy", "copy_from_engine", "copy_into_engine"]
+__all__ = ["StageCopy", "transfer"]
 
-# Copy a stage from registry to registry.
+
+def transfer(
+    storages: Storages,
+    source: StorageAddress,
+    destination: StorageAddress,
+    stage_id: StageId,
+    attempt: Attempt,
+    *,
+    verify: bool = False,
+) -> ItemResult:
+    """Copy one stage from storage to storage.
+
+    If another copy of it is under way, wait for that and count its result: skipped.
+
+    Args:
+        storages: The storages of this process.
+        source: The storage that has it.
+        destination: The storage that gets it.
+        stage_id: The stage.
+        attempt: The attempt.
+        verify: Skip it if the destination has the same image.
+
+    Raises:
+        StageNotFoundError: The source does not have it, or it is rejected there.
+        BrokenStageError: The source lists it, but cannot deliver it.
+        LockTimeoutError: Others were copying or deleting it for too long.
+        UsageError: There is no way between the two.
+    """
+    here, there = storages.open(source), storages.open(destination)
+    if isinstance(here, RegistryStorage) and isinstance(there, RegistryStorage):
+        here.refuse_rejected(stage_id, attempt.lease)
+    with storages.registries.stage_locks.lock_for_copy(
+        source, destination, stage_id, run_id=attempt.run_id, lease=attempt.lease
+    ) as stage_lock:
+        locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
+        match here, there:
+            case RegistryStorage(), RegistryStorage():
+                return _between_registries(storages, here, there, stage_id, locked, verify=verify)
+            case RegistryStorage(), EngineStorage():
+                return _into_engine(here, there, stage_id, stage_lock, verify=verify)
+            case EngineStorage(), RegistryStorage():
+                return _from_engine(here, there, stage_id, stage_lock, verify=verify)
+    raise UsageError(f"{source} to {destination}: one of the two has to be a repository, the other an engine")
+
+
+# From registry to registry.
 #
 # The manifest goes last and byte for byte, so that its digest stays the same and nobody sees a partial
 # stage. An index is copied with all its members, members first. Every step can be repeated: it skips
@@ -42,16 +87,35 @@ _HEALS = 2
 """Most repetitions of a refused manifest, its blobs sent again."""
 
 
+def _between_registries(
+    storages: Storages,
+    source: RegistryStorage,
+    destination: RegistryStorage,
+    stage_id: StageId,
+    attempt: Attempt,
+    *,
+    verify: bool,
+) -> ItemResult:
+    copy = StageCopy(storages.registries, source, destination.address, attempt)
+    item_result = copy.execute(stage_id, verify=verify)
+    if stage_id.is_multiplatform and not item_result.skipped:
+        destination.withdraw_deletion(stage_id, attempt.lease)
+    remembered = storages.registries.remembered
+    if copy.found is not None:
+        remembered.confirm(destination.address, stage_id, copy.found)
+    else:
+        remembered.add(destination.address, stage_id, copy.description)
+    return item_result
+
+
 class StageCopy:
-    """One attempt at copying one stage.
+    """One attempt at copying one stage from repository to repository.
 
     Args:
-        client: Client for registries.
-        shared_state: The shared state.
+        registries: The registries.
         source: The repository that has the stage.
         destination: The repository that gets it.
-        run_id: The run's id.
-        lease: Lease to check in waits and before writes.
+        attempt: The attempt; stages of one run share what they find out about blobs.
 
     Attributes:
         found: Digest of an equal stage in the destination; None if the stage was copied.
@@ -60,22 +124,24 @@ class StageCopy:
 
     def __init__(
         self,
-        client: RegistryClient,
-        shared_state: SharedState,
+        registries: Registries,
         source: RegistryStorage,
         destination: Repository,
-        *,
-        run_id: str,
-        lease: Lease,
+        attempt: Attempt,
     ) -> None:
         self.found: Digest | None = None
         self.description: StageDescription | None = None
-        self._client = client
+        self._client = registries.client
         self._source = source
         self._destination = destination
-        self._lease = lease
+        self._lease = attempt.lease
         self._blob_transfer = BlobTransfer(
-            client, shared_state, source.address, destination, run_id=run_id, lease=lease
+            registries.client,
+            registries.shared_state,
+            source.address,
+            destination,
+            run_id=attempt.run_id,
+            lease=attempt.lease,
         )
 
     def execute(self, stage_id: StageId, *, verify: bool = False) -> ItemResult:
@@ -118,17 +184,12 @@ class StageCopy:
         self.found = there.digest if there.digest == here.digest else None
         return self.found is not None
 
-    def _copy(self, manifest: Manifest, target: Reference) -> ImageInfo:
-        return self._copy_whole(manifest, target, self._source.reader())
-
-    def _copy_whole(
-        self, manifest: Manifest, target: Reference, reader: StageReader, depth: int = 1
+    def _copy(
+        self, manifest: Manifest, target: Reference, reader: StageReader | None = None, depth: int = 1
     ) -> ImageInfo:
+        reader = reader or self._source.reader()
         if manifest.is_index:
             return self._copy_index(manifest, target, reader, depth)
-        return self._copy_image(manifest, target, reader)
-
-    def _copy_image(self, manifest: Manifest, target: Reference, reader: StageReader) -> ImageInfo:
         # Described before the upload: an unreadable stage must not fail after a complete copy.
         config = reader.config(manifest)
         info = describe_image(target, manifest, config)
@@ -153,7 +214,7 @@ class StageCopy:
                 blobs.append(Blob(member.descriptor))
             else:
                 name = Reference.of(self._destination, member.descriptor.digest)
-                infos.append(self._copy_whole(member.manifest, name, reader, depth + 1))
+                infos.append(self._copy(member.manifest, name, reader, depth + 1))
         self._blob_transfer.send([blob for blob in blobs if blob.descriptor.is_distributable])
         for _ in range(_HEALS):
             try:
@@ -185,57 +246,40 @@ def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
     return named or list({blob.descriptor.digest: blob for blob in blobs}.values())
 
 
-# Copy a stage between a registry and a Docker Engine: the engine itself pulls or pushes.
+# Between a registry and a Docker Engine: the engine itself pulls or pushes.
 #
 # A push changes the manifest's digest, as the engine writes its own manifest and compresses the layers
 # itself; the image id stays the same.
 
-Drop = Callable[[str], object]
-"""Removes a name that only the copy needed."""
 
-
-def copy_into_engine(
-    source: RegistryStorage,
-    destination: EngineStorage,
-    stage_id: StageId,
-    *,
-    drop: Drop,
-    verify: bool,
-    lease: Lease,
+def _into_engine(
+    source: RegistryStorage, destination: EngineStorage, stage_id: StageId, lease: Lease, *, verify: bool
 ) -> ItemResult:
     """Pull a stage, and give it the engine's name for stages.
 
-    Args:
-        source: The repository that has it.
-        destination: The engine.
-        stage_id: The stage.
-        drop: Removes the repository's name for it again.
-        verify: Skip it if the engine has the same image id.
-        lease: Lease to check in waits.
-
     Raises:
-        StageNotFoundError: The source does not have it.
-        BrokenStageError: The source lists it, but lacks content that the engine needs.
         EngineError: It belongs to another project, so that the engine would not list it.
     """
     engine, reference = destination.engine, source.address.tagged(str(stage_id))
     project, manifest = destination.address.project, source.fetch_manifest(stage_id)
     if not manifest.is_index:  # the engine chooses from an index; other members may be missing
         _refuse_other_project(source.reader().describe(reference, manifest), destination)
-    there = engine.find(destination.name_of(stage_id))
+    there, name = engine.find(destination.name_of(stage_id)), str(reference)
     image_id = str((manifest.config or manifest).digest)
     if verify and there is not None and there["Id"] == image_id:
+        destination.host.note_use(destination.name_of(stage_id))
         return ItemResult(skipped=True)
-    is_new = engine.find(str(reference)) is None
+    is_new = engine.find(name) is None
     try:
         moved = engine.pull(reference, lease=lease)
     except NotFoundError as error:
         source.fetch_manifest(stage_id)  # raises if it is gone
         raise BrokenStageError(f"{error}; {source.address} cannot give all of it: build it again") from error
-    engine.tag(str(reference), project, str(stage_id))
+    engine.tag(name, project, str(stage_id))
     if is_new:
-        drop(str(reference))
-    return ItemResult(destination.describe(stage_id).as_json(), bytes=moved)
+        destination.host.drop(name)
+    destination.host.note_use(destination.name_of(stage_id))
+    return ItemResult(destination.read(stage_id).as_json(), bytes=moved)
 
 
 def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
@@ -247,21 +291,12 @@ def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
         )
 
 
-def copy_from_engine(
-    source: EngineStorage,
-    destination: RegistryStorage,
-    stage_id: StageId,
-    *,
-    drop: Drop,
-    verify: bool,
-    lease: Lease,
+def _from_engine(
+    source: EngineStorage, destination: RegistryStorage, stage_id: StageId, lease: Lease, *, verify: bool
 ) -> ItemResult:
-    """Push a stage under the destination's name; arguments as for `copy_into_engine`.
-
-    Raises:
-        StageNotFoundError: The engine does not have it.
-    """
-    described = source.describe(stage_id)
+    """Push a stage under the destination's name."""
+    described = source.read(stage_id)
+    source.host.note_use(source.name_of(stage_id))
     if verify and _image_id(destination, stage_id) == described.info.image_id:
         return ItemResult(skipped=True)
     engine, address = source.engine, destination.address
@@ -273,12 +308,13 @@ def copy_from_engine(
         moved = engine.push(address.tagged(str(stage_id)), lease=lease)
     finally:
         if is_new:
-            drop(name)
-    return ItemResult(destination.describe(stage_id).as_json(), bytes=moved)
+            source.host.drop(name)
+    destination.note_arrival(stage_id)
+    return ItemResult(destination.read(stage_id).as_json(), bytes=moved)
 
 
 def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
     try:
-        return storage.describe(stage_id).info.image_id
+        return storage.read(stage_id).info.image_id
     except (StageNotFoundError, ContentError, RegistryUnavailableError):
         return None  # a push repairs a damaged stage

@@ -13,11 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from config.logging import configure_logging
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
-from stagefleet.storages.manager import StageManager
-from tasks.item import Attempt
+from stagefleet.storages.storages import Storages
 from workers.process import serve
 from workers.supervisor import Supervisor
 
@@ -47,7 +46,7 @@ def arm(step: str) -> None:
     setattr(RedisLedger, step, deadly)
 
 
-def wait(_manager: StageManager, attempt: Attempt) -> ItemResult:
+def wait(_storages: Storages, attempt: Attempt) -> ItemResult:
     """Wait for `seconds`, deaf to the lease, and leave a line; `poison` kills the process each time."""
     if attempt.item == "poison":
         die()

@@ -17,9 +17,8 @@ from stagefleet.records import (
 )
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import Settings
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.records import RecordManager
 from tests.services import ImageMaker, stage_id_of
+from tests.stage_tasks import RecordTasks, make_storages
 
 COMMIT = "c0" * 20
 ORDER = [
@@ -68,7 +67,7 @@ def stages(registry, repository, tmp_path):
     first, _, last = map(StageId.parse, ids)
     where = Repository.parse(repository)
     with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
-        manager = RecordManager(client, MemorySharedState())
+        manager = RecordTasks(make_storages(client))
         for record in (
             ManagedImage("web/app"),
             ImageMetadata.of_image("web", COMMIT, first),

@@ -14,12 +14,10 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import EngineSettings, HttpSettings, Settings
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.docker_engine import EngineStorage
-from stagefleet.storages.host import HostManager
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.docker_engine import EngineHost, EngineStorage
 from stagefleet.testing import MemoryLastUsed
 from tests.services import ImageMaker, archive_of, stage_id_of
+from tests.stage_tasks import StageTasks
 
 PROJECT = "app"
 LABELS = {"werf": PROJECT}
@@ -60,7 +58,7 @@ def connection(engine, connect):
 
 @pytest.fixture
 def storage(connection):
-    return EngineStorage(connection, EngineProject(PROJECT))
+    return EngineStorage(EngineHost(connection, "here", MemoryLocks()), EngineProject(PROJECT))
 
 
 @pytest.fixture
@@ -88,8 +86,7 @@ def make_host(client, connection, locks, last_used):
     """Makes what works with the images of an engine; that of the test by default."""
 
     def make(engine=connection):
-        stages = StageManager(client, MemorySharedState())
-        return HostManager(stages, client, engine, host="here", locks=locks, last_used=last_used)
+        return StageTasks(client, locks=locks, host=EngineHost(engine, "here", locks, last_used))
 
     return make
 

@@ -6,8 +6,8 @@ import pytest
 
 from stagefleet.errors import EngineError, StageNotFoundError
 from stagefleet.leases import NO_LEASE
+from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, StageId
-from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, stage_id_of
 

@@ -8,8 +8,8 @@ from stagefleet.attempt import NOT_THERE
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import ImageInUseError
 from stagefleet.leases import NO_LEASE
+from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, StageId
-from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 

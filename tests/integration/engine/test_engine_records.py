@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import BrokenRecordError
 from stagefleet.names import EngineProject, StageId
 from stagefleet.records import ImportMetadata, LastCleanup, ManagedImage, RecordKind, RejectedStage
-from stagefleet.storages.docker_engine import EngineRecordStore
-from stagefleet.storages.repository_records import WriteResult
+from stagefleet.storages.engine_records import EngineRecords
+from stagefleet.storages.storage import WriteResult
 from tests.integration.engine.conftest import PROJECT
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)
@@ -16,7 +17,7 @@ NAME = f"werf-import-metadata/{PROJECT}:{IMPORT.import_id}"
 
 @pytest.fixture
 def records(connection):
-    return EngineRecordStore(connection, EngineProject(PROJECT))
+    return EngineRecords(connection, EngineProject(PROJECT))
 
 
 def test_import_metadata_is_kept_under_its_name_with_its_labels(records, connection):
@@ -36,7 +37,7 @@ def test_it_is_written_again_only_by_force_and_removed_twice(records, connection
     assert WriteResult.WRITTEN == records.write(changed, force=True)
     assert changed == records.read(IMPORT.id).record
     for _ in range(2):
-        records.remove(IMPORT.id)
+        records.delete(IMPORT.id, Attempt("r"))
     assert connection.find(NAME) is None
 
 
@@ -44,17 +45,17 @@ def test_it_is_written_again_only_by_force_and_removed_twice(records, connection
 def test_other_records_are_nothing_here(records, record):
     assert WriteResult.IGNORED == records.write(record)
     assert records.read(record.id) is None
-    records.remove(record.id)
+    records.delete(record.id, Attempt("r"))
     assert [] == list(records.ids())
 
 
 def test_another_projects_image_under_the_name_stays(records, connection):
-    other = EngineRecordStore(connection, EngineProject("other"))
+    other = EngineRecords(connection, EngineProject("other"))
     other.write(IMPORT)
     connection.tag(
         f"werf-import-metadata/other:{IMPORT.import_id}", f"werf-import-metadata/{PROJECT}", IMPORT.import_id
     )
     with pytest.raises(BrokenRecordError, match="left alone"):
-        records.remove(IMPORT.id)
+        records.delete(IMPORT.id, Attempt("r"))
     assert connection.find(NAME) is not None
     assert [] == list(records.ids())

@@ -8,10 +8,10 @@ from stagefleet.errors import NotFoundError
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository
 from stagefleet.project import Project
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.host import HostManager
-from stagefleet.storages.manager import StageManager
+from stagefleet.projects.lookup import StageLookup
+from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import LABELS
+from tests.stage_tasks import make_storages
 
 
 @pytest.fixture
@@ -19,12 +19,10 @@ def make_lookup(client, repository, cleanup):
     """Makes the look-up of a host with the engine, or of one without any."""
 
     def make(connection=None):
-        manager = StageManager(client, MemorySharedState())
-        if connection is not None:
-            locks = MemoryLocks()
-            cleanup.callback(locks.close)
-            manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
-        return manager.project(Project("app", repository)).lookup
+        locks = MemoryLocks()
+        cleanup.callback(locks.close)
+        host = None if connection is None else EngineHost(connection, "here", locks)
+        return StageLookup(make_storages(client, locks=locks, host=host), Project("app", repository))
 
     return make
 

@@ -9,12 +9,11 @@ import pytest
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
 from stagefleet.leases import NO_LEASE
+from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.records import RecordId
-from stagefleet.storages.docker_engine import EngineStorage
-from stagefleet.storages.stage_locks import ImageLocks, image_of
 from tests.integration.engine.conftest import LABELS
 from tests.services import ImageMaker, archive_of, stage_id_of
 
@@ -224,8 +223,8 @@ class TestInAProject:
     def delete(self, host, **policy):
         return host.delete_stage(APP, STAGE, InUsePolicy(**policy), run_id="run", lease=NO_LEASE)
 
-    def test_they_are_no_stages_and_no_records(self, connection):
-        assert [STAGE] == list(EngineStorage(connection, APP).stage_ids())
+    def test_they_are_no_stages_and_no_records(self, host):
+        assert [STAGE] == list(host.stage_ids(APP))
         for tag in (f"{STAGE}.linux.arm64", f"{STAGE}-1700000000000.linux.arm.v6"):
             assert StageId.from_tag(tag) is None
             assert RecordId.from_tag(tag) is None

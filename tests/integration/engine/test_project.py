@@ -7,18 +7,15 @@ import pytest
 from stagefleet.errors import StageNotFoundError
 from stagefleet.names import EngineProject, Repository
 from stagefleet.project import Project
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.host import HostManager
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import PROJECT
 from tests.services import ImageMaker
+from tests.stage_tasks import StageTasks
 
 
 @pytest.fixture
 def manager(client, connection, locks):
-    manager = StageManager(client, MemorySharedState(), locks=locks)
-    manager.attach_host(HostManager(manager, client, connection, host="here", locks=locks))
-    return manager
+    return StageTasks(client, locks=locks, host=EngineHost(connection, "here", locks))
 
 
 @pytest.fixture

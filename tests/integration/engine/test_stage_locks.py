@@ -14,11 +14,10 @@ from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.settings import EngineSettings, LockSettings, Settings
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.host import HostManager
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
+from tests.stage_tasks import StageTasks
 
 APP = EngineProject("app")
 ONE = StageId.parse(stage_id_of("one"))
@@ -49,14 +48,12 @@ def pausing(engine, docker_config, cleanup):
 
 @pytest.fixture
 def make_manager(client, pausing, redis_server, cleanup):
-    """Makes the storage manager of one more worker on the host."""
+    """Makes the tasks of one more worker on the host."""
 
     def make(**sections):
         locks = RedisLocks.connect(redis_server.url, Settings(locks=LockSettings(**sections)))
         cleanup.callback(locks.close)
-        manager = StageManager(client, MemorySharedState(), locks=locks)
-        manager.attach_host(HostManager(manager, client, pausing, host="here", locks=locks))
-        return manager
+        return StageTasks(client, locks=locks, host=EngineHost(pausing, "here", locks))
 
     return make
 
@@ -78,12 +75,12 @@ def way(request, engine, repository, push):
 
 
 def copy(manager, way, run):
-    return manager.host.copy_stage(*way, ONE, run_id=run, verify=False, lease=NO_LEASE)
+    return manager.copy_stage(*way, ONE, run_id=run, verify=False, lease=NO_LEASE)
 
 
 def delete(manager, place):
     if place == APP:
-        return manager.host.delete_stage(APP, ONE, InUsePolicy(), run_id="d", lease=NO_LEASE)
+        return manager.delete_stage(APP, ONE, InUsePolicy(), run_id="d", lease=NO_LEASE)
     return manager.delete_stage(place, ONE, run_id="d", to_delete=lambda: [str(ONE)])
 
 
@@ -129,4 +126,4 @@ def test_a_stage_is_neither_deleted_nor_copied_over_while_it_is_copied(
     first.result(20)
     for place in way:
         delete(others, place)
-    assert ([], []) == (list(others.stage_ids(repository)), list(others.host.stage_ids(APP)))
+    assert ([], []) == (list(others.stage_ids(repository)), list(others.stage_ids(APP)))

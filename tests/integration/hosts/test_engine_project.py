@@ -15,7 +15,7 @@ from stagefleet.project import Project
 from stagefleet.records import ImportMetadata, ManagedImage, RecordKind
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.settings import EngineSettings
-from stagefleet.storages.repository_records import WriteResult
+from stagefleet.storages.storage import WriteResult
 from tests.services import ImageMaker, stage_id_of
 
 APP = "docker-daemon:app"

@@ -10,13 +10,13 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
 from stagefleet.leases import NO_LEASE
+from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
 from stagefleet.settings import LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.stage_locks import StageLocks
 from tests.services.images import push_image
+from tests.stage_tasks import StageTasks
 
 STAGE = StageId("a" * 56, 1700000000000)
 LOCK_CALLS_A_COPY = 2
@@ -56,7 +56,7 @@ def make_manager(client, redis_server, make_locks, cleanup):
     def make(**sections):
         shared_state = RedisSharedState.connect(redis_server.url, Settings())
         cleanup.callback(shared_state.close)
-        return StageManager(client, shared_state, locks=make_locks(**sections))
+        return StageTasks(client, shared_state, locks=make_locks(**sections))
 
     return make
 
@@ -214,7 +214,7 @@ def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
     assert lease.reached.wait(10)
     for info in locks.locks():
         assert 1 == locks.force_release(info.name)
-    manager._stage_locks._locks._renewer.renew()
+    manager.stage_locks._locks._renewer.renew()
     lease.may_go.set()
 
     with pytest.raises(LockLostError) as lost:

@@ -12,8 +12,8 @@ from stagefleet.manifests import digest_of
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry import NO_LEASE, Descriptor, Manifest
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
 from tests.services import ImageMaker, push_image
+from tests.stage_tasks import StageTasks
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 PULL, PUSH = "repository:team/app:pull", "repository:team/app:pull,push"
@@ -52,7 +52,7 @@ def test_a_copy_of_many_stages_asks_each_registry_for_one_token(
     with ImageMaker(guarded) as maker:
         for number, stage in enumerate(stages):
             maker.push_image("team/app", str(stage), layers=[b"shared", f"own {number}".encode()])
-    manager = StageManager(client, MemorySharedState())
+    manager = StageTasks(client, MemorySharedState())
     for stage in stages:
         manager.copy_stage(at(guarded), at(destination), stage, run_id="run")
     with ImageMaker(destination) as maker:

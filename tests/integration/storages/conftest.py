@@ -18,7 +18,7 @@ from stagefleet.deletion import probe as deletion_probe
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
+from tests.stage_tasks import StageTasks
 
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
 BLOB = re.compile(r"/v2/(.+)/blobs/(sha256:[a-f0-9]{64})")
@@ -138,7 +138,7 @@ def client(tmp_path):
 
 @pytest.fixture
 def manager(client):
-    return StageManager(client, MemorySharedState())
+    return StageTasks(client, MemorySharedState())
 
 
 @pytest.fixture(autouse=True)

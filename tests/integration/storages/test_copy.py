@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from stagefleet.errors import BrokenStageError, StageNotFoundError, TooManyItemsError, TruncatedError
+from stagefleet.errors import BrokenStageError, StageNotFoundError, TruncatedError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.settings import Settings
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.storages.manager import StageManager
 from tests.services.images import push_image, push_index
+from tests.stage_tasks import StageTasks
 
 BASES = [bytes([number]) * 20_000 for number in range(3)]
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -127,19 +127,6 @@ def test_what_is_listed_are_stages_and_nothing_else(manager, source):
     assert [stage(1), StageId(stage(3).digest)] == sorted(manager.stage_ids(repository))
 
 
-def test_two_lists_are_compared(manager, source, destination, monkeypatch):
-    here, there = repositories(source, destination)
-    for number in (1, 2, 3):
-        push_image(source.host, "team/app", str(stage(number)))
-    push_image(destination.host, "team/app", str(stage(2)))
-    comparison = manager.compare_stages(here, there)
-    assert [stage(1), stage(3)] == list(comparison.missing)
-    assert [stage(2)] == list(comparison.present)
-    monkeypatch.setattr("stagefleet.storages.router.MAX_ITEMS", 2)
-    with pytest.raises(TooManyItemsError, match="has 3 stages"):
-        manager.compare_stages(here, there)
-
-
 def test_what_is_not_there_is_not_found(manager, source, destination):
     here, there = repositories(source, destination)
     with pytest.raises(StageNotFoundError):
@@ -196,7 +183,7 @@ def test_a_fleet_asks_redis_twice_a_stage_and_sends_shared_layers_once(
         push_stage(source.host, number)
     here, there = repositories(source, destination)
     shared_states = [RedisSharedState.connect(redis_server.url, Settings()) for _ in range(2)]
-    managers = [StageManager(client, shared_state) for shared_state in shared_states]
+    managers = [StageTasks(client, shared_state) for shared_state in shared_states]
     managers[0].copy_stage(here, there, stage(0), run_id="r")
     before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
     uploaded = len(destination.requests())

@@ -14,8 +14,8 @@ from stagefleet.names import Repository, StageId
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import HttpSettings, Settings
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
 from tests.services.images import push_image, push_index
+from tests.stage_tasks import StageTasks
 
 PATH = "team/app"
 
@@ -126,8 +126,8 @@ def test_a_worker_that_dies_after_any_write_is_finished_by_the_next(client, regi
     pushed = push_image(registry.host, PATH, "release")
     repository = Repository(registry.host, PATH)
     with DyingClient(DockerConfig(tmp_path / "none.json"), writes) as dying, contextlib.suppress(Death):
-        delete(StageManager(dying, MemorySharedState()), registry.host, stage(1))
-    survivor = StageManager(client, MemorySharedState())
+        delete(StageTasks(dying, MemorySharedState()), registry.host, stage(1))
+    survivor = StageTasks(client, MemorySharedState())
     if digest_at(registry.host, str(stage(1))) == pushed.digest:
         assert [stage(1)] == list(survivor.stage_ids(repository))
     else:
@@ -164,7 +164,7 @@ def test_where_each_deletion_ends_half_way_nothing_is_told_as_deleted(registry, 
     settings = Settings(http=HttpSettings(retries=1, backoff_seconds=0.01))
     with RegistryClient(settings, config=DockerConfig(tmp_path / "none.json")) as client:
         for _ in range(2):
-            manager = StageManager(client, MemorySharedState())
+            manager = StageTasks(client, MemorySharedState())
             with pytest.raises(SharedDigestError, match="ends half way"):
                 delete(manager, registry.host, stage(1))
     assert pushed.digest == digest_at(registry.host, str(stage(1)))

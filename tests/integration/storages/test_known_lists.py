@@ -14,11 +14,11 @@ from stagefleet.records import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.remembered_stages import RememberedStages
+from stagefleet.shared_state.remembered_stages import RememberedStages
 from tests.integration.storages.pushing import DIGEST, OTHER, ids, lists, push, stage
 from tests.services import RedisServer
 from tests.services.images import push_image
+from tests.stage_tasks import StageTasks
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def roles(registry):
 
 
 @pytest.fixture
-def join(client, redis_server: RedisServer) -> Iterator[Callable[[], StageManager]]:
+def join(client, redis_server: RedisServer) -> Iterator[Callable[[], StageTasks]]:
     """Lets another process join the fleet; what they have in common is Redis."""
     connections = []
 
-    def make() -> StageManager:
+    def make() -> StageTasks:
         connections.append(connect_redis(redis_server.url))
-        return StageManager(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
+        return StageTasks(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
 
     yield make
     for connection in connections:
@@ -96,7 +96,7 @@ def test_what_the_fleet_deletes_is_gone_for_all(ours, theirs, roles, registry):
 @pytest.mark.parametrize("how", ["deleted", "rejected"])
 def test_what_others_did_away_with_is_no_answer(theirs, join, client, roles, how):
     if how == "deleted":
-        delete(StageManager(client, MemorySharedState()), roles.primary, stage(1))
+        delete(StageTasks(client, MemorySharedState()), roles.primary, stage(1))
     else:
         push_image(roles.primary.host, roles.primary.path, stage(1).rejected_tag, layers=[b"record"])
     assert [stage(1), stage(2)] == list(theirs.project(roles).lookup.last_stage_ids())

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.records import RejectedStage
-from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.storages.index_publication import IndexPublication
-from stagefleet.storages.repository_records import RecordStore
 from tests.services import ImageMaker
+from tests.stage_tasks import make_storages
 
 AMD = {"os": "linux", "architecture": "amd64"}
 ARM = {"os": "linux", "architecture": "arm64", "variant": "v8"}
@@ -50,7 +50,7 @@ def images(maker, repository):
 @pytest.fixture
 def publish(client, repository):
     def publish(images, stage_id=INDEX):
-        return IndexPublication(client, MemorySharedState(), repository, run_id="r").publish(stage_id, images)
+        return IndexPublication(make_storages(client), repository, Attempt("r")).publish(stage_id, images)
 
     return publish
 
@@ -120,7 +120,7 @@ def test_an_image_that_is_not_there_is_named(repository, publish):
 
 
 def test_a_rejected_stage_is_not_published_again(client, repository, publish, images):
-    RecordStore(client, repository, "app").write(RejectedStage(INDEX))
+    make_storages(client).open(repository).records.write(RejectedStage(INDEX))
     with pytest.raises(UsageError, match="records remove"):
         publish(images)
 

@@ -21,8 +21,8 @@ from stagefleet.project import Project
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import HttpSettings, LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.storages.manager import StageManager
 from tests.services.images import push_image
+from tests.stage_tasks import StageTasks
 
 DIGEST = "a" * 56
 NOBODY = Repository("127.0.0.1:9", "nobody/there")
@@ -89,7 +89,7 @@ class TestPublishing:
 
     def test_workers_of_a_run_share_the_list(self, roles, registry, redis_server, client):
         managers = [
-            StageManager(client, RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30))
+            StageTasks(client, RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30))
             for _ in range(2)
         ]
         for number, manager in enumerate(managers):
@@ -120,7 +120,7 @@ class TestPublishing:
             locks = RedisLocks(redis_server.client(), prefix="t:", settings=LockSettings())
             cleanup.callback(locks.close)
             shared_state = RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30)
-            jobs.append((name, StageManager(client, shared_state, locks=locks).project(roles)))
+            jobs.append((name, StageTasks(client, shared_state, locks=locks).project(roles)))
         start = Barrier(len(jobs))
 
         def publish(job):

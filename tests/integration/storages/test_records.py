@@ -35,12 +35,11 @@ from stagefleet.records import (
     make_placeholder,
 )
 from stagefleet.registry import DockerConfig, Manifest
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.records import RecordManager, metadata_ids
-from stagefleet.storages.repository_records import WriteResult
+from stagefleet.storages.storage import WriteResult
 from tests.integration.storages.test_delete import Death, DyingClient
 from tests.services import ImageMaker
 from tests.services.images import push_image
+from tests.stage_tasks import RecordTasks, make_storages
 
 PATH = "team/app"
 PROJECT = "project"
@@ -68,7 +67,7 @@ RECORDS = {
 
 @pytest.fixture
 def records(client):
-    return RecordManager(client, MemorySharedState())
+    return RecordTasks(make_storages(client))
 
 
 @pytest.fixture
@@ -89,9 +88,7 @@ def delete(records, repository, record_id, *to_delete):
 
 def delete_custom_tag(records, repository, tag):
     record_id = RecordId.of(RecordKind.CUSTOM_TAG, tag)
-    return records.delete_custom_tag(
-        repository, record_id, run_id="r", to_delete=lambda: [tag, record_id.tag]
-    )
+    return records.delete_custom_tag(repository, record_id, run_id="r", to_delete=lambda: [tag])
 
 
 @pytest.mark.parametrize(
@@ -230,10 +227,7 @@ class TestDeletion:
 
 class TestImageMetadata:
     def remove(self, records, repository, image):
-        candidates = metadata_ids(image, COMMIT, STAGE)
-        return records.delete_image_metadata(
-            repository, candidates, run_id="r", to_delete=lambda: [found.tag for found in candidates]
-        )
+        return records.delete_image_metadata(repository, image, f"{COMMIT}_{STAGE}", run_id="r")
 
     @pytest.mark.parametrize("name", ["web/app", ""])
     def test_it_goes_by_the_images_name_and_by_its_hash(self, records, repository, maker, name):
@@ -381,7 +375,7 @@ def test_a_worker_that_dies_after_any_write_leaves_a_custom_tag_that_the_next_fi
     stage = push_image(repository.host, PATH, str(STAGE))
     records.add_custom_tag(repository, PROJECT, CustomTag("v1", STAGE))
     with DyingClient(DockerConfig(tmp_path / "none.json"), writes) as dying, contextlib.suppress(Death):
-        delete_custom_tag(RecordManager(dying, MemorySharedState()), repository, "v1")
+        delete_custom_tag(RecordTasks(make_storages(dying)), repository, "v1")
     assert stage.digest == maker.digest(PATH, str(STAGE))
     delete_custom_tag(records, repository, "v1")
     assert {str(STAGE)} == {tag for tag in maker.tags(PATH) if not tag.startswith("stagefleet-probe-")}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.deletion.checks import RunItems
 from stagefleet.deletion.reference_scan import ReferenceScan
 from stagefleet.deletion.tag_tables import KeptScans
 from stagefleet.errors import RedisUnreachableError
-from stagefleet.leases import NO_LEASE
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import connect_redis
 from stagefleet.registry import Descriptor
 from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.shared_state.redis import RedisSharedState
+from tests.stage_tasks import make_storages
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 REPOSITORY = Repository("a.example", "team/app")
@@ -52,9 +53,8 @@ def scan_of(client, shared_state, memory=None, run="r"):
         lambda indexes: [None] * len(indexes),
         own=0,
     )
-    return ReferenceScan(
-        client, shared_state, REPOSITORY, run_id=run, to_delete=items, lease=NO_LEASE, memory=memory
-    )
+    registries = make_storages(client, shared_state).registries
+    return ReferenceScan(registries, REPOSITORY, Attempt(run, to_delete=items), memory)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from stagefleet.records import RecordId, RecordKind, RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.remembered_stages import RememberedStages
+from stagefleet.shared_state.remembered_stages import RememberedStages
 from tests.services import ImageMaker
+from tests.stage_tasks import StageTasks
 
 STAGE = StageId("a" * 56, 1_700_000_000_000)
 INDEX = StageId("b" * 56)
@@ -31,7 +31,7 @@ def join(client, redis_server):
 
     def make():
         connections.append(connect_redis(redis_server.url))
-        return StageManager(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
+        return StageTasks(client, MemorySharedState(), RememberedStages.on(connections[-1], Settings()))
 
     yield make
     for connection in connections:

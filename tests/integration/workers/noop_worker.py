@@ -4,17 +4,16 @@ import sys
 import time
 
 from config.logging import configure_logging
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import BrokenStageError, RegistryUnavailableError
 from stagefleet.settings import load_settings
-from stagefleet.storages.manager import StageManager
-from tasks.item import Attempt
+from stagefleet.storages.storages import Storages
 from workers.supervisor import Supervisor
 
 _CHUNK_SECONDS = 0.02
 
 
-def wait(_manager: StageManager, attempt: Attempt) -> ItemResult:
+def wait(_storages: Storages, attempt: Attempt) -> ItemResult:
     """Wait for `seconds`, with the lease checked as between the chunks of a stream; deaf ones do not."""
     if "broken" in attempt.item:
         raise BrokenStageError(f"{attempt.item} is broken")

@@ -7,8 +7,7 @@ import pytest
 from stagefleet.cli.report import describe_run
 from stagefleet.names import Repository
 from stagefleet.settings import ProjectSettings
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.records import RecordManager
+from tests.stage_tasks import RecordTasks, make_storages
 from tests.unit.storages.conftest import FakeRegistries
 
 REPOSITORY = "src.test/app"
@@ -39,7 +38,7 @@ def settings(settings):
 def store(registries):
     """Registries that are dictionaries, down to their manifests."""
     store = FakeRegistries()
-    registries.records = RecordManager(store, MemorySharedState())
+    registries.records = RecordTasks(make_storages(store))
     registries.record_ids = registries.records.ids
     return store
 

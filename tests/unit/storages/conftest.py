@@ -21,7 +21,7 @@ from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
+from tests.stage_tasks import StageTasks
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -267,7 +267,7 @@ class Fakes:
 
     registries: FakeRegistries
     shared_state: MemorySharedState
-    manager: StageManager
+    manager: StageTasks
     source: Repository
     destination: Repository
 
@@ -293,7 +293,7 @@ class Fakes:
 @pytest.fixture
 def fakes():
     registries, shared_state = FakeRegistries(), MemorySharedState()
-    manager = StageManager(registries, shared_state)
+    manager = StageTasks(registries, shared_state)
     return Fakes(
         registries,
         shared_state,

@@ -6,9 +6,11 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier
+from typing import cast
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import (
     CircuitOpenError,
     ForbiddenError,
@@ -17,9 +19,10 @@ from stagefleet.errors import (
     RegistryUnreachableError,
     StageNotFoundError,
 )
-from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository, StageId
-from stagefleet.projects.circuit_breakers import OPEN_SECONDS, CircuitBreakers, delete_from_caches
+from stagefleet.storages.circuit_breakers import OPEN_SECONDS, CircuitBreakers
+from stagefleet.storages.storages import Storages
+from tasks.delete import delete_from_caches
 
 CACHE, OTHER = Repository("near.test:5000", "app"), Repository("far.test", "app")
 SILENT = RegistryUnreachableError("near.test:5000 does not answer (time-out)", host=CACHE.host)
@@ -129,17 +132,20 @@ def test_of_many_threads_that_find_it_away_at_once_one_warns(circuit_breakers, c
 def test_of_each_stage_that_a_cache_keeps_is_said_so_and_the_cache_is_asked_once(circuit_breakers, caplog):
     tried = []
 
-    class Manager:
+    class FakeStorages:
         def __init__(self):
             self.circuit_breakers = circuit_breakers
 
-        def delete_stage(self, repository, stage_id, *, run_id, to_delete, lease):
+        def open(self, cache):
+            return self
+
+        def delete(self, stage_id, attempt):
             tried.append(stage_id)
             raise SILENT
 
     stages = [StageId.parse(f"{number:056x}-1700000000000") for number in range(3)]
     for stage_id in stages:
-        delete_from_caches(Manager(), [CACHE], stage_id, run_id="r", to_delete=list, lease=NO_LEASE)
+        delete_from_caches(cast("Storages", FakeStorages()), [CACHE], stage_id, Attempt("r"))
     assert stages[:1] == tried
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [1, 1, 1] == [sum(f"keeps stage {stage_id}" in line for line in said) for stage_id in stages]

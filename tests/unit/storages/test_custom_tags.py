@@ -8,9 +8,10 @@ import pytest
 
 from stagefleet.attempt import NOT_THERE, ItemResult
 from stagefleet.errors import CustomTagError, ForbiddenError, StageNotFoundError
-from stagefleet.leases import NO_LEASE
+from stagefleet.images import ImageInfo
 from stagefleet.records import CustomTag
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.storage import StoredRecord
+from stagefleet.storages.storages import Storages
 from tasks.item import Attempt
 from tasks.records import delete_stage_custom_tag, rm_image_metadata
 
@@ -109,31 +110,39 @@ def test_the_error_says_which_of_the_two_failed(fakes, custom, add, delete, monk
 
 
 class Told:
-    """Takes down what is told to be asked for."""
+    """Takes down which tags are told to be deleted, and where."""
 
-    def __init__(self):
+    def __init__(self, record):
         self.records = self
-        self.told = None
+        self.record = record
+        self.told = {}
 
-    def note(self, _place, *, to_delete, **options):
-        self.told, self.options = list(to_delete()), options
+    def open(self, address):
+        self.address = str(address)
+        return self
+
+    def read(self, _record_id):
+        return None if self.record is None else StoredRecord(self.record, "app", ImageInfo.model_construct())
+
+    def delete_tag(self, tag, attempt, *, check):
+        self.told[self.address] = list(attempt.to_delete())
         return ItemResult()
 
-    delete_custom_tag = delete_image_metadata = note
+    def delete(self, _record_id, attempt):
+        self.told[self.address] = list(attempt.to_delete())
+        return ItemResult()
 
 
 @pytest.fixture
 def told():
-    """What a task tells the manager of a run's items."""
+    """What a task tells the storages of a run's items."""
 
-    def told(task, options, *items):
-        manager = Told()
+    def told(task, options, *items, record=None):
+        storages = Told(record)
         options = {"repository": "a.example/app", **options}
-        attempt = Attempt(
-            run_id="r", item=items[0], options=options, lease=NO_LEASE, to_delete=lambda: iter(items)
-        )
-        task(cast("StageManager", manager), attempt)
-        return manager
+        attempt = Attempt("r", items[0], options, to_delete=lambda: iter(items))
+        task(cast("Storages", storages), attempt)
+        return storages.told
 
     return told
 
@@ -141,18 +150,19 @@ def told():
 def test_a_tag_counts_as_asked_for_only_where_a_record_says_that_it_is_ours(told):
     """R50: what an item names may be the slug of another tag, or a tag that nobody gave."""
     found = told(delete_stage_custom_tag, {}, "v1", "a-54dcf7ce")
-    assert ["custom-tag-meta-v1", "custom-tag-meta-a-54dcf7ce"] == found.told
+    assert {"a.example/app": ["custom-tag-meta-v1", "custom-tag-meta-a-54dcf7ce"]} == found
 
 
-def test_a_task_is_told_where_the_tags_are(told):
-    """I1: the option of the run."""
-    found = told(delete_stage_custom_tag, {"final": "b.example/app"}, "v1")
-    assert "b.example/app" == str(found.options["final"])
+def test_a_task_is_told_where_the_tags_are(fakes, told):
+    """I1: the option of the run; there the record's tags say nothing of what goes."""
+    custom = CustomTag("v1", fakes.stage(1))
+    found = told(delete_stage_custom_tag, {"final": "b.example/app"}, "v1", record=custom)
+    assert {"b.example/app": [], "a.example/app": ["custom-tag-meta-v1"]} == found
 
 
 def test_metadata_counts_as_asked_for_only_where_one_can_be_meant(fakes, told):
     """R50: a name that is the hash of another image stands for two records."""
     item = f"{'c0' * 20}_{fakes.stage(1)}"
-    (tag,) = told(rm_image_metadata, {"image": "web"}, item).told
+    ((tag,),) = told(rm_image_metadata, {"image": "web"}, item).values()
     assert tag.endswith(f"_{item}")
-    assert [] == told(rm_image_metadata, {"image": "abcd1234"}, item).told
+    assert {"a.example/app": []} == told(rm_image_metadata, {"image": "abcd1234"}, item)

@@ -8,9 +8,9 @@ from stagefleet.attempt import NOT_THERE, ItemResult
 from stagefleet.errors import DeletionDisabledError, LeaseLostError, RegistryError, SharedDigestError
 from stagefleet.leases import NO_LEASE
 from stagefleet.records import make_rejection
+from stagefleet.records.registry import put_record
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.repository_records import put_record
+from tests.stage_tasks import StageTasks
 
 SHARED = {"layers": (b"shared",)}
 
@@ -30,7 +30,7 @@ def reborn(fakes):
     """The same registries, seen by a worker and a fleet that remember nothing."""
     fakes.registries.crash_at = None
     fakes.shared_state = MemorySharedState()
-    fakes.manager = StageManager(fakes.registries, fakes.shared_state)
+    fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
     return fakes
 
 

@@ -23,7 +23,7 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages.manager import StageManager
+from tests.stage_tasks import StageTasks
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def forgotten(fakes):
 
     def forgotten():
         fakes.shared_state = MemorySharedState()
-        fakes.manager = StageManager(fakes.registries, fakes.shared_state)
+        fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
         return fakes
 
     return forgotten

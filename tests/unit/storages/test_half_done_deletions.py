@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.attempt import ItemResult
+from stagefleet import rejections
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.deletion import unfinished as unfinished_deletions
 from stagefleet.errors import (
     ForbiddenError,
@@ -21,6 +22,7 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import NO_LEASE, under_lease
 from stagefleet.locks import MemoryLocks
+from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import StageId
 from stagefleet.platforms import Platform
 from stagefleet.project import Project
@@ -32,13 +34,12 @@ from stagefleet.records import (
     make_placeholder,
     make_rejection,
 )
+from stagefleet.records.registry import put_record
+from stagefleet.registries import Registries
 from stagefleet.registry import Manifest
 from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.storages import rejections
 from stagefleet.storages.index_publication import IndexPublication
-from stagefleet.storages.manager import StageManager
-from stagefleet.storages.repository_records import put_record
-from stagefleet.storages.stage_locks import StageLocks
+from tests.stage_tasks import StageTasks
 
 SHARED = (b"shared",)
 REFUSALS = [
@@ -93,7 +94,7 @@ def listed(fakes):
 
 def reborn(fakes):
     fakes.shared_state = MemorySharedState()
-    fakes.manager = StageManager(fakes.registries, fakes.shared_state)
+    fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
     return fakes
 
 
@@ -325,7 +326,7 @@ def test_an_index_can_be_published_where_a_deletion_left_its_rejection(fakes, re
     member, index = fakes.stage(1), StageId(fakes.stage(9).digest)
     fakes.registries.push(fakes.source, str(member), config={"os": "linux", "architecture": "amd64"})
     reject(index)
-    publication = IndexPublication(fakes.registries, fakes.shared_state, fakes.source, run_id="r")
+    publication = IndexPublication(fakes.manager.storages, fakes.source, Attempt("r"))
     publication.publish(index, {Platform.parse("linux/amd64"): fakes.source.tagged(str(member))})
     assert {str(member), str(index)} == fakes.tags(fakes.source)
 
@@ -447,7 +448,7 @@ def test_a_record_or_a_custom_tag_that_was_moved_aside_goes_too(fakes):
 def test_a_deletion_under_way_is_left_to_those_who_are_at_it(fakes, move_aside):
     """R12: who has the stage's lock is at work."""
     locks = MemoryLocks()
-    manager = StageManager(fakes.registries, fakes.shared_state, locks=locks)
+    manager = StageTasks(fakes.registries, fakes.shared_state, locks=locks)
     stage_id, other = fakes.stage(1), fakes.stage(2)
     for some in (stage_id, other):
         fakes.registries.push(fakes.source, str(some))
@@ -487,7 +488,7 @@ def test_an_item_has_done_its_own_whatever_ends_the_look_for_others(fakes, left,
     def end(*_):
         raise error
 
-    monkeypatch.setattr(unfinished_deletions, "Rejections", end)
+    monkeypatch.setattr(Registries, "rejections", end)
     assert ItemResult() == fakes.delete(other)
     assert {str(left), left.rejected_tag} == fakes.tags(fakes.source)
 

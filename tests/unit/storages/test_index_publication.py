@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import UsageError
 from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST
 from stagefleet.names import Reference, StageId
@@ -35,7 +36,7 @@ def push(fakes):
 @pytest.fixture
 def publish(fakes):
     def publish(images, stage_id=INDEX):
-        publication = IndexPublication(fakes.registries, fakes.shared_state, fakes.source, run_id="r")
+        publication = IndexPublication(fakes.manager.storages, fakes.source, Attempt("r"))
         parsed = {Platform.parse(name): reference for name, reference in images.items()}
         return publication.publish(stage_id, parsed)
 

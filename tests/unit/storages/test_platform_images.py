@@ -8,7 +8,6 @@ from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
 from stagefleet.names import StageId
 from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Manifest
-from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.stage_verification import choose_images
 from tests.unit.storages.conftest import OCI_INDEX, OCI_MANIFEST, entry
 
@@ -33,7 +32,7 @@ def choose(fakes):
         stored = fakes.registries.stored(fakes.source)
         index = Manifest.of(document)
         stored.manifests[index.digest], stored.tags[str(stage_id)] = index, index.digest
-        return choose_images(RegistryStorage(fakes.registries, fakes.source), stage_id, choice, AMD64)
+        return choose_images(fakes.manager.storages.open(fakes.source), stage_id, choice, AMD64)
 
     return choose
 

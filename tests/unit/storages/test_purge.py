@@ -16,8 +16,9 @@ from stagefleet.names import EngineProject, StageId
 from stagefleet.project import Project
 from stagefleet.projects.purge import plan_purge
 from stagefleet.records import CustomTag, ManagedImage, RecordId, RecordImage, RecordKind, RejectedStage
+from stagefleet.records.registry import put_record
 from stagefleet.registry import Manifest, members
-from stagefleet.storages.repository_records import put_record
+from stagefleet.storages.storages import Storages
 from tests.unit.storages.conftest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, entry
 
 
@@ -26,12 +27,22 @@ class Engine:
 
     def __init__(self, stages=(), records=()):
         self._stages, self._records = stages, records
+        self.records = self
 
-    def stage_ids(self, address):
+    def stage_ids(self):
         return iter(self._stages)
 
-    def record_ids(self, address):
+    def ids(self, kind=None):
         return iter(self._records)
+
+
+class StoragesWithEngine(Storages):
+    """Storages with one project in an engine."""
+
+    engine = Engine()
+
+    def open(self, address):
+        return self.engine if address.is_on_host else super().open(address)
 
 
 @pytest.fixture
@@ -50,15 +61,13 @@ def write(fakes):
 
 @pytest.fixture
 def plan(fakes, roles):
-    return lambda sized=False: plan_purge(fakes.registries, Engine(), roles, sized=sized)
+    return lambda sized=False: plan_purge(fakes.manager.storages, roles, sized=sized)
 
 
 @pytest.fixture
 def plan_alone(fakes):
     """Of a project without a final storage."""
-    return lambda sized=False: plan_purge(
-        fakes.registries, Engine(), Project("app", fakes.source), sized=sized
-    )
+    return lambda sized=False: plan_purge(fakes.manager.storages, Project("app", fakes.source), sized=sized)
 
 
 def items(plan):
@@ -258,10 +267,11 @@ def test_nothing_is_weighed_unless_asked_for(fakes, write, plan):
 
 
 def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_tells(fakes):
-    engine = Engine([fakes.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
+    storages = StoragesWithEngine(fakes.manager.storages.registries)
+    storages.engine = Engine([fakes.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
     fakes.registries.push(fakes.destination, str(fakes.stage(1)))
     project = Project("app", EngineProject("app"), fakes.destination)
-    found = plan_purge(fakes.registries, engine, project, policy=InUsePolicy(skip_used=True), sized=True)
+    found = plan_purge(storages, project, policy=InUsePolicy(skip_used=True), sized=True)
     stage = str(fakes.stage(1))
     assert {"stages": (stage,), "import-metadata": ("0f" * 32,), "final-stages": (stage,)} == items(found)
     assert ["docker-daemon:app"] * 6 == [group.options["repository"] for group in found.groups[:6]]
@@ -272,4 +282,4 @@ def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_te
 
 def test_what_is_in_use_is_no_question_in_a_repository(fakes, roles):
     with pytest.raises(UsageError, match="no Docker Engine"):
-        plan_purge(fakes.registries, Engine(), roles, policy=InUsePolicy(skip_used=True))
+        plan_purge(fakes.manager.storages, roles, policy=InUsePolicy(skip_used=True))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks import MemoryLocks
+from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.settings import LockSettings
-from stagefleet.storages.stage_locks import StageLocks
 
 STAGE = StageId("a" * 56, 1700000000000)
 REPOSITORY = Repository("r.test", "app")

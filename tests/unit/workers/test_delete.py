@@ -1,20 +1,20 @@
-"""What the task of a deletion tells the manager."""
+"""What the task of a deletion tells the storages."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
-from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import NO_LEASE
-from stagefleet.projects.circuit_breakers import CircuitBreakers
-from stagefleet.storages.manager import StageManager
+from stagefleet.storages.circuit_breakers import CircuitBreakers
+from stagefleet.storages.storages import Storages
 from tasks.delete import delete_stage
-from tasks.item import Attempt
 
 
-class Manager:
+class FakeStorages:
     """Takes down what each repository is told to be asked for."""
 
     def __init__(self):
@@ -22,19 +22,28 @@ class Manager:
         self.having: set[str] = set()
         self.circuit_breakers = CircuitBreakers()
 
-    def delete_stage(self, repository, stage_id, *, run_id, to_delete, lease):
-        self.told[str(repository)] = list(to_delete())
-        return ItemResult() if str(repository) in self.having else NOT_THERE
+    def open(self, repository):
+        return FakeStorage(self, str(repository))
+
+
+@dataclass
+class FakeStorage:
+    storages: FakeStorages
+    name: str
+
+    def delete(self, stage_id, attempt):
+        self.storages.told[self.name] = list(attempt.to_delete())
+        return ItemResult() if self.name in self.storages.having else NOT_THERE
 
 
 def test_what_goes_after_the_run_is_asked_for_in_the_repository_and_not_in_caches():
-    manager, stage = Manager(), "ab" * 28 + "-1700000000000"
+    storages, stage = FakeStorages(), "ab" * 28 + "-1700000000000"
     options = {"repository": "a.example/app", "caches": ["b.example/cache"], "also": ["latest"]}
     attempt = Attempt(
         run_id="r", item=stage, options=options, lease=NO_LEASE, to_delete=lambda: iter([stage])
     )
-    delete_stage(cast("StageManager", manager), attempt)
-    assert {"b.example/cache": [stage], "a.example/app": [stage, "latest"]} == manager.told
+    delete_stage(cast("Storages", storages), attempt)
+    assert {"b.example/cache": [stage], "a.example/app": [stage, "latest"]} == storages.told
 
 
 @pytest.mark.parametrize(
@@ -48,8 +57,8 @@ def test_what_goes_after_the_run_is_asked_for_in_the_repository_and_not_in_cache
 )
 def test_what_was_nowhere_at_the_first_attempt_was_not_deleted(having, number, expected):
     """A later attempt cannot know that: an earlier one may have ended after its request."""
-    manager, stage = Manager(), "ab" * 28 + "-1700000000000"
-    manager.having = set(having)
+    storages, stage = FakeStorages(), "ab" * 28 + "-1700000000000"
+    storages.having = set(having)
     options = {"repository": "a.example/app", "caches": ["b.example/cache"]}
     attempt = Attempt(
         run_id="r",
@@ -59,4 +68,4 @@ def test_what_was_nowhere_at_the_first_attempt_was_not_deleted(having, number, e
         to_delete=lambda: iter([stage]),
         number=number,
     )
-    assert expected == delete_stage(cast("StageManager", manager), attempt)
+    assert expected == delete_stage(cast("Storages", storages), attempt)

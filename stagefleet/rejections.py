@@ -13,11 +13,11 @@ from stagefleet.errors import ContentError, NotFoundError, RegistryError, Regist
 from stagefleet.leases import Lease
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records import DELETION_LABEL, is_placeholder, make_rejection
+from stagefleet.records.registry import LabelledImage, put_record, read_labels
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.known_rejections import KnownRejections, MemoryRejections
-from stagefleet.storages.repository_records import LabelledImage, put_record, read_labels
 
 __all__ = ["MOST_LOOKED_AT", "Rejections", "forget_rejections", "reject_stage", "rejections_key"]
 

@@ -1,4 +1,4 @@
-"""Descriptions of images, from their manifests and configurations.
+"""Descriptions of images, from manifests and configurations, or from an engine.
 
 OCI image specification 1.1, "OCI Image Configuration"; Docker's configurations have the same fields, and
 `Image` and `OnBuild` besides.
@@ -15,11 +15,11 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from stagefleet.bounds import clean
-from stagefleet.images import ImageInfo
-from stagefleet.names import Reference
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.names import Reference, Repository
 from stagefleet.registry import Manifest
 
-__all__ = ["describe_image", "describe_index", "moment_of", "platform_in", "read_settings"]
+__all__ = ["describe_engine_image", "describe_image", "describe_index", "platform_in", "relocated"]
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -69,7 +69,7 @@ def _config_facts(config: bytes | None) -> tuple[_Settings, datetime | None]:
     # Parsed, a malicious one takes many times its size.
     with _LARGE_CONFIG if len(content) > _LARGE_BYTES else nullcontext():
         document = _read_config(content) or {}
-        return read_settings(document.get("config")), moment_of(document.get("created"))
+        return _read_settings(document.get("config")), _moment_of(document.get("created"))
 
 
 def _read_config(config: bytes) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ def _read_config(config: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def read_settings(section: Any) -> _Settings:
+def _read_settings(section: Any) -> _Settings:
     """Parse the section `config` of a configuration; an engine returns the same section for its images."""
     settings = _mapping(section)
     labels = {
@@ -155,10 +155,48 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def moment_of(value: Any) -> datetime | None:
+def _moment_of(value: Any) -> datetime | None:
     """Parse an RFC 3339 time; Go writes up to nine digits of a second."""
     try:
         moment = datetime.fromisoformat(_NANOSECONDS.sub(r"\1", _text(value)))
     except ValueError:
         return None
     return moment if moment.tzinfo else None  # RFC 3339 requires an offset
+
+
+def describe_engine_image(image: dict[str, Any], repository: str | Repository, tag: str) -> ImageInfo:
+    """Convert an engine's description of an image; the size is that of the unpacked layers.
+
+    Args:
+        image: The engine's description (Docker Engine API 1.41, "Inspect an image").
+        repository: The repository of the image's name.
+        tag: The tag in the repository.
+    """
+    digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
+    info = ImageInfo(
+        name=f"{repository}:{tag}",
+        repository=str(repository),
+        tag=tag,
+        repo_digest=digests[0] if digests else "",
+        image_id=str(image.get("Id", "")),
+        size=int(image.get("Size") or 0),
+        created_at=_moment_of(image.get("Created")),
+        **_read_settings(image.get("Config")),
+    )
+    return info.bounded()
+
+
+def relocated(description: StageDescription, repository: Repository) -> StageDescription:
+    """Return a description as of another repository, which has the same digest."""
+    return StageDescription(stage_id=description.stage_id, info=_relocated(description.info, repository))
+
+
+def _relocated(info: ImageInfo, repository: Repository) -> ImageInfo:
+    digest = info.repo_digest.rpartition("@")[2]
+    changes = {
+        "name": f"{repository}:{info.tag}" if info.tag else f"{repository}@{digest}",
+        "repository": str(repository),
+        "repo_digest": f"{repository}@{digest}",
+        "members": tuple(_relocated(member, repository) for member in info.members),
+    }
+    return info.model_copy(update=changes)

@@ -1,0 +1,51 @@
+"""Image names for deployments: of the final storage if there is one, else of the primary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stagefleet.names import StageId
+from stagefleet.project import Project
+
+__all__ = ["DeployedImage", "TagRule", "deployed_image"]
+
+TagRule = Callable[[str, str], str]
+"""Makes a custom tag of an image's name and the tag of its stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedImage:
+    """An image as a deployment names it.
+
+    Attributes:
+        image: The project's name for it; "" for the nameless image.
+        repository: The repository to pull from.
+        tag: Its tag there.
+    """
+
+    image: str
+    repository: str
+    tag: str
+
+    @property
+    def name(self) -> str:
+        """The full name."""
+        return f"{self.repository}:{self.tag}"
+
+
+def deployed_image(
+    project: Project, image: str, stage_id: StageId, tag_rule: TagRule | None = None
+) -> DeployedImage:
+    """Return the deployment's name of the image whose last stage is `stage_id`.
+
+    Args:
+        project: The project's storages.
+        image: The project's name for the image.
+        stage_id: The stage.
+        tag_rule: Makes a custom tag; the stage's own tag if None.
+    """
+    tag = str(stage_id)
+    return DeployedImage(
+        image, project.deployed.image_name, tag if tag_rule is None else tag_rule(image, tag)
+    )

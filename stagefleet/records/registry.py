@@ -1,0 +1,71 @@
+"""Records in registries: read the labels of one, and push one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stagefleet.errors import ContentError, NotFoundError
+from stagefleet.image_config import describe_image
+from stagefleet.leases import Lease
+from stagefleet.names import Digest, Reference
+from stagefleet.records.image import RecordImage, is_placeholder
+from stagefleet.registry import Descriptor, Manifest, RegistryClient
+
+__all__ = ["LabelledImage", "put_record", "read_labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """The digest and labels of an image.
+
+    Attributes:
+        digest: Digest of its manifest, None if that cannot be read.
+        labels: Labels of its configuration; empty if that cannot be read.
+    """
+
+    digest: Digest | None
+    labels: Mapping[str, str]
+
+
+def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage | None:
+    """Read an image's labels; None if there is no image, or a placeholder.
+
+    Raises:
+        RegistryError: The registry fails, or refuses the read.
+    """
+    digest = None
+    try:
+        manifest = client.fetch_manifest(reference)
+        if is_placeholder(manifest.annotations):
+            return None
+        digest = manifest.digest
+        if manifest.config is None:
+            return LabelledImage(digest, {})
+        try:
+            config = client.fetch_blob(reference.repository, manifest.config)
+        except NotFoundError:
+            return LabelledImage(digest, {})
+        return LabelledImage(digest, describe_image(reference, manifest, config).labels)
+    except NotFoundError:
+        return None
+    except ContentError:
+        return LabelledImage(digest, {})
+
+
+def put_record(
+    client: RegistryClient, reference: Reference, record: RecordImage, *, lease: Lease
+) -> Descriptor:
+    """Push a record under a tag.
+
+    Returns:
+        The descriptor of its manifest.
+    """
+    repository = reference.repository
+    for digest, content in record.blobs.items():
+        upload = client.begin_upload(repository, digest, mount_from=repository)
+        if upload is not None:
+            client.upload_bytes(upload, content)
+    manifest = Manifest.of(record.manifest)
+    client.put_manifest(reference, manifest, lease=lease)
+    return Descriptor(media_type=manifest.media_type, digest=manifest.digest, size=manifest.size)

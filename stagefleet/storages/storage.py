@@ -1,0 +1,184 @@
+"""Storages of stages and records, of whatever medium: what all of them can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.leases import NO_LEASE, Lease
+from stagefleet.names import Repository, StageId
+from stagefleet.records import CustomTag, Record, RecordId, RecordKind
+from stagefleet.shared_state.id_list import StageIdList
+
+__all__ = ["RecordStore", "Storage", "StoredRecord", "WriteResult"]
+
+
+class Storage(ABC):
+    """A storage of stages; thread-safe. `Storages.open` opens one, and `transfer` copies between two."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Check that the storage answers and accepts the login; raise if not."""
+
+    def exists(self) -> bool:
+        """Return True if the storage exists, even an empty one; raise as `check` if it does not answer."""
+        return True
+
+    @abstractmethod
+    def stage_ids(self) -> StageIdList:
+        """List the stages, without rejected ones; empty if the storage does not exist."""
+
+    def describe(self, stage_id: StageId) -> StageDescription:
+        """Describe one stage: from the fleet's memory if it is there.
+
+        Raises:
+            StageNotFoundError: It does not exist, or is rejected.
+            BrokenStageError: It is listed, but its content cannot be read.
+        """
+        return self.read(stage_id)
+
+    @abstractmethod
+    def read(self, stage_id: StageId) -> StageDescription:
+        """Describe one stage as it is now, rejected or not.
+
+        Raises:
+            StageNotFoundError: It does not exist.
+            BrokenStageError: It is listed, but its content cannot be read.
+        """
+
+    def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        """Return what the fleet remembers of stages, None for each that is not known; no requests.
+
+        The caller must know that they exist and are not rejected, as from `stage_ids`.
+        """
+        return [None] * len(stage_ids)
+
+    @abstractmethod
+    def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
+        """Delete one stage, and no tag outside of the run; `NOT_THERE` for a missing one.
+
+        Raises:
+            ImageInUseError: A job or a container of the host uses it; names it and the option to set.
+            LockTimeoutError: It was being copied for too long.
+            StagefleetError: The registry cannot delete it, or not without tags that stay.
+        """
+
+    @property
+    @abstractmethod
+    def records(self) -> RecordStore:
+        """The records."""
+
+
+class RecordStore(ABC):
+    """The records of a storage; thread-safe."""
+
+    @abstractmethod
+    def ids(
+        self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
+    ) -> Iterator[RecordId]:
+        """List the ids of the records; empty if the storage does not exist.
+
+        Args:
+            kind: List this kind only.
+            on_unknown: Called with each tag of neither a stage nor a record, while the list is read.
+        """
+
+    @abstractmethod
+    def read(self, record_id: RecordId) -> StoredRecord | None:
+        """Read one record, None if it does not exist.
+
+        Raises:
+            BrokenRecordError: The image under its name is no record, lacks a label, or cannot be read.
+        """
+
+    @abstractmethod
+    def write(
+        self, record: Record, *, project: str | None = None, force: bool = False, lease: Lease = NO_LEASE
+    ) -> WriteResult:
+        """Write a record; of a custom tag the record alone.
+
+        Args:
+            record: The record.
+            project: The project that it belongs to; the storage's name if None.
+            force: Overwrite an existing record.
+            lease: Lease to check before the write.
+
+        Raises:
+            ForbiddenError: The login may not write, and the record is not dispensable.
+            InvalidNameError: The record has no valid tag.
+            UsageError: It is a client id, and the storage has another; or the storage cannot keep records of
+                another project.
+        """
+
+    @abstractmethod
+    def delete(self, record_id: RecordId, attempt: Attempt) -> ItemResult:
+        """Delete a record; `NOT_THERE` for a missing one.
+
+        Raises:
+            BrokenRecordError: The image under its name is no record; it is not deleted.
+            StagefleetError: As `Storage.delete` of the same storage raises.
+        """
+
+    def add_custom_tag(
+        self, custom: CustomTag, *, project: str | None = None, final: Repository | None = None
+    ) -> WriteResult:
+        """Add a custom tag to a stage: first the record, so that no tag lacks one, then the tag.
+
+        Args:
+            custom: The tag, and its stage.
+            project: The project that it belongs to; the storage's name if None.
+            final: The repository for the tag, if it is another one.
+
+        Raises:
+            StageNotFoundError: The tag's repository does not have the stage.
+        """
+        del final
+        return self.write(custom, project=project)
+
+    def check_custom_tag(self, custom: CustomTag, *, final: Repository | None = None) -> None:  # noqa: B027 - without such tags there is nothing to check
+        """Check that a custom tag names the image of its stage, where the storage has such tags.
+
+        Raises:
+            CustomTagError: It names another image.
+        """
+
+
+class WriteResult(StrEnum):
+    """Result of writing a record."""
+
+    WRITTEN = "written"
+    PRESENT = "present"
+    """It existed already."""
+    FORBIDDEN = "forbidden"
+    """The login may not write, and the record is dispensable."""
+    IGNORED = "ignored"
+    """The storage does not keep records of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record in a storage.
+
+    Attributes:
+        record: The record.
+        project: The project that it belongs to.
+        info: The image that holds it.
+    """
+
+    record: Record
+    project: str
+    info: ImageInfo
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record in the form of commands and outcomes (see docs/records.md)."""
+        created_at = self.info.created_at
+        return {
+            **self.record.as_json(),
+            "project": self.project,
+            "created_at": None if created_at is None else created_at.isoformat(),
+        }
