@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -140,6 +143,8 @@ def _reason_of_refusal(error: Exception) -> str:
 # Redis connections that close when another may do better, and that detect a wrong URL scheme.
 
 _PROBE_SECONDS = 1.0
+_SILENT_SECONDS = 3.0
+_LOGGER = logging.getLogger("stagefleet")
 
 
 @dataclass(slots=True)
@@ -148,12 +153,20 @@ class Peer:
 
     Attributes:
         met: True once the server has answered in the Redis protocol: the URL's scheme is right.
+        asked_at: The time of the first attempt to connect.
         generation: The number of answers from servers that are not the primary; older connections may lead
             to such a server.
     """
 
     met: bool = False
     generation: int = 0
+    asked_at: float | None = None
+
+    def note_failure(self) -> None:
+        """Log, once, that a server which has never answered does not answer for seconds."""
+        if self.asked_at is not None and time.monotonic() - self.asked_at >= _SILENT_SECONDS:
+            self.asked_at = math.inf
+            _LOGGER.warning("Redis does not answer yet, and is asked again")
 
 
 class PassingRetry(Retry):
@@ -217,11 +230,15 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
         if self.is_connected:
             return
         peer = self._peer
+        if peer is not None and peer.asked_at is None:
+            peer.asked_at = time.monotonic()
         try:
             super().connect_check_health(check_health, retry_socket_connect)
         except (redis.ConnectionError, redis.TimeoutError) as error:
-            if peer is not None and not peer.met and not code_of(error) and not never_got_through(error):
-                self._check_tls(error)
+            if peer is not None and not peer.met:
+                peer.note_failure()
+                if not code_of(error) and not never_got_through(error):
+                    self._check_tls(error)
             raise
         if peer is not None:
             peer.met = True

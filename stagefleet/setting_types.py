@@ -41,13 +41,31 @@ __all__ = [
     "describe_setting_error",
     "docker_config_file",
     "docker_tls_environment",
+    "matching",
 ]
 
 # The types of setting values.
 
+_PATTERN_ADVICE: dict[str, str] = {}
+"""What to write, by the pattern that a text does not match."""
+
+
+def matching(pattern: str, advice: str) -> Any:
+    """Make the field of a text that matches a pattern; the advice is for one that does not."""
+    _PATTERN_ADVICE[pattern] = advice
+    return Field(pattern=pattern)
+
+
 Seconds = Annotated[float, Field(gt=0)]
 
-ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-]+[a-z0-9]+)*$", max_length=200)]
+ProjectName = Annotated[
+    str,
+    Field(max_length=200),
+    matching(
+        r"^[a-z0-9]+([._-]+[a-z0-9]+)*$",
+        "write a project's name in small letters and digits, . _ - between them",
+    ),
+]
 
 
 def _check_host(text: str) -> str:
@@ -109,18 +127,38 @@ def describe_setting_error(error: ValidationError, path: Path, variables: Iterab
     """
     first = error.errors(include_url=False, include_input=False)[0]
     key = [str(part) for part in first["loc"] if part != _KEY_MARK]
-    return f"settings ({_source(path, variables, key)}): {_reason(first['type'], first['msg'], key)}"
+    reason = _reason(first["type"], first["msg"], first.get("ctx", {}), key)
+    return f"settings ({_source(path, variables, key)}): {reason}"
 
 
-def _reason(kind: str, message: str, key: Sequence[str]) -> str:
-    """Describe the error without pydantic's terms."""
-    if kind == "extra_forbidden" and key[0] == "registries":
-        return (
-            'there is no such setting: see that it is spelled right, and the host quoted: [registries."HOST"]'
-        )
+_ADVICE = {
+    "bool_": "write true or false",
+    "int_": "write a whole number",
+    "float_": "write a number",
+    "string_type": "write a text, in quotes",
+    "path_type": "write the path of a file, in quotes",
+    "tuple_type": 'write a list, as ["A", "B"]',
+    "dict_type": "write a table, with a line NAME = VALUE for each of its settings",
+    "model_type": "write a table, with a line NAME = VALUE for each of its settings",
+    "greater_than": "write a number above {gt}",
+    "greater_than_equal": "write {ge} or more",
+    "less_than_equal": "write {le} or less",
+    "string_too_long": "write {max_length} characters at most",
+    "literal_error": "write {expected}",
+    "missing": "it is missing: write it",
+}
+"""What to write, by the beginning of pydantic's name of the error; the longest one counts."""
+
+
+def _reason(kind: str, message: str, context: Mapping[str, Any], key: Sequence[str]) -> str:
+    """Say what to write, without pydantic's terms."""
+    if kind == "string_pattern_mismatch":
+        return _PATTERN_ADVICE[context["pattern"]]
     if kind == "extra_forbidden":
-        return "there is no such setting: see that it is spelled right"
-    return message.removeprefix("Value error, ")
+        quoting = ', and the host quoted: [registries."HOST"]' if key[0] == "registries" else ""
+        return f"there is no such setting: see that it is spelled right{quoting}"
+    begin = max((name for name in _ADVICE if kind.startswith(name)), key=len, default="")
+    return _ADVICE[begin].format(**context) if begin else message.removeprefix("Value error, ")
 
 
 def _source(path: Path, variables: Iterable[str], key: Sequence[str]) -> str:
@@ -146,7 +184,7 @@ class FlowerSettings(Section):
     """The address to listen on; everybody who can reach it sees the fleet, unless a login is set."""
     port: Annotated[int, Field(ge=0, le=65535)] = 5555
     """The port; 0 takes a free one and prints it."""
-    user: Annotated[str, Field(pattern="^[^:]*$")] = ""
+    user: Annotated[str, matching("^[^:]*$", "write it without a colon")] = ""
     password: SecretStr = SecretStr("")
     max_tasks: Annotated[int, Field(ge=100)] = 10_000
     """Tasks kept in memory, about 5 KiB each."""
@@ -154,7 +192,9 @@ class FlowerSettings(Section):
     """The columns of the page of tasks; `kwargs` has stage, operation, source, destination and run."""
     purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
     """How long a worker stays listed after it has gone."""
-    url_prefix: Annotated[str, Field(pattern=r"^(/?[\w.~-]+)*/?$")] = ""
+    url_prefix: Annotated[
+        str, matching(r"^(/?[\w.~-]+)*/?$", "write a path, as /flower, of letters, digits and _ . ~ -")
+    ] = ""
     """The path under which a proxy serves Flower."""
     options: Options = Field(default_factory=dict, repr=False)
     """Further options of Flower, by name: https://flower.readthedocs.io/en/latest/config.html"""

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -37,6 +37,7 @@ from stagefleet.setting_types import (
     Url,
     WebhookSettings,
     describe_setting_error,
+    matching,
 )
 from stagefleet.settings_sources import (
     SETTINGS_FILE_VARIABLE,
@@ -180,7 +181,9 @@ class SharedStateSettings(Section):
 class WorkerSettings(Section):
     """Settings of the worker process."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,100}$")] = ""
+    name: Annotated[
+        str, matching(r"^[A-Za-z0-9_.-]{0,100}$", "write letters, digits and _ . -, 100 at most")
+    ] = ""
     """The name of its processes, followed by a random part; if empty, the machine's name."""
     processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Worker processes; 0 means one per CPU."""
@@ -195,9 +198,13 @@ class EngineSettings(Section):
 
     url: Annotated[Url, Field(repr=False)] = ""
     """Its address, `unix://` or `tcp://`; if empty, DOCKER_HOST, else Docker's default socket."""
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,253}$")] = ""
+    host: Annotated[
+        str, matching(r"^[A-Za-z0-9_.-]{0,253}$", "write letters, digits and _ . -, 253 at most")
+    ] = ""
     """This host's name in the fleet; if empty, the machine's name."""
-    platform: Annotated[str, Field(pattern=r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$")] = ""
+    platform: Annotated[
+        str, matching(r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$", "write a platform, as linux/arm64")
+    ] = ""
     """The platform of a multi-platform stage to pull, such as linux/arm64; if empty, the engine's own."""
     timeout_seconds: Seconds = 60
     """The limit for silence of the engine."""
@@ -230,7 +237,7 @@ class EngineSettings(Section):
 class LogSettings(Section):
     """Settings of the logs, which always go to stderr."""
 
-    level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    level: Literal["debug", "info", "warning", "error"] = "info"
     json_lines: bool = True
     """Write one JSON object per line; otherwise coloured text for people."""
 
@@ -264,7 +271,9 @@ class Settings(Section):
 
     redis_url: Annotated[Url | None, Field(repr=False)] = None
     """The fleet's Redis: redis://, rediss:// or unix://; if unset, commands start an embedded fleet."""
-    key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$")] = "stagefleet:"
+    key_prefix: Annotated[str, matching(r"^[A-Za-z0-9_.:-]+$", "write letters, digits and _ . : -")] = (
+        "stagefleet:"
+    )
     """The prefix of every key in Redis."""
     http: HttpSettings = Field(default_factory=HttpSettings)
     runs: RunSettings = Field(default_factory=RunSettings)

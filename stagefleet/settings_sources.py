@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -32,6 +33,7 @@ SETTINGS_FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
 
 _PREFIX = "STAGEFLEET_"
+_BARE_HOST = re.compile(r"^\s*\[?\s*registries\.[^\"'\s\]]*:", re.MULTILINE)
 _NOT_SETTINGS = frozenset(
     {SETTINGS_FILE_VARIABLE, "STAGEFLEET_IMAGE", "STAGEFLEET_SECRETS", "STAGEFLEET_USER"}
 )
@@ -50,7 +52,12 @@ def read_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
-    found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    try:
+        found: dict[str, Any] = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        if _BARE_HOST.search(text) is None:
+            raise
+        raise ValueError(f'{error}; a host has to be quoted: [registries."HOST:PORT"]') from None
     return found
 
 
@@ -105,7 +112,10 @@ def _read_json(variable: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        raise SettingsError(f"settings (environment, {variable}): its value is no JSON") from None
+        raise SettingsError(
+            f"settings (environment, {variable}): its value is no JSON: write a list as "
+            '["A", "B"], a table as {"NAME": VALUE}'
+        ) from None
 
 
 def merge(*documents: Mapping[str, Any]) -> dict[str, Any]:

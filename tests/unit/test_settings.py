@@ -120,11 +120,27 @@ class TestMistakes:
             ("colour = 1\n", "there is no such setting"),
             ('[projects.app]\nprimary = "Nope"\n', "): 'Nope' names no registry"),
             ('[engine]\nurl = "/run/docker.sock"\n', "engine.url): write unix:///PATH or tcp://HOST:PORT"),
+            ('[log]\nlevel = "loud"\n', "write 'debug', 'info', 'warning' or 'error'"),
+            ("[projects.app]\n", "projects.app.primary): it is missing: write it"),
+            ('[projects.app]\nprimary = "h.test/a"\ncaches = "h.test/b"\n', 'write a list, as ["A", "B"]'),
+            ('[projects.App]\nprimary = "h.test/a"\n', "write a project's name in small letters"),
+            ("runs = 3\n", "runs): write a table"),
+            ('[runs]\nparallel = "many"\n', "write a whole number"),
+            ("[runs]\nlease_seconds = 0\n", "write a number above 0"),
+            ("[runs]\nlease_seconds = []\n", "write a number"),
+            ("[runs]\nmax_attempts = 0\n", "write 1 or more"),
+            ("[runs]\nmax_attempts = 101\n", "write 100 or less"),
+            ('[http]\ninsecure = "perhaps"\n', "write true or false"),
+            ('[worker]\nname = "a b"\n', "write letters, digits and _ . -"),
+            ('[engine]\nplatform = "ARM"\n', "write a platform, as linux/arm64"),
+            ("key_prefix = 1\n", "write a text, in quotes"),
+            ('[registries."h.test"]\nca_file = 1\n', "write the path of a file"),
         ):
             write(text)
             with pytest.raises(SettingsError) as refused:
                 load_settings()
             assert words in str(refused.value)
+            assert "Input" not in str(refused.value)
 
     @pytest.mark.parametrize(
         ("variable", "value"),
@@ -148,7 +164,7 @@ class TestMistakes:
     def test_a_value_that_is_no_json_where_one_is_needed(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("STAGEFLEET_REGISTRIES", "{")
 
-        with pytest.raises(SettingsError, match="environment"):
+        with pytest.raises(SettingsError, match=r'environment.*write a list as \["A", "B"\]'):
             load_settings()
 
     def test_a_file_that_is_no_toml_is_named(self, write: Writer):
@@ -214,6 +230,13 @@ def test_a_host_without_quotes_is_refused_with_the_spelling(write: Writer):
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert '[registries."HOST"]' in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["[registries.127.0.0.1:5000]", "registries.localhost:5000.insecure = true"])
+def test_a_host_with_a_port_and_without_quotes_is_told_to_be_quoted(write: Writer, line: str):
+    write(f"{line}\n")
+    with pytest.raises(SettingsError, match=r'a host has to be quoted: \[registries."HOST:PORT"\]'):
+        load_settings()
 
 
 def test_settings_are_immutable():

@@ -64,7 +64,7 @@ class TestFromSettings:
         ("text", "key", "words"),
         [
             ('[projects.app]\nprimary = "app"\n', "projects.app.primary", "names no registry"),
-            ('[projects.app]\nfinal = "r.example.com/a"\n', "projects.app.primary", "required"),
+            ('[projects.app]\nfinal = "r.example.com/a"\n', "projects.app.primary", "missing"),
             (
                 '[projects.app]\nprimary = "r.io/a"\ncaches = ["r.io/b", "r.io/C"]\n',
                 "projects.app.caches.1",
@@ -80,7 +80,7 @@ class TestFromSettings:
                 "projects.app",
                 "r.io/a is named twice",
             ),
-            ('[projects.App]\nprimary = "r.io/a"\n', "projects.App", "match pattern"),
+            ('[projects.App]\nprimary = "r.io/a"\n', "projects.App", "small letters"),
         ],
     )
     def test_what_is_wrong_names_file_and_key(self, settings_of, text: str, key: str, words: str):
