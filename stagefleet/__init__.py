@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
     from stagefleet.images import ImageInfo, StageDescription
     from stagefleet.names import Digest, Reference, Repository, StageId
-    from stagefleet.operations.base import Plan
+    from stagefleet.operations.base import Operation, Plan
+    from stagefleet.operations.copy import CopyOperation
+    from stagefleet.operations.delete import DeleteOperation
+    from stagefleet.operations.describe import DescribeOperation
+    from stagefleet.operations.fetch import FetchOperation
+    from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
     from stagefleet.project import Project
     from stagefleet.projects.lookup import retry_on_changed_state
     from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
@@ -28,15 +33,22 @@ if TYPE_CHECKING:
     from stagefleet.shared_state.last_used import UsedImage
 
 __all__ = [
+    "CacheOperation",
+    "CopyOperation",
+    "DeleteOperation",
+    "DescribeOperation",
     "Digest",
     "ErrorInfo",
+    "FetchOperation",
     "Fleet",
     "ImageInfo",
     "InUsePolicy",
     "ItemState",
+    "Operation",
     "Outcome",
     "Plan",
     "Project",
+    "PublishOperation",
     "Reference",
     "RemoteCallback",
     "Repository",
@@ -47,6 +59,7 @@ __all__ = [
     "StageId",
     "StagefleetError",
     "StorageStateChangedError",
+    "TakeOperation",
     "UsedImage",
     "__version__",
     "load_settings",
@@ -54,6 +67,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CacheOperation": "stagefleet.operations.publish",
+    "CopyOperation": "stagefleet.operations.copy",
+    "DeleteOperation": "stagefleet.operations.delete",
+    "DescribeOperation": "stagefleet.operations.describe",
+    "FetchOperation": "stagefleet.operations.fetch",
+    "PublishOperation": "stagefleet.operations.publish",
+    "TakeOperation": "stagefleet.operations.publish",
+    "Operation": "stagefleet.operations.base",
     "__version__": "stagefleet.version",
     "Digest": "stagefleet.names",
     "ErrorInfo": "stagefleet.runs.models",

@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["OUTCOME_BYTES", "TRUNCATED", "clean", "cut", "fit", "json_bytes"]
+__all__ = ["MAX_ITEMS", "OUTCOME_BYTES", "TRUNCATED", "clean", "cut", "fit", "json_bytes"]
 
+MAX_ITEMS = 1_000_000
+"""Most items of a run."""
 OUTCOME_BYTES = 16 * 1024
 """The maximum size of one outcome, or of one entry of the description cache, as JSON."""
 TRUNCATED = "truncated"

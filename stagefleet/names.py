@@ -14,6 +14,8 @@ from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
 
 __all__ = [
+    "ENGINE_PREFIX",
+    "HOST_SEPARATOR",
     "Digest",
     "EngineProject",
     "Reference",
@@ -22,6 +24,7 @@ __all__ = [
     "is_host",
     "is_tag",
     "parse_address",
+    "split_host",
 ]
 
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
@@ -38,7 +41,9 @@ _DIGEST = re.compile(r"(sha256):([a-f0-9]{64})|(sha512):([a-f0-9]{128})")
 _STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
 _PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
-_ENGINE_PREFIX = "docker-daemon:"
+ENGINE_PREFIX = "docker-daemon:"
+HOST_SEPARATOR = "\x1f"
+"""Separator between an item and its host, in the items appended to a run."""
 
 
 def is_tag(text: str) -> bool:
@@ -264,7 +269,7 @@ class EngineProject:
         return self.project
 
     def __str__(self) -> str:
-        return _ENGINE_PREFIX + self.project
+        return ENGINE_PREFIX + self.project
 
 
 StorageAddress = Repository | EngineProject
@@ -277,9 +282,15 @@ def parse_address(text: str) -> Repository | EngineProject:
     Raises:
         InvalidNameError: The text is malformed.
     """
-    if not text.startswith(_ENGINE_PREFIX):
+    if not text.startswith(ENGINE_PREFIX):
         return Repository.parse(text)
-    project = text.removeprefix(_ENGINE_PREFIX)
+    project = text.removeprefix(ENGINE_PREFIX)
     if len(project) > _MAX_PATH_CHARACTERS or _PROJECT.fullmatch(project) is None:
         raise InvalidNameError(f"{quoted(text)} names no project: write docker-daemon:PROJECT")
     return EngineProject(project)
+
+
+def split_host(item: str) -> tuple[str, str | None]:
+    """Split an appended item into its id and its host."""
+    name, separator, host = item.partition(HOST_SEPARATOR)
+    return name, host if separator else None

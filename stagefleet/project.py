@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -58,6 +58,35 @@ class Project:
     def deployed(self) -> StorageAddress:
         """The storage that deployments pull from."""
         return self.final or self.primary
+
+    @property
+    def final_repository(self) -> Repository:
+        """The final storage.
+
+        Raises:
+            UsageError: The project has none.
+        """
+        if self.final is None:
+            raise UsageError(f"project {self.name} has no final storage: set projects.{self.name}.final")
+        return self.final
+
+    def storages(self) -> Iterator[tuple[str, StorageAddress]]:
+        """Iterate over the storages with their roles."""
+        yield "primary", self.primary
+        if self.final is not None:
+            yield "final", self.final
+        yield from (("cache", cache) for cache in self.caches)
+        yield from (("secondary", secondary) for secondary in self.secondaries)
+
+    def as_fields(self) -> dict[str, Any]:
+        """Return the storages as fields of an operation."""
+        return {
+            "project": self.name,
+            "primary": self.primary,
+            "final": self.final,
+            "caches": self.caches,
+            "secondaries": self.secondaries,
+        }
 
     def as_options(self) -> dict[str, Any]:
         """Return the storages for `RunSpec.options`."""

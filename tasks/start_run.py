@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from celery import Task
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import StagefleetError, UsageError
-from stagefleet.fleet.callbacks import RemoteCallback, RunArguments
+from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.logs import EventLogger
+from stagefleet.operations.base import Operation
+from stagefleet.operations.catalog import REQUESTS
 from stagefleet.project import Project
-from stagefleet.records import RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.messages import task_name
-from stagefleet.runs.models import MAX_ITEMS, Run
-from stagefleet.settings import RepositoryText, StorageAddressText
+from stagefleet.runs.models import Run
+from stagefleet.setting_types import RepositoryText, StorageAddressText
 from tasks.states import MaskedRequest, shown_arguments
 
-__all__ = ["RequestedFleet", "StartRunTask"]
+__all__ = ["StartRunTask"]
 
 _log = EventLogger(__name__)
 
-Names = Annotated[list[str], Field(max_length=MAX_ITEMS)]
+_Names = TypeAdapter(Annotated[list[str], Field(max_length=MAX_ITEMS)])
 
 
-class RequestedFleet(Fleet):
-    """Fleet for runs on request: any worker may execute one, so "this host" means none."""
-
-    def choose_hosts(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
-        """Return the named hosts, or all.
-
-        Raises:
-            UsageError: None was named.
-            HostNotFoundError: A host does not exist.
-        """
-        if not hosts and not everywhere:
-            raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
-        return super().choose_hosts(hosts, everywhere=everywhere)
+_PLACEMENT = {"host", "all_hosts"}
+"""Arguments that become the hosts of an operation, for those that have hosts."""
 
 
-class _Request(BaseModel):
-    """Arguments of every operation; arguments without a use are refused."""
+class _RunOptions(BaseModel):
+    """The arguments of every request; the others are of its operation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     parallel: int | None = Field(default=None, ge=1)
     idempotency_key: str | None = None
@@ -56,164 +48,143 @@ class _Request(BaseModel):
     on_outcome_task: str | None = None
     on_finish_url: str | None = None
     missing_ok: bool = False
-
-    def model_post_init(self, _context: Any, /) -> None:
-        """Refuse callbacks that cannot be called."""
-        _ = self.callback
+    host: str | None = None
+    all_hosts: bool = False
 
     @property
     def callback(self) -> RemoteCallback | None:
-        """Return the callback for the fleet."""
+        """The callback by the fleet."""
         return RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
-    def arguments(self, key: str) -> RunArguments:
-        """Return the run's keyword arguments; `key` serves for a request without one."""
-        own = self.idempotency_key
-        arguments: RunArguments = {
-            "parallel": self.parallel,
-            "idempotency_key": key if own is None else own,
-            "detach": True,
-        }
-        if self.missing_ok:
-            arguments["missing_ok"] = True
-        return arguments
 
-    @abstractmethod
-    def start(self, fleet: Fleet, key: str) -> Run:
-        """Start the run."""
+class _Storages(BaseModel):
+    """The storages of a project that is not in the settings."""
 
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-class _Copy(_Request):
-    source: StorageAddressText
-    destination: StorageAddressText
-    stage_ids: Names | None = None
-    verify: bool = False
-    hosts: list[str] | None = None
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        return fleet.for_each_copy_stage(
-            self.source,
-            self.destination,
-            self.stage_ids,
-            self.callback,
-            verify=self.verify,
-            hosts=self.hosts,
-            **self.arguments(key),
-        )
-
-
-class _Delete(_Request):
-    repository: StorageAddressText
-    stage_ids: Names
-    hosts: list[str] | None = None
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        return fleet.for_each_delete_stage(
-            self.repository, self.stage_ids, self.callback, hosts=self.hosts, **self.arguments(key)
-        )
-
-
-class _OfProject(_Request):
-    """Operations on a project: one from the workers' settings, or explicit storages."""
-
-    project: str | None = None
-    primary: StorageAddressText | None = None
+    primary: StorageAddressText
+    final: RepositoryText | None = None
     caches: tuple[RepositoryText, ...] = ()
 
-    def where(self, final: RepositoryText | None = None) -> str | Project:
-        """Return the project.
+
+@dataclass(frozen=True, slots=True)
+class _RunRequest:
+    """A request for a run.
+
+    Attributes:
+        name: The name of the operation in requests.
+        run: The arguments of the run.
+        items: The names of its items; all if None.
+        project: The name of a project in the settings, or its storages; None if the operation needs none.
+        options: The other arguments of the operation.
+    """
+
+    name: str
+    run: _RunOptions
+    items: list[str] | None
+    project: str | Project | None
+    options: dict[str, Any]
+
+    @classmethod
+    def parse(cls, positional: tuple[Any, ...], arguments: dict[str, Any]) -> Self:
+        """Check the arguments; those without a use are refused.
 
         Raises:
-            UsageError: None was named, or two.
+            UsageError: One is wrong; the message names it.
         """
-        if self.project is None:
-            if self.primary is None:
-                raise UsageError("project: name one of the settings, or its storages, primary and others")
-            return Project.alone(self.primary, final, self.caches)
-        if self.primary is not None or final is not None or self.caches:
+        if positional:
+            raise UsageError("arguments are given by name: leave args empty, use kwargs")
+        name = str(arguments.pop("operation", ""))
+        if name not in REQUESTS:
+            raise UsageError(f"operation: write one of {', '.join(REQUESTS)}")
+        request = REQUESTS[name]
+        with _naming_argument(name):
+            run = _RunOptions.model_validate(arguments)
+        known = {*_RunOptions.model_fields, request.items} - _PLACEMENT | {*request.arguments}
+        if unknown := [argument for argument in arguments if argument not in known]:
+            raise UsageError(f"{quoted(unknown[0])[1:-1]}: {name} has no use for it")
+        _ = run.callback  # refused if it cannot be called
+        named = arguments.get(request.items)
+        if named is None and request.needs_items:
+            raise UsageError(f"{request.items}: {name} needs it")
+        with _naming_argument(name, request.items):
+            items = None if named is None else _Names.validate_python(named)
+        options = {name: arguments[name] for name in request.arguments if name in arguments}
+        project = _pop_project(options) if "primary" in request.arguments else None
+        parsed = cls(name, run, items, project, options)
+        if not isinstance(project, str):
+            parsed.build(project)  # what is wrong is refused before anything is opened
+        return parsed
+
+    def build(self, storages: Project | None) -> Operation:
+        """Build the operation, for the storages of a project if it needs them.
+
+        Raises:
+            UsageError: An argument is wrong; the message names it.
+        """
+        options = {name: value for name, value in self.options.items() if name not in _PLACEMENT}
+        if self.run.host is not None:
+            options["hosts"] = [self.run.host]
+        with _naming_argument(self.name):
+            operation = REQUESTS[self.name].load()(**(storages.as_fields() if storages else {}), **options)
+        if operation.is_on_host and not (operation.hosts or self.run.all_hosts):
+            raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
+        return operation
+
+    def start(self, fleet: Fleet, key: str) -> Run:
+        """Start the run; `key` serves for a request without one.
+
+        Raises:
+            StagefleetError: As of `Fleet.start`.
+        """
+        project = None if self.project is None else fleet.project(self.project)
+        operation = self.build(None if project is None else project.storages)
+        if self.run.all_hosts:
+            operation = operation.on_hosts(fleet.hosts.choose(operation.hosts, everywhere=True))
+        own_key = self.run.idempotency_key
+        return (project or fleet).start(
+            operation,
+            self.items,
+            self.run.callback,
+            parallel=self.run.parallel,
+            idempotency_key=key if own_key is None else own_key,
+            missing_ok=self.run.missing_ok,
+        )
+
+
+def _pop_project(options: dict[str, Any]) -> str | Project:
+    """Return the project of a request: one of the workers' settings, or explicit storages.
+
+    Raises:
+        UsageError: None was named, or two, or an address is malformed.
+    """
+    name = options.pop("project", None)
+    named = {role: options.pop(role) for role in ("primary", "final", "caches") if options.get(role)}
+    if name is not None:
+        if named:
             raise UsageError("project: it says which storages there are, so leave them out")
-        return self.project
+        return str(name)
+    if "primary" not in named:
+        raise UsageError("project: name one of the settings, or its storages, primary and others")
+    with _naming_argument("project"):
+        storages = _Storages.model_validate(named)
+    return Project.alone(storages.primary, storages.final, storages.caches)
 
 
-class _Fetch(_OfProject):
-    stage_ids: Names
-    platforms: list[str] | None = None
-    all_platforms: bool = False
-    hosts: list[str] | None = None
-    all_hosts: bool = False
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        return fleet.for_each_fetch_stage(
-            fleet.resolve_project(self.where()),
-            self.stage_ids,
-            self.callback,
-            platforms=self.platforms,
-            all_platforms=self.all_platforms,
-            hosts=self.hosts,
-            all_hosts=self.all_hosts,
-            **self.arguments(key),
-        )
-
-
-class _Describe(_OfProject):
-    stage_ids: Names | None = None
-    host: str | None = None
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        return fleet.for_each_describe_stage(
-            self.where(), self.stage_ids, self.callback, host=self.host, **self.arguments(key)
-        )
-
-
-class _Publish(_OfProject):
-    final: RepositoryText | None = None
-    stage_ids: Names | None = None
-    should_be_built: bool = False
-    fill_caches: bool = False
-    host: str | None = None
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        return fleet.for_each_publish_stage(
-            self.where(self.final),
-            self.stage_ids,
-            self.callback,
-            should_be_built=self.should_be_built,
-            fill_caches=self.fill_caches,
-            host=self.host,
-            **self.arguments(key),
-        )
-
-
-class _RemoveRecords(_Request):
-    repository: StorageAddressText
-    kind: RecordKind
-    ids: Names
-    final: RepositoryText | None = None
-    host: str | None = None
-
-    def start(self, fleet: Fleet, key: str) -> Run:
-        if self.final is not None and self.kind is not RecordKind.CUSTOM_TAG:
-            raise UsageError(f"final: a {self.kind} has no use for it; custom tags alone are kept there")
-        return fleet.for_each_remove_record(
-            self.repository,
-            self.kind,
-            self.ids,
-            self.callback,
-            final=self.final,
-            host=self.host,
-            **self.arguments(key),
-        )
-
-
-_REQUESTS: Mapping[str, type[_Request]] = {
-    "copy": _Copy,
-    "delete": _Delete,
-    "describe": _Describe,
-    "fetch": _Fetch,
-    "publish": _Publish,
-    "remove_records": _RemoveRecords,
-}
-"""Request models by operation."""
+@contextmanager
+def _naming_argument(operation: str, argument: str = "") -> Iterator[None]:
+    """Turn pydantic's error into one line with the argument's name."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = quoted(".".join([*filter(None, [argument]), *map(str, first["loc"])]))[1:-1]
+        reasons = {
+            "missing": f"{operation} needs it",
+            "missing_argument": f"{operation} needs it",
+            "missing_keyword_only_argument": f"{operation} needs it",
+        }
+        raise UsageError(f"{name}: {reasons.get(first['type'], first['msg'])}") from None
 
 
 class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
@@ -243,7 +214,7 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
         """
         key = str(self.request.id)
         try:
-            request = _parse(positional, arguments)
+            request = _RunRequest.parse(positional, arguments)
             with self._open_fleet() as fleet:
                 # With its key a repeated request finds the started run, so that an outage loses none.
                 run = RedisRetry(OUTAGE_SECONDS)(partial(request.start, fleet, key))
@@ -256,21 +227,3 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
             name = type(error).__name__
             raise StagefleetError(f"unexpected {name}: this is a bug; the worker's log says where") from None
         _log.info("run_started", action="start_run", task=key, run=run.id, total=run.total)
-
-
-def _parse(positional: tuple[Any, ...], arguments: dict[str, Any]) -> _Request:
-    if positional:
-        raise UsageError("arguments are given by name: leave args empty, use kwargs")
-    operation = str(arguments.pop("operation", ""))
-    if operation not in _REQUESTS:
-        raise UsageError(f"operation: write one of {', '.join(_REQUESTS)}")
-    try:
-        return _REQUESTS[operation].model_validate(arguments)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = quoted(".".join(str(part) for part in first["loc"]))[1:-1]
-        reasons = {
-            "missing": f"{operation} needs it",
-            "extra_forbidden": f"{operation} has no use for it",
-        }
-        raise UsageError(f"{name}: {reasons.get(first['type'], first['msg'])}") from None

@@ -16,6 +16,7 @@ from config.celery import make_app, plain_queue
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import CallbackError, SettingsError, StagefleetError
 from stagefleet.fleet.engine_access import open_engine_host
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.locks import RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.redis_client import connect_redis
@@ -39,7 +40,7 @@ from tasks.describe import describe_stage
 from tasks.fetch import fetch_stage
 from tasks.item import ItemExecutor, register
 from tasks.publish import cache_stage, publish_stage, take_stage
-from tasks.start_run import RequestedFleet, StartRunTask
+from tasks.start_run import StartRunTask
 from workers.consumer import fail_unknown_tasks
 
 __all__ = [
@@ -155,7 +156,7 @@ def register_callback_tasks(
         ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: renewer.stopping
     )
     app.register_task(CoordinateTask(coordinator))
-    app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
+    app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
 
 
 def _make_publisher(app: Celery) -> PublishTask:

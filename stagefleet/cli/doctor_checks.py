@@ -9,9 +9,8 @@ from stagefleet.cli.check_results import CheckResult, State, failed
 from stagefleet.cli.redis_checks import check_redis_server
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
-from stagefleet.fleet.hosts import live_hosts
 from stagefleet.names import Repository
-from stagefleet.runs.messages import QUEUES, queue_of
+from stagefleet.runs.messages import QUEUES, live_hosts, queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import own_version
 from stagefleet.setting_types import docker_config_file

@@ -103,7 +103,7 @@ def of_project(project: str | None, option: str) -> str:
 
 def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # noqa: FBT001 - the last of three
     """Return True if a storage may be missing: on request, or since another storage of its project exists."""
-    return missing_ok or (project is not None and fleet.has_storage(project))
+    return missing_ok or (project is not None and fleet.project(project).exists())
 
 
 def stage_arguments(

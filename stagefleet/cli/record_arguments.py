@@ -81,12 +81,12 @@ class RecordArguments:
             return self.address
         if self.address is not None:
             raise UsageError(f"--project says where the records are: leave out {self.address}")
-        return fleet.resolve_project(project).primary
+        return fleet.project(project).storages.primary
 
 
 def final_of(fleet: Fleet, project: str | None) -> Repository | None:
     """Return the final storage of a project, which has its custom tags; None if the primary has them."""
-    return None if project is None else fleet.resolve_project(project).final
+    return None if project is None else fleet.project(project).storages.final
 
 
 def _parse_kind(word: str) -> RecordKind:
@@ -183,11 +183,11 @@ def add_record(
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):
-        written = fleet.add_stage_custom_tag(
+        written = fleet.records.add_custom_tag(
             address, record.name, record.stage_id, project=project, final=final
         )
     else:
-        written = fleet.write_record(address, record, project=project, force=force)
+        written = fleet.records.write(address, record, project=project, force=force)
     return {**record.as_json(), "state": str(written)}
 
 

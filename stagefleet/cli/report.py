@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ import stagefleet
 from stagefleet.cli.output import as_line, print_json, print_line
 from stagefleet.cli.progress import ProgressDisplay, choose_display
 from stagefleet.cli.session import say
+from stagefleet.operations.catalog import find_operation
 
 if TYPE_CHECKING:
     from stagefleet import Outcome, Plan, Run
@@ -27,19 +29,6 @@ __all__ = [
     "print_plan",
 ]
 
-_VERBS = {
-    "cache": "cached",
-    "copy": "copied",
-    "delete": "deleted",
-    "describe": "described",
-    "fetch": "fetched",
-    "get": "read",
-    "publish": "published",
-    "rm": "deleted",
-    "take": "copied",
-}
-"""The verb for the first word of an operation."""
-_OF_RECORDS = ("get_", "rm_", "delete_rejected_stage", "delete_stage_custom_tag")
 _FAILURES_TOLD = 20
 """The maximum of failures to print: a common cause may fail thousands of items."""
 _EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
@@ -54,11 +43,11 @@ def describe_run(run: Run) -> str:
     """Describe the state of a run in one line."""
     if run.state is stagefleet.RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
-    operation = run.spec.operation
-    noun = "record" if operation.startswith(_OF_RECORDS) else "stage"
+    operation = find_operation(run.spec.operation)
+    noun, past = ("stage", "done") if operation is None else (operation.noun, operation.past)
     nouns = noun if run.total == 1 else f"{noun}s"
     counts = [
-        (run.succeeded, _VERBS.get(operation.partition("_")[0], "done")),
+        (run.succeeded, past),
         (run.skipped, "skipped"),
         (run.failed, "failed"),
         (run.cancelled, "cancelled"),
@@ -83,15 +72,20 @@ def describe_failure(outcome: Outcome) -> str:
 def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print the plan of a dry run."""
     if not as_json:
-        for outcome in plan.outcomes():
+        for outcome in _outcomes_of(plan):
             where = f"  {outcome.host}" if outcome.host else ""
             print_line(f"{outcome.item}{where}  {outcome.state}")
         print_line(f"dry run: {len(plan.items):,} planned, {len(plan.skipped):,} skipped; nothing was done")
         return
-    for outcome in plan.outcomes():
+    for outcome in _outcomes_of(plan):
         print_json(outcome.as_json())
     counts = dict.fromkeys(("succeeded", "failed"), 0) | {"skipped": len(plan.skipped), "cancelled": 0}
     print_json({"run": None, "state": "planned", "total": len(plan), **counts, "seconds": 0.0})
+
+
+def _outcomes_of(plan: Plan) -> Iterator[Outcome]:
+    for state, items in (("skipped", plan.skipped), ("planned", plan.items)):
+        yield from (stagefleet.Outcome.without_task(item, stagefleet.ItemState(state)) for item in items)
 
 
 class RunReport:

@@ -14,15 +14,17 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output, print_json, print_line
-from stagefleet.cli.report import RunReport, exit_code
-from stagefleet.cli.session import cancelling_on_interrupt, open_fleet
+from stagefleet.cli.report import RunReport, exit_code, print_plan
+from stagefleet.cli.session import cancelling_on_interrupt, open_fleet, say
 from stagefleet.errors import NoWorkerError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from stagefleet import Fleet, RemoteCallback, Run
-    from stagefleet.fleet.callbacks import RunArguments
+    from stagefleet.fleet.callbacks import StartArguments
+    from stagefleet.fleet.project import FleetProject
+    from stagefleet.operations.base import Items, Operation
 
-__all__ = ["RunOptions", "detach_or_follow", "follow_run", "naming_run", "takes_run_options"]
+__all__ = ["RunOptions", "detach_or_follow", "follow_run", "naming_run", "run_operation", "takes_run_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +85,13 @@ class RunOptions:
         return stagefleet.RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
 
     @property
-    def arguments(self) -> RunArguments:
-        """The keyword arguments of the run. Commands start every run detached, and then may follow it."""
-        arguments: RunArguments = {
+    def arguments(self) -> StartArguments:
+        """The keyword arguments of the run."""
+        return {
             "parallel": self.parallel,
             "idempotency_key": self.idempotency_key,
-            "detach": True,
+            "missing_ok": self.missing_ok,
         }
-        if self.missing_ok:
-            arguments["missing_ok"] = True
-        return arguments
 
     def open_fleet(self) -> Fleet:
         """Open the fleet that these options select.
@@ -141,6 +140,38 @@ def takes_run_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., N
 # Start and follow a run, for every command that starts one.
 
 
+def run_operation(
+    fleet: Fleet,
+    operation: Operation,
+    items: Items | None,
+    options: RunOptions,
+    *,
+    project: FleetProject | None = None,
+    if_empty: str = "there is nothing to do",
+) -> None:
+    """Print the plan of a dry run; else start the run, and follow it unless it is detached.
+
+    Args:
+        fleet: The fleet.
+        operation: The operation.
+        items: Its items; None for all.
+        options: The options of the command.
+        project: The project that the run belongs to.
+        if_empty: What to say of a run without items.
+
+    Raises:
+        typer.Exit: With the exit code of the run.
+    """
+    runs = project or fleet
+    if options.dry_run:
+        print_plan(runs.plan(operation, items, missing_ok=options.missing_ok), as_json=options.json)
+        return
+    run = runs.start(operation, items, options.callback, **options.arguments)
+    if not run.total:
+        say(if_empty)
+    detach_or_follow(fleet, run, options)
+
+
 def detach_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
     """Print the run's id and return, or follow the run to its end.
 
@@ -148,7 +179,7 @@ def detach_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
         typer.Exit: With the exit code of the run.
     """
     if not options.detach:
-        follow_run(fleet, run, as_json=options.json, follow=fleet.follow)
+        follow_run(fleet, run, as_json=options.json)
     with naming_run(fleet, run.id):
         if options.json:
             print_json(run.summary())
@@ -175,14 +206,16 @@ def naming_run(fleet: Fleet, run_id: str) -> Iterator[None]:
         raise OutputError(f"{error}; {where}") from None
 
 
-def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., Run]) -> None:
+def follow_run(
+    fleet: Fleet, run: Run, *, as_json: bool, no_worker_limit_seconds: float | None = None
+) -> None:
     """Follow a run to its end and report it; an interrupt cancels it.
 
     Args:
         fleet: The fleet.
         run: The run as it started.
         as_json: Print results as JSON objects.
-        follow: Follows a run with a callback: `Fleet.follow` or `Fleet.watch`.
+        no_worker_limit_seconds: As of `Fleet.wait`.
 
     Raises:
         typer.Exit: With the exit code of the run.
@@ -191,7 +224,12 @@ def follow_run(fleet: Fleet, run: Run, *, as_json: bool, follow: Callable[..., R
     with cancelling_on_interrupt(fleet, run.id):
         try:
             with naming_run(fleet, run.id), report:
-                ended = follow(run.id, report.show, on_notice=report.note)
+                ended = fleet.wait(
+                    run,
+                    report.show,
+                    on_notice=report.note,
+                    no_worker_limit_seconds=no_worker_limit_seconds,
+                )
         except NoWorkerError:
             report.conclude(fleet.run(run.id))
             raise

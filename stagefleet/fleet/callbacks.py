@@ -7,17 +7,25 @@ from typing import Any, Self, TypedDict
 from urllib.parse import urlsplit
 
 from stagefleet.errors import UsageError
+from stagefleet.names import StorageAddress
+from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.messages import check_task
-from stagefleet.runs.models import Callback, Outcome
+from stagefleet.runs.models import Callback
 
-__all__ = ["HostArguments", "RemoteCallback", "RunArguments"]
+__all__ = [
+    "OutcomeCallback",
+    "RemoteCallback",
+    "RunArguments",
+    "StartArguments",
+    "callback_fields",
+]
 
 _MAX_URL_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteCallback:
-    """A callback by the fleet; pass it as `on_outcome`. It does not need the process that started the run.
+    """A callback by the fleet; pass it instead of a callable. It needs no process of the client's.
 
     Args:
         outcome_url: Called for each outcome; 2xx acknowledges it, 410 cancels the run. See docs/callbacks.md.
@@ -54,12 +62,8 @@ class RemoteCallback:
             return None
         return cls(outcome_url, outcome_task, finish_url)
 
-    def __call__(self, outcome: Outcome) -> None:
-        """Raise: the class is callable only to fit the type of `on_outcome`; this process never calls it."""
-        raise UsageError(f"the outcome of {outcome.item} is told by the fleet, not by this process")
-
     def spec_fields(self) -> dict[str, Any]:
-        """Return the fields of an order for this callback."""
+        """Return the fields of a run spec for this callback."""
         callback = Callback.NONE
         if self.outcome_url:
             callback = Callback.WEBHOOK
@@ -70,6 +74,18 @@ class RemoteCallback:
             "callback_target": self.outcome_url or self.outcome_task or "",
             "finish_url": self.finish_url or "",
         }
+
+
+OutcomeCallback = OnOutcome | RemoteCallback
+"""A callable of this process, or a callback by the fleet."""
+
+
+def callback_fields(on_outcome: OutcomeCallback | None) -> dict[str, Any]:
+    """Return the fields of a run spec for a callback."""
+    if isinstance(on_outcome, RemoteCallback):
+        return on_outcome.spec_fields()
+    callback = Callback.NONE if on_outcome is None else Callback.CLIENT
+    return {"callback": callback, "callback_target": "", "finish_url": ""}
 
 
 def _check_url(name: str, url: str) -> None:
@@ -88,30 +104,30 @@ def _check_url(name: str, url: str) -> None:
         raise UsageError(f"the {name} URL holds a login, which Redis would show: calls are signed instead")
 
 
-# Keyword arguments that runs share.
+# Keyword arguments that the methods of a fleet share.
 
 
-class RunArguments(TypedDict, total=False):
-    """Keyword arguments of every run; see `for_each_copy_stage`.
+class StartArguments(TypedDict, total=False):
+    """Keyword arguments of a run.
 
     Attributes:
-        parallel: Items at once; from the settings if None.
-        idempotency_key: Calls with the same key start one run.
-        detach: Return at once.
+        parallel: Items at once; from the settings if None, below 1 means 1.
+        idempotency_key: Calls with the same key start one run, see docs/python.md.
         missing_ok: Treat a missing repository as empty, instead of raising `RepositoryNotFoundError`.
+        beside: The other storages of a project: while one of them exists, a missing one is new.
     """
 
     parallel: int | None
     idempotency_key: str | None
-    detach: bool
     missing_ok: bool
+    beside: tuple[StorageAddress, ...]
 
 
-class HostArguments(RunArguments, total=False):
-    """Keyword arguments of a run on a storage that may be a Docker Engine.
+class RunArguments(StartArguments, total=False):
+    """Keyword arguments of `Fleet.for_each`.
 
     Attributes:
-        host: The host of the engine; this host if None. An error for a repository.
+        detach: Return at once, as `Fleet.start` does.
     """
 
-    host: str | None
+    detach: bool

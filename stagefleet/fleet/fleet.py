@@ -2,18 +2,561 @@
 
 from __future__ import annotations
 
-from stagefleet.fleet.fetch_runs import FetchRuns
-from stagefleet.fleet.project_runs import PublishRuns
-from stagefleet.fleet.purge import PurgeRuns
-from stagefleet.fleet.records import RecordRuns
-from stagefleet.fleet.stage_runs import IndexRuns, StageRuns
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.fleet.callbacks import (
+    OutcomeCallback,
+    RemoteCallback,
+    RunArguments,
+    StartArguments,
+    callback_fields,
+)
+from stagefleet.fleet.follower import RunFollower
+from stagefleet.fleet.hosts import FleetHosts, Source, project_of
+from stagefleet.fleet.project import FleetProject
+from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.records import FleetRecords
+from stagefleet.fleet.services import EmbeddedServices, RedisServices, Services
+from stagefleet.fleet.submission import RunSubmitter, check_key
+from stagefleet.images import StageDescription
+from stagefleet.names import Reference, Repository, StageId, StorageAddress
+from stagefleet.operations.base import (
+    Items,
+    Operation,
+    Plan,
+    fingerprint,
+    parse_hosts,
+    parse_repository,
+    parse_storage,
+)
+from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.delete import DeleteOperation
+from stagefleet.operations.fetch import FetchOperation
+from stagefleet.platforms import Platform, PlatformSelection
+from stagefleet.project import Project
+from stagefleet.redaction import quoted
+from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, WorkerInfo
+from stagefleet.settings import Settings, load_settings
+from stagefleet.storages.isolation import OnLeftOut
 
 __all__ = ["Fleet"]
 
+_LOGGER = logging.getLogger("stagefleet")
+_NAMED = 3
+_OUTCOMES_A_READ = 1000
 
-class Fleet(StageRuns, RecordRuns, PublishRuns, IndexRuns, PurgeRuns, FetchRuns):
-    """Runs of work on stages, and data about them; thread-safe.
+
+class Fleet:
+    """Runs of operations on stages, and data about them; thread-safe.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
-    use it in a `with` statement. Each base class has one family of methods; `FleetBase` has what they share.
+    use it in a `with` statement.
+
+    Args:
+        services: The ledger, registries and locks to use.
+        on_notice: Called with messages for the user, one line each; they are logged if None.
+
+    Attributes:
+        settings: The settings of this fleet.
+        keeps_runs: True if runs continue after the end of this process.
+        hosts: The hosts with a Docker Engine.
+        records: The records beside the stages.
     """
+
+    def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
+        self._services = services
+        self._notice = on_notice or _LOGGER.warning
+        self._reader = StorageReader(services, self._notice)
+        self._follower = RunFollower(services, self._notice)
+        self._submitter = RunSubmitter(services, self._follower, self._notice)
+        self.settings = services.settings
+        self.keeps_runs = not services.starts_worker
+        self.hosts = FleetHosts(services, self._notice, self.for_each_fetch_stage)
+        self.records = FleetRecords(services, self._reader, self.for_each)
+
+    @classmethod
+    def connect(
+        cls,
+        redis_url: str | None = None,
+        *,
+        settings: Settings | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Create a fleet that uses a Redis; connects at the first call that needs it.
+
+        Args:
+            redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
+            settings: From the environment and `stagefleet.toml` if None.
+            on_notice: See the class.
+
+        Raises:
+            UsageError: The URL is missing or malformed, or the settings cannot be read.
+        """
+        settings = load_settings() if settings is None else settings
+        url = redis_url or settings.redis_url
+        if url is None:
+            raise UsageError("no Redis URL: hand one in, set STAGEFLEET_REDIS_URL, or use Fleet.embedded()")
+        return cls(RedisServices(url, settings), on_notice=on_notice)
+
+    @classmethod
+    def embedded(
+        cls,
+        *,
+        settings: Settings | None = None,
+        on_notice: Callable[[str], None] | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> Self:
+        """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
+
+        Args:
+            settings: As in `connect`; the Redis URL is not used.
+            on_notice: See the class.
+            on_start: Called before the two are started.
+        """
+        settings = load_settings() if settings is None else settings
+        return cls(EmbeddedServices(settings, on_start=on_start), on_notice=on_notice)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and stop an embedded fleet."""
+        self._services.close()
+
+    # Every run
+
+    def for_each(
+        self,
+        operation: Operation,
+        items: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Execute an operation on each item, and wait for the end.
+
+        Args:
+            operation: The operation.
+            items: The names of its items; all if None.
+            on_outcome: Called in this process once for each outcome. The run waits for it: at most `parallel`
+                items are executed and not yet called back for. An exception from it stops the run.
+            **run: See `RunArguments`; with `detach` only a `RemoteCallback` works.
+
+        Returns:
+            The finished run; with `detach`, the started one.
+
+        Raises:
+            RepositoryNotFoundError: A storage that has to exist does not.
+            UsageError: An argument is invalid, or a named item is missing; nothing was started.
+            UnreachableError: Redis or a registry does not answer, or no worker works.
+            Exception: An exception of `on_outcome`.
+        """
+        spec, make_plan = self._prepare(operation, items, on_outcome, run)
+        return self._submitter.submit(spec, make_plan, on_outcome, detach=run.get("detach", False))
+
+    def start(
+        self,
+        operation: Operation,
+        items: Items | None = None,
+        callback: RemoteCallback | None = None,
+        **run: Unpack[StartArguments],
+    ) -> Run:
+        """Start a run, and return at once: the fleet goes on alone.
+
+        Args:
+            operation: See `for_each`, as for errors.
+            items: See `for_each`.
+            callback: What the fleet calls for each outcome, and at the end.
+            **run: See `StartArguments`.
+        """
+        return self.for_each(operation, items, callback, **run, detach=True)
+
+    def wait(
+        self,
+        run: Run | str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+        no_worker_limit_seconds: float | None = None,
+    ) -> Run:
+        """Follow a run from its first outcome to its end; the run does not wait for the one who follows.
+
+        Args:
+            run: The run, as `start` returned it, or the id of any.
+            on_outcome: Called with each outcome; an exception from it ends the wait, not the run.
+            on_notice: Called with messages about waits of the run, and if no worker works on it; as for the
+                class if None.
+            no_worker_limit_seconds: How long no worker may work on it, before it is cancelled; from the
+                settings if None, `math.inf` never cancels it.
+
+        Raises:
+            RunNotFoundError: The run does not exist.
+            NoWorkerError: The time is over; the run was cancelled.
+        """
+        run_id = run.id if isinstance(run, Run) else self._services.ledger.run(run).id
+        return self._follower.follow(
+            run_id, on_outcome, notice=on_notice, no_worker_limit_seconds=no_worker_limit_seconds
+        )
+
+    def plan(
+        self,
+        operation: Operation,
+        items: Items | None = None,
+        *,
+        missing_ok: bool = False,
+        beside: Sequence[StorageAddress] = (),
+    ) -> Plan:
+        """Plan a run as `start` would; changes nothing, and needs Redis only to find a host.
+
+        The plan of a fetch does not know which stages a host has.
+        """
+        named, placed = operation.parse_items(items), self._choose_hosts(operation)
+        storages = self._reader.plan_storages(missing_ok=missing_ok, beside=beside or operation.beside)
+        return placed.plan_dry_run(named, storages)
+
+    def _prepare(
+        self,
+        operation: Operation,
+        items: Items | None,
+        callback: OutcomeCallback | None,
+        run: RunArguments,
+    ) -> tuple[RunSpec, Callable[[], Plan]]:
+        """Return what a run is to do, and the function that plans it."""
+        key, parallel = run.get("idempotency_key"), run.get("parallel")
+        check_key(key)
+        named, placed = operation.parse_items(items), self._choose_hosts(operation)
+        storages = partial(
+            self._reader.plan_storages,
+            missing_ok=run.get("missing_ok", False),
+            beside=run.get("beside") or operation.beside,
+        )
+        settings = self.settings.runs
+        spec = RunSpec(
+            operation=placed.name,
+            options=placed.options,
+            parallel=max(1, settings.parallel if parallel is None else parallel),
+            **callback_fields(callback),
+            key=key,
+            fingerprint=fingerprint(placed, named),
+            max_attempts=settings.max_attempts,
+        )
+        return spec, lambda: placed.plan(named, storages())
+
+    def _choose_hosts(self, operation: Operation) -> Operation:
+        """Choose the hosts of an operation on engines.
+
+        Raises:
+            UsageError: Hosts are named, and no engine takes part.
+            HostNotFoundError: A host has no live worker.
+        """
+        if operation.is_on_host:
+            return operation.on_hosts(self.hosts.choose(operation.hosts))
+        if operation.hosts:
+            raise UsageError(
+                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is no Docker Engine: "
+                "registries have no hosts"
+            )
+        return operation
+
+    # Runs on stages
+
+    def for_each_copy_stage(
+        self,
+        source: StorageAddress | str,
+        destination: StorageAddress | str,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        verify: bool = False,
+        hosts: Sequence[str] | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages; skip those that the destination has.
+
+        Args:
+            source: The repository to copy from, or `docker-daemon:PROJECT`.
+            destination: The repository to copy to, or `docker-daemon:PROJECT`; it may be new.
+            stage_ids: The stages; all if None.
+            on_outcome: See `for_each`.
+            verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
+            hosts: The hosts of the engine, if one end is an engine; this host if None.
+            **run: See `for_each`.
+        """
+        operation = CopyOperation(
+            source=parse_storage(source),
+            destination=parse_storage(destination),
+            verify=verify,
+            hosts=parse_hosts(hosts),
+        )
+        return self.for_each(operation, stage_ids, on_outcome, **run)
+
+    def for_each_delete_stage(
+        self,
+        address: StorageAddress | str,
+        stage_ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        policy: InUsePolicy | None = None,
+        hosts: Sequence[str] | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Delete stages; succeed for those that are already gone.
+
+        Args:
+            address: The repository to delete from, or `docker-daemon:PROJECT`.
+            stage_ids: The stages; None for all, without a default.
+            on_outcome: See `for_each`.
+            policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
+            hosts: The hosts of the engine; this host if None.
+            **run: See `for_each`.
+        """
+        operation = DeleteOperation.of(parse_storage(address), policy, hosts=parse_hosts(hosts))
+        return self.for_each(operation, stage_ids, on_outcome, **run)
+
+    def for_each_fetch_stage(
+        self,
+        source: Source,
+        stage_ids: Items,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        platforms: Sequence[str | Platform] | None = None,
+        all_platforms: bool = False,
+        hosts: Sequence[str] | None = None,
+        all_hosts: bool = False,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Fetch stages to hosts: from the first cache that has the stage, else from the primary storage.
+
+        Args:
+            source: The storages: a project, or the primary storage alone.
+            stage_ids: The stages.
+            on_outcome: See `for_each`.
+            platforms: The platforms of multi-platform stages; the engine's own if None.
+            all_platforms: All platforms that an engine can keep.
+            hosts: The hosts; this one if None.
+            all_hosts: All live hosts.
+            **run: See `for_each`; with `missing_ok` a missing primary is empty: only the caches are used.
+        """
+        selection = PlatformSelection.parse(platforms, everything=all_platforms)
+        operation = FetchOperation.of(project_of(source), selection, hosts=parse_hosts(hosts))
+        operation.parse_items(stage_ids)  # before the look-up of hosts
+        if all_hosts:
+            operation = operation.on_hosts(self.hosts.choose(hosts, everywhere=True))
+        return self.for_each(operation, stage_ids, on_outcome, **run)
+
+    # Storages, without a run
+
+    def stage_ids(self, address: StorageAddress | str, *, missing_ok: bool = False) -> Iterator[StageId]:
+        """Iterate over the stages of a repository, from its tag list, or of this host's engine.
+
+        Args:
+            address: The repository or engine.
+            missing_ok: Treat a missing repository as empty.
+
+        Raises:
+            RepositoryNotFoundError: The repository does not exist.
+            UsageError: The address is malformed, or its registry rejects the login.
+            UnreachableError: The registry or the engine does not answer.
+        """
+        return self._reader.stage_ids(address, missing_ok=missing_ok)
+
+    def describe_stages(
+        self,
+        address: StorageAddress | str,
+        stage_ids: Items | None = None,
+        *,
+        parallel: int | None = None,
+        on_left_out: OnLeftOut | None = None,
+        missing_ok: bool = False,
+    ) -> Iterator[StageDescription]:
+        """Describe stages, in order, in threads of this process; needs no worker.
+
+        Args:
+            address: A repository, or this host's engine.
+            stage_ids: The stages; all if None.
+            parallel: Stages at once; from the settings if None.
+            on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
+                is gone or rejected, others for a stage that cannot be described; logged if None.
+            missing_ok: Treat a missing repository as empty.
+
+        Raises:
+            RepositoryNotFoundError: The repository does not exist.
+            UsageError: An argument is malformed, or the registry rejects the login.
+            StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
+        """
+        return self._reader.describe_stages(
+            address, stage_ids, parallel=parallel, on_left_out=on_left_out, missing_ok=missing_ok
+        )
+
+    def publish_index(
+        self,
+        repository: str | Repository,
+        stage_id: str | StageId,
+        images: Mapping[str | Platform, str | StageId | Reference],
+    ) -> dict[str, Any]:
+        """Publish an index over platform images; succeed if it already exists. Needs no worker.
+
+        Args:
+            repository: The repository of the index.
+            stage_id: The stage id of the index, a digest alone.
+            images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG` or
+                `REPOSITORY@DIGEST`. An image of another repository is copied first.
+
+        Returns:
+            The description of the stage, as JSON.
+
+        Raises:
+            UsageError: A name is malformed, an image is for another platform, or the stage exists with other
+                images, or is rejected.
+            NotFoundError: An image does not exist.
+            LockTimeoutError: A copy or deletion of the stage takes too long.
+        """
+        storage = parse_repository(repository)
+        chosen = {
+            platform if isinstance(platform, Platform) else Platform.parse(platform): _reference(
+                storage, image
+            )
+            for platform, image in images.items()
+        }
+        return self._services.registries.publish_index(
+            storage, StageId.parse(str(stage_id)), chosen, self._services.locks
+        )
+
+    def project(self, project: str | StorageAddress | Project) -> FleetProject:
+        """Return a project: the name of one in the settings, its storages, or its primary storage alone.
+
+        Raises:
+            SettingsError: The settings have no such project.
+        """
+        if not isinstance(project, str):
+            return FleetProject(self, self._services, self._reader, project_of(project))
+        settings = self.settings.project(project)
+        storages = Project.of(project, settings)
+        return FleetProject(
+            self, self._services, self._reader, storages, parallel=settings.parallel, is_set_up=True
+        )
+
+    # Runs that exist
+
+    def runs(self) -> Iterator[Run]:
+        """Iterate over all runs that have not expired, the newest first."""
+        return self._services.ledger.runs()
+
+    def run(self, run_id: str) -> Run:
+        """Return the current state of a run.
+
+        Args:
+            run_id: Its id, or how that begins.
+
+        Raises:
+            RunNotFoundError: The run does not exist, or has expired.
+            UsageError: Several runs match; the message lists some.
+        """
+        ledger = self._services.ledger
+        found = ledger.runs_beginning(run_id)
+        if run_id in found or len(found) == 1:
+            return ledger.run(run_id if run_id in found else found[0])
+        if not found:
+            raise RunNotFoundError(
+                f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
+            )
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+
+    def run_under(self, idempotency_key: str) -> Run:
+        """Return the last run that was started with an idempotency key.
+
+        Raises:
+            RunNotFoundError: The run does not exist, or has expired.
+        """
+        run_id = self._services.ledger.run_under(idempotency_key)
+        if run_id is None:
+            raise RunNotFoundError(f"no run was started under the key {idempotency_key!r}, or it has expired")
+        return self._services.ledger.run(run_id)
+
+    def failures(self, run_id: str) -> Iterator[Outcome]:
+        """Iterate over the outcomes of a run's failed items so far, in the order of completion.
+
+        Raises:
+            RunNotFoundError: The run does not exist, or has expired.
+        """
+        ledger, position = self._services.ledger, ""
+        while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
+            position = outcomes[-1].position
+            yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
+
+    def cancel(self, run_id: str, *, now: bool = False) -> bool:
+        """Cancel a run: no item starts any more; items in progress finish (with `now`, stop within seconds).
+
+        Returns:
+            True if the run was still in progress.
+
+        Raises:
+            RunNotFoundError: The run does not exist.
+            IncompatibleVersionError: An incompatible release wrote it; the run goes on.
+        """
+        return self._services.ledger.cancel(run_id, now=now)
+
+    def retry(
+        self,
+        run_id: str,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        parallel: int | None = None,
+        detach: bool = False,
+    ) -> Run:
+        """Start a new run with the failed and cancelled items of a finished run.
+
+        Args:
+            run_id: The finished run.
+            on_outcome: See `for_each`; without one, whom the fleet called for that run is called again.
+            parallel: Items at once; as in that run if None.
+            detach: Return at once.
+
+        Returns:
+            As `for_each`; the old run if there are no such items.
+
+        Raises:
+            UsageError: The run is still in progress.
+            RunNotFoundError: The run does not exist.
+        """
+        old = self._services.ledger.run(run_id)
+        if not old.state.is_final:
+            raise UsageError(f"run {run_id} is still {old.state}: watch it, or cancel it first")
+        if old.state is RunState.SUCCEEDED:
+            return old
+        changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": run_id}
+        if parallel is not None:
+            changed["parallel"] = max(1, parallel)
+        if on_outcome is not None or not old.spec.is_called_back:
+            changed |= callback_fields(on_outcome)
+        spec = old.spec.model_copy(update=changed)
+        return self._submitter.submit(
+            spec, lambda: Plan(tuple(self._services.ledger.leftovers(run_id))), on_outcome, detach=detach
+        )
+
+    def workers(self) -> list[WorkerInfo]:
+        """List the live worker processes."""
+        return self._services.ledger.workers()
+
+
+def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:
+    if isinstance(image, Reference):
+        return image
+    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
+        return repository.tagged(str(image))
+    return Reference.parse(image)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+
+from pydantic import ValidationError
 
 from stagefleet.errors import (
     LedgerRewoundError,
@@ -16,7 +16,7 @@ from stagefleet.errors import (
 )
 from stagefleet.fleet.services import Services
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
-from stagefleet.names import Repository, parse_address
+from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_retry import RedisRetry
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome
@@ -24,8 +24,6 @@ from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run,
 
 __all__ = ["RunFollower"]
 
-_DELETIONS = ("delete_", "rm_")
-"""The prefixes of operations that delete."""
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
 
@@ -96,42 +94,33 @@ class RunFollower:
         """Create the retries for a Redis that is out of reach, with notices about the outage."""
         return RedisRetry(self._services.settings.runs.outage_seconds, say=notice or self._notice)
 
-    def watch(
-        self, run_id: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
+    def follow(
+        self,
+        run_id: str,
+        on_outcome: OnOutcome | None = None,
+        *,
+        notice: Callable[[str], None] | None = None,
+        no_worker_limit_seconds: float | None = None,
     ) -> Run:
-        """Follow a run from its first outcome on; this neither delays nor stops the run.
+        """Follow a run from its first outcome on, without delaying it; cancel it if no worker works on it.
 
         Args:
             run_id: The run's id.
             on_outcome: Called with each outcome.
             notice: Called with messages for the user; the object's own if None.
-        """
-        with _naming(run_id):
-            onlooker = self._standstill_monitor(run_id, notice, limit_seconds=math.inf)
-            return coordinator.watch(
-                self._services.ledger,
-                run_id,
-                on_progress=onlooker.telling(on_outcome),
-                on_idle=onlooker.check,
-                redis_retry=self.redis_retry(notice),
-            )
-
-    def follow(
-        self, run_id: str, on_outcome: OnOutcome | None = None, *, notice: Callable[[str], None] | None = None
-    ) -> Run:
-        """Watch a run, and cancel it if no worker works on it; arguments as of `watch`.
+            no_worker_limit_seconds: How long it may be without a worker; from the settings if None.
 
         Raises:
             NoWorkerError: No worker worked on it; the run was cancelled.
             LedgerRewoundError: Redis has lost the run, or its start.
         """
         with _naming(run_id), self._giving_up(run_id):
-            onlooker = self._standstill_monitor(run_id, notice)
+            monitor = self._standstill_monitor(run_id, notice, limit_seconds=no_worker_limit_seconds)
             ended = coordinator.watch(
                 self._services.ledger,
                 run_id,
-                on_progress=onlooker.telling(on_outcome),
-                on_idle=onlooker.check,
+                on_progress=monitor.telling(on_outcome),
+                on_idle=monitor.check,
                 redis_retry=self.redis_retry(notice),
             )
         self._report_remaining_tags(ended)
@@ -146,8 +135,8 @@ class RunFollower:
             on_outcome: The callback; may be None.
 
         Raises:
-            NoWorkerError: As in `attend`.
-            LedgerRewoundError: As in `attend`.
+            NoWorkerError: As in `follow`.
+            LedgerRewoundError: As in `follow`.
             BaseException: The exception of the callback, which has stopped the run.
         """
         ledger = self._services.ledger
@@ -159,13 +148,13 @@ class RunFollower:
                 # Found by its key: it has ended, or has no callback and so does not wait.
                 return self.follow(run_id, self._stopping(run_id, on_outcome))
             with _naming(run_id), self._giving_up(run_id):
-                onlooker = self._standstill_monitor(run_id)
+                monitor = self._standstill_monitor(run_id)
                 ended = coordinator.watch(
                     ledger,
                     run_id,
                     on_outcome=on_outcome,
-                    on_progress=onlooker.telling(None),
-                    on_idle=onlooker.check,
+                    on_progress=monitor.telling(None),
+                    on_idle=monitor.check,
                     renewal_seconds=self._services.settings.runs.renewal_seconds,
                     redis_retry=self.redis_retry(),
                 )
@@ -219,9 +208,14 @@ class RunFollower:
 
     def _report_remaining_tags(self, run: Run) -> None:
         """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
-        if not run.spec.operation.startswith(_DELETIONS):
+        try:
+            operation = parse_operation(run.spec.operation, run.spec.options)
+        except (KeyError, ValidationError):
+            return  # another release's, or a user's
+        repositories = [address for address in operation.deletes_from if not address.is_on_host]
+        if not repositories:
             return
-        for line in self._services.registries.describe_remaining_tags(_repositories(run.spec.options)):
+        for line in self._services.registries.describe_remaining_tags(repositories):
             if line not in self._told:
                 self._told.add(line)
                 self._notice(line)
@@ -278,10 +272,3 @@ def _forgotten(run_id: str) -> LedgerRewoundError:
     return LedgerRewoundError(
         f"Redis has forgotten run {run_id}, or that it was started, as after a failover: start it again"
     )
-
-
-def _repositories(options: Mapping[str, Any]) -> list[Repository]:
-    """List the repositories that a run deletes from."""
-    named = [options.get("repository"), options.get("final"), *options.get("caches", ())]
-    places = map(parse_address, filter(None, named))
-    return [address for address in places if not address.is_on_host]

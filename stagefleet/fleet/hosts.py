@@ -2,19 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from stagefleet.errors import HostNotFoundError, UsageError
+from stagefleet.fleet.services import Services
+from stagefleet.locks import HeldLock, LockInfo
+from stagefleet.names import StageId, StorageAddress
+from stagefleet.operations.base import Items, parse_hosts, parse_stage_ids, parse_storage
+from stagefleet.project import Project
 from stagefleet.redaction import quoted
-from stagefleet.runs.messages import host_of_queue
-from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.models import Outcome, Run
 
-__all__ = ["choose_hosts", "live_hosts"]
+if TYPE_CHECKING:
+    from stagefleet.shared_state.last_used import UsedImage  # imports the registry client
+
+__all__ = ["FleetHosts", "PinnedStages", "Source", "choose_hosts", "project_of"]
+
+Source = str | StorageAddress | Project
+"""The storages that stages are fetched from; an address alone is the primary."""
 
 
-def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
-    """Return the hosts with a live worker that has an engine, sorted."""
-    return sorted({host for worker in workers for queue in worker.queues if (host := host_of_queue(queue))})
+@dataclass(frozen=True, slots=True)
+class PinnedStages:
+    """Images of stages that nobody removes from their hosts.
+
+    Attributes:
+        hosts: The names of the hosts.
+        locks: The locks that protect the images.
+    """
+
+    hosts: tuple[str, ...]
+    locks: tuple[HeldLock, ...]
+
+    def check(self) -> None:
+        """Check that the protection lasts; makes no request.
+
+        Raises:
+            LockLostError: A lease has expired: the images may be gone.
+        """
+        for lock in self.locks:
+            lock.check()
+
+
+class FleetHosts:
+    """The hosts with a Docker Engine, and the images of stages there.
+
+    Args:
+        services: The services of the fleet.
+        notice: Called with messages for the user.
+        fetch: `Fleet.for_each_fetch_stage`.
+    """
+
+    def __init__(self, services: Services, notice: Callable[[str], None], fetch: Callable[..., Run]) -> None:
+        self._services = services
+        self._notice = notice
+        self._fetch = fetch
+
+    def names(self) -> list[str]:
+        """List the hosts that stages can be fetched to: those whose workers have a Docker Engine.
+
+        Raises:
+            UnreachableError: Redis does not answer.
+        """
+        return self._services.hosts()
+
+    def choose(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
+        """Return the hosts for a run: the named ones, this one if there are none, or all live ones.
+
+        Raises:
+            HostNotFoundError: A host has no live worker; the message lists those that have.
+        """
+        return choose_hosts(
+            hosts,
+            everywhere=everywhere,
+            own=self._services.settings.engine.host_name,
+            list_hosts=self.names,
+            advice=self._services.no_host_advice,
+        )
+
+    def last_used(self, host: str | None = None) -> list[UsedImage]:
+        """Return the last use of each image of a host, which the host's clean-up goes by.
+
+        Every fetch records a use, also of an image that is already there, and so do copies from and to an
+        engine. For an image without a record the last use is unknown: records are limited in number
+        (`caches.used_images`), and may be lost.
+
+        Args:
+            host: The host's name, also of one without a live worker; this host if None.
+
+        Returns:
+            The images that have a record, the longest unused first.
+
+        Raises:
+            UnreachableError: Redis does not answer.
+        """
+        return self._services.last_used.used_images(host or self._services.settings.engine.host_name)
+
+    @contextmanager
+    def pinned_stages(
+        self,
+        source: Source,
+        stage_ids: Items,
+        *,
+        hosts: Sequence[str] | None = None,
+        all_hosts: bool = False,
+    ) -> Iterator[PinnedStages]:
+        """Protect the images of stages, for all platforms, from removal from hosts.
+
+        The protection ends with the context, or with the death of this process. It fetches nothing, see
+        `pin_stage`.
+
+        Args:
+            source: As in `Fleet.for_each_fetch_stage`.
+            stage_ids: The stages.
+            hosts: The names of the hosts; this one if None.
+            all_hosts: Protect them on all live hosts.
+
+        Yields:
+            The protected images; check them from time to time.
+
+        Raises:
+            HostNotFoundError: A host has no live worker.
+            LockTimeoutError: The removal of an image is in progress, and takes too long.
+        """
+        from stagefleet.locks.stage_locks import ImageLocks, image_of  # noqa: PLC0415 - imports the registry client
+
+        primary = project_of(source).primary
+        named = parse_stage_ids(stage_ids) or ()
+        chosen = self.choose(hosts, everywhere=all_hosts)
+        with ExitStack() as held:
+            locks: list[HeldLock] = []
+            for host in chosen:
+                images = ImageLocks(self._services.locks, host)
+                for stage_id in named:
+                    image = image_of(primary, StageId.parse(stage_id))
+                    locks.append(held.enter_context(images.lock_shared(image, on_wait=self._tell_of_wait)))
+            yield PinnedStages(chosen, tuple(locks))
+
+    @contextmanager
+    def pin_stage(
+        self, source: Source, stage_id: str | StageId, *, hosts: Sequence[str] | None = None, **fetch: Any
+    ) -> Iterator[PinnedStages]:
+        """Fetch a stage, and protect its image on the hosts while the context lasts.
+
+        Args:
+            source: As in `Fleet.for_each_fetch_stage`.
+            stage_id: The stage.
+            hosts: The hosts; this one if None.
+            **fetch: As in `Fleet.for_each_fetch_stage`.
+
+        Yields:
+            The protected images, once the stage is there.
+
+        Raises:
+            RemoteError: The stage could not be fetched.
+        """
+        with self.pinned_stages(source, [stage_id], hosts=hosts) as pinned:
+            self._fetch(source, [stage_id], _raise_failure, hosts=pinned.hosts, **fetch)
+            yield pinned
+
+    def _tell_of_wait(self, lock: LockInfo) -> None:
+        self._notice(f"waiting for {lock.name}, which is being removed")
+
+
+def _raise_failure(outcome: Outcome) -> None:
+    if outcome.error is not None:
+        raise outcome.error.as_exception()
+
+
+def project_of(source: Source) -> Project:
+    """Return the storages of a source."""
+    return source if isinstance(source, Project) else Project.alone(parse_storage(source))
 
 
 def choose_hosts(
@@ -38,12 +199,11 @@ def choose_hosts(
         UsageError: Both names and `everywhere` are given.
         HostNotFoundError: A host has no live worker; the message lists those that have.
     """
-    if isinstance(asked, str):
-        raise UsageError("hosts is one string: hand in a list of names")
-    if asked and everywhere:
+    named = parse_hosts(asked)
+    if named and everywhere:
         raise UsageError("name hosts, or ask for all of them, not both")
     live = list_hosts()
-    chosen = tuple(dict.fromkeys(live if everywhere else asked or (own,)))
+    chosen = tuple(live) if everywhere else named or (own,)
     missing = [host for host in chosen if host not in live]
     if missing or not chosen:
         there = ", ".join(live) or "none"

@@ -1,54 +1,67 @@
-"""Runs on records, and work on single records."""
+"""The records beside the stages: reads and writes of single ones, and runs on many."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from stagefleet.errors import UsageError
-from stagefleet.fleet.base import FleetBase
-from stagefleet.fleet.callbacks import HostArguments
-from stagefleet.names import EngineProject, Repository, StageId, StorageAddress
-from stagefleet.operations.base import Plan, parse_repository, parse_storage
-from stagefleet.operations.records import RecordOperation
+from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
+from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.services import Services
+from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.operations.base import Items, parse_repository, parse_storage
+from stagefleet.operations.records import (
+    DeleteCustomTagOperation,
+    DeleteImageMetadataOperation,
+    DeleteImportMetadataOperation,
+    DeleteManagedImageOperation,
+    DeleteRecordOperation,
+    DeleteRejectedStageOperation,
+    ReadCustomTagOperation,
+    ReadImportMetadataOperation,
+    RecordOperation,
+    image_metadata_items,
+    removal_of,
+)
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.redaction import quoted
-from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
     from stagefleet.storages.storage import StoredRecord, WriteResult
 
-__all__ = ["RecordRuns"]
+__all__ = ["FleetRecords"]
 
-Names = Iterable[str] | None
-
-_REMOVALS: Mapping[RecordKind, str] = {
-    RecordKind.MANAGED_IMAGE: "rm_managed_image",
-    RecordKind.IMPORT_METADATA: "rm_import_metadata",
-    RecordKind.CUSTOM_TAG: "delete_stage_custom_tag",
-    RecordKind.REJECTED_STAGE: "delete_rejected_stage",
-}
-"""The operation that deletes a kind; kinds that are rarely deleted in bulk share one."""
+Address = StorageAddress | str
 
 
-class RecordRuns(FleetBase):
+class FleetRecords:
     """List, read, write and delete records; add and delete custom tags.
 
-    A place is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes of
-    other records do nothing, reads and deletions find none.
+    An address is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes
+    of other records do nothing, reads and deletions find none.
 
-    Every `for_each_...` takes `on_outcome`, `parallel`, `idempotency_key`, `detach`, and `host` if the place
-    is an engine; it returns and raises as `for_each_copy_stage` does. Names of None select all records; there
-    is no default. A record that is gone is skipped; a record without a required label fails with
-    `BrokenRecordError`, and is not modified.
+    Every `for_each_...` takes, returns and raises what `Fleet.for_each` does, and takes `host` if the address
+    is an engine. Names of None select all records; there is no default. A record that is gone is skipped; a
+    record without a required label fails with `BrokenRecordError`, and is not modified.
+
+    Args:
+        services: The services of the fleet.
+        reader: Checks which storages exist.
+        for_each: `Fleet.for_each`.
     """
+
+    def __init__(self, services: Services, reader: StorageReader, for_each: Callable[..., Run]) -> None:
+        self._services = services
+        self._reader = reader
+        self._for_each = for_each
 
     # Single records; no worker is needed
 
-    def record_ids(
+    def ids(
         self,
-        address: StorageAddress | str,
+        address: Address,
         kind: RecordKind | str | None = None,
         *,
         on_unknown: Callable[[str], None] | None = None,
@@ -66,41 +79,34 @@ class RecordRuns(FleetBase):
             RepositoryNotFoundError: The repository does not exist.
             UsageError: The address is malformed, or its registry rejects the login.
         """
-        where, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
+        storage, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
         registries = self._services.registries
-        if where.is_on_host:
-            return registries.engine_records(where).ids(wanted)
-        found = registries.records.ids(where, wanted, on_unknown=on_unknown)
-        return self._listed(where, found, missing_ok=missing_ok)
+        if storage.is_on_host:
+            return registries.engine_records(storage).ids(wanted)
+        found = registries.records.ids(storage, wanted, on_unknown=on_unknown)
+        return self._reader.expecting(storage, found, missing_ok=missing_ok)
 
-    def read_record(
-        self, address: StorageAddress | str, kind: RecordKind | str, name: str = ""
-    ) -> StoredRecord | None:
+    def read(self, address: Address, kind: RecordKind | str, name: str = "") -> StoredRecord | None:
         """Read one record; None if it does not exist.
 
         Raises:
             BrokenRecordError: It lacks a label, or is not a record.
             UsageError: The address or the name is malformed.
         """
-        where, record_id = parse_storage(address), RecordId.of(_parse_kind(kind), name)
+        storage, record_id = parse_storage(address), RecordId.of(_parse_kind(kind), name)
         registries = self._services.registries
-        if where.is_on_host:
-            return registries.engine_records(where).read(record_id)
-        return registries.records.read(where, record_id)
+        if storage.is_on_host:
+            return registries.engine_records(storage).read(record_id)
+        return registries.records.read(storage, record_id)
 
-    def write_record(
-        self,
-        address: StorageAddress | str,
-        record: Record,
-        *,
-        project: str | None = None,
-        force: bool = False,
+    def write(
+        self, address: Address, record: Record, *, project: str | None = None, force: bool = False
     ) -> WriteResult:
         """Write a record, unless the same is there already or an engine does not keep its kind.
 
         Args:
             address: The repository or engine.
-            record: The record; for a custom tag this writes the record only, see `add_stage_custom_tag`.
+            record: The record; for a custom tag this writes the record only, see `add_custom_tag`.
             project: The project of the record; if None, the last part of the repository's path, or the
                 project of the engine.
             force: Write even if the same is there.
@@ -110,15 +116,16 @@ class RecordRuns(FleetBase):
             UsageError: The address is malformed, the record is invalid, or it is a client id and another
                 exists.
         """
-        where, registries = parse_storage(address), self._services.registries
-        if where.is_on_host:
-            _refuse_project(where, project)
-            return registries.engine_records(where).write(record, force=force)
-        return registries.records.write(where, project or where.name, record, force=force)
+        storage, registries = parse_storage(address), self._services.registries
+        if not storage.is_on_host:
+            return registries.records.write(storage, project or storage.name, record, force=force)
+        if project not in {None, storage.project}:
+            raise UsageError(f"{storage} keeps the records of {storage.project} alone, not of {project}")
+        return registries.engine_records(storage).write(record, force=force)
 
-    def add_stage_custom_tag(
+    def add_custom_tag(
         self,
-        address: StorageAddress | str,
+        address: Address,
         tag: str,
         stage_id: str | StageId,
         *,
@@ -131,22 +138,22 @@ class RecordRuns(FleetBase):
             address: The primary storage, which gets the record.
             tag: The tag.
             stage_id: The stage.
-            project: As in `write_record`.
+            project: As in `write`.
             final: The final storage, if the project has one, which gets the tag.
 
         Raises:
             StageNotFoundError: The storage that gets the tag lacks the stage, or the stage is rejected.
             UsageError: The tag is not a valid custom tag.
         """
-        where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if where.is_on_host:
-            return self.write_record(where, custom, project=project)
+        storage, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
+        if storage.is_on_host:
+            return self.write(storage, custom, project=project)
         records = self._services.registries.records
-        return records.add_custom_tag(where, project or where.name, custom, final=_parse_final(final))
+        return records.add_custom_tag(storage, project or storage.name, custom, final=_parse_final(final))
 
-    def check_stage_custom_tag(
+    def check_custom_tag(
         self,
-        address: StorageAddress | str,
+        address: Address,
         tag: str,
         stage_id: str | StageId,
         *,
@@ -154,25 +161,27 @@ class RecordRuns(FleetBase):
     ) -> None:
         """Check that a custom tag names the image of its stage; succeeds for an engine, which has no tags.
 
-        Arguments as of `add_stage_custom_tag`.
+        Arguments as of `add_custom_tag`.
 
         Raises:
             CustomTagError: The tag is missing, or names another image.
         """
-        where, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if not where.is_on_host:
+        storage, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
+        if not storage.is_on_host:
             records = self._services.registries.records
-            records.check_custom_tag(where, custom.name, custom.stage_id, final=_parse_final(final))
+            records.check_custom_tag(storage, custom.name, custom.stage_id, final=_parse_final(final))
 
     # Runs
 
     def for_each_rm_image_metadata(
         self,
-        address: StorageAddress | str,
+        address: Address,
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete metadata of one image; an item is `COMMIT_STAGEID`.
 
@@ -182,180 +191,157 @@ class RecordRuns(FleetBase):
                 the name, the hash in the tags.
             stage_commits: The commits of each stage.
             on_outcome: See the class.
-            **arguments: See the class.
+            host: See the class.
+            **run: See the class.
         """
-        operation = RecordOperation.of_image_metadata(address, image_name_or_hash, stage_commits)
-        return self._run(operation, on_outcome, arguments)
+        operation = DeleteImageMetadataOperation(**_on(address, host), image=image_name_or_hash)
+        return self._for_each(operation, image_metadata_items(stage_commits.items()), on_outcome, **run)
 
     def for_each_rm_managed_image(
         self,
-        address: StorageAddress | str,
-        names: Names,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        address: Address,
+        names: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
-        operation = RecordOperation.of("rm_managed_image", address, RecordKind.MANAGED_IMAGE, names)
-        return self._run(operation, on_outcome, arguments)
+        return self._for_each(DeleteManagedImageOperation(**_on(address, host)), names, on_outcome, **run)
 
     def for_each_get_import_metadata(
         self,
-        address: StorageAddress | str,
-        ids: Names,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        address: Address,
+        ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
-        operation = RecordOperation.of("get_import_metadata", address, RecordKind.IMPORT_METADATA, ids)
-        return self._run(operation, on_outcome, arguments)
+        return self._for_each(ReadImportMetadataOperation(**_on(address, host)), ids, on_outcome, **run)
 
     def for_each_rm_import_metadata(
         self,
-        address: StorageAddress | str,
-        ids: Names,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        address: Address,
+        ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete import metadata."""
-        operation = RecordOperation.of("rm_import_metadata", address, RecordKind.IMPORT_METADATA, ids)
-        return self._run(operation, on_outcome, arguments)
+        return self._for_each(DeleteImportMetadataOperation(**_on(address, host)), ids, on_outcome, **run)
 
     def for_each_get_stage_custom_tag_metadata(
         self,
-        address: StorageAddress | str,
-        ids: Names,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        address: Address,
+        ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
-        operation = RecordOperation.of("get_stage_custom_tag_metadata", address, RecordKind.CUSTOM_TAG, ids)
-        return self._run(operation, on_outcome, arguments)
+        return self._for_each(ReadCustomTagOperation(**_on(address, host)), ids, on_outcome, **run)
 
     def for_each_delete_stage_custom_tag(
         self,
-        address: StorageAddress | str,
-        tags: Names,
-        on_outcome: OnOutcome | None = None,
+        address: Address,
+        tags: Items | None,
+        on_outcome: OutcomeCallback | None = None,
         *,
         final: str | Repository | None = None,
-        **arguments: Unpack[HostArguments],
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
 
-        A tag without a record is not a custom tag of `add_stage_custom_tag`, and is kept.
+        A tag without a record is not a custom tag of `add_custom_tag`, and is kept.
 
         Args:
             address: The primary storage, which has the records.
             tags: The tags; all if None.
             on_outcome: See the class.
             final: The final storage, if the project has one, which has the tags.
-            **arguments: See the class.
+            host: See the class.
+            **run: See the class.
         """
-        details = _custom_tag_details(final)
-        operation = RecordOperation.of(
-            "delete_stage_custom_tag", address, RecordKind.CUSTOM_TAG, tags, details
-        )
-        return self._run(operation, on_outcome, arguments)
+        operation = DeleteCustomTagOperation(**_on(address, host), final=_parse_final(final))
+        return self._for_each(operation, tags, on_outcome, **run)
 
     def for_each_delete_rejected_stage(
         self,
-        address: StorageAddress | str,
-        stage_ids: Iterable[str | StageId] | None,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        address: Address,
+        stage_ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
-        operation = RecordOperation.of("delete_rejected_stage", address, RecordKind.REJECTED_STAGE, stage_ids)
-        return self._run(operation, on_outcome, arguments)
+        return self._for_each(
+            DeleteRejectedStageOperation(**_on(address, host)), stage_ids, on_outcome, **run
+        )
 
     def for_each_rm_record(
         self,
-        address: StorageAddress | str,
+        address: Address,
         kind: RecordKind | str,
-        names: Names,
-        on_outcome: OnOutcome | None = None,
-        **arguments: Unpack[HostArguments],
+        names: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, but keep the custom tag or rejected stage itself.
 
-        This revokes a rejection, or keeps a tag without its record; `for_each_remove_record` does neither.
+        This revokes a rejection, or keeps a tag without its record; `for_each_remove` does neither.
         """
-        parsed = _parse_kind(kind)
-        operation = RecordOperation.of("rm_record", address, parsed, names, {"kind": str(parsed)})
-        return self._run(operation, on_outcome, arguments)
+        operation = DeleteRecordOperation(**_on(address, host), kind=_parse_kind(kind))
+        return self._for_each(operation, names, on_outcome, **run)
 
-    def for_each_remove_record(
+    def for_each_remove(
         self,
-        address: StorageAddress | str,
+        address: Address,
         kind: RecordKind | str,
-        names: Names,
-        on_outcome: OnOutcome | None = None,
+        names: Items | None,
+        on_outcome: OutcomeCallback | None = None,
         *,
         final: str | Repository | None = None,
-        **arguments: Unpack[HostArguments],
+        host: str | None = None,
+        **run: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, with the custom tags and rejected stages that they describe.
 
-        Arguments as of the other runs; `final` as of `for_each_delete_stage_custom_tag`, ignored for other
-        kinds.
+        `final` is as of `for_each_delete_stage_custom_tag`, and ignored for other kinds.
         """
-        parsed = _parse_kind(kind)
-        if parsed is RecordKind.CUSTOM_TAG:
-            return self.for_each_delete_stage_custom_tag(address, names, on_outcome, final=final, **arguments)
-        operation = _REMOVALS.get(parsed)
-        if operation is None:
-            return self.for_each_rm_record(address, parsed, names, on_outcome, **arguments)
-        return self._run(RecordOperation.of(operation, address, parsed, names), on_outcome, arguments)
+        return self._for_each(self.removal(address, kind, final=final, host=host), names, on_outcome, **run)
 
-    def plan_rm_record(
+    def removal(
         self,
-        address: StorageAddress | str,
+        address: Address,
         kind: RecordKind | str,
-        names: Names,
         *,
+        image: str | None = None,
+        final: str | Repository | None = None,
         host: str | None = None,
-        missing_ok: bool = False,
-    ) -> Plan:
-        """Plan `for_each_rm_record`; changes nothing."""
-        operation = RecordOperation.of("rm_record", address, _parse_kind(kind), names)
-        return self._plan(operation, operation.address, host, self._plan_storages(missing_ok=missing_ok))
-
-    def plan_rm_image_metadata(
-        self,
-        address: StorageAddress | str,
-        image_name_or_hash: str,
-        stage_commits: Mapping[str | StageId, Iterable[str]],
-        *,
-        host: str | None = None,
-        missing_ok: bool = False,
-    ) -> Plan:
-        """Plan `for_each_rm_image_metadata`; changes nothing."""
-        operation = RecordOperation.of_image_metadata(address, image_name_or_hash, stage_commits)
-        return self._plan(operation, operation.address, host, self._plan_storages(missing_ok=missing_ok))
-
-    def _run(self, operation: RecordOperation, on_outcome: OnOutcome | None, arguments: HostArguments) -> Run:
-        return self._for_each(
-            self._placed(operation, operation.address, arguments.get("host")),
-            on_outcome,
-            parallel=arguments.get("parallel"),
-            idempotency_key=arguments.get("idempotency_key"),
-            detach=arguments.get("detach", False),
-            plan_storages=self._plan_storages(missing_ok=arguments.get("missing_ok", False)),
-        )
+    ) -> RecordOperation:
+        """Return the operation of `for_each_remove`; with `image` that of `for_each_rm_image_metadata`."""
+        if image is not None:
+            return DeleteImageMetadataOperation(**_on(address, host), image=image)
+        parsed = _parse_kind(kind)
+        tags = _parse_final(final) if parsed is RecordKind.CUSTOM_TAG else None
+        return removal_of(parsed, **_on(address, host), final=tags)
 
 
-def _refuse_project(address: EngineProject, project: str | None) -> None:
-    if project not in {None, address.project}:
-        raise UsageError(f"{address} keeps the records of {address.project} alone, not of {project}")
+def _on(address: Address, host: str | None) -> dict[str, Any]:
+    """Return the fields of an operation for the storage, and the host if it is an engine."""
+    return {"repository": parse_storage(address), "hosts": () if host is None else (host,)}
 
 
 def _parse_final(final: str | Repository | None) -> Repository | None:
     return None if final is None else parse_repository(final)
-
-
-def _custom_tag_details(final: str | Repository | None) -> dict[str, str]:
-    where = _parse_final(final)
-    return {} if where is None else {"final": str(where)}
 
 
 def _parse_kind(kind: RecordKind | str) -> RecordKind:

@@ -12,7 +12,6 @@ from stagefleet.embedded import EmbeddedFleet, require_packages
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.fleet.engine_access import Lazy, open_engine_host
-from stagefleet.fleet.hosts import live_hosts
 from stagefleet.images import StageDescription
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
@@ -22,6 +21,7 @@ from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings

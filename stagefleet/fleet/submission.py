@@ -14,13 +14,16 @@ from typing import TypeVar
 
 from stagefleet.backoff import jittered
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback
+from stagefleet.fleet.follower import RunFollower
+from stagefleet.fleet.services import Services
 from stagefleet.operations.base import Plan
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import Outcome, RunSpec, RunState, Submission, SubmissionKind
+from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.subjects import log_run_started
 
-__all__ = ["check_key", "submit", "tell_old_result"]
+__all__ = ["RunSubmitter", "check_key", "submit", "tell_old_result"]
 
 T = TypeVar("T")
 
@@ -31,6 +34,8 @@ _POLL_SECONDS = 0.5
 _MOST_BEGINNINGS = 10
 """How many times a run is written if Redis loses its beginning."""
 _MAX_KEY_CHARACTERS = 200
+_MOST_SUBMISSIONS = 5
+"""How many times a run is submitted if Redis loses it after its start."""
 
 
 def check_key(key: str | None) -> None:
@@ -116,6 +121,65 @@ def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[st
     notice(f"nothing was done now: run {run.id} of {ended} succeeded under this key, and its result is shown")
 
 
+class RunSubmitter:
+    """Submit runs, and follow them if their clients wait.
+
+    Args:
+        services: The services of the fleet.
+        follower: Follows a run.
+        notice: Called with messages for the user.
+    """
+
+    def __init__(self, services: Services, follower: RunFollower, notice: Callable[[str], None]) -> None:
+        self._services = services
+        self._follower = follower
+        self._notice = notice
+
+    def submit(
+        self,
+        spec: RunSpec,
+        make_plan: Callable[[], Plan],
+        on_outcome: OutcomeCallback | None,
+        *,
+        detach: bool,
+    ) -> Run:
+        """Submit a run, and follow it; submit it again if Redis forgets it.
+
+        Args:
+            spec: What the run is to do.
+            make_plan: See `submit`.
+            on_outcome: The callback.
+            detach: Return the started run.
+
+        Raises:
+            UsageError: The run is detached, and the callback is one of this process.
+            StagefleetError: As in `submit` and `RunFollower.coordinate`.
+        """
+        if isinstance(on_outcome, RemoteCallback):
+            on_outcome = None
+        elif on_outcome is not None and detach:
+            raise UsageError(
+                "a detached run cannot call back into this process: hand in a RemoteCallback, or leave out "
+                "on_outcome or detach"
+            )
+        redis_retry = self._follower.redis_retry()
+        submission = None
+        for submissions_left in reversed(range(_MOST_SUBMISSIONS)):
+            submission = submit(
+                lambda: self._services.ledger, spec, make_plan, again=submission, redis_retry=redis_retry
+            )
+            try:
+                tell_old_result(self._services.ledger, submission, self._notice)
+                if detach:
+                    return self._follower.started(submission.run_id)
+                return self._follower.coordinate(submission.run_id, submission.kind, on_outcome)
+            except (LedgerRewoundError, RunNotFoundError):
+                if not submissions_left or not self._follower.is_forgotten(submission.run_id):
+                    raise
+                self._notice(f"Redis has forgotten run {submission.run_id}, as after a failover: begun again")
+        raise AssertionError  # the last submission returns or raises
+
+
 def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission:
     """Open the run; wait while another client is submitting it.
 
@@ -144,7 +208,7 @@ def _write(
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     left = _leftover_plan(ledger, submission)
     plan = make_plan() if left is None else left
-    for chunk in _chunks(plan.skips()):
+    for chunk in _chunks(Outcome.without_task(item, ItemState.SKIPPED) for item in plan.skipped):
         _append(ledger, submission, (), chunk, redis_retry)
     for items in _chunks(plan.items):
         _append(ledger, submission, items, (), redis_retry)

@@ -1,4 +1,4 @@
-"""Work on stages: checks of arguments, and plans from tag lists."""
+"""An operation: a kind of work with its options; a client plans it, and workers execute it item by item."""
 
 from __future__ import annotations
 
@@ -6,53 +6,40 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import StagesNotFoundError, TooManyItemsError, UsageError
-from stagefleet.names import Repository, StageId, StorageAddress, parse_address
-from stagefleet.records import RecordId, RecordKind
-from stagefleet.runs.models import MAX_ITEMS, ItemState, Outcome, split_host
+from stagefleet.names import HOST_SEPARATOR, EngineProject, Repository, StageId, StorageAddress, parse_address
+from stagefleet.operations.storages import PlanStorages
+from stagefleet.project import Project
+from stagefleet.setting_types import RepositoryText, StorageAddressText
 
 __all__ = [
-    "CopyOperation",
-    "DeleteOperation",
+    "Items",
     "Operation",
     "Plan",
-    "PlanStorages",
-    "StageIds",
+    "ProjectOperation",
     "bounded",
-    "find_lacking",
+    "fingerprint",
+    "left_out_if_unset",
     "listed_ids",
     "named_ids",
+    "parse_hosts",
     "parse_repository",
     "parse_stage_ids",
     "parse_storage",
     "refuse_missing",
+    "select_lacking",
+    "select_present",
 ]
 
-StageIds = Iterable[str | StageId]
+Items = Iterable[str | StageId]
+"""Names of stages or records."""
 
 _NAMED_IN_MESSAGES = 3
-
-
-class PlanStorages(Protocol):
-    """The reads of storages that a plan needs; the storage manager implements them."""
-
-    def stage_ids(self, address: StorageAddress) -> Iterator[StageId]:
-        """Iterate over the stages of a repository or of this host's engine; none if it does not exist."""
-
-    def record_ids(self, address: StorageAddress, kind: RecordKind) -> Iterator[RecordId]:
-        """List the records of one kind in a repository or this host's engine; none if it does not exist."""
-
-    def ping(self, repository: Repository) -> None:
-        """Check that the registry answers, is a registry, and accepts the login; raise if not."""
-
-    def expect(self, address: StorageAddress) -> None:
-        """Reject a named repository that does not exist; called if nothing was found in it.
-
-        Raises:
-            RepositoryNotFoundError: The repository does not exist, and must.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +47,8 @@ class Plan:
     """The items of a run.
 
     Attributes:
-        items: The stages that need a task, in order.
-        skipped: The stages that need none.
+        items: The items that need a task, in order.
+        skipped: The items that need none.
     """
 
     items: Sequence[str]
@@ -70,44 +57,168 @@ class Plan:
     def __len__(self) -> int:
         return len(self.items) + len(self.skipped)
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """Iterate over the outcomes that a dry run prints."""
-        yield from self.skips()
-        for item in self.items:
-            name, host = split_host(item)
-            yield Outcome(item=name, host=host, state=ItemState.PLANNED)
-
-    def skips(self) -> Iterator[Outcome]:
-        """Iterate over the outcomes of stages that need no task."""
-        for item in self.skipped:
-            name, host = split_host(item)
-            yield Outcome(item=name, host=host, state=ItemState.SKIPPED)
+    def on_hosts(self, hosts: Sequence[str]) -> Plan:
+        """Combine each item with each host; hosts alternate, so that none waits for another."""
+        if not hosts:
+            return self
+        items, skipped = (
+            bounded(f"{item}{HOST_SEPARATOR}{host}" for item in named for host in hosts)
+            for named in (self.items, self.skipped)
+        )
+        return Plan(items, skipped)
 
 
-class Operation(Protocol):
-    """One kind of run, with its arguments."""
+def left_out_if_unset(*, default: Any) -> Any:
+    """Define a field that the options of a run have only if it is set."""
+    return Field(default=default, exclude_if=lambda value: not value)
 
-    @property
-    def name(self) -> str:
-        """The name of the task."""
+
+class Operation(BaseModel):
+    """A kind of work; its fields are the options of its runs, as the ledger keeps them.
+
+    Attributes:
+        name: The name of its task.
+        past: What it does to an item, for reports.
+        noun: What its items are.
+        reads: The option that names what is read, or what is changed in place.
+        writes: The option that names what is written.
+        hosts: The hosts of the engines; empty if no engine takes part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: ClassVar[str]
+    past: ClassVar[str] = "done"
+    noun: ClassVar[str] = "stage"
+    reads: ClassVar[str] = "repository"
+    writes: ClassVar[str] = ""
+
+    hosts: tuple[str, ...] = left_out_if_unset(default=())
 
     @property
     def options(self) -> dict[str, Any]:
-        """The arguments of the task besides the item."""
+        """The options of a run, in JSON's types."""
+        return self.model_dump(mode="json")
 
     @property
-    def stage_ids(self) -> tuple[str, ...] | None:
-        """The named stages; None for all."""
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        """The storages that may lie on a host; the first is the one that has the items."""
+        raise NotImplementedError
 
-    def plan(self, plan_storages: PlanStorages) -> Plan:
-        """Determine the items; changes nothing."""
+    @property
+    def is_on_host(self) -> bool:
+        """True if only the workers of its hosts can execute it."""
+        return any(address.is_on_host for address in self.addresses)
+
+    @property
+    def deletes_from(self) -> tuple[StorageAddress, ...]:
+        """The storages that it deletes tags from."""
+        return ()
+
+    @property
+    def beside(self) -> tuple[StorageAddress, ...]:
+        """The storages of which one has to exist; the others may be new."""
+        return ()
+
+    def on_hosts(self, hosts: Sequence[str]) -> Self:
+        """Return a copy for some hosts."""
+        return self.model_copy(update={"hosts": tuple(hosts)})
+
+    def parse_items(self, items: Items | None) -> tuple[str, ...] | None:
+        """Check the names of items; drop duplicates, keep the order.
+
+        Raises:
+            UsageError: One is malformed, or the argument is a single string.
+        """
+        return parse_stage_ids(items)
+
+    def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Determine the items of a run; changes nothing.
+
+        Args:
+            items: Their names, parsed; None for all.
+            storages: Lists the storages.
+
+        Raises:
+            UsageError: All items of another host's engine were requested.
+            RepositoryNotFoundError: A repository that has to exist does not.
+            StagesNotFoundError: Named stages are missing.
+            TooManyItemsError: The run has more items than allowed.
+        """
+        if self._lies_elsewhere(items, storages):
+            plan = Plan(bounded(items or ()))
+        else:
+            plan = self._plan(items, storages)
+        return plan.on_hosts(self.hosts)
+
+    def plan_dry_run(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Plan a run that is not started; arguments and errors as of `plan`."""
+        return self.plan(items, storages)
+
+    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Plan the items on a storage that this process can list."""
+        raise NotImplementedError
+
+    def _lies_elsewhere(self, items: Sequence[str] | None, storages: PlanStorages) -> bool:
+        """Return True if the items are in the engine of another host, which tasks alone can look into."""
+        address = self.addresses[0]
+        other = next((host for host in self.hosts if host != storages.host_name), None)
+        if not address.is_on_host or other is None:
+            return False
+        if items is None:
+            raise UsageError(
+                f"what {address} has on another host, {other}, is not known here: name what is meant, or run "
+                "this on that host"
+            )
+        return True
 
 
-def fingerprint(operation: Operation) -> str:
-    """Return a digest of the work, the same for the same arguments in any order."""
-    named = None if operation.stage_ids is None else sorted(operation.stage_ids)
+class ProjectOperation(Operation):
+    """Work on the stages of a project's primary storage.
+
+    Attributes:
+        project: The project's name.
+        primary: The storages, as of `Project`.
+        final: See `primary`.
+        caches: See `primary`.
+        secondaries: See `primary`.
+    """
+
+    reads: ClassVar[str] = "primary"
+
+    project: str
+    primary: StorageAddressText
+    final: RepositoryText | None = None
+    caches: tuple[RepositoryText, ...] = ()
+    secondaries: tuple[RepositoryText, ...] = ()
+
+    @classmethod
+    def of(cls, project: Project, **options: Any) -> Self:
+        """Build the operation for the storages of a project."""
+        return cls(**(project.as_fields() | options))
+
+    @property
+    def storages(self) -> Project:
+        """The storages of the project."""
+        return Project(self.project, self.primary, self.final, self.caches, self.secondaries)
+
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return (self.primary,)
+
+    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Plan the named stages, or all of the primary; caches are not read, since one may be down."""
+        return Plan(select_present(storages, self.primary, items))
+
+
+def fingerprint(operation: Operation, items: Iterable[str] | None) -> str:
+    """Return a digest of the work, the same for the same items in any order."""
+    named = None if items is None else sorted(items)
     document = json.dumps([operation.name, operation.options, named], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()
+
+
+# Arguments that people write.
 
 
 def parse_repository(address: str | StorageAddress) -> Repository:
@@ -118,7 +229,7 @@ def parse_repository(address: str | StorageAddress) -> Repository:
         UsageError: The address is a Docker Engine.
     """
     parsed = parse_storage(address)
-    if parsed.is_on_host:
+    if isinstance(parsed, EngineProject):
         raise UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
     return parsed
 
@@ -132,7 +243,7 @@ def parse_storage(address: str | StorageAddress) -> StorageAddress:
     return parse_address(address) if isinstance(address, str) else address
 
 
-def parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
+def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
     """Parse stage ids, without duplicates, in their order.
 
     Raises:
@@ -145,158 +256,82 @@ def parse_stage_ids(stage_ids: StageIds | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(str(StageId.parse(str(stage_id))) for stage_id in stage_ids))
 
 
-@dataclass(frozen=True, slots=True)
-class CopyOperation:
-    """Copy stages from one repository to another."""
+def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of hosts without duplicates.
 
-    source: Repository
-    destination: Repository
-    stage_ids: tuple[str, ...] | None
-    verify: bool
-
-    name = "copy_stage"
-
-    @classmethod
-    def of(
-        cls,
-        source: str | Repository,
-        destination: str | Repository,
-        stage_ids: StageIds | None,
-        *,
-        verify: bool,
-    ) -> CopyOperation:
-        """Check the arguments.
-
-        Raises:
-            UsageError: One of them is malformed, or source and destination are the same.
-        """
-        operation = cls(
-            parse_repository(source), parse_repository(destination), parse_stage_ids(stage_ids), verify
-        )
-        if operation.source == operation.destination:
-            raise UsageError(
-                f"source and destination are the same, {operation.source}: name two repositories"
-            )
-        return operation
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"source": str(self.source), "destination": str(self.destination), "verify": self.verify}
-
-    def plan(self, plan_storages: PlanStorages) -> Plan:
-        """Compare the two tag lists; with `verify`, plan common stages too, whose digests the task compares.
-
-        Raises:
-            RepositoryNotFoundError: The source does not exist.
-            StagesNotFoundError: The source lacks named stages.
-            TooManyItemsError: The run has more items than allowed.
-        """
-        wanted = self._wanted(plan_storages)
-        present: set[str] = set()
-        if self.verify:
-            # The tag list is not needed, but the login to the destination is: reject a wrong one early.
-            plan_storages.ping(self.destination)
-        elif wanted:
-            present.update(listed_ids(plan_storages, self.destination))
-        return Plan(
-            items=[stage_id for stage_id in wanted if stage_id not in present],
-            skipped=[stage_id for stage_id in wanted if stage_id in present],
-        )
-
-    def _wanted(self, plan_storages: PlanStorages) -> Sequence[str]:
-        if self.stage_ids is None:
-            return bounded(map(str, named_ids(plan_storages, self.source)))
-        wanted = bounded(self.stage_ids)
-        refuse_missing(find_lacking(plan_storages, self.source, wanted), [self.source])
-        return wanted
+    Raises:
+        UsageError: The argument is a single string.
+    """
+    if isinstance(hosts, str):
+        raise UsageError("hosts is one string: hand in a list of names")
+    return tuple(dict.fromkeys(hosts or ()))
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOperation:
-    """Delete stages from a repository."""
-
-    repository: Repository
-    stage_ids: tuple[str, ...] | None
-
-    name = "delete_stage"
-
-    @classmethod
-    def of(cls, repository: str | Repository, stage_ids: StageIds | None) -> DeleteOperation:
-        """Check the arguments.
-
-        Raises:
-            UsageError: One of them is malformed.
-        """
-        return cls(parse_repository(repository), parse_stage_ids(stage_ids))
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"repository": str(self.repository)}
-
-    def plan(self, plan_storages: PlanStorages) -> Plan:
-        """Plan all named stages without the tag list: the task succeeds for a stage that is gone.
-
-        A stage that a crash left half deleted is on no list of stages, and the task must finish its deletion.
-
-        Raises:
-            RepositoryNotFoundError: The repository does not exist.
-            TooManyItemsError: The run has more items than allowed.
-        """
-        if self.stage_ids is None:
-            return Plan(bounded(map(str, named_ids(plan_storages, self.repository))))
-        plan_storages.expect(self.repository)
-        return Plan(bounded(self.stage_ids))
+# Plans from tag lists.
 
 
-def named_ids(plan_storages: PlanStorages, address: StorageAddress) -> Iterator[StageId]:
+def named_ids(storages: PlanStorages, address: StorageAddress) -> Iterator[StageId]:
     """Iterate over the stages of a named storage.
 
     Raises:
         RepositoryNotFoundError: The storage does not exist.
     """
     is_empty = True
-    for stage_id in plan_storages.stage_ids(address):
+    for stage_id in storages.stage_ids(address):
         is_empty = False
         yield stage_id
     if is_empty:
-        plan_storages.expect(address)
+        storages.expect(address)
 
 
-def listed_ids(plan_storages: PlanStorages, destination: Repository) -> set[str]:
+def listed_ids(storages: PlanStorages, destination: Repository) -> set[str]:
     """Return the stages of a destination; it may be new, but its registry must answer."""
-    present = {str(stage_id) for stage_id in plan_storages.stage_ids(destination)}
+    present = {str(stage_id) for stage_id in storages.stage_ids(destination)}
     if not present:
-        plan_storages.ping(destination)
+        storages.ping(destination)
     return present
 
 
-def bounded(stage_ids: Iterable[str]) -> Sequence[str]:
+def bounded(items: Iterable[str], noun: str = "stages") -> Sequence[str]:
     """Return the items of a run, if there are not too many.
 
     Raises:
         TooManyItemsError: The run has more items than allowed.
     """
     found: list[str] = []
-    for stage_id in stage_ids:
+    for item in items:
         if len(found) == MAX_ITEMS:
             raise TooManyItemsError(
-                f"a run has at most {MAX_ITEMS:,} items: name fewer stages, in several runs"
+                f"a run has at most {MAX_ITEMS:,} items: name fewer {noun}, in several runs"
             )
-        found.append(stage_id)
+        found.append(item)
     return found
 
 
-def find_lacking(
-    plan_storages: PlanStorages, address: StorageAddress, stage_ids: Iterable[str]
+def select_present(
+    storages: PlanStorages, address: StorageAddress, items: Sequence[str] | None
 ) -> Sequence[str]:
+    """Return the named stages, if the storage has all of them; or all of its stages.
+
+    Raises:
+        StagesNotFoundError: The storage lacks named stages.
+    """
+    if items is None:
+        return bounded(map(str, named_ids(storages, address)))
+    wanted = bounded(items)
+    refuse_missing(select_lacking(storages, address, wanted), [address])
+    return wanted
+
+
+def select_lacking(storages: PlanStorages, address: StorageAddress, items: Iterable[str]) -> Sequence[str]:
     """Return the stages that a storage's tag list lacks."""
-    lacking = dict.fromkeys(stage_ids)
-    for stage_id in named_ids(plan_storages, address):
+    lacking = dict.fromkeys(items)
+    for stage_id in named_ids(storages, address):
         lacking.pop(str(stage_id), None)
     return list(lacking)
 
 
-def refuse_missing(missing: Sequence[str], storages: Sequence[StorageAddress]) -> None:
+def refuse_missing(missing: Sequence[str], addresses: Sequence[StorageAddress]) -> None:
     """Reject stages that no storage has; the error names the first storage as the one to check.
 
     Raises:
@@ -307,7 +342,7 @@ def refuse_missing(missing: Sequence[str], storages: Sequence[StorageAddress]) -
     shown = ", ".join(missing[:_NAMED_IN_MESSAGES])
     more = len(missing) - _NAMED_IN_MESSAGES
     rest = f" and {more:,} more" if more > 0 else ""
-    verb = "does not have" if len(storages) == 1 else "do not have"
+    verb = "does not have" if len(addresses) == 1 else "do not have"
     raise StagesNotFoundError(
-        f"{', '.join(map(str, storages))} {verb} {shown}{rest}: see stagefleet list {storages[0]}"
+        f"{', '.join(map(str, addresses))} {verb} {shown}{rest}: see stagefleet list {addresses[0]}"
     )

@@ -1,109 +1,232 @@
-"""Work on records: checks of arguments, and plans."""
+"""Reads and deletions of records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
-from stagefleet.errors import TooManyItemsError, UsageError
+from pydantic import validate_call
+
+from stagefleet.errors import UsageError
 from stagefleet.names import StageId, StorageAddress
-from stagefleet.operations.base import Plan, PlanStorages, parse_storage
+from stagefleet.operations.base import Items, Operation, Plan, bounded, left_out_if_unset
+from stagefleet.operations.storages import PlanStorages
 from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.redaction import quoted
-from stagefleet.runs.models import MAX_ITEMS
+from stagefleet.setting_types import RepositoryText, StorageAddressText
 
-__all__ = ["RecordOperation"]
+__all__ = [
+    "DeleteCustomTagOperation",
+    "DeleteImageMetadataOperation",
+    "DeleteImportMetadataOperation",
+    "DeleteManagedImageOperation",
+    "DeleteRecordOperation",
+    "DeleteRejectedStageOperation",
+    "ReadCustomTagOperation",
+    "ReadImportMetadataOperation",
+    "RecordOperation",
+    "image_metadata_items",
+    "removal_of",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordOperation:
-    """Read or delete records of one kind.
+class RecordOperation(Operation):
+    """Read or delete records of one kind; an item is the name of a record.
 
     Attributes:
-        name: The name of the task.
-        address: The storage: a repository, or a project in an engine.
-        kind: The kind of the records.
-        names: Their names; None for all.
-        details: Options of the task besides the place.
+        repository: The storage: a repository, or a project in an engine.
     """
 
-    name: str
-    address: StorageAddress
-    kind: RecordKind
-    names: tuple[str, ...] | None
-    details: Mapping[str, str] = field(default_factory=dict)
+    past: ClassVar[str] = "deleted"
+    noun: ClassVar[str] = "record"
+    record_kind: ClassVar[RecordKind]
 
-    @classmethod
-    def of(
-        cls,
-        operation: str,
-        address: str | StorageAddress,
-        kind: RecordKind,
-        names: Iterable[str | StageId] | None,
-        details: Mapping[str, str] | None = None,
-    ) -> RecordOperation:
-        """Check the arguments.
+    repository: StorageAddressText
 
-        Raises:
-            UsageError: One of them is malformed.
-        """
-        return cls(operation, parse_storage(address), kind, _parse_names(kind, names), details or {})
+    @property
+    def _kind(self) -> RecordKind:
+        return self.record_kind
 
-    @classmethod
-    def of_image_metadata(
-        cls,
-        address: str | StorageAddress,
-        image_name_or_hash: str,
-        stage_commits: Mapping[str | StageId, Iterable[str]],
-    ) -> RecordOperation:
-        """Check the arguments for a deletion of one image's metadata.
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return (self.repository,)
 
-        Raises:
-            UsageError: One of them is malformed.
-        """
-        return cls(
-            "rm_image_metadata",
-            parse_storage(address),
-            RecordKind.IMAGE_METADATA,
-            _image_metadata_items(stage_commits),
-            {"image": image_name_or_hash},
+    @property
+    def deletes_from(self) -> tuple[StorageAddress, ...]:
+        return (self.repository,)
+
+    def parse_items(self, items: Items | None) -> tuple[str, ...] | None:
+        """Parse names; keep custom tags as given, since they may be slugs."""
+        if items is None:
+            return None
+        _refuse_string(items, "the records are")
+        is_kept = self._kind is RecordKind.CUSTOM_TAG
+        parsed = {str(item): RecordId.of(self._kind, str(item)).item for item in items}
+        return tuple(parsed if is_kept else dict.fromkeys(parsed.values()))
+
+    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        if items is not None:
+            storages.expect(self.repository)
+            return Plan(bounded(items, "records"))
+        found = bounded(
+            (record_id.item for record_id in storages.record_ids(self.repository, self._kind)), "records"
         )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"repository": str(self.address), **self.details}
-
-    @property
-    def stage_ids(self) -> tuple[str, ...] | None:
-        """The names of the records: the items for these options."""
-        return self.names
-
-    def plan(self, plan_storages: PlanStorages) -> Plan:
-        """Plan the named records, or all.
-
-        Raises:
-            RepositoryNotFoundError: The repository does not exist.
-            TooManyItemsError: The run has more items than allowed.
-        """
-        if self.names is not None:
-            plan_storages.expect(self.address)
-            return Plan(_bounded(self.names))
-        found = _bounded(record_id.item for record_id in plan_storages.record_ids(self.address, self.kind))
         if not found:
-            plan_storages.expect(self.address)
+            storages.expect(self.repository)
         return Plan(found)
 
 
-def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) -> tuple[str, ...]:
+class _ReadOperation(RecordOperation):
+    """Read records; the result is the record."""
+
+    past: ClassVar[str] = "read"
+
+    @property
+    def deletes_from(self) -> tuple[StorageAddress, ...]:
+        return ()
+
+
+class DeleteManagedImageOperation(RecordOperation):
+    """Delete the records of managed images."""
+
+    name: ClassVar[str] = "rm_managed_image"
+    record_kind: ClassVar[RecordKind] = RecordKind.MANAGED_IMAGE
+
+
+class DeleteImageMetadataOperation(RecordOperation):
+    """Delete metadata of one image; an item is `COMMIT_STAGEID`.
+
+    Attributes:
+        image: The image's name, or the hash in the tags.
+    """
+
+    name: ClassVar[str] = "rm_image_metadata"
+    record_kind: ClassVar[RecordKind] = RecordKind.IMAGE_METADATA
+
+    image: str
+
+    def parse_items(self, items: Items | None) -> tuple[str, ...]:
+        parts = (str(item).partition("_") for item in items or ())
+        return image_metadata_items((stage_id, [commit]) for commit, _, stage_id in parts)
+
+
+class ReadImportMetadataOperation(_ReadOperation):
+    """Read import metadata."""
+
+    name: ClassVar[str] = "get_import_metadata"
+    record_kind: ClassVar[RecordKind] = RecordKind.IMPORT_METADATA
+
+
+class DeleteImportMetadataOperation(RecordOperation):
+    """Delete import metadata."""
+
+    name: ClassVar[str] = "rm_import_metadata"
+    record_kind: ClassVar[RecordKind] = RecordKind.IMPORT_METADATA
+
+
+class ReadCustomTagOperation(_ReadOperation):
+    """Read the records of custom tags, by tag or by the tag's slug."""
+
+    name: ClassVar[str] = "get_stage_custom_tag_metadata"
+    record_kind: ClassVar[RecordKind] = RecordKind.CUSTOM_TAG
+
+
+class DeleteCustomTagOperation(RecordOperation):
+    """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
+
+    Attributes:
+        final: The repository of the tags, if it is not the records'.
+    """
+
+    name: ClassVar[str] = "delete_stage_custom_tag"
+    record_kind: ClassVar[RecordKind] = RecordKind.CUSTOM_TAG
+
+    final: RepositoryText | None = left_out_if_unset(default=None)
+
+    @property
+    def deletes_from(self) -> tuple[StorageAddress, ...]:
+        return (self.repository, *(() if self.final is None else (self.final,)))
+
+
+class DeleteRejectedStageOperation(RecordOperation):
+    """Delete rejected stages, image and record.
+
+    Attributes:
+        unfinished: Delete also a stage whose record is a deletion's leftover.
+    """
+
+    name: ClassVar[str] = "delete_rejected_stage"
+    record_kind: ClassVar[RecordKind] = RecordKind.REJECTED_STAGE
+
+    unfinished: bool = left_out_if_unset(default=False)
+
+
+class DeleteRecordOperation(RecordOperation):
+    """Delete records of any kind, but keep the custom tag or rejected stage itself.
+
+    Attributes:
+        kind: Their kind.
+    """
+
+    name: ClassVar[str] = "rm_record"
+
+    kind: RecordKind
+
+    @property
+    def _kind(self) -> RecordKind:
+        return self.kind
+
+
+_REMOVALS: Mapping[RecordKind, type[RecordOperation]] = {
+    operation.record_kind: operation
+    for operation in (
+        DeleteManagedImageOperation,
+        DeleteImportMetadataOperation,
+        DeleteCustomTagOperation,
+        DeleteRejectedStageOperation,
+    )
+}
+"""The operation that deletes a kind; kinds that are rarely deleted in bulk share one."""
+
+
+@validate_call
+def removal_of(
+    kind: RecordKind,
+    *,
+    repository: StorageAddressText,
+    hosts: tuple[str, ...] = (),
+    final: RepositoryText | None = None,
+) -> RecordOperation:
+    """Return the operation that deletes records of a kind, with the custom tags and stages they describe.
+
+    Args:
+        kind: Their kind.
+        repository: Their storage.
+        hosts: The host of the engine.
+        final: The repository of custom tags, if it is not the records'.
+
+    Raises:
+        UsageError: Another kind has no use for `final`.
+    """
+    if kind is RecordKind.CUSTOM_TAG:
+        return DeleteCustomTagOperation(repository=repository, hosts=hosts, final=final)
+    if final is not None:
+        raise UsageError(f"final: a {kind} has no use for it; custom tags alone are kept there")
+    if kind in _REMOVALS:
+        return _REMOVALS[kind](repository=repository, hosts=hosts)
+    return DeleteRecordOperation(repository=repository, hosts=hosts, kind=kind)
+
+
+def image_metadata_items(
+    stage_commits: Iterable[tuple[str | StageId, Iterable[str]]],
+) -> tuple[str, ...]:
     """Return one item per commit of each stage, `COMMIT_STAGEID`.
 
     Raises:
         UsageError: A stage or a commit is malformed.
     """
     items: dict[str, None] = {}
-    for name, commits in stage_commits.items():
+    for name, commits in stage_commits:
         stage_id = StageId.parse(str(name))
         _refuse_string(commits, "the commits of a stage are")
         for commit in commits:
@@ -112,25 +235,6 @@ def _image_metadata_items(stage_commits: Mapping[str | StageId, Iterable[str]]) 
     return tuple(items)
 
 
-def _parse_names(kind: RecordKind, names: Iterable[str | StageId] | None) -> tuple[str, ...] | None:
-    """Parse names, without duplicates, in their order; keep custom tags as given, since they may be slugs."""
-    if names is None:
-        return None
-    _refuse_string(names, "the records are")
-    parsed: dict[str, None] = {}
-    for name in names:
-        record_id = RecordId.of(kind, str(name))
-        parsed[str(name) if kind is RecordKind.CUSTOM_TAG else record_id.item] = None
-    return tuple(parsed)
-
-
 def _refuse_string(names: object, what: str) -> None:
     if isinstance(names, str):
         raise UsageError(f"{what} one string, {quoted(names, limit=40)}: hand in a list")
-
-
-def _bounded(names: Iterable[str]) -> list[str]:
-    found = list(islice(names, MAX_ITEMS + 1))
-    if len(found) > MAX_ITEMS:
-        raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: name fewer records, in several runs")
-    return found

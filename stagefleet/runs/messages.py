@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from stagefleet.errors import UsageError
+from stagefleet.operations.catalog import OPERATIONS
 from stagefleet.redaction import quoted
+from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "coordinator_template",
     "host_of_queue",
     "host_queue",
+    "live_hosts",
     "message_template",
     "queue_key",
     "queue_of",
@@ -31,30 +35,11 @@ __all__ = [
 ]
 
 QUEUES: dict[str, str] = {
-    "copy_stage": "copy",
-    "delete_stage": "delete",
-    "describe_stage": "describe",
-    **dict.fromkeys(
-        (
-            "rm_image_metadata",
-            "rm_managed_image",
-            "get_import_metadata",
-            "rm_import_metadata",
-            "get_stage_custom_tag_metadata",
-            "delete_stage_custom_tag",
-            "delete_rejected_stage",
-            "rm_record",
-        ),
-        "records",
-    ),
-    "fetch_stage": "fetch",
-    "publish_stage": "publish",
-    "cache_stage": "publish",
-    "take_stage": "copy",
+    **{name: entry.queue for name, entry in OPERATIONS.items()},
     "coordinate": "coordinate",
     "start_run": "coordinate",
 }
-"""The queue of each operation, so that workers can be dedicated to one kind of work."""
+"""The queue of each operation, and of the tasks that every worker has."""
 
 _HOST_PREFIX = "host."
 _VISIBILITY_TIMEOUT_SECONDS = 3600
@@ -75,6 +60,11 @@ def host_queue(host: str) -> str:
 def host_of_queue(queue: str) -> str | None:
     """Return the host of a host's own queue, None for any other queue."""
     return queue.removeprefix(_HOST_PREFIX) if queue.startswith(_HOST_PREFIX) else None
+
+
+def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
+    """Return the hosts with a live worker that has an engine, sorted."""
+    return sorted({host for worker in workers for queue in worker.queues if (host := host_of_queue(queue))})
 
 
 def task_name(operation: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from stagefleet import errors
-from stagefleet.bounds import cut
+from stagefleet.bounds import MAX_ITEMS, cut
+from stagefleet.names import HOST_SEPARATOR, split_host
 from stagefleet.redaction import masked_line
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import Wait
@@ -39,22 +40,11 @@ __all__ = [
     "split_host",
 ]
 
-MAX_ITEMS = 1_000_000
-"""Most items of a run."""
-
 _TYPE_BYTES = 200
 _MESSAGE_BYTES = 2048
 
 NOT_THERE_RESULT: Mapping[str, str] = {"reason": "was not there"}
 """Result of an item, skipped, of which there was nothing to delete."""
-HOST_SEPARATOR = "\x1f"
-"""Separator between an item and its host, in the items appended to a run."""
-
-
-def split_host(item: str) -> tuple[str, str | None]:
-    """Split an appended item into its id and its host."""
-    name, separator, host = item.partition(HOST_SEPARATOR)
-    return name, host if separator else None
 
 
 class RunState(StrEnum):
@@ -155,6 +145,12 @@ class Outcome(BaseModel):
     bytes: int = 0
     attempts: int = 0
     position: str = ""
+
+    @classmethod
+    def without_task(cls, item: str, state: ItemState) -> Outcome:
+        """Build the outcome of an item of a plan that no task executes."""
+        name, host = split_host(item)
+        return cls(item=name, host=host, state=state)
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome in the form that commands print."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stagefleet.logs import EventLogger
+from stagefleet.names import ENGINE_PREFIX
+from stagefleet.operations.catalog import find_operation
 from stagefleet.runs.models import Run, RunSpec, RunState
 
 __all__ = ["Subject", "log_run_finished", "log_run_started", "subject_of"]
@@ -52,35 +53,26 @@ class Subject:
 
 
 def subject_of(spec: RunSpec) -> Subject:
-    """Read the summary from an order's options; unknown forms yield empty parts."""
-    options, operation = spec.options, spec.operation
-    source = _text(options, "source") or _text(options, "primary") or _text(options, "repository")
-    destination = _text(options, "destination")
-    match operation:
-        case "publish_stage":
-            destination = _text(options, "final")
-        case "cache_stage":
-            destination = _several(options, "caches")
-        case "take_stage":
-            source, destination = _several(options, "secondaries"), source
-        case "fetch_stage":
-            destination = _several(options, "hosts")
-        case _ if options.get("hosts") and destination.startswith("docker-daemon:"):
-            destination = f"{destination} on {_several(options, 'hosts')}"
-        case _ if options.get("hosts") and source.startswith("docker-daemon:"):
-            source = f"{source} on {_several(options, 'hosts')}"
-    return Subject(operation, source, destination, _text(options, "project"))
+    """Read the summary from a run's options; unknown forms yield empty parts."""
+    operation = find_operation(spec.operation)
+    if operation is None:
+        return Subject(spec.operation)
+    source, destination, project, hosts = (
+        _shown(spec.options.get(name)) for name in (operation.reads, operation.writes, "project", "hosts")
+    )
+    # The host belongs to the end of the way that is an engine.
+    if hosts and destination.startswith(ENGINE_PREFIX):
+        destination = f"{destination} on {hosts}"
+    elif hosts and destination != hosts and source.startswith(ENGINE_PREFIX):
+        source = f"{source} on {hosts}"
+    return Subject(spec.operation, source, destination, project)
 
 
-def _text(options: Mapping[str, Any], name: str) -> str:
-    value = options.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _several(options: Mapping[str, Any], name: str) -> str:
-    """Join the first few names of an option."""
-    values = options.get(name)
-    names = [value for value in values if isinstance(value, str)] if isinstance(values, list | tuple) else []
+def _shown(value: Any) -> str:
+    """Return a text; of several, the first few."""
+    if isinstance(value, str):
+        return value
+    names = [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 

@@ -10,13 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from stagefleet.errors import RunNotFoundError
-from stagefleet.fleet.base import FleetBase
+from stagefleet.fleet.fleet import Fleet as ClientFleet
 from stagefleet.locks import MemoryLocks
-from stagefleet.operations.base import Plan
+from stagefleet.names import StorageAddress
+from stagefleet.operations.base import Operation, Plan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.models import Claim, ItemState, Outcome, Run, RunState, WorkerInfo
@@ -96,8 +96,7 @@ class ForgetfulLedger:
         return self._twin.ledger.outcomes(run_id, after, limit=limit, block_seconds=0)
 
 
-@dataclass(frozen=True)
-class Operation:
+class Work(Operation):
     """What a client asks for.
 
     Attributes:
@@ -106,25 +105,30 @@ class Operation:
         fails: By item, how many attempts at it fail.
     """
 
+    name: ClassVar[str] = "copy_stage"
+
     items: tuple[str, ...]
     skipped: tuple[str, ...] = ()
-    fails: Mapping[str, int] = field(default_factory=dict)
-    name: str = "copy_stage"
-    stage_ids: tuple[str, ...] | None = None
+    fails: Mapping[str, int] = {}
 
     @property
     def options(self) -> dict[str, Any]:
         return {}
 
-    def plan(self, _plan_storages: object) -> Plan:
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return ()
+
+    def plan(self, _items: object, _storages: object) -> Plan:
         return Plan(self.items, self.skipped)
 
 
 class _Services:
-    """What `FleetBase` stands on."""
+    """What a client's fleet stands on."""
 
     starts_worker = False
     no_worker_advice = no_host_advice = ""
+    stage_ids = record_ids = ping = exists = None  # no plan asks for them
 
     def __init__(self, ledger: ForgetfulLedger) -> None:
         self.settings = Settings(runs=SETTINGS)
@@ -164,14 +168,14 @@ class Fleet:
     """
 
     def __init__(
-        self, harness: LedgerHarness, forgets: Mapping[int, int], chance: random.Random, work: Operation
+        self, harness: LedgerHarness, forgets: Mapping[int, int], chance: random.Random, work: Work
     ) -> None:
         self.harness = harness
         self.ledger: Any = ForgetfulLedger(harness, forgets)
         self.ledger.before_write = self._maybe_turn
         self.ledger.while_blocked = lambda: self.take_turns(4)
         self.work = work
-        self.desk = FleetBase(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
+        self.desk = ClientFleet(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
         self.receiver = _Receiver()
         self.executed: Counter[str] = Counter()
         self.stage_locks = 0
@@ -187,7 +191,7 @@ class Fleet:
         """Do the work as a client does."""
         defaults = {"parallel": 3, "idempotency_key": None, "detach": False}
         on_outcome = arguments.pop("on_outcome", None)
-        return self.desk._for_each(self.work, on_outcome, **(defaults | arguments))
+        return self.desk.for_each(self.work, None, on_outcome, **(defaults | arguments))
 
     def settle(self) -> list[Run]:
         """Let everybody go on until no run does; gives the runs."""

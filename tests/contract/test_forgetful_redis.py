@@ -20,10 +20,10 @@ from stagefleet.fleet import submission
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.runs import coordinator
 from stagefleet.runs.models import Outcome, Run, RunState
-from tests.contract.forgetful import Fleet, Operation
+from tests.contract.forgetful import Fleet, Work
 from tests.contract.ledgers import LedgerHarness, TwinMaker
 
-WORK = Operation(tuple("abcdefg"), ("s", "t"), {"b": 1, "e": 2})
+WORK = Work(items=tuple("abcdefg"), skipped=("s", "t"), fails={"b": 1, "e": 2})
 DETACHED = RemoteCallback(outcome_url="http://receiver.example", finish_url="http://receiver.example/end")
 MODES = ["watched", "called back", "keyed", "raising", "cancelled", "detached"]
 Forgets = Mapping[int, int]

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import print_plan
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
-from stagefleet.cli.session import say
+from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
+from stagefleet.names import parse_address
 
 __all__ = ["copy_stages"]
 
@@ -57,29 +57,21 @@ def copy_stages(
         missing = "SRC" if source is None else "DST"
         raise UsageError(f"Missing argument '{missing}'; or name a project with --from-project")
     named = opt.read_stage_ids(stage_ids, options.from_file)
+    operation = stagefleet.CopyOperation(
+        source=parse_address(source),
+        destination=parse_address(destination),
+        verify=verify,
+        hosts=tuple(hosts or ()),
+    )
+    if_empty = f"{source} has no stages" if named is None else "no stage was named"
     with options.open_fleet() as fleet:
-        if options.dry_run:
-            plan = fleet.plan_copy_stage(
-                source, destination, named, verify=verify, hosts=hosts, missing_ok=options.missing_ok
-            )
-            print_plan(plan, as_json=options.json)
-            return
-        run = fleet.for_each_copy_stage(
-            source, destination, named, options.callback, verify=verify, hosts=hosts, **options.arguments
-        )
-        if not run.total:
-            say(f"{source} has no stages" if named is None else "no stage was named")
-        detach_or_follow(fleet, run, options)
+        run_operation(fleet, operation, named, options, if_empty=if_empty)
 
 
-def _take(project: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
+def _take(name: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
     """Copy the stages that a project's primary storage lacks from its secondary ones."""
     with options.open_fleet() as fleet:
-        if options.dry_run:
-            plan = fleet.plan_take_stage(project, named, host=host, missing_ok=options.missing_ok)
-            print_plan(plan, as_json=options.json)
-            return
-        run = fleet.for_each_take_stage(project, named, options.callback, host=host, **options.arguments)
-        if not run.total:
-            say(f"the primary storage of {project} lacks nothing that its secondaries have")
-        detach_or_follow(fleet, run, options)
+        project = fleet.project(name)
+        operation = stagefleet.TakeOperation.of(project.storages, hosts=() if host is None else (host,))
+        if_empty = f"the primary storage of {name} lacks nothing that its secondaries have"
+        run_operation(fleet, operation, named, options, project=project, if_empty=if_empty)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import print_plan
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
-from stagefleet.cli.session import say
+from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet, Project
+    from stagefleet import Fleet
+    from stagefleet.fleet.project import FleetProject
 
 __all__ = ["describe_stages"]
 
@@ -36,24 +35,23 @@ def describe_stages(
     named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
     host = opt.one_host(hosts)
     with options.open_fleet() as fleet:
-        which = _choose(fleet, repository, project, final=final)
+        of_project = _choose(fleet, repository, project, final=final)
         if final:
             options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
-        if options.dry_run:
-            plan = fleet.plan_describe_stage(which, named, host=host, missing_ok=options.missing_ok)
-            print_plan(plan, as_json=options.json)
-            return
-        if final and project is not None and options.parallel is None:
-            # as a single storage it has no project, so set the project's limit here
-            options = replace(options, parallel=fleet.settings.project(project).parallel)
-        run = fleet.for_each_describe_stage(which, named, options.callback, host=host, **options.arguments)
-        if not run.total:
-            say("there is nothing to describe")
-        detach_or_follow(fleet, run, options)
+            if options.parallel is None:
+                # as a single storage it has no project, so set the project's limit here
+                options = replace(options, parallel=fleet.project(project or "").parallel)
+        operation = stagefleet.DescribeOperation.of(
+            of_project.storages, hosts=() if host is None else (host,)
+        )
+        run_operation(
+            fleet, operation, named, options, project=of_project, if_empty="there is nothing to describe"
+        )
 
 
-def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> str | Project:
+def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> FleetProject:
     """Return the project of the command; a single storage is a project of its own."""
-    if final:
-        return stagefleet.Project.alone(fleet.final_repository(opt.of_project(project, "--final")))
-    return stagefleet.Project.alone(parse_address(repository or "")) if project is None else project
+    if not final:
+        return fleet.project(parse_address(repository or "") if project is None else project)
+    named = fleet.project(opt.of_project(project, "--final"))
+    return fleet.project(named.storages.final_repository)

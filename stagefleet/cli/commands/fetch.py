@@ -9,24 +9,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import flush_output
-from stagefleet.cli.report import print_plan
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
+from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import Repository, parse_address
-from stagefleet.operations.hosts import refuse_platforms
 from stagefleet.platforms import PlatformSelection
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet, Project
-    from stagefleet.fleet.fetch_runs import PinnedStages
+    from stagefleet import FetchOperation, Fleet, Project
+    from stagefleet.fleet.hosts import PinnedStages
 
 __all__ = ["fetch_stages"]
 
@@ -83,91 +81,36 @@ def fetch_stages(
     if hold and options.from_file == "-":
         raise UsageError("--hold waits for the end of standard input, where --from-file - reads stage ids")
     with options.open_fleet() as fleet:
-        chosen = _project(fleet, repository, project, cache)
-        refuse_platforms(chosen.primary, wanted)
-        command = _Fetch(fleet, chosen, named, wanted, hosts, all_hosts=all_hosts)
-        if hold:
-            command.pin(options)
-        else:
-            command.run(options)
-
-
-class _Fetch:
-    """The arguments of a fetch.
-
-    Args:
-        fleet: The fleet.
-        project: The storages that have the stages.
-        named: The stages.
-        wanted: The platforms.
-        hosts: The hosts.
-        all_hosts: Fetch to all hosts.
-    """
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        project: Project,
-        named: list[str],
-        wanted: PlatformSelection,
-        hosts: list[str] | None,
-        *,
-        all_hosts: bool,
-    ) -> None:
-        self._fleet = fleet
-        self._project = project
-        self._named = named
-        self._platforms: dict[str, Any] = {"platforms": wanted.named, "all_platforms": wanted.everything}
+        operation = stagefleet.FetchOperation.of(_project(fleet, repository, project, cache), wanted)
         # Chosen once: hosts that join later are not included.
-        self._hosts = fleet.choose_hosts(hosts, everywhere=all_hosts)
+        operation = operation.on_hosts(fleet.hosts.choose(hosts, everywhere=all_hosts))
+        if hold:
+            _pin(fleet, operation, named, options)
+        else:
+            run_operation(fleet, operation, named, options)
 
-    def run(self, options: RunOptions) -> None:
-        """Fetch, and print the report.
 
-        Raises:
-            typer.Exit: With the exit code of the run.
-        """
-        if options.dry_run:
-            plan = self._fleet.plan_fetch_stage(
-                self._project,
-                self._named,
-                hosts=self._hosts,
-                missing_ok=options.missing_ok,
-                **self._platforms,
-            )
-            print_plan(plan, as_json=options.json)
-            return
-        run = self._fleet.for_each_fetch_stage(
-            self._project,
-            self._named,
-            options.callback,
-            hosts=self._hosts,
-            **self._platforms,
-            **options.arguments,
-        )
-        detach_or_follow(self._fleet, run, options)
+def _pin(fleet: Fleet, operation: FetchOperation, named: list[str], options: RunOptions) -> None:
+    """Fetch, print the report, and protect the images until standard input closes.
 
-    def pin(self, options: RunOptions) -> None:
-        """Fetch, print the report, and hold the images until standard input closes.
-
-        Raises:
-            typer.Exit: The run did not succeed; nothing is held.
-            LockLostError: The hold was lost.
-        """
-        with self._fleet.pinned_stages(self._project, self._named, hosts=self._hosts) as hold:
-            try:
-                self.run(options)
-            except typer.Exit as ended:
-                if ended.exit_code:
-                    raise
-            flush_output()
-            say(f"holding {len(hold.locks)} images until standard input closes")
-            _await_end_of_input(hold)
+    Raises:
+        typer.Exit: The run did not succeed; nothing is protected.
+        LockLostError: The protection was lost.
+    """
+    with fleet.hosts.pinned_stages(operation.storages, named, hosts=operation.hosts) as pinned:
+        try:
+            run_operation(fleet, operation, named, options)
+        except typer.Exit as ended:
+            if ended.exit_code:
+                raise
+        flush_output()
+        say(f"holding {len(pinned.locks)} images until standard input closes")
+        _await_end_of_input(pinned)
 
 
 def _project(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Project:
     if project is not None:
-        return fleet.resolve_project(project)
+        return fleet.project(project).storages
     return stagefleet.Project.alone(
         parse_address(repository or ""), caches=tuple(map(Repository.parse, cache or ()))
     )
@@ -187,7 +130,7 @@ def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelecti
         raise InvalidNameError(f"--platform: {error}") from None
 
 
-def _await_end_of_input(hold: PinnedStages) -> None:
+def _await_end_of_input(pinned: PinnedStages) -> None:
     """Wait until standard input ends or SIGTERM comes; ignore the input.
 
     Raises:
@@ -195,7 +138,7 @@ def _await_end_of_input(hold: PinnedStages) -> None:
     """
     with _terminated() as asked_to_end:
         while not asked_to_end:
-            hold.check()
+            pinned.check()
             ready, _, _ = select.select([sys.stdin], [], [], _CHECK_SECONDS)
             if ready and not os.read(sys.stdin.fileno(), _PIECE_BYTES):
                 return

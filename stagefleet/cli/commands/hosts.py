@@ -47,11 +47,11 @@ def show_hosts(
 
 
 def _live(fleet: Fleet, names: list[str] | None) -> Sequence[str]:
-    return fleet.choose_hosts(names) if names else fleet.hosts()
+    return fleet.hosts.choose(names) if names else fleet.hosts.names()
 
 
 def _show_images(fleet: Fleet, host: str, *, as_json: bool) -> None:
-    for used in fleet.last_used(host):
+    for used in fleet.hosts.last_used(host):
         if as_json:
             print_json({"host": host, "image": used.image, "last_used_ms": used.last_used_ms})
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ from stagefleet.cli.run_options import RunOptions
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import StageNotFoundError, UsageError
 from stagefleet.names import StageId
-from stagefleet.storages.isolation import OnLeftOut, left_out
+from stagefleet.storages.isolation import left_out
 
 if TYPE_CHECKING:
     from stagefleet import Fleet
@@ -42,14 +43,14 @@ def list_stages(
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
     with open_fleet(parallel=options.parallel) as fleet:
-        where = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
+        stage_ids, describe_stages = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
         if not long and not json:
-            for stage_id in where.stage_ids():
+            for stage_id in stage_ids():
                 print_line(str(stage_id))
             return
         show = _json_line if json else _long_line
         omitted = _LeftOut()
-        for description in where.describe_stages(omitted.note):
+        for description in describe_stages(on_left_out=omitted.note):
             print_line(show(description))
     if omitted.failed:
         raise typer.Exit(1)
@@ -70,39 +71,26 @@ class _LeftOut:
         self.failed += not isinstance(error, StageNotFoundError)
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The storage to list: a repository, or the primary storage of a project through its caches."""
-
-    fleet: Fleet
-    repository: str | None
-    project: str
-    missing_ok: bool
-
-    def stage_ids(self) -> Iterable[StageId]:
-        if self.repository is not None:
-            return self.fleet.stage_ids(self.repository, missing_ok=self.missing_ok)
-        return self.fleet.project_stage_ids(self.project, missing_ok=self.missing_ok)
-
-    def describe_stages(self, on_left_out: OnLeftOut) -> Iterable[StageDescription]:
-        if self.repository is not None:
-            return self.fleet.describe_stages(
-                self.repository, on_left_out=on_left_out, missing_ok=self.missing_ok
-            )
-        return self.fleet.describe_project_stages(
-            self.project, on_left_out=on_left_out, missing_ok=self.missing_ok
-        )
-
-
 def _listed(
     fleet: Fleet, repository: str | None, project: str | None, *, final: bool, missing_ok: bool
-) -> _Listed:
+) -> tuple[Callable[..., Iterable[StageId]], Callable[..., Iterable[StageDescription]]]:
+    """Return the functions that list and describe: a repository, or a project through its caches."""
     if final:
         missing_ok = opt.may_be_new(fleet, project, missing_ok)
-        repository = str(fleet.final_repository(opt.of_project(project, "--final")))
+        named = fleet.project(opt.of_project(project, "--final"))
+        repository = str(named.storages.final_repository)
     elif repository is None and project is None:
         raise UsageError(opt.NO_REPOSITORY)
-    return _Listed(fleet, repository, project or "", missing_ok)
+    if repository is None:
+        of_project = fleet.project(project or "")
+        return (
+            partial(of_project.stage_ids, missing_ok=missing_ok),
+            partial(of_project.describe_stages, missing_ok=missing_ok),
+        )
+    return (
+        partial(fleet.stage_ids, repository, missing_ok=missing_ok),
+        partial(fleet.describe_stages, repository, missing_ok=missing_ok),
+    )
 
 
 def _json_line(description: StageDescription) -> str:

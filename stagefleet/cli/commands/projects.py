@@ -11,7 +11,7 @@ from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import open_fleet, say
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.projects import StorageState
+    from stagefleet.fleet.project import StorageState
 
 __all__ = ["show_projects"]
 
@@ -29,11 +29,11 @@ def show_projects(
     """Show the projects of the settings, and the state of each storage."""
     code = 0
     with open_fleet() as fleet:
-        chosen = names or fleet.projects()
+        chosen = names or sorted(fleet.settings.projects)
         if not chosen:
             say("there is no project in the settings: add [projects.NAME] to stagefleet.toml")
         for name in chosen:
-            states = fleet.storage_states(name)
+            states = fleet.project(name).storage_states()
             for state in states:
                 if state.error is not None and state.role in _NEEDED:
                     code = code or state.error.exit_code

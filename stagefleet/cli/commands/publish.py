@@ -8,16 +8,13 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import print_plan
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
-from stagefleet.cli.session import say
+from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet, Project
-    from stagefleet.operations.base import Plan
-    from stagefleet.runs.models import Run
+    from stagefleet import Project
+    from stagefleet.operations.base import ProjectOperation
 
 __all__ = ["publish_stages"]
 
@@ -47,18 +44,20 @@ def publish_stages(
     named = opt.read_stage_ids(stage_ids, options.from_file)
     if primary is not None and final is None and not (cache and caches):
         raise UsageError("--primary says where from: say where to with --final, or with --cache and --caches")
-    which = _choose(project, primary, final, cache)
+    which, host = _choose(project, primary, final, cache), opt.one_host(hosts)
     with options.open_fleet() as fleet:
-        publication = _Publication(
-            fleet, which, named, should_be_built=should_be_built, caches=caches, host=opt.one_host(hosts)
+        of_project = fleet.project(which)
+        chosen = () if host is None else (host,)
+        operation: ProjectOperation
+        if caches and not should_be_built and of_project.storages.final is None:
+            operation = stagefleet.CacheOperation.of(of_project.storages, hosts=chosen)
+        else:
+            operation = stagefleet.PublishOperation.of(
+                of_project.storages, hosts=chosen, should_be_built=should_be_built, fill_caches=caches
+            )
+        run_operation(
+            fleet, operation, named, options, project=of_project, if_empty="there is nothing to publish"
         )
-        if options.dry_run:
-            print_plan(publication.plan(options), as_json=options.json)
-            return
-        run = publication.start(options)
-        if not run.total:
-            say("there is nothing to publish")
-        detach_or_follow(fleet, run, options)
 
 
 def _choose(
@@ -80,53 +79,3 @@ def _choose(
         None if final is None else Repository.parse(final),
         tuple(map(Repository.parse, cache or ())),
     )
-
-
-class _Publication:
-    """The stages to publish, and the targets: the final storage, the caches, or both."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        project: str | Project,
-        stage_ids: list[str] | None,
-        *,
-        should_be_built: bool,
-        caches: bool,
-        host: str | None,
-    ) -> None:
-        self._fleet = fleet
-        self._project = project
-        self._stage_ids = stage_ids
-        self._should_be_built = should_be_built
-        self._caches = caches
-        self._host = host
-        self._into_final = not caches or should_be_built or fleet.resolve_project(project).final is not None
-
-    def plan(self, options: RunOptions) -> Plan:
-        if self._into_final:
-            return self._fleet.plan_publish_stage(
-                self._project,
-                self._stage_ids,
-                fill_caches=self._caches,
-                host=self._host,
-                missing_ok=options.missing_ok,
-            )
-        return self._fleet.plan_cache_stage(
-            self._project, self._stage_ids, host=self._host, missing_ok=options.missing_ok
-        )
-
-    def start(self, options: RunOptions) -> Run:
-        if not self._into_final:
-            return self._fleet.for_each_cache_stage(
-                self._project, self._stage_ids, options.callback, host=self._host, **options.arguments
-            )
-        return self._fleet.for_each_publish_stage(
-            self._project,
-            self._stage_ids,
-            options.callback,
-            should_be_built=self._should_be_built,
-            fill_caches=self._caches,
-            host=self._host,
-            **options.arguments,
-        )

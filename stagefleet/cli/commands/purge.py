@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +23,7 @@ from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet import Fleet
+    from stagefleet.fleet.project import FleetProject
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
 
 __all__ = ["purge_project"]
@@ -57,19 +57,18 @@ def purge_project(
     """Delete everything of a project: its stages, its records, its final stages; and no tag of others."""
     where = _choose(repository, project)
     with options.open_fleet() as fleet:
+        of_project = fleet.project(where)
         policy = InUsePolicy(skip_used, remove_containers, force)
         asked = None if policy == InUsePolicy() else policy
-        plan = fleet.plan_purge(where, policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
+        plan = of_project.plan_purge(policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
         _tell_unknown(plan)
         if options.dry_run:
             _tell_unweighed(plan)
             _print_plan(plan, as_json=options.json)
             return
         if not yes:
-            _confirm(plan, str(where))
-        if options.parallel is None and project is not None:
-            options = replace(options, parallel=fleet.settings.project(project).parallel)
-        state = _purge(fleet, plan, options)
+            _confirm(plan, project or str(repository))
+        state = _purge(fleet, of_project, plan, options)
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
@@ -81,7 +80,7 @@ def _choose(repository: str | None, project: str | None) -> str | StorageAddress
     """
     if (repository is None) == (project is None):
         raise UsageError("name either a repository or --project: that is what will be purged")
-    return project if repository is None else parse_address(repository)  # type: ignore[return-value]  # one is set
+    return project or parse_address(repository or "")
 
 
 def _tell_unknown(plan: PurgePlan) -> None:
@@ -137,7 +136,7 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
 
-def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
+def _purge(fleet: Fleet, project: FleetProject, plan: PurgePlan, options: RunOptions) -> str:
     """Delete each group, and print it when it is finished.
 
     Returns:
@@ -150,7 +149,7 @@ def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
         failures: list[Outcome] = []
         run = None
         if group.items:
-            run = _purge_group(fleet, group, failures, options)
+            run = _purge_group(fleet, project, group, failures, options)
         report = _report(group, run, failures)
         with nullcontext() if run is None else naming_run(fleet, run.id):
             _print_group(report, as_json=options.json)
@@ -169,9 +168,11 @@ def _purge(fleet: Fleet, plan: PurgePlan, options: RunOptions) -> str:
     return state
 
 
-def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], options: RunOptions) -> Run:
+def _purge_group(
+    fleet: Fleet, project: FleetProject, group: PurgeGroup, failures: list[Outcome], options: RunOptions
+) -> Run:
     """Follow the run of one group; an interrupt cancels it and the purge."""
-    run = fleet.purge_group(group, options.callback, parallel=options.parallel, detach=True)
+    run = project.start_group(group, options.callback, parallel=options.parallel)
     report = RunReport(run, as_json=False, display=choose_display(run, stdout_is_shared=options.json))
 
     def show(outcome: Outcome) -> None:
@@ -180,7 +181,7 @@ def _purge_group(fleet: Fleet, group: PurgeGroup, failures: list[Outcome], optio
             failures.append(outcome)
 
     with cancelling_on_interrupt(fleet, run.id), report:
-        return fleet.follow(run.id, show, on_notice=report.note)
+        return fleet.wait(run, show, on_notice=report.note)
 
 
 def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:

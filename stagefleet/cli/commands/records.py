@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,20 +12,18 @@ import typer
 from stagefleet.cli import options as opt
 from stagefleet.cli.help import make_group
 from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
-from stagefleet.cli.report import print_json, print_line, print_plan
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, takes_run_options
+from stagefleet.cli.report import print_json, print_line
+from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import Repository as Storage
-from stagefleet.names import StageId, StorageAddress
+from stagefleet.names import StorageAddress
 from stagefleet.records import CustomTag, RecordId, RecordKind
 from stagefleet.records.slug import NAMELESS
 
 if TYPE_CHECKING:
     from stagefleet import Fleet
-    from stagefleet.fleet.callbacks import HostArguments
-    from stagefleet.operations.base import Plan
-    from stagefleet.runs.models import Run
+    from stagefleet.operations.records import RecordOperation
 
 __all__ = ["app"]
 
@@ -61,7 +59,7 @@ def list_records(
         address, final = words.resolve(fleet, project), final_of(fleet, project)
         on_unknown = unknown.append if words.named_kind is None else None
         missing_ok = opt.may_be_new(fleet, project, missing_ok)
-        for found in fleet.record_ids(
+        for found in fleet.records.ids(
             address, words.named_kind, on_unknown=on_unknown, missing_ok=missing_ok
         ):
             if found.kind is RecordKind.CUSTOM_TAG:
@@ -98,11 +96,11 @@ def show_record(
     name = _name(words.kind, *words.rest)
     with open_fleet() as fleet:
         address = words.resolve(fleet, project)
-        found = fleet.read_record(address, words.kind, name)
+        found = fleet.records.read(address, words.kind, name)
         if found is None:
             _tell_what_is_kept(address, words.kind)
             if project is None:
-                any(fleet.record_ids(address))  # raises if the repository does not exist
+                any(fleet.records.ids(address))  # raises if the repository does not exist
             raise NotFoundError(
                 f"{address} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
             )
@@ -121,7 +119,7 @@ def _is_custom_tag_set(
     fleet: Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
 ) -> bool:
     try:
-        fleet.check_stage_custom_tag(address, custom.name, custom.stage_id, final=final)
+        fleet.records.check_custom_tag(address, custom.name, custom.stage_id, final=final)
     except CustomTagError as error:
         say(str(error))
         return False
@@ -193,14 +191,13 @@ def remove_records(
     with options.open_fleet() as fleet:
         address = words.resolve(fleet, project)
         options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
-        removal = _Removal(address, words.kind, named, image, host, final_of(fleet, project))
-        _tell_what_is_kept(removal.address, removal.kind)
-        if options.dry_run:
-            print_plan(removal.plan(fleet, options), as_json=options.json)
-            return
-        if everything and not yes:
-            _confirm(fleet, removal, options)
-        detach_or_follow(fleet, removal.start(fleet, options), options)
+        operation = fleet.records.removal(
+            address, words.kind, image=image, final=final_of(fleet, project), host=host
+        )
+        _tell_what_is_kept(address, words.kind)
+        if everything and not yes and not options.dry_run:
+            _confirm(fleet, operation, words.kind, options)
+        run_operation(fleet, operation, named, options, if_empty=f"no {words.kind} was named")
 
 
 def _words(project: str | None, *words: str | None) -> RecordArguments:
@@ -213,54 +210,6 @@ def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None
         say(
             f"{address} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Removal:
-    """The records to remove.
-
-    Attributes:
-        address: Their storage.
-        kind: Their kind.
-        named: Their ids; None for all.
-        image: For image metadata, the image, if the ids do not contain it.
-        host: The host of the engine, if the place is one; None for this host.
-        final: The storage of the custom tags, if it is not `address`.
-    """
-
-    address: StorageAddress
-    kind: RecordKind
-    named: list[str] | None
-    image: str | None
-    host: str | None
-    final: Storage | None
-
-    def plan(self, fleet: Fleet, options: RunOptions) -> Plan:
-        missing_ok = options.missing_ok
-        if self.image is None:
-            return fleet.plan_rm_record(
-                self.address, self.kind, self.named, host=self.host, missing_ok=missing_ok
-            )
-        return fleet.plan_rm_image_metadata(
-            self.address, self.image, self._stage_commits(), host=self.host, missing_ok=missing_ok
-        )
-
-    def start(self, fleet: Fleet, options: RunOptions) -> Run:
-        """Start the run for the kind."""
-        where, told = self.address, options.callback
-        arguments: HostArguments = {**options.arguments, "host": self.host}
-        if self.image is None:
-            return fleet.for_each_remove_record(
-                where, self.kind, self.named, told, final=self.final, **arguments
-            )
-        return fleet.for_each_rm_image_metadata(where, self.image, self._stage_commits(), told, **arguments)
-
-    def _stage_commits(self) -> dict[str | StageId, list[str]]:
-        found: dict[str | StageId, list[str]] = {}
-        for name in self.named or ():
-            commit, _, stage_id = name.partition("_")
-            found.setdefault(stage_id, []).append(commit)
-        return found
 
 
 def _parse(kind: RecordKind, image: str | None, text: str) -> str:
@@ -289,11 +238,12 @@ def _refuse_unclear(
         raise UsageError(f"no {kind} is named: name some, or use --from-file, or --all")
 
 
-def _confirm(fleet: Fleet, removal: _Removal, options: RunOptions) -> None:
-    what = f"of kind {removal.kind} from {removal.address}"
+def _confirm(fleet: Fleet, operation: RecordOperation, kind: RecordKind, options: RunOptions) -> None:
+    what = f"of kind {kind} from {operation.repository}"
     if not sys.stdin.isatty():
         raise UsageError(
             f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"
         )
-    if not typer.confirm(f"Remove all {len(removal.plan(fleet, options)):,} records {what}?", err=True):
+    count = len(fleet.plan(operation, missing_ok=options.missing_ok))
+    if not typer.confirm(f"Remove all {count:,} records {what}?", err=True):
         raise UsageError("nothing was removed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
@@ -63,11 +64,7 @@ def show_run(
     if (run_id is None) == (idempotency_key is None):
         raise UsageError("name the run, or its key with --idempotency-key")
     with connect(_PURPOSE) as fleet:
-        found = (
-            fleet.run_under(idempotency_key or "")
-            if run_id is None
-            else fleet.run(fleet.complete_run_id(run_id))
-        )
+        found = fleet.run_under(idempotency_key or "") if run_id is None else fleet.run(run_id)
         if failed:
             _print_failed(fleet.failures(found.id), as_json=json)
             return
@@ -92,7 +89,7 @@ def show_run(
 def watch_run(run_id: RunId, *, json: opt.Json = False) -> None:
     """Follow a run to its end; Ctrl-C cancels it."""
     with connect(_PURPOSE) as fleet:
-        follow_run(fleet, fleet.run(fleet.complete_run_id(run_id)), as_json=json, follow=fleet.watch)
+        follow_run(fleet, fleet.run(run_id), as_json=json, no_worker_limit_seconds=math.inf)
 
 
 @app.command("cancel")
@@ -103,7 +100,7 @@ def cancel_run(
 ) -> None:
     """Cancel a run: nothing new starts."""
     with connect(_PURPOSE) as fleet:
-        run_id = fleet.complete_run_id(run_id)
+        run_id = fleet.run(run_id).id
         if not fleet.cancel(run_id, now=now):
             say("the run had ended already")
         print_line(describe_run(fleet.run(run_id)))
@@ -117,7 +114,7 @@ def retry_run(run_id: RunId, *, options: RunOptions) -> None:
     Whom that one called is called again, unless a callback is named here.
     """
     with connect(_PURPOSE) as fleet:
-        run_id = fleet.complete_run_id(run_id)
+        run_id = fleet.run(run_id).id
         again = fleet.retry(run_id, options.callback, parallel=options.parallel, detach=True)
         if again.state is RunState.SUCCEEDED and again.id == run_id:
             say("all of the run succeeded: nothing to retry")

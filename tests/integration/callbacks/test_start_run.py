@@ -9,7 +9,7 @@ from config.celery import make_app
 from stagefleet.errors import RepositoryNotFoundError, RunNotFoundError, UsageError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.settings import Settings
-from tasks.start_run import RequestedFleet, StartRunTask
+from tasks.start_run import StartRunTask
 from tests.integration.workers.conftest import eventually
 from tests.integration.workers.test_flower import start_flower
 from tests.services.images import ImageMaker, push_stages
@@ -76,14 +76,14 @@ def test_a_copy_is_started_found_by_its_key_and_told_of(post, client, registry, 
 def test_without_a_key_the_task_s_id_is_the_key(post, client, registry):
     (pushed,) = push_stages(registry, "app/stages", 1)
     task = post(operation="delete", repository=f"{registry.host}/app/stages", stage_ids=[pushed.tag])
-    run = client.watch(run_under(client, task).id)
+    run = client.wait(run_under(client, task).id)
     assert ("succeeded", 1) == (run.state, run.succeeded)
 
 
 def test_a_publication_and_a_removal_of_records_are_started_and_told_of(post, client, registry, receiver):
     (pushed,) = push_stages(registry, "app/stages", 1)
     repository = f"{registry.host}/app/stages"
-    client.add_stage_custom_tag(repository, "latest", pushed.tag)
+    client.records.add_custom_tag(repository, "latest", pushed.tag)
     told = {"on_outcome_url": f"{receiver.url}/outcome", "on_finish_url": f"{receiver.url}/finish"}
     post(operation="publish", primary=repository, final=f"{registry.host}/app/final", **told)
     (published,) = receiver.wait_for(lambda _: receiver.to("/finish"))[-1:]
@@ -173,7 +173,7 @@ def test_wrong_arguments_are_refused_by_name(arguments, name):
 def test_no_worker_takes_a_request_to_be_for_its_own_host_or_for_no_project(arguments, name):
     settings = Settings(redis_url="redis://localhost:1/0")
     app = make_app(settings)
-    task = app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
+    task = app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
     with pytest.raises(UsageError, match=f"^{name}: "):
         task(**arguments)
 
@@ -204,7 +204,7 @@ class _NoFleet:
 def test_a_repository_that_does_not_exist_is_refused_unless_it_may_be_missing(redis_server, registry):
     """U2: a run on request is as strict as a command, and can be told otherwise."""
     app = make_app(Settings(redis_url=redis_server.url))
-    task = app.register_task(StartRunTask(lambda: RequestedFleet.connect(redis_server.url)))
+    task = app.register_task(StartRunTask(lambda: Fleet.connect(redis_server.url)))
     typo = f"{registry.host}/typo"
     copy = {"operation": "copy", "source": typo, "destination": f"{registry.host}/new"}
     for arguments in (

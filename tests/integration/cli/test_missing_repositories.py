@@ -6,6 +6,9 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.errors import RepositoryNotFoundError, UsageError
+from stagefleet.names import Repository
+from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.delete import DeleteOperation
 from stagefleet.settings import Settings
 from tests.services import RegistryFront
 from tests.services.front import Answer
@@ -137,15 +140,18 @@ def test_storages_of_a_project_may_be_new_while_one_exists(
 def test_python_raises_and_can_be_told_otherwise(registry):
     """U2: `RepositoryNotFoundError`, of exit code 2, from each method that takes a repository."""
     typo, new = f"{registry.host}/typo", f"{registry.host}/new"
+    source, destination = map(Repository.parse, (typo, new))
+    copy = CopyOperation(source=source, destination=destination)
+    deletion = DeleteOperation(repository=source)
     with Fleet.embedded(settings=Settings()) as fleet:
         for ask in (
             lambda **more: list(fleet.stage_ids(typo, **more)),
             lambda **more: list(fleet.describe_stages(typo, **more)),
             lambda **more: list(fleet.describe_stages(typo, [STAGE], **more)),
-            lambda **more: list(fleet.record_ids(typo, **more)),
-            lambda **more: fleet.plan_copy_stage(typo, new, **more),
-            lambda **more: fleet.plan_delete_stage(typo, [STAGE], **more),
-            lambda **more: fleet.plan_delete_stage(typo, None, **more),
+            lambda **more: list(fleet.records.ids(typo, **more)),
+            lambda **more: fleet.plan(copy, **more),
+            lambda **more: fleet.plan(deletion, [STAGE], **more),
+            lambda **more: fleet.plan(deletion, **more),
         ):
             with pytest.raises(RepositoryNotFoundError) as caught:
                 ask()

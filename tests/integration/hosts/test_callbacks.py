@@ -3,9 +3,10 @@
 import pytest
 
 from config.celery import make_app
+from stagefleet.fleet.fleet import Fleet
 from stagefleet.runs.models import RunState
 from stagefleet.settings import EngineSettings, Settings
-from tasks.start_run import RequestedFleet, StartRunTask
+from tasks.start_run import StartRunTask
 from tests.services.receiver import WebhookReceiver
 
 
@@ -20,7 +21,7 @@ def start_run(redis_server):
     """Starts runs as a worker on no host in particular does it."""
     settings = Settings(redis_url=redis_server.url, engine=EngineSettings(host="three"))
     app = make_app(settings)
-    return app.register_task(StartRunTask(lambda: RequestedFleet.connect(settings=settings)))
+    return app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
 
 
 def ended(calls):

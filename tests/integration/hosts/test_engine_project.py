@@ -30,50 +30,52 @@ class TestRecords:
     ):
         there = settings.model_copy(update={"engine": EngineSettings(url=engines["two"].url, host="two")})
         with Fleet.connect(redis_server.url, settings=there) as neighbour:
-            assert WriteResult.WRITTEN == neighbour.write_record(APP, IMPORTS[1])
+            assert WriteResult.WRITTEN == neighbour.records.write(APP, IMPORTS[1])
             assert [WriteResult.WRITTEN, WriteResult.PRESENT] == [
-                fleet.write_record(APP, IMPORTS[0]) for _ in range(2)
+                fleet.records.write(APP, IMPORTS[0]) for _ in range(2)
             ]
             outcomes: list[Outcome] = []
 
-            fleet.for_each_get_import_metadata(APP, None, outcomes.append)
-            fleet.for_each_get_import_metadata(APP, [IMPORTS[1].import_id], outcomes.append, host="two")
-            fleet.for_each_rm_import_metadata(APP, [IMPORTS[1].import_id], host="two")
+            fleet.records.for_each_get_import_metadata(APP, None, outcomes.append)
+            fleet.records.for_each_get_import_metadata(
+                APP, [IMPORTS[1].import_id], outcomes.append, host="two"
+            )
+            fleet.records.for_each_rm_import_metadata(APP, [IMPORTS[1].import_id], host="two")
 
             assert [("a" * 32, "sum", "one"), ("b" * 32, "sum", "two")] == [
                 (outcome.item, (outcome.result or {})["checksum"], outcome.host) for outcome in outcomes
             ]
-            assert ([IMPORTS[0].id], []) == (list(fleet.record_ids(APP)), list(neighbour.record_ids(APP)))
+            assert ([IMPORTS[0].id], []) == (list(fleet.records.ids(APP)), list(neighbour.records.ids(APP)))
         with pytest.raises(UsageError, match="name what is meant"):
-            fleet.for_each_rm_import_metadata(APP, None, host="two")
-        assert 1 == fleet.for_each_rm_import_metadata(APP, None).succeeded
-        assert None is fleet.read_record(APP, RecordKind.IMPORT_METADATA, IMPORTS[0].import_id)
+            fleet.records.for_each_rm_import_metadata(APP, None, host="two")
+        assert 1 == fleet.records.for_each_rm_import_metadata(APP, None).succeeded
+        assert None is fleet.records.read(APP, RecordKind.IMPORT_METADATA, IMPORTS[0].import_id)
 
     def test_others_are_written_nowhere_found_nowhere_and_deleted_nowhere(self, fleet, engines):
         engines["one"].import_image(f"app:{FREE}", labels={"werf": "app"})
-        assert WriteResult.IGNORED == fleet.write_record(APP, ManagedImage("web"))
-        assert WriteResult.IGNORED == fleet.add_stage_custom_tag(APP, "latest", FREE)
-        fleet.check_stage_custom_tag(APP, "latest", FREE)
-        assert [] == list(fleet.record_ids(APP))
+        assert WriteResult.IGNORED == fleet.records.write(APP, ManagedImage("web"))
+        assert WriteResult.IGNORED == fleet.records.add_custom_tag(APP, "latest", FREE)
+        fleet.records.check_custom_tag(APP, "latest", FREE)
+        assert [] == list(fleet.records.ids(APP))
 
         runs = [
-            fleet.for_each_rm_managed_image(APP, ["web"]),
-            fleet.for_each_rm_image_metadata(APP, "web", {FREE: ["c0" * 20]}),
-            fleet.for_each_delete_stage_custom_tag(APP, ["latest"]),
-            fleet.for_each_delete_rejected_stage(APP, [FREE]),
-            fleet.for_each_rm_record(APP, "client-id", ["me-5"]),
+            fleet.records.for_each_rm_managed_image(APP, ["web"]),
+            fleet.records.for_each_rm_image_metadata(APP, "web", {FREE: ["c0" * 20]}),
+            fleet.records.for_each_delete_stage_custom_tag(APP, ["latest"]),
+            fleet.records.for_each_delete_rejected_stage(APP, [FREE]),
+            fleet.records.for_each_rm_record(APP, "client-id", ["me-5"]),
         ]
         outcomes: list[Outcome] = []
-        fleet.for_each_get_stage_custom_tag_metadata(APP, ["latest"], outcomes.append)
+        fleet.records.for_each_get_stage_custom_tag_metadata(APP, ["latest"], outcomes.append)
 
         assert [(RunState.SUCCEEDED, 1)] * 5 == [(run.state, run.skipped) for run in runs]
         assert [ItemState.SKIPPED] == [outcome.state for outcome in outcomes]
-        assert 0 == fleet.for_each_rm_managed_image(APP, None).total
+        assert 0 == fleet.records.for_each_rm_managed_image(APP, None).total
         assert [f"app:{FREE}"] == engines["one"].tags()
 
     def test_those_of_another_project_are_not_written(self, fleet):
         with pytest.raises(UsageError, match="of app alone"):
-            fleet.write_record(APP, IMPORTS[0], project="shop")
+            fleet.records.write(APP, IMPORTS[0], project="shop")
 
 
 class TestPurge:
@@ -93,12 +95,12 @@ class TestPurge:
         engine.run_container(f"app:{USED}", "job-17")
         engine.import_image("other:latest", labels={"werf": "other"}, content=b"other")
         for project in ("app", "other"):
-            fleet.write_record(f"docker-daemon:{project}", IMPORTS[0])
+            fleet.records.write(f"docker-daemon:{project}", IMPORTS[0])
         return engine
 
     def purge(self, fleet, roles, **options):
         outcomes: list[Outcome] = []
-        done = fleet.purge(roles, outcomes.append, **options)
+        done = fleet.project(roles).purge(outcomes.append, **options)
         states = {purged.group.name: purged.run and purged.run.state for purged in done}
         return states, [outcome.error for outcome in outcomes if outcome.error is not None]
 
@@ -127,7 +129,7 @@ class TestPurge:
 
         assert (RunState.SUCCEEDED, []) == (states["stages"], errors)
         assert (OTHERS, []) == (engine.tags(), engine.client().api.containers(all=True))
-        assert 0 == len(fleet.plan_purge(EngineProject("app")))
+        assert 0 == len(fleet.project(EngineProject("app")).plan_purge())
 
 
 class TestCommands:

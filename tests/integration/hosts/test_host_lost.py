@@ -26,7 +26,7 @@ def test_a_host_that_vanishes_fails_its_items_and_no_others(fleet, engines, work
         wait_until(lambda: fleet.run(run.id).claimed == 1 and fleet.run(run.id).succeeded == 1, "it starts")
         workers["two"].kill_command()
         outcomes: dict[str | None, Outcome] = {}
-        ended = fleet.watch(run.id, lambda outcome: outcomes.setdefault(outcome.host, outcome))
+        ended = fleet.wait(run.id, lambda outcome: outcomes.setdefault(outcome.host, outcome))
     finally:
         engines["two"].resume()
     assert (RunState.FAILED, 1, 1) == (ended.state, ended.succeeded, ended.failed)

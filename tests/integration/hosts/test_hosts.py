@@ -41,7 +41,7 @@ def test_stages_go_to_the_hosts_that_were_named_and_to_no_others(fleet, engines,
     assert {("one", ItemState.SKIPPED), ("two", ItemState.SUCCEEDED)} == {
         (outcome.host, outcome.state) for outcome in outcomes[1:]
     }
-    assert ["one", "two"] == fleet.hosts()
+    assert ["one", "two"] == fleet.hosts.names()
 
 
 def test_a_cache_serves_all_hosts_and_is_refilled(fleet, engines, workers, registry, make_registry, push):
@@ -73,7 +73,7 @@ def test_a_stage_that_comes_back_is_fetched_by_the_next_try(fleet, engines, regi
         engines["one"].resume()
     wait_until(lambda: fleet.run(run.id).waiting == 1, "the first try has failed")
     push("late")
-    assert RunState.SUCCEEDED is fleet.watch(run.id).state
+    assert RunState.SUCCEEDED is fleet.wait(run.id).state
     assert [f"{registry.host}/stages/app:{tag}"] == engines["one"].tags()
 
 
@@ -96,7 +96,7 @@ def test_stages_go_from_one_host_through_a_repository_to_the_other(fleet, engine
 def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
     tag = stage_id_of("held")
     engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
-    with fleet.pin_stage("docker-daemon:app", tag) as hold:
+    with fleet.hosts.pin_stage("docker-daemon:app", tag) as hold:
         hold.check()
         outcomes: list[Outcome] = []
         fleet.for_each_delete_stage("docker-daemon:app", [tag], outcomes.append)
@@ -110,7 +110,7 @@ def test_what_a_job_holds_stays_until_it_ends(fleet, engines, registry):
 def test_a_stage_that_cannot_be_fetched_is_not_held(fleet):
     with (
         pytest.raises(RemoteError, match="not what it was"),
-        fleet.pin_stage("docker-daemon:app", stage_id_of("gone")),
+        fleet.hosts.pin_stage("docker-daemon:app", stage_id_of("gone")),
     ):
         pytest.fail("nothing is held")
 
@@ -147,11 +147,11 @@ def test_every_fetch_is_noted_and_read_back(fleet, workers, registry, push, comm
         assert RunState.SUCCEEDED is run.state
     assert 1 == run.skipped  # it was there: that is a use, too
 
-    noted = [used for used in fleet.last_used("one") if used.image in names]
+    noted = [used for used in fleet.hosts.last_used("one") if used.image in names]
     assert names == [used.image for used in noted]
     assert before_ms <= noted[0].last_used_ms <= noted[1].last_used_ms
-    assert [names[1]] == [used.image for used in fleet.last_used("two") if used.image in names]
-    assert fleet.last_used() == fleet.last_used("one")
+    assert [names[1]] == [used.image for used in fleet.hosts.last_used("two") if used.image in names]
+    assert fleet.hosts.last_used() == fleet.hosts.last_used("one")
 
     done = command("hosts", "one", "--last-used", "--json")
     shown = [json.loads(line) for line in done.stdout.splitlines()]
@@ -166,9 +166,9 @@ def test_what_was_removed_has_no_record_any_more(fleet, engines, workers):
     tag = stage_id_of("used and removed")
     engines["one"].import_image(f"app:{tag}", labels={"werf": "app"})
     fleet.for_each_fetch_stage("docker-daemon:app", [tag])
-    assert f"app:{tag}" in [used.image for used in fleet.last_used("one")]
+    assert f"app:{tag}" in [used.image for used in fleet.hosts.last_used("one")]
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
-    assert f"app:{tag}" not in [used.image for used in fleet.last_used("one")]
+    assert f"app:{tag}" not in [used.image for used in fleet.hosts.last_used("one")]
 
 
 def test_the_command_says_what_to_do_about_a_used_stage(engines, workers, command):
@@ -231,7 +231,7 @@ def test_a_host_gets_the_platforms_that_were_named_and_another_all_of_them(
     run = fleet.for_each_fetch_stage(place, [tag], outcomes.append, platforms=["linux/arm64"])
     assert 1 == run.succeeded
     assert [{"linux/arm64": other}] == [outcome.result["platforms"] for outcome in outcomes if outcome.result]
-    with fleet.pin_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
+    with fleet.hosts.pin_stage(place, tag, platforms=["linux/arm64"], hosts=["one"]) as hold:
         hold.check()
     done = command("fetch", place, tag, "--all-platforms", "--host", "two", "--json")
     outcome, summary = map(json.loads, done.stdout.splitlines())

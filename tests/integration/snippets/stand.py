@@ -161,7 +161,7 @@ class Stand:
     def unsuccessful(self, runs: set[str]) -> list[str]:
         """Wait for the end of runs, and tell of those that did not succeed."""
         with self.fleet() as fleet:
-            ended = [fleet.watch(run_id) for run_id in sorted(runs)]
+            ended = [fleet.wait(run_id) for run_id in sorted(runs)]
         return [f"{run.id}: {run.state} {run.error}" for run in ended if run.state != "succeeded"]
 
     def fleet(self) -> Fleet:

@@ -122,10 +122,10 @@ def test_what_an_embedded_fleet_deletes_is_gone_for_its_own_process(roles):
     push(roles.primary, stage(1), stage(2))
     with Fleet.embedded(settings=Settings()) as fleet:
         lookup = fleet.project(roles).lookup
-        assert [stage(1), stage(2)] == ids(fleet.describe_project_stages(roles))
+        assert [stage(1), stage(2)] == ids(fleet.project(roles).describe_stages())
         assert 1 == fleet.for_each_delete_stage(roles.primary, [stage(1)]).succeeded
 
-        assert [stage(2)] == ids(fleet.describe_project_stages(roles, iter(lookup.last_stage_ids())))
+        assert [stage(2)] == ids(fleet.project(roles).describe_stages(iter(lookup.last_stage_ids())))
         assert [] == ids(fleet.describe_stages(roles.primary, [stage(1)]))
 
 
@@ -142,7 +142,7 @@ def test_workers_bring_the_list_up_to_date(redis_server, make_workers, roles, re
 
         assert [stage(2), stage(3), stage(4, OTHER)] == list(lookup.last_stage_ids())
         assert [stage(2), stage(3)] == [
-            found.stage_id for found in fleet.describe_project_stages(roles, iter([stage(2), stage(3)]))
+            found.stage_id for found in fleet.project(roles).describe_stages(iter([stage(2), stage(3)]))
         ]
         assert [stage(2), stage(3)] == ids(lookup.by_digest_as_known(DIGEST))
         assert before + 1 == lists(registry, roles.primary)  # what is rejected, once

@@ -80,17 +80,17 @@ class TestNewStages:
 class TestDescriptions:
     def test_all_of_the_primary_are_described_from_the_list_of_now(self, fleet, roles):
         push(roles.primary, stage(1), stage(2))
-        assert [stage(1), stage(2)] == ids(fleet.describe_project_stages(roles))
+        assert [stage(1), stage(2)] == ids(fleet.project(roles).describe_stages())
         push(roles.primary, stage(3))
-        assert [stage(1), stage(2), stage(3)] == ids(fleet.describe_project_stages(roles))
+        assert [stage(1), stage(2), stage(3)] == ids(fleet.project(roles).describe_stages())
 
     def test_those_of_the_last_known_list_ask_for_no_list(self, fleet, roles, registry):
         push(roles.primary, stage(1))
         lookup = fleet.project(roles).lookup
-        list(fleet.describe_project_stages(roles, iter(lookup.stage_ids())))  # looks for rejections, once
+        list(fleet.project(roles).describe_stages(iter(lookup.stage_ids())))  # looks for rejections, once
         before = lists(registry, roles.primary)
         push(roles.primary, stage(2))
-        described = list(fleet.describe_project_stages(roles, iter(lookup.last_stage_ids())))
+        described = list(fleet.project(roles).describe_stages(iter(lookup.last_stage_ids())))
 
         assert [stage(1)] == ids(described)
         assert before == lists(registry, roles.primary)
@@ -98,6 +98,6 @@ class TestDescriptions:
     def test_those_of_the_final_storage_have_its_names(self, fleet, roles):
         push(roles.primary, stage(1), stage(2))
         push(roles.final, stage(2))
-        (described,) = fleet.describe_stages(fleet.final_repository(roles))
+        (described,) = fleet.describe_stages(roles.final_repository)
 
         assert f"{roles.final}:{stage(2)}" == described.info.name

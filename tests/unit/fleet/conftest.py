@@ -11,11 +11,12 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.attempt import NOT_THERE
 from stagefleet.errors import StageNotFoundError
-from stagefleet.fleet.hosts import live_hosts
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
+from stagefleet.records import RecordId, RecordKind
 from stagefleet.runs import coordinator
+from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLastUsed, MemoryLedger
@@ -34,6 +35,9 @@ class FakeRegistries:
 
     def stage_ids(self, repository: Repository) -> Iterator[StageId]:
         return map(StageId.parse, list(self.stages.get(str(repository), ())))
+
+    def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
+        return iter(())
 
     def known_descriptions(
         self, repository: Repository, stage_ids: Sequence[StageId]

@@ -77,7 +77,7 @@ def test_who_follows_it_is_told(fleet, ledger, monkeypatch, since):
     fleet._follower._services.check = lambda: restore_memory(ledger, kept[0])
 
     with pytest.raises(LedgerRewoundError, match="start it again") as told:
-        fleet.follow(run.id)
+        fleet.wait(run.id)
     assert 4 == told.value.exit_code
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import HostNotFoundError, RegistryUnreachableError, StagesNotFoundError, UsageError
-from stagefleet.fleet.hosts import choose_hosts, live_hosts
-from stagefleet.names import Repository
+from stagefleet.fleet.hosts import choose_hosts
+from stagefleet.names import EngineProject, Repository, split_host
+from stagefleet.operations.fetch import FetchOperation
 from stagefleet.project import Project
+from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import WorkerInfo
 
 LIVE = ["a", "b"]
+
+
+def fetch(project=None):
+    project = project or Project.alone(Repository.parse("src.test/app"))
+    return FetchOperation.of(project, hosts=("x",))
 
 
 def choose(asked=None, *, everywhere=False, own="a", live=LIVE):
@@ -61,20 +68,19 @@ def test_a_fetch_is_an_item_for_each_stage_and_host(fleet, ledger, make_stage):
     ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
     ledger.beat(WorkerInfo("w:2", 4, ("fetch", "host.y")), seconds=60)
     stages = [make_stage(1), make_stage(2)]
-    plan = fleet.plan_fetch_stage("src.test/app", stages, all_hosts=True)
-    assert [(stage, host) for stage in stages for host in ("x", "y")] == [
-        (outcome.item, outcome.host) for outcome in plan.outcomes()
-    ]
+    plan = fleet.plan(fetch().on_hosts(fleet.hosts.choose(None, everywhere=True)), stages)
+    assert [(stage, host) for stage in stages for host in ("x", "y")] == list(map(split_host, plan.items))
 
 
 def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(fleet, ledger, make_stage):
     ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
     with pytest.raises(UsageError, match="no Docker Engine"):
-        fleet.plan_copy_stage("src.test/app", "dst.test/app", hosts=["x"])
+        fleet.for_each_copy_stage("src.test/app", "dst.test/app", hosts=["x"])
     with pytest.raises(UsageError, match="through a repository"):
-        fleet.plan_copy_stage("docker-daemon:a", "docker-daemon:b", hosts=["x"])
+        fleet.for_each_copy_stage("docker-daemon:a", "docker-daemon:b", hosts=["x"])
     with pytest.raises(UsageError, match="another host"):
-        fleet.plan_delete_stage("docker-daemon:a", None, hosts=["x"])
+        fleet.for_each_delete_stage("docker-daemon:a", None, hosts=["x"])
+    assert [] == list(fleet.runs())
 
 
 def test_the_platforms_of_a_fetch_are_options_of_its_run(fleet, ledger, make_stage):
@@ -95,8 +101,6 @@ def test_platforms_that_cannot_be_are_refused_before_anything_starts(fleet, ledg
     ):
         with pytest.raises(UsageError, match=words):
             fleet.for_each_fetch_stage(address, [make_stage(1)], hosts=["x"], **chosen)
-        with pytest.raises(UsageError, match=words):
-            fleet.plan_fetch_stage(address, [make_stage(1)], hosts=["x"], **chosen)
     assert [] == list(ledger.runs())
 
 
@@ -123,7 +127,7 @@ class TestStagesThatAreFetched:
 
         def plan(stages, *caches, primary="src.test/app"):
             project = Project.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))
-            return len(fleet.plan_fetch_stage(project, stages, hosts=["x"]))
+            return len(fleet.plan(fetch(project), stages))
 
         return plan
 
@@ -152,5 +156,5 @@ class TestStagesThatAreFetched:
             plan([make_stage(7)], primary="down.test/app")
 
     def test_what_an_engine_has_is_known_on_its_host(self, fleet, plan, asked, make_stage):
-        assert 1 == len(fleet.plan_fetch_stage("docker-daemon:app", [make_stage(7)], hosts=["x"]))
+        assert 1 == len(fleet.plan(fetch(Project.alone(EngineProject("app"))), [make_stage(7)]))
         assert [] == asked

@@ -5,7 +5,10 @@ import pytest
 from stagefleet import Fleet, Outcome, RunState
 from stagefleet.errors import KeyConflictError, UsageError
 from stagefleet.fleet import submission
-from stagefleet.operations.base import CopyOperation, DeleteOperation, fingerprint
+from stagefleet.names import parse_address
+from stagefleet.operations.base import fingerprint, parse_stage_ids
+from stagefleet.operations.copy import CopyOperation
+from stagefleet.operations.delete import DeleteOperation
 from stagefleet.testing import MemoryLedger
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
@@ -106,8 +109,10 @@ def test_keys_that_nobody_can_mean_are_refused(fleet, key):
 def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
     one, two = make_stage(1), make_stage(2)
 
-    def of(*arguments, verify=False):
-        return fingerprint(CopyOperation.of(*arguments, verify=verify))
+    def of(source, destination, items, *, verify=False):
+        here, there = parse_address(source), parse_address(destination)
+        operation = CopyOperation(source=here, destination=there, verify=verify)
+        return fingerprint(operation, parse_stage_ids(items))
 
     same = {of(SOURCE, DESTINATION, [one, two]), of(SOURCE, DESTINATION, [two, one, two])}
     others = {
@@ -116,7 +121,7 @@ def test_a_fingerprint_is_of_the_arguments_and_not_of_their_order(make_stage):
         of(SOURCE, DESTINATION, [one]),
         of(DESTINATION, SOURCE, [one, two]),
         of(SOURCE, DESTINATION, [one, two], verify=True),
-        fingerprint(DeleteOperation.of(SOURCE, [one, two])),
+        fingerprint(DeleteOperation.of(parse_address(SOURCE)), [one, two]),
     }
     assert 1 == len(same)
     assert 6 == len(others - same)

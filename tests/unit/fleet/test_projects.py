@@ -7,15 +7,9 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.errors import StagesNotFoundError, UsageError
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.operations.hosts import OnHostOperation
-from stagefleet.operations.projects import (
-    CacheOperation,
-    DescribeOperation,
-    ProjectDeleteOperation,
-    PublishDryRun,
-    PublishOperation,
-    TakeOperation,
-)
+from stagefleet.operations.delete import DeleteOperation
+from stagefleet.operations.describe import DescribeOperation
+from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
 from stagefleet.project import Project
 from stagefleet.runs.models import split_host
 from stagefleet.settings import ProjectSettings, Settings
@@ -34,6 +28,8 @@ def stage(number: int, digest: str = "a") -> str:
 
 class Lists:
     """Tag lists, and a note of whose were read."""
+
+    host_name = "builder"
 
     def __init__(self, **stages: list[str]) -> None:
         self.stages = {f"r.example.com/app/{name}": ids for name, ids in stages.items()}
@@ -54,39 +50,35 @@ def tag_lists(**stages):
     return Lists(**stages)
 
 
-def publish(
-    stage_ids=None, *, roles=ROLES, operation=PublishOperation, should_be_built=False, fill_caches=False
-):
-    return operation.of(
-        roles, stage_ids, should_be_built=should_be_built, fill_caches=fill_caches, image=None
-    )
+def publish(*, roles=ROLES, **options):
+    return PublishOperation.of(roles, **options)
 
 
 class TestPublishing:
     def test_of_all_stages_those_on_the_final_list_are_skipped(self):
-        plan = publish().plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
+        plan = publish().plan(None, tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
         assert ([stage(2)], [stage(1)]) == (list(plan.items), list(plan.skipped))
 
     def test_named_stages_are_each_looked_at_in_the_order_of_naming(self):
-        plan = publish([stage(2), stage(1)]).plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(2)]))
+        plan = publish().plan([stage(2), stage(1)], tag_lists(primary=[stage(1), stage(2)], final=[stage(2)]))
         assert ([stage(2), stage(1)], []) == (list(plan.items), list(plan.skipped))
 
     def test_a_dry_run_skips_what_the_final_storage_has_among_those_named_too(self):
         lists = tag_lists(primary=[stage(1), stage(2)], final=[stage(2)])
-        plan = publish([stage(2), stage(1)], operation=PublishDryRun).plan(lists)
+        plan = publish().plan_dry_run([stage(2), stage(1)], lists)
         assert ([stage(1)], [stage(2)]) == (list(plan.items), list(plan.skipped))
 
     def test_a_named_stage_that_the_primary_lacks_is_refused(self):
         with pytest.raises(StagesNotFoundError):
-            publish([stage(3)]).plan(tag_lists(primary=[stage(1)]))
+            publish().plan([stage(3)], tag_lists(primary=[stage(1)]))
 
     def test_what_should_be_built_is_decided_by_the_final_storage_alone(self):
-        operation = publish([stage(3)], should_be_built=True)
-        assert [stage(3)] == list(operation.plan(tag_lists()).items)
+        operation = publish(should_be_built=True)
+        assert [stage(3)] == list(operation.plan([stage(3)], tag_lists()).items)
         assert operation.options["should_be_built"]
 
     def test_caches_get_also_what_the_final_storage_has(self):
-        plan = publish(fill_caches=True).plan(tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
+        plan = publish(fill_caches=True).plan(None, tag_lists(primary=[stage(1), stage(2)], final=[stage(1)]))
         assert {stage(1), stage(2)} == set(plan.items)
 
     def test_the_tasks_get_the_project(self):
@@ -101,21 +93,21 @@ class TestPublishing:
 class TestOfThePrimary:
     def test_no_cache_is_asked_before_the_run(self, operation):
         lists = tag_lists(primary=[stage(1)])
-        assert [stage(1)] == list(operation.of(ROLES, None).plan(lists).items)
+        assert [stage(1)] == list(operation.of(ROLES).plan(None, lists).items)
         assert [str(PRIMARY)] == lists.read
 
     def test_a_named_stage_has_to_be_there(self, operation):
         with pytest.raises(StagesNotFoundError):
-            operation.of(ROLES, [stage(2)]).plan(tag_lists(primary=[stage(1)]))
+            operation.of(ROLES).plan([stage(2)], tag_lists(primary=[stage(1)]))
 
     def test_the_tasks_get_the_project(self, operation):
-        assert ROLES == Project.of_options(operation.of(ROLES, None).options)
+        assert ROLES == Project.of_options(operation.of(ROLES).options)
 
 
 class TestCaching:
     def test_a_project_without_caches_is_refused(self):
         with pytest.raises(UsageError, match="no caches"):
-            CacheOperation.of(BARE, None)
+            CacheOperation.of(BARE)
 
 
 class TestTaking:
@@ -125,37 +117,41 @@ class TestTaking:
             near=[stage(1, "a"), stage(5, "b"), stage(4, "b")],
             far=[stage(1, "b"), stage(2, "c")],
         )
-        assert [stage(4, "b"), stage(2, "c")] == list(TakeOperation.of(ROLES, None).plan(lists).items)
+        assert [stage(4, "b"), stage(2, "c")] == list(TakeOperation.of(ROLES).plan(None, lists).items)
 
     def test_a_stage_named_in_full_is_taken_beside_others_of_its_digest(self):
         lists = tag_lists(primary=[stage(9)], near=[stage(1), stage(2)])
-        plan = TakeOperation.of(ROLES, [stage(2), stage(9)]).plan(lists)
+        plan = TakeOperation.of(ROLES).plan([stage(2), stage(9)], lists)
         assert ([stage(2)], [stage(9)]) == (list(plan.items), list(plan.skipped))
 
     def test_a_digest_stands_for_any_stage_of_it_and_the_primarys_come_first(self):
         lists = tag_lists(primary=[stage(9, "a")], near=[stage(1, "a")], far=[stage(3, "b"), stage(2, "b")])
-        plan = TakeOperation.of(ROLES, ["a" * 56, "b" * 56]).plan(lists)
+        plan = TakeOperation.of(ROLES).plan(["a" * 56, "b" * 56], lists)
         assert ([stage(2, "b")], [stage(9, "a")]) == (list(plan.items), list(plan.skipped))
 
     def test_a_digest_that_is_itself_a_stage_is_that_stage(self):
         lists = tag_lists(near=[stage(1)], far=["a" * 56])
-        assert ["a" * 56] == list(TakeOperation.of(ROLES, ["a" * 56]).plan(lists).items)
+        assert ["a" * 56] == list(TakeOperation.of(ROLES).plan(["a" * 56], lists).items)
 
     def test_what_nobody_has_is_refused_with_all_that_were_asked(self):
         with pytest.raises(StagesNotFoundError) as caught:
-            TakeOperation.of(ROLES, [stage(1), "b" * 56]).plan(tag_lists())
+            TakeOperation.of(ROLES).plan([stage(1), "b" * 56], tag_lists())
         for name in (PRIMARY, NEAR, FAR, stage(1), "b" * 56):
             assert str(name) in str(caught.value)
 
     def test_a_project_without_secondaries_is_refused(self):
         with pytest.raises(UsageError, match="no secondary storages"):
-            TakeOperation.of(BARE, None)
+            TakeOperation.of(BARE)
+
+
+def deletion(roles):
+    return DeleteOperation(repository=roles.primary, caches=roles.caches)
 
 
 class TestDeleting:
     def test_the_caches_go_with_the_options_and_are_not_asked(self):
-        operation, lists = ProjectDeleteOperation.of(ROLES, [stage(1)]), tag_lists()
-        assert [stage(1)] == list(operation.plan(lists).items)
+        operation, lists = deletion(ROLES), tag_lists()
+        assert [stage(1)] == list(operation.plan([stage(1)], lists).items)
         assert [f"expect {PRIMARY}"] == lists.read
         assert [str(CACHE)] == operation.options["caches"]
         assert str(PRIMARY) == operation.options["repository"]
@@ -167,7 +163,7 @@ class TestOnTheHostOfAnEngine:
     def test_the_items_are_for_the_host_and_skipped_as_elsewhere(self):
         lists = tag_lists(final=[stage(1)])
         lists.stages["docker-daemon:app"] = [stage(1), stage(2)]
-        plan = OnHostOperation(publish(roles=self.LOCAL), "builder", "builder").plan(lists)
+        plan = publish(roles=self.LOCAL, hosts=["builder"]).plan(None, lists)
         assert ([(stage(2), "builder")], [(stage(1), "builder")]) == (
             list(map(split_host, plan.items)),
             list(map(split_host, plan.skipped)),
@@ -175,13 +171,13 @@ class TestOnTheHostOfAnEngine:
 
     def test_what_is_named_on_another_host_is_found_by_the_tasks(self):
         lists = tag_lists()
-        plan = OnHostOperation(publish([stage(1)], roles=self.LOCAL), "far", "builder").plan(lists)
+        plan = publish(roles=self.LOCAL, hosts=["far"]).plan([stage(1)], lists)
         assert [(stage(1), "far")] == list(map(split_host, plan.items))
         assert [] == lists.read
 
     def test_all_of_another_host_is_refused(self):
         with pytest.raises(UsageError, match="name what is meant"):
-            OnHostOperation(publish(roles=self.LOCAL), "far", "builder").plan(tag_lists())
+            publish(roles=self.LOCAL, hosts=["far"]).plan(None, tag_lists())
 
 
 class TestFleet:
@@ -193,13 +189,15 @@ class TestFleet:
 
     def test_a_project_has_its_own_limit_and_a_caller_may_set_another(self, services):
         with Fleet(services) as fleet:
-            runs = [fleet.for_each_publish_stage("app", parallel=n, detach=True) for n in (None, 7)]
+            runs = [fleet.project("app").for_each_publish_stage(parallel=n, detach=True) for n in (None, 7)]
         assert [3, 7] == [run.spec.parallel for run in runs]
         assert {"publish_stage"} == {run.spec.operation for run in runs}
 
     def test_a_plan_to_describe_starts_nothing_and_takes_no_host_for_a_registry(self, services):
         with Fleet(services) as fleet:
-            assert [stage(1)] == list(fleet.plan_describe_stage("app").items)
+            project = fleet.project("app")
+            operation = DescribeOperation.of(project.storages)
+            assert [stage(1)] == list(project.plan(operation).items)
             with pytest.raises(UsageError, match="registries have no hosts"):
-                fleet.plan_describe_stage("app", host="builder")
+                project.plan(operation.on_hosts(["builder"]))
             assert [] == list(fleet.runs())

@@ -30,7 +30,7 @@ def asked(registries, make_stage):
 
 
 def test_a_repository_alone_is_the_project_of_its_name(fleet, fake_worker, asked):
-    done = fleet.purge(REPOSITORY)
+    done = fleet.project(REPOSITORY).purge()
     assert [(Project("app", REPOSITORY), False)] == asked
     assert ["stages", "custom-tags", "final-stages"] == [purged.group.name for purged in done]
     assert [2, None, 1] == [purged.run and purged.run.succeeded for purged in done]
@@ -38,8 +38,7 @@ def test_a_repository_alone_is_the_project_of_its_name(fleet, fake_worker, asked
 
 def test_each_outcome_and_each_group_is_called_back_for(fleet, fake_worker, asked, make_stage):
     heard = []
-    fleet.purge(
-        REPOSITORY,
+    fleet.project(REPOSITORY).purge(
         lambda outcome: heard.append(outcome.item),
         on_group=lambda purged: heard.append(purged.group.name),
         parallel=1,
@@ -49,7 +48,7 @@ def test_each_outcome_and_each_group_is_called_back_for(fleet, fake_worker, aske
 
 
 def test_the_fleet_calls_for_each_group_and_at_the_end_of_each(fleet, fake_worker, asked):
-    fleet.purge(REPOSITORY, RemoteCallback(finish_url="https://ci.example/end"))
+    fleet.project(REPOSITORY).purge(RemoteCallback(finish_url="https://ci.example/end"))
     assert ["https://ci.example/end"] * 2 == [run.spec.finish_url for run in fleet.runs()]
 
 
@@ -58,5 +57,5 @@ def test_what_a_callback_raises_ends_the_purge(fleet, fake_worker, asked):
         raise KeyError(outcome.item)
 
     with pytest.raises(KeyError):
-        fleet.purge(REPOSITORY, refuse)
+        fleet.project(REPOSITORY).purge(refuse)
     assert 1 == len(list(fleet.runs()))

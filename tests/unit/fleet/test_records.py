@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import InvalidNameError, KeyConflictError, TooManyItemsError, UsageError
-from stagefleet.operations import records as record_operations
+from stagefleet.operations import base as operations
 from stagefleet.records import RecordId, RecordKind
 from stagefleet.runs.models import MAX_ITEMS
 from tests.unit.fleet.conftest import stage
@@ -24,18 +24,18 @@ def items(ledger):
 
 
 def test_none_is_all_and_no_item_is_empty(fleet, ledger):
-    fleet.for_each_rm_managed_image(REPOSITORY, None, detach=True)
+    fleet.records.for_each_rm_managed_image(REPOSITORY, None, detach=True)
     assert ["a", "__nameless__", "b/c"] == items(ledger)
 
 
 def test_each_named_record_is_an_item_once_and_no_record_none(fleet, ledger):
-    fleet.for_each_rm_managed_image(REPOSITORY, ["a", "", "a", "__nameless__"], detach=True)
+    fleet.records.for_each_rm_managed_image(REPOSITORY, ["a", "", "a", "__nameless__"], detach=True)
     assert ["a", "__nameless__"] == items(ledger)
-    assert 0 == fleet.for_each_rm_import_metadata(REPOSITORY, []).total
+    assert 0 == fleet.records.for_each_rm_import_metadata(REPOSITORY, []).total
 
 
 def test_an_item_of_image_metadata_is_a_commit_and_a_stage(fleet, ledger):
-    fleet.for_each_rm_image_metadata(
+    fleet.records.for_each_rm_image_metadata(
         REPOSITORY, "web", {stage(1): [COMMIT, COMMIT], stage(2): [COMMIT]}, detach=True
     )
     assert [f"{COMMIT}_{stage(1)}", f"{COMMIT}_{stage(2)}"] == items(ledger)
@@ -43,14 +43,14 @@ def test_an_item_of_image_metadata_is_a_commit_and_a_stage(fleet, ledger):
 
 def test_every_run_has_its_task(fleet, ledger):
     ids = ["0f" * 32]
-    fleet.for_each_rm_image_metadata(REPOSITORY, "web", {stage(1): [COMMIT]}, detach=True)
-    fleet.for_each_rm_managed_image(REPOSITORY, ids, detach=True)
-    fleet.for_each_get_import_metadata(REPOSITORY, ids, detach=True)
-    fleet.for_each_rm_import_metadata(REPOSITORY, ids, detach=True)
-    fleet.for_each_get_stage_custom_tag_metadata(REPOSITORY, ids, detach=True)
-    fleet.for_each_delete_stage_custom_tag(REPOSITORY, ids, detach=True)
-    fleet.for_each_delete_rejected_stage(REPOSITORY, [stage(1)], detach=True)
-    fleet.for_each_rm_record(REPOSITORY, "client-id", ["me-5"], detach=True)
+    fleet.records.for_each_rm_image_metadata(REPOSITORY, "web", {stage(1): [COMMIT]}, detach=True)
+    fleet.records.for_each_rm_managed_image(REPOSITORY, ids, detach=True)
+    fleet.records.for_each_get_import_metadata(REPOSITORY, ids, detach=True)
+    fleet.records.for_each_rm_import_metadata(REPOSITORY, ids, detach=True)
+    fleet.records.for_each_get_stage_custom_tag_metadata(REPOSITORY, ids, detach=True)
+    fleet.records.for_each_delete_stage_custom_tag(REPOSITORY, ids, detach=True)
+    fleet.records.for_each_delete_rejected_stage(REPOSITORY, [stage(1)], detach=True)
+    fleet.records.for_each_rm_record(REPOSITORY, "client-id", ["me-5"], detach=True)
     assert [
         "rm_image_metadata",
         "rm_managed_image",
@@ -79,20 +79,20 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     fleet, ledger, method, arguments, error, words
 ):
     with pytest.raises(error, match=words):
-        getattr(fleet, method)(REPOSITORY, *arguments)
+        getattr(fleet.records, method)(REPOSITORY, *arguments)
     assert [] == list(ledger.runs())
 
 
 def test_one_record_more_than_a_run_may_have_is_refused(fleet, ledger, monkeypatch):
     assert 1_000_000 == MAX_ITEMS
-    monkeypatch.setattr(record_operations, "MAX_ITEMS", 2)
+    monkeypatch.setattr(operations, "MAX_ITEMS", 2)
     with pytest.raises(TooManyItemsError, match="at most 2"):
-        fleet.for_each_rm_managed_image(REPOSITORY, None)
+        fleet.records.for_each_rm_managed_image(REPOSITORY, None)
     assert [] == list(ledger.runs())
 
 
 def test_a_key_used_for_another_image_is_refused(fleet):
     arguments = {"idempotency_key": "job", "detach": True}
-    fleet.for_each_rm_image_metadata(REPOSITORY, "web", {stage(1): [COMMIT]}, **arguments)
+    fleet.records.for_each_rm_image_metadata(REPOSITORY, "web", {stage(1): [COMMIT]}, **arguments)
     with pytest.raises(KeyConflictError):
-        fleet.for_each_rm_image_metadata(REPOSITORY, "api", {stage(1): [COMMIT]}, **arguments)
+        fleet.records.for_each_rm_image_metadata(REPOSITORY, "api", {stage(1): [COMMIT]}, **arguments)

@@ -7,9 +7,11 @@ import pytest
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.fleet.fleet import Fleet
+from stagefleet.fleet.project import FleetProject
+from stagefleet.fleet.records import FleetRecords
 from stagefleet.names import Repository
 from stagefleet.project import Project
-from stagefleet.runs.models import Callback, ItemState, Outcome, WorkerInfo
+from stagefleet.runs.models import Callback, WorkerInfo
 
 URL = "https://ci.example/outcomes"
 PLACE = "src.test/app"
@@ -22,24 +24,24 @@ ROLES = Project(
 )
 STAGES = [f"{1:056x}-1700000000001"]
 METHODS = {
-    "for_each_cache_stage": (ROLES, STAGES),
-    "for_each_copy_stage": (PLACE, "dst.test/app", STAGES),
-    "for_each_delete_final_stage": (ROLES, STAGES),
-    "for_each_delete_project_stage": (ROLES, STAGES),
-    "for_each_delete_rejected_stage": (PLACE, STAGES),
-    "for_each_delete_stage": (PLACE, STAGES),
-    "for_each_delete_stage_custom_tag": (PLACE, ["latest"]),
-    "for_each_describe_stage": (ROLES, STAGES),
-    "for_each_fetch_stage": (PLACE, STAGES),
-    "for_each_get_import_metadata": (PLACE, ["0f" * 32]),
-    "for_each_get_stage_custom_tag_metadata": (PLACE, ["latest"]),
-    "for_each_publish_stage": (ROLES, STAGES),
-    "for_each_remove_record": (PLACE, "custom-tag", ["latest"]),
-    "for_each_rm_image_metadata": (PLACE, "web", {STAGES[0]: ["c0" * 20]}),
-    "for_each_rm_import_metadata": (PLACE, ["0f" * 32]),
-    "for_each_rm_managed_image": (PLACE, ["web"]),
-    "for_each_rm_record": (PLACE, "managed-image", ["web"]),
-    "for_each_take_stage": (ROLES, STAGES),
+    (Fleet, "for_each_copy_stage"): (PLACE, "dst.test/app", STAGES),
+    (Fleet, "for_each_delete_stage"): (PLACE, STAGES),
+    (Fleet, "for_each_fetch_stage"): (PLACE, STAGES),
+    (FleetProject, "for_each_cache_stage"): (STAGES,),
+    (FleetProject, "for_each_delete_final_stage"): (STAGES,),
+    (FleetProject, "for_each_delete_stage"): (STAGES,),
+    (FleetProject, "for_each_describe_stage"): (STAGES,),
+    (FleetProject, "for_each_publish_stage"): (STAGES,),
+    (FleetProject, "for_each_take_stage"): (STAGES,),
+    (FleetRecords, "for_each_delete_rejected_stage"): (PLACE, STAGES),
+    (FleetRecords, "for_each_delete_stage_custom_tag"): (PLACE, ["latest"]),
+    (FleetRecords, "for_each_get_import_metadata"): (PLACE, ["0f" * 32]),
+    (FleetRecords, "for_each_get_stage_custom_tag_metadata"): (PLACE, ["latest"]),
+    (FleetRecords, "for_each_remove"): (PLACE, "custom-tag", ["latest"]),
+    (FleetRecords, "for_each_rm_image_metadata"): (PLACE, "web", {STAGES[0]: ["c0" * 20]}),
+    (FleetRecords, "for_each_rm_import_metadata"): (PLACE, ["0f" * 32]),
+    (FleetRecords, "for_each_rm_managed_image"): (PLACE, ["web"]),
+    (FleetRecords, "for_each_rm_record"): (PLACE, "managed-image", ["web"]),
 }
 
 
@@ -159,22 +161,17 @@ def test_other_tasks_and_queues_are_taken(task):
 
 
 def test_every_method_for_each_is_known_here():
-    assert list(METHODS) == sorted(name for name in dir(Fleet) if name.startswith("for_each_"))
+    classes = (Fleet, FleetProject, FleetRecords)
+    methods = [(kind, name) for kind in classes for name in dir(kind) if name.startswith("for_each_")]
+    assert list(METHODS) == methods
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_fleet_can_be_told_to_call_for_each(fleet, ledger, settings, name):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fleet_can_be_told_to_call_for_each(fleet, ledger, settings, method):
     ledger.beat(WorkerInfo("w:1", 1, ("fetch", f"host.{settings.engine.host_name}")), seconds=60)
     told = RemoteCallback(outcome_url=URL, finish_url=f"{URL}/end")
-    run = getattr(fleet, name)(*METHODS[name], told, detach=True)
-    order = ledger.spec(run.id)
-    assert (Callback.WEBHOOK, URL, f"{URL}/end") == (
-        order.callback,
-        order.callback_target,
-        order.finish_url,
-    )
-
-
-def test_it_is_no_callable_of_this_process():
-    with pytest.raises(UsageError, match="told by the fleet"):
-        RemoteCallback(outcome_url=URL)(Outcome(item="a", state=ItemState.SUCCEEDED))
+    kind, name = method
+    owner = {Fleet: fleet, FleetProject: fleet.project(ROLES), FleetRecords: fleet.records}[kind]
+    run = getattr(owner, name)(*METHODS[method], told, detach=True)
+    spec = ledger.spec(run.id)
+    assert (Callback.WEBHOOK, URL, f"{URL}/end") == (spec.callback, spec.callback_target, spec.finish_url)

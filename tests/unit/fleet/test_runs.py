@@ -44,7 +44,7 @@ def test_a_run_under_way_cannot_be_retried(fleet):
 def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
     assert fleet.cancel(run.id)
-    ended = fleet.watch(run.id)
+    ended = fleet.wait(run.id)
     assert (RunState.CANCELLED, 1, 4) == (ended.state, ended.skipped, ended.cancelled)
     assert 4 == fleet.retry(run.id, detach=True).total
 
@@ -52,12 +52,12 @@ def test_a_cancelled_run_keeps_what_was_not_done_for_a_retry(fleet):
 def test_watching_starts_with_the_first_outcome_and_stops_nothing(fleet, fake_worker):
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
     seen: list[Outcome] = []
-    fleet.watch(run.id, seen.append)
+    fleet.wait(run.id, seen.append)
     assert 5 == len(seen)
 
 
 def test_an_unknown_run_is_said(fleet):
-    for call in (fleet.run, fleet.watch, fleet.cancel, fleet.retry):
+    for call in (fleet.run, fleet.wait, fleet.cancel, fleet.retry):
         with pytest.raises(RunNotFoundError):
             call("nonsense")
 

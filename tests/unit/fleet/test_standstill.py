@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from stagefleet.errors import NoWorkerError
@@ -46,13 +48,13 @@ def put_off(ledger, run):
     assert ledger.finish(claim, failed, retry_after_seconds=600, reason=LIMITED)
 
 
-def test_who_watches_and_who_follows_are_told_for_whom_a_run_waits(fleet, ledger, notices, cancel_once_told):
+def test_who_follows_is_told_for_whom_a_run_waits(fleet, ledger, notices, cancel_once_told):
     """R7: each way to follow a run says for whom it waits, in Python as in the command."""
     ledger.beat(WorkerInfo("crew:1", 4, ("copy",)), seconds=60)
-    for follow in (fleet.watch, fleet.follow):
+    for limit_seconds in (None, math.inf):
         run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
         put_off(ledger, run.id)
-        ended = follow(run.id, on_notice=cancel_once_told(run))
+        ended = fleet.wait(run.id, on_notice=cancel_once_told(run), no_worker_limit_seconds=limit_seconds)
         assert RunState.CANCELLED is ended.state
     assert 2 == len(notices)
     assert all(line.startswith("1 item waits for src.test (429 Too Many Requests), ") for line in notices)
@@ -72,7 +74,7 @@ def test_the_worker_of_a_host_works_on_what_goes_to_its_engine(fleet, ledger, no
         return workers(queue)
 
     monkeypatch.setattr(ledger, "workers", count)
-    assert RunState.CANCELLED is fleet.follow(run).state
+    assert RunState.CANCELLED is fleet.wait(run).state
     assert [] == notices
 
 
@@ -81,7 +83,7 @@ def test_a_run_for_a_host_that_nobody_works_for_is_given_up(fleet, ledger, notic
     ledger.beat(WorkerInfo("engine:1", 4, ("copy", "fetch", "host.other")), seconds=60)
     run = submit_for_host(ledger, "h")
     with pytest.raises(NoWorkerError, match=r"'host\.h'"):
-        fleet.follow(run)
+        fleet.wait(run)
     assert 1 == len(notices)
     assert RunState.CANCELLED is ledger.run(run).state
 
@@ -91,6 +93,6 @@ def test_who_only_watches_is_told_that_nobody_works_and_ends_nothing(
 ):
     """R14: `runs watch` is no reason for a run to end."""
     run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
-    ended = fleet.watch(run.id, on_notice=cancel_once_told(run))
+    ended = fleet.wait(run.id, on_notice=cancel_once_told(run), no_worker_limit_seconds=math.inf)
     assert (RunState.CANCELLED, None) == (ended.state, ended.error)
     assert ["no worker listens to the queue 'copy': start one with stagefleet worker"] == notices

@@ -44,7 +44,7 @@ PROJECT = {
             "",
         ),
         ("wait", {}, "", ""),
-        ("copy_stage", {"source": 7, "destination": ["x"]}, "", ""),
+        ("copy_stage", {"source": 7, "destination": {"x": 1}}, "", ""),
     ],
 )
 def test_from_where_to_where(operation, options, source, destination):

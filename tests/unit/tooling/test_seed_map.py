@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import pytest
 import typer
 
 from stagefleet.cli.app import app
+from stagefleet.fleet.callbacks import RunArguments
 from stagefleet.runs.messages import task_name
 from workers.context import OPERATIONS
 
@@ -110,7 +111,8 @@ def load(module: str) -> ModuleType:
 def takes(function: object, argument: str) -> bool:
     """Whether a function has a parameter of its own."""
     assert callable(function)
-    return argument in inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or ("run" in parameters and argument in get_type_hints(RunArguments))
 
 
 def find_command(line: str) -> None:
@@ -183,7 +185,7 @@ def test_a_row_is_held_by_a_test_on_real_parts(row):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_what_the_seed_does_for_each_is_a_method_of_the_fleet_with_a_task_and_a_command(row):
     if row.name.startswith("ForEach"):
-        assert all(name.startswith("stagefleet.Fleet.for_each_") for name in row.python)
+        assert all(re.fullmatch(r"stagefleet\.(Fleet|fleet\..*)\.for_each_\w+", name) for name in row.python)
         assert row.tasks
         assert row.commands
 

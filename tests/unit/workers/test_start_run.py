@@ -23,7 +23,7 @@ class AwayFleet:
     def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
-    def for_each_copy_stage(self, *_: Any, idempotency_key: str, **__: Any) -> Any:
+    def start(self, *_: Any, idempotency_key: str, **__: Any) -> Any:
         self.keys.append(idempotency_key)
         if len(self.keys) < 3:
             raise RedisUnreachableError("Redis refuses for now (LOADING)")

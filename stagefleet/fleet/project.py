@@ -1,0 +1,379 @@
+"""A project of a fleet: its storages, and the runs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import StagefleetError
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
+from stagefleet.fleet.purge import OnGroup, PurgedGroup
+from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.services import Services
+from stagefleet.images import StageDescription
+from stagefleet.names import StageId, StorageAddress
+from stagefleet.operations.base import Items, Operation, Plan, ProjectOperation
+from stagefleet.operations.catalog import parse_operation
+from stagefleet.operations.delete import DeleteOperation
+from stagefleet.operations.describe import DescribeOperation
+from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
+from stagefleet.project import Project
+from stagefleet.runs.models import Run, RunState
+from stagefleet.storages.isolation import OnLeftOut
+
+if TYPE_CHECKING:
+    from stagefleet.fleet.fleet import Fleet
+    from stagefleet.projects.deployed_image import DeployedImage, TagRule
+    from stagefleet.projects.lookup import StageLookup  # imports the registry client
+    from stagefleet.projects.purge import PurgeGroup, PurgePlan
+
+__all__ = ["FleetProject", "StorageState"]
+
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """The state of one storage of a project.
+
+    Attributes:
+        project: The project.
+        role: `primary`, `final`, `cache` or `secondary`.
+        address: The storage.
+        stages: The number of its stages; None after an error.
+        error: The error.
+    """
+
+    project: str
+    role: str
+    address: StorageAddress
+    stages: int | None = None
+    error: StagefleetError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the state as commands print it."""
+        return {
+            "role": self.role,
+            "address": str(self.address),
+            "reachable": self.error is None,
+            "stages": self.stages,
+            "error": None
+            if self.error is None
+            else {"type": type(self.error).__name__, "message": str(self.error)},
+        }
+
+
+class FleetProject:
+    """Describe, publish, cache, delete and purge the stages of a project, and take them from secondaries.
+
+    Every `for_each_...` takes, returns and raises what `Fleet.for_each` does, and takes `host` if the primary
+    storage is a Docker Engine. Stage ids of None select all stages.
+
+    Args:
+        fleet: Starts the runs.
+        services: The services of the fleet.
+        reader: Lists and describes stages.
+        storages: The storages of the project.
+        parallel: The project's limit of items at once; the fleet's if None.
+        is_set_up: True for a project of the settings: while one of its storages exists, others may be new.
+
+    Attributes:
+        storages: The storages of the project.
+        parallel: See above.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        services: Services,
+        reader: StorageReader,
+        storages: Project,
+        *,
+        parallel: int | None = None,
+        is_set_up: bool = False,
+    ) -> None:
+        self.storages = storages
+        self.parallel = parallel
+        self._fleet = fleet
+        self._services = services
+        self._reader = reader
+        is_set_up = is_set_up or bool(storages.secondaries)
+        self._beside = tuple(address for _, address in storages.storages()) if is_set_up else ()
+
+    # Every run
+
+    def for_each(
+        self,
+        operation: Operation,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Execute an operation as `Fleet.for_each` does, with the project's own limit of items at once."""
+        run = RunArguments(beside=self._beside, **run)
+        if run.get("parallel") is None:
+            run["parallel"] = self.parallel
+        return self._fleet.for_each(operation, stage_ids, on_outcome, **run)
+
+    def start(
+        self,
+        operation: Operation,
+        stage_ids: Items | None = None,
+        callback: RemoteCallback | None = None,
+        **run: Unpack[StartArguments],
+    ) -> Run:
+        """Start a run as `Fleet.start` does, with the project's own limit of items at once."""
+        return self.for_each(operation, stage_ids, callback, **run, detach=True)
+
+    def plan(self, operation: Operation, stage_ids: Items | None = None, *, missing_ok: bool = False) -> Plan:
+        """Plan a run as `Fleet.plan` does."""
+        return self._fleet.plan(operation, stage_ids, missing_ok=missing_ok, beside=self._beside)
+
+    def for_each_describe_stage(
+        self,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Describe stages of the primary storage, through the caches; the result is the description.
+
+        The fleet caches each one, so that both `describe_stages` find it afterwards. A stage that cannot be
+        described fails. For a single storage, also a final one, use the project `Project.alone(storage)`.
+        """
+        return self.for_each(self._operation(DescribeOperation, host), stage_ids, on_outcome, **run)
+
+    def for_each_publish_stage(
+        self,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        should_be_built: bool = False,
+        fill_caches: bool = False,
+        image: str | None = None,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages from the primary storage into the final one; the result is the description there.
+
+        Stages that the final storage has are skipped.
+
+        Args:
+            stage_ids: The stages.
+            on_outcome: See the class.
+            should_be_built: Copy nothing; a stage that the final storage lacks is an error.
+            fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
+            image: The name for the stages in the error of `should_be_built`.
+            host: See the class.
+            **run: See the class.
+
+        Raises:
+            UsageError: The project has no final storage; else as `Fleet.for_each`.
+        """
+        operation = self._operation(
+            PublishOperation, host, should_be_built=should_be_built, fill_caches=fill_caches, image=image
+        )
+        return self.for_each(operation, stage_ids, on_outcome, **run)
+
+    def for_each_cache_stage(
+        self,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages from the primary storage into the caches.
+
+        The result has the state of each stage in each cache; a failure of a cache does not fail the item.
+        """
+        return self.for_each(self._operation(CacheOperation, host), stage_ids, on_outcome, **run)
+
+    def for_each_take_stage(
+        self,
+        stage_ids: Items | None = None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Copy stages that the primary storage lacks from the secondary ones.
+
+        A digest alone selects any stage with it: first the primary's own, then the oldest in the first
+        secondary with one. Stage ids of None select all digests that the primary lacks.
+        """
+        return self.for_each(self._operation(TakeOperation, host), stage_ids, on_outcome, **run)
+
+    def for_each_delete_stage(
+        self,
+        stage_ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        host: str | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Delete stages from every cache, where failures are warnings, then from the primary."""
+        return self.for_each(self.deletion(host), stage_ids, on_outcome, **run)
+
+    def for_each_delete_final_stage(
+        self,
+        stage_ids: Items | None,
+        on_outcome: OutcomeCallback | None = None,
+        **run: Unpack[RunArguments],
+    ) -> Run:
+        """Delete stages from the final storage."""
+        operation = DeleteOperation(repository=self.storages.final_repository)
+        return self.for_each(operation, stage_ids, on_outcome, **run)
+
+    def deletion(self, host: str | None = None) -> DeleteOperation:
+        """Return the operation that deletes stages from the caches and the primary storage."""
+        return DeleteOperation(
+            repository=self.storages.primary,
+            caches=self.storages.caches,
+            hosts=() if host is None else (host,),
+        )
+
+    def _operation(
+        self, operation: type[ProjectOperation], host: str | None, **options: Any
+    ) -> ProjectOperation:
+        return operation.of(self.storages, hosts=() if host is None else (host,), **options)
+
+    # The storages, without a run
+
+    @property
+    def lookup(self) -> StageLookup:
+        """The look-ups in this process, which find and select stages."""
+        return self._services.registries.project(self.storages).lookup
+
+    def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
+        """Return the name that deployments use for a stage; see `stagefleet.projects.project`."""
+        return self._services.registries.project(self.storages).deployed_image(image, stage_id, tag_rule)
+
+    def exists(self) -> bool:
+        """Return True if one of the storages exists, is an engine, or does not answer."""
+        may_exist = self._reader.plan_storages().may_exist
+        return any(may_exist(address) for _, address in self.storages.storages())
+
+    def storage_states(self) -> list[StorageState]:
+        """Return the state of each storage; the storages are read in parallel."""
+        from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
+
+        name, manager = self.storages.name, self._services.registries.project(self.storages)
+
+        def look(role: str, address: StorageAddress) -> StorageState:
+            try:
+                return StorageState(name, role, address, manager.count_stages(address))
+            except StagefleetError as error:
+                return StorageState(name, role, address, error=error)
+
+        with LeaseBoundThreads(_THREADS, "states") as pool:
+            return list(pool.map(lambda storage: look(*storage), self.storages.storages()))
+
+    def stage_ids(self, *, missing_ok: bool = False) -> Iterator[StageId]:
+        """Iterate over the stages of the primary storage, from its tag list.
+
+        Raises:
+            RepositoryNotFoundError: None of the storages exists; while one does, others may be new.
+        """
+        found = iter(self.lookup.stage_ids())
+        return self._reader.expecting(
+            self.storages.primary, found, missing_ok=missing_ok, beside=self._beside
+        )
+
+    def describe_stages(
+        self,
+        stage_ids: Iterable[StageId] | None = None,
+        *,
+        parallel: int | None = None,
+        on_left_out: OnLeftOut | None = None,
+        missing_ok: bool = False,
+    ) -> Iterator[StageDescription]:
+        """Describe stages of the primary storage, through the caches, in threads of this process.
+
+        Arguments and errors as of `Fleet.describe_stages`.
+        """
+        return self._reader.describe_project(
+            self.storages,
+            self.stage_ids(missing_ok=missing_ok) if stage_ids is None else stage_ids,
+            is_list=stage_ids is None,
+            parallel=parallel,
+            on_left_out=on_left_out,
+        )
+
+    # Purges
+
+    def plan_purge(
+        self, *, policy: InUsePolicy | None = None, sized: bool = True, missing_ok: bool = False
+    ) -> PurgePlan:
+        """Plan a purge, by groups; changes nothing, needs no Redis.
+
+        The order is: stages, import metadata, managed images, image metadata, custom tags, rejected stages,
+        final stages. An engine is the one of this host: what another host's has is not known here.
+
+        Args:
+            policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
+            sized: Compute the bytes that only each group uses; one request per manifest.
+            missing_ok: Treat a missing repository as empty.
+
+        Raises:
+            RepositoryNotFoundError: None of the storages exists.
+            UsageError: A policy is given without an engine.
+            EngineNotFoundError: The primary storage is a Docker Engine, and this host has none.
+        """
+        plan = self._services.registries.plan_purge(self.storages, policy=policy, sized=sized)
+        if not plan and not plan.unknown and not plan.kept:
+            storages = self._reader.plan_storages(missing_ok=missing_ok, beside=self._beside)
+            storages.expect(self.storages.primary)
+        return plan
+
+    def start_group(
+        self, group: PurgeGroup, callback: RemoteCallback | None = None, *, parallel: int | None = None
+    ) -> Run:
+        """Start the deletion of one group of a plan; result and errors as of `Fleet.start`."""
+        operation = parse_operation(group.operation, group.options)
+        return self.start(operation, group.items, callback, parallel=parallel, missing_ok=True)
+
+    def purge(
+        self,
+        on_outcome: OutcomeCallback | None = None,
+        *,
+        on_group: OnGroup | None = None,
+        policy: InUsePolicy | None = None,
+        parallel: int | None = None,
+        missing_ok: bool = False,
+    ) -> list[PurgedGroup]:
+        """Delete everything in the project; succeed for what is already gone, keep unknown tags.
+
+        Failures in a group do not stop the purge; cancellation does.
+
+        Args:
+            on_outcome: Called once for each outcome of each group; an exception from it ends the purge.
+            on_group: Called after each group.
+            policy: As in `plan_purge`.
+            parallel: Items at once; the project's own limit, or the settings', if None.
+            missing_ok: As in `plan_purge`.
+
+        Returns:
+            The processed groups, in order.
+
+        Raises:
+            UsageError: As in `plan_purge`; nothing was started.
+            UnreachableError: Redis or a registry does not answer, or no worker works.
+            Exception: An exception of a callback.
+        """
+        done: list[PurgedGroup] = []
+        plan = self.plan_purge(policy=policy, sized=False, missing_ok=missing_ok)
+        for group in plan.groups:
+            run = None
+            if group.items:
+                operation = parse_operation(group.operation, group.options)
+                run = self.for_each(operation, group.items, on_outcome, parallel=parallel, missing_ok=True)
+            done.append(PurgedGroup(group, run))
+            if on_group is not None:
+                on_group(done[-1])
+            if run is not None and run.state is RunState.CANCELLED:
+                break
+        return done

@@ -1,0 +1,168 @@
+"""Reads of storages by a client, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from typing import TypeVar
+
+from stagefleet.errors import StageNotFoundError
+from stagefleet.fleet.descriptions import describe_all
+from stagefleet.fleet.services import Services
+from stagefleet.images import StageDescription
+from stagefleet.names import StageId, StorageAddress
+from stagefleet.operations.base import Items, parse_storage
+from stagefleet.operations.storages import PlanStorages
+from stagefleet.project import Project
+from stagefleet.storages.isolation import OnLeftOut, left_out
+
+__all__ = ["StorageReader"]
+
+_Found = TypeVar("_Found")
+
+
+class StorageReader:
+    """List and describe what storages have; plans look at storages through it, too.
+
+    Args:
+        services: The services of the fleet.
+        notice: Called with messages for the user.
+    """
+
+    def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
+        self._services = services
+        self._notice = notice
+
+    def plan_storages(
+        self, *, missing_ok: bool = False, beside: Iterable[StorageAddress] = ()
+    ) -> PlanStorages:
+        """Create the view that plans have of storages; arguments as of `PlanStorages`."""
+        registries = self._services.registries
+        return PlanStorages(
+            registries.stage_ids,
+            registries.record_ids,
+            registries.ping,
+            registries.exists,
+            self._notice,
+            self._services.settings.engine.host_name,
+            missing_ok,
+            tuple(beside),
+        )
+
+    def expecting(
+        self,
+        address: StorageAddress,
+        found: Iterator[_Found],
+        *,
+        missing_ok: bool,
+        beside: Iterable[StorageAddress] = (),
+    ) -> Iterator[_Found]:
+        """Iterate over a storage's entries; if there are none, check that the storage exists."""
+        first = next(found, None)
+        if first is None:
+            self.plan_storages(missing_ok=missing_ok, beside=beside).expect(address)
+            return found
+        return chain([first], found)
+
+    def stage_ids(self, address: StorageAddress | str, *, missing_ok: bool) -> Iterator[StageId]:
+        """Iterate over the stages of a repository or of this host's engine."""
+        storage = parse_storage(address)
+        found = self._services.registries.stage_ids(storage)
+        return self.expecting(storage, found, missing_ok=missing_ok)
+
+    def describe_stages(
+        self,
+        address: StorageAddress | str,
+        stage_ids: Items | None,
+        *,
+        parallel: int | None,
+        on_left_out: OnLeftOut | None,
+        missing_ok: bool,
+    ) -> Iterator[StageDescription]:
+        """Describe stages in threads of this process; see `Fleet.describe_stages`."""
+        storage, registries = parse_storage(address), self._services.registries
+        if stage_ids is None:
+            which = self.stage_ids(storage, missing_ok=missing_ok)
+        else:
+            which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
+            on_left_out = self._expecting_at_first(storage, on_left_out, missing_ok=missing_ok)
+        return self._describe(
+            storage,
+            partial(registries.describe_stage, storage),
+            which,
+            is_list=stage_ids is None,
+            parallel=parallel,
+            on_left_out=on_left_out,
+        )
+
+    def describe_project(
+        self,
+        project: Project,
+        stage_ids: Iterable[StageId],
+        *,
+        is_list: bool,
+        parallel: int | None,
+        on_left_out: OnLeftOut | None,
+    ) -> Iterator[StageDescription]:
+        """Describe stages of a project's primary storage through its caches.
+
+        Args:
+            project: The project.
+            stage_ids: The stages.
+            is_list: True if they are from the tag list, and so not rejected.
+            parallel: See `Fleet.describe_stages`.
+            on_left_out: See `Fleet.describe_stages`.
+        """
+        return self._describe(
+            project.primary,
+            self._services.registries.project(project).lookup.describe,
+            stage_ids,
+            is_list=is_list,
+            parallel=parallel,
+            on_left_out=on_left_out,
+        )
+
+    def _describe(
+        self,
+        storage: StorageAddress,
+        describe: Callable[[StageId], StageDescription],
+        stage_ids: Iterable[StageId],
+        *,
+        is_list: bool,
+        parallel: int | None,
+        on_left_out: OnLeftOut | None,
+    ) -> Iterator[StageDescription]:
+        registries = self._services.registries
+        find = ping = None
+        if not storage.is_on_host:
+            ping = partial(registries.ping, storage)
+            # Named stages have not been checked for rejections yet.
+            find = partial(registries.known_descriptions, storage) if is_list else None
+        settings = self._services.settings.runs
+        return describe_all(
+            describe,
+            stage_ids,
+            parallel=max(1, settings.parallel if parallel is None else parallel),
+            on_left_out=on_left_out or self._tell_left_out,
+            find=find,
+            ping=ping,
+        )
+
+    def _expecting_at_first(
+        self, address: StorageAddress, on_left_out: OnLeftOut | None, *, missing_ok: bool
+    ) -> OnLeftOut:
+        """Wrap `on_left_out` so that the first missing stage checks if the repository exists."""
+        tell, is_checked = on_left_out or self._tell_left_out, False
+
+        def leave_out(stage_id: StageId, error: Exception) -> None:
+            nonlocal is_checked
+            if isinstance(error, StageNotFoundError) and not is_checked:
+                is_checked = True
+                self.plan_storages(missing_ok=missing_ok).expect(address)
+            tell(stage_id, error)
+
+        return leave_out
+
+    def _tell_left_out(self, stage_id: StageId, error: Exception) -> None:
+        self._notice(left_out(stage_id, error))

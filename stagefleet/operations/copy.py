@@ -1,0 +1,69 @@
+"""Copies of stages from one storage to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+from pydantic import model_validator
+
+from stagefleet.errors import UsageError
+from stagefleet.names import StorageAddress
+from stagefleet.operations.base import Operation, Plan, bounded, listed_ids, select_present
+from stagefleet.operations.storages import PlanStorages
+from stagefleet.setting_types import StorageAddressText
+
+__all__ = ["CopyOperation"]
+
+
+class CopyOperation(Operation):
+    """Copy stages; skip those that the destination has.
+
+    Attributes:
+        source: A repository, or a project in an engine.
+        destination: Another one; one of the two is a repository.
+        verify: Compare digests too, and copy again if they differ.
+    """
+
+    name: ClassVar[str] = "copy_stage"
+    past: ClassVar[str] = "copied"
+    reads: ClassVar[str] = "source"
+    writes: ClassVar[str] = "destination"
+
+    source: StorageAddressText
+    destination: StorageAddressText
+    verify: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source.is_on_host and self.destination.is_on_host:
+            raise UsageError(
+                f"{self.source} to {self.destination}: between engines stages go through a repository"
+            )
+        if self.source == self.destination:
+            raise UsageError(f"source and destination are the same, {self.source}: name two repositories")
+        return self
+
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return (self.source, self.destination)
+
+    def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Compare the two tag lists; with `verify`, plan common stages too: tasks compare their digests."""
+        if self.source.is_on_host and len(self.hosts) > 1:
+            raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
+        self._lies_elsewhere(items, storages)  # all of it cannot be copied from here
+        # Of an engine's stages, and of those for one, the tasks find out which there are.
+        is_checked = items is None or not self.is_on_host
+        wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
+        present: set[str] = set()
+        if not self.destination.is_on_host:
+            if self.verify:
+                # The tag list is not needed, but the login to the destination is: reject a wrong one early.
+                storages.ping(self.destination)
+            elif wanted:
+                present = listed_ids(storages, self.destination)
+        return Plan(
+            items=[stage_id for stage_id in wanted if stage_id not in present],
+            skipped=[stage_id for stage_id in wanted if stage_id in present],
+        ).on_hosts(self.hosts)

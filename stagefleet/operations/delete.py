@@ -1,0 +1,75 @@
+"""Deletions of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import UsageError
+from stagefleet.names import StorageAddress
+from stagefleet.operations.base import Operation, Plan, bounded, left_out_if_unset, named_ids
+from stagefleet.operations.storages import PlanStorages
+from stagefleet.setting_types import RepositoryText, StorageAddressText
+
+__all__ = ["DeleteOperation"]
+
+
+class DeleteOperation(Operation):
+    """Delete stages; succeed for those that are already gone.
+
+    Attributes:
+        repository: A repository, or a project in an engine.
+        caches: Repositories that they are deleted from before, where failures are warnings; None for none.
+        also: Tags of the repository that a later run of the same purge deletes.
+        skip_used: As of `InUsePolicy`; for an engine.
+        remove_containers: See `skip_used`.
+        force: See `skip_used`.
+    """
+
+    name: ClassVar[str] = "delete_stage"
+    past: ClassVar[str] = "deleted"
+
+    repository: StorageAddressText
+    caches: tuple[RepositoryText, ...] | None = Field(default=None, exclude_if=lambda value: value is None)
+    also: tuple[str, ...] = left_out_if_unset(default=())
+    skip_used: bool = left_out_if_unset(default=False)
+    remove_containers: bool = left_out_if_unset(default=False)
+    force: bool = left_out_if_unset(default=False)
+
+    @classmethod
+    def of(cls, address: StorageAddress, policy: InUsePolicy | None = None, **options: Any) -> Self:
+        """Build the operation with a policy for stages in use; None for the default."""
+        options |= {} if policy is None else policy.as_options()
+        return cls(repository=address, **options)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.policy != InUsePolicy() and not self.repository.is_on_host:
+            raise UsageError(f"{self.repository} is no Docker Engine: only there images are in use")
+        return self
+
+    @property
+    def policy(self) -> InUsePolicy:
+        """The policy for stages in use."""
+        return InUsePolicy(self.skip_used, self.remove_containers, self.force)
+
+    @property
+    def addresses(self) -> tuple[StorageAddress, ...]:
+        return (self.repository,)
+
+    @property
+    def deletes_from(self) -> tuple[StorageAddress, ...]:
+        return (self.repository, *(self.caches or ()))
+
+    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Plan all named stages without the tag list: the task succeeds for a stage that is gone.
+
+        A stage that a crash left half deleted is on no list of stages, and the task must finish its deletion.
+        """
+        if items is None:
+            return Plan(bounded(map(str, named_ids(storages, self.repository))))
+        storages.expect(self.repository)
+        return Plan(bounded(items))

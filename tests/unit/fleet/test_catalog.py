@@ -1,0 +1,60 @@
+"""The catalog names each operation once; what knows of operations derives from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from stagefleet.operations import catalog
+from stagefleet.runs.messages import QUEUES
+from workers.context import OPERATIONS
+
+
+def test_every_entry_has_one_item_task_and_every_item_task_one_entry():
+    assert list(catalog.OPERATIONS) == list(dict.fromkeys(catalog.OPERATIONS))
+    assert set(catalog.OPERATIONS) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", catalog.OPERATIONS)
+def test_an_entry_leads_to_the_operation_of_its_name(name):
+    operation = catalog.OPERATIONS[name].load()
+    assert name == operation.name
+    assert operation is catalog.find_operation(name)
+    assert operation.past
+    assert operation.reads in operation.model_fields
+    assert operation.writes in {"", *operation.model_fields}
+
+
+def test_each_class_has_one_entry():
+    homes = [entry.home for entry in catalog.OPERATIONS.values()]
+    assert sorted(homes) == sorted(set(homes))
+
+
+def test_queues_are_those_of_the_entries_and_of_the_tasks_of_every_worker():
+    assert {name: entry.queue for name, entry in catalog.OPERATIONS.items()} | {
+        "coordinate": "coordinate",
+        "start_run": "coordinate",
+    } == QUEUES
+
+
+@pytest.mark.parametrize("name", catalog.REQUESTS)
+def test_a_request_sets_options_of_its_operation_alone(name):
+    request = catalog.REQUESTS[name]
+    own = {"host", "all_hosts"}  # of the request; they become `hosts`
+    build = request.load()
+    options = getattr(build, "model_fields", None) or {"repository", "kind", "final", "hosts"}
+    assert set(request.arguments) - own <= set(options)
+    assert {"also", "unfinished"}.isdisjoint(request.arguments), "what a purge alone may say"
+
+
+def test_an_operation_is_loaded_without_the_others():
+    program = (
+        "import sys; from stagefleet.operations import catalog; catalog.find_operation('copy_stage'); "
+        "print(*sorted(name for name in sys.modules if name.startswith('stagefleet.operations.')))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ["base", "catalog", "copy", "storages"] == [
+        name.removeprefix("stagefleet.operations.") for name in loaded.stdout.split()
+    ]
