@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import StageLocks
-from stagefleet.names import Repository
+from stagefleet.names import Repository, StageId
+from stagefleet.records import make_rejection
+from stagefleet.records.registry import put_record
 from stagefleet.registry import RegistryClient
 from stagefleet.rejections import Rejections
-from stagefleet.shared_state.base import SharedState
+from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 
 __all__ = ["Registries"]
@@ -36,3 +41,37 @@ class Registries:
     def rejections(self, repository: Repository) -> Rejections:
         """Return the rejections in a repository, with the fleet's cache of them."""
         return Rejections(self.client, repository, self.remembered.rejections)
+
+    def rejected_lately(
+        self, repository: Repository, read: Callable[[], Iterable[StageId]], lease: Lease
+    ) -> Any:
+        """Return the ids of rejected stages by a list that the fleet reads now and then.
+
+        Args:
+            repository: The repository.
+            read: Reads them now.
+            lease: Lease to check in waits.
+        """
+        return self.shared_state.get_or_compute(
+            FLEET_NAMESPACE,
+            _key(repository),
+            lambda: sorted(map(str, read())),
+            ttl_seconds=_REJECTIONS_SECONDS,
+            wait_seconds=_REJECTIONS_WAIT_SECONDS,
+            lease=lease,
+        )
+
+    def forget_rejections(self, repository: Repository) -> None:
+        """Drop the list of rejected stages, after a change."""
+        self.shared_state.forget_value(FLEET_NAMESPACE, _key(repository))
+
+    def reject(self, repository: Repository, stage_id: StageId, *, project: str, lease: Lease) -> None:
+        """Write the record that rejects a stage of a project; a second one changes nothing."""
+        reference = repository.tagged(stage_id.rejected_tag)
+        put_record(self.client, reference, make_rejection(project), lease=lease)
+        self.forget_rejections(repository)
+        self.remembered.forget(repository, stage_id)
+
+
+def _key(repository: Repository) -> str:
+    return f"rejected {repository}"

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
-from stagefleet.leases import Lease
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.records import DELETION_LABEL, is_placeholder, make_rejection
-from stagefleet.records.registry import LabelledImage, put_record, read_labels
+from stagefleet.records import DELETION_LABEL, is_placeholder
+from stagefleet.records.registry import LabelledImage, read_labels
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
-from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.known_rejections import KnownRejections, MemoryRejections
 
-__all__ = ["MOST_LOOKED_AT", "Rejections", "forget_rejections", "reject_stage", "rejections_key"]
+__all__ = ["MOST_LOOKED_AT", "Rejections"]
 
 MOST_LOOKED_AT = 256
 """Most rejections read in one listing, besides cached ones; the others count as rejected until then."""
@@ -121,35 +119,3 @@ def _threads() -> LeaseBoundThreads:
 
 def _urgency(stage_id: StageId) -> tuple[bool, int, str]:
     return not stage_id.is_multiplatform, -stage_id.created_ms, stage_id.digest
-
-
-# Rejection of broken stages, so that nobody uses them.
-
-
-def reject_stage(
-    client: RegistryClient, repository: Repository, stage_id: StageId, *, project: str, lease: Lease
-) -> None:
-    """Write the record that rejects a stage; a second one changes nothing.
-
-    Args:
-        client: Client for registries.
-        repository: The repository that has the stage.
-        stage_id: The stage.
-        project: The project that it belongs to.
-        lease: Lease to check before the write.
-
-    Raises:
-        RegistryError: The record cannot be written.
-    """
-    reference = repository.tagged(stage_id.rejected_tag)
-    put_record(client, reference, make_rejection(project), lease=lease)
-
-
-def rejections_key(repository: Repository) -> str:
-    """Return the key in the shared state of a repository's list of rejected stages."""
-    return f"rejected {repository}"
-
-
-def forget_rejections(shared_state: SharedState, repository: Repository) -> None:
-    """Drop the list of rejected stages from the shared state, after a change."""
-    shared_state.forget_value(FLEET_NAMESPACE, rejections_key(repository))

@@ -8,6 +8,7 @@ from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.errors import EngineNotFoundError
 from stagefleet.images import StageDescription
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
@@ -52,7 +53,13 @@ def make_storages(
         StageLocks(MemoryLocks() if locks is None else locks, host="here"),
         RememberedStages() if remembered is None else remembered,
     )
-    return Storages(registries, None if host is None else lambda: host)
+
+    def open_host() -> EngineHost:
+        if host is None:
+            raise EngineNotFoundError("there is no Docker Engine here")
+        return host
+
+    return Storages(registries, open_host)
 
 
 class StageTasks:

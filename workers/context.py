@@ -15,22 +15,15 @@ from redis import RedisError
 from config.celery import make_app, plain_queue
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import CallbackError, SettingsError, StagefleetError
-from stagefleet.fleet.engine_access import open_engine_host
 from stagefleet.fleet.fleet import Fleet
-from stagefleet.locks import RedisLocks
-from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.redis_client import connect_redis
-from stagefleet.registries import Registries
-from stagefleet.registry import RegistryClient
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.messages import QUEUES, check_task, host_queue, queue_of
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import EngineSettings, Settings
-from stagefleet.shared_state.last_used import RedisLastUsed
-from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.shared_state.remembered_stages import RememberedStages
+from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
 from tasks import records
 from tasks.coordinate import CoordinateTask
@@ -108,24 +101,8 @@ def build_context(
     redis = connect_redis(settings.redis_url)
     closing.callback(redis.close)
     ledger = RedisLedger(redis, prefix=settings.key_prefix, settings=settings.runs)
-    client = RegistryClient(settings)
-    closing.callback(client.close)
-    shared_state = RedisSharedState(
-        redis, prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds
-    )
-    locks = RedisLocks(redis, prefix=settings.key_prefix, settings=settings.locks)
-    closing.callback(locks.close)
-    registries = Registries(
-        client,
-        shared_state,
-        StageLocks(locks, host=settings.engine.host_name),
-        RememberedStages.on(redis, settings),
-    )
-    last_used = RedisLastUsed(redis, prefix=settings.key_prefix, settings=settings.caches)
-    host = None if settings.engine.address is None else open_engine_host(settings.engine, locks, last_used)
-    if host is not None:
-        closing.callback(host.close)
-    storages = Storages(registries, None if host is None else lambda: host)
+    storages = WorkerStorages(redis, settings)
+    closing.callback(storages.close)
     renewer = ItemLeaseRenewer(ledger, settings.runs)
     closing.callback(renewer.close)
     executor = ItemExecutor(ledger, renewer, settings.runs, worker=worker)

@@ -21,7 +21,6 @@ from stagefleet.names import Repository, StageId
 from stagefleet.records import rejected_stage
 from stagefleet.registries import Registries
 from stagefleet.registry.http.pauses import pause
-from stagefleet.rejections import forget_rejections
 
 __all__ = ["UnfinishedDeletions"]
 
@@ -83,7 +82,7 @@ class UnfinishedDeletions:
             elif named not in found:  # its rejection was withdrawn
                 resume(named)
         if found:
-            forget_rejections(self._shared_state, repository)
+            self._registries.forget_rejections(repository)
 
     def _resume(self, repository: Repository, stage_id: StageId, *, attempt: Attempt, **state: bool) -> bool:
         """Continue one unfinished deletion; return True if nothing of it is left.

@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import RunNotFoundError, UsageError
 from stagefleet.fleet.callbacks import (
@@ -22,7 +23,6 @@ from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.records import FleetRecords
-from stagefleet.fleet.services import EmbeddedServices, RedisServices, Services
 from stagefleet.fleet.submission import RunSubmitter, check_key
 from stagefleet.images import StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
@@ -60,7 +60,7 @@ class Fleet:
     use it in a `with` statement.
 
     Args:
-        services: The ledger, registries and locks to use.
+        connections: The ledger, storages and locks to use.
         on_notice: Called with messages for the user, one line each; they are logged if None.
 
     Attributes:
@@ -70,16 +70,16 @@ class Fleet:
         records: The records beside the stages.
     """
 
-    def __init__(self, services: Services, *, on_notice: Callable[[str], None] | None = None) -> None:
-        self._services = services
+    def __init__(self, connections: Connections, *, on_notice: Callable[[str], None] | None = None) -> None:
+        self._connections = connections
         self._notice = on_notice or _LOGGER.warning
-        self._reader = StorageReader(services, self._notice)
-        self._follower = RunFollower(services, self._notice)
-        self._submitter = RunSubmitter(services, self._follower, self._notice)
-        self.settings = services.settings
-        self.keeps_runs = not services.starts_worker
-        self.hosts = FleetHosts(services, self._notice, self.for_each_fetch_stage)
-        self.records = FleetRecords(services, self._reader, self.for_each)
+        self._reader = StorageReader(connections, self._notice)
+        self._follower = RunFollower(connections, self._notice)
+        self._submitter = RunSubmitter(connections, self._follower, self._notice)
+        self.settings = connections.settings
+        self.keeps_runs = not connections.starts_worker
+        self.hosts = FleetHosts(connections, self._notice, self.for_each_fetch_stage)
+        self.records = FleetRecords(connections, self._reader, self.for_each)
 
     @classmethod
     def connect(
@@ -103,7 +103,7 @@ class Fleet:
         url = redis_url or settings.redis_url
         if url is None:
             raise UsageError("no Redis URL: hand one in, set STAGEFLEET_REDIS_URL, or use Fleet.embedded()")
-        return cls(RedisServices(url, settings), on_notice=on_notice)
+        return cls(Connections(url, settings), on_notice=on_notice)
 
     @classmethod
     def embedded(
@@ -121,7 +121,7 @@ class Fleet:
             on_start: Called before the two are started.
         """
         settings = load_settings() if settings is None else settings
-        return cls(EmbeddedServices(settings, on_start=on_start), on_notice=on_notice)
+        return cls(EmbeddedConnections(settings, on_start=on_start), on_notice=on_notice)
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +136,7 @@ class Fleet:
 
     def close(self) -> None:
         """Close the connections, and stop an embedded fleet."""
-        self._services.close()
+        self._connections.close()
 
     # Every run
 
@@ -207,7 +207,7 @@ class Fleet:
             RunNotFoundError: The run does not exist.
             NoWorkerError: The time is over; the run was cancelled.
         """
-        run_id = run.id if isinstance(run, Run) else self._services.ledger.run(run).id
+        run_id = run.id if isinstance(run, Run) else self._connections.ledger.run(run).id
         return self._follower.follow(
             run_id, on_outcome, notice=on_notice, no_worker_limit_seconds=no_worker_limit_seconds
         )
@@ -432,9 +432,7 @@ class Fleet:
             )
             for platform, image in images.items()
         }
-        return self._services.registries.publish_index(
-            storage, StageId.parse(str(stage_id)), chosen, self._services.locks
-        )
+        return self._connections.storages.publish_index(storage, StageId.parse(str(stage_id)), chosen)
 
     def project(self, project: str | StorageAddress | Project) -> FleetProject:
         """Return a project: the name of one in the settings, its storages, or its primary storage alone.
@@ -443,18 +441,18 @@ class Fleet:
             SettingsError: The settings have no such project.
         """
         if not isinstance(project, str):
-            return FleetProject(self, self._services, self._reader, project_of(project))
+            return FleetProject(self, self._connections, self._reader, project_of(project))
         settings = self.settings.project(project)
         storages = Project.of(project, settings)
         return FleetProject(
-            self, self._services, self._reader, storages, parallel=settings.parallel, is_set_up=True
+            self, self._connections, self._reader, storages, parallel=settings.parallel, is_set_up=True
         )
 
     # Runs that exist
 
     def runs(self) -> Iterator[Run]:
         """Iterate over all runs that have not expired, the newest first."""
-        return self._services.ledger.runs()
+        return self._connections.ledger.runs()
 
     def run(self, run_id: str) -> Run:
         """Return the current state of a run.
@@ -466,7 +464,7 @@ class Fleet:
             RunNotFoundError: The run does not exist, or has expired.
             UsageError: Several runs match; the message lists some.
         """
-        ledger = self._services.ledger
+        ledger = self._connections.ledger
         found = ledger.runs_beginning(run_id)
         if run_id in found or len(found) == 1:
             return ledger.run(run_id if run_id in found else found[0])
@@ -483,10 +481,10 @@ class Fleet:
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
         """
-        run_id = self._services.ledger.run_under(idempotency_key)
+        run_id = self._connections.ledger.run_under(idempotency_key)
         if run_id is None:
             raise RunNotFoundError(f"no run was started under the key {idempotency_key!r}, or it has expired")
-        return self._services.ledger.run(run_id)
+        return self._connections.ledger.run(run_id)
 
     def failures(self, run_id: str) -> Iterator[Outcome]:
         """Iterate over the outcomes of a run's failed items so far, in the order of completion.
@@ -494,7 +492,7 @@ class Fleet:
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
         """
-        ledger, position = self._services.ledger, ""
+        ledger, position = self._connections.ledger, ""
         while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
             position = outcomes[-1].position
             yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
@@ -509,7 +507,7 @@ class Fleet:
             RunNotFoundError: The run does not exist.
             IncompatibleVersionError: An incompatible release wrote it; the run goes on.
         """
-        return self._services.ledger.cancel(run_id, now=now)
+        return self._connections.ledger.cancel(run_id, now=now)
 
     def retry(
         self,
@@ -534,7 +532,7 @@ class Fleet:
             UsageError: The run is still in progress.
             RunNotFoundError: The run does not exist.
         """
-        old = self._services.ledger.run(run_id)
+        old = self._connections.ledger.run(run_id)
         if not old.state.is_final:
             raise UsageError(f"run {run_id} is still {old.state}: watch it, or cancel it first")
         if old.state is RunState.SUCCEEDED:
@@ -546,12 +544,12 @@ class Fleet:
             changed |= callback_fields(on_outcome)
         spec = old.spec.model_copy(update=changed)
         return self._submitter.submit(
-            spec, lambda: Plan(tuple(self._services.ledger.leftovers(run_id))), on_outcome, detach=detach
+            spec, lambda: Plan(tuple(self._connections.ledger.leftovers(run_id))), on_outcome, detach=detach
         )
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""
-        return self._services.ledger.workers()
+        return self._connections.ledger.workers()
 
 
 def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 
 from pydantic import ValidationError
 
+from stagefleet.connections import Connections
 from stagefleet.errors import (
     LedgerRewoundError,
     NoWorkerError,
@@ -14,7 +15,6 @@ from stagefleet.errors import (
     RunNotFoundError,
     StagefleetError,
 )
-from stagefleet.fleet.services import Services
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_retry import RedisRetry
@@ -31,16 +31,16 @@ class _StandstillMonitor:
     """Watch a run without new outcomes: check for workers, and report its waits.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         run: The current state of the run.
         watchdog: Checks for workers.
         reporter: Reports waits.
     """
 
     def __init__(
-        self, services: Services, run: Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
+        self, connections: Connections, run: Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
     ) -> None:
-        self._services = services
+        self._connections = connections
         self._run = run.id
         self._is_started = run.state is not RunState.SUBMITTING
         self._watchdog = watchdog
@@ -64,10 +64,10 @@ class _StandstillMonitor:
             NoWorkerError: No worker has worked on it for too long.
             LedgerRewoundError: Redis has lost the run's start.
         """
-        self._services.check()
+        self._connections.check()
         try:
-            run = self._services.ledger.run(self._run)
-            self._services.ledger.ping()  # if Redis takes no writes, workers cannot report
+            run = self._connections.ledger.run(self._run)
+            self._connections.ledger.ping()  # if Redis takes no writes, workers cannot report
         except RedisUnreachableError:
             return  # the reader of outcomes has its own time limit
         if self._is_started and run.state is RunState.SUBMITTING:
@@ -81,18 +81,18 @@ class RunFollower:
     """Follow runs to their end.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         notice: Called with messages for the user.
     """
 
-    def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
-        self._services = services
+    def __init__(self, connections: Connections, notice: Callable[[str], None]) -> None:
+        self._connections = connections
         self._notice = notice
         self._told: set[str] = set()
 
     def redis_retry(self, notice: Callable[[str], None] | None = None) -> RedisRetry:
         """Create the retries for a Redis that is out of reach, with notices about the outage."""
-        return RedisRetry(self._services.settings.runs.outage_seconds, say=notice or self._notice)
+        return RedisRetry(self._connections.settings.runs.outage_seconds, say=notice or self._notice)
 
     def follow(
         self,
@@ -117,7 +117,7 @@ class RunFollower:
         with _naming(run_id), self._giving_up(run_id):
             monitor = self._standstill_monitor(run_id, notice, limit_seconds=no_worker_limit_seconds)
             ended = coordinator.watch(
-                self._services.ledger,
+                self._connections.ledger,
                 run_id,
                 on_progress=monitor.telling(on_outcome),
                 on_idle=monitor.check,
@@ -139,7 +139,7 @@ class RunFollower:
             LedgerRewoundError: As in `follow`.
             BaseException: The exception of the callback, which has stopped the run.
         """
-        ledger = self._services.ledger
+        ledger = self._connections.ledger
         spec = self.started(run_id).spec
         try:
             if on_outcome is None:
@@ -155,7 +155,7 @@ class RunFollower:
                     on_outcome=on_outcome,
                     on_progress=monitor.telling(None),
                     on_idle=monitor.check,
-                    renewal_seconds=self._services.settings.runs.renewal_seconds,
+                    renewal_seconds=self._connections.settings.runs.renewal_seconds,
                     redis_retry=self.redis_retry(),
                 )
             self._report_remaining_tags(ended)
@@ -176,7 +176,7 @@ class RunFollower:
         """
         try:
             with _naming(run_id):
-                stands = self.redis_retry()(lambda: self._services.ledger.run(run_id))
+                stands = self.redis_retry()(lambda: self._connections.ledger.run(run_id))
         except RunNotFoundError as error:
             raise _forgotten(run_id) from error
         if stands.state is RunState.SUBMITTING:
@@ -201,7 +201,7 @@ class RunFollower:
                 on_outcome(outcome)
             except BaseException as error:
                 with suppress(StagefleetError):  # the callback's exception takes precedence
-                    self._services.ledger.cancel(run_id, error=ErrorInfo.of(error))
+                    self._connections.ledger.cancel(run_id, error=ErrorInfo.of(error))
                 raise
 
         return call_back
@@ -215,7 +215,7 @@ class RunFollower:
         repositories = [address for address in operation.deletes_from if not address.is_on_host]
         if not repositories:
             return
-        for line in self._services.registries.describe_remaining_tags(repositories):
+        for line in self._connections.storages.describe_remaining_tags(repositories):
             if line not in self._told:
                 self._told.add(line)
                 self._notice(line)
@@ -227,20 +227,20 @@ class RunFollower:
         *,
         limit_seconds: float | None = None,
     ) -> _StandstillMonitor:
-        services, say = self._services, notice or self._notice
-        settings = services.settings.runs
+        connections, say = self._connections, notice or self._notice
+        settings = connections.settings.runs
         if limit_seconds is not None:
             settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
-        stands = self.redis_retry(notice)(lambda: services.ledger.run(run_id))
+        stands = self.redis_retry(notice)(lambda: connections.ledger.run(run_id))
         watchdog = NoWorkerWatchdog(
-            services.ledger,
+            connections.ledger,
             stands.spec,
             settings,
             say,
-            advice=services.no_worker_advice,
-            starts_worker=services.starts_worker,
+            advice=connections.no_worker_advice,
+            starts_worker=connections.starts_worker,
         )
-        return _StandstillMonitor(services, stands, watchdog, WaitReporter(say))
+        return _StandstillMonitor(connections, stands, watchdog, WaitReporter(say))
 
     @contextmanager
     def _giving_up(self, run_id: str) -> Iterator[None]:
@@ -253,7 +253,7 @@ class RunFollower:
             raise
         except NoWorkerError as error:
             problem = ErrorInfo.of(error)
-            self.redis_retry()(lambda: self._services.ledger.cancel(run_id, now=True, error=problem))
+            self.redis_retry()(lambda: self._connections.ledger.cancel(run_id, now=True, error=problem))
             raise
 
 

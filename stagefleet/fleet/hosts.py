@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stagefleet.connections import Connections
 from stagefleet.errors import HostNotFoundError, UsageError
-from stagefleet.fleet.services import Services
 from stagefleet.locks import HeldLock, LockInfo
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Items, parse_hosts, parse_stage_ids, parse_storage
@@ -51,13 +51,15 @@ class FleetHosts:
     """The hosts with a Docker Engine, and the images of stages there.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         notice: Called with messages for the user.
         fetch: `Fleet.for_each_fetch_stage`.
     """
 
-    def __init__(self, services: Services, notice: Callable[[str], None], fetch: Callable[..., Run]) -> None:
-        self._services = services
+    def __init__(
+        self, connections: Connections, notice: Callable[[str], None], fetch: Callable[..., Run]
+    ) -> None:
+        self._connections = connections
         self._notice = notice
         self._fetch = fetch
 
@@ -67,7 +69,7 @@ class FleetHosts:
         Raises:
             UnreachableError: Redis does not answer.
         """
-        return self._services.hosts()
+        return self._connections.hosts()
 
     def choose(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
         """Return the hosts for a run: the named ones, this one if there are none, or all live ones.
@@ -78,9 +80,9 @@ class FleetHosts:
         return choose_hosts(
             hosts,
             everywhere=everywhere,
-            own=self._services.settings.engine.host_name,
+            own=self._connections.settings.engine.host_name,
             list_hosts=self.names,
-            advice=self._services.no_host_advice,
+            advice=self._connections.no_host_advice,
         )
 
     def last_used(self, host: str | None = None) -> list[UsedImage]:
@@ -99,7 +101,7 @@ class FleetHosts:
         Raises:
             UnreachableError: Redis does not answer.
         """
-        return self._services.last_used.used_images(host or self._services.settings.engine.host_name)
+        return self._connections.last_used.used_images(host or self._connections.settings.engine.host_name)
 
     @contextmanager
     def pinned_stages(
@@ -136,7 +138,7 @@ class FleetHosts:
         with ExitStack() as held:
             locks: list[HeldLock] = []
             for host in chosen:
-                images = ImageLocks(self._services.locks, host)
+                images = ImageLocks(self._connections.locks, host)
                 for stage_id in named:
                     image = image_of(primary, StageId.parse(stage_id))
                     locks.append(held.enter_context(images.lock_shared(image, on_wait=self._tell_of_wait)))

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
+from stagefleet.connections import Connections
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.purge import OnGroup, PurgedGroup
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.services import Services
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, ProjectOperation
@@ -20,12 +20,12 @@ from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
 from stagefleet.project import Project
+from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
 
 if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
-    from stagefleet.projects.deployed_image import DeployedImage, TagRule
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
     from stagefleet.projects.purge import PurgeGroup, PurgePlan
 
@@ -73,7 +73,7 @@ class FleetProject:
 
     Args:
         fleet: Starts the runs.
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         reader: Lists and describes stages.
         storages: The storages of the project.
         parallel: The project's limit of items at once; the fleet's if None.
@@ -87,7 +87,7 @@ class FleetProject:
     def __init__(
         self,
         fleet: Fleet,
-        services: Services,
+        connections: Connections,
         reader: StorageReader,
         storages: Project,
         *,
@@ -97,7 +97,7 @@ class FleetProject:
         self.storages = storages
         self.parallel = parallel
         self._fleet = fleet
-        self._services = services
+        self._connections = connections
         self._reader = reader
         is_set_up = is_set_up or bool(storages.secondaries)
         self._beside = tuple(address for _, address in storages.storages()) if is_set_up else ()
@@ -246,11 +246,11 @@ class FleetProject:
     @property
     def lookup(self) -> StageLookup:
         """The look-ups in this process, which find and select stages."""
-        return self._services.registries.project(self.storages).lookup
+        return self._connections.storages.lookup(self.storages)
 
     def deployed_image(self, image: str, stage_id: StageId, tag_rule: TagRule | None = None) -> DeployedImage:
-        """Return the name that deployments use for a stage; see `stagefleet.projects.project`."""
-        return self._services.registries.project(self.storages).deployed_image(image, stage_id, tag_rule)
+        """Return the name that deployments use for a stage; see `deployed_image`."""
+        return deployed_image(self.storages, image, stage_id, tag_rule)
 
     def exists(self) -> bool:
         """Return True if one of the storages exists, is an engine, or does not answer."""
@@ -261,11 +261,11 @@ class FleetProject:
         """Return the state of each storage; the storages are read in parallel."""
         from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
 
-        name, manager = self.storages.name, self._services.registries.project(self.storages)
+        name, storages = self.storages.name, self._connections.storages
 
         def look(role: str, address: StorageAddress) -> StorageState:
             try:
-                return StorageState(name, role, address, manager.count_stages(address))
+                return StorageState(name, role, address, len(storages.open(address).stage_ids()))
             except StagefleetError as error:
                 return StorageState(name, role, address, error=error)
 
@@ -323,7 +323,7 @@ class FleetProject:
             UsageError: A policy is given without an engine.
             EngineNotFoundError: The primary storage is a Docker Engine, and this host has none.
         """
-        plan = self._services.registries.plan_purge(self.storages, policy=policy, sized=sized)
+        plan = self._connections.storages.plan_purge(self.storages, policy=policy, sized=sized)
         if not plan and not plan.unknown and not plan.kept:
             storages = self._reader.plan_storages(missing_ok=missing_ok, beside=self._beside)
             storages.expect(self.storages.primary)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+from stagefleet.connections import Connections
 from stagefleet.errors import StageNotFoundError
 from stagefleet.fleet.descriptions import describe_all
-from stagefleet.fleet.services import Services
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Items, parse_storage
@@ -26,26 +25,26 @@ class StorageReader:
     """List and describe what storages have; plans look at storages through it, too.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         notice: Called with messages for the user.
     """
 
-    def __init__(self, services: Services, notice: Callable[[str], None]) -> None:
-        self._services = services
+    def __init__(self, connections: Connections, notice: Callable[[str], None]) -> None:
+        self._connections = connections
         self._notice = notice
 
     def plan_storages(
         self, *, missing_ok: bool = False, beside: Iterable[StorageAddress] = ()
     ) -> PlanStorages:
         """Create the view that plans have of storages; arguments as of `PlanStorages`."""
-        registries = self._services.registries
+        open_storage = self._connections.storages.open
         return PlanStorages(
-            registries.stage_ids,
-            registries.record_ids,
-            registries.ping,
-            registries.exists,
+            lambda address: iter(open_storage(address).stage_ids()),
+            lambda address, kind: open_storage(address).records.ids(kind),
+            lambda address: open_storage(address).check(),
+            lambda address: open_storage(address).exists(),
             self._notice,
-            self._services.settings.engine.host_name,
+            self._connections.settings.engine.host_name,
             missing_ok,
             tuple(beside),
         )
@@ -68,7 +67,7 @@ class StorageReader:
     def stage_ids(self, address: StorageAddress | str, *, missing_ok: bool) -> Iterator[StageId]:
         """Iterate over the stages of a repository or of this host's engine."""
         storage = parse_storage(address)
-        found = self._services.registries.stage_ids(storage)
+        found = iter(self._connections.storages.open(storage).stage_ids())
         return self.expecting(storage, found, missing_ok=missing_ok)
 
     def describe_stages(
@@ -81,7 +80,7 @@ class StorageReader:
         missing_ok: bool,
     ) -> Iterator[StageDescription]:
         """Describe stages in threads of this process; see `Fleet.describe_stages`."""
-        storage, registries = parse_storage(address), self._services.registries
+        storage = parse_storage(address)
         if stage_ids is None:
             which = self.stage_ids(storage, missing_ok=missing_ok)
         else:
@@ -89,7 +88,7 @@ class StorageReader:
             on_left_out = self._expecting_at_first(storage, on_left_out, missing_ok=missing_ok)
         return self._describe(
             storage,
-            partial(registries.describe_stage, storage),
+            self._connections.storages.open(storage).describe,
             which,
             is_list=stage_ids is None,
             parallel=parallel,
@@ -116,7 +115,7 @@ class StorageReader:
         """
         return self._describe(
             project.primary,
-            self._services.registries.project(project).lookup.describe,
+            self._connections.storages.lookup(project).describe,
             stage_ids,
             is_list=is_list,
             parallel=parallel,
@@ -125,7 +124,7 @@ class StorageReader:
 
     def _describe(
         self,
-        storage: StorageAddress,
+        address: StorageAddress,
         describe: Callable[[StageId], StageDescription],
         stage_ids: Iterable[StageId],
         *,
@@ -133,20 +132,16 @@ class StorageReader:
         parallel: int | None,
         on_left_out: OnLeftOut | None,
     ) -> Iterator[StageDescription]:
-        registries = self._services.registries
-        find = ping = None
-        if not storage.is_on_host:
-            ping = partial(registries.ping, storage)
-            # Named stages have not been checked for rejections yet.
-            find = partial(registries.known_descriptions, storage) if is_list else None
-        settings = self._services.settings.runs
+        storage = self._connections.storages.open(address)
+        settings = self._connections.settings.runs
         return describe_all(
             describe,
             stage_ids,
             parallel=max(1, settings.parallel if parallel is None else parallel),
             on_left_out=on_left_out or self._tell_left_out,
-            find=find,
-            ping=ping,
+            # Named stages have not been checked for rejections yet.
+            find=storage.known if is_list else None,
+            ping=storage.check,
         )
 
     def _expecting_at_first(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
+from stagefleet.connections import Connections
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.services import Services
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, parse_repository, parse_storage
 from stagefleet.operations.records import (
@@ -29,7 +29,7 @@ from stagefleet.redaction import quoted
 from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
-    from stagefleet.storages.storage import StoredRecord, WriteResult
+    from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 __all__ = ["FleetRecords"]
 
@@ -47,13 +47,13 @@ class FleetRecords:
     record without a required label fails with `BrokenRecordError`, and is not modified.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         reader: Checks which storages exist.
         for_each: `Fleet.for_each`.
     """
 
-    def __init__(self, services: Services, reader: StorageReader, for_each: Callable[..., Run]) -> None:
-        self._services = services
+    def __init__(self, connections: Connections, reader: StorageReader, for_each: Callable[..., Run]) -> None:
+        self._connections = connections
         self._reader = reader
         self._for_each = for_each
 
@@ -80,10 +80,7 @@ class FleetRecords:
             UsageError: The address is malformed, or its registry rejects the login.
         """
         storage, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
-        registries = self._services.registries
-        if storage.is_on_host:
-            return registries.engine_records(storage).ids(wanted)
-        found = registries.records.ids(storage, wanted, on_unknown=on_unknown)
+        found = self._records(storage).ids(wanted, on_unknown=on_unknown)
         return self._reader.expecting(storage, found, missing_ok=missing_ok)
 
     def read(self, address: Address, kind: RecordKind | str, name: str = "") -> StoredRecord | None:
@@ -93,11 +90,7 @@ class FleetRecords:
             BrokenRecordError: It lacks a label, or is not a record.
             UsageError: The address or the name is malformed.
         """
-        storage, record_id = parse_storage(address), RecordId.of(_parse_kind(kind), name)
-        registries = self._services.registries
-        if storage.is_on_host:
-            return registries.engine_records(storage).read(record_id)
-        return registries.records.read(storage, record_id)
+        return self._records(address).read(RecordId.of(_parse_kind(kind), name))
 
     def write(
         self, address: Address, record: Record, *, project: str | None = None, force: bool = False
@@ -116,12 +109,7 @@ class FleetRecords:
             UsageError: The address is malformed, the record is invalid, or it is a client id and another
                 exists.
         """
-        storage, registries = parse_storage(address), self._services.registries
-        if not storage.is_on_host:
-            return registries.records.write(storage, project or storage.name, record, force=force)
-        if project not in {None, storage.project}:
-            raise UsageError(f"{storage} keeps the records of {storage.project} alone, not of {project}")
-        return registries.engine_records(storage).write(record, force=force)
+        return self._records(address).write(record, project=project, force=force)
 
     def add_custom_tag(
         self,
@@ -145,11 +133,8 @@ class FleetRecords:
             StageNotFoundError: The storage that gets the tag lacks the stage, or the stage is rejected.
             UsageError: The tag is not a valid custom tag.
         """
-        storage, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if storage.is_on_host:
-            return self.write(storage, custom, project=project)
-        records = self._services.registries.records
-        return records.add_custom_tag(storage, project or storage.name, custom, final=_parse_final(final))
+        custom = CustomTag(tag, StageId.parse(str(stage_id)))
+        return self._records(address).add_custom_tag(custom, project=project, final=_parse_final(final))
 
     def check_custom_tag(
         self,
@@ -166,10 +151,11 @@ class FleetRecords:
         Raises:
             CustomTagError: The tag is missing, or names another image.
         """
-        storage, custom = parse_storage(address), CustomTag(tag, StageId.parse(str(stage_id)))
-        if not storage.is_on_host:
-            records = self._services.registries.records
-            records.check_custom_tag(storage, custom.name, custom.stage_id, final=_parse_final(final))
+        custom = CustomTag(tag, StageId.parse(str(stage_id)))
+        self._records(address).check_custom_tag(custom, final=_parse_final(final))
+
+    def _records(self, address: Address) -> RecordStore:
+        return self._connections.storages.open(parse_storage(address)).records
 
     # Runs
 

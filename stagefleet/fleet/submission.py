@@ -13,10 +13,10 @@ from time import sleep
 from typing import TypeVar
 
 from stagefleet.backoff import jittered
+from stagefleet.connections import Connections
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback
 from stagefleet.fleet.follower import RunFollower
-from stagefleet.fleet.services import Services
 from stagefleet.operations.base import Plan
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
@@ -125,13 +125,15 @@ class RunSubmitter:
     """Submit runs, and follow them if their clients wait.
 
     Args:
-        services: The services of the fleet.
+        connections: The connections of the fleet.
         follower: Follows a run.
         notice: Called with messages for the user.
     """
 
-    def __init__(self, services: Services, follower: RunFollower, notice: Callable[[str], None]) -> None:
-        self._services = services
+    def __init__(
+        self, connections: Connections, follower: RunFollower, notice: Callable[[str], None]
+    ) -> None:
+        self._connections = connections
         self._follower = follower
         self._notice = notice
 
@@ -166,10 +168,10 @@ class RunSubmitter:
         submission = None
         for submissions_left in reversed(range(_MOST_SUBMISSIONS)):
             submission = submit(
-                lambda: self._services.ledger, spec, make_plan, again=submission, redis_retry=redis_retry
+                lambda: self._connections.ledger, spec, make_plan, again=submission, redis_retry=redis_retry
             )
             try:
-                tell_old_result(self._services.ledger, submission, self._notice)
+                tell_old_result(self._connections.ledger, submission, self._notice)
                 if detach:
                     return self._follower.started(submission.run_id)
                 return self._follower.coordinate(submission.run_id, submission.kind, on_outcome)

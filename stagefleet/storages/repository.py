@@ -22,8 +22,6 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.members import Member, MemberReader
-from stagefleet.rejections import forget_rejections, reject_stage, rejections_key
-from stagefleet.shared_state.base import FLEET_NAMESPACE
 from stagefleet.shared_state.id_list import StageIdList
 from stagefleet.storages.repository_records import RepositoryRecords
 from stagefleet.storages.storage import Storage
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from stagefleet.storages.storages import Storages
 
 __all__ = ["RegistryStorage", "StageReader", "fetch_stage_manifest"]
-
-_REJECTIONS_SECONDS = 30
-_REJECTIONS_WAIT_SECONDS = 60
 
 
 class RegistryStorage(Storage):
@@ -196,15 +191,7 @@ class RegistryStorage(Storage):
         Raises:
             StageNotFoundError: The stage is rejected.
         """
-        rejected = self._registries.shared_state.get_or_compute(
-            FLEET_NAMESPACE,
-            rejections_key(self.address),
-            lambda: sorted(map(str, self.rejected_ids())),
-            ttl_seconds=_REJECTIONS_SECONDS,
-            wait_seconds=_REJECTIONS_WAIT_SECONDS,
-            lease=lease,
-        )
-        if str(stage_id) in rejected:
+        if str(stage_id) in self._registries.rejected_lately(self.address, self.rejected_ids, lease):
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it was rejected as broken")
 
     def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
@@ -224,9 +211,7 @@ class RegistryStorage(Storage):
                 f"{stage_id} is a multi-platform stage, which is not rejected: run "
                 f"stagefleet delete {self.address} {stage_id}"
             )
-        reject_stage(self._client, self.address, stage_id, project=project, lease=lease)
-        forget_rejections(self._registries.shared_state, self.address)
-        self._remembered.forget(self.address, stage_id)
+        self._registries.reject(self.address, stage_id, project=project, lease=lease)
 
     def withdraw_deletion(self, stage_id: StageId, lease: Lease) -> None:
         """Withdraw a deletion's leftover rejection of a stage that was pushed again; the caller has its lock.

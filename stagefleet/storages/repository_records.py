@@ -39,7 +39,6 @@ from stagefleet.records.record import Labels
 from stagefleet.records.registry import put_record
 from stagefleet.registries import Registries
 from stagefleet.registry import Manifest
-from stagefleet.rejections import forget_rejections
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 __all__ = ["RepositoryRecords", "naming_failure"]
@@ -108,7 +107,7 @@ class RepositoryRecords(RecordStore):
     ) -> WriteResult:
         written = self._write(record, project or self._repository.name, force=force, lease=lease)
         if isinstance(record, RejectedStage):
-            forget_rejections(self._registries.shared_state, self._repository)
+            self._registries.forget_rejections(self._repository)
             self._registries.remembered.forget(self._repository, record.stage_id)
         return written
 
@@ -130,7 +129,7 @@ class RepositoryRecords(RecordStore):
     def delete(self, record_id: RecordId, attempt: Attempt) -> ItemResult:
         item_result = self._delete_tag(record_id.tag, attempt, check=lambda: self.read(record_id))
         if record_id.kind is RecordKind.REJECTED_STAGE:
-            forget_rejections(self._registries.shared_state, self._repository)
+            self._registries.forget_rejections(self._repository)
             named = StageId.parse(record_id.name)
             self._registries.remembered.rejections.forget(str(self._repository), named)
             self._registries.remembered.add(self._repository, named)  # it may be listed again, if it exists

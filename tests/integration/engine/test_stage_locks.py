@@ -97,13 +97,13 @@ def test_who_waited_for_anothers_copy_finds_the_stage_there(make_manager, pausin
     first = pool.submit(copy, managers[0], way, "one")
     assert pausing.reached.wait(10)
     others = [pool.submit(copy, manager, way, "two") for manager in managers[1:]]
-    wait_until_somebody_waits(managers[0]._stage_locks._locks)
+    wait_until_somebody_waits(managers[0].stage_locks._locks)
     pausing.may_go.set()
 
     assert not first.result(20).skipped
     assert [(True, 0)] * 2 == [(other.result(20).skipped, other.result().bytes) for other in others]
     assert 1 == pausing.transfers
-    assert [] == managers[0]._stage_locks._locks.locks()
+    assert [] == managers[0].stage_locks._locks.locks()
 
 
 def test_a_stage_is_neither_deleted_nor_copied_over_while_it_is_copied(

@@ -133,7 +133,7 @@ def test_a_command_holds_what_it_fetched_until(fleet, engines, start_command, en
     else:
         command.kill()
         command.wait(WAIT_SECONDS)
-        wait_until(lambda: not fleet._services.locks.locks(), "the lease is over")
+        wait_until(lambda: not fleet._connections.locks.locks(), "the lease is over")
     assert 1 == fleet.for_each_delete_stage("docker-daemon:app", [tag]).succeeded
 
 

@@ -153,7 +153,7 @@ def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source
     deleting.write(source, "app", RejectedStage(STAGE))
 
     def delete_rejected():
-        to_delete = [str(STAGE), STAGE.rejected_tag]
+        to_delete = [str(STAGE)]
         return deleting.delete_rejected_stage(source, STAGE, run_id="d", to_delete=lambda: to_delete)
 
     with pytest.raises(LockTimeoutError, match="run one"):

@@ -90,7 +90,7 @@ def test_what_the_fleet_deletes_is_gone_for_all(ours, theirs, roles, registry):
     assert [stage(2)] == list(lookup.last_stage_ids())
     assert [stage(2)] == ids(lookup.by_digest_as_known(DIGEST))
     assert before == lists(registry, roles.primary)
-    assert [None] == theirs.known_descriptions(roles.primary, [stage(1)])
+    assert [None] == theirs.storages.open(roles.primary).known([stage(1)])
 
 
 @pytest.mark.parametrize("how", ["deleted", "rejected"])
@@ -103,18 +103,18 @@ def test_what_others_did_away_with_is_no_answer(theirs, join, client, roles, how
 
     assert [stage(2)] == ids(theirs.project(roles).lookup.by_digest_as_known(DIGEST))
     assert [stage(2)] == list(join().project(roles).lookup.last_stage_ids())
-    assert [None] == theirs.known_descriptions(roles.primary, [stage(1)])
+    assert [None] == theirs.storages.open(roles.primary).known([stage(1)])
 
 
 @pytest.mark.parametrize("how", ["with its record", "as broken"])
 def test_what_the_fleet_rejects_is_gone_for_all(ours, theirs, roles, how):
     if how == "as broken":
-        ours.reject_stage(roles.primary, stage(1), project="app", lease=NO_LEASE)
+        ours.storages.open(roles.primary).reject(stage(1), project="app", lease=NO_LEASE)
     else:
         ours.records.write(roles.primary, "app", RejectedStage(stage(1)))
 
     assert [stage(2)] == list(theirs.project(roles).lookup.last_stage_ids())
-    assert [None] == theirs.known_descriptions(roles.primary, [stage(1)])
+    assert [None] == theirs.storages.open(roles.primary).known([stage(1)])
     assert [stage(2)] == ids(theirs.project(roles).lookup.by_digest_as_known(DIGEST))
 
 

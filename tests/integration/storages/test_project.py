@@ -9,6 +9,7 @@ from threading import Barrier
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import (
     NotFoundError,
     RegistryUnreachableError,
@@ -21,6 +22,7 @@ from stagefleet.project import Project
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import HttpSettings, LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState
+from tasks.delete import delete_from_caches
 from tests.services.images import push_image
 from tests.stage_tasks import StageTasks
 
@@ -199,9 +201,9 @@ class TestCaches:
         caches = (NOBODY, Repository(fixed.host, "app"), Repository(registry.host, "app/cache"))
         for cache in caches[1:]:
             push(cache, stage(1))
-        project = manager.project(replace(roles, caches=caches))
         with caplog.at_level(logging.WARNING):
-            project.delete_from_caches(stage(1), run_id="r", to_delete=lambda: [str(stage(1))])
+            attempt = Attempt("r", to_delete=lambda: [str(stage(1))])
+            assert delete_from_caches(manager.storages, caches, stage(1), attempt)
 
         assert [] == list(manager.stage_ids(caches[2]))
         assert [stage(1)] == list(manager.stage_ids(caches[1]))

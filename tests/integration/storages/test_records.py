@@ -339,7 +339,7 @@ class TestCustomTag:
 
 class TestRejectedStage:
     def remove(self, records, repository):
-        to_delete = [str(STAGE), STAGE.rejected_tag]
+        to_delete = [str(STAGE)]
         return records.delete_rejected_stage(repository, STAGE, run_id="r", to_delete=lambda: to_delete)
 
     @pytest.mark.parametrize("pushed", [True, False])

@@ -7,8 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from stagefleet.fleet.services import RedisServices
-from stagefleet.locks import MemoryLocks
+from stagefleet.connections import Connections
 from stagefleet.names import Repository, StageId
 from stagefleet.platforms import Platform
 from stagefleet.project import Project
@@ -70,7 +69,7 @@ def push_index(registry):
 def told(manager, repository, stage_id=STAGE):
     """The digest that the fleet tells of a stage, to who asks for one and to who lists all."""
     described = manager.describe_stage(repository, stage_id)
-    (known,) = manager.known_descriptions(repository, [stage_id])
+    (known,) = manager.storages.open(repository).known([stage_id])
     assert known is None or known == described
     return described.info.repo_digest.partition("@")[2]
 
@@ -103,10 +102,10 @@ def test_a_stage_that_was_deleted_and_copied_again(join, roles, push):
     push(roles.final, b"old")
     before = theirs.describe_stage(roles.final, STAGE)
     ours.delete_stage(roles.final, STAGE, run_id="r", to_delete=lambda: [str(STAGE)])
-    theirs._remembered.descriptions.remember(str(roles.final), [before])
+    theirs.storages.registries.remembered.descriptions.remember(str(roles.final), [before])
     digest = push(roles.primary, b"new")
     ours.copy_stage(roles.primary, roles.final, STAGE, run_id="s")
-    theirs._remembered.descriptions.remember(str(roles.final), [before])
+    theirs.storages.registries.remembered.descriptions.remember(str(roles.final), [before])
     assert digest == told(theirs, roles.final)
 
 
@@ -134,12 +133,12 @@ def test_an_index_published_anew(join, roles, registry, redis_server, push, push
     told(manager, roles.primary, INDEX)
     manager.delete_stage(roles.primary, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
     push(roles.primary, b"image")
-    services = RedisServices(redis_server.url, Settings())
+    connections = Connections(redis_server.url, Settings())
     try:
         images = {Platform("linux", "amd64"): roles.primary.tagged(str(STAGE))}
-        published = services.registries.publish_index(roles.primary, INDEX, images, MemoryLocks())
+        published = connections.storages.publish_index(roles.primary, INDEX, images)
     finally:
-        services.close()
+        connections.close()
     assert published["repo_digest"].endswith(told(manager, roles.primary, INDEX))
 
 

@@ -52,7 +52,7 @@ def in_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that name
         )
         return services
 
-    monkeypatch.setattr("stagefleet.fleet.fleet.RedisServices", connect)
+    monkeypatch.setattr("stagefleet.fleet.fleet.Connections", connect)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def without_fleet(monkeypatch, services):  # noqa: F811 - the fixture of that na
         on_start()
         return services
 
-    monkeypatch.setattr("stagefleet.fleet.fleet.EmbeddedServices", start)
+    monkeypatch.setattr("stagefleet.fleet.fleet.EmbeddedConnections", start)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from stagefleet.runs.versions import WriterVersion, own_version
 
 @pytest.fixture
 def in_registries(monkeypatch, services):
-    monkeypatch.setattr("stagefleet.fleet.fleet.EmbeddedServices", lambda _settings, *, on_start: services)
+    monkeypatch.setattr("stagefleet.fleet.fleet.EmbeddedConnections", lambda _settings, *, on_start: services)
 
 
 def findings(result):

@@ -7,7 +7,7 @@ import pytest
 from stagefleet.cli.report import describe_run
 from stagefleet.names import Repository
 from stagefleet.settings import ProjectSettings
-from tests.stage_tasks import RecordTasks, make_storages
+from tests.stage_tasks import make_storages
 from tests.unit.storages.conftest import FakeRegistries
 
 REPOSITORY = "src.test/app"
@@ -38,8 +38,8 @@ def settings(settings):
 def store(registries):
     """Registries that are dictionaries, down to their manifests."""
     store = FakeRegistries()
-    registries.records = RecordTasks(make_storages(store))
-    registries.record_ids = registries.records.ids
+    storages = make_storages(store)
+    registries.records_of = lambda address: storages.open(address).records
     return store
 
 

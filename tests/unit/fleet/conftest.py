@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,8 @@ class FakeRegistries:
     def record_ids(self, repository: Repository, kind: RecordKind) -> Iterator[RecordId]:
         return iter(())
 
-    def known_descriptions(
-        self, repository: Repository, stage_ids: Sequence[StageId]
-    ) -> list[StageDescription | None]:
-        return [None] * len(stage_ids)
+    def records_of(self, repository: Repository) -> Any:
+        return FakeRecords(self, repository)
 
     def describe_stage(self, repository: Repository, stage_id: StageId) -> StageDescription:
         if str(stage_id) not in self.stages.get(str(repository), ()):
@@ -72,7 +71,53 @@ class FakeRegistries:
         pass
 
 
-class FakeServices:
+class FakeStorages:
+    """Opens storages that are answered for by the registries."""
+
+    def __init__(self, registries: FakeRegistries) -> None:
+        self.registries = registries
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.registries, name)
+
+    def open(self, address: Repository) -> FakeStorage:
+        return FakeStorage(self.registries, address)
+
+
+class FakeStorage:
+    def __init__(self, registries: FakeRegistries, address: Repository) -> None:
+        self.registries, self.address = registries, address
+
+    def check(self) -> None:
+        self.registries.ping(self.address)
+
+    def exists(self) -> bool:
+        return self.registries.exists(self.address)
+
+    def stage_ids(self) -> list[StageId]:
+        return list(self.registries.stage_ids(self.address))
+
+    def describe(self, stage_id: StageId) -> StageDescription:
+        return self.registries.describe_stage(self.address, stage_id)
+
+    def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
+        return [None] * len(stage_ids)
+
+    @property
+    def records(self) -> Any:
+        return self.registries.records_of(self.address)
+
+
+class FakeRecords:
+    def __init__(self, registries: FakeRegistries, address: Repository) -> None:
+        self.registries, self.address = registries, address
+
+    def ids(self, kind: RecordKind | None = None, **_: object) -> Iterator[RecordId]:
+        assert kind is not None
+        return self.registries.record_ids(self.address, kind)
+
+
+class FakeConnections:
     starts_worker = False
     no_worker_advice = "start one with stagefleet worker"
     no_host_advice = "start stagefleet worker on it"
@@ -80,7 +125,7 @@ class FakeServices:
     def __init__(self, ledger: MemoryLedger, registries: FakeRegistries, settings: Settings) -> None:
         self.settings = settings
         self.ledger = ledger
-        self.registries = registries
+        self.storages = FakeStorages(registries)
         self.locks = MemoryLocks()
         self.last_used = MemoryLastUsed()
 
@@ -163,7 +208,7 @@ def notices():
 
 @pytest.fixture
 def services(ledger, registries, settings):
-    return FakeServices(ledger, registries, settings)
+    return FakeConnections(ledger, registries, settings)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_who_follows_it_is_told(fleet, ledger, monkeypatch, since):
     monkeypatch.setattr(ledger, since, note)
     run = fleet.for_each_copy_stage(*COPY, idempotency_key="nightly", detach=True)
     monkeypatch.setattr(fleet, "_notice", lambda _: None)
-    fleet._follower._services.check = lambda: restore_memory(ledger, kept[0])
+    fleet._follower._connections.check = lambda: restore_memory(ledger, kept[0])
 
     with pytest.raises(LedgerRewoundError, match="start it again") as told:
         fleet.wait(run.id)

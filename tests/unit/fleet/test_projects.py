@@ -13,7 +13,7 @@ from stagefleet.operations.publish import CacheOperation, PublishOperation, Take
 from stagefleet.project import Project
 from stagefleet.runs.models import split_host
 from stagefleet.settings import ProjectSettings, Settings
-from tests.unit.fleet.conftest import FakeRegistries, FakeServices
+from tests.unit.fleet.conftest import FakeConnections, FakeRegistries
 
 PRIMARY, FINAL, CACHE, NEAR, FAR = (
     Repository("r.example.com", f"app/{name}") for name in ("primary", "final", "cache", "near", "far")
@@ -185,7 +185,7 @@ class TestFleet:
     def services(self, ledger):
         project = ProjectSettings(primary=PRIMARY, final=FINAL, parallel=3)
         settings = Settings(projects={"app": project})
-        return FakeServices(ledger, FakeRegistries({str(PRIMARY): [stage(1)]}), settings)
+        return FakeConnections(ledger, FakeRegistries({str(PRIMARY): [stage(1)]}), settings)
 
     def test_a_project_has_its_own_limit_and_a_caller_may_set_another(self, services):
         with Fleet(services) as fleet:

@@ -267,7 +267,7 @@ def test_nothing_is_weighed_unless_asked_for(fakes, write, plan):
 
 
 def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_tells(fakes):
-    storages = StoragesWithEngine(fakes.manager.storages.registries)
+    storages = StoragesWithEngine(fakes.manager.storages.registries, lambda: pytest.fail("not asked"))
     storages.engine = Engine([fakes.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
     fakes.registries.push(fakes.destination, str(fakes.stage(1)))
     project = Project("app", EngineProject("app"), fakes.destination)
