@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +19,10 @@ from stagefleet.fleet.fleet import Fleet
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import ItemLeaseRenewer
-from stagefleet.runs.messages import QUEUES, check_task, host_queue, queue_of
+from stagefleet.runs.messages import check_task
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.runs.webhook import WebhookCaller
-from stagefleet.settings import EngineSettings, Settings
+from stagefleet.settings import Settings
 from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
 from tasks import records
@@ -40,8 +40,6 @@ __all__ = [
     "OPERATIONS",
     "WorkerContext",
     "build_context",
-    "choose_queues",
-    "own_queues",
     "register_callback_tasks",
 ]
 
@@ -155,40 +153,3 @@ def _make_publisher(app: Celery) -> PublishTask:
             raise CallbackError(f"the task {name} cannot be published: {error}") from None
 
     return publish
-
-
-# Queues of a worker.
-
-_FETCH = queue_of("fetch_stage")
-
-
-def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
-    """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
-
-    Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
-
-    Args:
-        asked: Requested names, None for all.
-        engine: The engine of this host.
-
-    Raises:
-        SettingsError: A queue does not exist, or requires an engine.
-    """
-    known = sorted(set(QUEUES.values()))
-    has_engine = engine.address is not None
-    if asked is None:
-        asked = [name for name in known if has_engine or name != _FETCH]
-    unknown = sorted(set(asked) - set(known))
-    if unknown or not asked:
-        named = ", ".join(unknown) or "none named"
-        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(known)}")
-    if _FETCH in asked and not has_engine:
-        raise SettingsError(
-            f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
-        )
-    return list(dict.fromkeys([*asked, *(own_queues(engine) if _FETCH in asked else ())]))
-
-
-def own_queues(engine: EngineSettings) -> list[str]:
-    """Return the queues for workers of this host alone."""
-    return [] if engine.address is None else [host_queue(engine.host_name)]

@@ -29,7 +29,7 @@ from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import Settings, load_settings
 from stagefleet.streams import prepare_streams
-from workers.context import choose_queues
+from workers.queues import choose_queues
 
 __all__ = ["Child", "Supervisor", "main", "process_command"]
 

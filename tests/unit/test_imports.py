@@ -49,3 +49,8 @@ def test_a_module_loads_no_package_that_it_does_not_need(module, without, at_mos
 def test_all_commands_know_of_each_other_without_loading_one():
     loaded = modules_with("stagefleet.cli.app as app; app.build_command()")
     assert not any(name.startswith("stagefleet.cli.commands.") for name in loaded)
+
+
+def test_a_supervisor_loads_nothing_of_what_its_processes_do():
+    loaded = modules_with("workers.supervisor")
+    assert set() == loaded & {"celery", "kombu", "requests", "tasks", "workers.context"}
