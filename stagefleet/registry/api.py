@@ -89,13 +89,13 @@ class Api:
         **more: Any,
     ) -> tuple[requests.Response, bytes]:
         """Make a call and read its whole body; arguments as in `ApiRequest`."""
-        return self._http_client.read(_make_call(method, repository, url, subject, **more), limit_bytes)
+        return self._http_client.read(make_request(method, repository, url, subject, **more), limit_bytes)
 
     def _open(
         self, method: str, repository: Repository, url: str, subject: str, **more: Any
     ) -> requests.Response:
         """Make a call and leave its body unread; arguments as in `ApiRequest`."""
-        return self._http_client.call(_make_call(method, repository, url, subject, **more))
+        return self._http_client.call(make_request(method, repository, url, subject, **more))
 
     def _consume(
         self,
@@ -107,7 +107,7 @@ class Api:
         **more: Any,
     ) -> _Result:
         """Make a call and pass the response to `finish`, again after a broken body; see `ApiRequest`."""
-        return self._http_client.consume(_make_call(method, repository, url, subject, **more), finish)
+        return self._http_client.consume(make_request(method, repository, url, subject, **more), finish)
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
@@ -126,7 +126,7 @@ class Api:
         )
 
 
-def _make_call(
+def make_request(
     method: str,
     repository: Repository,
     url: str,

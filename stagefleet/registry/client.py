@@ -18,9 +18,9 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.api import SMALL_BYTES, scopes_of
+from stagefleet.registry.api import SMALL_BYTES, make_request, scopes_of
 from stagefleet.registry.blob_api import BlobApi
-from stagefleet.registry.http.client import ApiRequest
+from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.headers import (
     check_stored,
     content_digest,
@@ -126,7 +126,8 @@ class RegistryClient(BlobApi):
             NotFoundError: There is no such manifest.
         """
         try:
-            response, _ = self._ask_manifest("HEAD", reference, lease=lease)
+            request = self._manifest_request("HEAD", reference, lease=lease)
+            response, _ = self._http_client.read(request, _MANIFEST_BYTES)
         except RegistryError as error:
             if not _may_know_no_head(error):
                 raise
@@ -156,7 +157,8 @@ class RegistryClient(BlobApi):
     def _fetch(self, reference: Reference, lease: Lease) -> tuple[bytes, Digest, str]:
         """Fetch the bytes of a manifest, their digest, and the media type that the registry names."""
         for _ in range(2):
-            response, raw = self._ask_manifest("GET", reference, lease=lease)
+            request = self._manifest_request("GET", reference, lease=lease)
+            response, raw = self._http_client.read(request, _MANIFEST_BYTES)
             if raw:
                 break
         else:
@@ -180,14 +182,15 @@ class RegistryClient(BlobApi):
             StoredDigestError: The registry reports another digest.
             LeaseLostError: The lease would not outlast the request.
         """
-        response, _ = self._ask_manifest(
-            "PUT",
-            reference,
-            body=manifest.raw,
-            headers={"Content-Type": manifest.media_type},
-            lease=lease,
-        )
-        check_stored(response.headers, str(reference), manifest.digest, manifest.raw)
+        headers = {"Content-Type": manifest.media_type}
+        request = self._manifest_request("PUT", reference, body=manifest.raw, headers=headers, lease=lease)
+
+        def finish(response: requests.Response) -> Mapping[str, str]:
+            read_content(response, request, _MANIFEST_BYTES)
+            return response.headers
+
+        stored = self._http_client.consume(request, finish)
+        check_stored(stored, str(reference), manifest.digest, manifest.raw)
 
     def delete_manifest(
         self,
@@ -210,9 +213,10 @@ class RegistryClient(BlobApi):
             RegistryError: With status 400 or 405 if the registry does not support this.
             LeaseLostError: The lease would not outlast the request.
         """
-        self._ask_manifest("DELETE", reference, lease=lease, precheck=precheck)
+        request = self._manifest_request("DELETE", reference, lease=lease, precheck=precheck)
+        self._http_client.read(request, _MANIFEST_BYTES)
 
-    def _ask_manifest(
+    def _manifest_request(
         self,
         method: str,
         reference: Reference,
@@ -221,9 +225,9 @@ class RegistryClient(BlobApi):
         headers: Mapping[str, str] = _ACCEPT,
         lease: Lease = NO_LEASE,
         precheck: Callable[[], float] | None = None,
-    ) -> tuple[requests.Response, bytes]:
+    ) -> ApiRequest:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
-        return self._ask(
+        return make_request(
             method,
             reference.repository,
             self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),
@@ -235,7 +239,6 @@ class RegistryClient(BlobApi):
             is_write=method in {"PUT", "DELETE"},
             lease=lease,
             precheck=precheck,
-            limit_bytes=_MANIFEST_BYTES,
         )
 
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
-from stagefleet.leases import Lease
 from stagefleet.names import Repository
-from stagefleet.registry import Descriptor, RegistryClient
-from stagefleet.shared_state.base import SharedState, UploadDecision
+from stagefleet.registries import Registries
+from stagefleet.registry import Descriptor
+from stagefleet.shared_state.base import UploadDecision
 
 __all__ = ["Blob", "BlobTransfer"]
 
@@ -44,12 +45,10 @@ class BlobTransfer:
     delays nobody. The wait is bounded; after it the blob is sent anyway.
 
     Args:
-        client: Client for registries.
-        shared_state: The shared state, which knows present blobs and their senders.
+        registries: Their shared state knows present blobs and their senders.
         source: The repository that has the blobs.
         destination: The repository that gets them.
-        run_id: The run's id.
-        lease: Lease to check in waits and before writes.
+        attempt: The attempt.
         sleep: Waits so many seconds; for tests.
 
     Attributes:
@@ -58,25 +57,23 @@ class BlobTransfer:
 
     def __init__(
         self,
-        client: RegistryClient,
-        shared_state: SharedState,
+        registries: Registries,
         source: Repository,
         destination: Repository,
+        attempt: Attempt,
         *,
-        run_id: str,
-        lease: Lease,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.sent_bytes = 0
-        self._client = client
-        self._shared_state = shared_state
+        self._client = registries.client
+        self._shared_state = registries.shared_state
         self._source = source
         self._destination = destination
         # Mounting from the destination itself asks whether it has the blob, in the request that starts an
         # upload if it has not (OCI distribution specification 1.1, "Mounting a blob").
         self._mount_from = source if source.host == destination.host else destination
-        self._run = run_id
-        self._lease = lease
+        self._run = attempt.run_id
+        self._lease = attempt.lease
         self._sleep = sleep
         self._owner = secrets.token_bytes(_OWNER_BYTES)
         self._leased: list[Blob] = []

@@ -183,7 +183,7 @@ class IndexPublication:
         """Copy an image into the repository, by digest; return the bytes sent."""
         if source == self._repository:
             return 0
-        copy = StageCopy(self._registries, self._storages.open(source), self._repository, self._attempt)
+        copy = StageCopy(self._registries, self._storages.open(source), self._storage, self._attempt)
         return copy.copy_manifest(manifest)
 
 

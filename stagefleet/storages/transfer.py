@@ -16,7 +16,7 @@ from stagefleet.errors import (
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
-from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
+from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registries import Registries
 from stagefleet.registry import Manifest
@@ -64,7 +64,7 @@ def transfer(
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
             case RegistryStorage(), RegistryStorage():
-                return _between_registries(storages, here, there, stage_id, locked, verify=verify)
+                return StageCopy(storages.registries, here, there, locked).execute(stage_id, verify=verify)
             case RegistryStorage(), EngineStorage():
                 return _into_engine(here, there, stage_id, stage_lock, verify=verify)
             case EngineStorage(), RegistryStorage():
@@ -87,27 +87,6 @@ _HEALS = 2
 """Most repetitions of a refused manifest, its blobs sent again."""
 
 
-def _between_registries(
-    storages: Storages,
-    source: RegistryStorage,
-    destination: RegistryStorage,
-    stage_id: StageId,
-    attempt: Attempt,
-    *,
-    verify: bool,
-) -> ItemResult:
-    copy = StageCopy(storages.registries, source, destination.address, attempt)
-    item_result = copy.execute(stage_id, verify=verify)
-    if stage_id.is_multiplatform and not item_result.skipped:
-        destination.withdraw_deletion(stage_id, attempt.lease)
-    remembered = storages.registries.remembered
-    if copy.found is not None:
-        remembered.confirm(destination.address, stage_id, copy.found)
-    else:
-        remembered.add(destination.address, stage_id, copy.description)
-    return item_result
-
-
 class StageCopy:
     """One attempt at copying one stage from repository to repository.
 
@@ -116,33 +95,22 @@ class StageCopy:
         source: The repository that has the stage.
         destination: The repository that gets it.
         attempt: The attempt; stages of one run share what they find out about blobs.
-
-    Attributes:
-        found: Digest of an equal stage in the destination; None if the stage was copied.
-        description: Description of the pushed stage; None if nothing was pushed.
     """
 
     def __init__(
         self,
         registries: Registries,
         source: RegistryStorage,
-        destination: Repository,
+        destination: RegistryStorage,
         attempt: Attempt,
     ) -> None:
-        self.found: Digest | None = None
-        self.description: StageDescription | None = None
+        self._registries = registries
         self._client = registries.client
         self._source = source
-        self._destination = destination
+        self._storage = destination
+        self._destination = destination.address
         self._lease = attempt.lease
-        self._blob_transfer = BlobTransfer(
-            registries.client,
-            registries.shared_state,
-            source.address,
-            destination,
-            run_id=attempt.run_id,
-            lease=attempt.lease,
-        )
+        self._blob_transfer = BlobTransfer(registries, source.address, destination.address, attempt)
 
     def execute(self, stage_id: StageId, *, verify: bool = False) -> ItemResult:
         """Copy the stage.
@@ -152,12 +120,17 @@ class StageCopy:
             BrokenStageError: The source cannot deliver all of it.
             ManifestRefusedError: The destination refuses it, even after its blobs were sent again.
         """
-        target = self._destination.tagged(str(stage_id))
-        if verify and self._is_same(stage_id, target):
+        target, remembered = self._destination.tagged(str(stage_id)), self._registries.remembered
+        same = self._find_same(stage_id, target) if verify else None
+        if same is not None:
+            remembered.confirm(self._destination, stage_id, same)
             return ItemResult(skipped=True)
-        manifest = self._source.fetch_manifest(stage_id)
-        self.description = StageDescription(stage_id=stage_id, info=self._copy(manifest, target))
-        return ItemResult(result=self.description.as_json(), bytes=self._blob_transfer.sent_bytes)
+        info = self._copy(self._source.fetch_manifest(stage_id), target)
+        if stage_id.is_multiplatform:
+            self._storage.withdraw_deletion(stage_id, self._lease)
+        description = StageDescription(stage_id=stage_id, info=info)
+        remembered.add(self._destination, stage_id, description)
+        return ItemResult(result=description.as_json(), bytes=self._blob_transfer.sent_bytes)
 
     def copy_manifest(self, manifest: Manifest) -> int:
         """Copy an image or index with all its content, under its digest alone.
@@ -171,18 +144,17 @@ class StageCopy:
         self._copy(manifest, Reference.of(self._destination, manifest.digest))
         return self._blob_transfer.sent_bytes
 
-    def _is_same(self, stage_id: StageId, target: Reference) -> bool:
-        """Return True if both sides have the same digest; two HEADs, which count against no pull limit."""
+    def _find_same(self, stage_id: StageId, target: Reference) -> Digest | None:
+        """Return the digest that both sides have; two HEADs, which count against no pull limit."""
         try:
             there = self._client.head_manifest(target)
         except (NotFoundError, RegistryUnavailableError):
-            return False  # a registry fails on damaged content (distribution 2.8): a push repairs it
+            return None  # a registry fails on damaged content (distribution 2.8): a push repairs it
         try:
             here = self._client.head_manifest(self._source.address.tagged(str(stage_id)))
         except NotFoundError as error:
             raise StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
-        self.found = there.digest if there.digest == here.digest else None
-        return self.found is not None
+        return there.digest if there.digest == here.digest else None
 
     def _copy(
         self, manifest: Manifest, target: Reference, reader: StageReader | None = None, depth: int = 1

@@ -128,7 +128,7 @@ class HttpClient:
             RegistryUnreachableError: The registry did not answer at any attempt.
             CredentialsError: The registry refuses the login.
         """
-        return self._attempt(call, lambda response: response)
+        return self.consume(call, lambda response: response)
 
     def read(self, call: ApiRequest, limit_bytes: int) -> tuple[requests.Response, bytes]:
         """Make a call and read the body; a broken one is requested again.
@@ -138,51 +138,49 @@ class HttpClient:
             RegistryUnreachableError: As in `call`.
             CredentialsError: As in `call`.
         """
-        return self._attempt(call, lambda response: (response, _content(response, call, limit_bytes)))
+        return self.consume(call, lambda response: (response, read_content(response, call, limit_bytes)))
 
     def consume(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
-        """Make a call and pass the response to `finish`, again after each broken body; raises as `call`."""
-        return self._attempt(call, finish)
+        """Make a call under its lease, again until it succeeds or a retry is pointless; raises as `call`.
 
-    def _attempt(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
-        """Repeat a call until it succeeds or a retry is pointless, under the call's lease."""
-        with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
-            return self._try(call, finish)
-
-    def _try(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
+        Args:
+            call: The call.
+            finish: Called with the response; after a broken body, again with the next one.
+        """
         problem: RegistryError | RegistryUnreachableError
-        failures, began_at = 0, time.monotonic()
-        budget = WaitBudget.of(call.host, self.longest_wait_seconds)
-        while True:
-            self._await_host(call, budget)
-            if call.precheck is not None:
-                call = replace(call, send_by=call.precheck())
-            try:
-                response = self._authorized(call)
-                if response.status_code in call.expected:
-                    return finish(response)
-            except CertificateError:
-                raise
-            except DeadlineMissedError as error:
-                if failures >= self._most_retries(call, error):
+        with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
+            failures, began_at = 0, time.monotonic()
+            budget = WaitBudget.of(call.host, self.longest_wait_seconds)
+            while True:
+                self._await_host(call, budget)
+                if call.precheck is not None:
+                    call = replace(call, send_by=call.precheck())
+                try:
+                    response = self._authorized(call)
+                    if response.status_code in call.expected:
+                        return finish(response)
+                except CertificateError:
                     raise
+                except DeadlineMissedError as error:
+                    if failures >= self._most_retries(call, error):
+                        raise
+                    failures += 1
+                    continue  # check again
+                except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+                    # A token server's refusals raise; its pause does not apply to the registry.
+                    asked = getattr(error, "retry_after_seconds", None) or 0.0
+                    if failures >= self._most_retries(call, error) or not budget.allows(asked):
+                        raise
+                    wait, problem = asked + backoff_seconds(self._http, failures), error
+                else:
+                    refusal = map_error(response, call.method, call.repository, call.subject)
+                    wait, problem = self._wait_seconds(call, refusal, failures, budget), refusal
                 failures += 1
-                continue  # check again
-            except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
-                # A token server's refusals raise; its pause does not apply to the registry.
-                asked = getattr(error, "retry_after_seconds", None) or 0.0
-                if failures >= self._most_retries(call, error) or not budget.allows(asked):
-                    raise
-                wait, problem = asked + backoff_seconds(self._http, failures), error
-            else:
-                refusal = map_error(response, call.method, call.repository, call.subject)
-                wait, problem = self._wait_seconds(call, refusal, failures, budget), refusal
-            failures += 1
-            limit = self._most_retries(call, problem)
-            self._reporter.report(
-                problem, call.host, began_at=began_at, pause_seconds=wait, failures=failures, limit=limit
-            )
-            self.pause(wait, call.lease, problem.cause)
+                limit = self._most_retries(call, problem)
+                self._reporter.report(
+                    problem, call.host, began_at=began_at, pause_seconds=wait, failures=failures, limit=limit
+                )
+                self.pause(wait, call.lease, problem.cause)
 
     def _most_retries(self, call: ApiRequest, error: StagefleetError) -> int:
         """Return how often a call may be repeated; only once if the host's name is unknown."""
@@ -360,7 +358,12 @@ class HttpClient:
             )
 
 
-def _content(response: requests.Response, call: ApiRequest, limit_bytes: int) -> bytes:
+def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int) -> bytes:
+    """Read a body of bounded size.
+
+    Raises:
+        RegistryError: It has more bytes.
+    """
     content = read_all(response, limit_bytes)
     if content is None:
         raise RegistryError(

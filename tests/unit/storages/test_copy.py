@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import (
     BrokenStageError,
     ItemCancelledError,
@@ -223,12 +224,10 @@ def test_a_member_that_vanished_meanwhile_is_put_again(fakes):
 
 def consign(fakes, sleep, *, lease=NO_LEASE):
     return BlobTransfer(
-        fakes.registries,
-        fakes.shared_state,
+        fakes.manager.storages.registries,
         fakes.source,
         fakes.destination,
-        run_id="r",
-        lease=lease,
+        Attempt("r", lease=lease),
         sleep=sleep,
     )
 
