@@ -108,7 +108,7 @@ class Connections:
 
     def hosts(self) -> list[str]:
         """List the hosts with a worker for their Docker Engine."""
-        return live_hosts(self.ledger.workers())
+        return live_hosts(self.ledger.heartbeats.workers())
 
     def check(self) -> None:
         """Check that the processes of an embedded fleet are running; raise if one has ended."""

@@ -280,13 +280,14 @@ class LeaseRenewer(Generic[_L]):
         self.discard([lease for lease in leases if lease.is_lost])
 
     def close(self, wait_seconds: float | None = None) -> None:
-        """Stop the renewals; wait for one that is under way, or only so long."""
+        """Stop the renewals; wait for one under way, for `wait_seconds` or the interval at most."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
-            thread.join(wait_seconds)
+            limit = None if math.isinf(self._interval_seconds) else self._interval_seconds
+            thread.join(limit if wait_seconds is None else wait_seconds)
 
     def _interval_of(self, lease: _L) -> float:
         return min(self._interval_seconds, lease.seconds / _RENEWALS_A_LEASE)
@@ -339,7 +340,7 @@ def renewed(
         lease: The lease.
         renew: Returns whether it is still held.
         interval_seconds: As in `LeaseRenewer`.
-        wait_seconds: How long to wait at the end for a renewal under way; until its end if None.
+        wait_seconds: As in `LeaseRenewer.close`.
     """
     renewer: LeaseRenewer[_L] = LeaseRenewer(what, lambda _: [renew()], interval_seconds=interval_seconds)
     renewer.add(lease)

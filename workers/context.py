@@ -128,7 +128,7 @@ def register_callback_tasks(
     webhooks = WebhookCaller(settings)
     closing.callback(webhooks.close)
     coordinator = DetachedCoordinator(
-        ledger, webhooks, _make_publisher(app), settings.webhooks, stopping=lambda: renewer.stopping
+        ledger, webhooks.call, _make_publisher(app), settings.webhooks, stopping=lambda: renewer.stopping
     )
     app.register_task(CoordinateTask(coordinator))
     app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))

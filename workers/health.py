@@ -27,7 +27,7 @@ def main() -> None:
         if settings.redis_url is None:
             raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL")
         ledger = RedisLedger.connect(settings.redis_url, settings)
-        found = count_workers(ledger, pool_of(settings.worker))
+        found = count_workers(ledger.heartbeats, pool_of(settings.worker))
         ledger.close()
     except RedisUnreachableError as error:
         sys.stdout.write(f"unknown: {error}\n")

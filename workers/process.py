@@ -110,7 +110,7 @@ class _Process:
         self._info = info
         self._drain_seconds = settings.worker.drain_seconds
         self._heartbeat = Heartbeat(
-            context.ledger,
+            context.ledger.heartbeats,
             info,
             on_stalled=lambda: os.kill(os.getpid(), STOP_SIGNALS[0]),
             file=HeartbeatFile(settings.worker.name, settings.redis_url or "", settings.key_prefix),

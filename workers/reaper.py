@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisConfigurationError, UnreachableError
 from stagefleet.logs import EventLogger
+from stagefleet.runs.ledger import Ledger
 
 __all__ = ["ROLE", "PeriodicThread", "Reaper"]
 
@@ -17,12 +17,6 @@ _MISSED_SWEEPS = 3
 """Number of missed sweeps after which another worker takes over."""
 
 _log = EventLogger(__name__)
-
-
-class _Ledger(Protocol):
-    def lead(self, role: str, holder: str, *, seconds: float) -> bool: ...
-
-    def sweep(self) -> int: ...
 
 
 class Reaper:
@@ -34,14 +28,14 @@ class Reaper:
         sweep_seconds: Interval of calls of `sweep`.
     """
 
-    def __init__(self, ledger: _Ledger, worker: str, *, sweep_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, worker: str, *, sweep_seconds: float) -> None:
         self._ledger = ledger
         self._worker = worker
         self._lease_seconds = sweep_seconds * _MISSED_SWEEPS
 
     def sweep(self) -> None:
         """Sweep, if this worker is or becomes the elected one."""
-        if self._ledger.lead(ROLE, self._worker, seconds=self._lease_seconds):
+        if self._ledger.heartbeats.lead(ROLE, self._worker, seconds=self._lease_seconds):
             mended = self._ledger.sweep()
             if mended:
                 _log.info("swept", action="sweep", mended=mended)

@@ -40,7 +40,7 @@ def measure_bookkeeping(figures: Figures, folder: Path, rounds: int) -> None:
         for _ in range(rounds):
             with _workers(BARE, redis.url, lambda: _listening(redis, BARE)):
                 rates["bare"].append(ITEMS / _bare_seconds(redis, settings))
-            with _workers(NOOP, redis.url, lambda: len(ledger.workers(NOOP)) >= _WORKERS):
+            with _workers(NOOP, redis.url, lambda: len(ledger.heartbeats.workers(NOOP)) >= _WORKERS):
                 rates["noop"].append(ITEMS / _run_seconds(ledger, Callback.NONE))
                 rates["callback"].append(ITEMS / _run_seconds(ledger, Callback.CLIENT))
                 _memory(figures, redis, ledger) if len(rates["noop"]) == rounds else None

@@ -549,7 +549,7 @@ class Fleet:
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""
-        return self._connections.ledger.workers()
+        return self._connections.ledger.heartbeats.workers()
 
 
 def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:

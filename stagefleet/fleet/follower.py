@@ -67,7 +67,7 @@ class _StandstillMonitor:
         self._connections.check()
         try:
             run = self._connections.ledger.run(self._run)
-            self._connections.ledger.ping()  # if Redis takes no writes, workers cannot report
+            self._connections.ledger.heartbeats.ping()  # if Redis takes no writes, workers cannot report
         except RedisUnreachableError:
             return  # the reader of outcomes has its own time limit
         if self._is_started and run.state is RunState.SUBMITTING:
@@ -233,7 +233,7 @@ class RunFollower:
             settings = settings.model_copy(update={"no_worker_limit_seconds": limit_seconds})
         stands = self.redis_retry(notice)(lambda: connections.ledger.run(run_id))
         watchdog = NoWorkerWatchdog(
-            connections.ledger,
+            connections.ledger.heartbeats,
             stands.spec,
             settings,
             say,

@@ -79,7 +79,7 @@ def submit(
         LedgerRewoundError: Redis keeps losing written data.
     """
     redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
-    plan = None if spec.key is not None and open_ledger().has_key(spec.key) else make_plan()
+    plan = None if spec.key is not None and open_ledger().run_under(spec.key) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):

@@ -89,7 +89,6 @@ class LockManager(ABC):
             lease_seconds=settings.lease_seconds,
             renewal_seconds=settings.renewal_seconds,
         )
-        self._renewal_seconds = settings.renewal_seconds
 
     def acquire(
         self,
@@ -208,7 +207,7 @@ class LockManager(ABC):
 
     def close(self) -> None:
         """Stop the renewals; the leases of held locks run out."""
-        self._renewer.close(self._renewal_seconds)
+        self._renewer.close()
 
     @abstractmethod
     def _request(self, name: str, ticket: str, label: str, *, shared: bool) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from stagefleet.errors import CoordinatorLostError, LedgerRewoundError, StagefleetError
 from stagefleet.leases import RenewedLease, renewed
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
-from stagefleet.runs.ledger import CoordinatorLedger
+from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
 
 __all__ = ["OnOutcome", "follow", "watch"]
@@ -37,7 +37,7 @@ _QUIET_READS = 5
 
 
 def watch(
-    ledger: CoordinatorLedger,
+    ledger: Ledger,
     run_id: str,
     *,
     on_outcome: OnOutcome | None = None,
@@ -79,9 +79,7 @@ def watch(
     return _Coordinator(ledger, run_id, on_outcome, renewal_seconds, redis_retry).run(on_progress, on_idle)
 
 
-def follow(
-    ledger: CoordinatorLedger, run_id: str, *, redis_retry: RedisRetry | None = None
-) -> Iterator[list[Outcome]]:
+def follow(ledger: Ledger, run_id: str, *, redis_retry: RedisRetry | None = None) -> Iterator[list[Outcome]]:
     """Yield the outcomes of a run as they arrive, each once, to the run's end; [] after each quiet second.
 
     Raises:
@@ -113,7 +111,7 @@ class OutcomeReader:
 
     def __init__(
         self,
-        ledger: CoordinatorLedger,
+        ledger: Ledger,
         run_id: str,
         find_start: Callable[[], str],
         *,
@@ -152,7 +150,7 @@ class OutcomeReader:
             if outcomes:
                 self._position, self._returns = outcomes[-1].position, 0
             elif quiet % _QUIET_READS == 0:
-                self._redis_retry(self._ledger.ping)
+                self._redis_retry(self._ledger.heartbeats.ping)
             came_at_once = time.monotonic() - asked_at < _GATHER_SECONDS
             yield outcomes
             if came_at_once and len(outcomes) < _OUTCOMES_A_READ:
@@ -221,7 +219,7 @@ class _Coordinator:
 
     def __init__(
         self,
-        ledger: CoordinatorLedger,
+        ledger: Ledger,
         run_id: str,
         on_outcome: OnOutcome,
         renewal_seconds: float,

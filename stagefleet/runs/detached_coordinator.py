@@ -24,7 +24,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import Lease, RenewedLease, renewed
-from stagefleet.runs.ledger import CallbackLedger, CoordinatorLedger
+from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState
 from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.webhook import call_id
@@ -43,12 +43,10 @@ PublishTask = Callable[[str, str, dict[str, Any]], None]
 """Publishes a user's task: `NAME[@QUEUE]`, the task's id, its keyword arguments."""
 
 
-class _Ledger(CoordinatorLedger, CallbackLedger, Protocol):
-    pass
+class CallWebhook(Protocol):
+    """Call a URL; see `WebhookCaller.call`."""
 
-
-class _Webhooks(Protocol):
-    def call(
+    def __call__(
         self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, lease: Lease
     ) -> None: ...
 
@@ -60,11 +58,9 @@ class CoordinatorLease(RenewedLease):
     calls.
     """
 
-    def __init__(
-        self, coordinator_claim: CoordinatorClaim, asked_at: float, *, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(coordinator_claim.lease_seconds, asked_at, clock=clock)
-        self._run_id = coordinator_claim.run_id
+    def __init__(self, claim: CoordinatorClaim, asked_at: float, *, clock: Callable[[], float]) -> None:
+        super().__init__(claim.lease_seconds, asked_at, clock=clock)
+        self._run_id = claim.run_id
 
     def check(self) -> None:
         """Return at once, or raise.
@@ -86,12 +82,12 @@ class _Coordination:
     """Callbacks of one coordination.
 
     Attributes:
-        coordinator_claim: The right to make them.
+        claim: The right to make them.
         lease: The coordination's lease.
         went_well: True after the first successful call.
     """
 
-    coordinator_claim: CoordinatorClaim
+    claim: CoordinatorClaim
     lease: CoordinatorLease
     went_well: bool = False
 
@@ -101,7 +97,7 @@ class DetachedCoordinator:
 
     Args:
         ledger: The runs' ledger.
-        webhooks: Calls URLs.
+        call_webhook: Calls a URL, as `WebhookCaller.call`.
         publish_task: Publishes tasks of users.
         settings: Pauses, and how long a receiver may be away.
         stopping: Returns True once this process has to end: then a coordination ends after its next call.
@@ -110,8 +106,8 @@ class DetachedCoordinator:
 
     def __init__(
         self,
-        ledger: _Ledger,
-        webhooks: _Webhooks,
+        ledger: Ledger,
+        call_webhook: CallWebhook,
         publish_task: PublishTask,
         settings: WebhookSettings,
         *,
@@ -119,7 +115,8 @@ class DetachedCoordinator:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
-        self._webhooks = webhooks
+        self._callbacks = ledger.callbacks
+        self._call_webhook = call_webhook
         self._publish_task = publish_task
         self._settings = settings
         self._stopping = stopping
@@ -135,54 +132,54 @@ class DetachedCoordinator:
             RedisUnreachableError: The ledger is unreachable; its sweep starts the next coordinator.
         """
         asked_at = self._clock()
-        coordinator_claim = self._ledger.claim_coordination(run_id)
-        if coordinator_claim is None:
+        claim = self._callbacks.claim(run_id)
+        if claim is None:
             return
-        lease = CoordinatorLease(coordinator_claim, asked_at, clock=self._clock)
+        lease = CoordinatorLease(claim, asked_at, clock=self._clock)
 
         def renew() -> bool:
-            return self._ledger.renew_coordination(coordinator_claim)
+            return self._callbacks.renew(claim)
 
         with renewed("coordination", lease, renew, wait_seconds=_JOIN_SECONDS):
-            self._call(_Coordination(coordinator_claim, lease))
+            self._call(_Coordination(claim, lease))
 
     def _call(self, calls: _Coordination) -> None:
         """Make the calls of one coordination, and end it."""
-        coordinator_claim = calls.coordinator_claim
+        claim = calls.claim
         try:
             self._tell_outcomes(calls)
-            found = self._ledger.run(coordinator_claim.run_id)
+            found = self._ledger.run(claim.run_id)
             if found.state.is_final:
                 calls.lease.check()
                 self._tell_end(found, calls.lease)
-                self._ledger.finish_coordination(coordinator_claim)
+                self._callbacks.finish(claim)
             else:
-                self._ledger.release_coordination(coordinator_claim)
+                self._callbacks.release(claim)
         except RedisUnreachableError:
             raise
         except LeaseLostError as error:
-            _LOGGER.warning("run %s: %s", coordinator_claim.run_id, error)
+            _LOGGER.warning("run %s: %s", claim.run_id, error)
         except LedgerRewoundError as error:
             # The next coordinator continues from Redis; if Redis lost this coordination, the sweep starts it.
-            _LOGGER.warning("run %s: %s", coordinator_claim.run_id, error)
-            self._ledger.release_coordination(coordinator_claim)
+            _LOGGER.warning("run %s: %s", claim.run_id, error)
+            self._callbacks.release(claim)
         except CallbackDeclinedError as error:
-            self._give_up(coordinator_claim, error)
+            self._give_up(claim, error)
         except CallbackError as error:
             self._put_off(calls, error)
         except Exception as error:
-            _LOGGER.exception("run %s: unexpected error of a callback", coordinator_claim.run_id)
+            _LOGGER.exception("run %s: unexpected error of a callback", claim.run_id)
             problem = ErrorInfo.of(error)
             self._put_off(calls, CallbackError(f"unexpected {problem.type}: {problem.message}"))
 
     def _tell_outcomes(self, calls: _Coordination) -> None:
         """Make callbacks for unacknowledged outcomes until there are none, or the coordination is over."""
-        coordinator_claim, position = (
-            calls.coordinator_claim,
-            self._ledger.acknowledged(calls.coordinator_claim.run_id),
+        claim, position = (
+            calls.claim,
+            self._ledger.acknowledged(calls.claim.run_id),
         )
         until = self._clock() + _SLICE_SECONDS
-        while not (run := self._ledger.run(coordinator_claim.run_id)).state.is_final:
+        while not (run := self._ledger.run(claim.run_id)).state.is_final:
             read_at = self._clock()
             outcomes = self._ledger.outcomes(run.id, position, limit=_OUTCOMES_A_READ, block_seconds=0)
             if not outcomes:
@@ -194,7 +191,7 @@ class DetachedCoordinator:
                 calls.lease.check()
                 self._tell(run, outcome, at=run.now_at + asked_at - read_at, lease=calls.lease)
                 asked_at = self._clock()
-                if not self._ledger.acknowledge(run.id, coordinator_claim.epoch, [outcome], before=position):
+                if not self._ledger.acknowledge(run.id, claim.epoch, [outcome], before=position):
                     return  # the run has ended, or another coordinator took over
                 calls.lease.note_renewal(asked_at)
                 calls.went_well = True
@@ -209,57 +206,51 @@ class DetachedCoordinator:
         if spec.callback is Callback.WEBHOOK:
             data["operation"] = spec.operation
             url, webhook_id = spec.callback_target, call_id(run.id, outcome)
-            self._webhooks.call(url, webhook_id, "stagefleet.outcome", data, at=at, lease=lease)
+            self._call_webhook(url, webhook_id, "stagefleet.outcome", data, at=at, lease=lease)
         elif spec.callback is Callback.TASK:
             self._publish_task(spec.callback_target, call_id(run.id, outcome), data)
 
     def _tell_end(self, run: Run, lease: Lease) -> None:
         url, webhook_id = run.spec.finish_url, call_id(run.id, None)
         if url:
-            self._webhooks.call(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
+            self._call_webhook(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
 
     def _put_off(self, calls: _Coordination, error: CallbackError) -> None:
         """Schedule the next coordinator, or give up; a successful call resets the count of failures.
 
         A run that was cancelled is given up at once: it must not wait for a receiver that fails.
         """
-        coordinator_claim = (
-            CoordinatorClaim(calls.coordinator_claim.run_id, calls.coordinator_claim.epoch)
-            if calls.went_well
-            else calls.coordinator_claim
-        )
-        if coordinator_claim.failing_seconds >= self._settings.give_up_seconds:
+        claim = CoordinatorClaim(calls.claim.run_id, calls.claim.epoch) if calls.went_well else calls.claim
+        if claim.failing_seconds >= self._settings.give_up_seconds:
             lost = CallbackLostError(
-                f"{error}, and has not answered well for {coordinator_claim.failing_seconds:.0f} s "
+                f"{error}, and has not answered well for {claim.failing_seconds:.0f} s "
                 "(webhooks.give_up_seconds)"
             )
-            self._give_up(coordinator_claim, lost)
+            self._give_up(claim, lost)
             return
-        if self._ledger.run(coordinator_claim.run_id).state is RunState.CANCELLING:
-            self._give_up(coordinator_claim, CallbackLostError(f"{error}, after the run was cancelled"))
+        if self._ledger.run(claim.run_id).state is RunState.CANCELLING:
+            self._give_up(claim, CallbackLostError(f"{error}, after the run was cancelled"))
             return
-        pause_seconds = self._pause_seconds(coordinator_claim, error)
-        _LOGGER.warning("run %s: %s; next attempt in %.1f s", coordinator_claim.run_id, error, pause_seconds)
-        self._ledger.pause_coordination(coordinator_claim, pause_seconds, WaitReason.of(error))
+        pause_seconds = self._pause_seconds(claim, error)
+        _LOGGER.warning("run %s: %s; next attempt in %.1f s", claim.run_id, error, pause_seconds)
+        self._callbacks.pause(claim, pause_seconds, WaitReason.of(error))
 
-    def _pause_seconds(self, coordinator_claim: CoordinatorClaim, error: CallbackError) -> float:
+    def _pause_seconds(self, claim: CoordinatorClaim, error: CallbackError) -> float:
         """Return the pause: the back-off, or the receiver's own request within the time limit."""
         settings = self._settings
         backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
-        pause = backoff.pause_seconds(coordinator_claim.failures + 1)
-        left = settings.give_up_seconds - coordinator_claim.failing_seconds
+        pause = backoff.pause_seconds(claim.failures + 1)
+        left = settings.give_up_seconds - claim.failing_seconds
         return max(pause, min(error.retry_after_seconds or 0.0, left))
 
-    def _give_up(self, coordinator_claim: CoordinatorClaim, error: StagefleetError) -> None:
+    def _give_up(self, claim: CoordinatorClaim, error: StagefleetError) -> None:
         """Cancel the run; if it has ended already, end the callbacks."""
-        if self._ledger.cancel(coordinator_claim.run_id, error=ErrorInfo.of(error)):
-            _LOGGER.warning("run %s is cancelled: %s", coordinator_claim.run_id, error)
-            self._ledger.release_coordination(coordinator_claim)
+        if self._ledger.cancel(claim.run_id, error=ErrorInfo.of(error)):
+            _LOGGER.warning("run %s is cancelled: %s", claim.run_id, error)
+            self._callbacks.release(claim)
         else:
-            _LOGGER.error(
-                "run %s has ended, and its end could not be told: %s", coordinator_claim.run_id, error
-            )
-            self._ledger.finish_coordination(coordinator_claim)
+            _LOGGER.error("run %s has ended, and its end could not be told: %s", claim.run_id, error)
+            self._callbacks.finish(claim)
 
 
 def _end_of(run: Run) -> dict[str, Any]:

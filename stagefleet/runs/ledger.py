@@ -69,8 +69,8 @@ class RenewalResult(StrEnum):
 class SubmitterLedger(Protocol):
     """The part of the ledger that creates runs."""
 
-    def has_key(self, key: str) -> bool:
-        """Return True if a run exists under an idempotency key; `open` explains its state."""
+    def run_under(self, key: str) -> str | None:
+        """Return the run under an idempotency key, None for none; `open` explains its state."""
 
     def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         """Open a run, or find the one under the order's key.
@@ -123,6 +123,13 @@ class SubmitterLedger(Protocol):
         Raises:
             RunNotFoundError: The run does not exist, or expired during the call, so that its items are
                 unknown.
+        """
+
+    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        """Yield the items of `leftovers`, each with its index.
+
+        Raises:
+            RunNotFoundError: As in `leftovers`.
         """
 
 
@@ -191,13 +198,6 @@ class WorkerLedger(Protocol):
         are under way count as cancelled.
         """
 
-    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
-        """Yield the items of `SubmitterLedger.leftovers`, each with its index.
-
-        Raises:
-            RunNotFoundError: The run does not exist.
-        """
-
     def sweep(self) -> int:
         """Repair all live runs; return the number of items and runs changed.
 
@@ -227,13 +227,6 @@ class CoordinatorLedger(Protocol):
 
     def runs(self) -> Iterator[Run]:
         """List all runs, the newest first; an unreadable one is `UNREADABLE`, and does not hide others."""
-
-    def ping(self) -> None:
-        """Check that the ledger takes writes: a replica or a full disk still serves reads.
-
-        Raises:
-            RedisUnreachableError: It takes no writes for now.
-        """
 
     def runs_beginning(self, text: str) -> list[str]:
         """Find the ids of runs that begin with a text, sorted; they may include expired runs."""
@@ -307,40 +300,42 @@ class CallbackLedger(Protocol):
     lost messages and ends due pauses, once per lease.
     """
 
-    def claim_coordination(self, run_id: str) -> CoordinatorClaim | None:
-        """Become the coordinator of a run after a message, with a lease, which `acknowledge` renews.
+    def claim(self, run_id: str) -> CoordinatorClaim | None:
+        """Become the coordinator of a run after a message, with a lease, which an acknowledgement renews.
 
         Returns:
             None if another coordinator is at work, the run is paused, or no callback is due.
         """
 
-    def renew_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+    def renew(self, claim: CoordinatorClaim) -> bool:
         """Extend the claim's lease to a full lease from now, even if the run has ended meanwhile.
 
         Returns:
             False if another coordinator has taken over; so do the three methods below.
         """
 
-    def release_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+    def release(self, claim: CoordinatorClaim) -> bool:
         """End the coordination; if callbacks are due, publish the next coordinator's message."""
 
-    def pause_coordination(
-        self, coordinator_claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None
-    ) -> bool:
+    def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
         """End the coordination as a failure, and let the next coordinator start after some seconds.
 
         An acknowledgement resets the count of failures. `Run.waits` shows the reason meanwhile.
         """
 
-    def finish_coordination(self, coordinator_claim: CoordinatorClaim) -> bool:
+    def finish(self, claim: CoordinatorClaim) -> bool:
         """End the coordination for good: the run has ended, and its receiver has been called."""
-
-    def run_under(self, key: str) -> str | None:
-        """Return the run under an idempotency key, None for none."""
 
 
 class HeartbeatLedger(Protocol):
     """Live workers, by which shares of the fleet are measured."""
+
+    def ping(self) -> None:
+        """Check that the ledger takes writes: a replica or a full disk still serves reads.
+
+        Raises:
+            RedisUnreachableError: It takes no writes for now.
+        """
 
     def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
         """Record that a worker lives for the next seconds; 0 signs it off."""
@@ -356,5 +351,13 @@ class HeartbeatLedger(Protocol):
         """
 
 
-class Ledger(SubmitterLedger, WorkerLedger, CoordinatorLedger, CallbackLedger, HeartbeatLedger, Protocol):
+class Ledger(SubmitterLedger, WorkerLedger, CoordinatorLedger, Protocol):
     """All parts of the ledger."""
+
+    @property
+    def callbacks(self) -> CallbackLedger:
+        """Its part for callbacks of detached runs."""
+
+    @property
+    def heartbeats(self) -> HeartbeatLedger:
+        """Its part for live workers."""

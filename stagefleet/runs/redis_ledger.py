@@ -1,6 +1,6 @@
 """The ledger on Redis: each step is one Lua script, so that a crash never leaves half a step.
 
-The scripts are in `lua/`; `lua/common.lua` explains the keys.
+The scripts are in `lua/`; `lua/common.lua` explains their keys.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from importlib import resources
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
     LedgerRewoundError,
-    StagefleetError,
     TooManyItemsError,
 )
-from stagefleet.logs import EventLogger
 from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_keys import RUN_ITEMS, RUN_OF_KEY
+from stagefleet.redis_scripts import milliseconds
 from stagefleet.runs.ledger import FinishResult, RenewalResult
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of
 from stagefleet.runs.models import (
@@ -34,15 +33,12 @@ from stagefleet.runs.models import (
     SubmissionKind,
     split_host,
 )
-from stagefleet.runs.redis_coordinator_ledger import (
-    RedisCallbackLedger,
-    RedisCoordinatorLedger,
-    RedisHeartbeatLedger,
-    RedisSweeper,
-    no_run,
-)
+from stagefleet.runs.redis_coordinator_ledger import RedisCoordinatorLedger
+from stagefleet.runs.redis_fleet_ledgers import RedisCallbackLedger, RedisHeartbeatLedger
+from stagefleet.runs.redis_runs import no_run
+from stagefleet.runs.redis_sweeper import RedisSweeper
 from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
-from stagefleet.runs.subjects import log_run_finished, subject_of
+from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings, Settings
@@ -52,55 +48,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLedger"]
 
-_SCRIPTS = (
-    "open",
-    "append",
-    "start",
-    "claim",
-    "renew",
-    "finish",
-    "note_pause",
-    "hand_back",
-    "item_states",
-    "sweep",
-    "coordinate",
-    "acknowledge",
-    "cancel",
-    "beat",
-    "claim_coordination",
-    "renew_coordination",
-    "end_coordination",
-    "enqueue_lost_coordinators",
-    "lead",
-    "snapshot",
-)
 _LEFTOVERS_A_CALL = 1000
-_RUNS_A_CALL = 100
-_LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out: a quiet stream is no dead connection
-
-_log = EventLogger(__name__)
 
 
-class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLedger, RedisSweeper):
-    """The ledger on Redis; implements `stagefleet.runs.ledger`. Thread-safe.
-
-    Attributes:
-        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
-    """
+class RedisLedger(RedisCoordinatorLedger, RedisSweeper):
+    """The ledger on Redis; implements `stagefleet.runs.ledger`. Thread-safe."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: RunSettings) -> None:
-        self.clock_offset_ms = 0
-        self._redis: Any = client  # redis-py types each reply as the union over all its settings
-        self._prefix = prefix
-        self._settings = settings
-        self._client = secrets.token_hex(6)
-        self._calls = itertools.count()
-        self._damaged: set[str] = set()
-        source = resources.files("stagefleet.runs") / "lua"
-        common = (source / "common.lua").read_text()
-        self._scripts = {
-            name: client.register_script(common + (source / f"{name}.lua").read_text()) for name in _SCRIPTS
-        }
+        super().__init__(client, prefix=prefix, settings=settings)
+        self.callbacks = RedisCallbackLedger(self.scripts)
+        self.heartbeats = RedisHeartbeatLedger(client, self.scripts, prefix=prefix)
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
@@ -115,36 +72,16 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
         """Close the connections."""
         self._redis.close()
 
-    def _call(self, script: str, *arguments: Any) -> Any:
-        with map_redis_errors(self._redis):
-            return self._scripts[script](args=[self._prefix, self.clock_offset_ms, *arguments])
-
-    def _call_on(self, script: str, run_id: str, *arguments: Any) -> Any:
-        """Call a script that may end a run, and log the end if it does."""
-        answer = self._call(script, run_id, *arguments)
-        if not isinstance(answer, list):
-            return answer
-        try:
-            log_run_finished(self.run(run_id), script)
-        except StagefleetError as error:  # the script has taken effect
-            _log.warning("run_end_not_logged", action=script, run=run_id, error=str(error))
-        return answer[0]
-
-    def _nonce(self) -> str:
-        """Create a nonce for a repeatable call; threads may share a counter, but not a generator."""
-        return f"{self._client}.{next(self._calls)}"
-
-    def _key(self, run_id: str, part: str = "") -> str:
-        return f"{self._prefix}run:{run_id}:{part}" if part else f"{self._prefix}run:{run_id}"
-
     # Submitter
 
-    def has_key(self, key: str) -> bool:
-        return self.run_under(key) is not None
+    def run_under(self, key: str) -> str | None:
+        with map_redis_errors(self._redis):
+            run = self._redis.get(RUN_OF_KEY.of(self._prefix, key))
+        return None if run is None else str(run, "ascii")
 
     def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         settings = self._settings
-        kind, run, token, previous = self._call(
+        kind, run, token, previous = self.scripts.call(
             "open",
             secrets.token_hex(6),
             spec.key or "",
@@ -155,9 +92,9 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
             spec.max_attempts,
             spec.model_dump_json(),
             message_template(spec.operation),
-            _ms(settings.lease_seconds),
-            _ms(settings.retention_seconds),
-            _ms(settings.republish_seconds),
+            milliseconds(settings.lease_seconds),
+            milliseconds(settings.retention_seconds),
+            milliseconds(settings.republish_seconds),
             coordinator_template() if spec.is_called_back else "",
             own_version().release,
             own_version().schema,
@@ -189,7 +126,7 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
         outcomes = itertools.chain.from_iterable(
             (outcome.state, encode_outcome(outcome)) for outcome in decided
         )
-        answer = self._call(
+        answer = self.scripts.call(
             "append",
             submission.run_id,
             submission.token,
@@ -234,7 +171,7 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(self._key(run_id, "items"), list(map(str, indexes)))
+                pipe.hmget(RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
                 pipe.exists(
                     self._key(run_id)
                 )  # last, as they expire together: an expired run's items prove nothing
@@ -257,7 +194,7 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
     def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
-        answer = self._call("claim", run_id, index, owner)
+        answer = self.scripts.call("claim", run_id, index, owner)
         if answer is None:
             return None
         appended, fence, attempt, lease_ms = answer
@@ -278,7 +215,7 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
         if not claims:
             return []
         triples = itertools.chain.from_iterable((claim.run_id, claim.index, claim.token) for claim in claims)
-        return [RenewalResult(answer.decode()) for answer in self._call("renew", *triples)]
+        return [RenewalResult(answer.decode()) for answer in self.scripts.call("renew", *triples)]
 
     def finish(
         self,
@@ -296,22 +233,22 @@ class RedisLedger(RedisCoordinatorLedger, RedisCallbackLedger, RedisHeartbeatLed
             outcome.state,
             encode_outcome(outcome.model_copy(update={"attempts": claim.attempt, "host": claim.host})),
             outcome.bytes,
-            "" if retry_after_seconds is None else _ms(bounded_pause(retry_after_seconds, self._settings)),
+            ""
+            if retry_after_seconds is None
+            else milliseconds(bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
         return FinishResult(answer)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        self._call("note_pause", claim.run_id, claim.index, claim.token, _ms(seconds), encode_reason(reason))
+        self.scripts.call(
+            "note_pause", claim.run_id, claim.index, claim.token, milliseconds(seconds), encode_reason(reason)
+        )
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         other = "" if behind is None else behind
         return bool(self._call_on("hand_back", claim.run_id, claim.index, claim.token, other))
 
     def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
-        answers = self._call("item_states", run_id, *indexes)
+        answers = self.scripts.call("item_states", run_id, *indexes)
         return [ItemState(answer.decode()) if answer else None for answer in answers]
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -6,20 +6,16 @@ test controls. The Redis ledger passes the same contract suite.
 
 from __future__ import annotations
 
-import math
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
     LedgerRewoundError,
-    RunNotFoundError,
     TooManyItemsError,
 )
 from stagefleet.runs import messages
@@ -28,6 +24,7 @@ from stagefleet.runs.models import (
     MAX_ITEMS,
     Claim,
     ErrorInfo,
+    ItemState,
     Outcome,
     Run,
     RunSpec,
@@ -39,15 +36,16 @@ from stagefleet.runs.models import (
 from stagefleet.runs.snapshots import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
-from stagefleet.testing.callbacks import MemoryCallbackLedger, Message
+from stagefleet.testing.callbacks import MemoryCallbackLedger, MemoryHeartbeatLedger
+from stagefleet.testing.memory_runs import MemoryRuns, Message
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
-from stagefleet.testing.sweeper import MemoryHeartbeatLedger, MemoryItems, MemorySweeper
+from stagefleet.testing.sweeper import MemorySweeper
 
 __all__ = ["MemoryLedger", "Message"]
 
 
-class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, MemorySweeper):
+class MemoryLedger:
     """A thread-safe ledger for one process, with all data in memory.
 
     Args:
@@ -66,31 +64,28 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
         broker: deque[Message] | None = None,
         queue_of: Callable[[str], str] = messages.queue_of,
     ) -> None:
-        super().__init__()
-        self.broker: deque[Message] = deque() if broker is None else broker
-        self._settings = RunSettings() if settings is None else settings
-        self._clock = clock
-        self._queue_of = queue_of
-        self._changed = threading.Condition(threading.RLock())
-        self._records: dict[str, RunRecord] = {}
-        self._live: dict[str, RunRecord] = {}
-        self._finished: deque[RunRecord] = deque()
-        self._keys: dict[str, str] = {}
-        self._overtaking: dict[str, float] = {}
+        self._runs = MemoryRuns(
+            RunSettings() if settings is None else settings,
+            clock,
+            deque() if broker is None else broker,
+            queue_of,
+        )
+        self._sweeper = MemorySweeper(self._runs)
+        self.broker = self._runs.broker
+        self.callbacks = MemoryCallbackLedger(self._runs)
+        self.heartbeats = MemoryHeartbeatLedger(self._runs)
 
-    # Submitter
-
-    def has_key(self, key: str) -> bool:
-        with self._step():
-            return self._keys.get(key) in self._records
+    def run_under(self, key: str) -> str | None:
+        with self._runs.step():
+            return self._runs.keys.get(key)
 
     def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
-        with self._step() as now:
-            own = None if again is None else self._records.get(again.run_id)
+        with self._runs.step() as now:
+            own = None if again is None else self._runs.records.get(again.run_id)
             if again and own and own.state is RunState.SUBMITTING and own.token <= again.token:
                 previous = None if own.spec.parent == spec.parent else own.spec.parent
                 return self._take_over(own, previous, now)
-            old = self._records.get(self._keys.get(spec.key, "")) if spec.key else None
+            old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
             return (
                 self._open_new(spec, SubmissionKind.NEW, now)
                 if old is None
@@ -122,7 +117,7 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
         *,
         nonce: str | None = None,
     ) -> None:
-        with self._step() as now:
+        with self._runs.step() as now:
             record = self._submitted(submission)
             if nonce is not None and record.appended == nonce:
                 submission.items, submission.decided = len(record.items), record.decided
@@ -134,23 +129,21 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
                 raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split this one into several")
             record.append(items, [bounded(outcome) for outcome in decided])
             record.appended = nonce
-            self._lease(record, now)
+            self._runs.lease(record, now)
             submission.items, submission.decided = len(record.items), record.decided
 
     def start(self, submission: Submission) -> None:
         """Start a run; a second start changes nothing."""
-        with self._step() as now:
+        with self._runs.step() as now:
             record = self._submitted(submission)
             if record.state is RunState.SUBMITTING:
                 self._check_believed(record, submission)
                 record.state, record.started = RunState.RUNNING, True
-                self._lease(record, now)
-
-    # WorkerLedger
+                self._runs.lease(record, now)
 
     def spec(self, run_id: str) -> RunSpec | None:
-        with self._step():
-            record = self._records.get(run_id)
+        with self._runs.step():
+            record = self._runs.records.get(run_id)
             return None if record is None else record.spec
 
     def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
@@ -158,16 +151,16 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
         del worker
         nonce = secrets.token_hex(8) if nonce is None else nonce
         claimed_at = time.monotonic()
-        with self._step() as now:
-            record = self._live.get(run_id)
+        with self._runs.step() as now:
+            record = self._runs.live.get(run_id)
             if record is None:
                 return None
-            hold = record.claim(index, now, self._settings.lease_seconds, nonce)
+            hold = record.claim(index, now, self._runs.settings.lease_seconds, nonce)
             if hold is None:
                 return None
             item, host = split_host(record.items[index])
-            queue = self._queue(record) if host is None else messages.host_queue(host)
-            self._overtaking[queue] = max(self._overtaking.get(queue, 0), hold.published_at)
+            queue = self._runs.queue(record) if host is None else messages.host_queue(host)
+            self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), hold.published_at)
             return Claim(
                 run_id=run_id,
                 index=index,
@@ -176,12 +169,12 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
                 fence=hold.fence,
                 attempt=hold.attempt,
                 claimed_at=claimed_at,
-                lease_until=claimed_at + self._settings.lease_seconds,
+                lease_until=claimed_at + self._runs.settings.lease_seconds,
                 nonce=nonce,
             )
 
     def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
-        with self._step() as now:
+        with self._runs.step() as now:
             return [self._renew(claim, now) for claim in claims]
 
     def finish(
@@ -192,55 +185,72 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
     ) -> FinishResult:
-        with self._step() as now:
-            record = self._live.get(claim.run_id)
+        with self._runs.step() as now:
+            record = self._runs.live.get(claim.run_id)
             if record is None or not record.holds(claim):
                 return FinishResult.STALE
             retry_at = None
             if retry_after_seconds is not None:
-                retry_at = now + bounded_pause(retry_after_seconds, self._settings)
+                retry_at = now + bounded_pause(retry_after_seconds, self._runs.settings)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
             why = WaitReason() if reason is None else reason.bounded()
             return record.finish(claim.index, named, retry_at, why)
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        with self._step() as now:
-            record = self._live.get(claim.run_id)
+        with self._runs.step() as now:
+            record = self._runs.live.get(claim.run_id)
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
-        with self._step() as now:
-            record = self._live.get(claim.run_id)
+        with self._runs.step() as now:
+            record = self._runs.live.get(claim.run_id)
             if record is None or not record.holds(claim):
                 return False
             record.hand_back(claim.index, now, behind)
             return True
 
-    # Observer
+    def sweep(self) -> int:
+        return self._sweeper.sweep()
+
+    def leftovers(self, run_id: str) -> Iterator[str]:
+        return (item for _, item in self.numbered_leftovers(run_id))
+
+    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
+        with self._runs.step():
+            return iter(list(self._runs.found(run_id).leftovers()))
+
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+        with self._runs.step():
+            record = self._runs.records.get(run_id)
+            return [ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes]
 
     def run(self, run_id: str) -> Run:
-        with self._step() as now:
-            return replace(self._found(run_id).snapshot(now), lease_seconds=self._settings.lease_seconds)
+        with self._runs.step() as now:
+            return replace(
+                self._runs.found(run_id).snapshot(now), lease_seconds=self._runs.settings.lease_seconds
+            )
 
     def runs(self) -> Iterator[Run]:
-        with self._step() as now:
-            return iter([record.snapshot(now) for record in reversed(self._records.values())])
+        with self._runs.step() as now:
+            return iter([record.snapshot(now) for record in reversed(self._runs.records.values())])
 
     def runs_beginning(self, text: str) -> list[str]:
-        with self._step():
-            return sorted(run_id for run_id in self._records if text.isalnum() and run_id.startswith(text))
+        with self._runs.step():
+            return sorted(
+                run_id for run_id in self._runs.records if text.isalnum() and run_id.startswith(text)
+            )
 
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Return outcomes; `block_seconds` is real time, not the time of `clock`."""
 
         def has_news() -> bool:
-            record = self._found(run_id)
+            record = self._runs.found(run_id)
             return record.stream.index_of(after) != len(record.stream) or record.state.is_final
 
-        with self._changed:
-            self._changed.wait_for(has_news, block_seconds)
-            record = self._found(run_id)
+        with self._runs.changed:
+            self._runs.changed.wait_for(has_news, block_seconds)
+            record = self._runs.found(run_id)
             begin = record.stream.index_of(after)
             if begin is None:
                 raise LedgerRewoundError(f"outcomes of run {run_id} were forgotten: read them again")
@@ -248,15 +258,15 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
             return None if record.state.is_final and not outcomes else outcomes
 
     def coordinate(self, run_id: str) -> int:
-        with self._step() as now:
-            record = self._found(run_id)
+        with self._runs.step() as now:
+            record = self._runs.found(run_id)
             record.epoch = next_number()
-            record.coordinator_until = now + self._settings.lease_seconds
+            record.coordinator_until = now + self._runs.settings.lease_seconds
             return record.epoch
 
     def acknowledge(self, run_id: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
-        with self._step() as now:
-            record = self._live.get(run_id)
+        with self._runs.step() as now:
+            record = self._runs.live.get(run_id)
             if record is None or record.epoch > epoch:
                 return False
             address = record.stream.index_of(outcomes[-1].position if outcomes else before)
@@ -265,94 +275,42 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
                     f"what was acknowledged of run {run_id} was forgotten: coordinate it again"
                 )
             record.acknowledge(address)
-            record.call_at = now + self._settings.lease_seconds
-            record.coordinator_until = now + self._settings.lease_seconds
+            record.call_at = now + self._runs.settings.lease_seconds
+            record.coordinator_until = now + self._runs.settings.lease_seconds
             return True
 
     def acknowledged(self, run_id: str) -> str:
-        with self._step():
-            return self._found(run_id).stream.cursor
+        with self._runs.step():
+            return self._runs.found(run_id).stream.cursor
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        with self._step() as moment:
-            record = self._found(run_id)
+        with self._runs.step() as moment:
+            record = self._runs.found(run_id)
             if record.state.is_final:
                 return False
             record.cancel(now=now, error=error)
             if record.coordinator is Coordinator.PAUSED:
-                self._enqueue_coordinator(record, moment)
+                self._runs.enqueue_coordinator(record, moment)
             return True
-
-    # Steps
-
-    @contextmanager
-    def _step(self) -> Iterator[float]:
-        """Run one atomic step, and publish the items that it released at the end. Yields the time."""
-        with self._changed:
-            now = self._clock()
-            self._forget_workers(now)
-            self._expire(now)
-            yield now
-            self._finish_ended_runs(now)
-            self._changed.notify_all()
-
-    def _expire(self, now: float) -> None:
-        """Remove runs whose retention has passed."""
-        while self._finished and self._finished[0].finished_at is not None:
-            record = self._finished[0]
-            if record.finished_at is None or record.finished_at + self._settings.retention_seconds > now:
-                return
-            self._finished.popleft()
-            del self._records[record.id]
-            if record.spec.key and self._keys.get(record.spec.key) == record.id:
-                del self._keys[record.spec.key]
-
-    def _finish_ended_runs(self, now: float) -> None:
-        """Finish runs without open items, and publish items where there is room."""
-        for record in list(self._live.values()):
-            if record.conclude(now):
-                del self._live[record.id]
-                self._finished.append(record)
-        running = [record for record in self._live.values() if record.state is RunState.RUNNING]
-        for record in running:
-            self._send(record, record.release(self._share(self._queue(record), running), now))
-        self._request_coordinators(now)
-
-    def _share(self, queue: str, running: Sequence[RunRecord]) -> int:
-        """Return the limit of published, unclaimed items of one run: twice its share of the live slots."""
-        slots = sum(worker.slots for worker in self._listening(queue))
-        runs = sum(self._queue(record) == queue for record in running)
-        return max(1, math.ceil(2 * slots / runs))
-
-    # Parts of single steps
 
     def _open_new(self, spec: RunSpec, kind: SubmissionKind, now: float) -> Submission:
         record = RunRecord(secrets.token_hex(8), spec, now)
-        self._records[record.id] = self._live[record.id] = record
+        self._runs.records[record.id] = self._runs.live[record.id] = record
         if spec.key:
-            self._keys[spec.key] = record.id
-        self._lease(record, now)
+            self._runs.keys[spec.key] = record.id
+        self._runs.lease(record, now)
         previous = spec.parent if kind is SubmissionKind.CONTINUED else None
         return Submission(record.id, kind, record.token, previous)
-
-    def _lease(self, record: RunRecord, now: float) -> None:
-        record.submitter_until = record.coordinator_until = now + self._settings.lease_seconds
-
-    def _found(self, run_id: str) -> RunRecord:
-        record = self._records.get(run_id)
-        if record is None:
-            raise RunNotFoundError(f"there is no run {run_id}, or it has expired")
-        return record
 
     def _take_over(self, record: RunRecord, previous: str | None, now: float) -> Submission:
         """Let a new client submit a run again, from its first item."""
         record.empty()
-        self._lease(record, now)
+        self._runs.lease(record, now)
         kind = SubmissionKind.NEW if previous is None else SubmissionKind.CONTINUED
         return Submission(record.id, kind, record.token, previous)
 
     def _submitted(self, submission: Submission) -> RunRecord:
-        record = self._records.get(submission.run_id)
+        record = self._runs.records.get(submission.run_id)
         if record is None or record.token < submission.token:
             raise LedgerRewoundError(f"run {submission.run_id} was forgotten: submit it again")
         if record.token != submission.token:
@@ -365,8 +323,8 @@ class MemoryLedger(MemoryCallbackLedger, MemoryItems, MemoryHeartbeatLedger, Mem
             raise LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
     def _renew(self, claim: Claim, now: float) -> RenewalResult:
-        record = self._live.get(claim.run_id)
+        record = self._runs.live.get(claim.run_id)
         if record is None or not record.holds(claim):
             return RenewalResult.LOST
-        record.claimed[claim.index].until = now + self._settings.lease_seconds
+        record.claimed[claim.index].until = now + self._runs.settings.lease_seconds
         return RenewalResult.CANCEL if record.stops_now else RenewalResult.RUN

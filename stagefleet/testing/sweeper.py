@@ -1,73 +1,60 @@
-"""The ledger in memory: the sweep that recovers lost items and runs, live workers, and states of items."""
+"""The sweep of the ledger in memory, which recovers lost items and runs."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-
 from stagefleet.errors import CoordinatorLostError
 from stagefleet.runs import messages
-from stagefleet.runs.models import Callback, ErrorInfo, ItemState, RunState, WorkerInfo, split_host
-from stagefleet.settings import RunSettings
-from stagefleet.testing.callbacks import Message
+from stagefleet.runs.models import Callback, ErrorInfo, RunState, split_host
+from stagefleet.testing.memory_runs import MemoryRuns, Message
+from stagefleet.testing.run_items import Coordinator
 from stagefleet.testing.run_record import RunRecord
 
-__all__ = ["MemoryHeartbeatLedger", "MemoryItems", "MemorySweeper"]
-
-# The sweep of the ledger in memory, which recovers lost items and runs.
+__all__ = ["MemorySweeper"]
 
 _HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
 _SWEEPS_MISSED = 3  # so many missed sweeps are no outage
 
 
 class MemorySweeper:
-    """The part of `MemoryLedger` that implements `WorkerLedger.sweep`."""
+    """`WorkerLedger.sweep` for `MemoryLedger`."""
 
-    broker: deque[Message]
-    _settings: RunSettings
-    _queue_of: Callable[[str], str]
-    _records: dict[str, RunRecord]
-    _live: dict[str, RunRecord]
-    _overtaking: dict[str, float]
-    _swept_at: float | None = None
-
-    def _step(self) -> AbstractContextManager[float]:
-        raise NotImplementedError
-
-    def _enqueue_lost_coordinators(self, now: float) -> int:
-        raise NotImplementedError
-
-    def _listening(self, queue: str | None) -> list[WorkerInfo]:
-        raise NotImplementedError
+    def __init__(self, runs: MemoryRuns) -> None:
+        self._runs = runs
 
     def sweep(self) -> int:
-        with self._step() as now:
+        with self._runs.step() as now:
             touched = 0
-            for record in self._records.values():
+            for record in self._runs.records.values():
                 self._bridge_gap(record, now)
-            for record in list(self._live.values()):
+            for record in list(self._runs.live.values()):
                 touched += self._cancel_abandoned(record, now)
                 touched += record.expire(now) + self._republish(record, now)
             touched += self._enqueue_lost_coordinators(now)
-            self._swept_at = now
+            self._runs.swept_at = now
         return touched
 
-    def _queue(self, record: RunRecord) -> str:
-        return self._queue_of(record.spec.operation)
-
-    def _send(self, record: RunRecord, indexes: Sequence[int]) -> None:
-        self.broker.extend(Message(record.id, index) for index in indexes)
+    def _enqueue_lost_coordinators(self, now: float) -> int:
+        """Publish again for coordinators that never started, that died, or whose pause is over."""
+        due = [
+            record
+            for record in self._runs.records.values()
+            if record.coordinator not in {None, Coordinator.ABSENT} and record.call_at <= now
+        ]
+        for record in due:
+            self._runs.enqueue_coordinator(record, now)
+        return len(due)
 
     def _bridge_gap(self, record: RunRecord, now: float) -> None:
         """Give every holder a full lease if no sweep has run for too long."""
-        if self._swept_at is None:
+        if self._runs.swept_at is None:
             since = now
         else:
-            since = max(record.created_at, self._swept_at) if record.swept_at is None else record.swept_at
+            since = (
+                max(record.created_at, self._runs.swept_at) if record.swept_at is None else record.swept_at
+            )
         record.swept_at = now
-        lease_seconds = self._settings.lease_seconds
-        if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._settings.sweep_seconds):
+        lease_seconds = self._runs.settings.lease_seconds
+        if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._runs.settings.sweep_seconds):
             record.extend_leases(now + lease_seconds)
             record.call_at = (
                 max(record.call_at, now + lease_seconds) if record.has_coordinator else record.call_at
@@ -75,33 +62,33 @@ class MemorySweeper:
 
     def _republish(self, record: RunRecord, now: float) -> int:
         def is_gone(host: str) -> bool:
-            return not self._listening(messages.host_queue(host))
+            return not self._runs.listening(messages.host_queue(host))
 
         def is_lost(host: str | None, sent_at: float) -> bool:
             if host is not None and is_gone(host):
                 return False
-            wanted = self._queue(record) if host is None else messages.host_queue(host)
-            is_empty = all(self._queue_of_message(message) != wanted for message in list(self.broker))
-            return is_empty or sent_at < self._overtaking.get(wanted, 0)
+            wanted = self._runs.queue(record) if host is None else messages.host_queue(host)
+            is_empty = all(self._queue_of_message(message) != wanted for message in list(self._runs.broker))
+            return is_empty or sent_at < self._runs.overtaking.get(wanted, 0)
 
-        age = self._settings.republish_seconds
+        age = self._runs.settings.republish_seconds
         gone = record.fail_lost_hosts(now, _HOST_PATIENCE * age, is_gone)
         lost = record.republish(now, age, is_lost)
-        self._send(record, lost)
+        self._runs.send(record, lost)
         return gone + len(lost)
 
     def _queue_of_message(self, message: Message) -> str | None:
-        record = self._records.get(message.run_id)
+        record = self._runs.records.get(message.run_id)
         if record is None or not 0 <= message.index < len(record.items):
             return None
         host = split_host(record.items[message.index])[1]
-        return self._queue(record) if host is None else messages.host_queue(host)
+        return self._runs.queue(record) if host is None else messages.host_queue(host)
 
     def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client died, unless another client or a coordinator will continue it."""
         if record.state is RunState.SUBMITTING:
             # The same call with the same key completes it; after a time, none will come.
-            redis_retry = self._settings.retention_seconds if record.spec.key else 0
+            redis_retry = self._runs.settings.retention_seconds if record.spec.key else 0
             is_lost = record.submitter_until + redis_retry <= now
         else:
             is_client = record.spec.callback is Callback.CLIENT
@@ -110,71 +97,3 @@ class MemorySweeper:
             lost = CoordinatorLostError("the client that started this run vanished: start it again")
             record.cancel(now=False, error=ErrorInfo.of(lost))
         return int(is_lost)
-
-
-# Live workers, of the ledger in memory.
-
-
-class MemoryHeartbeatLedger:
-    """The part of `MemoryLedger` that implements `HeartbeatLedger`."""
-
-    def __init__(self) -> None:
-        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
-        self._leaders: dict[str, tuple[str, float]] = {}
-
-    def _step(self) -> AbstractContextManager[float]:
-        raise NotImplementedError
-
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
-        with self._step() as now:
-            self._workers[worker.name] = (worker, now + seconds)
-
-    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
-        with self._step():
-            return self._listening(queue)
-
-    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        with self._step() as now:
-            leader, until = self._leaders.get(role, (holder, now))
-            if leader != holder and until > now:
-                return False
-            self._leaders[role] = (holder, now + seconds)
-            return True
-
-    def ping(self) -> None:
-        """Do nothing: memory always takes writes."""
-
-    def _listening(self, queue: str | None) -> list[WorkerInfo]:
-        """List the live workers (of a queue), within a step."""
-        return [worker for worker, _ in self._workers.values() if queue is None or queue in worker.queues]
-
-    def _forget_workers(self, now: float) -> None:
-        """Remove workers whose last heartbeat has expired."""
-        self._workers = {name: entry for name, entry in self._workers.items() if entry[1] > now}
-
-
-# States of items, of the ledger in memory.
-
-
-class MemoryItems:
-    """The part of `MemoryLedger` with the methods of `SubmitterLedger` and `WorkerLedger` that list items."""
-
-    _records: dict[str, RunRecord]
-
-    def _step(self) -> AbstractContextManager[float]:
-        raise NotImplementedError
-
-    def _found(self, run_id: str) -> RunRecord:
-        raise NotImplementedError
-
-    def leftovers(self, run_id: str) -> Iterator[str]:
-        return (item for _, item in self.numbered_leftovers(run_id))
-
-    def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
-        with self._step():
-            return iter(list(self._found(run_id).leftovers()))
-
-    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
-        with self._step():
-            record = self._records.get(run_id)
-            return [ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes]

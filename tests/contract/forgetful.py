@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from stagefleet.errors import RunNotFoundError
@@ -29,20 +30,21 @@ __all__ = ["Fleet", "ForgetfulLedger", "Operation"]
 WRITES = frozenset(
     {
         *("open", "append", "start", "claim", "renew", "finish", "hand_back", "note_pause", "sweep"),
-        *(
-            "coordinate",
-            "acknowledge",
-            "cancel",
-            "attend",
-            "leave",
-            "pause",
-            "conclude",
-            "renew_coordination",
-            "beat",
-        ),
+        *("coordinate", "acknowledge", "cancel"),
+        *("callbacks.claim", "callbacks.renew", "callbacks.release", "callbacks.pause", "callbacks.finish"),
+        "heartbeats.beat",
     }
 )
 MOST_TURNS = 3000
+
+
+class _Part:
+    def __init__(self, ledger: ForgetfulLedger, name: str) -> None:
+        self._ledger = ledger
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return self._ledger.method(f"{self._name}.{name}")
 
 
 class ForgetfulLedger:
@@ -64,7 +66,13 @@ class ForgetfulLedger:
         self._kept: dict[int, Any] = {0: harness.snapshot()}
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._twin.ledger, name)
+        if name in {"callbacks", "heartbeats"}:
+            return _Part(self, name)
+        return self.method(name)
+
+    def method(self, name: str) -> Any:
+        """A method of the ledger, or of a part of it."""
+        method = attrgetter(name)(self._twin.ledger)
         if name not in WRITES:
             return method
 
@@ -183,7 +191,7 @@ class Fleet:
         self._in_turn = False
         self._claims: list[Claim] = []
         self._coordinator = DetachedCoordinator(
-            self.ledger, self.receiver, self._publish, WebhookSettings(), clock=lambda: 0.0
+            self.ledger, self.receiver.call, self._publish, WebhookSettings(), clock=lambda: 0.0
         )
         self._beat()
 
@@ -235,7 +243,7 @@ class Fleet:
         )()
 
     def _beat(self) -> None:
-        self.ledger.beat(WorkerInfo("host:1", 2, ("copy", "coordinate")), seconds=15)
+        self.ledger.heartbeats.beat(WorkerInfo("host:1", 2, ("copy", "coordinate")), seconds=15)
 
     def _pass_time(self) -> None:
         self.harness.let_pass_unswept(self._chance.uniform(0.5, 4))

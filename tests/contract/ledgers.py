@@ -55,9 +55,9 @@ class MemoryBroker:
         self.now += seconds
 
     def note_sweeps(self, seconds: float) -> None:
-        ledger = self._memory_ledger
-        ledger._swept_at = None if ledger._swept_at is None else ledger._swept_at + seconds
-        for record in ledger._records.values():
+        runs = self._memory_ledger._runs
+        runs.swept_at = None if runs.swept_at is None else runs.swept_at + seconds
+        for record in runs.records.values():
             record.swept_at = None if record.swept_at is None else record.swept_at + seconds
 
     def messages(self) -> list[Message]:
@@ -98,7 +98,7 @@ class RedisBroker:
         ]
 
     def advance(self, seconds: float) -> None:
-        self._redis_ledger.clock_offset_ms += round(seconds * 1000)
+        self._redis_ledger.scripts.clock_offset_ms += round(seconds * 1000)
 
     def note_sweeps(self, seconds: float) -> None:
         milliseconds = round(seconds * 1000)
@@ -192,7 +192,7 @@ class LedgerHarness:
 
     def staff(self, slots: int, *queues: str, name: str = "host:1", seconds: float = 1e6) -> None:
         """Let a worker listen."""
-        self.ledger.beat(WorkerInfo(name, slots, queues or ("copy",)), seconds=seconds)
+        self.ledger.heartbeats.beat(WorkerInfo(name, slots, queues or ("copy",)), seconds=seconds)
 
     def order(self, **order: Any) -> RunSpec:
         return RunSpec(**{"operation": "copy_stage", **order})

@@ -14,14 +14,14 @@ from stagefleet.testing import MemoryLedger
 __all__ = ["restore_memory", "restore_redis", "snapshot_memory", "snapshot_redis"]
 
 _MEMORY_FIELDS = (
-    "_records",
-    "_live",
-    "_finished",
-    "_keys",
-    "_workers",
-    "_leaders",
-    "_overtaking",
-    "_swept_at",
+    "records",
+    "live",
+    "finished",
+    "keys",
+    "workers",
+    "leaders",
+    "overtaking",
+    "swept_at",
 )
 
 
@@ -49,7 +49,7 @@ def restore_redis(client: Any, prefix: str, snapshot: dict[bytes, tuple[bytes, i
 
 def snapshot_memory(ledger: MemoryLedger) -> dict[str, Any]:
     """Keep all that a ledger in memory knows, its messages included."""
-    known = {name: getattr(ledger, name) for name in _MEMORY_FIELDS}
+    known = {name: getattr(ledger._runs, name) for name in _MEMORY_FIELDS}
     return copy.deepcopy(known | {"broker": list(ledger.broker)})
 
 
@@ -59,4 +59,4 @@ def restore_memory(ledger: MemoryLedger, snapshot: dict[str, Any]) -> None:
     ledger.broker.clear()
     ledger.broker.extend(kept.pop("broker"))
     for name, value in kept.items():
-        setattr(ledger, name, value)
+        setattr(ledger._runs, name, value)

@@ -124,15 +124,15 @@ class TestForgottenEpochs:
         )
         harness.succeed(harness.take())
         kept = harness.snapshot()
-        forgotten = harness.ledger.claim_coordination(run_id)
+        forgotten = harness.ledger.callbacks.claim(run_id)
         harness.forget_since(kept)
-        standing = harness.ledger.claim_coordination(run_id)
+        standing = harness.ledger.callbacks.claim(run_id)
         assert forgotten is not None
         assert standing is not None
 
-        assert not harness.ledger.release_coordination(forgotten)
-        assert not harness.ledger.renew_coordination(forgotten)
-        assert harness.ledger.release_coordination(standing)
+        assert not harness.ledger.callbacks.release(forgotten)
+        assert not harness.ledger.callbacks.renew(forgotten)
+        assert harness.ledger.callbacks.release(standing)
 
 
 def test_a_cancellation_just_made_can_be_forgotten(harness: LedgerHarness):

@@ -138,6 +138,6 @@ def test_a_run_just_opened_and_its_key_can_be_forgotten(harness: LedgerHarness):
     harness.forget_since(kept)
 
     assert [] == list(harness.ledger.runs())
-    assert not harness.ledger.has_key("k")
+    assert not harness.ledger.run_under("k")
     again = harness.open(key="k", fingerprint="f")
     assert (SubmissionKind.NEW, False) == (again.kind, again.run_id == run_id)

@@ -71,7 +71,7 @@ class TestAfterAGap:
         """R2: a receiver is not called by two coordinators because Redis was away during a call."""
         run_id = harness.submit(["a"], callback=Callback.WEBHOOK, callback_target="http://receiver.example")
         harness.work_off()
-        coordinator_claim = harness.ledger.claim_coordination(run_id)
+        coordinator_claim = harness.ledger.callbacks.claim(run_id)
         assert coordinator_claim is not None
         harness.drop_messages()
         harness.let_pass_unswept(GAP_SECONDS)
@@ -87,7 +87,7 @@ class TestAfterAGap:
         run_id = harness.submit(["a"], finish_url="http://receiver.example")
         harness.work_off()
         assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
-        coordinator_claim = harness.ledger.claim_coordination(run_id)
+        coordinator_claim = harness.ledger.callbacks.claim(run_id)
         assert coordinator_claim is not None
         harness.drop_messages()
         harness.let_pass_unswept(GAP_SECONDS)
@@ -95,7 +95,7 @@ class TestAfterAGap:
         harness.ledger.sweep()
 
         assert [] == harness.messages()
-        assert harness.ledger.finish_coordination(coordinator_claim)
+        assert harness.ledger.callbacks.finish(coordinator_claim)
 
     def test_a_run_that_is_younger_than_the_last_sweep_is_treated_alike(self, harness: LedgerHarness):
         """R2: an outage that begins before a run's first sweep is an outage all the same."""

@@ -11,39 +11,39 @@ class TestWorkers:
         harness.staff(4, "copy", "delete", name="host:1")
         harness.staff(2, "delete", name="host:2")
 
-        assert ["host:1", "host:2"] == sorted(worker.name for worker in harness.ledger.workers())
-        assert [WorkerInfo("host:1", 4, ("copy", "delete"))] == harness.ledger.workers("copy")
-        assert [] == harness.ledger.workers("describe")
+        assert ["host:1", "host:2"] == sorted(worker.name for worker in harness.ledger.heartbeats.workers())
+        assert [WorkerInfo("host:1", 4, ("copy", "delete"))] == harness.ledger.heartbeats.workers("copy")
+        assert [] == harness.ledger.heartbeats.workers("describe")
 
     def test_one_beat_replaces_the_one_before(self, harness: LedgerHarness):
         harness.staff(4, "copy")
         harness.staff(2, "delete")
 
-        assert [WorkerInfo("host:1", 2, ("delete",))] == harness.ledger.workers()
+        assert [WorkerInfo("host:1", 2, ("delete",))] == harness.ledger.heartbeats.workers()
 
     def test_one_that_falls_silent_is_gone(self, harness: LedgerHarness):
         harness.staff(4, seconds=20)
         harness.advance(10)
-        assert 1 == len(harness.ledger.workers())
+        assert 1 == len(harness.ledger.heartbeats.workers())
         harness.advance(11)
-        assert [] == harness.ledger.workers()
+        assert [] == harness.ledger.heartbeats.workers()
 
     def test_one_that_signs_off_is_gone_at_once(self, harness: LedgerHarness):
         harness.staff(4)
         harness.staff(4, seconds=0)
 
-        assert [] == harness.ledger.workers()
+        assert [] == harness.ledger.heartbeats.workers()
 
 
 class TestRoles:
     def test_one_holder_has_a_role_and_may_keep_it(self, harness: LedgerHarness):
-        assert harness.ledger.lead("reaper", "host:1", seconds=1000)
-        assert not harness.ledger.lead("reaper", "host:2", seconds=1000)
-        assert harness.ledger.lead("reaper", "host:1", seconds=1000)
+        assert harness.ledger.heartbeats.lead("reaper", "host:1", seconds=1000)
+        assert not harness.ledger.heartbeats.lead("reaper", "host:2", seconds=1000)
+        assert harness.ledger.heartbeats.lead("reaper", "host:1", seconds=1000)
 
     def test_roles_do_not_know_of_each_other(self, harness: LedgerHarness):
-        assert harness.ledger.lead("reaper", "host:1", seconds=1000)
-        assert harness.ledger.lead("librarian", "host:2", seconds=1000)
+        assert harness.ledger.heartbeats.lead("reaper", "host:1", seconds=1000)
+        assert harness.ledger.heartbeats.lead("librarian", "host:2", seconds=1000)
 
 
 class TestShares:

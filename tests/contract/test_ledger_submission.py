@@ -266,11 +266,11 @@ class TestAbandonment:
 
 
 def test_a_key_is_known_once_a_run_stands_under_it(harness: LedgerHarness):
-    assert not harness.ledger.has_key("nightly")
+    assert not harness.ledger.run_under("nightly")
 
     harness.open(key="nightly", fingerprint="f")
 
-    assert harness.ledger.has_key("nightly")
+    assert harness.ledger.run_under("nightly")
 
 
 def test_a_run_cancelled_half_submitted_is_not_gone_on_with(harness: LedgerHarness):
@@ -296,6 +296,6 @@ def test_an_append_that_is_repeated_adds_its_items_once(harness: LedgerHarness):
 
 def test_a_ledger_that_takes_writes_says_so(harness: LedgerHarness):
     """W34: a ledger that can be written to answers a ping, and forgets it."""
-    harness.ledger.ping()
-    harness.ledger.ping()
+    harness.ledger.heartbeats.ping()
+    harness.ledger.heartbeats.ping()
     assert [] == list(harness.ledger.runs())

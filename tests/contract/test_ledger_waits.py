@@ -107,9 +107,9 @@ def test_outcomes_wait_for_a_receiver_that_is_away(harness: LedgerHarness):
     run_id = harness.submit(["a", "b", "c"], callback=Callback.WEBHOOK, callback_target="https://ci.example/")
     for _ in range(2):
         assert harness.succeed(harness.take())
-    coordinator_claim = harness.ledger.claim_coordination(run_id)
+    coordinator_claim = harness.ledger.callbacks.claim(run_id)
     assert coordinator_claim is not None
-    assert harness.ledger.pause_coordination(
+    assert harness.ledger.callbacks.pause(
         coordinator_claim, 50, WaitReason(host="ci.example", text="answered 503")
     )
     expected = WaitReason(host="ci.example", text="answered 503")

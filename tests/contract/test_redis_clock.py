@@ -97,9 +97,9 @@ class TestAClockThatIsBehind:
             ["a", "b"], callback=Callback.WEBHOOK, callback_target="http://receiver.example"
         )
         harness.work_off()
-        coordinator_claim = harness.ledger.claim_coordination(run_id)
+        coordinator_claim = harness.ledger.callbacks.claim(run_id)
         assert coordinator_claim is not None
-        harness.ledger.pause_coordination(coordinator_claim, 5)
+        harness.ledger.callbacks.pause(coordinator_claim, 5)
         harness.drop_messages()
         harness.ledger.sweep()
         set_back(harness, HOUR)
@@ -166,10 +166,10 @@ class TestAClockThatIsBehind:
 
     def test_another_worker_becomes_the_reaper(self, harness: LedgerHarness, redis_server: Any):
         """R2: the role of a reaper that vanished is not kept for the hour between the clocks."""
-        assert harness.ledger.lead("reaper", "old", seconds=6)
+        assert harness.ledger.heartbeats.lead("reaper", "old", seconds=6)
         client = redis_server.client()
         (name,) = client.scan_iter("*lead:reaper")
         client.pexpire(name, HOUR * 1000)  # what the time to live is by a clock that is behind
 
-        assert harness.ledger.lead("reaper", "new", seconds=6)
-        assert not harness.ledger.lead("reaper", "old", seconds=6)
+        assert harness.ledger.heartbeats.lead("reaper", "new", seconds=6)
+        assert not harness.ledger.heartbeats.lead("reaper", "old", seconds=6)

@@ -66,7 +66,7 @@ class TestOneRun:
         broker.client.delete(f"{broker.prefix}run:{damaged}:published")
         harness.staff(2, name="host:2")
 
-        assert {"host:1", "host:2"} == {worker.name for worker in harness.ledger.workers()}
+        assert {"host:1", "host:2"} == {worker.name for worker in harness.ledger.heartbeats.workers()}
 
     def test_the_coordinators_of_others_are_called_again(self, harness: LedgerHarness, broker: RedisBroker):
         """R28: a call that cannot be made is put off, and those behind it are made."""
@@ -251,7 +251,7 @@ class TestAWorkersEntry:
         harness.staff(3, name="host:2")
 
         assert 7 == int(broker.client.get(f"{broker.prefix}slots:copy"))
-        assert ["host:1", "host:2"] == [worker.name for worker in harness.ledger.workers("copy")]
+        assert ["host:1", "host:2"] == [worker.name for worker in harness.ledger.heartbeats.workers("copy")]
 
     def test_work_goes_on(self, harness: LedgerHarness, broker: RedisBroker, entry: str):
         """R28: runs are worked off beside it."""

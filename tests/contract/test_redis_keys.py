@@ -37,8 +37,8 @@ def kinds_of(name: str) -> list[RedisKey]:
 def play(client) -> None:
     """A bit of everything that a fleet does."""
     ledger = RedisLedger(client, prefix=PREFIX, settings=RunSettings())
-    ledger.beat(WorkerInfo("w", slots=4, queues=("copy",)), seconds=30)
-    ledger.lead("reaper", "w", seconds=30)
+    ledger.heartbeats.beat(WorkerInfo("w", slots=4, queues=("copy",)), seconds=30)
+    ledger.heartbeats.lead("reaper", "w", seconds=30)
     submission = ledger.open(RunSpec(operation="copy_stage", key="k", callback=Callback.WEBHOOK))
     ledger.append(submission, ["a", "b", "c"])
     ledger.start(submission)
@@ -51,7 +51,7 @@ def play(client) -> None:
     ledger.finish(waits, Outcome(item="b", state=ItemState.FAILED), retry_after_seconds=9)
     ledger.finish(done, Outcome(item="a", state=ItemState.SUCCEEDED))
     ledger.sweep()
-    ledger.ping()
+    ledger.heartbeats.ping()
     caches = SharedStateSettings()
     locks = RedisLocks(client, prefix=PREFIX, settings=LockSettings())
     locks.acquire("a:stage@" + "0a" * 28)

@@ -125,24 +125,25 @@ def test_ledgers_with_another_prefix_are_strangers(harness: LedgerHarness, broke
     harness.submit(["a"], key="k", fingerprint="f")
 
     assert [] == list(stranger.runs())
-    assert [] == stranger.workers()
+    assert [] == stranger.heartbeats.workers()
     assert 0 == stranger.sweep()
 
 
 @pytest.mark.parametrize("script", ["append", "claim"])
 def test_a_step_whose_answer_was_lost_can_be_repeated(
-    harness: LedgerHarness, broker: RedisBroker, script: str
+    harness: LedgerHarness, script: str, monkeypatch: pytest.MonkeyPatch
 ):
     """The client sends a command again when its connection breaks: it may have been carried out already."""
     ledger = harness.ledger
     assert isinstance(ledger, RedisLedger)
-    get_or_compute = ledger._scripts[script]
+    call = ledger.scripts.call
 
-    def twice(**arguments: Any) -> Any:
-        get_or_compute(**arguments)
-        return get_or_compute(**arguments)
+    def twice(name: str, *arguments: Any) -> Any:
+        if name == script:
+            call(name, *arguments)
+        return call(name, *arguments)
 
-    ledger._scripts[script] = twice  # type: ignore[assignment]  # all that is called of a script
+    monkeypatch.setattr(ledger.scripts, "call", twice)
     run_id = harness.submit(["a", "b"], parallel=1)
     claim = harness.take()
 

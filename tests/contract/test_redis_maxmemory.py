@@ -132,16 +132,16 @@ def test_a_detached_coordinator_goes_on(harness: LedgerHarness, fill: Callable[[
     run_id = harness.submit(["a"], callback=Callback.WEBHOOK, callback_target="http://receiver.example")
     harness.work_off()
     fill()
-    coordinator_claim = harness.ledger.claim_coordination(run_id)
+    coordinator_claim = harness.ledger.callbacks.claim(run_id)
     assert coordinator_claim is not None
-    assert harness.ledger.pause_coordination(coordinator_claim, 1, WaitReason(text="503"))
+    assert harness.ledger.callbacks.pause(coordinator_claim, 1, WaitReason(text="503"))
     harness.advance(2)
     harness.ledger.sweep()
-    coordinator_claim = harness.ledger.claim_coordination(run_id)
+    coordinator_claim = harness.ledger.callbacks.claim(run_id)
     assert coordinator_claim is not None
     assert harness.ledger.acknowledge(run_id, coordinator_claim.epoch, harness.outcomes(run_id) or [])
 
-    assert harness.ledger.finish_coordination(coordinator_claim)
+    assert harness.ledger.callbacks.finish(coordinator_claim)
     assert RunState.SUCCEEDED is harness.ledger.run(run_id).state
 
 
@@ -150,8 +150,8 @@ def test_the_reaper_sweeps(harness: LedgerHarness, fill: Callable[[], None]):
     run_id = harness.submit(["a"])
     harness.take()
     fill()
-    assert harness.ledger.lead("reaper", "one", seconds=6)
-    assert harness.ledger.lead("reaper", "one", seconds=6)
+    assert harness.ledger.heartbeats.lead("reaper", "one", seconds=6)
+    assert harness.ledger.heartbeats.lead("reaper", "one", seconds=6)
     harness.advance(LEASE_SECONDS + 1)
 
     assert 1 == harness.ledger.sweep()
@@ -163,7 +163,7 @@ def test_workers_beat(harness: LedgerHarness, fill: Callable[[], None]):
     fill()
     harness.staff(3, name="host:2")
 
-    assert {"host:1", "host:2"} == {worker.name for worker in harness.ledger.workers("copy")}
+    assert {"host:1", "host:2"} == {worker.name for worker in harness.ledger.heartbeats.workers("copy")}
 
 
 def test_nothing_new_is_claimed(harness: LedgerHarness, fill: Callable[[], None]):

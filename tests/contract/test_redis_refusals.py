@@ -107,7 +107,7 @@ class Step:
         self.harness.ledger.acknowledge(
             self.submission.run_id, self.harness.ledger.coordinate(self.submission.run_id), []
         )
-        self.ledger.clock_offset_ms = (LEASE_SECONDS + 1) * 1000
+        self.ledger.scripts.clock_offset_ms = (LEASE_SECONDS + 1) * 1000
         self.ledger.sweep()
 
     def go_on(self) -> None:

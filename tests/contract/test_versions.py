@@ -151,10 +151,10 @@ class TestHeartbeats:
     def test_they_carry_the_version(self, harness):
         other = WriterVersion("0.0.9", "")
         harness.staff(4)
-        harness.ledger.beat(WorkerInfo("old", 2, ("copy",), version=other), seconds=60)
+        harness.ledger.heartbeats.beat(WorkerInfo("old", 2, ("copy",), version=other), seconds=60)
 
         assert {"host:1": OWN, "old": other} == {
-            worker.name: worker.version for worker in harness.ledger.workers("copy")
+            worker.name: worker.version for worker in harness.ledger.heartbeats.workers("copy")
         }
 
     def test_one_of_another_form_stops_nobody_elses(self, harness, broker):
@@ -164,7 +164,7 @@ class TestHeartbeats:
 
         harness.staff(4)
 
-        assert ["host:1"] == [worker.name for worker in harness.ledger.workers()]
+        assert ["host:1"] == [worker.name for worker in harness.ledger.heartbeats.workers()]
         assert b"4" == broker.client.get(f"{broker.prefix}slots:copy")
         assert len(self.ODD) + 1 == broker.client.hlen(f"{broker.prefix}workers")  # left to who knows them
 

@@ -94,7 +94,7 @@ class Workers:
                         f"a worker ended with {program.returncode}: {program.logged()[-2000:]}"
                     )
             # Names, not numbers: one that was killed is in the ledger until its time is over.
-            signed_on = {worker.name.partition("@")[0] for worker in ledger.workers()}
+            signed_on = {worker.name.partition("@")[0] for worker in ledger.heartbeats.workers()}
             return len(signed_on & {f"worker-{pid}" for pid in self.pids}) >= expected
 
         try:

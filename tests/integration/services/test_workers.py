@@ -16,7 +16,7 @@ COMMAND = partial(stagefleet_command, "worker")
 def _names(redis_server):
     ledger = RedisLedger.connect(redis_server.url, Settings(redis_url=redis_server.url))
     try:
-        return {worker.name.partition("@")[0] for worker in ledger.workers()}
+        return {worker.name.partition("@")[0] for worker in ledger.heartbeats.workers()}
     finally:
         ledger.close()
 

@@ -81,8 +81,8 @@ def inside(worker: Workers) -> list[str]:
 def test_workers_that_share_host_name_and_process_id_are_told_apart(start, fleet, flower, tmp_path):  # noqa: F811
     """O-A9, W36: doctor, Flower and the health check see two, and none answers for the other."""
     first, second = start("first"), start("second")
-    eventually(lambda: len(fleet.ledger.workers()) == 2, "both beat")
-    names = [worker.name for worker in fleet.ledger.workers()]
+    eventually(lambda: len(fleet.ledger.heartbeats.workers()) == 2, "both beat")
+    names = [worker.name for worker in fleet.ledger.heartbeats.workers()]
     assert 2 == len(set(names))
     assert 1 == len({re.sub(r"-[0-9a-f]{8}-[0-9a-f]{6}$", "", name) for name in names}), "they look the same"
     assert "2 processes, 4 items at once" in doctor(first.environment, tmp_path)
@@ -98,6 +98,6 @@ def test_workers_that_share_host_name_and_process_id_are_told_apart(start, fleet
 
     os.kill(first.pids[0], signal.SIGTERM)  # `unshare` passes none on
     assert 0 == first.wait()
-    assert 1 == len(fleet.ledger.workers("copy"))
+    assert 1 == len(fleet.ledger.heartbeats.workers("copy"))
     assert "1 processes, 2 items at once" in doctor(first.environment, tmp_path)
     assert 0 == health(second.environment, *inside(second))

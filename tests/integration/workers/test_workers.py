@@ -23,13 +23,13 @@ def test_a_run_is_carried_out_by_all_processes(workers, fleet):
 
 def test_workers_are_visible_until_they_stop(workers, fleet):
     workers.start()
-    eventually(lambda: len(fleet.ledger.workers("wait")) == 2, "heartbeats")
-    found = fleet.ledger.workers()
+    eventually(lambda: len(fleet.ledger.heartbeats.workers("wait")) == 2, "heartbeats")
+    found = fleet.ledger.heartbeats.workers()
     assert [4, 4] == [worker.slots for worker in found]
     assert set(workers.pids) == {int(worker.name.split("@")[0].split("-")[1]) for worker in found}
     workers.signal()
     assert 0 == workers.wait()
-    assert [] == fleet.ledger.workers()
+    assert [] == fleet.ledger.heartbeats.workers()
 
 
 def test_a_killed_process_is_replaced_and_its_items_are_done_by_others(workers, fleet):

@@ -110,8 +110,8 @@ def test_a_misspelt_source_fails_with_the_words_of_the_command(command, purpose,
 
 
 def test_a_queue_without_workers_fails_and_says_what_to_run(in_fleet, ledger, services):
-    ledger.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
-    ledger.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("host:1", 8, ("copy",)), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("host:2", 4, ("copy", "delete")), seconds=60)
     settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
     found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert "2 processes, 12 items at once" == found["workers of copy"].message
@@ -127,7 +127,7 @@ def test_a_fleet_without_engines_is_whole_and_one_with_them_names_its_hosts(in_f
     found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert ("warning", 0) == (found["workers of fetch"].state, found["workers of fetch"].code)
     assert "hosts" not in found
-    ledger.beat(WorkerInfo("host:1", 8, ("fetch", "host.builder-1")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("host:1", 8, ("fetch", "host.builder-1")), seconds=60)
     found = {finding.check: finding for finding in doctor_checks._check_workers(settings)}
     assert "stages can be fetched to builder-1" == found["hosts"].message
 
@@ -165,7 +165,7 @@ def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
     minor = WriterVersion("0.7.0", own.schema)
     versions = [own, minor, WriterVersion(), WriterVersion("9.9.9", "9.0")]
     for number, version in enumerate(versions):
-        ledger.beat(WorkerInfo(f"host:{number}", 8, ("copy",), version=version), seconds=60)
+        ledger.heartbeats.beat(WorkerInfo(f"host:{number}", 8, ("copy",), version=version), seconds=60)
 
     found = list(doctor_checks._check_workers(settings))
 
@@ -190,7 +190,7 @@ def test_workers_of_other_versions_are_told_apart(in_fleet, ledger, services):
 def test_it_looks_at_what_one_command_needs(in_fleet, ledger, services):
     """O-A3: a job that copies needs no workers that delete."""
     settings = services.settings.model_copy(update={"redis_url": "redis://redis.test"})
-    ledger.beat(WorkerInfo("host:1", 8, ("copy", "coordinate")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("host:1", 8, ("copy", "coordinate")), seconds=60)
 
     found = [
         finding for finding in doctor_checks._check_workers(settings, "copy") if "workers of" in finding.check

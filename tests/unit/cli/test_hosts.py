@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("in_fleet")
 @pytest.fixture
 def _two_hosts(ledger):
     for host in ("one", "two"):
-        ledger.beat(WorkerInfo(f"{host}:1", 4, ("fetch", f"host.{host}")), seconds=60)
+        ledger.heartbeats.beat(WorkerInfo(f"{host}:1", 4, ("fetch", f"host.{host}")), seconds=60)
 
 
 @pytest.mark.usefixtures("_two_hosts")

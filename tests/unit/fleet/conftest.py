@@ -130,7 +130,7 @@ class FakeConnections:
         self.last_used = MemoryLastUsed()
 
     def hosts(self) -> list[str]:
-        return live_hosts(self.ledger.workers())
+        return live_hosts(self.ledger.heartbeats.workers())
 
     def check(self) -> None:
         pass
@@ -152,7 +152,7 @@ class FakeWorker:
         self._thread = threading.Thread(target=self._work)
 
     def start(self) -> None:
-        self._ledger.beat(WorkerInfo("crew:1", 4, ("copy", "delete", "describe")), seconds=60)
+        self._ledger.heartbeats.beat(WorkerInfo("crew:1", 4, ("copy", "delete", "describe")), seconds=60)
         self._thread.start()
 
     def stop(self) -> None:

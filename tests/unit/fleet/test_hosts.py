@@ -65,15 +65,15 @@ def test_one_string_is_not_taken_for_its_letters():
 
 
 def test_a_fetch_is_an_item_for_each_stage_and_host(fleet, ledger, make_stage):
-    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
-    ledger.beat(WorkerInfo("w:2", 4, ("fetch", "host.y")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:2", 4, ("fetch", "host.y")), seconds=60)
     stages = [make_stage(1), make_stage(2)]
     plan = fleet.plan(fetch().on_hosts(fleet.hosts.choose(None, everywhere=True)), stages)
     assert [(stage, host) for stage in stages for host in ("x", "y")] == list(map(split_host, plan.items))
 
 
 def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(fleet, ledger, make_stage):
-    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
     with pytest.raises(UsageError, match="no Docker Engine"):
         fleet.for_each_copy_stage("src.test/app", "dst.test/app", hosts=["x"])
     with pytest.raises(UsageError, match="through a repository"):
@@ -84,7 +84,7 @@ def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(
 
 
 def test_the_platforms_of_a_fetch_are_options_of_its_run(fleet, ledger, make_stage):
-    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
     arguments = {"hosts": ["x"], "detach": True}
     for chosen in ({}, {"platforms": ["linux/arm64", "linux/amd64"]}, {"all_platforms": True}):
         run = fleet.for_each_fetch_stage("src.test/app", [make_stage(1)], **chosen, **arguments)
@@ -93,7 +93,7 @@ def test_the_platforms_of_a_fetch_are_options_of_its_run(fleet, ledger, make_sta
 
 
 def test_platforms_that_cannot_be_are_refused_before_anything_starts(fleet, ledger, make_stage):
-    ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
     for address, words, chosen in (
         ("src.test/app", "'foo' is no platform", {"platforms": ["foo"]}),
         ("src.test/app", "not both", {"platforms": ["linux/arm64"], "all_platforms": True}),
@@ -123,7 +123,7 @@ class TestStagesThatAreFetched:
 
     @pytest.fixture
     def plan(self, fleet, ledger):
-        ledger.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
+        ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
 
         def plan(stages, *caches, primary="src.test/app"):
             project = Project.alone(Repository.parse(primary), caches=tuple(map(Repository.parse, caches)))

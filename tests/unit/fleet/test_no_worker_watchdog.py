@@ -28,6 +28,9 @@ class HeartbeatLedger:
     def lead(self, role, holder, *, seconds):
         raise NotImplementedError
 
+    def ping(self):
+        raise NotImplementedError
+
 
 class Watch:
     """A vigil that looks each second, and what it said, with the second."""

@@ -39,7 +39,8 @@ def away(ledger, monkeypatch):
             raise FULL
 
         for step in steps:
-            monkeypatch.setattr(ledger, step, refuse)
+            part = ledger if hasattr(ledger, step) else ledger.heartbeats
+            monkeypatch.setattr(part, step, refuse)
 
     return fail
 
@@ -103,7 +104,7 @@ def test_a_redis_that_takes_no_writes_is_waited_for_and_no_worker_missed(
     assert RunState.RUNNING is run.state
 
 
-@pytest.mark.parametrize("step", ["open", "has_key"])
+@pytest.mark.parametrize("step", ["open", "run_under"])
 def test_a_run_that_is_not_opened_yet_is_not_waited_for(fleet, ledger, away, notices, step):
     """R8: before a run is there nothing is lost by an error: the command ends at once."""
     away(step)

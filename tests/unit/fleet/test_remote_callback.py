@@ -168,7 +168,7 @@ def test_every_method_for_each_is_known_here():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_fleet_can_be_told_to_call_for_each(fleet, ledger, settings, method):
-    ledger.beat(WorkerInfo("w:1", 1, ("fetch", f"host.{settings.engine.host_name}")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("w:1", 1, ("fetch", f"host.{settings.engine.host_name}")), seconds=60)
     told = RemoteCallback(outcome_url=URL, finish_url=f"{URL}/end")
     kind, name = method
     owner = {Fleet: fleet, FleetProject: fleet.project(ROLES), FleetRecords: fleet.records}[kind]

@@ -50,7 +50,7 @@ def put_off(ledger, run):
 
 def test_who_follows_is_told_for_whom_a_run_waits(fleet, ledger, notices, cancel_once_told):
     """R7: each way to follow a run says for whom it waits, in Python as in the command."""
-    ledger.beat(WorkerInfo("crew:1", 4, ("copy",)), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("crew:1", 4, ("copy",)), seconds=60)
     for limit_seconds in (None, math.inf):
         run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
         put_off(ledger, run.id)
@@ -62,10 +62,10 @@ def test_who_follows_is_told_for_whom_a_run_waits(fleet, ledger, notices, cancel
 
 def test_the_worker_of_a_host_works_on_what_goes_to_its_engine(fleet, ledger, notices, monkeypatch):
     """R14: a worker set aside with `--queues fetch` is no absence of one for `copy`."""
-    ledger.beat(WorkerInfo("engine:1", 4, ("fetch", "host.h")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("engine:1", 4, ("fetch", "host.h")), seconds=60)
     run = submit_for_host(ledger, "h")
     looks = []
-    workers = ledger.workers
+    workers = ledger.heartbeats.workers
 
     def count(queue=None):
         looks.append(queue)
@@ -73,14 +73,14 @@ def test_the_worker_of_a_host_works_on_what_goes_to_its_engine(fleet, ledger, no
             ledger.cancel(run)
         return workers(queue)
 
-    monkeypatch.setattr(ledger, "workers", count)
+    monkeypatch.setattr(ledger.heartbeats, "workers", count)
     assert RunState.CANCELLED is fleet.wait(run).state
     assert [] == notices
 
 
 def test_a_run_for_a_host_that_nobody_works_for_is_given_up(fleet, ledger, notices):
     """R14: the workers of other hosts and queues are no help."""
-    ledger.beat(WorkerInfo("engine:1", 4, ("copy", "fetch", "host.other")), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("engine:1", 4, ("copy", "fetch", "host.other")), seconds=60)
     run = submit_for_host(ledger, "h")
     with pytest.raises(NoWorkerError, match=r"'host\.h'"):
         fleet.wait(run)

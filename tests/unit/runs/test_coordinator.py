@@ -19,7 +19,7 @@ def submitted(ledger, count, *, parallel=4, callback=Callback.CLIENT, decided=()
 @pytest.fixture
 def ledger():
     ledger = MemoryLedger()
-    ledger.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
+    ledger.heartbeats.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
     return ledger
 
 
@@ -145,6 +145,7 @@ class Refusing(MemoryLedger):
         super().__init__()
         self.error = None
         self.pings = 0
+        self.heartbeats.ping = self.ping  # type: ignore[method-assign]
 
     def ping(self):
         self.pings += 1

@@ -23,7 +23,7 @@ class CallbackLedger:
         self.renewals = 0
         self.asked = threading.Event()
 
-    def renew_coordination(self, claim):
+    def renew(self, claim):
         self.renewals += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -38,7 +38,7 @@ class CallbackLedger:
 def renewing(ledger: CallbackLedger, now: list[float]) -> Iterator[CoordinatorLease]:
     claim = CoordinatorClaim("run", 1, lease_seconds=0.03)
     lease = CoordinatorLease(claim, now[0], clock=lambda: now[0])
-    with renewed("coordination", lease, lambda: ledger.renew_coordination(claim)):
+    with renewed("coordination", lease, lambda: ledger.renew(claim)):
         yield lease
 
 

@@ -100,7 +100,7 @@ def test_an_end_that_nobody_wants_to_hear_is_given_up(monkeypatch):
     stage.pass_time(101)
     stage.pass_time(1000)
     assert 0 == stage.calls
-    assert stage.ledger.claim_coordination(stage.run_id) is None
+    assert stage.ledger.callbacks.claim(stage.run_id) is None
     assert RunState.SUCCEEDED is stage.state
 
 

@@ -37,7 +37,7 @@ class Speechless(BaseException):
 def ledger() -> Iterator[MemoryLedger]:
     """A ledger and a thread that carries out whatever it publishes."""
     ledger, ended = MemoryLedger(), threading.Event()
-    ledger.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
+    ledger.heartbeats.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
 
     def work() -> None:
         while not ended.wait(0.001):
@@ -120,7 +120,7 @@ def test_a_run_that_was_stopped_is_not_waited_for_without_workers(monkeypatch: p
     """R10, R14: what is under way when a callback raises, on a worker that died, has an end as well."""
     monkeypatch.setattr("stagefleet.runs.coordinator._BLOCK_SECONDS", 0.01)
     ledger = MemoryLedger()
-    ledger.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
+    ledger.heartbeats.beat(WorkerInfo("worker", slots=4, queues=("copy",)), seconds=3600)
     run_id = submit(ledger, 4)
     first, *_ = [ledger.claim(run_id, index, "worker") for index in range(3)]
     assert first is not None

@@ -68,5 +68,5 @@ def test_a_health_check_counts_no_worker_of_another_place_or_name(other, counted
     """O-A9, W36: a worker that lives elsewhere under the same host name does not vouch for one here."""
     ledger = MemoryLedger()
     for name in (make_name(HERE), other):
-        ledger.beat(WorkerInfo(name=name, slots=1, queues=("copy",)), seconds=60)
-    assert counted == count_workers(ledger, pool_of(HERE))
+        ledger.heartbeats.beat(WorkerInfo(name=name, slots=1, queues=("copy",)), seconds=60)
+    assert counted == count_workers(ledger.heartbeats, pool_of(HERE))

@@ -3,12 +3,14 @@
 import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
+from stagefleet.testing.callbacks import MemoryHeartbeatLedger
 from workers.health import count_workers
 from workers.heartbeat import STALLED_SECONDS, Heartbeat
 from workers.process import EXIT_AT_ONCE, Shutdown
@@ -49,18 +51,18 @@ def test_a_periodic_thread_tells_of_an_outage_once(caplog):
 
 def test_a_heartbeat_makes_the_worker_visible_until_it_signs_off():
     ledger = MemoryLedger()
-    heartbeat = Heartbeat(ledger, INFO, on_stalled=lambda: None)
+    heartbeat = Heartbeat(ledger.heartbeats, INFO, on_stalled=lambda: None)
     heartbeat.beat()
-    assert [INFO] == ledger.workers("copy")
-    assert (1, 0) == (count_workers(ledger, "here"), count_workers(ledger, "elsewhere"))
+    assert [INFO] == ledger.heartbeats.workers("copy")
+    assert (1, 0) == (count_workers(ledger.heartbeats, "here"), count_workers(ledger.heartbeats, "elsewhere"))
     heartbeat.sign_off()
-    assert [] == ledger.workers()
+    assert [] == ledger.heartbeats.workers()
 
 
 def test_a_loop_that_stands_still_while_redis_answers_is_reported_once():
     now, reports = [0.0], []
     heartbeat = Heartbeat(
-        MemoryLedger(), INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
+        MemoryLedger().heartbeats, INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
     )
     now[0] = STALLED_SECONDS - 1
     heartbeat.beat()
@@ -74,13 +76,13 @@ def test_a_loop_that_stands_still_while_redis_answers_is_reported_once():
 def test_a_loop_that_stands_still_in_an_outage_is_not_reported(monkeypatch):
     now, reports = [0.0], []
     heartbeat = Heartbeat(
-        MemoryLedger(), INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
+        MemoryLedger().heartbeats, INFO, on_stalled=lambda: reports.append(now[0]), clock=lambda: now[0]
     )
 
     def unreachable(*_: object, **__: object) -> None:
         raise RedisUnreachableError("down")
 
-    monkeypatch.setattr(MemoryLedger, "beat", unreachable)
+    monkeypatch.setattr(MemoryHeartbeatLedger, "beat", unreachable)
     now[0] = STALLED_SECONDS * 3
     with pytest.raises(RedisUnreachableError):
         heartbeat.beat()
@@ -93,6 +95,7 @@ def test_a_loop_that_stands_still_in_an_outage_is_not_reported(monkeypatch):
 class Elections:
     def __init__(self, leader: str) -> None:
         self.leader, self.sweeps = leader, 0
+        self.heartbeats = self
         self.asked: list[tuple[str, str, float]] = []
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
@@ -105,7 +108,7 @@ class Elections:
 
 
 def test_only_the_elected_worker_sweeps():
-    ledger = Elections("a")
+    ledger: Any = Elections("a")
     for worker in ("a", "b", "a"):
         Reaper(ledger, worker, sweep_seconds=2).sweep()
     assert 2 == ledger.sweeps
