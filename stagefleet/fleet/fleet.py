@@ -21,6 +21,7 @@ from stagefleet.fleet.callbacks import (
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
+from stagefleet.fleet.purge import PurgeStarter
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.records import FleetRecords
 from stagefleet.fleet.submission import RunSubmitter, check_key
@@ -42,7 +43,7 @@ from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.project import Project
 from stagefleet.redaction import quoted
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, WorkerInfo
+from stagefleet.runs.models import Callback, ItemState, Outcome, Run, RunSpec, RunState, WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.isolation import OnLeftOut
 
@@ -440,12 +441,16 @@ class Fleet:
         Raises:
             SettingsError: The settings have no such project.
         """
-        if not isinstance(project, str):
-            return FleetProject(self, self._connections, self._reader, project_of(project))
-        settings = self.settings.project(project)
-        storages = Project.of(project, settings)
+        if isinstance(project, str):
+            settings = self.settings.project(project)
+            storages, parallel, is_set_up = Project.of(project, settings), settings.parallel, True
+        else:
+            storages, parallel, is_set_up = project_of(project), None, False
+        purges = PurgeStarter(
+            self._connections, storages, self._choose_hosts, self._notice, self._follower.redis_retry()
+        )
         return FleetProject(
-            self, self._connections, self._reader, storages, parallel=settings.parallel, is_set_up=True
+            self, self._connections, self._reader, purges, storages, parallel=parallel, is_set_up=is_set_up
         )
 
     # Runs that exist
@@ -537,10 +542,16 @@ class Fleet:
             raise UsageError(f"run {run_id} is still {old.state}: watch it, or cancel it first")
         if old.state is RunState.SUCCEEDED:
             return old
-        changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": run_id}
+        changed: dict[str, Any] = {
+            "key": None,
+            "fingerprint": "",
+            "parent": run_id,
+            "group": "",
+            "next": None,
+        }
         if parallel is not None:
             changed["parallel"] = max(1, parallel)
-        if on_outcome is not None or not old.spec.is_called_back:
+        if on_outcome is not None or old.spec.callback is Callback.CLIENT:
             changed |= callback_fields(on_outcome)
         spec = old.spec.model_copy(update=changed)
         return self._submitter.submit(

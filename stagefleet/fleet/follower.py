@@ -19,7 +19,7 @@ from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_retry import RedisRetry
 from stagefleet.runs import coordinator
-from stagefleet.runs.coordinator import OnOutcome
+from stagefleet.runs.coordinator import OnOutcome, start_next
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, SubmissionKind
 
 __all__ = ["RunFollower"]
@@ -123,6 +123,7 @@ class RunFollower:
                 on_idle=monitor.check,
                 redis_retry=self.redis_retry(notice),
             )
+            start_next(self._connections.ledger, ended)  # the fleet does it, too: who comes first
         self._report_remaining_tags(ended)
         return ended
 

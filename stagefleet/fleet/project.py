@@ -10,7 +10,7 @@ from stagefleet.connections import Connections
 from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.purge import OnGroup, PurgedGroup
+from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId, StorageAddress
@@ -27,7 +27,7 @@ from stagefleet.storages.isolation import OnLeftOut
 if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
-    from stagefleet.projects.purge import PurgeGroup, PurgePlan
+    from stagefleet.projects.purge import PurgePlan
 
 __all__ = ["FleetProject", "StorageState"]
 
@@ -75,6 +75,7 @@ class FleetProject:
         fleet: Starts the runs.
         connections: The connections of the fleet.
         reader: Lists and describes stages.
+        purges: Starts purges of the project.
         storages: The storages of the project.
         parallel: The project's limit of items at once; the fleet's if None.
         is_set_up: True for a project of the settings: while one of its storages exists, others may be new.
@@ -89,6 +90,7 @@ class FleetProject:
         fleet: Fleet,
         connections: Connections,
         reader: StorageReader,
+        purges: PurgeStarter,
         storages: Project,
         *,
         parallel: int | None = None,
@@ -99,6 +101,7 @@ class FleetProject:
         self._fleet = fleet
         self._connections = connections
         self._reader = reader
+        self._purges = purges
         is_set_up = is_set_up or bool(storages.secondaries)
         self._beside = tuple(address for _, address in storages.storages()) if is_set_up else ()
 
@@ -329,12 +332,43 @@ class FleetProject:
             storages.expect(self.storages.primary)
         return plan
 
-    def start_group(
-        self, group: PurgeGroup, callback: RemoteCallback | None = None, *, parallel: int | None = None
-    ) -> Run:
-        """Start the deletion of one group of a plan; result and errors as of `Fleet.start`."""
-        operation = parse_operation(group.operation, group.options)
-        return self.start(operation, group.items, callback, parallel=parallel, missing_ok=True)
+    def start_purge(
+        self,
+        plan: PurgePlan,
+        callback: RemoteCallback | None = None,
+        *,
+        parallel: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[PurgedGroup]:
+        """Start a purge, and return at once: the fleet starts each group when the one before has ended.
+
+        Failures in a group do not stop the purge; the cancellation of a run cancels those after it.
+
+        Args:
+            plan: The plan.
+            callback: What the fleet calls for each outcome of each run, and at the end of each.
+            parallel: Items at once; the project's own limit, or the settings', if None.
+            idempotency_key: Calls with the same key start one purge; after one that did not succeed, another.
+
+        Returns:
+            The groups, in order.
+
+        Raises:
+            KeyConflictError: The key was used for another project.
+            UnreachableError: Redis does not answer.
+        """
+        limit = self._connections.settings.runs.parallel if self.parallel is None else self.parallel
+        return self._purges.start(
+            plan, callback, parallel=max(1, limit if parallel is None else parallel), key=idempotency_key
+        )
+
+    def purge_under(self, idempotency_key: str) -> list[PurgedGroup] | None:
+        """Return the last purge that was started with a key; None if there is none that goes on or succeeded.
+
+        Raises:
+            KeyConflictError: The key was used for another project.
+        """
+        return self._purges.find(idempotency_key)
 
     def purge(
         self,
@@ -347,13 +381,13 @@ class FleetProject:
     ) -> list[PurgedGroup]:
         """Delete everything in the project; succeed for what is already gone, keep unknown tags.
 
-        Failures in a group do not stop the purge; cancellation does.
+        Failures in a group do not stop the purge; cancellation, and the end of this process, do.
 
         Args:
             on_outcome: Called once for each outcome of each group; an exception from it ends the purge.
             on_group: Called after each group.
             policy: As in `plan_purge`.
-            parallel: Items at once; the project's own limit, or the settings', if None.
+            parallel: As in `start_purge`.
             missing_ok: As in `plan_purge`.
 
         Returns:
@@ -371,7 +405,7 @@ class FleetProject:
             if group.items:
                 operation = parse_operation(group.operation, group.options)
                 run = self.for_each(operation, group.items, on_outcome, parallel=parallel, missing_ok=True)
-            done.append(PurgedGroup(group, run))
+            done.append(PurgedGroup(group.name, str(group.repository), run, group.size))
             if on_group is not None:
                 on_group(done[-1])
             if run is not None and run.state is RunState.CANCELLED:

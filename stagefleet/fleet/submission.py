@@ -23,7 +23,7 @@ from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.subjects import log_run_started
 
-__all__ = ["RunSubmitter", "check_key", "submit", "tell_old_result"]
+__all__ = ["RunSubmitter", "append_plan", "check_key", "submit", "tell_old_result"]
 
 T = TypeVar("T")
 
@@ -209,12 +209,20 @@ def _write(
 ) -> None:
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     left = _leftover_plan(ledger, submission)
-    plan = make_plan() if left is None else left
+    append_plan(ledger, submission, make_plan() if left is None else left, redis_retry)
+    redis_retry(lambda: ledger.start(submission))
+
+
+def append_plan(ledger: Ledger, submission: Submission, plan: Plan, redis_retry: RedisRetry) -> None:
+    """Append the items of a plan to an open run.
+
+    Raises:
+        LedgerRewoundError: Redis has lost a part of the run.
+    """
     for chunk in _chunks(Outcome.without_task(item, ItemState.SKIPPED) for item in plan.skipped):
         _append(ledger, submission, (), chunk, redis_retry)
     for items in _chunks(plan.items):
         _append(ledger, submission, items, (), redis_retry)
-    redis_retry(lambda: ledger.start(submission))
 
 
 def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:

@@ -88,7 +88,11 @@ class WaitReporter:
             return
         if run.state is RunState.SUBMITTING and not self._has_said_submitting:
             self._has_said_submitting = True
-            self._say(f"run {run.id} waits for the client that starts it to hand in all of its items")
+            self._say(
+                f"run {run.id} waits for the group before {run.spec.group} to end"
+                if run.spec.group
+                else f"run {run.id} waits for the client that starts it to hand in all of its items"
+            )
         for wait in run.waits:
             said = self._said.get(wait.kind)
             if said is None or (now - said.at >= _AGAIN_SECONDS and _is_news(wait, said, run)):

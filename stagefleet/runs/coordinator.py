@@ -7,20 +7,29 @@ the same run and item to recognise them by.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
-from stagefleet.errors import CoordinatorLostError, LedgerRewoundError, StagefleetError
+from stagefleet.errors import (
+    CoordinatorLostError,
+    LeaseLostError,
+    LedgerRewoundError,
+    RunNotFoundError,
+    StagefleetError,
+)
 from stagefleet.leases import RenewedLease, renewed
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
 
-__all__ = ["OnOutcome", "follow", "watch"]
+__all__ = ["OnOutcome", "follow", "start_next", "watch"]
 
 OnOutcome = Callable[[Outcome], None]
+
+_LOGGER = logging.getLogger("stagefleet")
 
 _OUTCOMES_A_READ = 256
 _BLOCK_SECONDS = 1.0
@@ -351,3 +360,21 @@ class _Coordinator:
             with self._taking_up:
                 self._epoch = self._ledger.coordinate(self._run)
         return True
+
+
+def start_next(ledger: Ledger, ended: Run) -> None:
+    """Start the run that waits for the end of this one, or cancel it if this one was cancelled; repeatable.
+
+    Raises:
+        RedisUnreachableError: The ledger is unreachable.
+    """
+    following = ended.spec.next
+    if following is None:
+        return
+    try:
+        if ended.state is RunState.CANCELLED:
+            ledger.cancel(following.run_id)
+        else:
+            ledger.start(following.submission)
+    except (LeaseLostError, LedgerRewoundError, RunNotFoundError) as error:
+        _LOGGER.warning("run %s cannot start run %s: %s", ended.id, following.run_id, error)

@@ -24,6 +24,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import Lease, RenewedLease, renewed
+from stagefleet.runs.coordinator import start_next
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState
 from stagefleet.runs.waits import WaitReason
@@ -151,6 +152,7 @@ class DetachedCoordinator:
             found = self._ledger.run(claim.run_id)
             if found.state.is_final:
                 calls.lease.check()
+                start_next(self._ledger, found)
                 self._tell_end(found, calls.lease)
                 self._callbacks.finish(claim)
             else:

@@ -30,6 +30,7 @@ __all__ = [
     "CoordinatorClaim",
     "ErrorInfo",
     "ItemState",
+    "NextRun",
     "Outcome",
     "Run",
     "RunSpec",
@@ -162,6 +163,29 @@ class Outcome(BaseModel):
         return self.result == NOT_THERE_RESULT
 
 
+class NextRun(BaseModel):
+    """A run that is written, and starts when another one has ended: the next group of a purge.
+
+    Attributes:
+        run_id: Its id.
+        token: The token of its submission.
+        items: As of `Submission`.
+        decided: As of `Submission`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    token: int
+    items: int
+    decided: int = 0
+
+    @property
+    def submission(self) -> Submission:
+        """Its submission, which lacks the start alone."""
+        return Submission(self.run_id, SubmissionKind.NEW, self.token, None, self.items, self.decided)
+
+
 class RunSpec(BaseModel):
     """Specification of a run.
 
@@ -176,6 +200,8 @@ class RunSpec(BaseModel):
         fingerprint: Fingerprint of the caller's arguments, compared when a key is used again.
         parent: The run that this one continues.
         max_attempts: Most attempts at one item.
+        group: The group of the purge that it deletes; "" for another run.
+        next: The run that the fleet starts when this one has ended, unless it was cancelled.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -190,11 +216,14 @@ class RunSpec(BaseModel):
     fingerprint: str = ""
     parent: str | None = None
     max_attempts: int = 5
+    group: str = ""
+    next: NextRun | None = None
 
     @property
     def is_called_back(self) -> bool:
-        """True if the fleet itself makes the callbacks, not a process that watches the run."""
-        return self.callback in {Callback.TASK, Callback.WEBHOOK} or bool(self.finish_url)
+        """True if the fleet itself makes the callbacks or starts the next run, not a process that watches."""
+        is_remote = self.callback in {Callback.TASK, Callback.WEBHOOK} or bool(self.finish_url)
+        return is_remote or self.next is not None
 
 
 class SubmissionKind(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,8 +24,8 @@ from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
     from stagefleet import Fleet
-    from stagefleet.fleet.project import FleetProject
-    from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
+    from stagefleet.fleet.purge import PurgedGroup
+    from stagefleet.projects.purge import PurgePlan  # imports the registry client
 
 __all__ = ["purge_project"]
 
@@ -36,7 +37,7 @@ _COUNTS = ("total", "succeeded", "failed", "skipped", "cancelled")
 _EXIT_CODES = {"failed": 1, "cancelled": 3}
 
 
-@takes_run_options(but=("from_file", "detach", "idempotency_key"))
+@takes_run_options(but=("from_file",))
 def purge_project(
     repository: Annotated[
         str | None,
@@ -58,17 +59,29 @@ def purge_project(
     where = _choose(repository, project)
     with options.open_fleet() as fleet:
         of_project = fleet.project(where)
-        policy = InUsePolicy(skip_used, remove_containers, force)
-        asked = None if policy == InUsePolicy() else policy
-        plan = of_project.plan_purge(policy=asked, sized=options.dry_run, missing_ok=options.missing_ok)
-        _tell_unknown(plan)
-        if options.dry_run:
-            _tell_unweighed(plan)
-            _print_plan(plan, as_json=options.json)
+        key, plan = options.idempotency_key, None
+        groups = None if key is None or options.dry_run else of_project.purge_under(key)
+        if groups is None:
+            policy = InUsePolicy(skip_used, remove_containers, force)
+            plan = of_project.plan_purge(
+                policy=None if policy == InUsePolicy() else policy,
+                sized=options.dry_run,
+                missing_ok=options.missing_ok,
+            )
+            _tell_unknown(plan)
+            if options.dry_run:
+                _tell_unweighed(plan)
+                _print_plan(plan, as_json=options.json)
+                return
+            if not yes:
+                _confirm(plan, str(where))
+            groups = of_project.start_purge(
+                plan, options.callback, parallel=options.parallel, idempotency_key=key
+            )
+        if options.detach:
+            _leave(fleet, groups, options)
             return
-        if not yes:
-            _confirm(plan, project or str(repository))
-        state = _purge(fleet, of_project, plan, options)
+        state = _follow(fleet, groups, plan, options)
     raise typer.Exit(_EXIT_CODES.get(state, 0))
 
 
@@ -136,8 +149,20 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
 
-def _purge(fleet: Fleet, project: FleetProject, plan: PurgePlan, options: RunOptions) -> str:
-    """Delete each group, and print it when it is finished.
+def _leave(fleet: Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> None:
+    """Print the run of each group, which the fleet goes on with."""
+    for group in groups:
+        if group.run is None:
+            continue
+        with naming_run(fleet, group.run.id):
+            if options.json:
+                print_json(_report(group, group.run, []))
+            else:
+                print_line(f"{group.name}: {group.run.id}")
+
+
+def _follow(fleet: Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None, options: RunOptions) -> str:
+    """Follow the run of each group, and print the group when its run has ended.
 
     Returns:
         The state of the purge: `succeeded`, `failed` or `cancelled`.
@@ -145,11 +170,9 @@ def _purge(fleet: Fleet, project: FleetProject, plan: PurgePlan, options: RunOpt
     began = time.monotonic()
     totals = dict.fromkeys(_COUNTS, 0)
     states = set()
-    for group in plan.groups:
+    for group in groups:
         failures: list[Outcome] = []
-        run = None
-        if group.items:
-            run = _purge_group(fleet, project, group, failures, options)
+        run = None if group.run is None else _follow_group(fleet, group.run, failures, options)
         report = _report(group, run, failures)
         with nullcontext() if run is None else naming_run(fleet, run.id):
             _print_group(report, as_json=options.json)
@@ -161,18 +184,16 @@ def _purge(fleet: Fleet, project: FleetProject, plan: PurgePlan, options: RunOpt
     state = next((worst for worst in ("cancelled", "failed") if worst in states), "succeeded")
     seconds = round(time.monotonic() - began, 3)
     if options.json:
-        print_json({"run": None, "state": state, **totals, "seconds": seconds, **_rest(plan)})
+        rest = {"size": None, "unknown": [], "kept": []} if plan is None else _rest(plan)
+        print_json({"run": None, "state": state, **totals, "seconds": seconds, **rest})
     else:
         failed = f", {totals['failed']:,} failed" if totals["failed"] else ""
         print_line(f"purge {state}: {totals['succeeded']:,} deleted{failed} in {seconds:.1f} s")
     return state
 
 
-def _purge_group(
-    fleet: Fleet, project: FleetProject, group: PurgeGroup, failures: list[Outcome], options: RunOptions
-) -> Run:
+def _follow_group(fleet: Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
     """Follow the run of one group; an interrupt cancels it and the purge."""
-    run = project.start_group(group, options.callback, parallel=options.parallel)
     report = RunReport(run, as_json=False, display=choose_display(run, stdout_is_shared=options.json))
 
     def show(outcome: Outcome) -> None:
@@ -184,11 +205,11 @@ def _purge_group(
         return fleet.wait(run, show, on_notice=report.note)
 
 
-def _report(group: PurgeGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:
+def _report(group: PurgedGroup, run: Run | None, failures: list[Outcome]) -> dict[str, Any]:
     empty = {"run": None, "state": "succeeded", **dict.fromkeys(_COUNTS, 0), "seconds": 0.0}
     return {
         "group": group.name,
-        "repository": str(group.repository),
+        "repository": group.repository,
         **(empty if run is None else run.summary()),
         "size": group.size,
         "failures": [{key: outcome.as_json()[key] for key in ("item", "error")} for outcome in failures],

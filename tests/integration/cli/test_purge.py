@@ -17,6 +17,7 @@ from stagefleet.records import (
 )
 from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.settings import Settings
+from tests.integration.workers.conftest import eventually
 from tests.services import ImageMaker, stage_id_of
 from tests.stage_tasks import RecordTasks, make_storages
 
@@ -148,3 +149,34 @@ def test_a_dry_run_goes_on_over_what_is_damaged_or_odd(command, registry, push_s
     assert [f"{registry.host}/odd/app:{second[0]}"] == list(summary["unweighed"])
     (line,) = [line for line in planned.err.splitlines() if "weighed" in line]
     assert second[0] in line
+
+
+@pytest.mark.usefixtures("fleet", "_project", "stages")
+def test_a_purge_goes_on_when_its_client_is_killed(start, command, registry, digests_in):
+    """The fleet starts the later groups, and the same key finds the purge."""
+    arguments = ("purge", "--project", "app", "--yes", "--idempotency-key", "nightly")
+    client = start(*arguments, "-j", "1")
+    runs = eventually(lambda: command("runs", "list", "--json").objects, "the runs are written")
+    client.kill()
+    client.communicate()
+    ended = command(*arguments, "--json")
+    *groups, summary = ended.objects
+    assert (0, "succeeded") == (ended.code, summary["state"]), ended.err
+    assert {run["run"] for run in runs} <= {group["run"] for group in groups}
+    for path in ("purged/cache", "purged/final"):
+        assert ["mine"] == list(digests_in(registry, path))
+    assert {group["run"] for group in groups} == {
+        run["run"] for run in command("runs", "list", "--json").objects
+    }
+
+
+@pytest.mark.usefixtures("fleet", "_project", "stages")
+def test_a_detached_purge_needs_no_client(command, registry, digests_in):
+    started = command("purge", "--project", "app", "--yes", "--detach", "--json")
+    assert (0, 7) == (started.code, len(started.objects)), started.err
+    eventually(
+        lambda: {"succeeded"} == {run["state"] for run in command("runs", "list", "--json").objects},
+        "all groups are gone",
+    )
+    for path in ("purged/cache", "purged/final"):
+        assert ["mine"] == list(digests_in(registry, path))

@@ -65,6 +65,26 @@ def test_a_cancelled_group_ends_the_purge(command, fake_worker, ledger):
     assert "cancelled" == result.objects[-1]["state"]
 
 
+def test_detached_it_names_the_run_of_each_group_and_leaves(command, ledger):
+    result = command("purge", REPOSITORY, "--yes", "--detach")
+    first, last = list(ledger.runs())
+    assert (0, [f"stages: {first.id}", f"final-stages: {last.id}"]) == (result.code, result.out.splitlines())
+    assert ["running", "submitting"] == [first.state, last.state]
+    objects = command("purge", REPOSITORY, "--yes", "--detach", "--json").objects
+    assert ["stages", "final-stages"] == [found["group"] for found in objects]
+
+
+def test_the_same_key_is_the_same_purge(command, fake_worker, ledger):
+    key = ("--idempotency-key", "job", "--yes")
+    first = command("purge", REPOSITORY, *key, "--json")
+    again = command("purge", REPOSITORY, *key, "--json")
+    assert (0, 0, 4) == (first.code, again.code, len(fake_worker.done))
+    runs = [found["run"] for found in first.objects if found["run"]]
+    assert runs == [found["run"] for found in again.objects if found["run"]]
+    assert "nothing was done now" in again.err
+    assert 2 == len(list(ledger.runs()))
+
+
 def test_a_dry_run_starts_nothing(command, ledger, make_stage):
     result = command("purge", REPOSITORY, "--dry-run")
     assert (0, []) == (result.code, list(ledger.runs()))

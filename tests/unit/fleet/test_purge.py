@@ -32,7 +32,7 @@ def asked(registries, make_stage):
 def test_a_repository_alone_is_the_project_of_its_name(fleet, fake_worker, asked):
     done = fleet.project(REPOSITORY).purge()
     assert [(Project("app", REPOSITORY), False)] == asked
-    assert ["stages", "custom-tags", "final-stages"] == [purged.group.name for purged in done]
+    assert ["stages", "custom-tags", "final-stages"] == [purged.name for purged in done]
     assert [2, None, 1] == [purged.run and purged.run.succeeded for purged in done]
 
 
@@ -40,7 +40,7 @@ def test_each_outcome_and_each_group_is_called_back_for(fleet, fake_worker, aske
     heard = []
     fleet.project(REPOSITORY).purge(
         lambda outcome: heard.append(outcome.item),
-        on_group=lambda purged: heard.append(purged.group.name),
+        on_group=lambda purged: heard.append(purged.name),
         parallel=1,
     )
     first, second = make_stage(1), make_stage(2)
