@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stagefleet.engine.in_use_policy import InUsePolicy
+    from stagefleet.engine.image_use import InUsePolicy
     from stagefleet.errors import StagefleetError, StorageStateChangedError
     from stagefleet.fleet.callbacks import RemoteCallback
     from stagefleet.fleet.fleet import Fleet
@@ -94,7 +94,7 @@ _HOMES = {
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
-    "InUsePolicy": "stagefleet.engine.in_use_policy",
+    "InUsePolicy": "stagefleet.engine.image_use",
     "UsedImage": "stagefleet.shared_state.last_used",
     "load_settings": "stagefleet.settings",
     "retry_on_changed_state": "stagefleet.projects.lookup",

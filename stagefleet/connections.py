@@ -53,10 +53,6 @@ class _Lazy(Generic[_Part]):
 class Connections:
     """A client's connections to a fleet with an existing Redis; thread-safe.
 
-    Args:
-        redis_url: The URL of the fleet's Redis.
-        settings: The settings.
-
     Attributes:
         settings: The settings.
         starts_worker: True if it starts a worker of its own, whose end `check` detects.

@@ -101,14 +101,7 @@ def _read_settings(section: Any) -> _Settings:
 def describe_index(
     reference: Reference, manifest: Manifest, members: Sequence[ImageInfo], *, blob_bytes: int = 0
 ) -> ImageInfo:
-    """Describe an index: its size is the total of its content, each part counted once.
-
-    Args:
-        reference: Its name.
-        manifest: The index.
-        members: Descriptions of its images.
-        blob_bytes: Size of its direct blobs, as in BuildKit's caches.
-    """
+    """Describe an index: its size is the total of its content, each part counted once."""
     info = ImageInfo(
         **_names(reference, manifest),
         image_id=str(manifest.digest),
@@ -120,11 +113,7 @@ def describe_index(
 
 
 def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
-    """Return the platform in an image's configuration, in its JSON form; None if there is none.
-
-    Args:
-        config: As in `describe_image`.
-    """
+    """Return the platform in an image's configuration, in its JSON form; None if there is none."""
     document = _read_config(config or b"") or {}
     return document if document.get("os") and document.get("architecture") else None
 

@@ -45,13 +45,7 @@ class Registries:
     def rejected_lately(
         self, repository: Repository, read: Callable[[], Iterable[StageId]], lease: Lease
     ) -> Any:
-        """Return the ids of rejected stages by a list that the fleet reads now and then.
-
-        Args:
-            repository: The repository.
-            read: Reads them now.
-            lease: Lease to check in waits.
-        """
+        """Return the ids of rejected stages by a list that the fleet reads now and then."""
         return self.shared_state.get_or_compute(
             FLEET_NAMESPACE,
             _key(repository),

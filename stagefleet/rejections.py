@@ -25,13 +25,7 @@ _THREADS = 8
 
 
 class Rejections:
-    """Rejections in a repository; thread-safe.
-
-    Args:
-        client: Client for registries.
-        repository: The repository.
-        known: Cache of rejections; a new one if None.
-    """
+    """Rejections in a repository; thread-safe. It reads each once where `known` caches them."""
 
     def __init__(
         self, client: RegistryClient, repository: Repository, known: KnownRejections | None = None
@@ -57,9 +51,6 @@ class Rejections:
         The digest is None if the registry lists the record, but lacks it. All other rejections are cached, so
         each is read once; at first at most `MOST_LOOKED_AT` per call, multi-platform stages and the newest
         first.
-
-        Args:
-            named: Stages with a rejection record, from the tag list.
         """
         storage = str(self._repository)
         unknown = set(named) - self._known.find(storage, named)

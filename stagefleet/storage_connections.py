@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from stagefleet.attempt import Attempt
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
 from stagefleet.locks import LockManager, RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
@@ -41,10 +41,6 @@ class ClientStorages(Storages):
     """The storages of a client, and what it does with them itself.
 
     They have the memory of this process, until `join`.
-
-    Args:
-        settings: The settings.
-        locks: The fleet's locks.
     """
 
     def __init__(self, settings: Settings, locks: LockManager) -> None:
@@ -109,10 +105,6 @@ class ClientStorages(Storages):
 
 class WorkerStorages(Storages):
     """The storages of a worker.
-
-    Args:
-        redis: The fleet's Redis.
-        settings: The settings.
 
     Raises:
         SettingsError: The settings name an engine, and docker-py is not installed.

@@ -54,11 +54,6 @@ def counted_as_deleted(item_result: ItemResult, attempt: Attempt, *, had_it: boo
     """Return the result of a deletion as its run counts it.
 
     What a later attempt finds gone counts as deleted: an earlier one may have ended after its request.
-
-    Args:
-        item_result: The result of this attempt.
-        attempt: The attempt.
-        had_it: True if the item was deleted from another storage.
     """
     is_deleted = had_it or attempt.number > 1
     return ItemResult() if item_result == NOT_THERE and is_deleted else item_result

@@ -158,14 +158,7 @@ def _delete_record(storages: Storages, attempt: Attempt, kind: RecordKind) -> It
 def _delete(
     storages: Storages, attempt: Attempt, record_id: RecordId, tags: Callable[[str], Iterable[str]]
 ) -> ItemResult:
-    """Delete a record from its storage.
-
-    Args:
-        storages: The storages.
-        attempt: The attempt.
-        record_id: The record.
-        tags: Returns the tags that an item of the run deletes.
-    """
+    """Delete a record from its storage."""
     to_delete = tags_to_delete(attempt, tags)
     item_result = _records(storages, attempt).delete(record_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt)

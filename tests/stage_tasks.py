@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError
 from stagefleet.images import StageDescription
 from stagefleet.leases import NO_LEASE, Lease

@@ -84,11 +84,6 @@ def build_context(
 ) -> WorkerContext:
     """Create a worker's objects; they do not connect yet.
 
-    Args:
-        settings: Settings of the fleet and of this worker.
-        worker: The worker's name.
-        operations: Its operations by name.
-
     Raises:
         SettingsError: There is no Redis URL, or it is malformed.
     """

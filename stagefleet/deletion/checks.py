@@ -42,12 +42,7 @@ def checked(check: Callable[[], object]) -> Check:
 
 
 def recheck(look: Callable[[], object], seen_at: float) -> Callable[[], float]:
-    """Create the `look` of `RegistryClient.delete_manifest` from a check that was just made.
-
-    Args:
-        look: Checks again; raises to prevent the deletion.
-        seen_at: Time of the first check, on `elapsed_seconds`.
-    """
+    """Create the `look` of `RegistryClient.delete_manifest` from a check that was just made."""
     again = _again(look, seen_at)
     return lambda: again() + FRESH_SECONDS
 
@@ -76,12 +71,6 @@ PAUSES_SECONDS = (0.5, 1.5)
 
 def confirm_deleted(client: RegistryClient, tag: Reference, digest: Digest, *, lease: Lease) -> None:
     """Check that a tag is gone after its digest was deleted, or names another one.
-
-    Args:
-        client: Client for registries.
-        tag: The tag.
-        digest: The deleted digest.
-        lease: Lease to check in the pauses.
 
     Raises:
         RegistryUnavailableError: It still exists; retry later.
@@ -115,13 +104,7 @@ def _names(client: RegistryClient, tag: Reference, digest: Digest) -> bool:
 
 
 class DeletedTags:
-    """The tags of one repository that a run has deleted beside their own items.
-
-    Args:
-        shared_state: Stores them for all workers.
-        repository: The repository.
-        run_id: The run's id.
-    """
+    """The tags of one repository that a run has deleted beside their own items."""
 
     def __init__(self, shared_state: SharedState, repository: Repository, run_id: str) -> None:
         self._shared_state = shared_state

@@ -73,12 +73,6 @@ def read_members(
 ) -> IndexMembers:
     """Read all that a manifest leads to: each index once, with limits for number and depth.
 
-    Args:
-        client: Client for registries.
-        repository: The repository.
-        named: Descriptor of the manifest, of any kind.
-        lease: Lease to check before each request.
-
     Raises:
         StagefleetError: The registry does not answer, or refuses the login.
     """
@@ -180,13 +174,7 @@ class SeenTag:
 
 
 class TagReads:
-    """Read the tags of a repository.
-
-    Args:
-        client: Client for registries.
-        repository: The repository.
-        lease: Lease to check before each read.
-    """
+    """Read the tags of a repository."""
 
     def __init__(self, client: RegistryClient, repository: Repository, lease: Lease) -> None:
         self._client = client

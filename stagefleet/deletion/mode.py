@@ -49,12 +49,6 @@ def detect_deletion_mode(
 ) -> ProbeResult:
     """Find out how a registry deletes; once per repository for the whole fleet, and remembered for a day.
 
-    Args:
-        client: Client for registries.
-        shared_state: Stores the result.
-        reference: The manifest or tag to delete later; without it in the repository there is no trial.
-        lease: Lease to check in waits and before writes.
-
     Raises:
         NotFoundError: The reference does not exist; nothing was found out.
         DeletionDisabledError: Deletion is switched off; this is not remembered.

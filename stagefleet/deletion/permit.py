@@ -44,11 +44,7 @@ class TagMovedError(Exception):
 
 
 class LocksMissingError(Exception):
-    """Other deleted stages share the digest, and need locks first.
-
-    Args:
-        tags: Their tags.
-    """
+    """Other deleted stages share the digest, and need locks first."""
 
     def __init__(self, tags: frozenset[str]) -> None:
         super().__init__(sorted(tags))

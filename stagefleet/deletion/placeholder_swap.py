@@ -47,14 +47,7 @@ class _There:
 
 
 class PlaceholderSwap:
-    """Swap of one tag for a placeholder.
-
-    Args:
-        client: Client for registries.
-        repository: The repository.
-        tag: The tag to delete.
-        lease: Lease to check in waits and before writes.
-    """
+    """Swap of one tag for a placeholder."""
 
     def __init__(self, client: RegistryClient, repository: Repository, tag: str, *, lease: Lease) -> None:
         self._client = client
@@ -94,10 +87,6 @@ class PlaceholderSwap:
 
         A cancelled item is finished, too: that takes few requests. If the registry refuses, the tag is moved
         back.
-
-        Args:
-            placeholder: The placeholder's digest.
-            content: The tag's digest before; None if it is unknown.
         """
         try:
             self._delete(placeholder, self._tag, self._seen_at, self._lease)

@@ -88,12 +88,6 @@ def delete_manifest(
 ) -> bool:
     """Delete a manifest or tag; a missing one counts as success.
 
-    Args:
-        client: Client for registries.
-        reference: The manifest or tag.
-        lease: Lease to check before the request.
-        precheck: As in `RegistryClient.delete_manifest`.
-
     Returns:
         True if it was there.
 
@@ -122,13 +116,7 @@ def describe_probe_tags(repository: Repository, tags: Sequence[str], refusal: st
 
 
 class DeletionProbe:
-    """One trial in a repository.
-
-    Args:
-        client: Client for registries.
-        wanted: The manifest or tag to delete later; without it in the repository there is no trial.
-        lease: Lease to check in waits and before writes.
-    """
+    """One trial in a repository."""
 
     def __init__(self, client: RegistryClient, wanted: Reference, lease: Lease) -> None:
         self._client = client
@@ -246,13 +234,7 @@ class DeletionProbe:
     def _remove(
         self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
     ) -> ProbeResult:
-        """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay.
-
-        Args:
-            image: The image.
-            tags: Its tags.
-            others: Tags that stay, too, if these do.
-        """
+        """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay."""
         lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
         whole = Reference.of(self._repository, image)
         refusals: list[StagefleetError] = []

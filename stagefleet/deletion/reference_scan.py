@@ -75,12 +75,6 @@ class _PartLostError(Exception):
 class ReferenceScan:
     """Find the users of digests in a repository.
 
-    Args:
-        registries: Their shared state stores the rounds for all workers.
-        repository: The repository.
-        attempt: The attempt at a deletion.
-        kept_scans: What reference scans keep in this process.
-
     Attributes:
         deleted_tags: The tags that go with a digest of another tag.
     """

@@ -46,11 +46,7 @@ _INDEX = struct.Struct(">I")
 
 
 class _Table:
-    """Records by key, in buckets that become parts.
-
-    Args:
-        salt: Salt of the keys.
-    """
+    """Records by key, in buckets that become parts."""
 
     def __init__(self, salt: bytes) -> None:
         self._salt = salt
@@ -247,11 +243,7 @@ _SLOW_SECONDS = 300.0
 
 
 class Latest(Generic[K, V]):
-    """The latest of some values, by key; thread-safe.
-
-    Args:
-        most: Number of values to keep.
-    """
+    """The latest of some values, by key; thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most

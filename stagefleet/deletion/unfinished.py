@@ -85,14 +85,7 @@ class UnfinishedDeletions:
             self._registries.forget_rejections(repository)
 
     def _resume(self, repository: Repository, stage_id: StageId, *, attempt: Attempt, **state: bool) -> bool:
-        """Continue one unfinished deletion; return True if nothing of it is left.
-
-        Args:
-            repository: The repository.
-            stage_id: The stage.
-            attempt: The attempt that found it.
-            **state: As for `PlaceholderSwap.resume`.
-        """
+        """Continue one unfinished deletion; return True if nothing of it is left."""
         is_done = True
         with self._registries.stage_locks.try_lock_exclusively(
             repository, stage_id, run_id=attempt.run_id, lease=attempt.lease

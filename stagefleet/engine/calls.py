@@ -136,10 +136,6 @@ def explain(message: str, *, subject: str, engine: str, status: int = 0) -> Stag
 def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
     """Map errors of docker-py, requests and urllib3 to ours.
 
-    Args:
-        engine: The engine's address.
-        subject: The requested image.
-
     Raises:
         EngineUnreachableError: The engine does not answer, or broke off.
         StagefleetError: As `explain` maps the engine's error.

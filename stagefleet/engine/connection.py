@@ -42,11 +42,6 @@ class Engine:
     All methods raise `EngineUnreachableError` if the engine does not answer, and the errors of
     `answers.explain`.
 
-    Args:
-        address: The engine's address.
-        settings: Time-outs and platform.
-        config: Source of the logins that the engine needs at registries.
-
     Attributes:
         address: The engine's address without a login, for messages.
     """
@@ -142,10 +137,6 @@ class Engine:
 
     def remove(self, name: str, *, force: bool = False) -> bool:
         """Remove a name; the last one removes the image.
-
-        Args:
-            name: The name.
-            force: Remove it even if a stopped container uses the image.
 
         Returns:
             True if it was there.
@@ -281,10 +272,6 @@ class Engine:
 
     def remove_container(self, container_id: str, *, force: bool) -> None:
         """Remove a container with its anonymous volumes; a missing one counts as success.
-
-        Args:
-            container_id: The container.
-            force: Remove it even if it runs.
 
         Raises:
             EngineError: It runs (status 409).

@@ -1,29 +1,57 @@
-"""Policy for images in use by containers, when they are to be removed from an engine."""
+"""Images that containers use, when they are to be removed from an engine, and the policy for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
-from stagefleet.engine.in_use_policy import InUsePolicy
 from stagefleet.errors import EngineError, ImageInUseError
 
 if TYPE_CHECKING:
     from stagefleet.engine.connection import Engine  # imports docker-py
 
-__all__ = ["ImageUse"]
+__all__ = ["ImageUse", "InUsePolicy"]
 
 _CONFLICT = 409
 _SHOWN = 3
 
 
-class ImageUse:
-    """Containers that use images of an engine.
+@dataclass(frozen=True, slots=True)
+class InUsePolicy:
+    """A policy for stages that are in use.
 
-    Args:
-        engine: The engine.
-        policy: Policy for images in use.
+    Attributes:
+        skip_used: Skip the stage.
+        remove_containers: Remove its containers first.
+        force: With `remove_containers`, also remove running ones.
     """
+
+    skip_used: bool = False
+    remove_containers: bool = False
+    force: bool = False
+
+    def as_options(self) -> dict[str, bool]:
+        """Return the policy for `RunSpec.options`; empty for the default."""
+        asked = {
+            "skip_used": self.skip_used,
+            "remove_containers": self.remove_containers,
+            "force": self.force,
+        }
+        return {name: value for name, value in asked.items() if value}
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Self:
+        """Read the policy from `RunSpec.options`."""
+        return cls(
+            skip_used=options.get("skip_used", False),
+            remove_containers=options.get("remove_containers", False),
+            force=options.get("force", False),
+        )
+
+
+class ImageUse:
+    """Containers that use images of an engine."""
 
     def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
         self._engine = engine
@@ -31,10 +59,6 @@ class ImageUse:
 
     def clear_containers(self, name: str, image_id: str) -> bool:
         """Ensure that no container uses an image.
-
-        Args:
-            name: Its name, for messages.
-            image_id: Its id.
 
         Returns:
             True if no container uses it now; False to skip it.

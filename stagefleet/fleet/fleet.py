@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import RunNotFoundError, UsageError
 from stagefleet.fleet.callbacks import (
     OutcomeCallback,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stagefleet.connections import Connections
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter

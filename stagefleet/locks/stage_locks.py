@@ -158,12 +158,7 @@ class StageLocks:
 
 
 class ImageLocks:
-    """Locks on one host's images.
-
-    Args:
-        locks: The fleet's locks.
-        host: The host's name in the fleet.
-    """
+    """Locks on one host's images."""
 
     def __init__(self, locks: LockManager, host: str) -> None:
         self._locks = locks

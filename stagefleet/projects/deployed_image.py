@@ -37,14 +37,7 @@ class DeployedImage:
 def deployed_image(
     project: Project, image: str, stage_id: StageId, tag_rule: TagRule | None = None
 ) -> DeployedImage:
-    """Return the deployment's name of the image whose last stage is `stage_id`.
-
-    Args:
-        project: The project's storages.
-        image: The project's name for the image.
-        stage_id: The stage.
-        tag_rule: Makes a custom tag; the stage's own tag if None.
-    """
+    """Return the deployment's name of the image whose last stage is `stage_id`."""
     tag = str(stage_id)
     return DeployedImage(
         image, project.deployed.image_name, tag if tag_rule is None else tag_rule(image, tag)

@@ -41,12 +41,7 @@ def oldest(stage_ids: Iterable[StageId]) -> StageId | None:
 
 
 class StageLookup:
-    """Look-up of a project's stages; thread-safe.
-
-    Args:
-        storages: The storages of the fleet.
-        project: The project's storages by role.
-    """
+    """Look-up of a project's stages; thread-safe."""
 
     def __init__(self, storages: Storages, project: Project) -> None:
         self.project = project

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import (
     BrokenRecordError,
     InvalidNameError,

@@ -44,13 +44,6 @@ class BlobTransfer:
     It first sends its own share, then waits for blobs that other workers send, so that a waiting worker
     delays nobody. The wait is bounded; after it the blob is sent anyway.
 
-    Args:
-        registries: Their shared state knows present blobs and their senders.
-        source: The repository that has the blobs.
-        destination: The repository that gets them.
-        attempt: The attempt.
-        sleep: Waits so many seconds; for tests.
-
     Attributes:
         sent_bytes: Content sent so far.
     """

@@ -30,11 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class CircuitBreakers:
-    """Caches that this process skips; thread-safe.
-
-    Args:
-        clock: Returns the time in seconds; for tests.
-    """
+    """Caches that this process skips; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -20,15 +20,7 @@ __all__ = ["StageDelivery"]
 
 
 class StageDelivery:
-    """Transfer of one stage's images into the engine of this host.
-
-    Args:
-        storages: The storages.
-        primary: The repository that gives the images their name.
-        stage_id: The stage.
-        platforms: The requested platforms.
-        lease: Lease to check in waits.
-    """
+    """Transfer of one stage's images into the engine of this host, under the primary's names."""
 
     def __init__(
         self,

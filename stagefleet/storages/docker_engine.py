@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
-from stagefleet.engine.image_use import ImageUse
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import ImageUse, InUsePolicy
 from stagefleet.errors import EngineError, ImageInUseError, InvalidNameError, StageNotFoundError
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo, StageDescription

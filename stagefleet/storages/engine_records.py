@@ -32,12 +32,7 @@ _EMPTY_ARCHIVE = bytes(1024)
 
 
 class EngineRecords(RecordStore):
-    """Records of a project in an engine.
-
-    Args:
-        engine: The engine.
-        address: The project in it.
-    """
+    """Records of a project in an engine."""
 
     def __init__(self, engine: Engine, address: EngineProject) -> None:
         self._engine = engine

@@ -44,13 +44,7 @@ class _Member(NamedTuple):
 
 
 class IndexPublication:
-    """One attempt at publishing one index.
-
-    Args:
-        storages: The storages.
-        repository: The repository that gets the index.
-        attempt: The attempt.
-    """
+    """One attempt at publishing one index."""
 
     def __init__(self, storages: Storages, repository: Repository, attempt: Attempt) -> None:
         self._storages = storages

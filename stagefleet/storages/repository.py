@@ -35,10 +35,6 @@ __all__ = ["RegistryStorage", "StageReader", "fetch_stage_manifest"]
 class RegistryStorage(Storage):
     """A repository.
 
-    Args:
-        storages: The fleet's storages.
-        repository: The repository.
-
     Attributes:
         address: The repository.
     """
@@ -197,11 +193,6 @@ class RegistryStorage(Storage):
     def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
         """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
 
-        Args:
-            stage_id: The stage.
-            project: The project that it belongs to.
-            lease: Lease to check before the write.
-
         Raises:
             UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
             RegistryError: The record cannot be written.
@@ -248,12 +239,7 @@ _CONFIGS_BYTES = 8 * _CONFIG_BYTES
 
 
 class StageReader:
-    """Read one stage, an image or an index; create a new reader for each.
-
-    Args:
-        client: Client for registries.
-        repository: The repository that has the stage.
-    """
+    """Read one stage, an image or an index; create a new reader for each."""
 
     def __init__(self, client: RegistryClient, repository: Repository) -> None:
         self._client = client
@@ -305,11 +291,6 @@ class StageReader:
 
     def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
         """Describe an image, or an index with all its members.
-
-        Args:
-            reference: Its name.
-            manifest: Its manifest.
-            depth: As for `members`.
 
         Raises:
             BrokenStageError: The registry cannot deliver all of it.

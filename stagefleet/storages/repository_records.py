@@ -56,13 +56,7 @@ _SHOWN = 3
 
 
 class RepositoryRecords(RecordStore):
-    """Records of a repository.
-
-    Args:
-        registries: The registries.
-        repository: The repository.
-        delete_tag: `RegistryStorage.delete_tag` of the repository.
-    """
+    """Records of a repository."""
 
     def __init__(
         self, registries: Registries, repository: Repository, delete_tag: Callable[..., ItemResult]

@@ -22,11 +22,7 @@ _LISTS_KEPT = 8
 
 
 class RunList:
-    """Stages of a repository in one run; thread-safe.
-
-    Args:
-        listed: The repository's stages at the beginning of the run.
-    """
+    """Stages of a repository in one run; thread-safe."""
 
     def __init__(self, listed: Iterable[StageId]) -> None:
         self._listed = StageIdList(listed)

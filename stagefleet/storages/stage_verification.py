@@ -62,14 +62,7 @@ class Defect:
 
 
 class StageVerification:
-    """Examination of one stage, by two reads if needed.
-
-    Args:
-        client: Client for registries.
-        repository: The repository that has the stage.
-        stage_id: The stage.
-        lease: Lease on the item, checked in waits.
-    """
+    """Examination of one stage, by two reads if needed."""
 
     def __init__(
         self, client: RegistryClient, repository: Repository, stage_id: StageId, *, lease: Lease

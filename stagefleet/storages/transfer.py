@@ -37,17 +37,9 @@ def transfer(
     *,
     verify: bool = False,
 ) -> ItemResult:
-    """Copy one stage from storage to storage.
+    """Copy one stage from storage to storage; with `verify`, skip it if the destination has the same image.
 
     If another copy of it is under way, wait for that and count its result: skipped.
-
-    Args:
-        storages: The storages of this process.
-        source: The storage that has it.
-        destination: The storage that gets it.
-        stage_id: The stage.
-        attempt: The attempt.
-        verify: Skip it if the destination has the same image.
 
     Raises:
         StageNotFoundError: The source does not have it, or it is rejected there.
@@ -88,14 +80,7 @@ _HEALS = 2
 
 
 class StageCopy:
-    """One attempt at copying one stage from repository to repository.
-
-    Args:
-        registries: The registries.
-        source: The repository that has the stage.
-        destination: The repository that gets it.
-        attempt: The attempt; stages of one run share what they find out about blobs.
-    """
+    """One attempt at copying one stage; stages of one run share what they find out about blobs."""
 
     def __init__(
         self,

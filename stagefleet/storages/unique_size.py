@@ -24,9 +24,6 @@ class UniqueSize:
 
     Registries store a blob once for all of their repositories, so one scale counts it once per registry.
 
-    Args:
-        client: Client for registries.
-
     Attributes:
         unweighed: Images that could not be weighed in full, and why; of many, some.
     """
@@ -41,9 +38,6 @@ class UniqueSize:
         """Return the bytes of images that nothing weighed before has: manifests, configurations and layers.
 
         Missing images count zero; unreadable ones, too, and are listed in `unweighed`.
-
-        Args:
-            images: Repository and tag of each.
 
         Raises:
             UnreachableError: A registry does not answer.

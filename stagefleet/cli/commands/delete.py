@@ -10,7 +10,7 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, parse_address
 

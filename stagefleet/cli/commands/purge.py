@@ -17,7 +17,7 @@ from stagefleet.cli.progress import choose_display
 from stagefleet.cli.report import RunReport, print_json, print_line
 from stagefleet.cli.run_options import RunOptions, naming_run, takes_run_options
 from stagefleet.cli.session import cancelling_on_interrupt, say
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.runs.models import Outcome, Run, RunState

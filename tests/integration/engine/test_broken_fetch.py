@@ -186,7 +186,7 @@ def test_a_rejection_that_may_not_be_written_is_an_error(
     def forbidden(*arguments, **options):
         raise ForbiddenError("pushing is not allowed", status=403)
 
-    monkeypatch.setattr("stagefleet.rejections.put_record", forbidden)
+    monkeypatch.setattr("stagefleet.registries.put_record", forbidden)
     with pytest.raises(ForbiddenError):
         fetch(host, repository, stage_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.attempt import NOT_THERE
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import ImageInUseError
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of

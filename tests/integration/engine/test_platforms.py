@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of

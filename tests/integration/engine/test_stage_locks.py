@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.engine.connection import Engine
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import LockTimeoutError
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks

@@ -8,7 +8,7 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.cli import run_command
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.project import Project

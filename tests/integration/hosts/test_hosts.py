@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import HostNotFoundError, RemoteError, UsageError
 from stagefleet.names import Repository
 from stagefleet.project import Project

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.engine.in_use_policy import InUsePolicy
+from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import (
     NotFoundError,
     RegistryUnavailableError,
