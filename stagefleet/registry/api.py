@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 from urllib.parse import urlsplit, urlunsplit
-
-import requests
 
 from stagefleet.credentials.docker_config import DockerConfig
 from stagefleet.errors import RegistryError
@@ -16,19 +14,14 @@ from stagefleet.names import Repository
 from stagefleet.registry.auth.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
 from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
-from stagefleet.registry.http.transport import Transport
+from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 
-__all__ = ["SMALL_BYTES", "Api", "scopes_of"]
+__all__ = ["Api", "scopes_of"]
 
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
 """Headers that make caches on the way forward the request (RFC 9111, sections 5.2.1.4 and 5.4)."""
-
-_Result = TypeVar("_Result")
-
-SMALL_BYTES = 64 * 1024
-"""Largest body accepted where hardly any is expected."""
 
 
 class Api:
@@ -78,36 +71,38 @@ class Api:
     def _url(self, repository: Repository, path: str) -> str:
         return f"{base_url(repository.host, self._settings)}/v2/{api_path(repository)}/{path}"
 
-    def _ask(
+    def _request(
         self,
         method: str,
         repository: Repository,
         url: str,
         subject: str,
         *,
-        limit_bytes: int = SMALL_BYTES,
-        **more: Any,
-    ) -> tuple[requests.Response, bytes]:
-        """Make a call and read its whole body; arguments as in `ApiRequest`."""
-        return self._http_client.read(make_request(method, repository, url, subject, **more), limit_bytes)
-
-    def _open(
-        self, method: str, repository: Repository, url: str, subject: str, **more: Any
-    ) -> requests.Response:
-        """Make a call and leave its body unread; arguments as in `ApiRequest`."""
-        return self._http_client.call(make_request(method, repository, url, subject, **more))
-
-    def _consume(
-        self,
-        method: str,
-        repository: Repository,
-        url: str,
-        subject: str,
-        finish: Callable[[requests.Response], _Result],
-        **more: Any,
-    ) -> _Result:
-        """Make a call and pass the response to `finish`, again after a broken body; see `ApiRequest`."""
-        return self._http_client.consume(make_request(method, repository, url, subject, **more), finish)
+        scopes: tuple[str, ...] = (),
+        expected: frozenset[int] = frozenset({200}),
+        headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes | Callable[[], bytes | Body] | None = None,
+        is_write: bool = False,
+        retries: bool = True,
+        lease: Lease = NO_LEASE,
+        precheck: Callable[[], float] | None = None,
+    ) -> ApiRequest:
+        """Make a request about a repository; without scopes, one that pulls. Arguments as in `ApiRequest`."""
+        return ApiRequest(
+            method,
+            repository.host,
+            url,
+            str(repository),
+            subject,
+            expected,
+            scopes=scopes or scopes_of(repository, "pull"),
+            headers=headers,
+            body=body,
+            is_write=is_write,
+            retries=retries,
+            lease=current_lease(lease),
+            precheck=precheck,
+        )
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:
         """Rewrite a URL that a registry gave for itself: behind a proxy it may not know its own scheme."""
@@ -124,24 +119,6 @@ class Api:
             f"{repository.host} points to {given.scheme}://{given.host}, which is not safe",
             repository=str(repository),
         )
-
-
-def make_request(
-    method: str,
-    repository: Repository,
-    url: str,
-    subject: str,
-    *,
-    scopes: tuple[str, ...] | None = None,
-    expected: frozenset[int] = frozenset({200}),
-    lease: Lease = NO_LEASE,
-    **more: Any,
-) -> ApiRequest:
-    scopes = scopes_of(repository, "pull") if scopes is None else scopes
-    lease = current_lease(lease)
-    return ApiRequest(
-        method, repository.host, url, str(repository), subject, expected, scopes=scopes, lease=lease, **more
-    )
 
 
 def scopes_of(repository: Repository, actions: str) -> tuple[str, ...]:

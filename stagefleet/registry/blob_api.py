@@ -91,7 +91,8 @@ class BlobApi(Api):
         """Ask by one HEAD if a registry lists a blob; its content may still be missing."""
         url = self._url(repository, f"blobs/{descriptor.digest}")
         try:
-            self._ask("HEAD", repository, url, f"blob {descriptor.digest} of {repository}", lease=lease)
+            subject = f"blob {descriptor.digest} of {repository}"
+            self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
         except NotFoundError:
             return False
         return True
@@ -108,7 +109,7 @@ class BlobApi(Api):
         hashed = hashlib.new(descriptor.digest.algorithm)
         left = descriptor.size + 1  # a longer body is wrong anyway
         subject = f"blob {descriptor.digest} of {repository}"
-        with self._open("GET", repository, url, subject, lease=lease) as response:
+        with self._http_client.open(self._request("GET", repository, url, subject, lease=lease)) as response:
             incoming = ResponseBody(response)
             while left and (piece := incoming.read(min(CHUNK_BYTES, left))):
                 lease.check()
@@ -151,10 +152,11 @@ class BlobApi(Api):
                 scopes = tuple(sorted({*scopes, *scopes_of(mount_from, "pull")}))
         url = self._url(repository, "blobs/uploads/") + query
         subject = f"blob {digest} of {repository}"
+        request = self._request(
+            "POST", repository, url, subject, scopes=scopes, expected=frozenset({201, 202}), lease=lease
+        )
         try:
-            response, _ = self._ask(
-                "POST", repository, url, subject, scopes=scopes, expected=frozenset({201, 202}), lease=lease
-            )
+            response, _ = self._http_client.read(request)
         except (CredentialsError, RegistryError) as error:
             if mount_from is None or mount_from == repository or not _is_refusal(error):
                 raise
@@ -272,7 +274,7 @@ class BlobApi(Api):
         parts = urlsplit(upload.url)
         query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
         subject = f"blob {upload.digest} of {upload.repository}"
-        response, _ = self._ask(
+        request = self._request(
             "PUT",
             upload.repository,
             urlunsplit(parts._replace(query=query, fragment="")),
@@ -284,6 +286,7 @@ class BlobApi(Api):
             retries=False,
             lease=lease,
         )
+        response, _ = self._http_client.read(request)
         check_stored(response.headers, subject, upload.digest)
 
     def _reader(
@@ -298,7 +301,7 @@ class BlobApi(Api):
         url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
 
         def open_blob(offset: int) -> requests.Response:
-            return self._open(
+            request = self._request(
                 "GET",
                 repository,
                 url,
@@ -307,6 +310,7 @@ class BlobApi(Api):
                 headers={"Range": f"bytes={offset}-"} if offset else {},
                 lease=lease,
             )
+            return self._http_client.open(request)
 
         def pause(breaks: int) -> None:
             self._http_client.pause(backoff_seconds(self._settings.http, breaks - 1), lease)

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import requests
 
@@ -22,20 +22,13 @@ from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.headers import content_length
 from stagefleet.registry.http.response_body import ResponseBody
 
-__all__ = ["BlobReader", "OpenBlob"]
+__all__ = ["BlobReader"]
 
 _PARTIAL = 206
 _UNSATISFIABLE = 416
 _MOST_BREAKS = 6
 _STEADY_BYTES = 1024 * 1024
 """Bytes between two interruptions after which the first no longer counts."""
-
-
-class OpenBlob(Protocol):
-    """Opens a blob at an offset; `RegistryClient` provides it."""
-
-    def __call__(self, offset: int) -> requests.Response:
-        """Send the GET and return its response: 200, 206, or 416 if the registry has no such range."""
 
 
 class BlobReader:
@@ -45,7 +38,8 @@ class BlobReader:
     content completes.
 
     Args:
-        open_blob: Opens the blob at the source.
+        open_blob: Sends the GET of the blob from an offset on; the response has status 200, 206, or 416 if
+            the source has no such range.
         descriptor: The expected size and digest.
         lease: Lease to check at each chunk.
         pause: Waits before a resume; called with the number of interruptions, from 1.
@@ -58,7 +52,7 @@ class BlobReader:
 
     def __init__(
         self,
-        open_blob: OpenBlob,
+        open_blob: Callable[[int], requests.Response],
         descriptor: Descriptor,
         *,
         lease: Lease,

@@ -18,7 +18,7 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry.api import SMALL_BYTES, make_request, scopes_of
+from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_api import BlobApi
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.headers import (
@@ -58,7 +58,7 @@ class RegistryClient(BlobApi):
         url = f"{base_url(host, self._settings)}/v2/"
         call = ApiRequest("GET", host, url, host, host, frozenset({200}), lease=current_lease(lease))
         try:
-            self._http_client.read(call, SMALL_BYTES)
+            self._http_client.read(call)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{host} answers, but is no registry: there is no /v2/",
@@ -76,13 +76,9 @@ class RegistryClient(BlobApi):
         """
 
         def fetch(url: str, stop_at: str) -> Page:
-            return self._consume(
-                "GET",
-                repository,
-                url,
-                f"the tags of {repository}",
-                lambda response: self._read_page(repository, url, response, stop_at),
-                lease=lease,
+            request = self._request("GET", repository, url, f"the tags of {repository}", lease=lease)
+            return self._http_client.consume(
+                request, lambda response: self._read_page(repository, url, response, stop_at)
             )
 
         return iter(TagList(repository, self._url(repository, "tags/list"), fetch, self._habits))
@@ -91,7 +87,8 @@ class RegistryClient(BlobApi):
         """Return True if a repository exists, even if it is empty: it has a list of tags."""
         url = f"{self._url(repository, 'tags/list')}?n=1"
         try:
-            self._open("GET", repository, url, f"the tags of {repository}", lease=lease).close()
+            request = self._request("GET", repository, url, f"the tags of {repository}", lease=lease)
+            self._http_client.open(request).close()
         except NotFoundError:
             return False
         return True
@@ -227,7 +224,7 @@ class RegistryClient(BlobApi):
         precheck: Callable[[], float] | None = None,
     ) -> ApiRequest:
         actions = {"PUT": "pull,push", "DELETE": "delete"}.get(method, "pull")
-        return make_request(
+        return self._request(
             method,
             reference.repository,
             self._url(reference.repository, f"manifests/{quote(reference.identifier, safe=':')}"),

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from stagefleet.errors import ItemCancelledError, UnsupportedManifestError
 from stagefleet.leases import Lease, current_lease, under_lease, waiting
@@ -29,13 +29,6 @@ MAX_BLOBS = 10_000
 """Most blobs that an index may refer to in all, as BuildKit's caches refer to their layers."""
 
 
-class Manifests(Protocol):
-    """Source of manifests; `RegistryClient` is one."""
-
-    def fetch_manifest(self, reference: Reference) -> Manifest:
-        """Fetch a manifest or an index."""
-
-
 @dataclass(frozen=True, slots=True)
 class Member:
     """A member of an index.
@@ -53,12 +46,12 @@ class MemberReader:
     """Read all members of one index; create a new reader for each document.
 
     Args:
-        manifests: Source of the manifests.
+        fetch_manifest: Fetches a manifest or an index.
         repository: The repository that has them.
     """
 
-    def __init__(self, manifests: Manifests, repository: Repository) -> None:
-        self._manifests = manifests
+    def __init__(self, fetch_manifest: Callable[[Reference], Manifest], repository: Repository) -> None:
+        self._fetch_manifest = fetch_manifest
         self._repository = repository
         self._seen: set[Digest] = set()
         self._manifests_left = MAX_MANIFESTS
@@ -108,7 +101,7 @@ class MemberReader:
         if not descriptor.is_manifest:
             return None
         current_lease().check()
-        return self._manifests.fetch_manifest(self._name(descriptor.digest))
+        return self._fetch_manifest(self._name(descriptor.digest))
 
     def _name(self, digest: Digest) -> Reference:
         return Reference.of(self._repository, digest)

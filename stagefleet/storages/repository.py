@@ -244,7 +244,7 @@ class StageReader:
     def __init__(self, client: RegistryClient, repository: Repository) -> None:
         self._client = client
         self._repository = repository
-        self._members = MemberReader(client, repository)
+        self._members = MemberReader(client.fetch_manifest, repository)
         self._config_bytes_left = _CONFIGS_BYTES
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:

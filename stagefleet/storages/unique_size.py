@@ -89,7 +89,7 @@ class _ImageSize:
 
     def _read(self, client: RegistryClient) -> None:
         lenient = _LenientReads(client, self)
-        reader = MemberReader(lenient, self.image.repository)
+        reader = MemberReader(lenient.fetch_manifest, self.image.repository)
         manifest = lenient.fetch_manifest(self.image)
         self._add(manifest)
         try:

@@ -32,7 +32,7 @@ from stagefleet.registry.http.response_body import read_all
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
 
-__all__ = ["ApiRequest", "HttpClient"]
+__all__ = ["SMALL_BYTES", "ApiRequest", "HttpClient", "backoff_seconds"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
@@ -43,6 +43,8 @@ _HIDING = frozenset({401, 403, 404})
 _TOO_MANY = 429
 _MOST_LOGINS = 2
 _ERROR_BYTES = 64 * 1024
+SMALL_BYTES = 64 * 1024
+"""Largest body accepted where hardly any is expected."""
 
 _Result = TypeVar("_Result")
 
@@ -120,37 +122,30 @@ class HttpClient:
             settings.http.retry_after_limit_seconds, settings.runs.longest_pause_seconds
         )
 
-    def call(self, call: ApiRequest) -> requests.Response:
-        """Make a call and return the response, its body unread.
+    def open(self, call: ApiRequest) -> requests.Response:
+        """Make a call and return the response, its body unread; raises as `consume`."""
+        return self.consume(call, lambda response: response)
+
+    def read(self, call: ApiRequest, limit_bytes: int = SMALL_BYTES) -> tuple[requests.Response, bytes]:
+        """Make a call and read the body; a broken one is requested again.
+
+        Raises:
+            RegistryError: As in `consume`, or the body has more than `limit_bytes`.
+        """
+        return self.consume(call, lambda response: (response, read_content(response, call, limit_bytes)))
+
+    def consume(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
+        """Make a call and pass the response to `finish`, again after each broken body.
 
         Raises:
             RegistryError: The status is not an expected one.
             RegistryUnreachableError: The registry did not answer at any attempt.
             CredentialsError: The registry refuses the login.
         """
-        return self.consume(call, lambda response: response)
-
-    def read(self, call: ApiRequest, limit_bytes: int) -> tuple[requests.Response, bytes]:
-        """Make a call and read the body; a broken one is requested again.
-
-        Raises:
-            RegistryError: As in `call`, or the body has more than `limit_bytes`.
-            RegistryUnreachableError: As in `call`.
-            CredentialsError: As in `call`.
-        """
-        return self.consume(call, lambda response: (response, read_content(response, call, limit_bytes)))
-
-    def consume(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:
-        """Make a call under its lease, again until it succeeds or a retry is pointless; raises as `call`.
-
-        Args:
-            call: The call.
-            finish: Called with the response; after a broken body, again with the next one.
-        """
         problem: RegistryError | RegistryUnreachableError
+        failures, began_at = 0, time.monotonic()
+        budget = WaitBudget.of(call.host, self.longest_wait_seconds)
         with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
-            failures, began_at = 0, time.monotonic()
-            budget = WaitBudget.of(call.host, self.longest_wait_seconds)
             while True:
                 self._await_host(call, budget)
                 if call.precheck is not None:

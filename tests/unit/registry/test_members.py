@@ -51,7 +51,9 @@ def stored():
 
 
 def walk(stored, index):
-    return [member.descriptor.digest for member in MemberReader(stored, REPOSITORY).walk(index)]
+    return [
+        member.descriptor.digest for member in MemberReader(stored.fetch_manifest, REPOSITORY).walk(index)
+    ]
 
 
 def test_each_member_is_read_once_wherever_it_is_named(stored):
@@ -99,7 +101,7 @@ def test_blobs_are_given_without_a_request(stored):
     """W19: the members of a build cache are layers and a configuration."""
     blobs = [(b"layer", LAYER), (b"config", "application/vnd.buildkit.cacheconfig.v0")]
     index = stored.index(blobs=blobs)
-    found = list(MemberReader(stored, REPOSITORY).members(index))
+    found = list(MemberReader(stored.fetch_manifest, REPOSITORY).members(index))
     assert [(digest_of(blob), None) for blob, _ in blobs] == [
         (member.descriptor.digest, member.manifest) for member in found
     ]
