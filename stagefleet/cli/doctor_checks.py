@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
-from stagefleet.cli.check_results import CheckResult, State, failed
-from stagefleet.cli.redis_checks import check_redis_server
-from stagefleet.errors import StagefleetError, UsageError
+import redis
+
+from stagefleet.embedded import require_packages
+from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository
+from stagefleet.redis_client import connect_redis, masked_url
+from stagefleet.redis_facts import RedisFacts, check_writes, missing_rights, read_facts, rights_rule
 from stagefleet.runs.messages import QUEUES, live_hosts, queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import own_version
@@ -17,10 +23,56 @@ from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import settings_file
 
-__all__ = ["run_checks"]
+__all__ = ["CheckResult", "State", "check_redis_server", "run_checks"]
 
 _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")
+_UNREACHABLE = RedisUnreachableError.exit_code
+_WRONG = RedisConfigurationError.exit_code
+_NEARLY_FULL = 0.9
+_NAMED = 5
+"""The maximum of missing commands to name; without any rights, some fifty are missing."""
+
+
+class State(StrEnum):
+    """The state of a part."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of a check.
+
+    Attributes:
+        check: The part that was checked.
+        state: Its state.
+        message: The finding.
+        advice: The advice; "" if none is needed.
+        code: The exit code; 0 unless the check failed.
+    """
+
+    check: str
+    state: State
+    message: str
+    advice: str = ""
+    code: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the finding as `doctor --json` prints it."""
+        return {
+            "check": self.check,
+            "state": str(self.state),
+            "message": self.message,
+            "advice": self.advice or None,
+        }
+
+
+def _failed(check: str, error: StagefleetError) -> CheckResult:
+    """Build a finding from an error."""
+    return CheckResult(check, State.FAILED, str(error), code=error.exit_code)
 
 
 def run_checks(
@@ -41,7 +93,7 @@ def run_checks(
     try:
         settings = load()
     except StagefleetError as error:
-        yield failed("settings", error)
+        yield _failed("settings", error)
         return
     file = settings_file()
     source = f"{file} and the environment" if file.is_file() else f"the environment (there is no {file})"
@@ -58,7 +110,7 @@ def _check_workers(settings: Settings, needed: str | None = None) -> Iterator[Ch
         try:
             workers = fleet.workers()
         except StagefleetError as error:
-            yield failed("workers", error)
+            yield _failed("workers", error)
             return
     yield from _check_versions(workers)
     workers = [worker for worker in workers if worker.version.is_compatible]
@@ -119,7 +171,127 @@ def _check_registries(
             try:
                 stage = next(fleet.stage_ids(repository, missing_ok=repository not in sources), None)
             except StagefleetError as error:
-                yield failed(str(repository), error)
+                yield _failed(str(repository), error)
             else:
                 stages = "there are no stages yet" if stage is None else "there are stages"
                 yield CheckResult(str(repository), State.OK, f"the registry answers, and {stages}")
+
+
+# Redis
+
+
+def check_redis_server(settings: Settings) -> Iterator[CheckResult]:
+    """Check Redis: its version and mode, the rights of its user, and if it accepts and keeps writes."""
+    if settings.redis_url is None:
+        try:
+            require_packages()
+        except StagefleetError as error:
+            yield _failed("redis", error)
+            return
+        yield CheckResult(
+            "redis",
+            State.WARNING,
+            "no URL is set, so each command starts a private Valkey and a worker",
+            "for a fleet, set STAGEFLEET_REDIS_URL",
+        )
+        return
+    try:
+        with connect_redis(settings.redis_url) as client:
+            yield from _check_server(client, settings.redis_url, settings.key_prefix)
+    except StagefleetError as error:
+        yield _failed("redis", error)
+
+
+def _check_server(client: redis.Redis, url: str, prefix: str) -> Iterator[CheckResult]:
+    shown, facts = masked_url(url), read_facts(client)
+    if facts is None:
+        yield CheckResult("redis", State.OK, f"Redis answers at {shown}")
+    elif facts.problem is not None:
+        yield CheckResult("redis", State.FAILED, f"{shown} {facts.problem[0]}", facts.problem[1], _WRONG)
+        return
+    else:
+        yield CheckResult("redis", State.OK, f"{facts.name} {facts.version} answers at {shown}")
+    if facts is not None and facts.primary is not None:
+        yield _replica(facts)
+    else:
+        yield _check_writes(client, prefix)
+        yield _check_rights(client, prefix)
+    if facts is not None:
+        yield _check_memory(facts.info)
+        yield _check_maxmemory_policy(facts.info)
+        yield _check_disk(facts.info)
+
+
+def _replica(facts: RedisFacts) -> CheckResult:
+    return CheckResult(
+        "redis writes",
+        State.FAILED,
+        f"it is a replica of {facts.primary}, and takes none",
+        "name the primary, or an address that always leads to it, in STAGEFLEET_REDIS_URL",
+        _UNREACHABLE,
+    )
+
+
+def _check_writes(client: redis.Redis, prefix: str) -> CheckResult:
+    try:
+        check_writes(client, prefix)
+    except StagefleetError as error:
+        return _failed("redis writes", error)
+    return CheckResult("redis writes", State.OK, "it takes them")
+
+
+def _check_rights(client: redis.Redis, prefix: str) -> CheckResult:
+    try:
+        missing = missing_rights(client, prefix)
+    except StagefleetError as error:
+        return _failed("redis rights", error)
+    if not missing:
+        return CheckResult("redis rights", State.OK, "its user may run what a fleet needs")
+    more = f" and {len(missing) - _NAMED} more commands" if len(missing) > _NAMED else ""
+    message = f"its user may not run {', '.join(missing[:_NAMED])}{more}"
+    advice = f"give it these rights: {rights_rule(prefix)}"
+    if missing == ["info"]:
+        return CheckResult("redis rights", State.WARNING, f"{message}: nothing is known of its state", advice)
+    return CheckResult("redis rights", State.FAILED, message, advice, _WRONG)
+
+
+def _check_memory(info: Mapping[str, Any]) -> CheckResult:
+    limit, used = int(info.get("maxmemory") or 0), int(info.get("used_memory") or 0)
+    if not limit:
+        return CheckResult("redis memory", State.OK, "it has no limit")
+    message = f"{used / limit:.0%} of its maxmemory are used"
+    advice = "raise maxmemory, or let runs expire sooner (runs.retention_seconds)"
+    if used >= limit:
+        return CheckResult("redis memory", State.FAILED, message, advice, _UNREACHABLE)
+    if used >= limit * _NEARLY_FULL:
+        return CheckResult("redis memory", State.WARNING, message, advice)
+    return CheckResult("redis memory", State.OK, message)
+
+
+def _check_maxmemory_policy(info: Mapping[str, Any]) -> CheckResult:
+    policy = info.get("maxmemory_policy")
+    if policy == "noeviction":
+        return CheckResult("redis eviction", State.OK, "nothing is evicted")
+    return CheckResult(
+        "redis eviction",
+        State.WARNING,
+        f"maxmemory-policy is {policy}: Redis may forget runs under way",
+        "set maxmemory-policy noeviction",
+    )
+
+
+def _check_disk(info: Mapping[str, Any]) -> CheckResult:
+    advice = "make room on the disk of Redis, and look at its log"
+    if info.get("aof_enabled") and info.get("aof_last_write_status") not in {None, "ok"}:
+        message = "the append-only file cannot be written"
+        return CheckResult("redis disk", State.FAILED, message, advice, _UNREACHABLE)
+    if info.get("rdb_last_bgsave_status") not in {None, "ok"}:
+        return CheckResult("redis disk", State.WARNING, "the last snapshot could not be written", advice)
+    if not info.get("aof_enabled"):
+        return CheckResult(
+            "redis disk",
+            State.WARNING,
+            "the append-only file is off: a restart of Redis forgets runs under way",
+            "set appendonly yes",
+        )
+    return CheckResult("redis disk", State.OK, "the append-only file is on")

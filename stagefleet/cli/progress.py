@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
@@ -16,28 +16,12 @@ from stagefleet.cli.session import say
 if TYPE_CHECKING:
     from stagefleet import Outcome, Run
 
-__all__ = ["ProgressDisplay", "ProgressLines", "choose_display"]
+__all__ = ["ProgressLines", "choose_display"]
 
 _LINE_SECONDS = 10.0
 
 
-class ProgressDisplay(Protocol):
-    """Show the progress of a run."""
-
-    def start(self) -> None:
-        """Start the display."""
-
-    def advance(self, outcome: Outcome) -> None:
-        """Count one outcome."""
-
-    def note(self, message: str) -> None:
-        """Print a message on a line of its own."""
-
-    def stop(self) -> None:
-        """End the display."""
-
-
-def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressDisplay:
+def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressLines:
     """Choose a bar if stderr is a terminal, unless results appear on the same terminal."""
     if chosen_options().quiet:
         return ProgressLines(run.total)
@@ -50,7 +34,7 @@ def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressDisplay:
 
 
 class ProgressLines:
-    """Write a plain line every ten seconds, for logs.
+    """Show the progress of a run by a plain line every ten seconds, for logs.
 
     Args:
         total: Stages in the run.
@@ -70,9 +54,13 @@ class ProgressLines:
         self._started_at = self._said_at = clock()
 
     def start(self) -> None:
-        """Do nothing."""
+        """Start the display."""
+
+    def stop(self) -> None:
+        """End the display."""
 
     def advance(self, outcome: Outcome) -> None:
+        """Count one outcome."""
         self._done += 1
         self._failed += outcome.state is stagefleet.ItemState.FAILED
         self._bytes += outcome.bytes
@@ -89,7 +77,5 @@ class ProgressLines:
         )
 
     def note(self, message: str) -> None:
+        """Print a message on a line of its own."""
         self._write(message)
-
-    def stop(self) -> None:
-        """Do nothing."""

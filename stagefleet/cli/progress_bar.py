@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stagefleet.cli.progress import ProgressLines
 from stagefleet.runs.models import ItemState, Outcome
 
 __all__ = ["ProgressBar"]
 
 
-class ProgressBar:
+class ProgressBar(ProgressLines):
     """A bar with stages, bytes, rate and time left.
 
     Args:
@@ -22,9 +23,7 @@ class ProgressBar:
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
-        self._bytes = 0
-        self._failed = 0
-        self._started_at = time.monotonic()
+        super().__init__(total)
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.cli.output import as_line, print_json, print_line
-from stagefleet.cli.progress import ProgressDisplay, choose_display
+from stagefleet.cli.progress import ProgressLines, choose_display
 from stagefleet.cli.session import say
 from stagefleet.operations.catalog import find_operation
 
@@ -97,7 +97,7 @@ class RunReport:
         display: Shows the progress; if None, chosen according to stderr.
     """
 
-    def __init__(self, run: Run, *, as_json: bool, display: ProgressDisplay | None = None) -> None:
+    def __init__(self, run: Run, *, as_json: bool, display: ProgressLines | None = None) -> None:
         self._as_json = as_json
         self._failures = 0
         self._missing = 0

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.check_results import CheckResult
 from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository
 from stagefleet.operations.base import parse_repository
 from stagefleet.runs.messages import queue_of
+
+if TYPE_CHECKING:
+    from stagefleet.cli.doctor_checks import CheckResult
 
 __all__ = ["run_doctor"]
 

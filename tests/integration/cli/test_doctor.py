@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.cli.check_results import CheckResult, State
-from stagefleet.cli.redis_checks import (
+from stagefleet.cli.doctor_checks import (
+    CheckResult,
+    State,
     _check_disk,
     _check_maxmemory_policy,
     _check_memory,
