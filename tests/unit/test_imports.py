@@ -54,3 +54,9 @@ def test_all_commands_know_of_each_other_without_loading_one():
 def test_a_supervisor_loads_nothing_of_what_its_processes_do():
     loaded = modules_with("workers.supervisor")
     assert set() == loaded & {"celery", "kombu", "requests", "tasks", "workers.context"}
+
+
+def test_a_client_loads_neither_copies_nor_deletions_nor_tasks():
+    """They are the work of workers; docker-py comes with the first storage in an engine."""
+    loaded = modules_with("stagefleet.storage_connections")
+    assert set() == loaded & {"stagefleet.storages.transfer", "stagefleet.deletion", "tasks", "docker"}

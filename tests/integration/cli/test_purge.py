@@ -68,7 +68,7 @@ def stages(registry, repository, tmp_path):
     first, _, last = map(StageId.parse, ids)
     where = Repository.parse(repository)
     with RegistryClient(Settings(), config=DockerConfig(tmp_path / "config.json")) as client:
-        manager = RecordTasks(make_storages(client))
+        stage_tasks = RecordTasks(make_storages(client))
         for record in (
             ManagedImage("web/app"),
             ImageMetadata.of_image("web", COMMIT, first),
@@ -76,9 +76,9 @@ def stages(registry, repository, tmp_path):
             RejectedStage(last),
             ClientId("me", 1_700_000_000_000),
         ):
-            manager.write(where, "app", record)
+            stage_tasks.write(where, "app", record)
         final = Repository.parse(f"{registry.host}/purged/final")
-        manager.add_custom_tag(where, "app", CustomTag("latest", first), final=final)
+        stage_tasks.add_custom_tag(where, "app", CustomTag("latest", first), final=final)
     return ids
 
 

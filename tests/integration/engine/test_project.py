@@ -14,7 +14,7 @@ from tests.stage_tasks import StageTasks
 
 
 @pytest.fixture
-def manager(client, connection, locks):
+def stage_tasks(client, connection, locks):
     return StageTasks(client, locks=locks, host=EngineHost(connection, "here", locks))
 
 
@@ -39,9 +39,9 @@ def build(connection, push, repository):
     return build_one
 
 
-def test_a_stage_is_pushed_into_the_final_storage_and_the_caches(manager, roles, registry, build):
+def test_a_stage_is_pushed_into_the_final_storage_and_the_caches(stage_tasks, roles, registry, build):
     stage_id, pushed = build("one")
-    project = manager.project(roles)
+    project = stage_tasks.project(roles)
     item_result = project.publish_stage(stage_id, run_id="r")
     again = project.publish_stage(stage_id, run_id="r")
 
@@ -53,10 +53,10 @@ def test_a_stage_is_pushed_into_the_final_storage_and_the_caches(manager, roles,
         assert [str(stage_id)] == maker.tags("app/final") == maker.tags("app/cache")
 
 
-def test_the_engine_itself_is_asked_and_not_the_caches(manager, roles, registry, build):
+def test_the_engine_itself_is_asked_and_not_the_caches(stage_tasks, roles, registry, build):
     stage_id, _ = build("one")
     registry.forget_requests()
-    lookup = manager.project(roles).lookup
+    lookup = stage_tasks.project(roles).lookup
 
     assert [stage_id] == list(lookup.stage_ids())
     assert f"{PROJECT}:{stage_id}" == lookup.describe(stage_id).info.name
@@ -64,9 +64,9 @@ def test_the_engine_itself_is_asked_and_not_the_caches(manager, roles, registry,
     assert [] == registry.requests()
 
 
-def test_what_the_engine_lacks_is_taken_from_a_secondary(manager, roles, push, repository):
+def test_what_the_engine_lacks_is_taken_from_a_secondary(stage_tasks, roles, push, repository):
     stage_id, pushed = push("one")
-    project = manager.project(Project(PROJECT, roles.primary, secondaries=(repository,)))
+    project = stage_tasks.project(Project(PROJECT, roles.primary, secondaries=(repository,)))
     item_result = project.take_suitable(stage_id.digest, run_id="r")
 
     assert pushed.document["config"]["digest"] == item_result.result["image_id"]
@@ -75,10 +75,10 @@ def test_what_the_engine_lacks_is_taken_from_a_secondary(manager, roles, push, r
 
 
 def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
-    manager, roles, registry, connection, push, repository
+    stage_tasks, roles, registry, connection, push, repository
 ):
     stage_id, _ = push("one")
-    lookup = manager.project(roles).lookup
+    lookup = stage_tasks.project(roles).lookup
     name = repository.tagged(str(stage_id))
     by_registry = lookup.image_info(name)
     connection.pull(name)
@@ -89,7 +89,7 @@ def test_an_image_is_described_by_the_engine_first_and_else_by_its_registry(
     assert (by_registry.image_id, by_registry.name) == (by_engine.image_id, by_engine.name)
 
 
-def test_a_stage_that_the_engine_lacks_is_not_published(manager, roles, push):
+def test_a_stage_that_the_engine_lacks_is_not_published(stage_tasks, roles, push):
     stage_id, _ = push("one")
     with pytest.raises(StageNotFoundError):
-        manager.project(roles).publish_stage(stage_id, run_id="r")
+        stage_tasks.project(roles).publish_stage(stage_id, run_id="r")

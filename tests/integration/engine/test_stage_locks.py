@@ -47,7 +47,7 @@ def pausing(engine, docker_config, cleanup):
 
 
 @pytest.fixture
-def make_manager(client, pausing, redis_server, cleanup):
+def make_tasks(client, pausing, redis_server, cleanup):
     """Makes the tasks of one more worker on the host."""
 
     def make(**sections):
@@ -74,14 +74,14 @@ def way(request, engine, repository, push):
     return APP, repository
 
 
-def copy(manager, way, run):
-    return manager.copy_stage(*way, ONE, run_id=run, verify=False, lease=NO_LEASE)
+def copy(stage_tasks, way, run):
+    return stage_tasks.copy_stage(*way, ONE, run_id=run, verify=False, lease=NO_LEASE)
 
 
-def delete(manager, place):
+def delete(stage_tasks, place):
     if place == APP:
-        return manager.delete_stage(APP, ONE, InUsePolicy(), run_id="d", lease=NO_LEASE)
-    return manager.delete_stage(place, ONE, run_id="d", to_delete=lambda: [str(ONE)])
+        return stage_tasks.delete_stage(APP, ONE, InUsePolicy(), run_id="d", lease=NO_LEASE)
+    return stage_tasks.delete_stage(place, ONE, run_id="d", to_delete=lambda: [str(ONE)])
 
 
 def wait_until_somebody_waits(locks):
@@ -92,26 +92,26 @@ def wait_until_somebody_waits(locks):
     pytest.fail("nobody waits")
 
 
-def test_who_waited_for_anothers_copy_finds_the_stage_there(make_manager, pausing, pool, way):
-    managers = [make_manager() for _ in range(3)]
-    first = pool.submit(copy, managers[0], way, "one")
+def test_who_waited_for_anothers_copy_finds_the_stage_there(make_tasks, pausing, pool, way):
+    processes = [make_tasks() for _ in range(3)]
+    first = pool.submit(copy, processes[0], way, "one")
     assert pausing.reached.wait(10)
-    others = [pool.submit(copy, manager, way, "two") for manager in managers[1:]]
-    wait_until_somebody_waits(managers[0].stage_locks._locks)
+    others = [pool.submit(copy, stage_tasks, way, "two") for stage_tasks in processes[1:]]
+    wait_until_somebody_waits(processes[0].stage_locks._locks)
     pausing.may_go.set()
 
     assert not first.result(20).skipped
     assert [(True, 0)] * 2 == [(other.result(20).skipped, other.result().bytes) for other in others]
     assert 1 == pausing.transfers
-    assert [] == managers[0].stage_locks._locks.locks()
+    assert [] == processes[0].stage_locks._locks.locks()
 
 
 def test_a_stage_is_neither_deleted_nor_copied_over_while_it_is_copied(
-    make_manager, pausing, pool, way, repository, push
+    make_tasks, pausing, pool, way, repository, push
 ):
-    first = pool.submit(copy, make_manager(), way, "one")
+    first = pool.submit(copy, make_tasks(), way, "one")
     assert pausing.reached.wait(10)
-    others = make_manager(wait_seconds=0.1)
+    others = make_tasks(wait_seconds=0.1)
 
     for place in way:
         with pytest.raises(LockTimeoutError, match="run one"):

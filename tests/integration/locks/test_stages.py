@@ -50,8 +50,8 @@ def destination(registry):
 
 
 @pytest.fixture
-def make_manager(client, redis_server, make_locks, cleanup):
-    """Makes the storage manager of one more process."""
+def make_tasks(client, redis_server, make_locks, cleanup):
+    """Makes the tasks of one more process."""
 
     def make(**sections):
         shared_state = RedisSharedState.connect(redis_server.url, Settings())
@@ -74,9 +74,9 @@ def lease():
     made.may_go.set()
 
 
-def delete(manager, repository, *, lease=None):
+def delete(stage_tasks, repository, *, lease=None):
     kwargs = {} if lease is None else {"lease": lease}
-    return manager.delete_stage(repository, STAGE, run_id="d", to_delete=lambda: [str(STAGE)], **kwargs)
+    return stage_tasks.delete_stage(repository, STAGE, run_id="d", to_delete=lambda: [str(STAGE)], **kwargs)
 
 
 def wait_until_somebody_waits(locks):
@@ -96,12 +96,12 @@ def requests_to(registry, method, repository, kind):
 
 
 def test_who_waited_for_anothers_copy_of_the_stage_sends_nothing(
-    registry, make_manager, locks, source, destination, pool, lease
+    registry, make_tasks, locks, source, destination, pool, lease
 ):
-    first = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    first = pool.submit(make_tasks().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
     assert lease.reached.wait(10)
     others = [
-        pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id=f"other {number}")
+        pool.submit(make_tasks().copy_stage, source, destination, STAGE, run_id=f"other {number}")
         for number in range(3)
     ]
     wait_until_somebody_waits(locks)
@@ -113,10 +113,10 @@ def test_who_waited_for_anothers_copy_of_the_stage_sends_nothing(
     assert [] == locks.locks()
 
 
-def test_a_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, lease):
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+def test_a_stage_is_not_deleted_while_it_is_copied(make_tasks, source, destination, pool, lease):
+    copy = pool.submit(make_tasks().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
     assert lease.reached.wait(10)
-    deleting = make_manager(wait_seconds=0.1)
+    deleting = make_tasks(wait_seconds=0.1)
 
     for repository in (source, destination):
         with pytest.raises(LockTimeoutError, match="run one") as refusal:
@@ -146,10 +146,10 @@ def test_an_index_is_not_published_while_others_are_at_its_stage(redis_server, l
     assert [] == locks.locks()
 
 
-def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source, destination, pool, lease):
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_tasks, source, destination, pool, lease):
+    copy = pool.submit(make_tasks().copy_stage, source, destination, STAGE, run_id="one", lease=lease)
     assert lease.reached.wait(10)
-    deleting = make_manager(wait_seconds=0.1).records
+    deleting = make_tasks(wait_seconds=0.1).records
     deleting.write(source, "app", RejectedStage(STAGE))
 
     def delete_rejected():
@@ -163,15 +163,15 @@ def test_a_rejected_stage_is_not_deleted_while_it_is_copied(make_manager, source
     copy.result(20)
     delete_rejected()
     assert [] == list(deleting.ids(source))
-    assert [STAGE] == list(make_manager().stage_ids(destination))
+    assert [STAGE] == list(make_tasks().stage_ids(destination))
 
 
 def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
-    make_manager, locks, source, destination, pool, lease
+    make_tasks, locks, source, destination, pool, lease
 ):
-    deletion = pool.submit(delete, make_manager(), source, lease=lease)
+    deletion = pool.submit(delete, make_tasks(), source, lease=lease)
     assert lease.reached.wait(10)
-    copy = pool.submit(make_manager().copy_stage, source, destination, STAGE, run_id="one")
+    copy = pool.submit(make_tasks().copy_stage, source, destination, STAGE, run_id="one")
     wait_until_somebody_waits(locks)
     lease.may_go.set()
 
@@ -181,24 +181,24 @@ def test_a_copy_waits_for_a_deletion_and_finds_the_stage_gone(
 
 
 def test_copies_of_one_stage_into_several_places_do_not_wait_for_each_other(
-    registry, make_manager, source, pool, lease
+    registry, make_tasks, source, pool, lease
 ):
     elsewhere = [Repository(registry.host, f"elsewhere/{number}") for number in range(2)]
-    slow = pool.submit(make_manager().copy_stage, source, elsewhere[0], STAGE, run_id="one", lease=lease)
+    slow = pool.submit(make_tasks().copy_stage, source, elsewhere[0], STAGE, run_id="one", lease=lease)
     assert lease.reached.wait(10)
 
-    assert not make_manager(wait_seconds=0.1).copy_stage(source, elsewhere[1], STAGE, run_id="two").skipped
+    assert not make_tasks(wait_seconds=0.1).copy_stage(source, elsewhere[1], STAGE, run_id="two").skipped
 
     lease.may_go.set()
     slow.result(20)
 
 
-def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_manager, source, destination, pool):
-    manager = make_manager()
-    manager.copy_stage(source, destination, STAGE, run_id="first")
+def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_tasks, source, destination, pool):
+    stage_tasks = make_tasks()
+    stage_tasks.copy_stage(source, destination, STAGE, run_id="first")
     ways = [(source, destination), (destination, source)] * 10
     copies = [
-        pool.submit(make_manager(wait_seconds=15).copy_stage, *way, STAGE, run_id=str(number))
+        pool.submit(make_tasks(wait_seconds=15).copy_stage, *way, STAGE, run_id=str(number))
         for number, way in enumerate(ways)
     ]
 
@@ -207,30 +207,30 @@ def test_copies_there_and_back_do_not_wait_for_each_other_for_ever(make_manager,
 
 
 def test_a_copy_whose_lock_was_taken_stops_before_its_manifest(
-    make_manager, locks, source, destination, pool, lease
+    make_tasks, locks, source, destination, pool, lease
 ):
-    manager = make_manager(lease_seconds=0.8, renewal_seconds=0.1)
-    copy = pool.submit(manager.copy_stage, source, destination, STAGE, run_id="one", lease=lease)
+    stage_tasks = make_tasks(lease_seconds=0.8, renewal_seconds=0.1)
+    copy = pool.submit(stage_tasks.copy_stage, source, destination, STAGE, run_id="one", lease=lease)
     assert lease.reached.wait(10)
     for info in locks.locks():
         assert 1 == locks.force_release(info.name)
-    manager.stage_locks._locks._renewer.renew()
+    stage_tasks.stage_locks._locks._renewer.renew()
     lease.may_go.set()
 
     with pytest.raises(LockLostError) as lost:
         copy.result(20)
     assert lost.value.retryable
-    assert [] == list(manager.stage_ids(destination))
+    assert [] == list(stage_tasks.stage_ids(destination))
 
 
-def test_a_copy_asks_redis_twice_for_its_locks(registry, redis_server, make_manager, source):
-    manager = make_manager(lease_seconds=1000, renewal_seconds=400)  # no renewal gets into the count
+def test_a_copy_asks_redis_twice_for_its_locks(registry, redis_server, make_tasks, source):
+    stage_tasks = make_tasks(lease_seconds=1000, renewal_seconds=400)  # no renewal gets into the count
     places = [Repository(registry.host, f"place/{number}") for number in range(6)]
-    manager.copy_stage(source, places[0], STAGE, run_id="r")
+    stage_tasks.copy_stage(source, places[0], STAGE, run_id="r")
     before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
 
     for place in places[1:]:
-        manager.copy_stage(source, place, STAGE, run_id="r")
+        stage_tasks.copy_stage(source, place, STAGE, run_id="r")
 
     to_delete = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
     assert 5 * (LOCK_CALLS_A_COPY + BOOK_CALLS_A_COPY) == to_delete

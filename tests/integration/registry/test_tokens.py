@@ -52,9 +52,9 @@ def test_a_copy_of_many_stages_asks_each_registry_for_one_token(
     with ImageMaker(guarded) as maker:
         for number, stage in enumerate(stages):
             maker.push_image("team/app", str(stage), layers=[b"shared", f"own {number}".encode()])
-    manager = StageTasks(client, MemorySharedState())
+    stage_tasks = StageTasks(client, MemorySharedState())
     for stage in stages:
-        manager.copy_stage(at(guarded), at(destination), stage, run_id="run")
+        stage_tasks.copy_stage(at(guarded), at(destination), stage, run_id="run")
     with ImageMaker(destination) as maker:
         assert sorted(map(str, stages)) == maker.tags("team/app")
     assert [(PULL,)] == token_server.issued

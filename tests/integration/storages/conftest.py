@@ -1,4 +1,4 @@
-"""The manager over a real client; and a registry that deletes tags alone, as distribution 3 does.
+"""The tasks over a real client; and a registry that deletes tags alone, as distribution 3 does.
 
 No program like it is packaged, so it is a double, with as much of the protocol as a deletion needs.
 """
@@ -137,7 +137,7 @@ def client(tmp_path):
 
 
 @pytest.fixture
-def manager(client):
+def stage_tasks(client):
     return StageTasks(client, MemorySharedState())
 
 

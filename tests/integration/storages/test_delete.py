@@ -38,59 +38,61 @@ def digest_at(host, name):
     return requests.get(url, headers={"Accept": accept}, timeout=10).headers.get("Docker-Content-Digest")
 
 
-def delete(manager, host, stage_id, *others, run_id="r"):
+def delete(stage_tasks, host, stage_id, *others, run_id="r"):
     to_delete = [str(named) for named in (stage_id, *others)]
-    return manager.delete_stage(Repository(host, PATH), stage_id, run_id=run_id, to_delete=lambda: to_delete)
+    return stage_tasks.delete_stage(
+        Repository(host, PATH), stage_id, run_id=run_id, to_delete=lambda: to_delete
+    )
 
 
-def test_stages_go_and_the_others_stay(manager, registry):
+def test_stages_go_and_the_others_stay(stage_tasks, registry):
     for number in range(30):
         push_image(registry.host, PATH, str(stage(number)), layers=[f"{number}".encode()])
     gone = [stage(number) for number in range(20)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda stage_id: delete(manager, registry.host, stage_id, *gone), gone))
+        list(pool.map(lambda stage_id: delete(stage_tasks, registry.host, stage_id, *gone), gone))
     assert {str(stage(number)) for number in range(20, 30)} == tags(registry.host)
 
 
-def test_a_custom_tag_keeps_its_content(manager, registry):
+def test_a_custom_tag_keeps_its_content(stage_tasks, registry):
     push_image(registry.host, PATH, str(stage(1)))
     pushed = push_image(registry.host, PATH, "release")
-    assert ItemResult() == delete(manager, registry.host, stage(1))
+    assert ItemResult() == delete(stage_tasks, registry.host, stage(1))
     assert {"release"} == tags(registry.host)
     assert pushed.digest == digest_at(registry.host, "release")
 
 
-def test_of_two_stages_of_one_digest_the_one_not_asked_for_stays(manager, registry):
+def test_of_two_stages_of_one_digest_the_one_not_asked_for_stays(stage_tasks, registry):
     for number in (1, 2):
         pushed = push_image(registry.host, PATH, str(stage(number)))
-    delete(manager, registry.host, stage(1))
+    delete(stage_tasks, registry.host, stage(1))
     assert {str(stage(2))} == tags(registry.host)
     assert pushed.digest == digest_at(registry.host, str(stage(2)))
 
 
-def test_two_stages_of_one_digest_both_asked_for_go_together(manager, registry):
+def test_two_stages_of_one_digest_both_asked_for_go_together(stage_tasks, registry):
     for number in (1, 2):
         push_image(registry.host, PATH, str(stage(number)))
-    delete(manager, registry.host, stage(1), stage(2))
+    delete(stage_tasks, registry.host, stage(1), stage(2))
     assert set() == tags(registry.host)
-    assert ItemResult() == delete(manager, registry.host, stage(2))
+    assert ItemResult() == delete(stage_tasks, registry.host, stage(2))
 
 
-def test_a_member_of_an_index_that_stays_keeps_the_index_whole(manager, registry):
+def test_a_member_of_an_index_that_stays_keeps_the_index_whole(stage_tasks, registry):
     member = push_image(registry.host, PATH, str(stage(1)))
     index = StageId(stage(9).digest)
     push_index(registry.host, PATH, str(index), [member])
-    delete(manager, registry.host, stage(1))
+    delete(stage_tasks, registry.host, stage(1))
     assert {str(index)} == tags(registry.host)
     assert member.digest == digest_at(registry.host, member.digest)
-    assert manager.describe_stage(Repository(registry.host, PATH), index).info.members
+    assert stage_tasks.describe_stage(Repository(registry.host, PATH), index).info.members
 
 
-def test_deletion_that_is_off_is_said_with_its_setting(manager, make_registry):
+def test_deletion_that_is_off_is_said_with_its_setting(stage_tasks, make_registry):
     registry = make_registry(delete=False)
     push_image(registry.host, PATH, str(stage(1)))
     with pytest.raises(DeletionDisabledError, match=r"storage\.delete\.enabled: true"):
-        delete(manager, registry.host, stage(1))
+        delete(stage_tasks, registry.host, stage(1))
     assert {str(stage(1))} == tags(registry.host)
 
 
@@ -139,14 +141,14 @@ def test_a_worker_that_dies_after_any_write_is_finished_by_the_next(client, regi
     assert pushed.digest == digest_at(registry.host, "release")
 
 
-def test_a_registry_that_deletes_tags_gets_one_request_a_stage(manager, tag_registry):
+def test_a_registry_that_deletes_tags_gets_one_request_a_stage(stage_tasks, tag_registry):
     for number in (1, 2, 3):
         push_image(tag_registry.host, PATH, str(stage(number)))
     push_image(tag_registry.host, PATH, "release")
-    delete(manager, tag_registry.host, stage(1))
+    delete(stage_tasks, tag_registry.host, stage(1))
     tag_registry.log.clear()
-    delete(manager, tag_registry.host, stage(2))
-    delete(manager, tag_registry.host, stage(4))
+    delete(stage_tasks, tag_registry.host, stage(2))
+    delete(stage_tasks, tag_registry.host, stage(4))
     manifests = f"/v2/{PATH}/manifests"
     assert [
         ("DELETE", f"{manifests}/{stage(2)}", 202),
@@ -164,9 +166,9 @@ def test_where_each_deletion_ends_half_way_nothing_is_told_as_deleted(registry, 
     settings = Settings(http=HttpSettings(retries=1, backoff_seconds=0.01))
     with RegistryClient(settings, config=DockerConfig(tmp_path / "none.json")) as client:
         for _ in range(2):
-            manager = StageTasks(client, MemorySharedState())
+            stage_tasks = StageTasks(client, MemorySharedState())
             with pytest.raises(SharedDigestError, match="ends half way"):
-                delete(manager, registry.host, stage(1))
+                delete(stage_tasks, registry.host, stage(1))
     assert pushed.digest == digest_at(registry.host, str(stage(1)))
     left = {tag for tag in tags(registry.host) if "probe" in tag}
     assert {str(stage(1)), "latest", *left} == tags(registry.host)

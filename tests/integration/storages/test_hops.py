@@ -31,7 +31,7 @@ def hops_here():
     ]
 
 
-def test_from_the_task_to_the_request_there_are_few_hops(manager, registry, monkeypatch):
+def test_from_the_task_to_the_request_there_are_few_hops(stage_tasks, registry, monkeypatch):
     push_image(registry.host, "src/app", str(STAGE))
     source, destination = (Repository(registry.host, f"{name}/app") for name in ("src", "dst"))
     seen, send = [], Transport.send
@@ -49,7 +49,7 @@ def test_from_the_task_to_the_request_there_are_few_hops(manager, registry, monk
     ledger.append(submission, [str(STAGE)])
     ledger.start(submission)
     executor = ItemExecutor(ledger, ItemLeaseRenewer(ledger, settings), settings, worker="w")
-    task = ItemTask("stagefleet.copy_stage", partial(copy_stage, manager.storages), executor)
+    task = ItemTask("stagefleet.copy_stage", partial(copy_stage, stage_tasks.storages), executor)
     assert task.run(run=submission.run_id, index=0).startswith("succeeded")
     (hops,) = seen
     assert "tasks.item.ItemTask.run" == hops[0]

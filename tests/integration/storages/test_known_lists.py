@@ -44,9 +44,9 @@ def join(client, redis_server: RedisServer) -> Iterator[Callable[[], StageTasks]
 def ours(join, roles):
     """A process that has listed the primary storage, and described its two stages."""
     push(roles.primary, stage(1), stage(2))
-    manager = join()
-    assert [stage(1), stage(2)] == ids(manager.project(roles).lookup.by_digest(DIGEST))
-    return manager
+    stage_tasks = join()
+    assert [stage(1), stage(2)] == ids(stage_tasks.project(roles).lookup.by_digest(DIGEST))
+    return stage_tasks
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def theirs(join, ours):
     return join()
 
 
-def delete(manager, repository, stage_id):
-    manager.delete_stage(repository, stage_id, run_id="r", to_delete=lambda: [str(stage_id)])
+def delete(stage_tasks, repository, stage_id):
+    stage_tasks.delete_stage(repository, stage_id, run_id="r", to_delete=lambda: [str(stage_id)])
 
 
 def test_what_one_process_listed_answers_in_all(theirs, roles, registry):

@@ -28,9 +28,9 @@ def fleet():
 
 
 @pytest.fixture
-def elsewhere(manager, roles):
+def elsewhere(stage_tasks, roles):
     """The look-up of the secondary storage; the project's caches know its stages too."""
-    return manager.project(Project("app", roles.secondaries[0], caches=roles.caches)).lookup
+    return stage_tasks.project(Project("app", roles.secondaries[0], caches=roles.caches)).lookup
 
 
 class TestInAnyStorage:
@@ -57,8 +57,8 @@ class TestInAnyStorage:
 
 
 class TestNewStages:
-    def test_an_id_is_none_of_those_that_are_there(self, manager, roles):
-        lookup = manager.project(replace(roles, caches=())).lookup
+    def test_an_id_is_none_of_those_that_are_there(self, stage_tasks, roles):
+        lookup = stage_tasks.project(replace(roles, caches=())).lookup
         built = lookup.new_stage_id(DIGEST)
         ahead = [StageId(DIGEST, built.created_ms + number) for number in range(60_000)]
         push(roles.primary, *islice(ahead, 2))
@@ -69,8 +69,8 @@ class TestNewStages:
         following = lookup.new_stage_id(DIGEST, known=ahead)  # a clock that is a minute behind
         assert ahead[-1].created_ms + 1 == following.created_ms
 
-    def test_stages_of_other_digests_do_not_count(self, manager, roles):
-        lookup = manager.project(roles).lookup
+    def test_stages_of_other_digests_do_not_count(self, stage_tasks, roles):
+        lookup = stage_tasks.project(roles).lookup
         now_ms = lookup.new_stage_id(DIGEST).created_ms
         taken = [StageId(OTHER, now_ms + number) for number in range(60_000)]
 

@@ -65,12 +65,12 @@ def test_an_index_is_published_over_images_of_several_repositories(maker, publis
     assert not item_result.skipped
 
 
-def test_it_is_described_and_copied_with_its_members(maker, manager, repository, publish, images):
+def test_it_is_described_and_copied_with_its_members(maker, stage_tasks, repository, publish, images):
     publish(images)
     mirror = Repository(repository.host, "mirror/app")
-    manager.copy_stage(repository, mirror, INDEX, run_id="r")
+    stage_tasks.copy_stage(repository, mirror, INDEX, run_id="r")
     assert maker.manifest("multi/app", str(INDEX)) == maker.manifest("mirror/app", str(INDEX))
-    members = manager.describe_stage(mirror, INDEX).info.members
+    members = stage_tasks.describe_stage(mirror, INDEX).info.members
     assert [3, 3] == [member.size for member in members]
 
 
@@ -125,11 +125,11 @@ def test_a_rejected_stage_is_not_published_again(client, repository, publish, im
         publish(images)
 
 
-def test_it_is_deleted_with_what_only_it_uses(maker, manager, repository, publish, images):
+def test_it_is_deleted_with_what_only_it_uses(maker, stage_tasks, repository, publish, images):
     publish(images)
     arm = maker.digest("arm/app", "latest")
     kept = maker.digest("multi/app", str(stage(1)))
-    manager.delete_stage(repository, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
+    stage_tasks.delete_stage(repository, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
     assert [str(stage(1))] == maker.tags("multi/app")
     assert kept == maker.digest("multi/app", kept)
     assert maker.manifest("multi/app", arm) is None

@@ -65,8 +65,8 @@ def roles(registry):
 
 
 @pytest.fixture
-def project(manager, roles):
-    return manager.project(roles)
+def project(stage_tasks, roles):
+    return stage_tasks.project(roles)
 
 
 class TestPublishing:
@@ -90,23 +90,23 @@ class TestPublishing:
         assert 1 == lists(registry, roles.final)
 
     def test_workers_of_a_run_share_the_list(self, roles, registry, redis_server, client):
-        managers = [
+        processes = [
             StageTasks(client, RedisSharedState(redis_server.client(), prefix="t:", lease_seconds=30))
             for _ in range(2)
         ]
-        for number, manager in enumerate(managers):
+        for number, stage_tasks in enumerate(processes):
             push(roles.primary, stage(number))
-            manager.project(roles).publish_stage(stage(number), run_id="r")
+            stage_tasks.project(roles).publish_stage(stage(number), run_id="r")
 
         assert 1 == lists(registry, roles.final)
 
     def test_what_another_run_published_meanwhile_is_not_pushed_again(
-        self, manager, project, roles, registry
+        self, stage_tasks, project, roles, registry
     ):
         push(roles.primary, stage(1))
         push(roles.primary, stage(2))
         project.publish_stage(stage(1), run_id="r")
-        manager.project(roles).publish_stage(stage(2), run_id="other")
+        stage_tasks.project(roles).publish_stage(stage(2), run_id="other")
         before = len(registry.requests())
         item_result = project.publish_stage(stage(2), run_id="r")
 
@@ -162,16 +162,16 @@ class TestPublishing:
 
         assert project.publish_stage(stage(1), run_id="r", should_be_built=True).skipped
 
-    def test_without_a_final_storage_there_is_nowhere_to_publish_to(self, manager, roles):
+    def test_without_a_final_storage_there_is_nowhere_to_publish_to(self, stage_tasks, roles):
         with pytest.raises(UsageError, match="no final storage"):
-            manager.project(replace(roles, final=None)).publish_stage(stage(1), run_id="r")
+            stage_tasks.project(replace(roles, final=None)).publish_stage(stage(1), run_id="r")
 
 
 class TestCaches:
-    def test_a_cache_that_is_down_fails_nothing(self, manager, roles, registry, caplog):
+    def test_a_cache_that_is_down_fails_nothing(self, stage_tasks, roles, registry, caplog):
         cache = Repository(registry.host, "app/cache")
         push(roles.primary, stage(1))
-        project = manager.project(replace(roles, caches=(NOBODY, cache)))
+        project = stage_tasks.project(replace(roles, caches=(NOBODY, cache)))
         with caplog.at_level(logging.WARNING):
             item_result = project.cache_stage(stage(1), run_id="r")
 
@@ -179,23 +179,23 @@ class TestCaches:
         assert item_result.result["caches"][str(NOBODY)].startswith("failed: ")
         assert not item_result.skipped
         assert str(NOBODY) in caplog.text
-        assert [stage(1)] == list(manager.stage_ids(cache))
+        assert [stage(1)] == list(stage_tasks.stage_ids(cache))
 
-    def test_a_cache_that_has_it_is_left_alone(self, manager, roles, registry):
+    def test_a_cache_that_has_it_is_left_alone(self, stage_tasks, roles, registry):
         cache = Repository(registry.host, "app/cache")
         push(roles.primary, stage(1))
-        project = manager.project(replace(roles, caches=(cache,)))
+        project = stage_tasks.project(replace(roles, caches=(cache,)))
         project.cache_stage(stage(1), run_id="r")
 
         assert project.cache_stage(stage(1), run_id="r").skipped
 
-    def test_a_stage_that_the_primary_lacks_is_no_fault_of_the_cache(self, manager, roles, registry):
-        project = manager.project(replace(roles, caches=(Repository(registry.host, "app/cache"),)))
+    def test_a_stage_that_the_primary_lacks_is_no_fault_of_the_cache(self, stage_tasks, roles, registry):
+        project = stage_tasks.project(replace(roles, caches=(Repository(registry.host, "app/cache"),)))
         with pytest.raises(StageNotFoundError):
             project.cache_stage(stage(1), run_id="r")
 
     def test_a_stage_goes_out_of_every_cache_that_lets_it(
-        self, manager, roles, registry, make_registry, caplog
+        self, stage_tasks, roles, registry, make_registry, caplog
     ):
         fixed = make_registry(delete=False)
         caches = (NOBODY, Repository(fixed.host, "app"), Repository(registry.host, "app/cache"))
@@ -203,88 +203,90 @@ class TestCaches:
             push(cache, stage(1))
         with caplog.at_level(logging.WARNING):
             attempt = Attempt("r", to_delete=lambda: [str(stage(1))])
-            assert delete_from_caches(manager.storages, caches, stage(1), attempt)
+            assert delete_from_caches(stage_tasks.storages, caches, stage(1), attempt)
 
-        assert [] == list(manager.stage_ids(caches[2]))
-        assert [stage(1)] == list(manager.stage_ids(caches[1]))
+        assert [] == list(stage_tasks.stage_ids(caches[2]))
+        assert [stage(1)] == list(stage_tasks.stage_ids(caches[1]))
         assert 2 == caplog.text.count("keeps stage")
 
 
 class TestSecondaries:
-    def test_a_stage_comes_from_the_first_that_has_it(self, manager, roles, registry):
+    def test_a_stage_comes_from_the_first_that_has_it(self, stage_tasks, roles, registry):
         empty, full = (Repository(registry.host, f"old/{name}") for name in ("empty", "full"))
         pushed = push(full, stage(1))
-        project = manager.project(replace(roles, secondaries=(empty, full)))
+        project = stage_tasks.project(replace(roles, secondaries=(empty, full)))
         item_result = project.take_stage(stage(1), run_id="r")
 
         assert f"{roles.primary}@{pushed.digest}" == item_result.result["repo_digest"]
         assert project.take_stage(stage(1), run_id="r").skipped
 
-    def test_a_stage_that_none_has_is_an_error_that_names_those_asked(self, manager, roles, registry):
-        project = manager.project(replace(roles, secondaries=(Repository(registry.host, "old/app"),)))
+    def test_a_stage_that_none_has_is_an_error_that_names_those_asked(self, stage_tasks, roles, registry):
+        project = stage_tasks.project(replace(roles, secondaries=(Repository(registry.host, "old/app"),)))
         with pytest.raises(StageNotFoundError, match="old/app"):
             project.take_stage(stage(1), run_id="r")
 
-    def test_of_a_digest_the_oldest_is_taken_unless_another_rule_says_which(self, manager, roles, registry):
+    def test_of_a_digest_the_oldest_is_taken_unless_another_rule_says_which(
+        self, stage_tasks, roles, registry
+    ):
         old = Repository(registry.host, "old/app")
         for number in (3, 2, 4):
             push(old, stage(number))
-        project = manager.project(replace(roles, secondaries=(old,)))
+        project = stage_tasks.project(replace(roles, secondaries=(old,)))
 
         newest = project.take_suitable(DIGEST, run_id="r", select=lambda ids: max(ids, default=None))
         assert str(stage(4)) == newest.result["stage_id"]
         # the primary has one now: that one is suitable, and nothing is copied
         assert project.take_suitable(DIGEST, run_id="r").skipped
-        assert [stage(4)] == list(manager.stage_ids(roles.primary))
+        assert [stage(4)] == list(stage_tasks.stage_ids(roles.primary))
         assert None is project.take_suitable("b" * 56, run_id="r")
 
-    def test_an_unreachable_secondary_is_no_empty_one(self, manager, roles):
-        project = manager.project(replace(roles, secondaries=(NOBODY,)))
+    def test_an_unreachable_secondary_is_no_empty_one(self, stage_tasks, roles):
+        project = stage_tasks.project(replace(roles, secondaries=(NOBODY,)))
         with pytest.raises(RegistryUnreachableError):
             project.take_suitable(DIGEST, run_id="r")
 
 
 class TestLookingUp:
-    def test_a_cache_answers_under_the_primarys_name(self, manager, roles, registry):
+    def test_a_cache_answers_under_the_primarys_name(self, stage_tasks, roles, registry):
         cache = Repository(registry.host, "app/cache")
         pushed = push(cache, stage(1))
-        project = manager.project(replace(roles, caches=(NOBODY, cache)))
+        project = stage_tasks.project(replace(roles, caches=(NOBODY, cache)))
         info = project.lookup.describe(stage(1)).info
 
         assert f"{roles.primary}:{stage(1)}" == info.name
         assert str(roles.primary) == info.repository
         assert f"{roles.primary}@{pushed.digest}" == info.repo_digest
 
-    def test_without_the_caches_the_primary_answers(self, manager, roles, registry):
+    def test_without_the_caches_the_primary_answers(self, stage_tasks, roles, registry):
         push(roles.primary, stage(1))
-        project = manager.project(replace(roles, caches=(Repository(registry.host, "app/cache"),)))
+        project = stage_tasks.project(replace(roles, caches=(Repository(registry.host, "app/cache"),)))
 
         assert f"{roles.primary}:{stage(1)}" == project.lookup.describe(stage(1)).info.name
         with pytest.raises(StageNotFoundError):
             project.lookup.describe(stage(2))
 
-    def test_a_rejected_stage_does_not_exist_even_in_a_cache(self, manager, roles, registry):
+    def test_a_rejected_stage_does_not_exist_even_in_a_cache(self, stage_tasks, roles, registry):
         cache = Repository(registry.host, "app/cache")
         push(cache, stage(1))
         push_image(roles.primary.host, roles.primary.path, stage(1).rejected_tag, layers=[])
         with pytest.raises(StageNotFoundError, match="rejected"):
-            manager.project(replace(roles, caches=(cache,))).lookup.describe(stage(1))
+            stage_tasks.project(replace(roles, caches=(cache,))).lookup.describe(stage(1))
 
-    def test_what_was_remembered_of_the_primary_asks_no_storage(self, manager, roles, registry):
+    def test_what_was_remembered_of_the_primary_asks_no_storage(self, stage_tasks, roles, registry):
         cache = Repository(registry.host, "app/cache")
         push(roles.primary, stage(1))
-        described = manager.describe_stage(roles.primary, stage(1))
+        described = stage_tasks.describe_stage(roles.primary, stage(1))
         before = len(registry.requests())
-        project = manager.project(replace(roles, caches=(cache,)))
+        project = stage_tasks.project(replace(roles, caches=(cache,)))
 
         assert described == project.lookup.describe(stage(1))
         assert [] == registry.requests()[before:]
 
-    def test_the_final_storage_is_described_by_itself(self, manager, roles, registry):
+    def test_the_final_storage_is_described_by_itself(self, stage_tasks, roles, registry):
         cache = Repository(registry.host, "app/cache")
         push(cache, stage(1))
         push(roles.final, stage(2))
-        project = manager.project(replace(roles, caches=(cache,)))
+        project = stage_tasks.project(replace(roles, caches=(cache,)))
 
         assert [stage(2)] == list(project.lookup.final_stage_ids())
         assert f"{roles.final}:{stage(2)}" == project.lookup.describe_final(stage(2)).info.name
@@ -327,10 +329,10 @@ class TestNamesForDeployments:
         assert str(roles.final) == project.deployed_repository()
         assert f"{roles.final}:{stage(1)}" == project.deployed_image("backend", stage(1)).name
 
-    def test_else_they_are_the_primarys(self, manager, roles):
-        project = manager.project(replace(roles, final=None))
+    def test_else_they_are_the_primarys(self, stage_tasks, roles):
+        project = stage_tasks.project(replace(roles, final=None))
         assert f"{roles.primary}:{stage(1)}" == project.deployed_image("backend", stage(1)).name
-        local = manager.project(Project("app", EngineProject("app")))
+        local = stage_tasks.project(Project("app", EngineProject("app")))
         assert f"app:{stage(1)}" == local.deployed_image("backend", stage(1)).name
 
     def test_a_rule_gives_a_custom_tag(self, project, roles):

@@ -358,14 +358,14 @@ class TestRejectedStage:
             self.remove(records, repository)
         assert [str(STAGE)] == maker.tags(PATH)
 
-    def test_the_fleet_knows_at_once_what_is_rejected(self, manager, repository):
+    def test_the_fleet_knows_at_once_what_is_rejected(self, stage_tasks, repository):
         push_image(repository.host, PATH, str(STAGE))
-        manager.describe_stage(repository, STAGE)
-        manager.records.write(repository, PROJECT, RejectedStage(STAGE))
+        stage_tasks.describe_stage(repository, STAGE)
+        stage_tasks.records.write(repository, PROJECT, RejectedStage(STAGE))
         with pytest.raises(StageNotFoundError, match="rejected"):
-            manager.describe_stage(repository, STAGE)
-        delete(manager.records, repository, RejectedStage(STAGE).id)
-        assert STAGE == manager.describe_stage(repository, STAGE).stage_id
+            stage_tasks.describe_stage(repository, STAGE)
+        delete(stage_tasks.records, repository, RejectedStage(STAGE).id)
+        assert STAGE == stage_tasks.describe_stage(repository, STAGE).stage_id
 
 
 @pytest.mark.parametrize("writes", range(1, 6))

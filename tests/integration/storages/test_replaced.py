@@ -66,10 +66,10 @@ def push_index(registry):
     return push_index
 
 
-def told(manager, repository, stage_id=STAGE):
+def told(stage_tasks, repository, stage_id=STAGE):
     """The digest that the fleet tells of a stage, to who asks for one and to who lists all."""
-    described = manager.describe_stage(repository, stage_id)
-    (known,) = manager.storages.open(repository).known([stage_id])
+    described = stage_tasks.describe_stage(repository, stage_id)
+    (known,) = stage_tasks.storages.open(repository).known([stage_id])
     assert known is None or known == described
     return described.info.repo_digest.partition("@")[2]
 
@@ -82,18 +82,18 @@ def test_a_copy_onto_a_stage_that_is_there(join, roles, push, verify):
     told(theirs, roles.final)
     digest = push(roles.primary, b"new")
     ours.copy_stage(roles.primary, roles.final, STAGE, run_id="r", verify=verify)
-    assert [digest, digest] == [told(manager, roles.final) for manager in (ours, theirs)]
+    assert [digest, digest] == [told(stage_tasks, roles.final) for stage_tasks in (ours, theirs)]
 
 
 def test_a_copy_whose_worker_died_before_it_could_tell(join, roles, push):
     """R31: the next attempt finds the stage there, and what is known of it wrong."""
-    manager = join()
+    stage_tasks = join()
     push(roles.final, b"old")
-    told(manager, roles.final)
+    told(stage_tasks, roles.final)
     digest = push(roles.primary, b"new")
     assert digest == push(roles.final, b"new")
-    assert manager.copy_stage(roles.primary, roles.final, STAGE, run_id="r", verify=True).skipped
-    assert digest == told(manager, roles.final)
+    assert stage_tasks.copy_stage(roles.primary, roles.final, STAGE, run_id="r", verify=True).skipped
+    assert digest == told(stage_tasks, roles.final)
 
 
 def test_a_stage_that_was_deleted_and_copied_again(join, roles, push):
@@ -111,11 +111,11 @@ def test_a_stage_that_was_deleted_and_copied_again(join, roles, push):
 
 def test_an_index_that_a_builder_put_anew(join, roles, push_index):
     """R31: the tag of a multi-platform stage may move at any time; it is asked for in one request."""
-    manager = join()
+    stage_tasks = join()
     push_index(roles.primary, b"amd64", b"arm64")
-    told(manager, roles.primary, INDEX)
+    told(stage_tasks, roles.primary, INDEX)
     digest = push_index(roles.primary, b"amd64", b"arm64", b"riscv64")
-    assert digest == told(manager, roles.primary, INDEX)
+    assert digest == told(stage_tasks, roles.primary, INDEX)
 
 
 def test_an_index_in_a_cache_that_stood_in_the_primary_before(join, roles, push_index):
@@ -128,10 +128,10 @@ def test_an_index_in_a_cache_that_stood_in_the_primary_before(join, roles, push_
 
 def test_an_index_published_anew(join, roles, registry, redis_server, push, push_index):
     """R31: what publish-index puts is told at once."""
-    manager = join()
+    stage_tasks = join()
     push_index(roles.primary, b"old")
-    told(manager, roles.primary, INDEX)
-    manager.delete_stage(roles.primary, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
+    told(stage_tasks, roles.primary, INDEX)
+    stage_tasks.delete_stage(roles.primary, INDEX, run_id="r", to_delete=lambda: [str(INDEX)])
     push(roles.primary, b"image")
     connections = Connections(redis_server.url, Settings())
     try:
@@ -139,16 +139,16 @@ def test_an_index_published_anew(join, roles, registry, redis_server, push, push
         published = connections.storages.publish_index(roles.primary, INDEX, images)
     finally:
         connections.close()
-    assert published["repo_digest"].endswith(told(manager, roles.primary, INDEX))
+    assert published["repo_digest"].endswith(told(stage_tasks, roles.primary, INDEX))
 
 
 def test_a_final_stage_that_somebody_replaced(join, roles, push):
     """R31: what is deployed is asked for, whatever was remembered of it."""
-    manager = join()
-    project = manager.project(replace(roles, caches=()))
+    stage_tasks = join()
+    project = stage_tasks.project(replace(roles, caches=()))
     push(roles.primary, b"stage")
     push(roles.final, b"old")
-    told(manager, roles.final)
+    told(stage_tasks, roles.final)
     digest = push(roles.final, b"new")
     item_result = project.publish_stage(STAGE, run_id=uuid4().hex, should_be_built=True)
     assert (True, f"{roles.final}@{digest}") == (item_result.skipped, item_result.result["repo_digest"])
@@ -156,23 +156,23 @@ def test_a_final_stage_that_somebody_replaced(join, roles, push):
 
 def test_a_stage_whose_rejection_was_withdrawn_is_on_the_known_list_again(join, roles, push):
     """R31: who answers from the last known list finds it."""
-    manager = join()
-    lookup = manager.project(roles).lookup
+    stage_tasks = join()
+    lookup = stage_tasks.project(roles).lookup
     other = StageId(STAGE.digest, STAGE.created_ms + 1)
     push(roles.primary, b"stage")
     push(roles.primary, b"other", other)
     lookup.stage_ids()
-    manager.records.write(roles.primary, "app", RejectedStage(STAGE))
+    stage_tasks.records.write(roles.primary, "app", RejectedStage(STAGE))
     assert [other] == list(lookup.last_stage_ids())
     record = RecordId.of(RecordKind.REJECTED_STAGE, str(STAGE))
-    manager.records.delete(roles.primary, record, run_id="r", to_delete=lambda: [record.tag])
+    stage_tasks.records.delete(roles.primary, record, run_id="r", to_delete=lambda: [record.tag])
     assert [STAGE, other] == sorted(lookup.last_stage_ids())
 
 
 def test_what_others_put_in_place_of_one_image_is_not_seen(join, roles, push):
     """R31: the limit: a stage's name means one image, and who does not keep to that tells nobody."""
-    manager = join()
+    stage_tasks = join()
     digest = push(roles.primary, b"old")
-    told(manager, roles.primary)
+    told(stage_tasks, roles.primary)
     push(roles.primary, b"new")
-    assert digest == told(manager, roles.primary)
+    assert digest == told(stage_tasks, roles.primary)

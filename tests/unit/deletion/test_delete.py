@@ -30,7 +30,7 @@ def reborn(fakes):
     """The same registries, seen by a worker and a fleet that remember nothing."""
     fakes.registries.crash_at = None
     fakes.shared_state = MemorySharedState()
-    fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
+    fakes.stage_tasks = StageTasks(fakes.registries, fakes.shared_state)
     return fakes
 
 
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_after_any_step_is_finished_by_the_next(fakes, reposi
         with contextlib.suppress(fakes.registries.crash):
             fakes.delete(stage_id)
         assert digest == fakes.manifest(repository, "release").digest
-        seen = list(fakes.manager.stage_ids(repository))
+        seen = list(fakes.stage_tasks.stage_ids(repository))
         manifest = fakes.registries.stored(repository).tags.get(str(stage_id))
         assert ([stage_id] if manifest == digest and seen else []) == seen
         reborn(fakes)
@@ -275,7 +275,7 @@ def test_stages_are_looked_at_once_a_run_and_what_is_asked_for_read_once(fakes, 
         return [str(stage_id) for stage_id in stages]
 
     for stage_id in stages:
-        fakes.manager.delete_stage(repository, stage_id, run_id="r", to_delete=to_delete)
+        fakes.stage_tasks.delete_stage(repository, stage_id, run_id="r", to_delete=to_delete)
     assert {str(stage_id) for stage_id in kept} == fakes.tags(repository)
     assert [1] == questions
     heads = [what for verb, what in fakes.registries.reads if verb == "head"]

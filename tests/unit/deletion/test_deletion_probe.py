@@ -63,7 +63,7 @@ def forgotten(fakes):
 
     def forgotten():
         fakes.shared_state = MemorySharedState()
-        fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
+        fakes.stage_tasks = StageTasks(fakes.registries, fakes.shared_state)
         return fakes
 
     return forgotten

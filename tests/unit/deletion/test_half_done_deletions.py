@@ -89,12 +89,12 @@ def move_aside(fakes, reject):
 
 @pytest.fixture
 def listed(fakes):
-    return lambda: list(fakes.manager.stage_ids(fakes.source))
+    return lambda: list(fakes.stage_tasks.stage_ids(fakes.source))
 
 
 def reborn(fakes):
     fakes.shared_state = MemorySharedState()
-    fakes.manager = StageTasks(fakes.registries, fakes.shared_state)
+    fakes.stage_tasks = StageTasks(fakes.registries, fakes.shared_state)
     return fakes
 
 
@@ -291,12 +291,12 @@ def left(fakes, reject):
 def test_readers_take_a_deletions_rejection_for_none_while_the_stage_is_there(fakes, left, listed):
     """R12: list, describe, look-up by digest, copy, custom tags."""
     assert [left] == listed()
-    assert left == fakes.manager.describe_stage(fakes.source, left).stage_id
-    lookup = fakes.manager.project(Project.alone(fakes.source)).lookup
+    assert left == fakes.stage_tasks.describe_stage(fakes.source, left).stage_id
+    lookup = fakes.stage_tasks.project(Project.alone(fakes.source)).lookup
     assert [left] == [found.stage_id for found in lookup.by_digest(left.digest)]
     assert [left] == [found.stage_id for found in lookup.by_digest_as_known(left.digest)]
     assert not fakes.copy(left).skipped
-    fakes.manager.records.add_custom_tag(fakes.source, "app", CustomTag("v1", left))
+    fakes.stage_tasks.records.add_custom_tag(fakes.source, "app", CustomTag("v1", left))
     assert "v1" in fakes.tags(fakes.source)
 
 
@@ -306,7 +306,7 @@ def test_readers_take_it_for_one_while_the_tag_is_moved_aside(fakes, move_aside,
     fakes.registries.push(fakes.source, str(stage_id))
     move_aside(stage_id)
     assert [] == listed()
-    for read in (fakes.manager.describe_stage, lambda _, stage_id: fakes.copy(stage_id)):
+    for read in (fakes.stage_tasks.describe_stage, lambda _, stage_id: fakes.copy(stage_id)):
         with pytest.raises(StageNotFoundError):
             read(fakes.source, stage_id)
 
@@ -318,7 +318,7 @@ def test_a_rejection_that_is_no_deletions_stands(fakes, reject, listed):
     reject(stage_id, while_deleting=False)
     assert [] == listed()
     with pytest.raises(StageNotFoundError):
-        fakes.manager.describe_stage(fakes.source, stage_id)
+        fakes.stage_tasks.describe_stage(fakes.source, stage_id)
 
 
 def test_an_index_can_be_published_where_a_deletion_left_its_rejection(fakes, reject):
@@ -326,7 +326,7 @@ def test_an_index_can_be_published_where_a_deletion_left_its_rejection(fakes, re
     member, index = fakes.stage(1), StageId(fakes.stage(9).digest)
     fakes.registries.push(fakes.source, str(member), config={"os": "linux", "architecture": "amd64"})
     reject(index)
-    publication = IndexPublication(fakes.manager.storages, fakes.source, Attempt("r"))
+    publication = IndexPublication(fakes.stage_tasks.storages, fakes.source, Attempt("r"))
     publication.publish(index, {Platform.parse("linux/amd64"): fakes.source.tagged(str(member))})
     assert {str(member), str(index)} == fakes.tags(fakes.source)
 
@@ -396,7 +396,7 @@ def test_a_rejection_that_is_written_or_removed_is_looked_at_anew(fakes, reject,
     """R12: what was an ordinary one may be a deletion's next time."""
     stage_id = fakes.stage(1)
     fakes.registries.push(fakes.source, str(stage_id))
-    records = fakes.manager.records
+    records = fakes.stage_tasks.records
     records.write(fakes.source, "app", RejectedStage(stage_id))
     assert [] == listed()
     records.delete(fakes.source, RejectedStage(stage_id).id, run_id="r", to_delete=list)
@@ -429,7 +429,7 @@ def test_the_deletion_of_a_record_is_such_a_run_too(fakes, move_aside):
     record = CustomTag("v1", fakes.stage(2))
     image = RecordImage.of("app", record.labels)
     put_record(fakes.registries, fakes.source.tagged(record.id.tag), image, lease=NO_LEASE)
-    fakes.manager.records.delete(fakes.source, record.id, run_id="r", to_delete=list)
+    fakes.stage_tasks.records.delete(fakes.source, record.id, run_id="r", to_delete=list)
     assert set() == fakes.tags(fakes.source)
 
 
@@ -448,13 +448,13 @@ def test_a_record_or_a_custom_tag_that_was_moved_aside_goes_too(fakes):
 def test_a_deletion_under_way_is_left_to_those_who_are_at_it(fakes, move_aside):
     """R12: who has the stage's lock is at work."""
     locks = MemoryLocks()
-    manager = StageTasks(fakes.registries, fakes.shared_state, locks=locks)
+    stage_tasks = StageTasks(fakes.registries, fakes.shared_state, locks=locks)
     stage_id, other = fakes.stage(1), fakes.stage(2)
     for some in (stage_id, other):
         fakes.registries.push(fakes.source, str(some))
     move_aside(stage_id)
     with StageLocks(locks).lock_exclusively(fakes.source, stage_id, run_id="theirs", lease=NO_LEASE):
-        manager.delete_stage(fakes.source, other, run_id="ours", to_delete=lambda: [str(other)])
+        stage_tasks.delete_stage(fakes.source, other, run_id="ours", to_delete=lambda: [str(other)])
     assert {str(stage_id), stage_id.rejected_tag} == fakes.tags(fakes.source)
 
 
@@ -516,7 +516,7 @@ def test_it_is_looked_for_once_a_run_and_not_where_tags_are_deleted_alone(fakes)
 def test_a_rejected_stage_that_is_none_stays_and_its_record_goes(fakes, left):
     """R12: `records remove rejected-stage` takes no stage that only a deletion rejected."""
     with pytest.raises(StageNotFoundError, match="not rejected"):
-        fakes.manager.records.delete_rejected_stage(fakes.source, left, run_id="r", to_delete=list)
+        fakes.stage_tasks.records.delete_rejected_stage(fakes.source, left, run_id="r", to_delete=list)
     assert {str(left)} == fakes.tags(fakes.source)
 
 
@@ -524,13 +524,13 @@ def test_one_that_was_moved_aside_goes(fakes, move_aside):
     """R12: it was to go anyway."""
     fakes.registries.push(fakes.source, str(fakes.stage(1)))
     move_aside(fakes.stage(1))
-    fakes.manager.records.delete_rejected_stage(fakes.source, fakes.stage(1), run_id="r", to_delete=list)
+    fakes.stage_tasks.records.delete_rejected_stage(fakes.source, fakes.stage(1), run_id="r", to_delete=list)
     assert set() == fakes.tags(fakes.source)
 
 
 def test_a_purge_takes_it_with_the_rest(fakes, left):
     """R12: everything of the project goes, whatever rejects it."""
-    fakes.manager.records.delete_rejected_stage(
+    fakes.stage_tasks.records.delete_rejected_stage(
         fakes.source, left, run_id="r", to_delete=list, unfinished=True
     )
     assert set() == fakes.tags(fakes.source)

@@ -51,7 +51,7 @@ class Fleet:
 
         def tried(attempt):
             self.tried.append(attempt.item)
-            return operation(self.fakes.manager.storages, attempt)
+            return operation(self.fakes.stage_tasks.storages, attempt)
 
         self.executor.execute(tried, message.run_id, message.index)
 
@@ -171,7 +171,7 @@ def test_a_member_that_is_under_way_when_the_run_is_cancelled_stays_too(
 
     def operation(attempt):
         fleet.ledger.cancel(run)
-        return delete_stage(fakes.manager.storages, attempt)
+        return delete_stage(fakes.stage_tasks.storages, attempt)
 
     fleet.executor.execute(operation, message.run_id, message.index)
     found = fleet.ledger.run(run)
@@ -290,7 +290,7 @@ def test_stages_of_one_digest_go_at_once_with_the_locks_of_all(fakes, fleet, sto
 
     def note(verb, name):
         if verb == "DELETE" and name.startswith("sha256:") and name in map(str, stored.manifests):
-            locks = fakes.manager.stage_locks._locks
+            locks = fakes.stage_tasks.stage_locks._locks
             held.append({info.name.rpartition("/")[2] for info in locks.locks()})
 
     fakes.registries.on_request = note
@@ -306,7 +306,7 @@ def test_a_copy_under_way_does_not_lose_its_source(fakes, stored):
     first, second = fakes.stage(1), fakes.stage(2)
     for stage_id in (first, second):
         fakes.registries.push(fakes.source, str(stage_id), layers=(b"shared",))
-    stage_locks = fakes.manager.stage_locks
+    stage_locks = fakes.stage_tasks.stage_locks
     deletion = threading.Thread(target=lambda: fakes.delete(first, [first, second]))
     with stage_locks.lock_for_copy(fakes.source, fakes.destination, second, run_id="copy", lease=NO_LEASE):
         deletion.start()
@@ -335,7 +335,7 @@ def test_rejected_stages_wait_for_one_another_too(fakes, fleet, stored, push_mem
     member, digest = push_member(1)
     index, _ = push_index(9, digest)
     for stage_id in (member, index):
-        fakes.manager.records.write(fakes.source, "app", RejectedStage(stage_id))
+        fakes.stage_tasks.records.write(fakes.source, "app", RejectedStage(stage_id))
     run = fleet.submit(member, index)
     fleet.work_off(delete_rejected_stage)
     assert ({}, 1) == (stored.tags, fleet.outcomes(run)[str(member)].attempts)
@@ -348,7 +348,7 @@ def test_an_index_under_a_custom_tag_loses_no_member_to_another(fakes, fleet, st
     digest = fakes.registries.push(fakes.source, "one", layers=(b"own",))
     top = fakes.registries.push_index(fakes.source, "multi", [digest])
     for name, number in (("one", 1), ("multi", 2)):
-        fakes.manager.records.write(fakes.source, "app", CustomTag(name, fakes.stage(number)))
+        fakes.stage_tasks.records.write(fakes.source, "app", CustomTag(name, fakes.stage(number)))
     refuse(fakes, top)
     run = fleet.submit("one", "multi")
     fleet.work_off(delete_stage_custom_tag)

@@ -404,7 +404,7 @@ def test_an_index_without_a_tag_is_not_seen(fakes, stored, member):
 def test_a_record_that_is_none_any_more_when_its_delete_leaves_stays(fakes, stored):
     """R6: that a tag is a record of ours is looked at again before its DELETE is sent once more."""
     record_id = RecordId.of(RecordKind.MANAGED_IMAGE, "web")
-    fakes.manager.records.write(fakes.source, "app", ManagedImage("web"))
+    fakes.stage_tasks.records.write(fakes.source, "app", ManagedImage("web"))
     failures = [RegistryUnavailableError("later", method="DELETE", status=503)]
     delete = fakes.registries.delete_manifest
 
@@ -419,7 +419,9 @@ def test_a_record_that_is_none_any_more_when_its_delete_leaves_stays(fakes, stor
 
     fakes.registries.delete_manifest = delete_manifest
     with pytest.raises(BrokenRecordError):
-        fakes.manager.records.delete(fakes.source, record_id, run_id="r", to_delete=lambda: [record_id.tag])
+        fakes.stage_tasks.records.delete(
+            fakes.source, record_id, run_id="r", to_delete=lambda: [record_id.tag]
+        )
     assert {record_id.tag} == fakes.tags(fakes.source)
 
 

@@ -61,13 +61,15 @@ def write(fakes):
 
 @pytest.fixture
 def plan(fakes, roles):
-    return lambda sized=False: plan_purge(fakes.manager.storages, roles, sized=sized)
+    return lambda sized=False: plan_purge(fakes.stage_tasks.storages, roles, sized=sized)
 
 
 @pytest.fixture
 def plan_alone(fakes):
     """Of a project without a final storage."""
-    return lambda sized=False: plan_purge(fakes.manager.storages, Project("app", fakes.source), sized=sized)
+    return lambda sized=False: plan_purge(
+        fakes.stage_tasks.storages, Project("app", fakes.source), sized=sized
+    )
 
 
 def items(plan):
@@ -267,7 +269,7 @@ def test_nothing_is_weighed_unless_asked_for(fakes, write, plan):
 
 
 def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_tells(fakes):
-    storages = StoragesWithEngine(fakes.manager.storages.registries, lambda: pytest.fail("not asked"))
+    storages = StoragesWithEngine(fakes.stage_tasks.storages.registries, lambda: pytest.fail("not asked"))
     storages.engine = Engine([fakes.stage(1)], [RecordId.of(RecordKind.IMPORT_METADATA, "0f" * 32)])
     fakes.registries.push(fakes.destination, str(fakes.stage(1)))
     project = Project("app", EngineProject("app"), fakes.destination)
@@ -282,4 +284,4 @@ def test_of_an_engine_stages_and_import_metadata_go_and_weigh_nothing_that_it_te
 
 def test_what_is_in_use_is_no_question_in_a_repository(fakes, roles):
     with pytest.raises(UsageError, match="no Docker Engine"):
-        plan_purge(fakes.manager.storages, roles, policy=InUsePolicy(skip_used=True))
+        plan_purge(fakes.stage_tasks.storages, roles, policy=InUsePolicy(skip_used=True))

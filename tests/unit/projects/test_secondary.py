@@ -25,7 +25,7 @@ FAILURES = [
 
 @pytest.fixture
 def project(fakes):
-    return fakes.manager.project(Project("app", fakes.destination, secondaries=(FIRST, SECOND)))
+    return fakes.stage_tasks.project(Project("app", fakes.destination, secondaries=(FIRST, SECOND)))
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ class Fakes:
 
     registries: FakeRegistries
     shared_state: MemorySharedState
-    manager: StageTasks
+    stage_tasks: StageTasks
     source: Repository
     destination: Repository
 
@@ -278,11 +278,11 @@ class Fakes:
         return set(self.registries.stored(repository).tags)
 
     def copy(self, stage_id, *, run_id="r", **options):
-        return self.manager.copy_stage(self.source, self.destination, stage_id, run_id=run_id, **options)
+        return self.stage_tasks.copy_stage(self.source, self.destination, stage_id, run_id=run_id, **options)
 
     def delete(self, stage_id, to_delete=None, *, run_id="r", **options):
         tags = [str(stage_id) for stage_id in ([stage_id] if to_delete is None else to_delete)]
-        return self.manager.delete_stage(
+        return self.stage_tasks.delete_stage(
             self.source, stage_id, run_id=run_id, to_delete=lambda: tags, **options
         )
 
@@ -293,11 +293,11 @@ class Fakes:
 @pytest.fixture
 def fakes():
     registries, shared_state = FakeRegistries(), MemorySharedState()
-    manager = StageTasks(registries, shared_state)
+    stage_tasks = StageTasks(registries, shared_state)
     return Fakes(
         registries,
         shared_state,
-        manager,
+        stage_tasks,
         Repository("a.example", "team/app"),
         Repository("b.example", "team/app"),
     )

@@ -131,7 +131,7 @@ def test_a_rejected_stage_is_not_found(fakes):
     with pytest.raises(StageNotFoundError, match="rejected"):
         fakes.copy(stage_id)
     with pytest.raises(StageNotFoundError, match="rejected"):
-        fakes.manager.describe_stage(fakes.source, stage_id)
+        fakes.stage_tasks.describe_stage(fakes.source, stage_id)
 
 
 def test_a_placeholder_is_never_a_stage(fakes):
@@ -140,7 +140,7 @@ def test_a_placeholder_is_never_a_stage(fakes):
     with pytest.raises(StageNotFoundError, match="being deleted"):
         fakes.copy(stage_id)
     with pytest.raises(StageNotFoundError, match="being deleted"):
-        fakes.manager.describe_stage(fakes.source, stage_id)
+        fakes.stage_tasks.describe_stage(fakes.source, stage_id)
 
 
 @pytest.mark.parametrize("lost", ["layer", "config"])
@@ -224,7 +224,7 @@ def test_a_member_that_vanished_meanwhile_is_put_again(fakes):
 
 def consign(fakes, sleep, *, lease=NO_LEASE):
     return BlobTransfer(
-        fakes.manager.storages.registries,
+        fakes.stage_tasks.storages.registries,
         fakes.source,
         fakes.destination,
         Attempt("r", lease=lease),
@@ -328,7 +328,7 @@ def test_a_stage_is_copied_whatever_its_configuration_is(fakes, config):
     stage_id, digest = push(fakes, config=config)
     item_result = fakes.copy(stage_id)
     assert digest == fakes.registries.stored(fakes.destination).tags[str(stage_id)]
-    assert fakes.manager.describe_stage(fakes.source, stage_id).info.size == len(BASE) + len(OWN)
+    assert fakes.stage_tasks.describe_stage(fakes.source, stage_id).info.size == len(BASE) + len(OWN)
     assert f"{fakes.destination}@{digest}" == item_result.result["repo_digest"]
     encode_outcome(Outcome(item=str(stage_id), state=ItemState.SUCCEEDED, result=item_result.result))
 
@@ -374,7 +374,7 @@ def test_a_build_cache_is_copied_whole_and_described(fakes):
     assert index == there.tags[str(stage_id)]
     assert {content for content, _ in blobs} == set(there.blobs.values())
     assert sum(len(content) for content, _ in blobs) == item_result.result["size"]
-    assert fakes.manager.describe_stage(fakes.destination, stage_id).as_json() == item_result.result
+    assert fakes.stage_tasks.describe_stage(fakes.destination, stage_id).as_json() == item_result.result
 
 
 def test_a_build_cache_beside_images_is_copied_with_them(fakes):
@@ -412,7 +412,7 @@ def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(fakes, 
     indexes += [fakes.registries.push_index(fakes.source, None, images[n:]) for n in range(1, 10)]
     stage_id = StageId(fakes.stage(1).digest)
     fakes.registries.push_index(fakes.source, str(stage_id), indexes)
-    for attempt in (fakes.copy, lambda stage_id: fakes.manager.describe_stage(fakes.source, stage_id)):
+    for attempt in (fakes.copy, lambda stage_id: fakes.stage_tasks.describe_stage(fakes.source, stage_id)):
         fakes.registries.reads.clear()
         with pytest.raises(UnsupportedManifestError, match="leads to more than"):
             attempt(stage_id)
@@ -429,7 +429,7 @@ def test_of_all_configurations_of_an_index_so_much_is_read(fakes, monkeypatch):
     ]
     stage_id = StageId(fakes.stage(1).digest)
     fakes.registries.push_index(fakes.source, str(stage_id), members)
-    info = fakes.manager.describe_stage(fakes.source, stage_id).info
+    info = fakes.stage_tasks.describe_stage(fakes.source, stage_id).info
     assert [False] * 2 + [True] * 4 == [member.truncated for member in info.members]
     assert 2 == sum(verb == "blob" for verb, _ in fakes.registries.reads)
     fakes.copy(stage_id)

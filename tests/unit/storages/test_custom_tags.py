@@ -27,7 +27,7 @@ def custom(fakes):
 
 @pytest.fixture
 def add(fakes, custom):
-    add = fakes.manager.records.add_custom_tag
+    add = fakes.stage_tasks.records.add_custom_tag
     return lambda: add(fakes.source, "app", custom, final=fakes.destination)
 
 
@@ -35,7 +35,7 @@ def add(fakes, custom):
 def delete(fakes, custom):
     def delete(**options):
         options = {"final": fakes.destination, "run_id": "r", "to_delete": lambda: [custom.id.tag], **options}
-        return fakes.manager.records.delete_custom_tag(fakes.source, custom.id, **options)
+        return fakes.stage_tasks.records.delete_custom_tag(fakes.source, custom.id, **options)
 
     return delete
 
@@ -46,7 +46,7 @@ def test_the_tag_is_set_in_the_final_storage_and_the_record_in_the_primary(fakes
     stored = fakes.registries.stored(fakes.destination)
     assert stored.tags[str(custom.stage_id)] == stored.tags["v1"]
     assert {str(custom.stage_id), custom.id.tag} == fakes.tags(fakes.source)
-    fakes.manager.records.check_custom_tag(fakes.source, "v1", custom.stage_id, final=fakes.destination)
+    fakes.stage_tasks.records.check_custom_tag(fakes.source, "v1", custom.stage_id, final=fakes.destination)
 
 
 def test_a_stage_that_was_not_published_gets_no_tag(fakes, custom, add):
@@ -62,7 +62,7 @@ def test_a_check_looks_into_the_final_storage(fakes, custom, add):
     add()
     fakes.registries.push(fakes.source, "v1", layers=(str(fakes.source).encode(),))
     del fakes.registries.stored(fakes.destination).tags["v1"]
-    check = fakes.manager.records.check_custom_tag
+    check = fakes.stage_tasks.records.check_custom_tag
     with pytest.raises(CustomTagError, match=r"b\.example/team/app has no tag v1: add it again$"):
         check(fakes.source, "v1", custom.stage_id, final=fakes.destination)
     with pytest.raises(CustomTagError, match="project whose final storage has it"):

@@ -36,7 +36,7 @@ def push(fakes):
 @pytest.fixture
 def publish(fakes):
     def publish(images, stage_id=INDEX):
-        publication = IndexPublication(fakes.manager.storages, fakes.source, Attempt("r"))
+        publication = IndexPublication(fakes.stage_tasks.storages, fakes.source, Attempt("r"))
         parsed = {Platform.parse(name): reference for name, reference in images.items()}
         return publication.publish(stage_id, parsed)
 

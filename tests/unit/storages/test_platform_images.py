@@ -32,7 +32,7 @@ def choose(fakes):
         stored = fakes.registries.stored(fakes.source)
         index = Manifest.of(document)
         stored.manifests[index.digest], stored.tags[str(stage_id)] = index, index.digest
-        return choose_images(fakes.manager.storages.open(fakes.source), stage_id, choice, AMD64)
+        return choose_images(fakes.stage_tasks.storages.open(fakes.source), stage_id, choice, AMD64)
 
     return choose
 

@@ -210,5 +210,5 @@ def test_a_multi_platform_stage_is_never_rejected(fakes):
     """I2: builders would refuse to build its image for good."""
     stage_id = StageId(fakes.stage(1).digest)
     with pytest.raises(UsageError, match=f"stagefleet delete {fakes.source} {stage_id}"):
-        fakes.manager.storages.open(fakes.source).reject(stage_id, project="app", lease=NO_LEASE)
+        fakes.stage_tasks.storages.open(fakes.source).reject(stage_id, project="app", lease=NO_LEASE)
     assert set() == fakes.tags(fakes.source)
