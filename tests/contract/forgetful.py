@@ -136,12 +136,12 @@ class _Services:
 
     starts_worker = False
     no_worker_advice = no_host_advice = ""
-    stage_ids = record_ids = ping = exists = None  # no plan asks for them
+    open = None  # no plan opens a storage
 
     def __init__(self, ledger: ForgetfulLedger) -> None:
         self.settings = Settings(runs=SETTINGS)
         self.ledger = ledger
-        self.registries = self
+        self.storages = self
         self.locks, self.last_used = MemoryLocks(), MemoryLastUsed()
 
     def describe_remaining_tags(self, _repositories: object) -> list[str]:
