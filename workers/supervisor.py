@@ -7,17 +7,13 @@ interpreters that ignore the current directory and PYTHONPATH, which may contain
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import selectors
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from types import FrameType
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from config.logging import configure_logging
 from stagefleet.backoff import Backoff
@@ -29,9 +25,10 @@ from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import Settings, load_settings
 from stagefleet.streams import prepare_streams
+from stagefleet.supervisor import Process, Supervisor
 from workers.queues import choose_queues
 
-__all__ = ["Child", "Supervisor", "main", "process_command"]
+__all__ = ["Child", "WorkerSupervisor", "main", "process_command"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FATAL_STATUS = 2
@@ -67,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configure_logging(settings.log)
     _check_redis(settings.redis_url, settings.key_prefix)
     count = settings.worker.processes or os.cpu_count() or 1
-    supervisor = Supervisor(
+    supervisor = WorkerSupervisor(
         process_command(concurrency=settings.worker.concurrency, queues=queues),
         processes=count,
         drain_seconds=settings.worker.drain_seconds,
@@ -126,7 +123,7 @@ class Child:
     """
 
     number: int
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     ready: int | None = None
     started_at: float = 0.0
     start_at: float = 0.0
@@ -141,97 +138,70 @@ class Child:
         return pause
 
 
-@dataclass(slots=True)
-class Supervisor:
-    """Keep worker processes running.
+class WorkerSupervisor(Supervisor):
+    """Keep worker processes running; create it in the main thread.
 
-    Attributes:
+    Args:
         command: The command of one process.
         processes: Number of processes.
         drain_seconds: Time limit for the stop of each.
         ready_line: Line to log once all listen.
     """
 
-    command: Sequence[str]
-    processes: int
-    drain_seconds: float
-    ready_line: dict[str, object] = field(default_factory=dict)
-    _children: list[Child] = field(default_factory=list)
-    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
-    _parent_pipe: int = -1
-    _waiting_for: int = 0
-    _stop_count: int = 0
-    _kill_at: float | None = None
-    _status: int = 0
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        processes: int,
+        drain_seconds: float,
+        ready_line: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(_STOP_SIGNALS)
+        self._command = command
+        self._drain_seconds = drain_seconds
+        self._ready_line = ready_line or {}
+        self._children = [Child(number) for number in range(1, processes + 1)]
+        self._waiting_for = processes
+        self._parent_pipe, self._life_line_end = os.pipe()
 
     def run(self) -> int:
-        """Keep the processes running until a signal arrives, or none can run; return the exit status.
-
-        Call it in the main thread: it installs signal handlers.
-        """
-        wake_up, signalled = socket.socketpair()
-        signalled.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, _ignore)
-        signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
-        self._selector.register(wake_up, selectors.EVENT_READ)
-        parent_pipe, life_line_end = os.pipe()
-        self._parent_pipe = parent_pipe
-        self._children = [Child(number) for number in range(1, self.processes + 1)]
-        self._waiting_for = self.processes
+        """Keep the processes running until a signal arrives, or none can run; return the exit status."""
         try:
-            self._keep(wake_up)
+            status = self._keep()
+            self._drain()
         finally:
-            for child in self._children:
-                if child.process is not None:
-                    child.process.kill()
-                    child.process.wait()
-            os.close(life_line_end)
-            os.close(parent_pipe)
-            self._selector.close()
-        return self._status
+            self.kill(self._running())
+            os.close(self._life_line_end)
+            os.close(self._parent_pipe)
+            self.close()
+        return status
 
-    def _keep(self, wake_up: socket.socket) -> None:
+    def _running(self) -> list[Process]:
+        return [child.process for child in self._children if child.process is not None]
+
+    def _keep(self) -> int:
+        """Start and restart the processes until they have to stop; return the exit status."""
         while True:
-            self._start_due()
-            if self._stop_count and not any(child.process for child in self._children):
-                return
-            for key, _ in self._selector.select(self._pause()):
-                if key.fileobj is wake_up:
-                    self._heed(wake_up.recv(64))
-                else:
-                    self._hear(key.data)
-            self._reap()
-            if self._kill_at is not None and time.monotonic() > self._kill_at:
-                self._kill("processes_do_not_stop")
-
-    def _pause(self) -> float | None:
-        """Return the time until the next action."""
-        due = [child.start_at for child in self._children if child.process is None and not self._stop_count]
-        if self._kill_at is not None:
-            due.append(self._kill_at)
-        return max(0.0, min(due) - time.monotonic()) + 0.01 if due else None
-
-    def _start_due(self) -> None:
-        now = time.monotonic()
-        for child in self._children:
-            if child.process is None and not self._stop_count and child.start_at <= now:
-                self._start(child)
+            now = time.monotonic()
+            for child in self._children:
+                if child.process is None and child.start_at <= now:
+                    self._start(child)
+            due = [child.start_at for child in self._children if child.process is None]
+            signals = self.wait(max(0.0, min(due) - time.monotonic()) + 0.01 if due else None)
+            if _FATAL_STATUS in map(self._reap, self._children):
+                return _FATAL_STATUS
+            if not set(_STOP_SIGNALS).isdisjoint(signals):
+                return 0
 
     def _start(self, child: Child) -> None:
         ready, ready_end = os.pipe()
-        descriptors = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._parent_pipe)]
-        # A session of its own: Ctrl-C is for the supervisor alone, which stops its processes.
-        child.process = subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [*self.command, *descriptors],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(ready_end, self._parent_pipe),
-            start_new_session=True,
-        )
+        descriptors = (ready_end, self._parent_pipe)
+        options = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._parent_pipe)]
+        child.process = self.start([*self._command, *options], descriptors=descriptors)
         os.close(ready_end)
         child.started_at = time.monotonic()
         child.ready = ready
-        self._selector.register(ready, selectors.EVENT_READ, data=child)
+        self.watch(ready, partial(self._hear, child))
 
     def _hear(self, child: Child) -> None:
         """Handle a process's report that it listens, or the end of its pipe."""
@@ -241,57 +211,31 @@ class Supervisor:
         if is_ready and self._waiting_for:
             self._waiting_for -= 1
             if not self._waiting_for:
-                _log.info("ready", action="start", **self.ready_line)
+                _log.info("ready", action="start", **self._ready_line)
 
     def _forget_pipe(self, child: Child) -> None:
         if child.ready is not None:
-            self._selector.unregister(child.ready)
+            self.forget(child.ready)
             os.close(child.ready)
             child.ready = None
 
-    def _reap(self) -> None:
-        for child in self._children:
-            status = None if child.process is None else child.process.poll()
-            if status is None:
-                continue
-            assert child.process is not None
-            facts = {"action": "reap", "process": child.number, "pid": child.process.pid, "status": status}
-            self._forget_pipe(child)
-            pause = child.note_end(time.monotonic())
-            if self._stop_count:
-                _log.debug("process_stopped", **facts)
-            elif status == _FATAL_STATUS:
-                self._status = status
-                self._stop()
-            else:
-                _log.warning("process_died", **facts, restart_in_seconds=round(pause, 1))
+    def _reap(self, child: Child) -> int | None:
+        """Note the end of a process, and when the next one starts; return its status, None while it runs."""
+        status = None if child.process is None else child.process.poll()
+        if status is None or child.process is None:
+            return None
+        facts = {"action": "reap", "process": child.number, "pid": child.process.pid, "status": status}
+        self._forget_pipe(child)
+        pause = child.note_end(time.monotonic())
+        if status != _FATAL_STATUS:
+            _log.warning("process_died", **facts, restart_in_seconds=round(pause, 1))
+        return status
 
-    def _heed(self, signals: bytes) -> None:
-        for number in signals:
-            if number in _STOP_SIGNALS:
-                self._stop()
-
-    def _stop(self) -> None:
-        self._stop_count += 1
-        if self._stop_count > 1:
-            self._kill("stopping_at_once")
-            return
-        _log.info("stopping", action="stop", drain_seconds=self.drain_seconds)
-        self._kill_at = time.monotonic() + self.drain_seconds + _OVERTIME_SECONDS
-        for child in self._children:
-            if child.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.terminate()
-
-    def _kill(self, event: str) -> None:
-        """Kill the remaining processes; the fleet's sweep returns their items."""
-        _log.warning(event, action="stop")
-        self._kill_at = None
-        for child in self._children:
-            if child.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.kill()
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing but wake up the loop, which reads signals from the wake-up descriptor."""
+    def _drain(self) -> None:
+        """Let the processes finish in time; the fleet's sweep returns the items of those that do not."""
+        _log.info("stopping", action="stop", drain_seconds=self._drain_seconds)
+        seconds = self._drain_seconds + _OVERTIME_SECONDS
+        limit = time.monotonic() + seconds
+        if not self.stop(self._running(), signal.SIGTERM, seconds=seconds, at_once=_STOP_SIGNALS):
+            is_late = time.monotonic() >= limit
+            _log.warning("processes_do_not_stop" if is_late else "stopping_at_once", action="stop")

@@ -2,8 +2,8 @@
 
 It is a process in a session of its own, so that neither Ctrl-C nor the death of the client reaches its
 children. The client holds the other end of its standard input: when that closes, however the client ended,
-the supervisor stops everything and removes the directory. It imports only the standard library and is run by
-its path, so that it starts within about 20 ms.
+the supervisor stops everything and removes the directory. It is run by its path, without site-packages, so
+that it starts within about 20 ms.
 
 Standard output carries at most two lines: `ready`, and the reason for an unexpected end.
 """
@@ -11,17 +11,18 @@ Standard output carries at most two lines: `ready`, and the reason for an unexpe
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+if __name__ == "__main__":  # an isolated interpreter without site-packages
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from stagefleet.supervisor import Process, Supervisor
 
 SOCKET = "redis.sock"
 SERVER_LOG = "server.log"
@@ -30,7 +31,6 @@ WORKER_LOG = "worker.log"
 _START_SECONDS = 10.0
 _STOP_SECONDS = 3.0
 _POLL_SECONDS = 0.01
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TAIL_BYTES = 2000
 _OF_THE_SERVER = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 """The server's environment variables; all others are dropped, since they may hold logins."""
@@ -45,95 +45,58 @@ def main(arguments: list[str]) -> None:
     """
     directory = Path(arguments[0])
     server_command, worker_command = (json.loads(argument) for argument in arguments[1:])
-    children: list[subprocess.Popen[bytes]] = []
+    supervisor = Supervisor((signal.SIGTERM,))
+    children: list[Process] = []
     try:
         needed = {name: os.environ[name] for name in _OF_THE_SERVER if name in os.environ}
-        server = _spawn(server_command, directory / SERVER_LOG, needed)
+        server = supervisor.start(server_command, environment=needed, log=directory / SERVER_LOG)
         children.append(server)
-        problem = _await_socket(server, directory)
+        problem = _await_socket(supervisor, server, directory)
         if problem is None:
-            worker = _spawn(worker_command, directory / WORKER_LOG, dict(os.environ))
-            children.append(worker)
+            children.append(supervisor.start(worker_command, log=directory / WORKER_LOG))
             _say("ready")
-            problem = _keep(server, worker, directory)
-        if problem is not None:
+            problem = _await_end(supervisor, children, directory)
+        if problem:
             _say(problem)
     finally:
-        _stop(children[::-1])
+        # None may outlive the directory. After the second signal a worker does not finish its items.
+        for child in children[::-1]:
+            supervisor.stop([child], signal.SIGTERM, signal.SIGINT, seconds=_STOP_SECONDS)
+            supervisor.kill([child])
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _spawn(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603 - the client's own commands, no shell
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env=environment,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - the supervisor has one thread: code between fork and exec is safe
-        )
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return a hook that makes a child die when the supervisor is killed; None outside Linux."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    supervisor = os.getpid()
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died in between: no signal will come
-            os._exit(1)
-
-    return arrange
-
-
-def _await_socket(server: subprocess.Popen[bytes], directory: Path) -> str | None:
-    """Wait until the server listens; return None, or the reason why it does not."""
+def _await_socket(supervisor: Supervisor, server: Process, directory: Path) -> str | None:
+    """Wait until the server listens; return None, or the reason why it does not ("" if it has to stop)."""
     give_up_at = time.monotonic() + _START_SECONDS
     while not (directory / SOCKET).exists():
         if server.poll() is not None:
             return f"the private Valkey ended at its start: {_tail(directory / SERVER_LOG)}"
         if time.monotonic() > give_up_at:
             return f"the private Valkey did not start within {_START_SECONDS:.0f} s"
-        time.sleep(_POLL_SECONDS)
+        if signal.SIGTERM in supervisor.wait(_POLL_SECONDS):
+            return ""
     return None
 
 
-def _keep(server: subprocess.Popen[bytes], worker: subprocess.Popen[bytes], directory: Path) -> str | None:
-    """Wait until the client is gone (None), or a child has ended (the reason)."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(write_end)
-    while True:
-        if server.poll() is not None:
-            return f"the private Valkey ended: {_tail(directory / SERVER_LOG)}"
-        if worker.poll() is not None:
-            return f"the embedded worker ended: {_tail(directory / WORKER_LOG)}"
-        readable, _, _ = select.select([sys.stdin, read_end], [], [])
-        if sys.stdin in readable:
-            return None
-        os.read(read_end, 512)
+def _await_end(supervisor: Supervisor, children: list[Process], directory: Path) -> str:
+    """Wait until the client is gone (""), or a child has ended (the reason)."""
+    has_client = True
 
+    def note_end_of_client() -> None:
+        nonlocal has_client
+        has_client = False
+        supervisor.forget(sys.stdin)
 
-def _stop(children: list[subprocess.Popen[bytes]]) -> None:
-    """Stop the children and all their processes at once: none may outlive the directory.
-
-    After the second signal, a worker does not finish its items; it ends its own processes, then itself.
-    """
-    for child in children:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    supervisor.watch(sys.stdin, note_end_of_client)
+    logs = {"private Valkey": SERVER_LOG, "embedded worker": WORKER_LOG}
+    while has_client:
+        for child, (name, log) in zip(children, logs.items(), strict=True):
+            if child.poll() is not None:
+                return f"the {name} ended: {_tail(directory / log)}"
+        if signal.SIGTERM in supervisor.wait(None):
+            break
+    return ""
 
 
 def _tail(log: Path) -> str:
@@ -149,5 +112,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     main(sys.argv[1:])

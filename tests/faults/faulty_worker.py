@@ -18,7 +18,7 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
 from stagefleet.storages.storages import Storages
 from workers.process import serve
-from workers.supervisor import Supervisor
+from workers.supervisor import WorkerSupervisor
 
 FOLDER = Path(os.environ["FAULT_FOLDER"])
 
@@ -61,7 +61,7 @@ def main() -> None:
     if sys.argv[1] == "supervise":
         configure_logging(settings.log)
         command = [sys.executable, __file__, "serve"]
-        supervisor = Supervisor(
+        supervisor = WorkerSupervisor(
             command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
         )
         sys.exit(supervisor.run())

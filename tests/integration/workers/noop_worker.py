@@ -8,7 +8,7 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import BrokenStageError, RegistryUnavailableError
 from stagefleet.settings import load_settings
 from stagefleet.storages.storages import Storages
-from workers.supervisor import Supervisor
+from workers.supervisor import WorkerSupervisor
 
 _CHUNK_SECONDS = 0.02
 
@@ -33,7 +33,7 @@ def main() -> None:
     if sys.argv[1] == "supervise":
         configure_logging(settings.log)
         command = [sys.executable, __file__, "serve"]
-        supervisor = Supervisor(
+        supervisor = WorkerSupervisor(
             command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
         )
         sys.exit(supervisor.run())

@@ -18,7 +18,7 @@ def test_a_worker_depends_on_no_stream(redis_server, fleet, tmp_path, cleanup):
         cwd=tmp_path,
     )
     cleanup.callback(process.kill)
-    eventually(fleet.ledger.workers, "it listens")
+    eventually(fleet.ledger.heartbeats.workers, "it listens")
     assert None is process.poll()
     process.send_signal(signal.SIGTERM)
     assert 0 == process.wait(LIMIT_SECONDS)

@@ -135,7 +135,7 @@ def test_a_users_own_packages_do_not_come_before_ours(redis_server, workers, fle
         (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
     workers.environment["PYTHONPATH"] = str(tmp_path)
     workers.start(worker_command("--processes", "1", "--queues", "describe"), cwd=tmp_path)
-    found = eventually(fleet.ledger.workers, "it beats")
+    found = eventually(fleet.ledger.heartbeats.workers, "it beats")
     assert [("describe",)] == [worker.queues for worker in found]
     workers.signal()
     assert 0 == workers.wait()
@@ -167,7 +167,7 @@ def test_the_health_check_tells_a_live_worker_from_none_and_from_an_outage(redis
 
     assert (1, 1) == (health(), health(stagefleet_command("health")))
     workers.start(processes=1)
-    eventually(fleet.ledger.workers, "it beats")
+    eventually(fleet.ledger.heartbeats.workers, "it beats")
     assert (0, 0) == (health(), health(stagefleet_command("health")))
     workers.environment["STAGEFLEET_REDIS_URL"] = "redis://127.0.0.1:1/0"
     assert 0 == health()
