@@ -77,9 +77,8 @@ class ClientStorages(Storages):
         from stagefleet.storages.index_publication import IndexPublication  # noqa: PLC0415 - brings `transfer`
 
         attempt = Attempt(uuid4().hex)
-        with self.registries.stage_locks.lock_exclusively(
-            repository, stage_id, run_id=attempt.run_id, lease=attempt.lease
-        ) as stage_lock:
+        stage_locks = self.registries.stage_locks
+        with stage_locks.lock_exclusively(repository, stage_id, attempt=attempt) as stage_lock:
             publication = IndexPublication(self, repository, attempt.under(stage_lock))
             item_result = publication.publish(stage_id, images)
         assert item_result.result is not None

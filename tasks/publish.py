@@ -151,11 +151,6 @@ def take_stage(storages: Storages, attempt: Attempt) -> ItemResult:
 def take_suitable_stage(storages: Storages, attempt: Attempt, select: Select = oldest) -> ItemResult | None:
     """Copy a stage of the digest `attempt.item`, unless the primary has one; otherwise as `take_stage`.
 
-    Args:
-        storages: The storages.
-        attempt: The attempt.
-        select: Chooses one of several; of one storage at a time.
-
     Returns:
         The copied stage, or the one in the primary; None if no storage has a stage of that digest.
     """

@@ -123,9 +123,7 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         if storage.records.read(record_id) is None:
             raise StageNotFoundError(f"{address}: the stage {stage_id} is rejected no more: it stays")
 
-    with registries.stage_locks.lock_exclusively(
-        address, stage_id, run_id=attempt.run_id, lease=attempt.lease
-    ) as stage_lock:
+    with registries.stage_locks.lock_exclusively(address, stage_id, attempt=attempt) as stage_lock:
         locked = replace(attempt, lease=stage_lock, to_delete=to_delete)
         is_there = storage.records.read(record_id) is not None
         is_ours = attempt.options.get("unfinished", False) or registries.rejections(address).stands(stage_id)

@@ -137,7 +137,7 @@ class _TagDeletion:
             yield self._attempt.lease
             return
         with self._registries.stage_locks.lock_exclusively(
-            self._reference.repository, *stages, run_id=self._attempt.run_id, lease=self._attempt.lease
+            self._reference.repository, *stages, attempt=self._attempt
         ) as stage_lock:
             yield stage_lock
 

@@ -87,9 +87,8 @@ class UnfinishedDeletions:
     def _resume(self, repository: Repository, stage_id: StageId, *, attempt: Attempt, **state: bool) -> bool:
         """Continue one unfinished deletion; return True if nothing of it is left."""
         is_done = True
-        with self._registries.stage_locks.try_lock_exclusively(
-            repository, stage_id, run_id=attempt.run_id, lease=attempt.lease
-        ) as stage_lock:
+        stage_locks = self._registries.stage_locks
+        with stage_locks.try_lock_exclusively(repository, stage_id, attempt) as stage_lock:
             if stage_lock is None:
                 return True  # another worker is at work: the stage is being deleted, not left over
             with errors_as_warnings(f"the deletion of {repository}:{stage_id} that was broken off stays so"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import ImageInUseError, LockTimeoutError
 from stagefleet.leases import Lease, waiting
 from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_label
@@ -25,7 +26,7 @@ _log = EventLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StageLock:
-    """Locks on a stage under way; a lease that also ends with its locks.
+    """Locks on a stage under way; a lease that also ends with its locks, by `LockLostError`.
 
     Attributes:
         lease: The item's lease.
@@ -38,23 +39,11 @@ class StageLock:
     has_waited: bool
 
     def check(self) -> None:
-        """Return at once, or raise.
-
-        Raises:
-            LockLostError: A lock is lost.
-            StagefleetError: As `Lease.check` of the item's lease raises.
-        """
         self.lease.check()
         for lock in self.locks:
             lock.check()
 
     def require(self, seconds: float) -> None:
-        """Return only if the item's lease outlasts `seconds` and the locks are held now.
-
-        Raises:
-            LockLostError: A lock is lost.
-            StagefleetError: As `Lease.require` of the item's lease raises.
-        """
         self.lease.require(seconds)
         self.check()
 
@@ -63,7 +52,7 @@ class StageLock:
 
 
 class StageLocks:
-    """Locks on stages.
+    """Locks on stages; all but `try_...` raise `LockTimeoutError` if others hold one for too long.
 
     Args:
         locks: The fleet's locks.
@@ -76,54 +65,40 @@ class StageLocks:
 
     @contextmanager
     def lock_for_copy(
-        self,
-        source: StorageAddress,
-        destination: StorageAddress,
-        stage_id: StageId,
-        *,
-        run_id: str,
-        lease: Lease,
+        self, source: StorageAddress, destination: StorageAddress, stage_id: StageId, attempt: Attempt
     ) -> Iterator[StageLock]:
-        """Lock a stage for a copy.
-
-        Raises:
-            LockTimeoutError: Others held it for too long.
-        """
+        """Lock a stage for a copy."""
         wanted = {self._name(source, stage_id): True, self._name(destination, stage_id): False}
-        with self._acquire(wanted, run_id, lease) as stage_lock:
+        with self._acquire(wanted, attempt) as stage_lock:
             yield stage_lock
 
     @contextmanager
     def lock_exclusively(
-        self, address: StorageAddress, *stage_ids: StageId, run_id: str, lease: Lease
+        self, address: StorageAddress, *stage_ids: StageId, attempt: Attempt
     ) -> Iterator[StageLock]:
-        """Lock stages exclusively: to delete them, or to build one from other images.
-
-        Raises:
-            LockTimeoutError: One was being copied for too long.
-        """
+        """Lock stages exclusively: to delete them, or to build one from other images."""
         wanted = {self._name(address, stage_id): False for stage_id in stage_ids}
-        with self._acquire(wanted, run_id, lease) as stage_lock:
+        with self._acquire(wanted, attempt) as stage_lock:
             yield stage_lock
 
     @contextmanager
     def try_lock_exclusively(
-        self, address: StorageAddress, stage_id: StageId, *, run_id: str, lease: Lease
+        self, address: StorageAddress, stage_id: StageId, attempt: Attempt
     ) -> Iterator[StageLock | None]:
         """Lock a stage exclusively if nobody has locked it; yield None otherwise."""
         wanted = {self._name(address, stage_id): False}
-        with self._locks.acquire_free(wanted, label=f"{default_label()}, run {run_id}") as held:
-            yield StageLock(lease, tuple(held), has_waited=False) if held else None
+        with self._locks.acquire_free(wanted, label=_label(attempt)) as held:
+            yield StageLock(attempt.lease, tuple(held), has_waited=False) if held else None
 
     @contextmanager
-    def _acquire(self, wanted: dict[str, bool], run_id: str, lease: Lease) -> Iterator[StageLock]:
+    def _acquire(self, wanted: dict[str, bool], attempt: Attempt) -> Iterator[StageLock]:
         """Acquire locks: nearly always in one step."""
-        label = f"{default_label()}, run {run_id}"
+        label = _label(attempt)
         with self._locks.acquire_free(wanted, label=label) as held:
             if held:
-                yield StageLock(lease, tuple(held), has_waited=False)
+                yield StageLock(attempt.lease, tuple(held), has_waited=False)
                 return
-        with self._await(wanted, label, lease) as stage_lock:
+        with self._await(wanted, label, attempt.lease) as stage_lock:
             yield stage_lock
 
     @contextmanager
@@ -150,6 +125,10 @@ class StageLocks:
     def _name(self, address: StorageAddress, stage_id: StageId) -> str:
         where = f"{self._host}/{address}" if address.is_on_host else str(address)
         return f"stage/{where}/{stage_id.digest}"
+
+
+def _label(attempt: Attempt) -> str:
+    return f"{default_label()}, run {attempt.run_id}"
 
 
 # Locks on the images of a host: while a job uses one, it is not removed.

@@ -63,11 +63,6 @@ class RememberedStages:
     ) -> None:
         """Record that a stage came to a repository; its tag may have named something else before.
 
-        Args:
-            repository: The repository that has it now.
-            stage_id: The stage.
-            description: Its description, None if that is not known.
-
         Raises:
             RedisUnreachableError: It was not recorded: an old description may remain.
         """

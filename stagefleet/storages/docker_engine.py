@@ -122,9 +122,7 @@ class EngineStorage(Storage):
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
         """Remove a stage in all its platforms; options of the attempt: those of `InUsePolicy`."""
         policy = InUsePolicy.of_options(attempt.options)
-        with self.host.stage_locks.lock_exclusively(
-            self.address, stage_id, run_id=attempt.run_id, lease=attempt.lease
-        ) as stage_lock:
+        with self.host.stage_locks.lock_exclusively(self.address, stage_id, attempt=attempt) as stage_lock:
             return self._remove(stage_id, policy, stage_lock)
 
     def _remove(self, stage_id: StageId, policy: InUsePolicy, lease: Lease) -> ItemResult:

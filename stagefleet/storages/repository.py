@@ -37,14 +37,15 @@ class RegistryStorage(Storage):
 
     Attributes:
         address: The repository.
+        registries: The registries.
     """
 
     def __init__(self, storages: Storages, repository: Repository) -> None:
         self.address = repository
         self._storages = storages
-        self._registries = storages.registries
-        self._client = self._registries.client
-        self._remembered = self._registries.remembered
+        self.registries = storages.registries
+        self._client = self.registries.client
+        self._remembered = self.registries.remembered
 
     def check(self) -> None:
         try:
@@ -63,14 +64,14 @@ class RegistryStorage(Storage):
     def stage_ids(self) -> StageIdList:
         named: set[StageId] = set()
         found = StageIdList(self._candidates(named))
-        return found.without(self._registries.rejections(self.address).standing(named)) if named else found
+        return found.without(self.registries.rejections(self.address).standing(named)) if named else found
 
     def rejected_ids(self) -> set[StageId]:
         """Return the stages that a record rejects."""
         named: set[StageId] = set()
         for _ in self._candidates(named):
             pass
-        return self._registries.rejections(self.address).standing(named) if named else named
+        return self.registries.rejections(self.address).standing(named) if named else named
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
         """Yield the stages of the tag list, and collect those with a rejection record in `rejected`.
@@ -175,11 +176,11 @@ class RegistryStorage(Storage):
 
     @property
     def records(self) -> RepositoryRecords:
-        return RepositoryRecords(self._registries, self.address, self.delete_tag)
+        return RepositoryRecords(self)
 
     def rejects(self, stage_id: StageId) -> bool:
         """Return True if a record rejects a stage now."""
-        return self.has(stage_id.rejected_tag) and self._registries.rejections(self.address).stands(stage_id)
+        return self.has(stage_id.rejected_tag) and self.registries.rejections(self.address).stands(stage_id)
 
     def refuse_rejected(self, stage_id: StageId, lease: Lease) -> None:
         """Refuse rejected stages, by a list that the fleet reads now and then: no request per stage.
@@ -187,7 +188,7 @@ class RegistryStorage(Storage):
         Raises:
             StageNotFoundError: The stage is rejected.
         """
-        if str(stage_id) in self._registries.rejected_lately(self.address, self.rejected_ids, lease):
+        if str(stage_id) in self.registries.rejected_lately(self.address, self.rejected_ids, lease):
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it was rejected as broken")
 
     def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
@@ -202,7 +203,7 @@ class RegistryStorage(Storage):
                 f"{stage_id} is a multi-platform stage, which is not rejected: run "
                 f"stagefleet delete {self.address} {stage_id}"
             )
-        self._registries.reject(self.address, stage_id, project=project, lease=lease)
+        self.registries.reject(self.address, stage_id, project=project, lease=lease)
 
     def withdraw_deletion(self, stage_id: StageId, lease: Lease) -> None:
         """Withdraw a deletion's leftover rejection of a stage that was pushed again; the caller has its lock.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import (
@@ -37,9 +38,11 @@ from stagefleet.records import (
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.records.record import Labels
 from stagefleet.records.registry import put_record
-from stagefleet.registries import Registries
 from stagefleet.registry import Manifest
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
+
+if TYPE_CHECKING:
+    from stagefleet.storages.repository import RegistryStorage
 
 __all__ = ["RepositoryRecords", "naming_failure"]
 
@@ -58,13 +61,11 @@ _SHOWN = 3
 class RepositoryRecords(RecordStore):
     """Records of a repository."""
 
-    def __init__(
-        self, registries: Registries, repository: Repository, delete_tag: Callable[..., ItemResult]
-    ) -> None:
-        self._registries = registries
-        self._client = registries.client
-        self._repository = repository
-        self._delete_tag = delete_tag
+    def __init__(self, storage: RegistryStorage) -> None:
+        self._storage = storage
+        self._registries = storage.registries
+        self._client = storage.registries.client
+        self._repository = storage.address
 
     def ids(
         self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
@@ -121,7 +122,7 @@ class RepositoryRecords(RecordStore):
         return WriteResult.WRITTEN
 
     def delete(self, record_id: RecordId, attempt: Attempt) -> ItemResult:
-        item_result = self._delete_tag(record_id.tag, attempt, check=lambda: self.read(record_id))
+        item_result = self._storage.delete_tag(record_id.tag, attempt, check=lambda: self.read(record_id))
         if record_id.kind is RecordKind.REJECTED_STAGE:
             self._registries.forget_rejections(self._repository)
             named = StageId.parse(record_id.name)

@@ -50,9 +50,8 @@ def transfer(
     here, there = storages.open(source), storages.open(destination)
     if isinstance(here, RegistryStorage) and isinstance(there, RegistryStorage):
         here.refuse_rejected(stage_id, attempt.lease)
-    with storages.registries.stage_locks.lock_for_copy(
-        source, destination, stage_id, run_id=attempt.run_id, lease=attempt.lease
-    ) as stage_lock:
+    stage_locks = storages.registries.stage_locks
+    with stage_locks.lock_for_copy(source, destination, stage_id, attempt) as stage_lock:
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
             case RegistryStorage(), RegistryStorage():

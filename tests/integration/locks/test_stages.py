@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet import Fleet
+from stagefleet.attempt import Attempt
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
-from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
@@ -135,7 +135,7 @@ def test_an_index_is_not_published_while_others_are_at_its_stage(redis_server, l
     settings = Settings(redis_url=redis_server.url, locks=LockSettings(wait_seconds=0.1))
     with Fleet.connect(settings=settings) as fleet:
         with (
-            StageLocks(locks).lock_exclusively(source, index, run_id="one", lease=NO_LEASE),
+            StageLocks(locks).lock_exclusively(source, index, attempt=Attempt("one")),
             pytest.raises(LockTimeoutError, match="run one"),
         ):
             fleet.publish_index(source, index, {"linux/amd64": STAGE})

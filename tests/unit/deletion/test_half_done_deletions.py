@@ -453,7 +453,7 @@ def test_a_deletion_under_way_is_left_to_those_who_are_at_it(fakes, move_aside):
     for some in (stage_id, other):
         fakes.registries.push(fakes.source, str(some))
     move_aside(stage_id)
-    with StageLocks(locks).lock_exclusively(fakes.source, stage_id, run_id="theirs", lease=NO_LEASE):
+    with StageLocks(locks).lock_exclusively(fakes.source, stage_id, attempt=Attempt("theirs")):
         stage_tasks.delete_stage(fakes.source, other, run_id="ours", to_delete=lambda: [str(other)])
     assert {str(stage_id), stage_id.rejected_tag} == fakes.tags(fakes.source)
 

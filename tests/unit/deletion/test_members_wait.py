@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from stagefleet.attempt import Attempt
 from stagefleet.errors import RegistryError, RegistryUnavailableError
-from stagefleet.leases import NO_LEASE
 from stagefleet.names import StageId
 from stagefleet.records import CustomTag, RejectedStage
 from stagefleet.runs.item_leases import ItemLeaseRenewer
@@ -308,7 +308,7 @@ def test_a_copy_under_way_does_not_lose_its_source(fakes, stored):
         fakes.registries.push(fakes.source, str(stage_id), layers=(b"shared",))
     stage_locks = fakes.stage_tasks.stage_locks
     deletion = threading.Thread(target=lambda: fakes.delete(first, [first, second]))
-    with stage_locks.lock_for_copy(fakes.source, fakes.destination, second, run_id="copy", lease=NO_LEASE):
+    with stage_locks.lock_for_copy(fakes.source, fakes.destination, second, Attempt("copy")):
         deletion.start()
         while not any(info.waiting for info in stage_locks._locks.locks()):
             assert deletion.is_alive()

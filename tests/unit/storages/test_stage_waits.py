@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from stagefleet.leases import NO_LEASE
+from stagefleet.attempt import Attempt
 from stagefleet.locks import MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
@@ -42,10 +42,12 @@ def test_a_wait_for_a_lock_is_told_with_who_has_it_and_how_long_it_may_last():
     locks = MemoryLocks(LockSettings(wait_seconds=40))
     name = f"stage/{REPOSITORY}/{STAGE.digest}"
     lease = Lease(locks.acquire(name, label="ci-7:12, run r1"))
-    with StageLocks(locks).lock_exclusively(REPOSITORY, STAGE, run_id="r2", lease=lease) as stage_lock:
+    with StageLocks(locks).lock_exclusively(
+        REPOSITORY, STAGE, attempt=Attempt("r2", lease=lease)
+    ) as stage_lock:
         assert stage_lock.has_waited
         assert not lease.is_told, "it has the stage now"
     assert [(40, "", f"the lock {name}, which ci-7:12, run r1 has")] == lease.told
-    with StageLocks(locks).lock_exclusively(REPOSITORY, STAGE, run_id="r3", lease=NO_LEASE) as stage_lock:
+    with StageLocks(locks).lock_exclusively(REPOSITORY, STAGE, attempt=Attempt("r3")) as stage_lock:
         assert not stage_lock.has_waited
     locks.close()
