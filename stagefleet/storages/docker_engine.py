@@ -86,6 +86,8 @@ class EngineStorage(Storage):
         engine: Its engine.
     """
 
+    address: EngineProject
+
     def __init__(self, host: EngineHost, address: EngineProject) -> None:
         self.address = address
         self.host = host

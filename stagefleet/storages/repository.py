@@ -40,6 +40,8 @@ class RegistryStorage(Storage):
         registries: The registries.
     """
 
+    address: Repository
+
     def __init__(self, storages: Storages, repository: Repository) -> None:
         self.address = repository
         self._storages = storages

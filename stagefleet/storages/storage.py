@@ -11,7 +11,7 @@ from typing import Any
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import NO_LEASE, Lease
-from stagefleet.names import Repository, StageId
+from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.shared_state.id_list import StageIdList
 
@@ -20,6 +20,8 @@ __all__ = ["RecordStore", "Storage", "StoredRecord", "WriteResult"]
 
 class Storage(ABC):
     """A storage of stages; thread-safe. `Storages.open` opens one, and `transfer` copies between two."""
+
+    address: StorageAddress
 
     @abstractmethod
     def check(self) -> None:

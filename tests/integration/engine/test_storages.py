@@ -1,0 +1,91 @@
+"""What every storage promises, whatever its medium."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
+from stagefleet.errors import StageNotFoundError
+from stagefleet.names import EngineProject, StageId
+from stagefleet.records import ImportMetadata, RecordKind
+from stagefleet.storages.docker_engine import EngineHost
+from stagefleet.storages.storage import Storage, WriteResult
+from tests.integration.engine.conftest import LABELS, PROJECT
+from tests.services import stage_id_of
+from tests.stage_tasks import make_storages
+
+ONE, OTHER = StageId.parse(stage_id_of("one")), StageId.parse(stage_id_of("other"))
+IMPORT = ImportMetadata("0f" * 32, str(ONE), "sum")
+
+
+@pytest.fixture
+def storages(client, connection, locks):
+    return make_storages(client, locks=locks, host=EngineHost(connection, "here", locks))
+
+
+@pytest.fixture(params=["repository", "engine"])
+def address(request, repository):
+    return repository if request.param == "repository" else EngineProject(PROJECT)
+
+
+@pytest.fixture
+def storage(storages, address):
+    return storages.open(address)
+
+
+@pytest.fixture
+def put(address, engine, push):
+    """Puts a stage into the storage."""
+
+    def put(seed):
+        if address.is_on_host:
+            engine.import_image(f"{PROJECT}:{stage_id_of(seed)}", labels=LABELS, content=seed.encode())
+        else:
+            push(seed)
+
+    return put
+
+
+def test_it_says_where_it_is_and_answers(storage, address):
+    assert isinstance(storage, Storage)
+    assert address == storage.address
+    storage.check()
+
+
+def test_one_without_stages_has_none(storage):
+    assert [] == list(storage.stage_ids())
+    assert [None] == storage.known([ONE])
+    for look in (storage.describe, storage.read):
+        with pytest.raises(StageNotFoundError, match=str(ONE)):
+            look(ONE)
+
+
+def test_a_stage_is_listed_described_and_read(storage, put):
+    put("one")
+    assert [ONE] == list(storage.stage_ids())
+    assert storage.exists()
+    described = storage.describe(ONE)
+    assert (ONE, described) == (described.stage_id, storage.read(ONE))
+    assert PROJECT == described.info.labels["werf"]
+
+
+def test_a_deletion_takes_one_stage_and_leaves_the_others(storage, put):
+    put("one")
+    put("other")
+    attempt = Attempt("r", to_delete=lambda: [str(ONE)])
+    assert ItemResult() == storage.delete(ONE, attempt)
+    assert NOT_THERE == storage.delete(ONE, Attempt("another", to_delete=lambda: [str(ONE)]))
+    assert [OTHER] == list(storage.stage_ids())
+
+
+def test_import_metadata_is_written_once_read_and_deleted(storage):
+    records = storage.records
+    assert (None, []) == (records.read(IMPORT.id), list(records.ids()))
+    assert WriteResult.WRITTEN == records.write(IMPORT, project=PROJECT)
+    assert WriteResult.PRESENT == records.write(IMPORT)
+    found = records.read(IMPORT.id)
+    assert found is not None
+    assert (IMPORT, PROJECT) == (found.record, found.project)
+    assert [IMPORT.id] == list(records.ids(RecordKind.IMPORT_METADATA))
+    assert ItemResult() == records.delete(IMPORT.id, Attempt("r", to_delete=lambda: [IMPORT.id.tag]))
+    assert NOT_THERE == records.delete(IMPORT.id, Attempt("s"))
