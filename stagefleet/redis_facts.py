@@ -12,6 +12,7 @@ import redis
 from stagefleet.errors import RedisConfigurationError
 from stagefleet.redis_client import address_of, connect_redis, map_redis_errors
 from stagefleet.redis_errors import code_of
+from stagefleet.redis_keys import PING
 
 __all__ = [
     "MINIMUM_VERSION",
@@ -165,7 +166,7 @@ def check_writes(client: redis.Redis, prefix: str) -> None:
         RedisUnreachableError: The server accepts none for now: it is a replica, or its disk is full.
     """
     with map_redis_errors(client):
-        client.delete(f"{prefix}ping")
+        client.delete(PING.of(prefix))
 
 
 def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
@@ -187,7 +188,7 @@ def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
             raise RedisConfigurationError(f"Redis at {address_of(client)} {': '.join(facts.problem)}")
         check_writes(client, prefix)
         with map_redis_errors(client):  # a new subscriber writes its binding, and memory may be full
-            client.set(f"{prefix}ping", b"", px=_PING_MS)
+            client.set(PING.of(prefix), b"", px=_PING_MS)
         missing = [name for name in missing_rights(client, prefix) if name != "info"] if rights else []
         if missing:
             raise RedisConfigurationError(

@@ -17,6 +17,7 @@ from typing import Any
 from stagefleet.errors import UsageError
 from stagefleet.operations.catalog import OPERATIONS
 from stagefleet.redaction import quoted
+from stagefleet.redis_keys import QUEUE
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
 
@@ -74,7 +75,7 @@ def task_name(operation: str) -> str:
 
 def queue_key(prefix: str, queue: str) -> str:
     """Return the Redis list of a queue, as kombu names it."""
-    return f"{prefix}mq:{queue}"
+    return QUEUE.of(prefix, queue)
 
 
 def broker_options(prefix: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def broker_options(prefix: str) -> dict[str, Any]:
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
         "health_check_interval": 10,
-        "global_keyprefix": f"{prefix}mq:",
+        "global_keyprefix": QUEUE.of(prefix, ""),
         "priority_steps": [0],
         "queue_order_strategy": "round_robin",
     }

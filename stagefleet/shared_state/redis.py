@@ -10,10 +10,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.names import Digest, Repository
-from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_client import map_redis_errors
 from stagefleet.redis_keys import SHARED_STATE
 from stagefleet.redis_scripts import RedisScripts, milliseconds
-from stagefleet.settings import Settings
 from stagefleet.shared_state.base import SharedState, UploadDecision, blob_field
 from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
 
@@ -42,21 +41,6 @@ class RedisSharedState(SharedState):
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
         self._lease_ms = milliseconds(lease_seconds)
-
-    @classmethod
-    def connect(cls, redis_url: str, settings: Settings) -> RedisSharedState:
-        """Create the shared state for a URL; it connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
-        return cls(
-            connect_redis(redis_url), prefix=settings.key_prefix, lease_seconds=settings.runs.lease_seconds
-        )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._redis.close()
 
     def request_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes

@@ -356,11 +356,12 @@ def test_a_page_in_redis_expires_and_a_blob_costs_little(redis_server):
 
 
 def test_a_redis_that_is_gone_is_named_without_its_password():
-    shared_state = RedisSharedState(connect_redis("redis://:hunter2@127.0.0.1:1/0"), prefix="test:")
+    client = connect_redis("redis://:hunter2@127.0.0.1:1/0")
+    shared_state = RedisSharedState(client, prefix="test:")
     with pytest.raises(RedisUnreachableError, match=r"127\.0\.0\.1:1") as caught:
         shared_state.request_uploads("r", DESTINATION, [BASE], ANN)
     assert "hunter2" not in str(caught.value)
-    shared_state.close()
+    client.close()
 
 
 def test_a_value_can_be_looked_at_without_working_it_out(shared_states):

@@ -13,6 +13,7 @@ from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundErro
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
 from stagefleet.records import RejectedStage
+from stagefleet.redis_client import connect_redis
 from stagefleet.settings import LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState
 from tests.services.images import push_image
@@ -54,8 +55,9 @@ def make_tasks(client, redis_server, make_locks, cleanup):
     """Makes the tasks of one more process."""
 
     def make(**sections):
-        shared_state = RedisSharedState.connect(redis_server.url, Settings())
-        cleanup.callback(shared_state.close)
+        client_of_redis = connect_redis(redis_server.url)
+        cleanup.callback(client_of_redis.close)
+        shared_state = RedisSharedState(client_of_redis, prefix="t:")
         return StageTasks(client, shared_state, locks=make_locks(**sections))
 
     return make

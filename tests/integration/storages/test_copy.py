@@ -11,7 +11,7 @@ import requests
 
 from stagefleet.errors import BrokenStageError, StageNotFoundError, TruncatedError
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.settings import Settings
+from stagefleet.redis_client import connect_redis
 from stagefleet.shared_state.redis import RedisSharedState
 from tests.services.images import push_image, push_index
 from tests.stage_tasks import StageTasks
@@ -182,7 +182,8 @@ def test_a_fleet_asks_redis_twice_a_stage_and_sends_shared_layers_once(
     for number in range(20):
         push_stage(source.host, number)
     here, there = repositories(source, destination)
-    shared_states = [RedisSharedState.connect(redis_server.url, Settings()) for _ in range(2)]
+    clients = [connect_redis(redis_server.url) for _ in range(2)]
+    shared_states = [RedisSharedState(connected, prefix="t:") for connected in clients]
     processes = [StageTasks(client, shared_state) for shared_state in shared_states]
     processes[0].copy_stage(here, there, stage(0), run_id="r")
     before = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
@@ -192,8 +193,8 @@ def test_a_fleet_asks_redis_twice_a_stage_and_sends_shared_layers_once(
     to_delete = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
     assert 2 * 19 + 1 == to_delete, "two for each, and one look at the rejected stages by the other process"
     assert 5 * 19 == len(destination.requests()) - uploaded
-    for shared_state in shared_states:
-        shared_state.close()
+    for connected in clients:
+        connected.close()
 
 
 def test_a_blob_that_vanished_in_the_middle_of_a_run_is_sent_again(stage_tasks, client, source, destination):
