@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.engine.image_use import InUsePolicy
@@ -23,7 +23,6 @@ from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.purge import PurgeStarter
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.records import FleetRecords
 from stagefleet.fleet.submission import RunSubmitter, check_key
 from stagefleet.images import StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
@@ -47,6 +46,9 @@ from stagefleet.runs.models import Callback, ItemState, Outcome, Run, RunSpec, R
 from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.isolation import OnLeftOut
 
+if TYPE_CHECKING:
+    from stagefleet.fleet.records import FleetRecords
+
 __all__ = ["Fleet"]
 
 _LOGGER = logging.getLogger("stagefleet")
@@ -68,7 +70,6 @@ class Fleet:
         settings: The settings of this fleet.
         keeps_runs: True if runs continue after the end of this process.
         hosts: The hosts with a Docker Engine.
-        records: The records beside the stages.
     """
 
     def __init__(self, connections: Connections, *, on_notice: Callable[[str], None] | None = None) -> None:
@@ -80,7 +81,13 @@ class Fleet:
         self.settings = connections.settings
         self.keeps_runs = not connections.starts_worker
         self.hosts = FleetHosts(connections, self._notice, self.for_each_fetch_stage)
-        self.records = FleetRecords(connections, self._reader, self.for_each)
+
+    @cached_property
+    def records(self) -> FleetRecords:
+        """The records beside the stages."""
+        from stagefleet.fleet.records import FleetRecords  # noqa: PLC0415 - a tenth of the time to load Fleet
+
+        return FleetRecords(self._connections, self._reader, self.for_each)
 
     @classmethod
     def connect(

@@ -85,7 +85,7 @@ class Operation(BaseModel):
         hosts: The hosts of the engines; empty if no engine takes part.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     name: ClassVar[str]
     past: ClassVar[str] = "done"

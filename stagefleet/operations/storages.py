@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stagefleet.errors import RepositoryNotFoundError, StagefleetError
 from stagefleet.names import Repository, StageId, StorageAddress
-from stagefleet.records import RecordId, RecordKind
+
+if TYPE_CHECKING:
+    from stagefleet.records import RecordId, RecordKind
 
 __all__ = ["PlanStorages"]
 

@@ -173,7 +173,7 @@ class NextRun(BaseModel):
         decided: As of `Submission`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     run_id: str
     token: int

@@ -34,7 +34,7 @@ def modules_with(module: str) -> set[str]:
     [
         ("stagefleet", {"pydantic", "requests", "typer"}, 80),
         ("stagefleet.cli", {"pydantic", "typer", "email", "importlib.metadata"}, 85),
-        ("stagefleet.fleet.fleet", {"rich", "typer", "requests"}, 350),
+        ("stagefleet.fleet.fleet", {"rich", "typer", "requests", "anyascii", "stagefleet.records"}, 320),
         ("stagefleet.cli.app", {"config", "pydantic", "requests", "tasks"}, 190),
         ("stagefleet.cli.commands.copy", {"pydantic", "requests", "rich.console"}, 220),
         ("stagefleet.cli.commands.list", {"pydantic", "requests", "rich.console"}, 220),
