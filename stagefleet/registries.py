@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from stagefleet.errors import NotFoundError
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
@@ -37,6 +39,11 @@ class Registries:
     shared_state: SharedState
     stage_locks: StageLocks
     remembered: RememberedStages
+
+    def tags(self, repository: Repository) -> Iterator[str]:
+        """List the tags of a repository; empty if it does not exist: the first push creates it."""
+        with suppress(NotFoundError):
+            yield from self.client.tags(repository)
 
     def rejections(self, repository: Repository) -> Rejections:
         """Return the rejections in a repository, with the fleet's cache of them."""

@@ -41,14 +41,7 @@ _MOST_USERS_SEEN = 50
 class DigestDeletion:
     """One attempt at deleting one tag, by the digest that it names.
 
-    Args:
-        client: Client for registries.
-        scan: Finds the users of a digest.
-        reference: The tag.
-        probe_result: Result of the registry's trial.
-        attempt: The attempt at the deletion.
-        locked: The tags of locked stages; None if no others can be locked.
-        check: Raises to prevent the deletion.
+    `locked` are the tags of locked stages, None if no others can be locked.
     """
 
     def __init__(

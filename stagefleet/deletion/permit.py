@@ -54,15 +54,8 @@ class LocksMissingError(Exception):
 class DeletionPermit:
     """Decides if a digest may be deleted now, so that one tag goes and no tag that stays.
 
-    Args:
-        client: Client for registries.
-        reference scan: Finds the users of the digest.
-        tag: The tag to delete.
-        digest: The digest it named.
-        seen_at: Time of reading that, on `elapsed_seconds`.
-        to_delete: Returns the tags that the run deletes.
-        locked: The tags of locked stages; None if no others can be locked.
-        check: Raises to prevent the deletion for other reasons.
+    `tag` named `digest` at `seen_at` (on `elapsed_seconds`); `locked` are the tags of locked stages, None if
+    no others can be locked; `check` raises to prevent the deletion for other reasons.
     """
 
     def __init__(

@@ -96,12 +96,7 @@ class ReferenceScan:
         self._key = f"survey {repository}"
 
     def find(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestReferences:
-        """Find the users of a digest.
-
-        Args:
-            digest: The digest.
-            newer_than: Oldest valid round by another worker, on `elapsed_seconds`.
-        """
+        """Find the users of a digest, by rounds of other workers that are newer, on `elapsed_seconds`."""
 
         def look(first: dict[str, Any]) -> DigestReferences:
             salt, name = _salt(first), str(digest)

@@ -16,7 +16,7 @@ from stagefleet.deletion.checks import DeletedTags
 from stagefleet.deletion.mode import may_use_placeholders
 from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import placeholders_seen
-from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError
+from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Repository, StageId
 from stagefleet.records import rejected_stage
 from stagefleet.registries import Registries
@@ -62,7 +62,8 @@ class UnfinishedDeletions:
 
     def _look_for_them(self, repository: Repository, attempt: Attempt) -> None:
         rejections = self._registries.rejections(repository)
-        found = rejections.of_deletions(self._named(repository))
+        named = filter(None, map(rejected_stage, self._registries.tags(repository)))
+        found = rejections.of_deletions(list(named))
         resume = partial(self._resume, repository, attempt=attempt)
         dead = {stage_id for stage_id, digest in found.items() if digest is None}
         in_place = [stage_id for stage_id in found.keys() - dead if not resume(stage_id)]
@@ -75,12 +76,12 @@ class UnfinishedDeletions:
                 if again.get(stage_id) == found[stage_id]:
                     resume(stage_id, is_left=True)
         for tag in placeholders_seen(self._shared_state, attempt.run_id, repository):
-            named = StageId.from_tag(tag)
-            if named is None:
+            moved = StageId.from_tag(tag)
+            if moved is None:
                 with errors_as_warnings(f"{repository}:{tag} is moved aside, and not deleted"):
                     PlaceholderSwap(self._client, repository, tag, lease=attempt.lease).resume(is_left=False)
-            elif named not in found:  # its rejection was withdrawn
-                resume(named)
+            elif moved not in found:  # its rejection was withdrawn
+                resume(moved)
         if found:
             self._registries.forget_rejections(repository)
 
@@ -97,9 +98,3 @@ class UnfinishedDeletions:
                 is_done = swap.resume(**{"is_left": False, **state})
                 self._registries.remembered.forget(repository, stage_id)
         return is_done
-
-    def _named(self, repository: Repository) -> list[StageId]:
-        try:
-            return list(filter(None, map(rejected_stage, self._client.tags(repository))))
-        except NotFoundError:
-            return []

@@ -15,7 +15,6 @@ from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import (
     BrokenRecordError,
     InvalidNameError,
-    NotFoundError,
     RateLimitedError,
     RegistryError,
     UsageError,
@@ -114,22 +113,15 @@ class _StorageContents:
     @classmethod
     def read(cls, storages: Storages, address: StorageAddress) -> _StorageContents:
         """Read a storage's lists; empty if it does not exist."""
-        if not address.is_on_host:
-            return cls._read_tags(storages.registries.client, address)
-        storage = storages.open(address)
-        contents = cls(address, list(map(str, storage.stage_ids())))
-        for record in storage.records.ids():
-            contents.records.setdefault(record.kind, []).append(record)
-        return contents
-
-    @classmethod
-    def _read_tags(cls, client: RegistryClient, repository: Repository) -> _StorageContents:
-        contents = cls(repository)
-        try:
-            for tag in client.tags(repository):
-                contents._sort(tag)
-        except NotFoundError:
-            return cls(repository)
+        contents = cls(address)
+        if address.is_on_host:
+            storage = storages.open(address)
+            contents.stages = list(map(str, storage.stage_ids()))
+            for record in storage.records.ids():
+                contents.records.setdefault(record.kind, []).append(record)
+            return contents
+        for tag in storages.registries.tags(address):
+            contents._sort(tag)
         rejected = {record.name for record in contents.records.get(RecordKind.REJECTED_STAGE, ())}
         contents.stages = [tag for tag in contents.stages if tag not in rejected]
         return contents

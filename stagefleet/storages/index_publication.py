@@ -111,10 +111,6 @@ class IndexPublication:
     def _refuse_rejected(self, reference: Reference, digests: set[Digest]) -> None:
         """Refuse the image of a rejected stage, under any name.
 
-        Args:
-            reference: The image as the caller names it.
-            digests: Digests of the reference, and of the image itself.
-
         Raises:
             UsageError: The image is a rejected stage.
         """

@@ -80,14 +80,11 @@ class RegistryStorage(Storage):
 
         The record may come after its stage.
         """
-        try:
-            for tag in self._client.tags(self.address):
-                if stage_id := StageId.from_tag(tag):
-                    yield stage_id
-                elif stage_id := rejected_stage(tag):
-                    rejected.add(stage_id)
-        except NotFoundError:
-            return  # the first push creates a repository
+        for tag in self.registries.tags(self.address):
+            if stage_id := StageId.from_tag(tag):
+                yield stage_id
+            elif stage_id := rejected_stage(tag):
+                rejected.add(stage_id)
 
     def has(self, tag: str) -> bool:
         """Return True if there is a tag now, without the fleet's memory."""

@@ -70,16 +70,13 @@ class RepositoryRecords(RecordStore):
     def ids(
         self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
     ) -> Iterator[RecordId]:
-        try:
-            for tag in self._client.tags(self._repository):
-                record_id = RecordId.from_tag(tag)
-                if record_id is None:
-                    if on_unknown is not None and StageId.from_tag(tag) is None:
-                        on_unknown(tag)
-                elif kind is None or record_id.kind is kind:
-                    yield record_id
-        except NotFoundError:
-            return
+        for tag in self._registries.tags(self._repository):
+            record_id = RecordId.from_tag(tag)
+            if record_id is None:
+                if on_unknown is not None and StageId.from_tag(tag) is None:
+                    on_unknown(tag)
+            elif kind is None or record_id.kind is kind:
+                yield record_id
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
         reference = self._repository.tagged(record_id.tag)

@@ -27,9 +27,7 @@ __all__ = ["Storages"]
 class Storages:
     """The storages of a fleet; thread-safe.
 
-    Args:
-        registries: The registries.
-        open_host: Opens this host's engine, at its first use; raises where there is none.
+    `open_host` opens this host's engine, at its first use; it raises where there is none.
 
     Attributes:
         circuit_breakers: The caches that are skipped after an outage.
