@@ -101,7 +101,7 @@ class TestPurge:
     def purge(self, fleet, roles, **options):
         outcomes: list[Outcome] = []
         done = fleet.project(roles).purge(outcomes.append, **options)
-        states = {purged.group.name: purged.run and purged.run.state for purged in done}
+        states = {purged.name: purged.run and purged.run.state for purged in done}
         return states, [outcome.error for outcome in outcomes if outcome.error is not None]
 
     def test_stages_and_import_metadata_go_and_what_a_container_uses_is_told(
