@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from stagefleet.errors import UsageError
 from stagefleet.leases import NO_LEASE, Lease
+from stagefleet.operations.base import Operation
 from stagefleet.runs.models import NOT_THERE_RESULT, ItemState
 
 __all__ = ["NOT_THERE", "Attempt", "ItemFunction", "ItemResult", "OtherItems", "TagsToDelete"]
+
+SomeOperation = TypeVar("SomeOperation", bound=Operation)
 
 # Result of an operation on one item.
 
@@ -62,6 +68,7 @@ class Attempt:
         run_id: The run's id.
         item: The item's id.
         options: The run's options.
+        operation: The operation that they are, parsed once a run; None if it is not in the catalog.
         lease: Lease to check often, and before each write.
         to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at each
             call.
@@ -76,6 +83,24 @@ class Attempt:
     to_delete: TagsToDelete = tuple
     others: OtherItems | None = None
     number: int = 1
+    operation: Operation | None = None
+
+    def parsed(self, kind: type[SomeOperation]) -> SomeOperation:
+        """Return the operation that the attempt belongs to.
+
+        Raises:
+            UsageError: This release cannot read the run's options.
+        """
+        if isinstance(self.operation, kind):
+            return self.operation
+        try:
+            return kind.model_validate(self.options, extra="ignore")
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            option = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"the option {option} of run {self.run_id} cannot be read: {first['msg']}"
+            ) from None
 
     def under(self, lease: Lease) -> Attempt:
         """Return the attempt with another lease, such as that of a lock."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.names import StageId, parse_address
+from stagefleet.names import StageId
+from stagefleet.operations.copy import CopyOperation
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
@@ -11,16 +12,7 @@ __all__ = ["copy_stage"]
 
 
 def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Copy the stage `attempt.item`.
-
-    Options: `source`, `destination` (one may be this host's engine), `verify` (compare an existing stage).
-    """
-    options = attempt.options
-    return transfer(
-        storages,
-        parse_address(options["source"]),
-        parse_address(options["destination"]),
-        StageId.parse(attempt.item),
-        attempt,
-        verify=options.get("verify", False),
-    )
+    """Copy the stage `attempt.item`, as `CopyOperation` says."""
+    operation, stage_id = attempt.parsed(CopyOperation), StageId.parse(attempt.item)
+    source, destination = operation.source, operation.destination
+    return transfer(storages, source, destination, stage_id, attempt, verify=operation.verify)

@@ -9,24 +9,23 @@ from itertools import chain
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult, TagsToDelete
 from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import RunItems
-from stagefleet.names import Repository, StageId, parse_address
+from stagefleet.names import Repository, StageId
+from stagefleet.operations.delete import DeleteOperation
 from stagefleet.storages.storages import Storages
 
 __all__ = ["counted_as_deleted", "delete_from_caches", "delete_stage", "tags_to_delete"]
 
 
 def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Delete the stage `attempt.item`.
+    """Delete the stage `attempt.item`, as `DeleteOperation` says; from the caches first, which may fail.
 
-    Options: `repository`; for this host's engine, those of `InUsePolicy`, too; `caches`, from which it is
-    deleted first, and which may fail. The run's other items decide if a digest that stages share may be
-    deleted; so do the tags of the option `also`, which a later run deletes in the same repository.
+    The run's other items decide if a digest that stages share may be deleted; so do the tags that a later run
+    deletes in the same repository.
     """
-    address, stage_id = parse_address(attempt.options["repository"]), StageId.parse(attempt.item)
-    caches = [Repository.parse(cache) for cache in attempt.options.get("caches", ())]
-    had_it = delete_from_caches(storages, caches, stage_id, attempt)
-    to_delete = tags_to_delete(attempt, lambda item: (item,), also=attempt.options.get("also", ()))
-    item_result = storages.open(address).delete(stage_id, replace(attempt, to_delete=to_delete))
+    operation, stage_id = attempt.parsed(DeleteOperation), StageId.parse(attempt.item)
+    had_it = delete_from_caches(storages, operation.caches or (), stage_id, attempt)
+    to_delete = tags_to_delete(attempt, lambda item: (item,), also=operation.also)
+    item_result = storages.open(operation.repository).delete(stage_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt, had_it=had_it)
 
 

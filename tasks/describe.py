@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.names import StageId
-from stagefleet.project import Project
+from stagefleet.operations.describe import DescribeOperation
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.storages.storages import Storages
 
@@ -12,9 +12,9 @@ __all__ = ["describe_stage"]
 
 
 def describe_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Describe the stage `attempt.item`, through the project's caches; options: `Project.as_options`.
+    """Describe the stage `attempt.item`, through the project's caches.
 
     The result is the description, which the fleet remembers.
     """
-    lookup = StageLookup(storages, Project.of_options(attempt.options))
+    lookup = StageLookup(storages, attempt.parsed(DescribeOperation).storages)
     return ItemResult(lookup.describe(StageId.parse(attempt.item)).as_json())

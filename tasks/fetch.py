@@ -24,8 +24,7 @@ from stagefleet.errors import (
 )
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.platforms import PlatformSelection
-from stagefleet.project import Project
+from stagefleet.operations.fetch import FetchOperation
 from stagefleet.storages.delivery import StageDelivery
 from stagefleet.storages.stage_verification import Defect, StageVerification
 from stagefleet.storages.storages import Storages
@@ -37,7 +36,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def fetch_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Fetch the stage `attempt.item`; options: those of `Project` and `PlatformSelection`.
+    """Fetch the stage `attempt.item`, as `FetchOperation` says.
 
     One lock covers all its platforms. The result is the description, under the primary's name.
     """
@@ -57,8 +56,8 @@ class _StageFetch:
         self._storages = storages
         self._attempt = attempt
         self._lease = attempt.lease
-        self._project = Project.of_options(attempt.options)
-        self._platforms = PlatformSelection.of_options(attempt.options)
+        operation = attempt.parsed(FetchOperation)
+        self._project, self._platforms = operation.storages, operation.selection
         self._stage_id = StageId.parse(attempt.item)
         self.image = image_of(self._project.primary, self._stage_id)
 

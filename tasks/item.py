@@ -12,10 +12,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from celery import Celery, Task
+from pydantic import ValidationError
 from redis import RedisError
 
 from stagefleet.attempt import Attempt, ItemFunction, ItemResult, OtherItems
@@ -29,9 +31,12 @@ from stagefleet.errors import (
     RedisUnreachableError,
     RunNotFoundError,
     StagefleetError,
+    UsageError,
 )
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
+from stagefleet.operations.base import Operation
+from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_retry import RedisRetry
 from stagefleet.registry.http.headers import span_text
 from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
@@ -46,7 +51,7 @@ from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
 __all__ = ["Attempt", "ItemExecutor", "ItemFunction", "ItemTask", "register"]
 
-_SPECS_KEPT = 64
+_RUNS_KEPT = 64
 _NOTHING = AttemptEnd(EndKind.NOTHING)
 
 OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
@@ -82,8 +87,8 @@ class ItemExecutor:
         self._redis_retry = RedisRetry(
             settings.outage_seconds, stopping=lambda: renewer.stopping, sleep=sleep
         )
-        self._specs: OrderedDict[str, RunSpec] = OrderedDict()
-        self._specs_lock = threading.Lock()
+        self._runs: OrderedDict[str, _KnownRun] = OrderedDict()
+        self._runs_lock = threading.Lock()
 
     def execute(self, operation: ItemFunction, run_id: str, index: int) -> AttemptEnd:
         """Execute the item that a message points to.
@@ -106,14 +111,14 @@ class ItemExecutor:
             self._renewer.renewing(claim) as lease,
         ):
             try:
-                spec = self._spec(run_id)
+                known = self._known_run(run_id)
             except IncompatibleVersionError as error:
                 return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
-            if spec is None:
+            if known is None:
                 _log.warning("run_gone", action="claim")
                 return _NOTHING
-            with structlog.contextvars.bound_contextvars(**_facts(spec, claim)):
-                return self._attempt(operation, spec, claim, lease)
+            with structlog.contextvars.bound_contextvars(**_facts(known.spec, claim)):
+                return self._attempt(operation, known, claim, lease)
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
         """Fail an item that this release cannot carry out; the error names both versions.
@@ -140,11 +145,14 @@ class ItemExecutor:
                 error = unreadable
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
-    def _attempt(self, operation: ItemFunction, spec: RunSpec, claim: Claim, lease: ItemLease) -> AttemptEnd:
+    def _attempt(
+        self, operation: ItemFunction, known: _KnownRun, claim: Claim, lease: ItemLease
+    ) -> AttemptEnd:
         attempt = Attempt(
             run_id=claim.run_id,
             item=claim.item,
-            options=spec.options,
+            options=known.spec.options,
+            operation=known.operation,
             lease=lease,
             to_delete=lambda: self._ledger.leftovers(claim.run_id),
             number=claim.attempt,
@@ -265,20 +273,43 @@ class ItemExecutor:
                 pause = to_delete + jittered(min(1.0, settings.backoff_seconds))
         return round(min(pause, settings.longest_pause_seconds), 3)
 
-    def _spec(self, run_id: str) -> RunSpec | None:
-        """Return the run's order; read once per process, as it never changes."""
-        with self._specs_lock:
-            spec = self._specs.get(run_id)
-            if spec is not None:
-                self._specs.move_to_end(run_id)
-                return spec
+    def _known_run(self, run_id: str) -> _KnownRun | None:
+        """Return what a run is to do; read and parsed once per process, as it never changes."""
+        with self._runs_lock:
+            known = self._runs.get(run_id)
+            if known is not None:
+                self._runs.move_to_end(run_id)
+                return known
         spec = self._redis_retry(lambda: self._ledger.spec(run_id))
-        if spec is not None:
-            with self._specs_lock:
-                self._specs[run_id] = spec
-                while len(self._specs) > _SPECS_KEPT:
-                    self._specs.popitem(last=False)
-        return spec
+        if spec is None:
+            return None
+        known = _KnownRun.of(spec)
+        with self._runs_lock:
+            self._runs[run_id] = known
+            while len(self._runs) > _RUNS_KEPT:
+                self._runs.popitem(last=False)
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownRun:
+    """What a run is to do.
+
+    Attributes:
+        spec: The run's spec.
+        operation: Its operation; None for one that the catalog does not have, or cannot read.
+    """
+
+    spec: RunSpec
+    operation: Operation | None
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> _KnownRun:
+        """Parse the options of a run."""
+        try:
+            return cls(spec, parse_operation(spec.operation, spec.options))
+        except (KeyError, ValidationError, UsageError):
+            return cls(spec, None)  # the attempt says what is wrong
 
 
 def _done(claim: Claim, item_result: ItemResult) -> Outcome:

@@ -16,11 +16,11 @@ from stagefleet.errors import (
     RegistryUnreachableError,
     StagefleetError,
     StageNotFoundError,
-    UsageError,
 )
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
-from stagefleet.project import Project
+from stagefleet.operations.base import ProjectOperation
+from stagefleet.operations.publish import PublishOperation, TakeOperation
 from stagefleet.projects.lookup import Select, oldest
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
@@ -33,13 +33,11 @@ _LOGGER = logging.getLogger(__name__)
 def publish_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item` from the project's primary into its final storage, unless it is there.
 
-    Options: those of `Project.as_options`; `should_be_built`: it must exist in the final storage, and nothing
-    is copied; `image`: its name in the error if it does not; `fill_caches`: copy it into the caches, too. The
-    result is the description in the final storage; with `fill_caches`, its field `caches` holds the result by
-    cache.
+    The result is the description in the final storage; with `fill_caches`, its field `caches` holds the
+    result by cache.
     """
     item_result = _publish(storages, attempt)
-    if not attempt.options.get("fill_caches"):
+    if not attempt.parsed(PublishOperation).fill_caches:
         return item_result
     cached = cache_stage(storages, attempt)
     return ItemResult(
@@ -50,10 +48,8 @@ def publish_stage(storages: Storages, attempt: Attempt) -> ItemResult:
 
 
 def _publish(storages: Storages, attempt: Attempt) -> ItemResult:
-    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
-    final, should_be_built = project.final, attempt.options.get("should_be_built", False)
-    if final is None:
-        raise UsageError(f"project {project.name} has no final storage to publish to")
+    operation, stage_id = attempt.parsed(PublishOperation), StageId.parse(attempt.item)
+    final, should_be_built = operation.final_repository, operation.should_be_built
     listed = storages.run_lists.of(final, attempt)
     is_listed = stage_id in listed
     if is_listed or should_be_built:
@@ -62,13 +58,13 @@ def _publish(storages: Storages, attempt: Attempt) -> ItemResult:
             _LOGGER.info("use previously built final image %s", there.info.name)
             return ItemResult(there.as_json(), skipped=True)
         if should_be_built:
-            named = attempt.options.get("image") or str(final.tagged(str(stage_id)))
+            named = operation.image or str(final.tagged(str(stage_id)))
             raise StageNotFoundError(
                 f"{named} with digest {stage_id.digest} does not exist in the final storage {final}: "
                 "it should have been built and published before"
             )
         _LOGGER.warning("final storage %s lost stage %s: it gets it again", final, stage_id)
-    item_result = transfer(storages, project.primary, final, stage_id, attempt, verify=not is_listed)
+    item_result = transfer(storages, operation.primary, final, stage_id, attempt, verify=not is_listed)
     listed.add(stage_id)
     if item_result.skipped:  # another run or worker has copied it
         return ItemResult(storages.open(final).confirm(stage_id).as_json(), skipped=True)
@@ -91,12 +87,12 @@ def _built(
 
 
 def cache_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Copy the stage `attempt.item` into each of the project's caches in turn; options: `Project.as_options`.
+    """Copy the stage `attempt.item` into each of the project's caches in turn.
 
     The result holds the state by cache, `copied`, `present` or the error's message; a cache that failed does
     not fail the item.
     """
-    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
+    project, stage_id = attempt.parsed(ProjectOperation), StageId.parse(attempt.item)
     states, sent = {}, 0
     for cache in project.caches:
         what = f"cache {cache} could not be given stage {stage_id}"
@@ -120,15 +116,15 @@ def take_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item` into the project's primary storage; skip it if that has it.
 
     It comes from the first secondary that can deliver it: one that fails, or has it damaged, does not prevent
-    a copy from the others. Options: those of `Project.as_options`. The result is the description in the
-    primary.
+    a copy from the others. The result is the description in the primary.
 
     Raises:
         StageNotFoundError: No secondary has it.
         StagefleetError: A secondary has it or may have it, but none can deliver it; temporary errors come
             first.
     """
-    project, stage_id = Project.of_options(attempt.options), StageId.parse(attempt.item)
+    operation, stage_id = attempt.parsed(TakeOperation), StageId.parse(attempt.item)
+    project = operation.storages
     there = _described(storages, project.primary, stage_id)
     if there is not None:
         return ItemResult(there.as_json(), skipped=True)
@@ -154,7 +150,7 @@ def take_suitable_stage(storages: Storages, attempt: Attempt, select: Select = o
     Returns:
         The copied stage, or the one in the primary; None if no storage has a stage of that digest.
     """
-    project = Project.of_options(attempt.options)
+    project = attempt.parsed(TakeOperation).storages
     for storage in (project.primary, *project.secondaries):
         chosen = select(storages.open(storage).stage_ids().of_digest(attempt.item))
         if chosen is None:

@@ -1,4 +1,4 @@
-"""Tasks that read or delete one record or custom tag; every option `repository` names its storage.
+"""Tasks that read or delete one record or custom tag; the operation names its storage.
 
 In this host's engine there is import metadata only: other kinds are never found, and need no deletion.
 """
@@ -10,7 +10,14 @@ from dataclasses import replace
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import CustomTagError, StageNotFoundError
-from stagefleet.names import Repository, StageId, parse_address
+from stagefleet.names import StageId
+from stagefleet.operations.records import (
+    DeleteCustomTagOperation,
+    DeleteImageMetadataOperation,
+    DeleteRecordOperation,
+    DeleteRejectedStageOperation,
+    RecordOperation,
+)
 from stagefleet.records import CustomTag, ImageMetadata, RecordId, RecordKind
 from stagefleet.storages.repository_records import naming_failure
 from stagefleet.storages.storage import RecordStore
@@ -30,11 +37,12 @@ __all__ = [
 
 
 def rm_image_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Delete the metadata `attempt.item`, `COMMIT_STAGEID`; option `image`, a name or its hash."""
+    """Delete the metadata `attempt.item`, `COMMIT_STAGEID`, of an image by name or hash."""
+    image = attempt.parsed(DeleteImageMetadataOperation).image
 
     def candidates(item: str) -> list[RecordId]:
         commit, _, stage_id = item.partition("_")
-        return _metadata_ids(attempt.options["image"], commit, StageId.parse(stage_id))
+        return _metadata_ids(image, commit, StageId.parse(stage_id))
 
     def certain(item: str) -> list[str]:
         """Return no tags if two may be meant: only a read tells which."""
@@ -57,8 +65,8 @@ def rm_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
 
 
 def rm_record(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Delete the record `attempt.item`; option `kind`."""
-    return _delete_record(storages, attempt, RecordKind(attempt.options["kind"]))
+    """Delete the record `attempt.item`, of any kind."""
+    return _delete_record(storages, attempt, attempt.parsed(DeleteRecordOperation).kind)
 
 
 def get_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
@@ -72,12 +80,12 @@ def get_stage_custom_tag_metadata(storages: Storages, attempt: Attempt) -> ItemR
 
 
 def delete_stage_custom_tag(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Delete the custom tag `attempt.item`, a tag or its slug, then its record.
-
-    Option `final`: the tag's repository, if it is not the record's.
-    """
-    record_id, final = RecordId.of(RecordKind.CUSTOM_TAG, attempt.item), attempt.options.get("final")
-    address = parse_address(attempt.options["repository"])
+    """Delete the custom tag `attempt.item`, a tag or its slug, then its record."""
+    record_id, operation = (
+        RecordId.of(RecordKind.CUSTOM_TAG, attempt.item),
+        attempt.parsed(DeleteCustomTagOperation),
+    )
+    address, final = operation.repository, operation.final
 
     # Only its record tells which tag an item means, and if it is ours: so no tags are returned.
     def record_tags(item: str) -> tuple[str]:
@@ -86,7 +94,7 @@ def delete_stage_custom_tag(storages: Storages, attempt: Attempt) -> ItemResult:
     found = _records(storages, attempt).read(record_id)
     if found is not None and not address.is_on_host:
         assert isinstance(found.record, CustomTag)
-        where = address if final is None else Repository.parse(final)
+        where = address if final is None else final
         tag = found.record.name
         shown = tag if final is None else where.tagged(tag)
         to_delete = tags_to_delete(attempt, record_tags) if final is None else tuple
@@ -112,7 +120,8 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         StageNotFoundError: The stage is not rejected, and so stays.
         LockTimeoutError: It was being copied for too long.
     """
-    address, stage_id = parse_address(attempt.options["repository"]), StageId.parse(attempt.item)
+    operation, stage_id = attempt.parsed(DeleteRejectedStageOperation), StageId.parse(attempt.item)
+    address = operation.repository
     record_id = RecordId.of(RecordKind.REJECTED_STAGE, attempt.item)
     if address.is_on_host:
         return _delete_record(storages, attempt, RecordKind.REJECTED_STAGE)
@@ -126,7 +135,7 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     with registries.stage_locks.lock_exclusively(address, stage_id, attempt=attempt) as stage_lock:
         locked = replace(attempt, lease=stage_lock, to_delete=to_delete)
         is_there = storage.records.read(record_id) is not None
-        is_ours = attempt.options.get("unfinished", False) or registries.rejections(address).stands(stage_id)
+        is_ours = operation.unfinished or registries.rejections(address).stands(stage_id)
         if is_there and is_ours:
             storage.delete_tag(str(stage_id), locked, check=check, is_locked=True)
             storage.records.delete(record_id, locked)
@@ -145,7 +154,7 @@ def _read(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:
 
 
 def _records(storages: Storages, attempt: Attempt) -> RecordStore:
-    return storages.open(parse_address(attempt.options["repository"])).records
+    return storages.open(attempt.parsed(RecordOperation).repository).records
 
 
 def _delete_record(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:

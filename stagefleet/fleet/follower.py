@@ -14,6 +14,7 @@ from stagefleet.errors import (
     RedisUnreachableError,
     RunNotFoundError,
     StagefleetError,
+    UsageError,
 )
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
@@ -211,7 +212,7 @@ class RunFollower:
         """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
         try:
             operation = parse_operation(run.spec.operation, run.spec.options)
-        except (KeyError, ValidationError):
+        except (KeyError, ValidationError, UsageError):
             return  # another release's, or a user's
         repositories = [address for address in operation.deletes_from if not address.is_on_host]
         if not repositories:

@@ -324,7 +324,7 @@ def test_an_outage_is_sat_out_as_long_as_the_settings_say(fleet, monkeypatch):
     )
     monkeypatch.setattr(fleet.ledger, "spec", failing(RedisUnreachableError("gone")))
     with pytest.raises(RedisUnreachableError):
-        executor._spec("run")
+        executor._known_run("run")
 
 
 def test_the_spec_of_a_run_is_read_once(fleet, monkeypatch):
