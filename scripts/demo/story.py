@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,8 +17,29 @@ from tests.services.processes import wait_until
 __all__ = ["Story"]
 
 _SOURCE, _MIRROR, _FINAL, _CACHE = "app/stages", "mirror/stages", "app/final", "app/cache"
+_CALLED = f"{_FINAL}/called"
 _DELETED = 3
 _JOB = 4
+_WINDOW = 4
+_CALLED_BACK = 24
+_PROGRAM = f"""\
+import sys, time
+from itertools import islice
+from stagefleet import Fleet
+
+told, open_stages = [], []
+def on_outcome(outcome):
+    time.sleep(0.05)
+    run = next(fleet.runs())
+    open_stages.append(run.claimed + run.published + run.done - len(told))
+    told.append(outcome.item)
+
+with Fleet.connect() as fleet:
+    stage_ids = list(islice(fleet.stage_ids(sys.argv[1]), {_CALLED_BACK}))
+    fleet.for_each_copy_stage(*sys.argv[1:], stage_ids, on_outcome, parallel={_WINDOW})
+print(len(told), "called back for,", max(open_stages), "at most under way or not called back for")
+"""
+"""A client whose callback takes its time, and counts what the run has open meanwhile."""
 
 
 class Story:
@@ -44,6 +66,7 @@ class Story:
         self._delete()
         self._start_fleet()
         self._publish()
+        self._call_back()
         self._fetch()
 
     def explain_use(self) -> None:
@@ -140,6 +163,17 @@ class Story:
                 return not command.alive or any(run.succeeded >= STAGES // 4 for run in fleet.runs())
 
             wait_until(is_in_the_middle, "a quarter of the stages is copied", seconds=60)
+
+    def _call_back(self) -> None:
+        tell(f"\n# From Python: a run waits for its callback, here a slow one; {_WINDOW} stages at a time.")
+        self._shell.write("each.py", _PROGRAM)
+        shown = self._shell.run("grep for_each each.py; python each.py $SRC $FINAL/called")
+        copied, widest = re.findall(r"(\d+) called back for, (\d+) at most", shown)[0]
+        chosen = dict(sorted(self._corpus.digests.items())[:_CALLED_BACK])
+        problems = differences(self._mirror, _CALLED, chosen)
+        problems += [] if int(copied) == _CALLED_BACK else [f"{copied} were called back for"]
+        problems += [] if int(widest) == _WINDOW else [f"{widest} were under way or not called back for"]
+        claim(f"never more than {_WINDOW} had neither ended nor been called back for", *problems)
 
     def _fetch(self) -> None:
         if not self._fleet.engines:
