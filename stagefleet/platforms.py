@@ -143,12 +143,3 @@ class PlatformSelection:
         if self.everything:
             return {"all_platforms": True}
         return {"platforms": [str(platform) for platform in self.named]} if self.named else {}
-
-    @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Read the choice from `RunSpec.options`; ignore other options.
-
-        Raises:
-            InvalidNameError: A platform is malformed.
-        """
-        return cls.parse(options.get("platforms"), everything=options.get("all_platforms", False))

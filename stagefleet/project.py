@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 from stagefleet.errors import UsageError
-from stagefleet.names import Repository, StorageAddress, parse_address
+from stagefleet.names import Repository, StorageAddress
 from stagefleet.settings import ProjectSettings
 
 __all__ = ["Project"]
@@ -87,29 +87,3 @@ class Project:
             "caches": self.caches,
             "secondaries": self.secondaries,
         }
-
-    def as_options(self) -> dict[str, Any]:
-        """Return the storages for `RunSpec.options`."""
-        return {
-            "project": self.name,
-            "primary": str(self.primary),
-            "final": None if self.final is None else str(self.final),
-            "caches": [str(cache) for cache in self.caches],
-            "secondaries": [str(secondary) for secondary in self.secondaries],
-        }
-
-    @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Read the storages from `RunSpec.options`; ignore other options.
-
-        Raises:
-            InvalidNameError: An address is malformed.
-        """
-        final = options.get("final")
-        return cls(
-            name=options["project"],
-            primary=parse_address(options["primary"]),
-            final=None if final is None else Repository.parse(final),
-            caches=tuple(map(Repository.parse, options.get("caches", ()))),
-            secondaries=tuple(map(Repository.parse, options.get("secondaries", ()))),
-        )

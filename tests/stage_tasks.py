@@ -14,6 +14,8 @@ from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.operations.describe import DescribeOperation
+from stagefleet.operations.fetch import FetchOperation
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
@@ -116,7 +118,7 @@ class StageTasks:
         run_id: str,
         lease: Lease = NO_LEASE,
     ) -> ItemResult:
-        options = {**project.as_options(), **platforms.as_options()}
+        options = FetchOperation.of(project, platforms).options
         return fetch_stage(self.storages, Attempt(run_id, str(stage_id), options, lease))
 
     def project(self, project: Project) -> ProjectTasks:
@@ -157,7 +159,9 @@ class ProjectTasks:
     def _attempt(
         self, item: StageId | str, run_id: str, lease: Lease, options: dict[str, Any] | None = None
     ) -> Attempt:
-        return Attempt(run_id, str(item), {**self.project.as_options(), **(options or {})}, lease)
+        return Attempt(
+            run_id, str(item), {**DescribeOperation.of(self.project).options, **(options or {})}, lease
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from stagefleet.errors import EngineError, ImageInUseError
 
@@ -39,15 +39,6 @@ class InUsePolicy:
             "force": self.force,
         }
         return {name: value for name, value in asked.items() if value}
-
-    @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Self:
-        """Read the policy from `RunSpec.options`."""
-        return cls(
-            skip_used=options.get("skip_used", False),
-            remove_containers=options.get("remove_containers", False),
-            force=options.get("force", False),
-        )
 
 
 class ImageUse:

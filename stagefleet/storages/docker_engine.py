@@ -16,6 +16,7 @@ from stagefleet.leases import Lease
 from stagefleet.locks import LockManager
 from stagefleet.locks.stage_locks import ImageLocks, StageLocks
 from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.operations.delete import DeleteOperation
 from stagefleet.platforms import Platform
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.shared_state.id_list import StageIdList
@@ -122,8 +123,8 @@ class EngineStorage(Storage):
         return StageDescription(stage_id=stage_id, info=info)
 
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
-        """Remove a stage in all its platforms; options of the attempt: those of `InUsePolicy`."""
-        policy = InUsePolicy.of_options(attempt.options)
+        """Remove a stage in all its platforms, as the policy of the attempt's `DeleteOperation` says."""
+        policy = attempt.parsed(DeleteOperation).policy
         with self.host.stage_locks.lock_exclusively(self.address, stage_id, attempt=attempt) as stage_lock:
             return self._remove(stage_id, policy, stage_lock)
 

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.names import Repository
+from stagefleet.operations.fetch import FetchOperation
 from stagefleet.platforms import Platform, PlatformSelection
+from stagefleet.project import Project
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8", "windows/amd64"])
@@ -84,7 +87,9 @@ def test_the_engines_own_platform_is_the_choice_of_who_chooses_nothing():
     ],
 )
 def test_a_choice_reads_back_from_the_options_of_a_run(choice):
-    assert choice == PlatformSelection.of_options({"hosts": ["a"], **choice.as_options()})
+    project = Project.alone(Repository.parse("a.test/app"))
+    options = FetchOperation.of(project, choice, hosts=["a"]).options
+    assert choice == FetchOperation.model_validate(options).selection
 
 
 def test_a_choice_that_is_none_is_refused():

@@ -82,7 +82,7 @@ class TestPublishing:
         assert {stage(1), stage(2)} == set(plan.items)
 
     def test_the_tasks_get_the_project(self):
-        assert ROLES == Project.of_options(publish().options)
+        assert ROLES == PublishOperation.model_validate(publish().options).storages
 
     def test_a_project_without_a_final_storage_is_refused(self):
         with pytest.raises(UsageError, match=r"set projects\.bare\.final"):
@@ -101,7 +101,7 @@ class TestOfThePrimary:
             operation.of(ROLES).plan([stage(2)], tag_lists(primary=[stage(1)]))
 
     def test_the_tasks_get_the_project(self, operation):
-        assert ROLES == Project.of_options(operation.of(ROLES).options)
+        assert ROLES == operation.model_validate(operation.of(ROLES).options).storages
 
 
 class TestCaching:

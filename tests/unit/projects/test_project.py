@@ -9,6 +9,7 @@ import pytest
 
 from stagefleet.errors import SettingsError, UsageError
 from stagefleet.names import EngineProject, Repository
+from stagefleet.operations.describe import DescribeOperation
 from stagefleet.project import Project
 from stagefleet.settings import Settings, load_settings
 
@@ -105,13 +106,14 @@ class TestOverTheWire:
             (Repository("s.example.com", "app"),),
         )
 
-        assert project == Project.of_options(json.loads(json.dumps(project.as_options())))
+        assert project == DescribeOperation.of(project).storages
 
     def test_what_is_not_there_stays_away(self):
         project = Project("app", EngineProject("app"))
 
-        assert project == Project.of_options({"project": "app", "primary": "docker-daemon:app"})
-        assert project == Project.of_options(project.as_options())
+        options = {"project": "app", "primary": "docker-daemon:app"}
+        assert project == DescribeOperation.model_validate(options).storages
+        assert project == DescribeOperation.of(project).storages
 
 
 @pytest.mark.parametrize(
