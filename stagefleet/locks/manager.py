@@ -180,8 +180,8 @@ class LockManager(ABC):
         try:
             fences = self._request_free(wanted, ticket, label or default_label())
         except BaseException:
-            for name in wanted:
-                with contextlib.suppress(Exception):  # without a renewal its lease expires
+            with contextlib.suppress(Exception):  # without a renewal their leases expire
+                for name in wanted:
                     self.force_release(name, ticket)
             raise
         held = [

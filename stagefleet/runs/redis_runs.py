@@ -51,7 +51,7 @@ class RedisRuns:
                 run_id,
                 dict(zip(hash_[::2], hash_[1::2], strict=True)),
                 now_ms / 1000,
-                RunSnapshot.read(around),
+                RunSnapshot(*(int(float(value)) for value in around)),
             )
             for run_id, (hash_, *around) in zip(runs, rows, strict=True)
             if hash_

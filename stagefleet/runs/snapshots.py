@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 from stagefleet.bounds import OUTCOME_BYTES, fit
 from stagefleet.compression import compress_json, decompress_json
@@ -19,32 +19,16 @@ __all__ = ["RunSnapshot", "bounded", "decode_outcome", "encode_outcome", "encode
 # Parsers for a run's hash in Redis; `lua/open.lua` explains its fields.
 
 
-@dataclass(frozen=True, slots=True)
-class RunSnapshot:
-    """Data beside a run's hash in Redis; times are milliseconds since 1970, 0 for none.
-
-    Attributes:
-        claimed: Items under way.
-        published: Items in the broker.
-        waiting: Items that wait for a retry.
-        behind: Items that wait until another one has ended.
-        leased_until_ms: End of the last lease.
-        retry_at_ms: Time of the first due retry.
-        call_at_ms: Time of the next message to a coordinator.
-    """
+class RunSnapshot(NamedTuple):
+    """Data beside a run's hash, as `lua/snapshot.lua` returns it; times in ms since 1970, 0 for none."""
 
     claimed: int
     published: int
-    waiting: int
-    behind: int
+    waiting: int  # for a retry
+    behind: int  # another item
     leased_until_ms: int
     retry_at_ms: int
-    call_at_ms: int
-
-    @classmethod
-    def read(cls, answers: Sequence[int | bytes]) -> Self:
-        """Parse the values that `lua/snapshot.lua` returns beside the hash, in the attributes' order."""
-        return cls(*(int(float(answer)) for answer in answers))
+    call_at_ms: int  # of the next message to a coordinator
 
 
 def spec_of(run_id: str, order: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:

@@ -33,13 +33,6 @@ _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
 
 
 @dataclass(slots=True)
-class _Publication:
-    """A published message, with the time of its publication."""
-
-    at: float
-
-
-@dataclass(slots=True)
 class _Claim:
     """A claim in the ledger; times are on the ledger's clock."""
 
@@ -74,7 +67,7 @@ class RunRecord:
     items: list[str] = field(default_factory=list)
     decided: int = 0
     unreleased: int = 0
-    published: dict[int, _Publication] = field(default_factory=dict)
+    published: dict[int, float] = field(default_factory=dict)  # when its message was pushed
     claimed: dict[int, _Claim] = field(default_factory=dict)
     waiting: list[tuple[float, int]] = field(default_factory=list)
     behind: PostponedItems = field(default_factory=PostponedItems)
@@ -160,8 +153,8 @@ class RunRecord:
 
     def claim(self, index: int, now: float, lease_seconds: float, nonce: str) -> _Claim | None:
         """Claim a published item; None for any other. The same nonce returns the same claim."""
-        publication = self.published.pop(index, None)
-        if publication is None:
+        published_at = self.published.pop(index, None)
+        if published_at is None:
             hold = self.claimed.get(index)
             if hold is None or hold.nonce != nonce:
                 return None
@@ -169,7 +162,7 @@ class RunRecord:
             return hold
         self.fence += 1
         hold = _Claim(
-            self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, publication.at
+            self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, published_at
         )
         self.claimed[index] = hold
         return hold
@@ -259,9 +252,9 @@ class RunRecord:
             The items to send messages for again.
         """
         lost = []
-        for index, publication in self.published.items():
+        for index, published_at in self.published.items():
             host = split_host(self.items[index])[1]
-            if publication.at + older_than_seconds <= now and is_lost(host, publication.at):
+            if published_at + older_than_seconds <= now and is_lost(host, published_at):
                 lost.append(index)
         for index in lost:
             self._publish(index, now)
@@ -271,8 +264,8 @@ class RunRecord:
         """Fail the items that wait for a host without workers, and count them."""
         waiting = [
             (index, split_host(self.items[index])[1])
-            for index, publication in self.published.items()
-            if publication.at + older_than_seconds <= now
+            for index, published_at in self.published.items()
+            if published_at + older_than_seconds <= now
         ]
         gone = [(index, host) for index, host in waiting if host is not None and is_gone(host)]
         for index, host in gone:
@@ -369,7 +362,7 @@ class RunRecord:
         return Outcome(item=item, host=host, state=ItemState.FAILED, error=ErrorInfo.of(error))
 
     def _publish(self, index: int, now: float) -> None:
-        self.published[index] = _Publication(now)
+        self.published[index] = now
 
     def _requeue(self, index: int, now: float) -> None:
         if self.state is RunState.RUNNING:
