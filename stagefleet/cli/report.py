@@ -29,6 +29,8 @@ __all__ = [
     "print_plan",
 ]
 
+_NAMES_SETTING = 'registries."'
+"""What the advice to change a setting of a registry contains."""
 _FAILURES_TOLD = 20
 """The maximum of failures to print: a common cause may fail thousands of items."""
 _EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
@@ -63,10 +65,17 @@ def describe_run(run: Run) -> str:
     )
 
 
-def describe_failure(outcome: Outcome) -> str:
-    """Describe a failed item in one line: the item, its host and the reason."""
+def describe_failure(outcome: Outcome, *, in_fleet: bool) -> str:
+    """Describe a failed item in one line: the item, its host and the reason.
+
+    Args:
+        outcome: The outcome.
+        in_fleet: True if a worker of a fleet tried it, which has settings of its own.
+    """
     where = f" on {outcome.host}" if outcome.host else ""
-    return f"{outcome.item}{where} failed: {'' if outcome.error is None else outcome.error.message}"
+    message = "" if outcome.error is None else outcome.error.message
+    whose = " (in the settings of the workers)" if in_fleet and _NAMES_SETTING in message else ""
+    return f"{outcome.item}{where} failed: {message}{whose}"
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -95,10 +104,14 @@ class RunReport:
         run: The run as it started.
         as_json: Print results as JSON objects.
         display: Shows the progress; if None, chosen according to stderr.
+        in_fleet: As in `describe_failure`.
     """
 
-    def __init__(self, run: Run, *, as_json: bool, display: ProgressLines | None = None) -> None:
+    def __init__(
+        self, run: Run, *, as_json: bool, display: ProgressLines | None = None, in_fleet: bool = False
+    ) -> None:
         self._as_json = as_json
+        self._in_fleet = in_fleet
         self._failures = 0
         self._missing = 0
         self._lacking: Counter[str] = Counter()
@@ -127,7 +140,7 @@ class RunReport:
         if outcome.state is stagefleet.ItemState.FAILED and outcome.error is not None:
             self._failures += 1
             if self._failures <= _FAILURES_TOLD:
-                self._display.note(describe_failure(outcome))
+                self._display.note(describe_failure(outcome, in_fleet=self._in_fleet))
             elif self._failures == _FAILURES_TOLD + 1:
                 self._display.note("more items failed; from here on they are only counted (--json tells all)")
 

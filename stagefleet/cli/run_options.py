@@ -220,7 +220,7 @@ def follow_run(
     Raises:
         typer.Exit: With the exit code of the run.
     """
-    report = RunReport(run, as_json=as_json)
+    report = RunReport(run, as_json=as_json, in_fleet=fleet.keeps_runs)
     with cancelling_on_interrupt(fleet, run.id):
         try:
             with naming_run(fleet, run.id), report:

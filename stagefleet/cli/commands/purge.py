@@ -194,7 +194,8 @@ def _follow(fleet: Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None,
 
 def _follow_group(fleet: Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
     """Follow the run of one group; an interrupt cancels it and the purge."""
-    report = RunReport(run, as_json=False, display=choose_display(run, stdout_is_shared=options.json))
+    display = choose_display(run, stdout_is_shared=options.json)
+    report = RunReport(run, as_json=False, display=display, in_fleet=fleet.keeps_runs)
 
     def show(outcome: Outcome) -> None:
         report.show(outcome)

@@ -79,7 +79,7 @@ def show_run(
         if value not in {None, ""} if not isinstance(value, dict) else value:
             print_line(f"  {name:<12} {_plain(value)}")
     for outcome in failures:
-        print_line(f"  {describe_failure(outcome)}")
+        print_line(f"  {describe_failure(outcome, in_fleet=True)}")
     if found.failed > len(failures):
         rest = found.failed - len(failures)
         print_line(f"  and {rest:,} more that failed: stagefleet runs show {found.id} --failed --json")

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from stagefleet.cli.progress import ProgressLines
 from stagefleet.cli.progress_bar import ProgressBar
-from stagefleet.cli.report import RunReport, describe_run
-from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState
+from stagefleet.cli.report import RunReport, describe_failure, describe_run
+from stagefleet.registry.http.hosts import advise_tls
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
 
 
 def outcome(number_bytes=0):
@@ -63,3 +64,17 @@ def test_a_cache_that_failed_is_named_with_the_command_that_looks_at_it(capsys):
 def test_one_stage_is_no_stages(total, words):
     run = Run("r", RunSpec(operation="copy_stage"), RunState.SUCCEEDED, total=total, succeeded=total)
     assert words in describe_run(run)
+
+
+@pytest.mark.parametrize(
+    ("in_fleet", "end"), [(True, " (in the settings of the workers)"), (False, "in stagefleet.toml")]
+)
+def test_advice_to_change_a_setting_says_whose(in_fleet, end):
+    """A worker goes by its own settings, and its advice is read where a command runs."""
+    advice = advise_tls("r.test:5000")
+    failed = Outcome(
+        item="x", state=ItemState.FAILED, error=ErrorInfo(type="PlainHttpError", message=f"no: {advice}")
+    )
+    assert describe_failure(failed, in_fleet=in_fleet).endswith(end)
+    other = failed.model_copy(update={"error": ErrorInfo(type="NotFoundError", message="gone")})
+    assert "x failed: gone" == describe_failure(other, in_fleet=in_fleet)
