@@ -91,11 +91,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line
 
 
 def of_project(project: str | None, option: str) -> str:
-    """Return the project that an option requires.
-
-    Raises:
-        UsageError: No project is named.
-    """
+    """Return the project that an option requires."""
     if project is None:
         raise UsageError(f"{option} is of a project: name one with --project")
     return project
@@ -109,11 +105,7 @@ def may_be_new(fleet: Fleet, project: str | None, missing_ok: bool) -> bool:  # 
 def stage_arguments(
     repository: str | None, stage_ids: Iterable[str] | None, project: str | None
 ) -> list[str]:
-    """Return the arguments that are stage ids; with `--project` there is no REPO, and the first is one too.
-
-    Raises:
-        UsageError: Neither a repository nor a project is named.
-    """
+    """Return the arguments that are stage ids; with `--project` REPO is one of them."""
     if project is None and repository is None:
         raise UsageError(NO_REPOSITORY)
     first = () if project is None or repository is None else (repository,)
@@ -121,11 +113,7 @@ def stage_arguments(
 
 
 def one_host(hosts: Sequence[str] | None) -> str | None:
-    """Return the host of the engine for a command that takes a single one; None for this host.
-
-    Raises:
-        UsageError: Several are named.
-    """
+    """Return the host of the engine for a command that takes a single one; None for this host."""
     if hosts and len(hosts) > 1:
         raise UsageError(
             f"the engine of one host is meant here: name one with --host, not {', '.join(hosts)}"
@@ -149,9 +137,6 @@ def read_ids(
         named: The items of the command line.
         from_file: A file, or `-`.
         parse: Checks one id, and returns its canonical form.
-
-    Raises:
-        UsageError: An id is malformed (the message has the line), or the file cannot be read.
     """
     ids = [parse(name) for name in named or ()]
     if from_file is None:

@@ -46,11 +46,7 @@ class RecordArguments:
 
     @classmethod
     def read(cls, words: Sequence[str], project: str | None) -> RecordArguments:
-        """Parse the arguments; with a project, the first may be the kind.
-
-        Raises:
-            UsageError: Both address and project are missing, or the kind is unknown.
-        """
+        """Parse the arguments; with a project, the first may be the kind."""
         first, *others = words or ("",)
         if project is not None and (not first or first in set(RecordKind)):
             return cls(None, RecordKind(first) if first else None, tuple(others))
@@ -61,21 +57,13 @@ class RecordArguments:
 
     @property
     def kind(self) -> RecordKind:
-        """The kind of the records.
-
-        Raises:
-            UsageError: None is named.
-        """
+        """The kind of the records."""
         if self.named_kind is None:
             raise UsageError(f"Missing argument 'KIND': write one of {', '.join(RecordKind)}")
         return self.named_kind
 
     def resolve(self, fleet: Fleet, project: str | None) -> StorageAddress:
-        """Return the storage of the records: the address, or the primary storage of the project.
-
-        Raises:
-            UsageError: Both a project and an address are named, or the project does not exist.
-        """
+        """Return the storage of the records: the address, or the primary storage of the project."""
         if project is None:
             assert self.address is not None
             return self.address
@@ -177,9 +165,6 @@ def add_record(
 
     Returns:
         The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
-
-    Raises:
-        UsageError: The number or form of the values is wrong, or it is a client id and one exists.
     """
     record = _build(kind, values)
     if isinstance(record, CustomTag):

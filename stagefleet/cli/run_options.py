@@ -94,11 +94,7 @@ class RunOptions:
         }
 
     def open_fleet(self) -> Fleet:
-        """Open the fleet that these options select.
-
-        Raises:
-            UsageError: An embedded fleet cannot serve these options.
-        """
+        """Open the fleet that these options select."""
         needing = {
             "--detach": self.detach,
             "--idempotency-key": self.idempotency_key is not None,

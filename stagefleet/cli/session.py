@@ -61,9 +61,6 @@ def connect(purpose: str) -> Fleet:
 
     Args:
         purpose: The feature that needs it, for the error.
-
-    Raises:
-        UsageError: No Redis URL is set.
     """
     settings = read_settings()
     if settings.redis_url is None:
@@ -80,9 +77,6 @@ def open_fleet(
         embedded: Use an embedded fleet.
         parallel: Items at once, from the command line.
         needs_fleet: The option that an embedded fleet cannot serve, if one was given.
-
-    Raises:
-        UsageError: An embedded fleet cannot serve the option.
     """
     settings = read_settings(parallel)
     if not embedded and settings.redis_url is not None:

@@ -95,11 +95,7 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
 
 
 def _answer(process: subprocess.Popen[bytes], address: str, timeout_seconds: float) -> bytes:
-    """Return the helper's output; wait for it under this thread's lease.
-
-    Raises:
-        TimeoutError: The helper takes too long.
-    """
+    """Return the helper's output; wait for it under this thread's lease."""
     lease, ends_at = current_lease(), time.monotonic() + timeout_seconds
     question: bytes | None = address.encode()
     while (left := ends_at - time.monotonic()) > 0:

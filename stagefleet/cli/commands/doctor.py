@@ -70,11 +70,7 @@ def run_doctor(
 
 
 def _queue_for(purpose: str | None) -> str | None:
-    """Return the queue whose workers a command needs; None for all.
-
-    Raises:
-        UsageError: No such command needs workers.
-    """
+    """Return the queue whose workers a command needs; None for all."""
     if purpose is None:
         return None
     if purpose not in _PURPOSES:

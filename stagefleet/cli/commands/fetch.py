@@ -117,11 +117,7 @@ def _project(fleet: Fleet, repository: str | None, project: str | None, cache: l
 
 
 def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelection:
-    """Parse the chosen platforms, before anything starts.
-
-    Raises:
-        UsageError: One is malformed, or both names and `everything` are given.
-    """
+    """Parse the chosen platforms, before anything starts."""
     if platforms and everything:
         raise UsageError("--all-platforms brings all of them: leave out --platform")
     try:
@@ -131,11 +127,7 @@ def _wanted(platforms: list[str] | None, *, everything: bool) -> PlatformSelecti
 
 
 def _await_end_of_input(pinned: PinnedStages) -> None:
-    """Wait until standard input ends or SIGTERM comes; ignore the input.
-
-    Raises:
-        LockLostError: The images may be gone.
-    """
+    """Wait until standard input ends or SIGTERM comes; ignore the input."""
     with _terminated() as asked_to_end:
         while not asked_to_end:
             pinned.check()

@@ -63,11 +63,7 @@ def publish_stages(
 def _choose(
     project: str | None, primary: str | None, final: str | None, cache: list[str] | None
 ) -> str | Project:
-    """Return the project of a command.
-
-    Raises:
-        UsageError: The command names none, or two.
-    """
+    """Return the project of a command."""
     if project is not None:
         if primary or final or cache:
             raise UsageError("--project says which storages: leave out --primary, --final and --cache")

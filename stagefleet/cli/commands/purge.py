@@ -86,11 +86,7 @@ def purge_project(
 
 
 def _choose(repository: str | None, project: str | None) -> str | StorageAddress:
-    """Return the project of the command.
-
-    Raises:
-        UsageError: The command names none, or two.
-    """
+    """Return the project of the command."""
     if (repository is None) == (project is None):
         raise UsageError("name either a repository or --project: that is what will be purged")
     return project or parse_address(repository or "")

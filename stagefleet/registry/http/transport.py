@@ -173,11 +173,7 @@ class Transport:
 
 
 def _checked_proxies(origin: str) -> dict[str, str]:
-    """Read the proxies of an origin from the environment.
-
-    Raises:
-        SettingsError: A proxy's address is malformed.
-    """
+    """Read the proxies of an origin from the environment."""
     proxies = get_environ_proxies(origin)
     proxy = select_proxy(origin, proxies)
     if proxy and host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
