@@ -156,10 +156,7 @@ def _moment_of(value: Any) -> datetime | None:
 def describe_engine_image(image: dict[str, Any], repository: str | Repository, tag: str) -> ImageInfo:
     """Convert an engine's description of an image; the size is that of the unpacked layers.
 
-    Args:
-        image: The engine's description (Docker Engine API 1.41, "Inspect an image").
-        repository: The repository of the image's name.
-        tag: The tag in the repository.
+    See Docker Engine API 1.41, "Inspect an image".
     """
     digests = [name for name in image.get("RepoDigests") or () if name.startswith(f"{repository}@")]
     info = ImageInfo(

@@ -187,11 +187,7 @@ class StageImages:
         return str(self._stage_id) if normal == self._engine.platform else self._tag_of(normal)
 
     def find(self, platform: Platform | None = None) -> ImageInfo | None:
-        """Find the image of a platform, None if it is not there.
-
-        Args:
-            platform: The platform; None for the engine's own, or for a stage that is one image.
-        """
+        """Find the image of a platform, or of the engine's own one; None if it is not there."""
         own_tag = str(self._stage_id)
         image = self._inspect(own_tag)
         if image is not None and self.is_for(image, platform):
@@ -204,12 +200,7 @@ class StageImages:
         return None if image is None else describe_engine_image(image, self._repository, tag)
 
     def is_for(self, image: Mapping[str, Any], platform: Platform | None) -> bool:
-        """Return True if an image is for a platform; an image without a platform is for the engine's own.
-
-        Args:
-            image: The engine's description (Docker Engine API 1.41, "Inspect an image").
-            platform: As in `find`.
-        """
+        """Return True if an image is for a platform; an image without a platform is for the engine's own."""
         if platform is None and not self._stage_id.is_multiplatform:
             return True
         said = {key.lower(): image.get(key) for key in ("Os", "Architecture", "Variant")}

@@ -180,12 +180,7 @@ def choose_images(
 ) -> list[tuple[Platform, PlatformImage]]:
     """Choose the requested images, each with its requested platform.
 
-    Args:
-        storage: The repository that has the stage.
-        stage_id: The stage.
-        choice: The requested platforms.
-        own: The engine's platform; it cannot keep images of another operating system, so "all" leaves those
-            out.
+    An engine of the platform `own` cannot keep images of another operating system, so "all" leaves those out.
 
     Raises:
         PlatformNotFoundError: The stage has no image for one of them; names those it has.

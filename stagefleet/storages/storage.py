@@ -131,10 +131,7 @@ class RecordStore(ABC):
     ) -> WriteResult:
         """Add a custom tag to a stage: first the record, so that no tag lacks one, then the tag.
 
-        Args:
-            custom: The tag, and its stage.
-            project: The project that it belongs to; the storage's name if None.
-            final: The repository for the tag, if it is another one.
+        The tag goes into the repository `final` if there is one.
 
         Raises:
             StageNotFoundError: The tag's repository does not have the stage.
