@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from stagefleet.backoff import jittered
+from stagefleet.backoff import Backoff
 from stagefleet.errors import StagefleetError
 from stagefleet.leases import (
     NO_LEASE,
@@ -32,8 +32,7 @@ _CACHED_VALUES = 64
 MIN_TTL_SECONDS = 1.0
 """Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""
 _LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 0.5
+_BACKOFF = Backoff(0.02, 0.5)
 
 
 OWNER_BYTES = 8
@@ -167,7 +166,7 @@ class SingleFlight(ABC):
         self, namespace: str, key: str, owner: bytes, deadline: float, lease: Lease
     ) -> tuple[StoredValue, float]:
         """Wait for a value, the ownership, or `deadline`; also return when the last look-up began."""
-        pause = _FIRST_PAUSE_SECONDS
+        looks = 0
         while True:
             lease.check()
             looked_at = elapsed_seconds()
@@ -175,8 +174,8 @@ class SingleFlight(ABC):
             left = deadline - elapsed_seconds()
             if stored.payload is not None or stored.is_ours or left <= 0:
                 return stored, looked_at
-            time.sleep(min(left, jittered(pause)))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            looks += 1
+            time.sleep(min(left, _BACKOFF.pause_seconds(looks)))
 
     def _build(
         self, name: tuple[str, str, bytes], build: Callable[[], Any], ttl_seconds: float, clock: float
