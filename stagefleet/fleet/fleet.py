@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.engine.image_use import InUsePolicy
-from stagefleet.errors import RunNotFoundError, UsageError
+from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import (
     OutcomeCallback,
     RemoteCallback,
     RunArguments,
     StartArguments,
-    callback_fields,
 )
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.purge import PurgeStarter
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.submission import RunSubmitter, check_key
+from stagefleet.fleet.run_lookup import find_run, find_run_under, read_failures, spec_of_retry
+from stagefleet.fleet.run_plans import RunPlans
+from stagefleet.fleet.submission import RunSubmitter
 from stagefleet.images import StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.base import (
     Items,
     Operation,
     Plan,
-    fingerprint,
     parse_hosts,
     parse_repository,
     parse_storage,
@@ -40,9 +40,8 @@ from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.project import Project
-from stagefleet.redaction import quoted
 from stagefleet.runs.coordinator import OnOutcome
-from stagefleet.runs.models import Callback, ItemState, Outcome, Run, RunSpec, RunState, WorkerInfo
+from stagefleet.runs.models import Outcome, Run, WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.isolation import OnLeftOut
 
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["Fleet"]
 
 _LOGGER = logging.getLogger("stagefleet")
-_NAMED = 3
-_OUTCOMES_A_READ = 1000
 
 
 class Fleet:
@@ -81,6 +78,7 @@ class Fleet:
         self.settings = connections.settings
         self.keeps_runs = not connections.starts_worker
         self.hosts = FleetHosts(connections, self._notice, self.for_each_fetch_stage)
+        self._plans = RunPlans(connections, self._reader, self.hosts)
 
     @cached_property
     def records(self) -> FleetRecords:
@@ -173,7 +171,7 @@ class Fleet:
             UnreachableError: Redis or a registry does not answer, or no worker works.
             Exception: An exception of `on_outcome`.
         """
-        spec, make_plan = self._prepare(operation, items, on_outcome, run)
+        spec, make_plan = self._plans.prepare(operation, items, on_outcome, run)
         return self._submitter.submit(spec, make_plan, on_outcome, detach=run.get("detach", False))
 
     def start(
@@ -232,53 +230,7 @@ class Fleet:
 
         The plan of a fetch does not know which stages a host has.
         """
-        named, placed = operation.parse_items(items), self._choose_hosts(operation)
-        storages = self._reader.plan_storages(missing_ok=missing_ok, beside=beside or operation.beside)
-        return placed.plan_dry_run(named, storages)
-
-    def _prepare(
-        self,
-        operation: Operation,
-        items: Items | None,
-        callback: OutcomeCallback | None,
-        run: RunArguments,
-    ) -> tuple[RunSpec, Callable[[], Plan]]:
-        """Return what a run is to do, and the function that plans it."""
-        key, parallel = run.get("idempotency_key"), run.get("parallel")
-        check_key(key)
-        named, placed = operation.parse_items(items), self._choose_hosts(operation)
-        storages = partial(
-            self._reader.plan_storages,
-            missing_ok=run.get("missing_ok", False),
-            beside=run.get("beside") or operation.beside,
-        )
-        settings = self.settings.runs
-        spec = RunSpec(
-            operation=placed.name,
-            options=placed.options,
-            parallel=max(1, settings.parallel if parallel is None else parallel),
-            **callback_fields(callback),
-            key=key,
-            fingerprint=fingerprint(placed, named),
-            max_attempts=settings.max_attempts,
-        )
-        return spec, lambda: placed.plan(named, storages())
-
-    def _choose_hosts(self, operation: Operation) -> Operation:
-        """Choose the hosts of an operation on engines.
-
-        Raises:
-            UsageError: Hosts are named, and no engine takes part.
-            HostNotFoundError: A host has no live worker.
-        """
-        if operation.is_on_host:
-            return operation.on_hosts(self.hosts.choose(operation.hosts))
-        if operation.hosts:
-            raise UsageError(
-                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is no Docker Engine: "
-                "registries have no hosts"
-            )
-        return operation
+        return self._plans.plan(operation, items, missing_ok=missing_ok, beside=beside)
 
     # Runs on stages
 
@@ -453,9 +405,9 @@ class Fleet:
             storages, parallel, is_set_up = Project.of(project, settings), settings.parallel, True
         else:
             storages, parallel, is_set_up = project_of(project), None, False
-        purges = PurgeStarter(
-            self._connections, storages, self._choose_hosts, self._notice, self._follower.redis_retry()
-        )
+        redis_retry = self._follower.redis_retry()
+        choose_hosts = self._plans.choose_hosts
+        purges = PurgeStarter(self._connections, storages, choose_hosts, self._notice, redis_retry)
         return FleetProject(
             self, self._connections, self._reader, purges, storages, parallel=parallel, is_set_up=is_set_up
         )
@@ -476,16 +428,7 @@ class Fleet:
             RunNotFoundError: The run does not exist, or has expired.
             UsageError: Several runs match; the message lists some.
         """
-        ledger = self._connections.ledger
-        found = ledger.runs_beginning(run_id)
-        if run_id in found or len(found) == 1:
-            return ledger.run(run_id if run_id in found else found[0])
-        if not found:
-            raise RunNotFoundError(
-                f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
-            )
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        raise UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+        return find_run(self._connections.ledger, run_id)
 
     def run_under(self, idempotency_key: str) -> Run:
         """Return the last run that was started with an idempotency key.
@@ -493,10 +436,7 @@ class Fleet:
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
         """
-        run_id = self._connections.ledger.run_under(idempotency_key)
-        if run_id is None:
-            raise RunNotFoundError(f"no run was started under the key {idempotency_key!r}, or it has expired")
-        return self._connections.ledger.run(run_id)
+        return find_run_under(self._connections.ledger, idempotency_key)
 
     def failures(self, run_id: str) -> Iterator[Outcome]:
         """Iterate over the outcomes of a run's failed items so far, in the order of completion.
@@ -504,10 +444,7 @@ class Fleet:
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
         """
-        ledger, position = self._connections.ledger, ""
-        while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
-            position = outcomes[-1].position
-            yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
+        return read_failures(self._connections.ledger, run_id)
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
         """Cancel a run: no item starts any more; items in progress finish (with `now`, stop within seconds).
@@ -545,25 +482,10 @@ class Fleet:
             RunNotFoundError: The run does not exist.
         """
         old = self._connections.ledger.run(run_id)
-        if not old.state.is_final:
-            raise UsageError(f"run {run_id} is still {old.state}: watch it, or cancel it first")
-        if old.state is RunState.SUCCEEDED:
+        if (spec := spec_of_retry(old, on_outcome, parallel=parallel)) is None:
             return old
-        changed: dict[str, Any] = {
-            "key": None,
-            "fingerprint": "",
-            "parent": run_id,
-            "group": "",
-            "next": None,
-        }
-        if parallel is not None:
-            changed["parallel"] = max(1, parallel)
-        if on_outcome is not None or old.spec.callback is Callback.CLIENT:
-            changed |= callback_fields(on_outcome)
-        spec = old.spec.model_copy(update=changed)
-        return self._submitter.submit(
-            spec, lambda: Plan(tuple(self._connections.ledger.leftovers(run_id))), on_outcome, detach=detach
-        )
+        leftovers = partial(self._connections.ledger.leftovers, run_id)
+        return self._submitter.submit(spec, lambda: Plan(tuple(leftovers())), on_outcome, detach=detach)
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.engine.image_use import InUsePolicy
-from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
-from stagefleet.fleet.reader import StorageReader
+from stagefleet.fleet.reader import StorageReader, StorageState
 from stagefleet.images import StageDescription
-from stagefleet.names import StageId, StorageAddress
+from stagefleet.names import StageId
 from stagefleet.operations.base import Items, Operation, Plan, ProjectOperation
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.delete import DeleteOperation
@@ -29,40 +27,7 @@ if TYPE_CHECKING:
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
     from stagefleet.projects.purge import PurgePlan
 
-__all__ = ["FleetProject", "StorageState"]
-
-_THREADS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class StorageState:
-    """The state of one storage of a project.
-
-    Attributes:
-        project: The project.
-        role: `primary`, `final`, `cache` or `secondary`.
-        address: The storage.
-        stages: The number of its stages; None after an error.
-        error: The error.
-    """
-
-    project: str
-    role: str
-    address: StorageAddress
-    stages: int | None = None
-    error: StagefleetError | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the state as commands print it."""
-        return {
-            "role": self.role,
-            "address": str(self.address),
-            "reachable": self.error is None,
-            "stages": self.stages,
-            "error": None
-            if self.error is None
-            else {"type": type(self.error).__name__, "message": str(self.error)},
-        }
+__all__ = ["FleetProject"]
 
 
 class FleetProject:
@@ -262,18 +227,7 @@ class FleetProject:
 
     def storage_states(self) -> list[StorageState]:
         """Return the state of each storage; the storages are read in parallel."""
-        from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
-
-        name, storages = self.storages.name, self._connections.storages
-
-        def look(role: str, address: StorageAddress) -> StorageState:
-            try:
-                return StorageState(name, role, address, len(storages.open(address).stage_ids()))
-            except StagefleetError as error:
-                return StorageState(name, role, address, error=error)
-
-        with LeaseBoundThreads(_THREADS, "states") as pool:
-            return list(pool.map(lambda storage: look(*storage), self.storages.storages()))
+        return self._reader.storage_states(self.storages)
 
     def stage_ids(self, *, missing_ok: bool = False) -> Iterator[StageId]:
         """Iterate over the stages of the primary storage, from its tag list.

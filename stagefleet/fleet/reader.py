@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stagefleet.connections import Connections
-from stagefleet.errors import StageNotFoundError
+from stagefleet.errors import StagefleetError, StageNotFoundError
 from stagefleet.fleet.descriptions import describe_all
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId, StorageAddress
@@ -16,9 +17,41 @@ from stagefleet.operations.storages import PlanStorages
 from stagefleet.project import Project
 from stagefleet.storages.isolation import OnLeftOut, left_out
 
-__all__ = ["StorageReader"]
+__all__ = ["StorageReader", "StorageState"]
 
 _Found = TypeVar("_Found")
+_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """The state of one storage of a project.
+
+    Attributes:
+        project: The project.
+        role: `primary`, `final`, `cache` or `secondary`.
+        address: The storage.
+        stages: The number of its stages; None after an error.
+        error: The error.
+    """
+
+    project: str
+    role: str
+    address: StorageAddress
+    stages: int | None = None
+    error: StagefleetError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the state as commands print it."""
+        return {
+            "role": self.role,
+            "address": str(self.address),
+            "reachable": self.error is None,
+            "stages": self.stages,
+            "error": None
+            if self.error is None
+            else {"type": type(self.error).__name__, "message": str(self.error)},
+        }
 
 
 class StorageReader:
@@ -121,6 +154,21 @@ class StorageReader:
             parallel=parallel,
             on_left_out=on_left_out,
         )
+
+    def storage_states(self, project: Project) -> list[StorageState]:
+        """Return the state of each storage of a project; the storages are read in parallel."""
+        from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
+
+        name, storages = project.name, self._connections.storages
+
+        def look(role: str, address: StorageAddress) -> StorageState:
+            try:
+                return StorageState(name, role, address, len(storages.open(address).stage_ids()))
+            except StagefleetError as error:
+                return StorageState(name, role, address, error=error)
+
+        with LeaseBoundThreads(_THREADS, "states") as pool:
+            return list(pool.map(lambda storage: look(*storage), project.storages()))
 
     def _describe(
         self,

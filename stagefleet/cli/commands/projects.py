@@ -11,7 +11,7 @@ from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.session import open_fleet, say
 
 if TYPE_CHECKING:
-    from stagefleet.fleet.project import StorageState
+    from stagefleet.fleet.reader import StorageState
 
 __all__ = ["show_projects"]
 
