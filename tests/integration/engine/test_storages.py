@@ -72,9 +72,10 @@ def test_a_stage_is_listed_described_and_read(storage, put):
 def test_a_deletion_takes_one_stage_and_leaves_the_others(storage, put):
     put("one")
     put("other")
-    attempt = Attempt("r", to_delete=lambda: [str(ONE)])
-    assert ItemResult() == storage.delete(ONE, attempt)
-    assert NOT_THERE == storage.delete(ONE, Attempt("another", to_delete=lambda: [str(ONE)]))
+    options = {"repository": str(storage.address)}
+    for run, expected in (("r", ItemResult()), ("another", NOT_THERE)):
+        attempt = Attempt(run, str(ONE), options, to_delete=lambda: [str(ONE)])
+        assert expected == storage.delete(ONE, attempt)
     assert [OTHER] == list(storage.stage_ids())
 
 
