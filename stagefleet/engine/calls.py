@@ -42,11 +42,8 @@ Heed = Callable[[], None]
 def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
     """Run a call in a thread, and abandon it when the lease ends.
 
-    An abandoned call ends at the engine's next event, or after its time-out.
-
-    Args:
-        call: The call; it must call its argument now and then.
-        lease: Lease on the item that waits.
+    `call` must call its argument now and then: abandoned, it ends at the engine's next event, or after its
+    time-out.
 
     Raises:
         LeaseLostError: As in `Lease.check`.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import BrokenRecordError, InvalidNameError, UsageError
 from stagefleet.image_config import describe_engine_image
-from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.names import EngineProject
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordImage, RecordKind
 from stagefleet.records.image import PROJECT_LABEL
@@ -69,9 +68,7 @@ class EngineRecords(RecordStore):
         record = ImportMetadata.read(record_id.name, Labels(name, info.labels))
         return StoredRecord(record, self._project, info)
 
-    def write(
-        self, record: Record, *, project: str | None = None, force: bool = False, lease: Lease = NO_LEASE
-    ) -> WriteResult:
+    def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
         if project not in {None, self._project}:
             raise UsageError(f"{self._address} keeps the records of {self._project} alone, not of {project}")
         if record.kind is not _KIND:
@@ -79,7 +76,6 @@ class EngineRecords(RecordStore):
         name = self._name(record.id)
         if not force and self._engine.find(name) is not None:
             return WriteResult.PRESENT
-        lease.check()
         self._engine.load(_archive(name, RecordImage.of(self._project, record.labels)))
         return WriteResult.WRITTEN
 

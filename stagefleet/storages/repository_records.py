@@ -22,7 +22,7 @@ from stagefleet.errors import (
 )
 from stagefleet.image_config import describe_image
 from stagefleet.images import ImageInfo
-from stagefleet.leases import NO_LEASE, Lease
+from stagefleet.leases import NO_LEASE
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records import (
     RECORDS,
@@ -94,23 +94,21 @@ class RepositoryRecords(RecordStore):
             raise BrokenRecordError(f"{self._repository}: {error}") from None
         return StoredRecord(record, project, info)
 
-    def write(
-        self, record: Record, *, project: str | None = None, force: bool = False, lease: Lease = NO_LEASE
-    ) -> WriteResult:
-        written = self._write(record, project or self._repository.name, force=force, lease=lease)
+    def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
+        written = self._write(record, project or self._repository.name, force=force)
         if isinstance(record, RejectedStage):
             self._registries.forget_rejections(self._repository)
             self._registries.remembered.forget(self._repository, record.stage_id)
         return written
 
-    def _write(self, record: Record, project: str, *, force: bool, lease: Lease) -> WriteResult:
+    def _write(self, record: Record, project: str, *, force: bool) -> WriteResult:
         reference = self._repository.tagged(record.id.tag)
         if isinstance(record, ClientId) and self._has_client_id(record) and not force:
             return WriteResult.PRESENT
         if record.kind in _WRITTEN_ONCE and not force and self._has(reference):
             return WriteResult.PRESENT
         try:
-            put_record(self._client, reference, RecordImage.of(project, record.labels), lease=lease)
+            put_record(self._client, reference, RecordImage.of(project, record.labels), lease=NO_LEASE)
         except ForbiddenError as error:
             if record.kind not in _DISPENSABLE:
                 raise

@@ -10,7 +10,6 @@ from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.images import ImageInfo, StageDescription
-from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.shared_state.id_list import StageIdList
@@ -99,16 +98,13 @@ class RecordStore(ABC):
         """
 
     @abstractmethod
-    def write(
-        self, record: Record, *, project: str | None = None, force: bool = False, lease: Lease = NO_LEASE
-    ) -> WriteResult:
+    def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
         """Write a record; of a custom tag the record alone.
 
         Args:
             record: The record.
             project: The project that it belongs to; the storage's name if None.
             force: Overwrite an existing record.
-            lease: Lease to check before the write.
 
         Raises:
             ForbiddenError: The login may not write, and the record is not dispensable.
