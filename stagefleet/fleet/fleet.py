@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
-from stagefleet.fleet.callbacks import (
-    OutcomeCallback,
-    RemoteCallback,
-    RunArguments,
-    StartArguments,
-)
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
@@ -27,14 +22,7 @@ from stagefleet.fleet.run_plans import RunPlans
 from stagefleet.fleet.submission import RunSubmitter
 from stagefleet.images import StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
-from stagefleet.operations.base import (
-    Items,
-    Operation,
-    Plan,
-    parse_hosts,
-    parse_repository,
-    parse_storage,
-)
+from stagefleet.operations.base import Items, Operation, Plan, parse_hosts, parse_repository, parse_storage
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.fetch import FetchOperation
@@ -250,7 +238,7 @@ class Fleet:
         Args:
             source: The repository to copy from, or `docker-daemon:PROJECT`.
             destination: The repository to copy to, or `docker-daemon:PROJECT`; it may be new.
-            stage_ids: The stages; all if None.
+            stage_ids: As all that is not named here, see `for_each`.
             on_outcome: See `for_each`.
             verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
             hosts: The hosts of the engine, if one end is an engine; this host if None.

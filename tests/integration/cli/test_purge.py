@@ -156,7 +156,13 @@ def test_a_purge_goes_on_when_its_client_is_killed(start, command, registry, dig
     """The fleet starts the later groups, and the same key finds the purge."""
     arguments = ("purge", "--project", "app", "--yes", "--idempotency-key", "nightly")
     client = start(*arguments, "-j", "1")
-    runs = eventually(lambda: command("runs", "list", "--json").objects, "the runs are written")
+
+    def written():
+        """The runs, once the first has started: by then all are written."""
+        found = command("runs", "list", "--json").objects
+        return found if any(run["state"] != "submitting" for run in found) else None
+
+    runs = eventually(written, "the runs are written")
     client.kill()
     client.communicate()
     ended = command(*arguments, "--json")
