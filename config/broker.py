@@ -17,8 +17,6 @@ from redis.credentials import UsernamePasswordCredentialProvider
 
 from stagefleet.redis_client import connect_redis
 
-__all__ = ["Broker"]
-
 
 @dataclass(frozen=True, slots=True)
 class Broker:

@@ -26,8 +26,6 @@ from stagefleet.runs.messages import (
 )
 from stagefleet.settings import Settings
 
-__all__ = ["make_app", "plain_queue"]
-
 _EVENT_QUEUE_SECONDS = 60.0
 """Lifetime of events and remote commands for a Flower that is away."""
 

@@ -15,19 +15,9 @@ from kombu.exceptions import SerializationError
 from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import queue_of
-from stagefleet.runs.models import MAX_ITEMS
-
-__all__ = [
-    "CONTENT_ERRORS",
-    "MalformedMessageError",
-    "Name",
-    "check_size",
-    "first_problem",
-    "note_dropped",
-    "open_envelope",
-]
 
 CONTENT_ERRORS = (
     TypeError,

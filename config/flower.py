@@ -35,8 +35,6 @@ from stagefleet.runs.messages import task_name
 from stagefleet.settings import FlowerSettings, Settings, load_settings
 from stagefleet.streams import prepare_streams
 
-__all__ = ["UI_MODULES", "main", "make_flower"]
-
 _log = EventLogger(__name__)
 
 _OURS = {

@@ -19,8 +19,6 @@ from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
 from stagefleet.settings import LogSettings
 
-__all__ = ["configure_logging", "mask_secrets"]
-
 
 def configure_logging(settings: LogSettings, **bound: object) -> None:
     """Send all logs of this process to stderr.

@@ -43,15 +43,6 @@ from stagefleet.redaction import masked_url
 from stagefleet.redis_errors import is_passing
 from stagefleet.redis_pool import checked
 
-__all__ = [
-    "FastReconnectConnection",
-    "InMemoryAckQoS",
-    "ResilientChannel",
-    "ResilientTransport",
-    "connection_to",
-    "install",
-]
-
 _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 

@@ -16,8 +16,6 @@ from stagefleet.errors import (
     StagefleetError,
 )
 
-__all__ = ["OWN_ERRORS", "CaughtFailure", "errors_as_warnings"]
-
 _LOGGER = logging.getLogger(__name__)
 
 OWN_ERRORS = (

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MAX_ITEMS", "OUTCOME_BYTES", "TRUNCATED", "clean", "cut", "fit", "json_bytes"]
-
 MAX_ITEMS = 1_000_000
 """Most items of a run."""
 OUTCOME_BYTES = 16 * 1024

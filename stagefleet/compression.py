@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import zlib
 
-__all__ = ["compress_json", "decompress_json"]
-
 _COMPRESSED_FROM_BYTES = 200
 _LEVEL = 6
 # Text common to descriptions and outcomes, the most frequent last (RFC 1950, section 2.2, FDICT).

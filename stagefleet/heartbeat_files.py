@@ -16,8 +16,6 @@ from pathlib import Path
 
 from stagefleet.settings_sources import read_file, settings_file, value_at, variable_of
 
-__all__ = ["LIFE_SECONDS", "HeartbeatFile", "count_live", "machine_hash"]
-
 LIFE_SECONDS = 15.0
 """Time for which a worker counts as live after a heartbeat; three in a row may be lost."""
 _PARENTS = (Path("/dev/shm"), Path("/tmp"))  # noqa: S108 - the folder in it is private, or not used

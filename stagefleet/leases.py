@@ -19,22 +19,6 @@ from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.logs import EventLogger
 from stagefleet.redis_retry import backoff_seconds
 
-__all__ = [
-    "NO_LEASE",
-    "SLICE_SECONDS",
-    "Lease",
-    "LeaseBoundLock",
-    "LeaseRenewer",
-    "RenewedLease",
-    "UndoLease",
-    "WaitReportingLease",
-    "current_lease",
-    "elapsed_seconds",
-    "renewed",
-    "under_lease",
-    "waiting",
-]
-
 _RENEWALS_A_LEASE = 3
 _MARGIN_SHARE = 0.1
 _LONGEST_IDLE_SECONDS = 60.0

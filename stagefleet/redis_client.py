@@ -9,12 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stagefleet.redaction import masked_url
-
 if TYPE_CHECKING:
     import redis
-
-__all__ = ["address_of", "connect_redis", "is_redis_error", "map_redis_errors", "masked_url"]
 
 
 def connect_redis(url: str) -> redis.Redis:

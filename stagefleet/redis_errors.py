@@ -22,19 +22,6 @@ import redis
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError
 from stagefleet.redaction import redact
 
-__all__ = [
-    "RefusedError",
-    "TlsError",
-    "advice_for",
-    "advice_on_tls",
-    "code_of",
-    "explain",
-    "is_passing",
-    "means_failover",
-    "never_got_through",
-    "reason_of",
-]
-
 _FAILING_OVER = "another server takes over, or name the primary in STAGEFLEET_REDIS_URL"
 _PASSING = {
     "BUSY": "wait for the script that runs in it, or end that with SCRIPT KILL",

@@ -14,16 +14,6 @@ from stagefleet.redis_client import address_of, connect_redis, map_redis_errors
 from stagefleet.redis_errors import code_of
 from stagefleet.redis_keys import PING
 
-__all__ = [
-    "MINIMUM_VERSION",
-    "RedisFacts",
-    "check_redis",
-    "check_writes",
-    "missing_rights",
-    "read_facts",
-    "rights_rule",
-]
-
 MINIMUM_VERSION = (6, 2)
 """The minimum Redis version, or version that Valkey is compatible with: kombu needs `ZADD ... GT`, the caches
 `HRANDFIELD`."""

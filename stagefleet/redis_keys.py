@@ -8,28 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = [
-    "DESCRIPTIONS",
-    "KEYS",
-    "LAST_USED",
-    "LIVE_RUNS",
-    "LOCK_WAKE",
-    "PING",
-    "QUEUE",
-    "REJECTIONS",
-    "RUN",
-    "RUNS",
-    "RUN_ITEMS",
-    "RUN_OF_KEY",
-    "RUN_OUTCOMES",
-    "SHARED_STATE",
-    "SWEPT",
-    "TAG_LIST",
-    "TAG_LISTS",
-    "WORKERS",
-    "RedisKey",
-]
-
 _NAME = re.compile(r"[A-Z]+")
 
 

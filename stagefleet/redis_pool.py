@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 else:
     _Connection = object  # stands for each of redis-py's connection classes: see `checked`
 
-__all__ = ["PassingRetry", "Peer", "checked", "make_client"]
-
 _SOCKET_TIMEOUT_SECONDS = 5
 _CONNECT_TIMEOUT_SECONDS = 3
 _RETRIES = 3

@@ -9,8 +9,6 @@ from typing import TypeVar
 from stagefleet.backoff import Backoff
 from stagefleet.errors import RedisUnreachableError
 
-__all__ = ["OUTAGE_SECONDS", "RedisRetry", "backoff_seconds"]
-
 OUTAGE_SECONDS = 60.0
 """How long to retry where no setting applies; long enough for a restart."""
 

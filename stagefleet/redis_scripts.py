@@ -10,8 +10,6 @@ from stagefleet.redis_client import map_redis_errors
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisScripts", "milliseconds"]
-
 
 class RedisScripts:
     """Call the scripts of a package; thread-safe.

@@ -18,8 +18,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Process", "Supervisor"]
-
 Process = subprocess.Popen[bytes]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

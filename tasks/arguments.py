@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stagefleet.runs.models import MAX_ITEMS
-
-__all__ = ["problem_of_item", "problem_of_run"]
+from stagefleet.bounds import MAX_ITEMS
 
 _RUN = re.compile(r"[0-9a-f]{8,64}")
 

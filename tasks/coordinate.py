@@ -13,8 +13,6 @@ from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.messages import task_name
 from tasks.arguments import problem_of_run
 
-__all__ = ["CoordinateTask"]
-
 _log = EventLogger(__name__)
 
 

@@ -49,8 +49,6 @@ from stagefleet.settings import RunSettings
 from tasks.arguments import problem_of_item
 from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
-__all__ = ["Attempt", "ItemExecutor", "ItemFunction", "ItemTask", "register"]
-
 _RUNS_KEPT = 64
 _NOTHING = AttemptEnd(EndKind.NOTHING)
 

@@ -13,16 +13,6 @@ from celery.worker.request import Request
 
 from stagefleet.redaction import masked_url, quoted
 
-__all__ = [
-    "TOLD_BY_EXCEPTION",
-    "AttemptEnd",
-    "EndKind",
-    "ItemFailedError",
-    "ItemRequest",
-    "MaskedRequest",
-    "shown_arguments",
-]
-
 _SHOWN_CHARACTERS = 1000
 """Most characters of a result or reason: each event carries it, and Flower keeps it for each task."""
 

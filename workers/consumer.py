@@ -31,8 +31,6 @@ from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import task_name
 from tasks.arguments import problem_of_item
 
-__all__ = ["FLUSH_SECONDS", "BatchedEventsConsumer", "Control", "Mailbox", "fail_unknown_tasks", "problem_of"]
-
 # Celery's consumer with batched events and checked messages.
 
 FLUSH_SECONDS = 0.5

@@ -36,13 +36,6 @@ from tasks.publish import cache_stage, publish_stage, take_stage
 from tasks.start_run import StartRunTask
 from workers.consumer import fail_unknown_tasks
 
-__all__ = [
-    "OPERATIONS",
-    "WorkerContext",
-    "build_context",
-    "register_callback_tasks",
-]
-
 OPERATIONS: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = {
     "copy_stage": copy_stage,
     "delete_stage": delete_stage,

@@ -17,8 +17,6 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
 from workers.heartbeat import is_of, pool_of
 
-__all__ = ["count_workers", "main"]
-
 
 def main() -> None:
     """Exit with 0 if a worker here lives, 1 if none does, 2 if the settings are wrong."""

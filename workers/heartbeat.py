@@ -15,8 +15,6 @@ from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 
-__all__ = ["BEAT_SECONDS", "Heartbeat", "is_of", "make_name", "pool_of"]
-
 BEAT_SECONDS = 4.0
 STALLED_SECONDS = 120.0
 """Longest standstill of the consumer's loop while Redis answers; above kombu's own time-outs (51 s)."""

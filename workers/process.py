@@ -18,7 +18,7 @@ from celery.app.trace import setup_worker_optimizations
 from celery.worker import state
 
 from config.logging import configure_logging
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import StagefleetError
 from stagefleet.heartbeat_files import HeartbeatFile
 from stagefleet.logs import EventLogger
@@ -27,13 +27,10 @@ from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.storages import Storages
 from stagefleet.streams import prepare_streams
-from tasks.item import Attempt
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
 from workers.context import OPERATIONS, WorkerContext, build_context
 from workers.heartbeat import BEAT_SECONDS, Heartbeat, make_name
 from workers.reaper import PeriodicThread, Reaper
-
-__all__ = ["STOP_SIGNALS", "Shutdown", "main", "serve"]
 
 READY = b"r"
 """Byte that a process sends its supervisor once it listens."""

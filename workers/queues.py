@@ -8,8 +8,6 @@ from stagefleet.errors import SettingsError
 from stagefleet.runs.messages import QUEUES, host_queue, queue_of
 from stagefleet.settings import EngineSettings
 
-__all__ = ["choose_queues"]
-
 _FETCH = queue_of("fetch_stage")
 
 

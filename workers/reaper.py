@@ -10,8 +10,6 @@ from stagefleet.errors import RedisConfigurationError, UnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import Ledger
 
-__all__ = ["ROLE", "PeriodicThread", "Reaper"]
-
 ROLE = "reaper"
 _MISSED_SWEEPS = 3
 """Number of missed sweeps after which another worker takes over."""

@@ -20,15 +20,13 @@ from stagefleet.backoff import Backoff
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.processes import isolated_command
-from stagefleet.redis_client import masked_url
+from stagefleet.redaction import masked_url
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import Settings, load_settings
 from stagefleet.streams import prepare_streams
 from stagefleet.supervisor import Process, Supervisor
 from workers.queues import choose_queues
-
-__all__ = ["Child", "WorkerSupervisor", "main", "process_command"]
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FATAL_STATUS = 2

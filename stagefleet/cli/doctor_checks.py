@@ -14,7 +14,8 @@ from stagefleet.embedded import require_packages
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError, StagefleetError, UsageError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.names import Repository
-from stagefleet.redis_client import connect_redis, masked_url
+from stagefleet.redaction import masked_url
+from stagefleet.redis_client import connect_redis
 from stagefleet.redis_facts import RedisFacts, check_writes, missing_rights, read_facts, rights_rule
 from stagefleet.runs.messages import QUEUES, live_hosts, queue_of
 from stagefleet.runs.models import WorkerInfo

@@ -19,8 +19,6 @@ from pydantic import SecretBytes, SecretStr
 from stagefleet.setting_types import REVEAL
 from stagefleet.settings import Settings
 
-__all__ = ["SETTINGS", "make_folder", "write_settings"]
-
 SETTINGS = "settings.json"
 _PREFIX = "stagefleet-"
 _LOCK = "keeper.lock"

@@ -10,8 +10,6 @@ from stagefleet.errors import LockLostError
 from stagefleet.leases import LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
 
-__all__ = ["HeldLock", "LockRenewer"]
-
 _log = EventLogger(__name__)
 
 

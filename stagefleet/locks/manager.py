@@ -28,8 +28,6 @@ from stagefleet.locks.held_lock import HeldLock, LockRenewer
 from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.settings import LockSettings
 
-__all__ = ["LockHolder", "LockInfo", "LockManager", "OnWait", "default_label"]
-
 _LONGEST_NAP_SECONDS = 1.0
 _NAP_SHARE = 0.25
 """Interval of repeated requests, as a fraction of the lease: a request not repeated for a lease expires."""

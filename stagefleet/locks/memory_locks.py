@@ -12,8 +12,6 @@ from stagefleet.locks.held_lock import HeldLock
 from stagefleet.locks.manager import LockHolder, LockInfo, LockManager
 from stagefleet.settings import LockSettings
 
-__all__ = ["MemoryLocks"]
-
 
 @dataclass(slots=True)
 class _Ticket:

@@ -18,8 +18,6 @@ from stagefleet.settings import LockSettings, Settings
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisLocks"]
-
 
 class RedisLocks(LockManager):
     """The locks of a fleet."""

@@ -13,8 +13,6 @@ from stagefleet.locks import HeldLock, LockInfo, LockManager, OnWait, default_la
 from stagefleet.logs import EventLogger
 from stagefleet.names import StageId, StorageAddress
 
-__all__ = ["ImageLocks", "StageLock", "StageLocks", "image_of"]
-
 # Locks on stages: one copy of a stage into one storage at a time, fleet-wide, and no deletion meanwhile.
 #
 # A copy locks the destination's stage exclusively and the source's shared; a deletion locks the stage

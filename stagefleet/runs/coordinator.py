@@ -25,8 +25,6 @@ from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
 
-__all__ = ["OnOutcome", "follow", "start_next", "watch"]
-
 OnOutcome = Callable[[Outcome], None]
 
 _LOGGER = logging.getLogger("stagefleet")

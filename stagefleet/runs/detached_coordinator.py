@@ -31,8 +31,6 @@ from stagefleet.runs.waits import WaitReason
 from stagefleet.runs.webhook import call_id
 from stagefleet.settings import WebhookSettings
 
-__all__ = ["CoordinatorLease", "DetachedCoordinator", "PublishTask"]
-
 _LOGGER = logging.getLogger("stagefleet")
 _OUTCOMES_A_READ = 64
 _SLICE_SECONDS = 10.0
@@ -47,7 +45,7 @@ PublishTask = Callable[[str, str, dict[str, Any]], None]
 class CallWebhook(Protocol):
     """Call a URL; see `WebhookCaller.call`."""
 
-    def __call__(
+    def __call__(  # noqa: D102 - the class says it
         self, url: str, webhook_id: str, kind: str, data: dict[str, Any], *, at: float, lease: Lease
     ) -> None: ...
 

@@ -22,8 +22,6 @@ from stagefleet.runs.models import Claim
 from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
 
-__all__ = ["ItemLease", "ItemLeaseRenewer"]
-
 _MARGIN_SECONDS = 1.0
 """Safety margin: a lease counts as lost at most this long before its end."""
 _MARGIN_SHARE = 6

@@ -33,17 +33,6 @@ from stagefleet.runs.models import (
 )
 from stagefleet.runs.waits import WaitReason
 
-__all__ = [
-    "CallbackLedger",
-    "CoordinatorLedger",
-    "FinishResult",
-    "HeartbeatLedger",
-    "Ledger",
-    "RenewalResult",
-    "SubmitterLedger",
-    "WorkerLedger",
-]
-
 
 class FinishResult(IntEnum):
     """Result of finishing an attempt."""

@@ -21,20 +21,6 @@ from stagefleet.redis_keys import QUEUE
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
 
-__all__ = [
-    "QUEUES",
-    "broker_options",
-    "check_task",
-    "coordinator_template",
-    "host_of_queue",
-    "host_queue",
-    "live_hosts",
-    "message_template",
-    "queue_key",
-    "queue_of",
-    "task_name",
-]
-
 QUEUES: dict[str, str] = {
     **{name: entry.queue for name, entry in OPERATIONS.items()},
     "coordinate": "coordinate",

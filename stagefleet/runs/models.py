@@ -15,31 +15,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from stagefleet import errors
-from stagefleet.bounds import MAX_ITEMS, cut
-from stagefleet.names import HOST_SEPARATOR, split_host
+from stagefleet.bounds import cut
+from stagefleet.names import split_host
 from stagefleet.redaction import masked_line
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.runs.waits import Wait
-
-__all__ = [
-    "HOST_SEPARATOR",
-    "MAX_ITEMS",
-    "NOT_THERE_RESULT",
-    "Callback",
-    "Claim",
-    "CoordinatorClaim",
-    "ErrorInfo",
-    "ItemState",
-    "NextRun",
-    "Outcome",
-    "Run",
-    "RunSpec",
-    "RunState",
-    "Submission",
-    "SubmissionKind",
-    "WorkerInfo",
-    "split_host",
-]
 
 _TYPE_BYTES = 200
 _MESSAGE_BYTES = 2048

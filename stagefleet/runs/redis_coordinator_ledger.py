@@ -14,8 +14,6 @@ from stagefleet.runs.redis_runs import RedisRuns, no_run
 from stagefleet.runs.snapshots import decode_outcome
 from stagefleet.runs.versions import WriterVersion
 
-__all__ = ["RedisCoordinatorLedger"]
-
 _RUNS_A_CALL = 100
 _LONGEST_BLOCK_SECONDS = 2.0  # below the socket's time-out: a quiet stream is no dead connection
 

@@ -14,8 +14,6 @@ from stagefleet.runs.snapshots import encode_reason
 from stagefleet.runs.versions import WriterVersion
 from stagefleet.runs.waits import WaitReason
 
-__all__ = ["RedisCallbackLedger", "RedisHeartbeatLedger"]
-
 _PING_MS = 1000
 
 

@@ -12,27 +12,20 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
     LedgerRewoundError,
     TooManyItemsError,
 )
+from stagefleet.names import split_host
 from stagefleet.redis_client import connect_redis, map_redis_errors
 from stagefleet.redis_keys import RUN_ITEMS, RUN_OF_KEY
 from stagefleet.redis_scripts import milliseconds
 from stagefleet.runs.ledger import FinishResult, RenewalResult
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of
-from stagefleet.runs.models import (
-    MAX_ITEMS,
-    Claim,
-    ItemState,
-    Outcome,
-    RunSpec,
-    Submission,
-    SubmissionKind,
-    split_host,
-)
+from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submission, SubmissionKind
 from stagefleet.runs.redis_coordinator_ledger import RedisCoordinatorLedger
 from stagefleet.runs.redis_fleet_ledgers import RedisCallbackLedger, RedisHeartbeatLedger
 from stagefleet.runs.redis_runs import no_run
@@ -45,8 +38,6 @@ from stagefleet.settings import RunSettings, Settings
 
 if TYPE_CHECKING:
     import redis
-
-__all__ = ["RedisLedger"]
 
 _LEFTOVERS_A_CALL = 1000
 

@@ -20,8 +20,6 @@ from stagefleet.settings import RunSettings
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisRuns", "no_run"]
-
 _log = EventLogger(__name__)
 
 

@@ -17,8 +17,6 @@ from stagefleet.settings import RunSettings
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisSweeper"]
-
 _LOGGER = logging.getLogger("stagefleet")
 _COORDINATOR_LOST = ErrorInfo(
     type="CoordinatorLostError",

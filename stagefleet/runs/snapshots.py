@@ -14,8 +14,6 @@ from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunSpec, 
 from stagefleet.runs.versions import WriterVersion
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
-__all__ = ["RunSnapshot", "bounded", "decode_outcome", "encode_outcome", "encode_reason", "run_of", "spec_of"]
-
 # Parsers for a run's hash in Redis; `lua/open.lua` explains its fields.
 
 

@@ -10,8 +10,6 @@ from stagefleet.names import ENGINE_PREFIX
 from stagefleet.operations.catalog import find_operation
 from stagefleet.runs.models import Run, RunSpec, RunState
 
-__all__ = ["Subject", "log_run_finished", "log_run_started", "subject_of"]
-
 # Summary of a run from its options: source, destination and project.
 
 _SHOWN_CHARACTERS = 512

@@ -15,8 +15,6 @@ from typing import Self
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.version import __version__
 
-__all__ = ["SCHEMA_VERSION", "WriterVersion", "own_version"]
-
 SCHEMA_VERSION = "1.0"
 """Schema version of data written by this release."""
 

@@ -12,8 +12,6 @@ from stagefleet.bounds import clean
 from stagefleet.errors import StagefleetError
 from stagefleet.settings import RunSettings
 
-__all__ = ["Wait", "WaitKind", "WaitReason", "bounded_pause"]
-
 _KEPT_CHARACTERS = 200
 """Most characters of a reason: the ledger stores one per run, of bounded size."""
 

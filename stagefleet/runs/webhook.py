@@ -21,8 +21,6 @@ from stagefleet.registry.http.transport import Transport
 from stagefleet.runs.models import Outcome
 from stagefleet.settings import Settings
 
-__all__ = ["WebhookCaller", "call_id", "prepare_url", "sign"]
-
 _GONE = 410
 _HOST_CHARACTERS = 253  # RFC 1035, 2.3.4
 

@@ -17,8 +17,6 @@ from typing import Any
 from stagefleet.names import Digest, Repository
 from stagefleet.shared_state.single_flight import SingleFlight, unpack_value
 
-__all__ = ["FLEET_NAMESPACE", "SharedState", "UploadDecision", "blob_field"]
-
 FLEET_NAMESPACE = "fleet"
 """The namespace for data of no run."""
 

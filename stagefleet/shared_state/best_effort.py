@@ -16,8 +16,6 @@ from stagefleet.settings import Settings, SharedStateSettings
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["BestEffortStore"]
-
 _log = EventLogger(__name__)
 
 

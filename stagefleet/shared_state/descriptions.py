@@ -26,8 +26,6 @@ from stagefleet.redis_scripts import milliseconds
 from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 
-__all__ = ["DescriptionStore", "MemoryDescriptions", "RedisDescriptions"]
-
 _NAMES_A_CALL = 1000
 _UNSETTLED_SECONDS = 120.0
 """Time after a change during which other processes' descriptions are refused; longer than a look-up takes."""

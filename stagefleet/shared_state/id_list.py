@@ -8,8 +8,6 @@ from typing import Self
 
 from stagefleet.names import StageId
 
-__all__ = ["ENTRY_BYTES", "StageIdList", "pack_id", "unpack_id"]
-
 _DIGEST_BYTES = 28
 ENTRY_BYTES = _DIGEST_BYTES + 8
 """Size of a packed id: its digest and its creation time."""

@@ -17,8 +17,6 @@ from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 from stagefleet.shared_state.id_list import pack_id
 
-__all__ = ["KnownRejections", "MemoryRejections", "RedisRejections"]
-
 _DAY_SECONDS = 24 * 3600
 _IDS_A_CALL = 1000
 

@@ -13,8 +13,6 @@ from stagefleet.redis_keys import LAST_USED
 from stagefleet.redis_scripts import milliseconds
 from stagefleet.shared_state.best_effort import BestEffortStore
 
-__all__ = ["LastUsed", "RedisLastUsed", "UsedImage"]
-
 
 @dataclass(frozen=True, slots=True)
 class UsedImage:

@@ -11,8 +11,6 @@ from stagefleet.names import Digest, Repository
 from stagefleet.shared_state.base import SharedState, UploadDecision, blob_field
 from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
 
-__all__ = ["MemorySharedState"]
-
 
 @dataclass(slots=True)
 class _Namespace:

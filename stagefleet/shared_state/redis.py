@@ -19,8 +19,6 @@ from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RedisSharedState"]
-
 _DESTINATION_BYTES = 8
 _PARTS_BYTES_A_CALL = 512 * 1024
 _NAMESPACE_SECONDS = 6 * 3600  # as in `lua/common.lua`

@@ -16,8 +16,6 @@ from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, Tag
 if TYPE_CHECKING:
     import redis
 
-__all__ = ["RememberedStages"]
-
 
 @dataclass(slots=True)
 class RememberedStages:

@@ -26,8 +26,6 @@ from stagefleet.leases import (
     renewed,
 )
 
-__all__ = ["MIN_TTL_SECONDS", "OWNER_BYTES", "DatedValue", "SingleFlight", "StoredValue", "unpack_value"]
-
 _CACHED_VALUES = 64
 MIN_TTL_SECONDS = 1.0
 """Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""

@@ -19,8 +19,6 @@ from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 from stagefleet.shared_state.id_list import StageIdList, pack_id
 
-__all__ = ["MemoryTagLists", "RedisTagLists", "TagLists"]
-
 _COUNT = b"count"
 _BUCKET_BYTES = 1
 

@@ -1,6 +1,7 @@
 """Test doubles, for our tests and those of users, that pass the same contract suites as the real parts."""
 
 from stagefleet.testing.last_used import MemoryLastUsed
-from stagefleet.testing.ledger import MemoryLedger, Message
+from stagefleet.testing.ledger import MemoryLedger
+from stagefleet.testing.memory_runs import Message
 
 __all__ = ["MemoryLastUsed", "MemoryLedger", "Message"]

@@ -8,8 +8,6 @@ from stagefleet.testing.memory_runs import MemoryRuns
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
 
-__all__ = ["MemoryCallbackLedger", "MemoryHeartbeatLedger"]
-
 
 class MemoryCallbackLedger:
     """`CallbackLedger` for `MemoryLedger`."""

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.last_used import LastUsed, UsedImage
 
-__all__ = ["MemoryLastUsed"]
-
 
 class MemoryLastUsed(LastUsed):
     """Last-used records of one process.

@@ -12,16 +12,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import (
     KeyConflictError,
     LeaseLostError,
     LedgerRewoundError,
     TooManyItemsError,
 )
+from stagefleet.names import split_host
 from stagefleet.runs import messages
 from stagefleet.runs.ledger import FinishResult, RenewalResult
 from stagefleet.runs.models import (
-    MAX_ITEMS,
     Claim,
     ErrorInfo,
     ItemState,
@@ -31,7 +32,6 @@ from stagefleet.runs.models import (
     RunState,
     Submission,
     SubmissionKind,
-    split_host,
 )
 from stagefleet.runs.snapshots import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
@@ -41,8 +41,6 @@ from stagefleet.testing.memory_runs import MemoryRuns, Message
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
 from stagefleet.testing.sweeper import MemorySweeper
-
-__all__ = ["MemoryLedger", "Message"]
 
 
 class MemoryLedger:

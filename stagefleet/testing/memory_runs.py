@@ -15,8 +15,6 @@ from stagefleet.settings import RunSettings
 from stagefleet.testing.run_items import Coordinator
 from stagefleet.testing.run_record import RunRecord
 
-__all__ = ["MemoryRuns", "Message"]
-
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -9,8 +9,6 @@ from enum import Enum
 
 from stagefleet.runs.models import Outcome
 
-__all__ = ["Coordinator", "OutcomeStream", "PostponedItems", "next_number"]
-
 # The outcomes of a run in memory, in the order of completion.
 
 _NUMBERS = itertools.count(1)

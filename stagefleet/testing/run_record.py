@@ -11,23 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
+from stagefleet.names import HOST_SEPARATOR, split_host
 from stagefleet.runs.ledger import FinishResult
-from stagefleet.runs.models import (
-    HOST_SEPARATOR,
-    Callback,
-    Claim,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-    split_host,
-)
+from stagefleet.runs.models import Callback, Claim, ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 from stagefleet.testing.run_items import Coordinator, OutcomeStream, PostponedItems, next_number
-
-__all__ = ["RunRecord"]
 
 _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
 

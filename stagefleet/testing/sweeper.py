@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from stagefleet.errors import CoordinatorLostError
+from stagefleet.names import split_host
 from stagefleet.runs import messages
-from stagefleet.runs.models import Callback, ErrorInfo, RunState, split_host
+from stagefleet.runs.models import Callback, ErrorInfo, RunState
 from stagefleet.testing.memory_runs import MemoryRuns, Message
 from stagefleet.testing.run_items import Coordinator
 from stagefleet.testing.run_record import RunRecord
-
-__all__ = ["MemorySweeper"]
 
 _HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
 _SWEEPS_MISSED = 3  # so many missed sweeps are no outage

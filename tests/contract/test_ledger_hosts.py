@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from stagefleet.names import HOST_SEPARATOR, split_host
 from stagefleet.runs.ledger import RenewalResult
 from stagefleet.runs.messages import host_queue
-from stagefleet.runs.models import HOST_SEPARATOR, ItemState, RunState, split_host
+from stagefleet.runs.models import ItemState, RunState
 from tests.contract.ledgers import SETTINGS, LedgerHarness
 
 BOTH = [f"stage{HOST_SEPARATOR}one", f"stage{HOST_SEPARATOR}two"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from stagefleet.names import HOST_SEPARATOR
 from stagefleet.runs.messages import host_queue
-from stagefleet.runs.models import HOST_SEPARATOR
 from tests.contract.ledgers import REPUBLISH_SECONDS, LedgerHarness
 
 

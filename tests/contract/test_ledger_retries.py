@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import StorageStateChangedError
 from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState
 from stagefleet.settings import RunSettings
-from tasks.item import Attempt, ItemExecutor
+from tasks.item import ItemExecutor
 from tests.contract.ledgers import LedgerHarness
 
 SETTINGS = RunSettings(backoff_seconds=0.01, backoff_limit_seconds=0.01)

@@ -11,9 +11,10 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.fleet.submission import submit
 from stagefleet.operations.base import Plan
-from stagefleet.runs.models import MAX_ITEMS, ItemState, Outcome, RunSpec
+from stagefleet.runs.models import ItemState, Outcome, RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 
 COUNT = 5_000
@@ -36,7 +37,8 @@ import json, resource, sys
 from stagefleet.fleet.submission import submit
 from stagefleet.operations.base import Plan
 from stagefleet.errors import TooManyItemsError
-from stagefleet.runs.models import MAX_ITEMS, RunSpec
+from stagefleet.bounds import MAX_ITEMS
+from stagefleet.runs.models import RunSpec
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import load_settings
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stagefleet.errors import StagefleetError, UsageError
-from stagefleet.redaction import host_of, masked_line, quoted, redact, remember_secret, words_of
-from stagefleet.redis_client import masked_url
+from stagefleet.redaction import host_of, masked_line, masked_url, quoted, redact, remember_secret, words_of
 from stagefleet.runs.models import ErrorInfo
 
 SECRET = "planted/s3cret+of#the?test@home:x"

@@ -6,12 +6,11 @@ import pytest
 
 from stagefleet import Fleet
 from stagefleet.errors import StagesNotFoundError, UsageError
-from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.names import EngineProject, Repository, StageId, split_host
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
 from stagefleet.project import Project
-from stagefleet.runs.models import split_host
 from stagefleet.settings import ProjectSettings, Settings
 from tests.unit.fleet.conftest import FakeConnections, FakeRegistries
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import InvalidNameError, KeyConflictError, TooManyItemsError, UsageError
 from stagefleet.operations import base as operations
 from stagefleet.records import RecordId, RecordKind
-from stagefleet.runs.models import MAX_ITEMS
 from tests.unit.fleet.conftest import stage
 
 REPOSITORY = "src.test/app"

@@ -6,13 +6,12 @@ from typing import cast
 
 import pytest
 
-from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import CustomTagError, ForbiddenError, StageNotFoundError
 from stagefleet.images import ImageInfo
 from stagefleet.records import CustomTag
 from stagefleet.storages.storage import StoredRecord
 from stagefleet.storages.storages import Storages
-from tasks.item import Attempt
 from tasks.records import delete_stage_custom_tag, rm_image_metadata
 
 

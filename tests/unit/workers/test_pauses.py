@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import (
     LockTimeoutError,
     RateLimitedError,
@@ -18,7 +18,7 @@ from stagefleet.runs.models import RunSpec
 from stagefleet.runs.waits import WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
-from tasks.item import Attempt, ItemExecutor
+from tasks.item import ItemExecutor
 
 SETTINGS = RunSettings(longest_pause_seconds=900, backoff_seconds=2, backoff_limit_seconds=6000)
 

@@ -9,7 +9,7 @@ from celery.exceptions import Retry
 from redis import ResponseError
 
 from config.celery import make_app
-from stagefleet.attempt import ItemResult
+from stagefleet.attempt import Attempt, ItemFunction, ItemResult
 from stagefleet.errors import (
     DeletionDisabledError,
     ItemCancelledError,
@@ -27,7 +27,7 @@ from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings
 from stagefleet.testing import MemoryLedger
-from tasks.item import Attempt, ItemExecutor, ItemFunction, ItemTask, register
+from tasks.item import ItemExecutor, ItemTask, register
 
 SETTINGS = RunSettings(backoff_seconds=2, backoff_limit_seconds=60, max_attempts=3)
 
