@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from config import transport
-from config.broker import Broker
+from config.transport import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import (

@@ -19,14 +19,21 @@ loop.
 kombu reconnects only after redis-py's connection errors. A replica's READONLY, a full disk's MISCONF and the
 like end a worker's processes. Here a temporary error counts as a broken connection: the connection is closed,
 and before the next one this module checks that the server is suitable (see `stagefleet.redis_errors`).
+
+kombu and Celery show the broker's address in logs, in the replies to remote commands and so in Flower, with
+the user's name, stars for the password, and the whole query. A login that is not in the address cannot be
+shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from queue import Empty
-from typing import Any
+from typing import Any, Self
+from urllib.parse import quote
 
 import redis
 from kombu.connection import Connection
@@ -34,14 +41,68 @@ from kombu.entity import TRANSIENT_DELIVERY_MODE
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
+from redis.credentials import UsernamePasswordCredentialProvider
 
-from config.broker import Broker
 from config.envelope import CONTENT_ERRORS, MalformedMessageError, note_dropped, open_envelope
 from stagefleet.backoff import jittered
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redaction import masked_url
+from stagefleet.redis_client import connect_redis
 from stagefleet.redis_errors import is_passing
 from stagefleet.redis_pool import checked
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The fleet's Redis, in kombu's terms.
+
+    Attributes:
+        url: The address in kombu's spelling, without login and options.
+        user: The login's user, "" for Redis's default user.
+        password: The login's password, "" without a login.
+        tls: redis-py's TLS options; None without TLS.
+    """
+
+    url: str
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    tls: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def at(cls, redis_url: str) -> Self:
+        """Parse a Redis URL, as redis-py reads it.
+
+        Raises:
+            SettingsError: It is malformed.
+        """
+        with connect_redis(redis_url) as client:  # does not connect; raises errors with our own texts
+            found: dict[str, Any] = client.connection_pool.connection_kwargs
+        database = found.get("db", 0)
+        if "path" in found:
+            url = f"redis+socket://{quote(found['path'])}?virtual_host={database}"
+        else:
+            host = found.get("host", "localhost")
+            host = f"[{host}]" if ":" in host else quote(host)
+            url = f"{redis_url.partition(':')[0]}://{host}:{found.get('port', 6379)}/{database}"
+        given = {name: value for name, value in found.items() if name.startswith("ssl_")}
+        tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED} | given if url.startswith("rediss:") else None
+        return cls(url, found.get("username", ""), found.get("password", ""), tls)
+
+    @property
+    def credentials(self) -> UsernamePasswordCredentialProvider | None:
+        """Return the login for redis-py, which uses it for each connection."""
+        if not (self.user or self.password):
+            return None
+        return UsernamePasswordCredentialProvider(self.user or None, self.password or None)
+
+    @property
+    def url_with_login(self) -> str:
+        """Return the address with the login, for Flower's queue counts; never show it."""
+        if not (self.user or self.password):
+            return self.url
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{rest}"
+
 
 _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.logs import EventLogger
-from stagefleet.redis_retry import backoff_seconds
+from stagefleet.redis_client import backoff_seconds
 
 _RENEWALS_A_LEASE = 3
 _MARGIN_SHARE = 0.1

@@ -1,13 +1,18 @@
-"""The border to Redis: clients, and the conversion of redis-py's errors to Stagefleet errors.
+"""The border to Redis: clients, scripts, errors as Stagefleet's, and retries.
 
 redis-py is loaded with the first client: it brings asyncio, and takes a third of a command's start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stagefleet.backoff import Backoff
+from stagefleet.errors import RedisUnreachableError
 
 if TYPE_CHECKING:
     import redis
@@ -59,3 +64,114 @@ def address_of(client: redis.Redis) -> str:
     """Return the address of Redis without its login."""
     settings = client.connection_pool.connection_kwargs
     return str(settings.get("path") or f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}")
+
+
+class RedisScripts:
+    """Call the Lua scripts of a package, each of which is one step on Redis; thread-safe.
+
+    `lua/common.lua` stands before each of them. The first two arguments are the key prefix, and what is added
+    to the server's clock.
+
+    Args:
+        client: A client that returns bytes.
+        package: The package with the folder `lua`.
+        prefix: Prefix of every key.
+
+    Attributes:
+        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
+    """
+
+    def __init__(self, client: redis.Redis, package: str, *, prefix: str) -> None:
+        self.clock_offset_ms = 0
+        self._client = client
+        self._folder = resources.files(package) / "lua"
+        self._prefix = prefix
+        self._scripts: dict[str, Any] = {}
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a script.
+
+        Raises:
+            RedisUnreachableError: Redis does not answer, or refuses for now.
+            RedisConfigurationError: The server at the URL cannot be used as configured.
+        """
+        script = self._scripts.get(name) or self._load(name)
+        with map_redis_errors(self._client):
+            return script(args=[self._prefix, self.clock_offset_ms, *arguments])
+
+    def _load(self, name: str) -> Any:
+        common, text = ((self._folder / f"{part}.lua").read_text("utf-8") for part in ("common", name))
+        self._scripts[name] = self._client.register_script(common + text)
+        return self._scripts[name]
+
+
+def milliseconds(seconds: float) -> int:
+    """Convert a duration for a script."""
+    return round(seconds * 1000)
+
+
+OUTAGE_SECONDS = 60.0
+"""How long to retry where no setting applies; long enough for a restart."""
+
+_T = TypeVar("_T")
+
+_BACKOFF = Backoff(0.1, 2.0)
+_TELL_SECONDS = 2.0
+"""The length of an outage before it is reported: a failover may be shorter."""
+
+
+def backoff_seconds(failures: int) -> float:
+    """Return the pause after consecutive failures, with jitter so that clients do not retry together."""
+    return _BACKOFF.pause_seconds(failures)
+
+
+class RedisRetry:
+    """Retry calls to Redis while it is out of reach, up to a time limit.
+
+    Args:
+        seconds: The limit, from the first failure of a call on.
+        say: Called when an outage lasts, and when it is over.
+        stopping: Returns True to give up at the next failure.
+        sleep: Waits a number of seconds.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        stopping: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = seconds
+        self._say = say
+        self._stopping = stopping
+        self._sleep = sleep
+        self._clock = clock
+
+    def __call__(self, call: Callable[[], _T]) -> _T:
+        """Call a function, with retries; the call must be safe to repeat.
+
+        Raises:
+            RedisUnreachableError: Redis was out of reach for the whole time.
+        """
+        began_at, failures, told = self._clock(), 0, False
+        while True:
+            try:
+                answer = call()
+            except RedisUnreachableError as error:
+                now, failures = self._clock(), failures + 1
+                began_at = now if failures == 1 else began_at
+                pause = backoff_seconds(failures)
+                if now + pause > began_at + self._seconds or self._stopping():
+                    raise
+                if not told and now - began_at >= _TELL_SECONDS:
+                    self._say(f"waiting for Redis, for {self._seconds:g} s at most: {error}")
+                    told = True
+                self._sleep(pause)
+            else:
+                if told:
+                    self._say("Redis answers again")
+                return answer

@@ -15,7 +15,7 @@ from stagefleet.records import DELETION_LABEL, is_placeholder
 from stagefleet.records.registry import LabelledImage, read_labels
 from stagefleet.registry import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
-from stagefleet.shared_state.known_rejections import KnownRejections, MemoryRejections
+from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections
 
 __all__ = ["MOST_LOOKED_AT", "Rejections"]
 

@@ -37,7 +37,7 @@ from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.registry.http.headers import span_text
 from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
 from stagefleet.runs.ledger import FinishResult, Ledger

@@ -20,7 +20,7 @@ from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import REQUESTS
 from stagefleet.project import Project
 from stagefleet.redaction import quoted
-from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.messages import task_name
 from stagefleet.runs.models import Run
 from stagefleet.setting_types import RepositoryText, StorageAddressText

@@ -1,7 +1,8 @@
 """Supervisor: keeps a number of worker processes running, and stops them in time.
 
-It holds no connection and does no work, so that a failure of a worker does not end it. Its processes are new
-interpreters that ignore the current directory and PYTHONPATH, which may contain a user's own `tasks/`.
+It holds no connection, loads no Celery and does no work, so that a failure of a worker does not end it. Its
+processes are new interpreters that ignore the current directory and PYTHONPATH, which may contain a user's
+own `tasks/`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,41 @@ from stagefleet.logs import EventLogger
 from stagefleet.processes import isolated_command
 from stagefleet.redaction import masked_url
 from stagefleet.redis_facts import check_redis
-from stagefleet.runs.messages import QUEUES
-from stagefleet.settings import Settings, load_settings
+from stagefleet.runs.messages import QUEUES, host_queue, queue_of
+from stagefleet.settings import EngineSettings, Settings, load_settings
 from stagefleet.streams import prepare_streams
 from stagefleet.supervisor import Process, Supervisor
-from workers.queues import choose_queues
+
+_FETCH = queue_of("fetch_stage")
+
+
+def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
+    """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
+
+    Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
+
+    Args:
+        asked: Requested names, None for all.
+        engine: The engine of this host.
+
+    Raises:
+        SettingsError: A queue does not exist, or requires an engine.
+    """
+    known = sorted(set(QUEUES.values()))
+    has_engine = engine.address is not None
+    if asked is None:
+        asked = [name for name in known if has_engine or name != _FETCH]
+    unknown = sorted(set(asked) - set(known))
+    if unknown or not asked:
+        named = ", ".join(unknown) or "none named"
+        raise SettingsError(f"--queues: no such queue ({named}); there are {', '.join(known)}")
+    if _FETCH in asked and not has_engine:
+        raise SettingsError(
+            f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
+        )
+    own = [host_queue(engine.host_name)] if _FETCH in asked else []
+    return list(dict.fromkeys([*asked, *own]))
+
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _FATAL_STATUS = 2

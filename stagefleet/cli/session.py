@@ -18,7 +18,7 @@ from stagefleet.cli.output import flush_output
 from stagefleet.errors import StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.settings_sources import unknown_variables
 
 if TYPE_CHECKING:

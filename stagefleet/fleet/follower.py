@@ -18,7 +18,7 @@ from stagefleet.errors import (
 )
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome, start_next
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, SubmissionKind

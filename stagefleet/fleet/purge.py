@@ -22,7 +22,7 @@ from stagefleet.fleet.submission import append_plan, check_key, submit
 from stagefleet.operations.base import Operation, Plan, bounded
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.project import Project
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState, SubmissionKind
 
 if TYPE_CHECKING:

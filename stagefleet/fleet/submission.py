@@ -18,7 +18,7 @@ from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetEr
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.operations.base import Plan
-from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.subjects import log_run_started

@@ -1,7 +1,6 @@
 """Shared and exclusive leases with fencing tokens."""
 
-from stagefleet.locks.held_lock import HeldLock
-from stagefleet.locks.manager import LockHolder, LockInfo, LockManager, OnWait, default_label
+from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager, OnWait, default_label
 from stagefleet.locks.memory_locks import MemoryLocks
 from stagefleet.locks.redis_locks import RedisLocks
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.locks.held_lock import HeldLock
-from stagefleet.locks.manager import LockHolder, LockInfo, LockManager
+from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager
 from stagefleet.settings import LockSettings
 
 

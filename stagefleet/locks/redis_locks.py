@@ -8,11 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stagefleet.locks.held_lock import HeldLock
-from stagefleet.locks.manager import LockHolder, LockInfo, LockManager
-from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.locks.manager import HeldLock, LockHolder, LockInfo, LockManager
+from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
 from stagefleet.redis_keys import LOCK_WAKE
-from stagefleet.redis_scripts import RedisScripts, milliseconds
 from stagefleet.settings import LockSettings, Settings
 
 if TYPE_CHECKING:

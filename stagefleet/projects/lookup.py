@@ -23,7 +23,7 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.isolation import Isolation, left_out, try_again
 from stagefleet.storages.storages import Storages
 

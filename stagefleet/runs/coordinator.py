@@ -21,7 +21,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import RenewedLease, renewed
-from stagefleet.redis_retry import OUTAGE_SECONDS, RedisRetry
+from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
 

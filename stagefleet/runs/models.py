@@ -153,7 +153,7 @@ class NextRun(BaseModel):
         decided: As of `Submission`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
     run_id: str
     token: int

@@ -10,7 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import (
@@ -20,16 +20,21 @@ from stagefleet.errors import (
     TooManyItemsError,
 )
 from stagefleet.names import split_host
-from stagefleet.redis_client import connect_redis, map_redis_errors
-from stagefleet.redis_keys import RUN_ITEMS, RUN_OF_KEY
-from stagefleet.redis_scripts import milliseconds
+from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
+from stagefleet.redis_keys import PING, RUN_ITEMS, RUN_OF_KEY, WORKERS
 from stagefleet.runs.ledger import FinishResult, RenewalResult
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of
-from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submission, SubmissionKind
-from stagefleet.runs.redis_coordinator_ledger import RedisCoordinatorLedger
-from stagefleet.runs.redis_fleet_ledgers import RedisCallbackLedger, RedisHeartbeatLedger
-from stagefleet.runs.redis_runs import no_run
-from stagefleet.runs.redis_sweeper import RedisSweeper
+from stagefleet.runs.models import (
+    Claim,
+    CoordinatorClaim,
+    ItemState,
+    Outcome,
+    RunSpec,
+    Submission,
+    SubmissionKind,
+    WorkerInfo,
+)
+from stagefleet.runs.redis_runs import RedisRuns, no_run
 from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
 from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
 _LEFTOVERS_A_CALL = 1000
 
 
-class RedisLedger(RedisCoordinatorLedger, RedisSweeper):
+class RedisLedger(RedisRuns):
     """The ledger on Redis; implements `stagefleet.runs.ledger`. Thread-safe."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: RunSettings) -> None:
@@ -243,3 +248,90 @@ class RedisLedger(RedisCoordinatorLedger, RedisSweeper):
     def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
         answers = self.scripts.call("item_states", run_id, *indexes)
         return [ItemState(answer.decode()) if answer else None for answer in answers]
+
+
+_PING_MS = 1000
+
+
+class RedisCallbackLedger:
+    """`CallbackLedger` for `RedisLedger`."""
+
+    def __init__(self, scripts: RedisScripts) -> None:
+        self._scripts = scripts
+
+    def claim(self, run_id: str) -> CoordinatorClaim | None:
+        answer = self._scripts.call("claim_coordination", run_id, secrets.randbelow(1024))
+        if answer is None:
+            return None
+        epoch, failures, failing_ms, lease_ms = answer
+        return CoordinatorClaim(
+            run_id=run_id,
+            epoch=epoch,
+            failures=failures,
+            failing_seconds=failing_ms / 1000,
+            lease_seconds=lease_ms / 1000,
+        )
+
+    def renew(self, claim: CoordinatorClaim) -> bool:
+        return bool(self._scripts.call("renew_coordination", claim.run_id, claim.epoch))
+
+    def release(self, claim: CoordinatorClaim) -> bool:
+        return self._end(claim, "leave")
+
+    def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+        return self._end(claim, "pause", milliseconds(seconds), encode_reason(reason))
+
+    def finish(self, claim: CoordinatorClaim) -> bool:
+        return self._end(claim, "conclude")
+
+    def _end(self, claim: CoordinatorClaim, how: str, *arguments: Any) -> bool:
+        return bool(self._scripts.call("end_coordination", claim.run_id, claim.epoch, how, *arguments))
+
+
+class RedisHeartbeatLedger:
+    """`HeartbeatLedger` for `RedisLedger`."""
+
+    def __init__(self, client: Any, scripts: RedisScripts, *, prefix: str) -> None:
+        self._redis = client
+        self._scripts = scripts
+        self._prefix = prefix
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        version = worker.version
+        queues = json.dumps(worker.queues)
+        self._scripts.call(
+            "beat", worker.name, worker.slots, queues, milliseconds(seconds), version.release, version.schema
+        )
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        with map_redis_errors(self._redis):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(WORKERS.of(self._prefix))
+            pipe.time()
+            entries, (seconds, micros) = pipe.execute()
+        now_ms = seconds * 1000 + micros / 1000 + self._scripts.clock_offset_ms
+        found = [_worker_of(name, entry, now_ms) for name, entry in sorted(entries.items())]
+        return [worker for worker in found if worker and (queue is None or queue in worker.queues)]
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        return bool(self._scripts.call("lead", role, holder, milliseconds(seconds)))
+
+    def ping(self) -> None:
+        with map_redis_errors(self._redis):
+            self._redis.set(PING.of(self._prefix), b"", px=_PING_MS)
+
+
+def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
+    """Read a heartbeat; None if it has expired, or has an unknown form."""
+    try:
+        document = json.loads(entry)
+        if float(document["until"]) <= now_ms:
+            return None
+        return WorkerInfo(
+            name=name.decode(),
+            slots=int(document["slots"]),
+            queues=tuple(map(str, document["queues"])),
+            version=WriterVersion.read(document.get("release"), document.get("schema")),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from stagefleet.bounds import OUTCOME_BYTES, fit
-from stagefleet.compression import compress_json, decompress_json
+from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
 from stagefleet.runs.versions import WriterVersion

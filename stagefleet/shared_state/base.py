@@ -2,6 +2,8 @@
 
 It has one namespace per run, and one for the whole fleet. Its loss does no harm: lost data is found again.
 
+Single flight: of all workers that need a value, one computes it and the others wait.
+
 Blobs: `request_uploads` makes the caller the *sender* of each blob that nobody has sent or is sending. A
 sender's lease expires unless it is renewed while bytes flow, so that a dead sender delays others for one
 lease at most.
@@ -9,13 +11,246 @@ lease at most.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+import json
+import secrets
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock
 from typing import Any
 
+from stagefleet.backoff import Backoff
+from stagefleet.errors import StagefleetError
+from stagefleet.leases import (
+    NO_LEASE,
+    SLICE_SECONDS,
+    Lease,
+    RenewedLease,
+    current_lease,
+    elapsed_seconds,
+    renewed,
+)
 from stagefleet.names import Digest, Repository
-from stagefleet.shared_state.single_flight import SingleFlight, unpack_value
+
+_CACHED_VALUES = 64
+MIN_TTL_SECONDS = 1.0
+"""Shortest lifetime of a value: if it expired at once, each waiting worker would compute it again."""
+_LEASE_SECONDS = 15.0  # of the owner; a dead owner delays the others for so long
+_BACKOFF = Backoff(0.02, 0.5)
+
+
+OWNER_BYTES = 8
+"""Length of an owner's token: unique enough for one run, and small. The scripts know it, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatedValue:
+    """A value and its age.
+
+    Attributes:
+        value: The value.
+        since: Latest possible beginning of the work on it, on this machine's `elapsed_seconds`.
+    """
+
+    value: Any
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredValue:
+    """Result of one look-up.
+
+    Attributes:
+        payload: The value, None if there is none.
+        seconds: Remaining lifetime of the value.
+        age_seconds: Time since the work on the value began, at the moment of the look-up.
+        is_ours: Without a value: True if the caller has to compute it.
+        clock: Without a value: the store's time, in seconds.
+    """
+
+    payload: bytes | None = None
+    seconds: float = 0.0
+    age_seconds: float = 0.0
+    is_ours: bool = False
+    clock: float = 0.0
+
+
+class SingleFlight(ABC):
+    """Compute values once for all, over a shared store, with a cache of this process in front."""
+
+    def __init__(self) -> None:
+        self._guard = Lock()
+        self._cache: OrderedDict[tuple[str, str], tuple[DatedValue, float]] = OrderedDict()
+        self._under_way: dict[tuple[str, str], tuple[Lock, int]] = {}
+
+    def get_or_compute(
+        self,
+        namespace: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        lease: Lease = NO_LEASE,
+    ) -> Any:
+        """Return a value that one worker computes for all: single flight over the fleet.
+
+        A caller that finds another worker computing it waits up to `wait_seconds`, then computes it itself.
+        The worker that computes has a lease that is renewed meanwhile, so a dead one delays the others for
+        one lease at most. An error of `build` is raised here, and the next caller tries again.
+
+        Args:
+            namespace: A run's id, or `FLEET_NAMESPACE`.
+            key: The value's key.
+            build: Computes the value, which JSON must be able to hold. Do not change it afterwards.
+            ttl_seconds: Lifetime of the value, from the beginning of the work on it.
+            wait_seconds: Longest wait for another worker.
+            lease: Lease to check between look-ups.
+        """
+        return self.get_or_compute_dated(
+            namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
+        ).value
+
+    def get_or_compute_dated(
+        self,
+        namespace: str,
+        key: str,
+        build: Callable[[], Any],
+        *,
+        ttl_seconds: float,
+        wait_seconds: float,
+        lease: Lease = NO_LEASE,
+    ) -> DatedValue:
+        """Return a value as `get_or_compute` does, with the time since when it holds.
+
+        Between machines the age is measured by the clock of its server: it is never too small, unless
+        that clock is set back.
+        """
+        found = self._cached(namespace, key)
+        if found is not None:
+            return found
+        lease = current_lease(lease)
+        deadline = elapsed_seconds() + wait_seconds
+        with self._alone(namespace, key, deadline, lease):  # one thread asks Redis for all
+            found = self._cached(namespace, key)
+            if found is not None:
+                return found
+            owner = secrets.token_bytes(OWNER_BYTES)
+            stored, looked_at = self._wait(namespace, key, owner, deadline, lease)
+            if stored.payload is None:
+                return self._build((namespace, key, owner), build, ttl_seconds, stored.clock)
+            # The store computed the age after the look-up began: so the value is younger than we assume.
+            found = DatedValue(unpack_value(stored.payload), looked_at - stored.age_seconds)
+            self._remember(namespace, key, found, looked_at + stored.seconds)
+            return found
+
+    @abstractmethod
+    def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
+        """Read a value; without one, and if nobody computes it, the caller becomes its owner."""
+
+    @abstractmethod
+    def _write(self, namespace: str, key: str, payload: bytes, ttl_seconds: float, began: float) -> None:
+        """Store a computed value and end the ownership.
+
+        Its lifetime counts from `began` on the store's clock, so that a late arrival does not extend it. A
+        value that took longer than its lifetime is kept for one more second.
+        """
+
+    @abstractmethod
+    def _release_claim(self, namespace: str, key: str, owner: bytes) -> None:
+        """Give up the work on a value, if the caller owns it."""
+
+    def _forget_cached(self, namespace: str, key: str | None = None) -> None:
+        """Drop a namespace, or one value of it, from the cache of this process."""
+        with self._guard:
+            for name in [name for name in self._cache if name[0] == namespace and key in {None, name[1]}]:
+                del self._cache[name]
+
+    def _wait(
+        self, namespace: str, key: str, owner: bytes, deadline: float, lease: Lease
+    ) -> tuple[StoredValue, float]:
+        """Wait for a value, the ownership, or `deadline`; also return when the last look-up began."""
+        looks = 0
+        while True:
+            lease.check()
+            looked_at = elapsed_seconds()
+            stored = self._read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+            left = deadline - elapsed_seconds()
+            if stored.payload is not None or stored.is_ours or left <= 0:
+                return stored, looked_at
+            looks += 1
+            time.sleep(min(left, _BACKOFF.pause_seconds(looks)))
+
+    def _build(
+        self, name: tuple[str, str, bytes], build: Callable[[], Any], ttl_seconds: float, clock: float
+    ) -> DatedValue:
+        """Compute a value that this process owns since `clock`, on the store's clock."""
+        namespace, key, owner = name
+        began = elapsed_seconds()
+        try:
+            lease = RenewedLease(_LEASE_SECONDS, time.monotonic())
+            with renewed("single_flight", lease, lambda: self._renew(namespace, key, owner)):
+                value = build()  # at its end no look-up may be under way: it would take the lease again
+        except BaseException:
+            with suppress(StagefleetError):  # the first error counts; the lease expires
+                self._release_claim(namespace, key, owner)
+            raise
+        with suppress(StagefleetError):  # then others compute it again
+            self._write(namespace, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
+        found = DatedValue(value, began)
+        self._remember(namespace, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
+        return found
+
+    def _renew(self, namespace: str, key: str, owner: bytes) -> bool:
+        """Extend the lease by a look-up; without one others compute the value, too: slower, but correct."""
+        self._read_or_claim(namespace, key, owner, _LEASE_SECONDS)
+        return True
+
+    def _cached(self, namespace: str, key: str) -> DatedValue | None:
+        with self._guard:
+            found, until = self._cache.get((namespace, key), (None, 0.0))
+            return found if elapsed_seconds() < until else None
+
+    def _remember(self, namespace: str, key: str, found: DatedValue, until: float) -> None:
+        with self._guard:
+            self._cache[namespace, key] = (found, until)
+            self._cache.move_to_end((namespace, key))
+            while len(self._cache) > _CACHED_VALUES:
+                self._cache.popitem(last=False)
+
+    @contextmanager
+    def _alone(self, namespace: str, key: str, deadline: float, lease: Lease) -> Iterator[None]:
+        """Serialize the threads of this process for one value, at most until `deadline`."""
+        name = (namespace, key)
+        with self._guard:
+            lock, users = self._under_way.get(name, (Lock(), 0))
+            self._under_way[name] = (lock, users + 1)
+        held = lock.acquire(blocking=False)
+        try:
+            while not held and (left := deadline - elapsed_seconds()) > 0:
+                held = lock.acquire(timeout=min(left, SLICE_SECONDS))
+                lease.check()
+            yield
+        finally:
+            if held:
+                lock.release()
+            with self._guard:
+                users = self._under_way[name][1] - 1
+                if users:
+                    self._under_way[name] = (lock, users)
+                else:
+                    del self._under_way[name]
+
+
+def unpack_value(payload: bytes) -> Any:
+    """Decode a value from the shared store."""
+    return json.loads(zlib.decompress(payload))
+
 
 FLEET_NAMESPACE = "fleet"
 """The namespace for data of no run."""

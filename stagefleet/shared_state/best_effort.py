@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.redis_client import connect_redis, is_redis_error, map_redis_errors
+from stagefleet.redis_client import RedisScripts, connect_redis, is_redis_error, map_redis_errors
 from stagefleet.redis_keys import RedisKey
-from stagefleet.redis_scripts import RedisScripts
 from stagefleet.settings import Settings, SharedStateSettings
 
 if TYPE_CHECKING:

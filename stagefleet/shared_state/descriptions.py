@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from stagefleet.compression import compress_json, decompress_json
+from stagefleet.bounds import compress_json, decompress_json
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
+from stagefleet.redis_client import milliseconds
 from stagefleet.redis_keys import DESCRIPTIONS
-from stagefleet.redis_scripts import milliseconds
 from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 

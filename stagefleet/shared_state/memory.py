@@ -8,8 +8,7 @@ from threading import Lock
 
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository
-from stagefleet.shared_state.base import SharedState, UploadDecision, blob_field
-from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
+from stagefleet.shared_state.base import MIN_TTL_SECONDS, SharedState, StoredValue, UploadDecision, blob_field
 
 
 @dataclass(slots=True)

@@ -10,11 +10,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.names import Digest, Repository
-from stagefleet.redis_client import map_redis_errors
+from stagefleet.redis_client import RedisScripts, map_redis_errors, milliseconds
 from stagefleet.redis_keys import SHARED_STATE
-from stagefleet.redis_scripts import RedisScripts, milliseconds
-from stagefleet.shared_state.base import SharedState, UploadDecision, blob_field
-from stagefleet.shared_state.single_flight import MIN_TTL_SECONDS, StoredValue
+from stagefleet.shared_state.base import MIN_TTL_SECONDS, SharedState, StoredValue, UploadDecision, blob_field
 
 if TYPE_CHECKING:
     import redis

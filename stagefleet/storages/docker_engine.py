@@ -19,8 +19,8 @@ from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.platforms import Platform
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.shared_state.id_list import StageIdList
 from stagefleet.shared_state.last_used import LastUsed
+from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.engine_records import EngineRecords
 from stagefleet.storages.storage import Storage
 

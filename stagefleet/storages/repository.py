@@ -22,7 +22,7 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records import is_placeholder, rejected_stage
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.members import Member, MemberReader
-from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.repository_records import RepositoryRecords
 from stagefleet.storages.storage import Storage
 

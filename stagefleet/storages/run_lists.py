@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet.attempt import Attempt
 from stagefleet.names import Repository, StageId
-from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.tag_lists import StageIdList
 
 if TYPE_CHECKING:
     from stagefleet.storages.storages import Storages

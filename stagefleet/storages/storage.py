@@ -12,7 +12,7 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
-from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.tag_lists import StageIdList
 
 __all__ = ["RecordStore", "Storage", "StoredRecord", "WriteResult"]
 

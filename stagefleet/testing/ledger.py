@@ -36,11 +36,15 @@ from stagefleet.runs.models import (
 from stagefleet.runs.snapshots import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
-from stagefleet.testing.callbacks import MemoryCallbackLedger, MemoryHeartbeatLedger
-from stagefleet.testing.memory_runs import MemoryRuns, Message
+from stagefleet.testing.memory_runs import (
+    MemoryCallbackLedger,
+    MemoryHeartbeatLedger,
+    MemoryRuns,
+    MemorySweeper,
+    Message,
+)
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
-from stagefleet.testing.sweeper import MemorySweeper
 
 
 class MemoryLedger:

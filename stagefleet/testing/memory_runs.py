@@ -1,4 +1,4 @@
-"""Runs in memory, as each part of the ledger reads and changes them in one step."""
+"""Runs in memory, and the parts of the ledger for callbacks, live workers and the sweep."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.errors import RunNotFoundError
-from stagefleet.runs.models import RunState, WorkerInfo
+from stagefleet.errors import CoordinatorLostError, RunNotFoundError
+from stagefleet.names import split_host
+from stagefleet.runs import messages
+from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, RunState, WorkerInfo
+from stagefleet.runs.waits import WaitReason
 from stagefleet.settings import RunSettings
-from stagefleet.testing.run_items import Coordinator
+from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
 
 
@@ -131,3 +134,184 @@ class MemoryRuns:
                 continue
             if record.unacknowledged or record.state.is_final:
                 self.enqueue_coordinator(record, now)
+
+
+class MemoryCallbackLedger:
+    """`CallbackLedger` for `MemoryLedger`."""
+
+    def __init__(self, runs: MemoryRuns) -> None:
+        self._runs = runs
+
+    def claim(self, run_id: str) -> CoordinatorClaim | None:
+        with self._runs.step() as now:
+            record = self._runs.records.get(run_id)
+            if record is None or record.coordinator in {None, Coordinator.ABSENT}:
+                return None
+            if record.coordinator is Coordinator.PRESENT and record.coordinator_until > now:
+                return None
+            if record.coordinator is Coordinator.PAUSED and record.call_at > now:
+                return None
+            record.coordinator = Coordinator.PRESENT
+            record.call_at = record.coordinator_until = now + self._runs.settings.lease_seconds
+            record.epoch = next_number()
+            failing_seconds = 0.0 if record.failing_since is None else now - record.failing_since
+            return CoordinatorClaim(
+                run_id, record.epoch, record.failures, failing_seconds, self._runs.settings.lease_seconds
+            )
+
+    def renew(self, claim: CoordinatorClaim) -> bool:
+        with self._runs.step() as now:
+            record = self._claimed_by(claim)
+            if record is None:
+                return False
+            record.call_at = record.coordinator_until = now + self._runs.settings.lease_seconds
+            return True
+
+    def release(self, claim: CoordinatorClaim) -> bool:
+        with self._runs.step() as now:
+            record = self._claimed_by(claim)
+            if record is None:
+                return False
+            record.coordinator = Coordinator.ABSENT
+            if len(record.stream) > record.stream.acknowledged or record.state.is_final:
+                self._runs.enqueue_coordinator(record, now)
+            return True
+
+    def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+        with self._runs.step() as now:
+            record = self._claimed_by(claim)
+            if record is None:
+                return False
+            record.coordinator, record.call_at = Coordinator.PAUSED, now + seconds
+            record.callback_reason = WaitReason() if reason is None else reason.bounded()
+            record.failures += 1
+            record.failing_since = now if record.failing_since is None else record.failing_since
+            return True
+
+    def finish(self, claim: CoordinatorClaim) -> bool:
+        with self._runs.step():
+            record = self._claimed_by(claim)
+            if record is None:
+                return False
+            record.coordinator = None
+            return True
+
+    def _claimed_by(self, claim: CoordinatorClaim) -> RunRecord | None:
+        record = self._runs.records.get(claim.run_id)
+        if record is None or record.epoch != claim.epoch or record.coordinator is not Coordinator.PRESENT:
+            return None
+        return record
+
+
+class MemoryHeartbeatLedger:
+    """`HeartbeatLedger` for `MemoryLedger`."""
+
+    def __init__(self, runs: MemoryRuns) -> None:
+        self._runs = runs
+
+    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+        with self._runs.step() as now:
+            self._runs.workers[worker.name] = (worker, now + seconds)
+
+    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+        with self._runs.step():
+            return self._runs.listening(queue)
+
+    def lead(self, role: str, holder: str, *, seconds: float) -> bool:
+        with self._runs.step() as now:
+            leader, until = self._runs.leaders.get(role, (holder, now))
+            if leader != holder and until > now:
+                return False
+            self._runs.leaders[role] = (holder, now + seconds)
+            return True
+
+    def ping(self) -> None:
+        """Do nothing: memory always takes writes."""
+
+
+_HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
+_SWEEPS_MISSED = 3  # so many missed sweeps are no outage
+
+
+class MemorySweeper:
+    """`WorkerLedger.sweep` for `MemoryLedger`."""
+
+    def __init__(self, runs: MemoryRuns) -> None:
+        self._runs = runs
+
+    def sweep(self) -> int:
+        with self._runs.step() as now:
+            touched = 0
+            for record in self._runs.records.values():
+                self._bridge_gap(record, now)
+            for record in list(self._runs.live.values()):
+                touched += self._cancel_abandoned(record, now)
+                touched += record.expire(now) + self._republish(record, now)
+            touched += self._enqueue_lost_coordinators(now)
+            self._runs.swept_at = now
+        return touched
+
+    def _enqueue_lost_coordinators(self, now: float) -> int:
+        """Publish again for coordinators that never started, that died, or whose pause is over."""
+        due = [
+            record
+            for record in self._runs.records.values()
+            if record.coordinator not in {None, Coordinator.ABSENT} and record.call_at <= now
+        ]
+        for record in due:
+            self._runs.enqueue_coordinator(record, now)
+        return len(due)
+
+    def _bridge_gap(self, record: RunRecord, now: float) -> None:
+        """Give every holder a full lease if no sweep has run for too long."""
+        if self._runs.swept_at is None:
+            since = now
+        else:
+            since = (
+                max(record.created_at, self._runs.swept_at) if record.swept_at is None else record.swept_at
+            )
+        record.swept_at = now
+        lease_seconds = self._runs.settings.lease_seconds
+        if now - since > max(lease_seconds / 3, _SWEEPS_MISSED * self._runs.settings.sweep_seconds):
+            record.extend_leases(now + lease_seconds)
+            record.call_at = (
+                max(record.call_at, now + lease_seconds) if record.has_coordinator else record.call_at
+            )
+
+    def _republish(self, record: RunRecord, now: float) -> int:
+        def is_gone(host: str) -> bool:
+            return not self._runs.listening(messages.host_queue(host))
+
+        def is_lost(host: str | None, sent_at: float) -> bool:
+            if host is not None and is_gone(host):
+                return False
+            wanted = self._runs.queue(record) if host is None else messages.host_queue(host)
+            is_empty = all(self._queue_of_message(message) != wanted for message in list(self._runs.broker))
+            return is_empty or sent_at < self._runs.overtaking.get(wanted, 0)
+
+        age = self._runs.settings.republish_seconds
+        gone = record.fail_lost_hosts(now, _HOST_PATIENCE * age, is_gone)
+        lost = record.republish(now, age, is_lost)
+        self._runs.send(record, lost)
+        return gone + len(lost)
+
+    def _queue_of_message(self, message: Message) -> str | None:
+        record = self._runs.records.get(message.run_id)
+        if record is None or not 0 <= message.index < len(record.items):
+            return None
+        host = split_host(record.items[message.index])[1]
+        return self._runs.queue(record) if host is None else messages.host_queue(host)
+
+    def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
+        """Cancel a run whose client died, unless another client or a coordinator will continue it."""
+        if record.state is RunState.SUBMITTING:
+            # The same call with the same key completes it; after a time, none will come.
+            redis_retry = self._runs.settings.retention_seconds if record.spec.key else 0
+            is_lost = record.submitter_until + redis_retry <= now
+        else:
+            is_client = record.spec.callback is Callback.CLIENT
+            is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now
+        if is_lost:
+            lost = CoordinatorLostError("the client that started this run vanished: start it again")
+            record.cancel(now=False, error=ErrorInfo.of(lost))
+        return int(is_lost)

@@ -4,7 +4,7 @@ import pytest
 
 from stagefleet.names import StageId
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.known_rejections import MemoryRejections, RedisRejections
+from stagefleet.shared_state.remembered_stages import MemoryRejections, RedisRejections
 
 ENTRIES = 50
 STORAGE = "registry.example.com/app/stages"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from stagefleet.errors import LockLostError, RedisUnreachableError
-from stagefleet.locks.held_lock import HeldLock, LockRenewer
+from stagefleet.locks.manager import HeldLock, LockRenewer
 
 
 class Store:

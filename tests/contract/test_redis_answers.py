@@ -20,10 +20,9 @@ from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submissio
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.shared_state.descriptions import RedisDescriptions
-from stagefleet.shared_state.id_list import StageIdList
 from stagefleet.shared_state.last_used import RedisLastUsed
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.shared_state.tag_lists import RedisTagLists
+from stagefleet.shared_state.tag_lists import RedisTagLists, StageIdList
 
 WRAPPED = "ERR Error running script (call to f_{}): @user_script:1: @user_script: 1: ".format("0a" * 20)
 MISCONF = (

@@ -16,11 +16,10 @@ from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, Worker
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.shared_state.descriptions import RedisDescriptions
-from stagefleet.shared_state.id_list import StageIdList
-from stagefleet.shared_state.known_rejections import RedisRejections
 from stagefleet.shared_state.last_used import RedisLastUsed
 from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.shared_state.tag_lists import RedisTagLists
+from stagefleet.shared_state.remembered_stages import RedisRejections
+from stagefleet.shared_state.tag_lists import RedisTagLists, StageIdList
 
 PAGE = Path(__file__).parents[2] / "docs/operations.md"
 PREFIX = "t:"

@@ -12,8 +12,7 @@ import pytest
 from stagefleet.names import StageId
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.id_list import StageIdList
-from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, StageIdList, TagLists
 from tests.services.processes import wait_until
 
 STORAGE, ELSEWHERE = "registry.example.com/app/stages", "elsewhere.example.com:5000/app"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stagefleet.compression import compress_json
+from stagefleet.bounds import compress_json
 from stagefleet.errors import IncompatibleVersionError
 from stagefleet.runs import redis_ledger
 from stagefleet.runs.messages import queue_key

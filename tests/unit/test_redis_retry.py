@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.leases import RenewedLease, renewed
-from stagefleet.redis_retry import RedisRetry, backoff_seconds
+from stagefleet.redis_client import RedisRetry, backoff_seconds
 
 
 class Outage:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.broker import Broker
 from config.celery import make_app
+from config.transport import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.settings import Settings
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from stagefleet.errors import CoordinatorLostError, RedisUnreachableError
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.coordinator import follow, watch
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.coordinator import watch
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState, WorkerInfo
 from stagefleet.testing import MemoryLedger

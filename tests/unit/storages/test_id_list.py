@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.names import StageId
-from stagefleet.shared_state.id_list import StageIdList
+from stagefleet.shared_state.tag_lists import StageIdList
 
 STAGE_IDS = st.builds(
     StageId, st.sampled_from(["00" * 28, "ab" * 28, "ff" * 28]), st.sampled_from([0, 1, 255, 256, 2**63 - 1])

@@ -7,7 +7,7 @@ import pytest
 from stagefleet.errors import SettingsError
 from stagefleet.runs.messages import QUEUES
 from stagefleet.settings import EngineSettings
-from workers.queues import choose_queues
+from workers.supervisor import choose_queues
 
 WITH = EngineSettings(url="unix:///run/engine.sock", host="builder-1")
 

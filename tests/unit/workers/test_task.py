@@ -22,7 +22,7 @@ from stagefleet.errors import (
     StorageStateChangedError,
 )
 from stagefleet.leases import NO_LEASE, current_lease
-from stagefleet.redis_retry import RedisRetry
+from stagefleet.redis_client import RedisRetry
 from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import Outcome, RunSpec
 from stagefleet.settings import RunSettings, Settings

@@ -10,7 +10,7 @@ import pytest
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
-from stagefleet.testing.callbacks import MemoryHeartbeatLedger
+from stagefleet.testing.memory_runs import MemoryHeartbeatLedger
 from workers.health import count_workers
 from workers.heartbeat import STALLED_SECONDS, Heartbeat
 from workers.process import EXIT_AT_ONCE, Shutdown
