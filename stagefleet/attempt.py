@@ -13,8 +13,6 @@ from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.operations.base import Operation
 from stagefleet.runs.models import NOT_THERE_RESULT, ItemState
 
-__all__ = ["NOT_THERE", "Attempt", "ItemFunction", "ItemResult", "OtherItems", "TagsToDelete"]
-
 SomeOperation = TypeVar("SomeOperation", bound=Operation)
 
 # Result of an operation on one item.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
     from stagefleet.storage_connections import ClientStorages
 
-__all__ = ["Connections", "EmbeddedConnections"]
-
 _Part = TypeVar("_Part")
 
 

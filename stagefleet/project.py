@@ -10,8 +10,6 @@ from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StorageAddress
 from stagefleet.settings import ProjectSettings
 
-__all__ = ["Project"]
-
 
 @dataclass(frozen=True, slots=True)
 class Project:

@@ -34,8 +34,6 @@ from stagefleet.storages.storages import Storages
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["ClientStorages", "WorkerStorages", "open_engine_host"]
-
 
 class ClientStorages(Storages):
     """The storages of a client, and what it does with them itself.

@@ -8,8 +8,6 @@ from stagefleet.operations.copy import CopyOperation
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
-__all__ = ["copy_stage"]
-
 
 def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item`, as `CopyOperation` says."""

@@ -13,8 +13,6 @@ from stagefleet.names import Repository, StageId
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.storages.storages import Storages
 
-__all__ = ["counted_as_deleted", "delete_from_caches", "delete_stage", "tags_to_delete"]
-
 
 def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the stage `attempt.item`, as `DeleteOperation` says; from the caches first, which may fail.

@@ -8,8 +8,6 @@ from stagefleet.operations.describe import DescribeOperation
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.storages.storages import Storages
 
-__all__ = ["describe_stage"]
-
 
 def describe_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Describe the stage `attempt.item`, through the project's caches.

@@ -30,8 +30,6 @@ from stagefleet.storages.stage_verification import Defect, StageVerification
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
-__all__ = ["fetch_stage"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

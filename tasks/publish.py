@@ -25,8 +25,6 @@ from stagefleet.projects.lookup import Select, oldest
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
-__all__ = ["cache_stage", "publish_stage", "take_stage", "take_suitable_stage"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

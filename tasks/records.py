@@ -24,17 +24,6 @@ from stagefleet.storages.storage import RecordStore
 from stagefleet.storages.storages import Storages
 from tasks.delete import counted_as_deleted, tags_to_delete
 
-__all__ = [
-    "delete_rejected_stage",
-    "delete_stage_custom_tag",
-    "get_import_metadata",
-    "get_stage_custom_tag_metadata",
-    "rm_image_metadata",
-    "rm_import_metadata",
-    "rm_managed_image",
-    "rm_record",
-]
-
 
 def rm_image_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the metadata `attempt.item`, `COMMIT_STAGEID`, of an image by name or hash."""

@@ -26,8 +26,6 @@ from stagefleet.runs.models import Run
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from tasks.states import MaskedRequest, shown_arguments
 
-__all__ = ["StartRunTask"]
-
 _log = EventLogger(__name__)
 
 _Names = TypeAdapter(Annotated[list[str], Field(max_length=MAX_ITEMS)])

@@ -13,18 +13,6 @@ from stagefleet.registry.http.pauses import pause
 from stagefleet.runs.models import ItemState
 from stagefleet.shared_state.base import SharedState
 
-__all__ = [
-    "FRESH_SECONDS",
-    "PAUSES_SECONDS",
-    "Check",
-    "DeletedTags",
-    "RunItems",
-    "checked",
-    "confirm_deleted",
-    "numbered",
-    "recheck",
-]
-
 # Age limit of the checks that allow a deletion, and their repetition before each request.
 
 FRESH_SECONDS = 10.0

@@ -30,8 +30,6 @@ from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Reference
 from stagefleet.registry import Descriptor, RegistryClient
 
-__all__ = ["DigestDeletion"]
-
 _SHOWN_TAGS = 5
 _CLIENT_ERRORS = range(400, 500)
 _MOST_TRIES = 4

@@ -25,8 +25,6 @@ from stagefleet.records import is_placeholder
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS, LeaseBoundThreads
 
-__all__ = ["IndexMembers", "SeenTag", "TagReads", "is_damaged", "read_members"]
-
 _MOST_MEMBERS = MAX_MANIFESTS
 _MOST_INDEXES = 100
 _IMAGES = frozenset(

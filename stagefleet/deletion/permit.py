@@ -24,8 +24,6 @@ from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry import RegistryClient
 from stagefleet.runs.models import ItemState
 
-__all__ = ["DeletionPermit", "LocksMissingError", "TagInUseError", "TagMovedError", "is_there"]
-
 
 class TagInUseError(Exception):
     """The digest must not be deleted.

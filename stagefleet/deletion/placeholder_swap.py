@@ -31,8 +31,6 @@ from stagefleet.records import DELETION_LABEL, is_placeholder, make_placeholder,
 from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry import Manifest, RegistryClient
 
-__all__ = ["PlaceholderSwap"]
-
 _UNDO_SECONDS = 10.0
 
 _LOGGER = logging.getLogger(__name__)

@@ -34,8 +34,6 @@ from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry import Manifest, RegistryClient
 from stagefleet.registry.http.pauses import pause
 
-__all__ = ["DeletionMode", "DeletionProbe", "ProbeResult", "delete_manifest", "describe_probe_tags"]
-
 SECOND_LOOK_SECONDS = 5.0
 """Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""
 UNDER_WAY_SECONDS = 15.0

@@ -29,8 +29,6 @@ from stagefleet.records import is_record_tag
 from stagefleet.registries import Registries
 from stagefleet.shared_state.base import SharedState
 
-__all__ = ["SLOW_SECONDS", "DigestReferences", "ReferenceScan", "placeholders_seen"]
-
 T = TypeVar("T")
 
 SLOW_SECONDS = 6.0

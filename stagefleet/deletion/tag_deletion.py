@@ -30,8 +30,6 @@ from stagefleet.leases import Lease
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.registries import Registries
 
-__all__ = ["TagDeletions"]
-
 _MOST_TRIES = 4
 
 

@@ -19,18 +19,6 @@ from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.shared_state.tag_lists import ENTRY_BYTES, pack_id, unpack_id
 
-__all__ = [
-    "MOST_USERS",
-    "NO_ITEM",
-    "DigestUsers",
-    "KeptScans",
-    "KnownTable",
-    "KnownTags",
-    "Latest",
-    "ToDeleteTable",
-    "UserTable",
-]
-
 MOST_USERS = 500
 """Most users of one digest that are listed by name."""
 NO_ITEM = 2**32 - 1

@@ -22,8 +22,6 @@ from stagefleet.records import rejected_stage
 from stagefleet.registries import Registries
 from stagefleet.registry.http.pauses import pause
 
-__all__ = ["UnfinishedDeletions"]
-
 SECOND_LOOK_SECONDS = 3.0
 """Pause between the reads of a rejection whose stage exists: a deletion under way goes on meanwhile."""
 

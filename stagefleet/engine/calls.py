@@ -29,8 +29,6 @@ from stagefleet.errors import (
 from stagefleet.leases import SLICE_SECONDS, Lease
 from stagefleet.redaction import words_of
 
-__all__ = ["Heed", "call_under_lease", "explain", "map_engine_errors"]
-
 # Calls to a Docker Engine that the caller can abandon: a silent engine must not delay a cancelled item.
 
 _Result = TypeVar("_Result")

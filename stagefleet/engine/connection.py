@@ -21,8 +21,6 @@ from stagefleet.registry import DockerConfig
 from stagefleet.setting_types import docker_tls_environment
 from stagefleet.settings import EngineSettings
 
-__all__ = ["Engine"]
-
 _NO_IMAGE = "<none>:<none>"
 _SHOWN_CHARACTERS = 500
 

@@ -11,8 +11,6 @@ from stagefleet.errors import EngineError, ImageInUseError
 if TYPE_CHECKING:
     from stagefleet.engine.connection import Engine  # imports docker-py
 
-__all__ = ["ImageUse", "InUsePolicy"]
-
 _CONFLICT = 409
 _SHOWN = 3
 

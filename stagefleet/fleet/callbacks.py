@@ -12,14 +12,6 @@ from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.messages import check_task
 from stagefleet.runs.models import Callback
 
-__all__ = [
-    "OutcomeCallback",
-    "RemoteCallback",
-    "RunArguments",
-    "StartArguments",
-    "callback_fields",
-]
-
 _MAX_URL_CHARACTERS = 2000
 
 

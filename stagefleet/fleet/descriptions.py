@@ -11,8 +11,6 @@ from typing import TypeVar
 from stagefleet.names import StageId
 from stagefleet.storages.isolation import Isolation, OnLeftOut, try_again
 
-__all__ = ["describe_all"]
-
 Description = TypeVar("Description")
 
 _AHEAD = 4

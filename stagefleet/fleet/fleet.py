@@ -36,8 +36,6 @@ from stagefleet.storages.isolation import OnLeftOut
 if TYPE_CHECKING:
     from stagefleet.fleet.records import FleetRecords
 
-__all__ = ["Fleet"]
-
 _LOGGER = logging.getLogger("stagefleet")
 
 

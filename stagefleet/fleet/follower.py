@@ -23,8 +23,6 @@ from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome, start_next
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, SubmissionKind
 
-__all__ = ["RunFollower"]
-
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
 

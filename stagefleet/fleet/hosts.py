@@ -19,8 +19,6 @@ from stagefleet.runs.models import Outcome, Run
 if TYPE_CHECKING:
     from stagefleet.shared_state.last_used import UsedImage  # imports the registry client
 
-__all__ = ["FleetHosts", "PinnedStages", "Source", "choose_hosts", "project_of"]
-
 Source = str | StorageAddress | Project
 """The storages that stages are fetched from; an address alone is the primary."""
 

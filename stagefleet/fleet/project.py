@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stagefleet.projects.lookup import StageLookup  # imports the registry client
     from stagefleet.projects.purge import PurgePlan
 
-__all__ = ["FleetProject"]
-
 
 class FleetProject:
     """Describe, publish, cache, delete and purge the stages of a project, and take them from secondaries.

@@ -28,8 +28,6 @@ from stagefleet.runs.models import NextRun, Run, RunSpec, RunState, SubmissionKi
 if TYPE_CHECKING:
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
 
-__all__ = ["OnGroup", "PurgeStarter", "PurgedGroup"]
-
 _POLL_SECONDS = 0.2
 
 

@@ -17,8 +17,6 @@ from stagefleet.operations.storages import PlanStorages
 from stagefleet.project import Project
 from stagefleet.storages.isolation import OnLeftOut, left_out
 
-__all__ = ["StorageReader", "StorageState"]
-
 _Found = TypeVar("_Found")
 _THREADS = 8
 

@@ -31,8 +31,6 @@ from stagefleet.runs.models import Run
 if TYPE_CHECKING:
     from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
-__all__ = ["FleetRecords"]
-
 Address = StorageAddress | str
 
 

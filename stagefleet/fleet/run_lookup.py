@@ -11,8 +11,6 @@ from stagefleet.redaction import quoted
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import Callback, ItemState, Outcome, Run, RunSpec, RunState
 
-__all__ = ["find_run", "find_run_under", "read_failures", "spec_of_retry"]
-
 _NAMED = 3
 _OUTCOMES_A_READ = 1000
 

@@ -15,8 +15,6 @@ from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, fingerprint
 from stagefleet.runs.models import RunSpec
 
-__all__ = ["RunPlans"]
-
 
 class RunPlans:
     """Plan runs.

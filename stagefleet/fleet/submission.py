@@ -23,8 +23,6 @@ from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, Submission, SubmissionKind
 from stagefleet.runs.subjects import log_run_started
 
-__all__ = ["RunSubmitter", "append_plan", "check_key", "submit", "tell_old_result"]
-
 T = TypeVar("T")
 
 _LOGGER = logging.getLogger("stagefleet")

@@ -16,8 +16,6 @@ from stagefleet.runs.versions import own_version
 from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 
-__all__ = ["NoWorkerWatchdog", "WaitReporter", "describe_wait", "queues_of_run"]
-
 _QUIET_SECONDS = 3.0
 """How long a run has no outcome before its waits are reported."""
 _AGAIN_SECONDS = 10.0

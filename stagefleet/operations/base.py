@@ -17,25 +17,6 @@ from stagefleet.operations.storages import PlanStorages
 from stagefleet.project import Project
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
-__all__ = [
-    "Items",
-    "Operation",
-    "Plan",
-    "ProjectOperation",
-    "bounded",
-    "fingerprint",
-    "left_out_if_unset",
-    "listed_ids",
-    "named_ids",
-    "parse_hosts",
-    "parse_repository",
-    "parse_stage_ids",
-    "parse_storage",
-    "refuse_missing",
-    "select_lacking",
-    "select_present",
-]
-
 Items = Iterable[str | StageId]
 """Names of stages or records."""
 

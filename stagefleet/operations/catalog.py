@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stagefleet.operations.base import Operation
 
-__all__ = ["OPERATIONS", "REQUESTS", "CatalogEntry", "Request", "find_operation", "parse_operation"]
-
 
 def _load(home: str) -> Any:
     module, _, name = home.partition(":")

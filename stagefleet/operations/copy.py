@@ -13,8 +13,6 @@ from stagefleet.operations.base import Operation, Plan, bounded, listed_ids, sel
 from stagefleet.operations.storages import PlanStorages
 from stagefleet.setting_types import StorageAddressText
 
-__all__ = ["CopyOperation"]
-
 
 class CopyOperation(Operation):
     """Copy stages; skip those that the destination has.

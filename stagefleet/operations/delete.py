@@ -14,8 +14,6 @@ from stagefleet.operations.base import Operation, Plan, bounded, left_out_if_uns
 from stagefleet.operations.storages import PlanStorages
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
-__all__ = ["DeleteOperation"]
-
 
 class DeleteOperation(Operation):
     """Delete stages; succeed for those that are already gone.

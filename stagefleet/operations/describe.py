@@ -6,8 +6,6 @@ from typing import ClassVar
 
 from stagefleet.operations.base import ProjectOperation
 
-__all__ = ["DescribeOperation"]
-
 
 class DescribeOperation(ProjectOperation):
     """Describe stages of the primary storage, through the caches; the result is the description."""

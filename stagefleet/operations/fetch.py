@@ -23,8 +23,6 @@ from stagefleet.operations.storages import PlanStorages
 from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 
-__all__ = ["FetchOperation"]
-
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -21,8 +21,6 @@ from stagefleet.operations.base import (
 )
 from stagefleet.operations.storages import PlanStorages
 
-__all__ = ["CacheOperation", "PublishOperation", "TakeOperation"]
-
 
 class PublishOperation(ProjectOperation):
     """Copy stages from the primary storage into the final one; skip those that it has.

@@ -15,20 +15,6 @@ from stagefleet.records import ImageMetadata, RecordId, RecordKind
 from stagefleet.redaction import quoted
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
-__all__ = [
-    "DeleteCustomTagOperation",
-    "DeleteImageMetadataOperation",
-    "DeleteImportMetadataOperation",
-    "DeleteManagedImageOperation",
-    "DeleteRecordOperation",
-    "DeleteRejectedStageOperation",
-    "ReadCustomTagOperation",
-    "ReadImportMetadataOperation",
-    "RecordOperation",
-    "image_metadata_items",
-    "removal_of",
-]
-
 
 class RecordOperation(Operation):
     """Read or delete records of one kind; an item is the name of a record.

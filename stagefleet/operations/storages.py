@@ -12,8 +12,6 @@ from stagefleet.names import Repository, StageId, StorageAddress
 if TYPE_CHECKING:
     from stagefleet.records import RecordId, RecordKind
 
-__all__ = ["PlanStorages"]
-
 
 @dataclass(frozen=True, slots=True)
 class PlanStorages:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from stagefleet.names import StageId
 from stagefleet.project import Project
 
-__all__ = ["DeployedImage", "TagRule", "deployed_image"]
-
 TagRule = Callable[[str, str], str]
 """Makes a custom tag of an image's name and the tag of its stage."""
 

@@ -27,8 +27,6 @@ from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.isolation import Isolation, left_out, try_again
 from stagefleet.storages.storages import Storages
 
-__all__ = ["Select", "StageLookup", "new_created_ms", "oldest", "retry_on_changed_state"]
-
 _LOGGER = logging.getLogger(__name__)
 
 Select = Callable[[Iterable[StageId]], StageId | None]

@@ -27,8 +27,6 @@ from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.unique_size import UniqueSize
 
-__all__ = ["PurgeGroup", "PurgePlan", "plan_purge"]
-
 _THREADS = 8
 _MOST_ALSO = 10_000
 """Most tags of later groups passed to the deletion of stages: workers keep orders in memory.

@@ -15,8 +15,6 @@ from stagefleet.registries import Registries
 from stagefleet.registry import Descriptor
 from stagefleet.shared_state.base import UploadDecision
 
-__all__ = ["Blob", "BlobTransfer"]
-
 _OWNER_BYTES = 8
 _PATIENCE_SECONDS = 300.0
 _RENEWAL_SECONDS = 8.0

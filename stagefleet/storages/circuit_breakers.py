@@ -18,8 +18,6 @@ from stagefleet.errors import (
 from stagefleet.names import Repository
 from stagefleet.registry.http.pauses import hurrying
 
-__all__ = ["OPEN_SECONDS", "CircuitBreakers"]
-
 OPEN_SECONDS = 60.0
 """Time for which a cache is skipped after an outage; longer if the cache asks for more."""
 _LONGEST_ALONE_SECONDS = 3600.0

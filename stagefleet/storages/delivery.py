@@ -16,8 +16,6 @@ from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.stage_verification import choose_images, members_for
 from stagefleet.storages.storages import Storages
 
-__all__ = ["StageDelivery"]
-
 
 class StageDelivery:
     """Transfer of one stage's images into the engine of this host, under the primary's names."""

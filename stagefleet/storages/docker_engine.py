@@ -27,8 +27,6 @@ from stagefleet.storages.storage import Storage
 if TYPE_CHECKING:
     from stagefleet.engine.connection import Engine  # imports docker-py
 
-__all__ = ["EngineHost", "EngineStorage", "StageImages"]
-
 _CONFLICT = 409
 
 

@@ -24,8 +24,6 @@ from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 if TYPE_CHECKING:
     from stagefleet.engine.connection import Engine  # imports docker-py
 
-__all__ = ["EngineRecords"]
-
 _KIND = RecordKind.IMPORT_METADATA
 _EMPTY_ARCHIVE = bytes(1024)
 

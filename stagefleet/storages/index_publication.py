@@ -23,8 +23,6 @@ from stagefleet.registry import Manifest
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
 
-__all__ = ["IndexPublication"]
-
 _PLATFORM_FIELDS = ("architecture", "os", "os.version", "os.features", "variant")
 """Fields of go-containerregistry's `v1.Platform`, in its order."""
 

@@ -22,8 +22,6 @@ from stagefleet.errors import (
 )
 from stagefleet.names import StageId
 
-__all__ = ["Isolation", "OnLeftOut", "left_out", "try_again"]
-
 _T = TypeVar("_T")
 
 OnLeftOut = Callable[[StageId, Exception], None]

@@ -29,8 +29,6 @@ from stagefleet.storages.storage import Storage
 if TYPE_CHECKING:
     from stagefleet.storages.storages import Storages
 
-__all__ = ["RegistryStorage", "StageReader", "fetch_stage_manifest"]
-
 
 class RegistryStorage(Storage):
     """A repository.

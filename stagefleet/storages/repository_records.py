@@ -44,8 +44,6 @@ from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 if TYPE_CHECKING:
     from stagefleet.storages.repository import RegistryStorage
 
-__all__ = ["RepositoryRecords", "naming_failure"]
-
 _LOGGER = logging.getLogger(__name__)
 
 _WRITTEN_ONCE = {RecordKind.MANAGED_IMAGE, RecordKind.IMAGE_METADATA, RecordKind.IMPORT_METADATA}

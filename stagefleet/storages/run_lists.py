@@ -14,8 +14,6 @@ from stagefleet.shared_state.tag_lists import StageIdList
 if TYPE_CHECKING:
     from stagefleet.storages.storages import Storages
 
-__all__ = ["RunList", "RunLists"]
-
 _RUN_SECONDS = 24 * 3600
 _WAIT_SECONDS = 600
 _LISTS_KEPT = 8

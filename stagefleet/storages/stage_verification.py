@@ -27,15 +27,6 @@ from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.http.pauses import pause
 from stagefleet.storages.repository import RegistryStorage, fetch_stage_manifest
 
-__all__ = [
-    "SECOND_LOOK_SECONDS",
-    "Defect",
-    "PlatformImage",
-    "StageVerification",
-    "choose_images",
-    "members_for",
-]
-
 SECOND_LOOK_SECONDS = 5.0
 """Shortest time between the first and the second read."""
 

@@ -14,8 +14,6 @@ from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.records import CustomTag, Record, RecordId, RecordKind
 from stagefleet.shared_state.tag_lists import StageIdList
 
-__all__ = ["RecordStore", "Storage", "StoredRecord", "WriteResult"]
-
 
 class Storage(ABC):
     """A storage of stages; thread-safe. `Storages.open` opens one, and `transfer` copies between two."""

@@ -21,8 +21,6 @@ from stagefleet.storages.storage import Storage
 if TYPE_CHECKING:
     from stagefleet.deletion.tag_deletion import TagDeletions  # clients delete nothing
 
-__all__ = ["Storages"]
-
 
 class Storages:
     """The storages of a fleet; thread-safe.

@@ -25,8 +25,6 @@ from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.repository import RegistryStorage, StageReader
 from stagefleet.storages.storages import Storages
 
-__all__ = ["StageCopy", "transfer"]
-
 
 def transfer(
     storages: Storages,

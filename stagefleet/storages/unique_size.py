@@ -12,8 +12,6 @@ from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads, MemberReader
 
-__all__ = ["UniqueSize"]
-
 _THREADS = 8
 _AT_A_TIME = 1000  # bounds the manifests in memory
 _MOST_NAMED = 1000
