@@ -63,13 +63,11 @@ class Attempt:
     """One attempt at one item, as an operation receives it.
 
     Attributes:
-        run_id: The run's id.
-        item: The item's id.
         options: The run's options.
         operation: The operation that they are, parsed once a run; None if it is not in the catalog.
         lease: Lease to check often, and before each write.
-        to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at each
-            call.
+        to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at
+            each call.
         others: State of the run's items; None without a ledger.
         number: 1 for the first attempt at the item.
     """
@@ -84,11 +82,7 @@ class Attempt:
     operation: Operation | None = None
 
     def parsed(self, kind: type[SomeOperation]) -> SomeOperation:
-        """Return the operation that the attempt belongs to.
-
-        Raises:
-            UsageError: This release cannot read the run's options.
-        """
+        """Return the operation of the attempt; `UsageError` if this release cannot read the run's options."""
         if isinstance(self.operation, kind):
             return self.operation
         try:

@@ -52,13 +52,9 @@ class Connections:
     """A client's connections to a fleet with an existing Redis; thread-safe.
 
     Attributes:
-        settings: The settings.
         starts_worker: True if it starts a worker of its own, whose end `check` detects.
         no_worker_advice: The advice for a user whose run has no worker.
         no_host_advice: The advice for a user who names a host without a worker.
-
-    Raises:
-        SettingsError: The URL is malformed.
     """
 
     starts_worker = False
@@ -137,9 +133,7 @@ class Connections:
 class EmbeddedConnections(Connections):
     """A client's connections to a private Valkey and a worker; the first use of the ledger starts them.
 
-    Args:
-        settings: The settings, whose Redis URL is not used.
-        on_start: Called before the two are started.
+    `on_start` is called before that; the Redis URL of the settings is not used.
     """
 
     starts_worker = True

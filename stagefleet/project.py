@@ -16,7 +16,6 @@ class Project:
     """The storages of a project.
 
     Attributes:
-        project: The project's name.
         primary: Builders write stages here.
         final: Deployments pull from here; None if they use the primary.
         caches: Near the builders, the nearest first; any stage may be missing at any time.
@@ -43,8 +42,7 @@ class Project:
     ) -> Self:
         """Build the storages of a project that is not in the settings, named after its primary storage.
 
-        Raises:
-            UsageError: A storage is named in two roles.
+        Storages named in two roles are refused.
         """
         storages = [primary, *(() if final is None else (final,)), *caches]
         for storage in storages:
@@ -59,11 +57,7 @@ class Project:
 
     @property
     def final_repository(self) -> Repository:
-        """The final storage.
-
-        Raises:
-            UsageError: The project has none.
-        """
+        """The final storage; `UsageError` if the project has none."""
         if self.final is None:
             raise UsageError(f"project {self.name} has no final storage: set projects.{self.name}.final")
         return self.final

@@ -52,11 +52,7 @@ class ClientStorages(Storages):
         self._redis: Redis | None = None
 
     def join(self, redis_url: str) -> None:
-        """Use the fleet's memory in its Redis.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
+        """Use the fleet's memory in its Redis."""
         self._redis = connect_redis(redis_url)
         self.registries.remembered.join(self._redis, self._settings)
 
@@ -101,11 +97,7 @@ class ClientStorages(Storages):
 
 
 class WorkerStorages(Storages):
-    """The storages of a worker.
-
-    Raises:
-        SettingsError: The settings name an engine, and docker-py is not installed.
-    """
+    """The storages of a worker; `SettingsError` if there is an engine without docker-py."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
         prefix, engine = settings.key_prefix, settings.engine
@@ -129,12 +121,7 @@ class WorkerStorages(Storages):
 def open_engine_host(
     settings: EngineSettings, locks: LockManager, last_used: LastUsed | None = None
 ) -> EngineHost:
-    """Open this host's Docker Engine, which connects at its first use.
-
-    Raises:
-        SettingsError: docker-py is not installed.
-        EngineNotFoundError: The host has no engine.
-    """
+    """Open this host's Docker Engine, which connects at its first use; errors as of `Storages.host`."""
     require_extra("engine", "docker", "stages in a Docker Engine")
     from stagefleet.engine.connection import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
 

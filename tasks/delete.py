@@ -30,12 +30,10 @@ def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
 def delete_from_caches(
     storages: Storages, caches: Sequence[Repository], stage_id: StageId, attempt: Attempt
 ) -> bool:
-    """Delete a stage from each cache; a failure is a warning: a cache may have anything at any time.
+    """Delete a stage from each cache; return True if one had it.
 
-    Each cache that keeps the stage is reported, also one that is skipped.
-
-    Returns:
-        True if a cache had it.
+    A failure is a warning: a cache may have anything at any time. Each that keeps the stage is reported,
+    also one that is skipped.
     """
     had_it = False
     for cache in caches:
@@ -61,10 +59,7 @@ def tags_to_delete(
 ) -> TagsToDelete:
     """Return the tags that a run deletes, with the state of its items.
 
-    Args:
-        attempt: The attempt.
-        tags: Returns the tags that an item deletes.
-        also: Tags that later runs of the same plan delete.
+    `tags` returns those that an item deletes; `also` are those that later runs of the same plan delete.
     """
     others = attempt.others
     if others is None:

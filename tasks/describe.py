@@ -10,9 +10,6 @@ from stagefleet.storages.storages import Storages
 
 
 def describe_stage(storages: Storages, attempt: Attempt) -> ItemResult:
-    """Describe the stage `attempt.item`, through the project's caches.
-
-    The result is the description, which the fleet remembers.
-    """
+    """Describe the stage `attempt.item`, through the project's caches; the fleet remembers the result."""
     lookup = StageLookup(storages, attempt.parsed(DescribeOperation).storages)
     return ItemResult(lookup.describe(StageId.parse(attempt.item)).as_json())

@@ -44,11 +44,7 @@ def fetch_stage(storages: Storages, attempt: Attempt) -> ItemResult:
 
 
 class _StageFetch:
-    """One attempt at fetching one stage to this host.
-
-    Attributes:
-        image: The name of its image in the engine.
-    """
+    """One attempt at fetching one stage to this host; `image` is the name of its image in the engine."""
 
     def __init__(self, storages: Storages, attempt: Attempt) -> None:
         self._storages = storages
@@ -124,11 +120,8 @@ class _StageFetch:
     def _judge(self, delivery: StageDelivery, primary: Repository, error: StagefleetError) -> None:
         """Reject a broken stage, but only after two reads of our own confirmed it.
 
-        A multi-platform stage is never rejected: builders would then refuse to build its image for good.
-
-        Raises:
-            TruncatedError: The registry delivers all of it, or the reads are inconclusive.
-            BrokenStageError: It is an index that lacks requested content; says what to do.
+        A multi-platform stage is never rejected: builders would then refuse to build its image for good. If
+        the registry delivers all of it, or the reads are inconclusive, the error is temporary.
         """
         stage_id = self._stage_id
         try:

@@ -291,12 +291,7 @@ class ItemExecutor:
 
 @dataclass(frozen=True, slots=True)
 class _KnownRun:
-    """What a run is to do.
-
-    Attributes:
-        spec: The run's spec.
-        operation: Its operation; None for one that the catalog does not have, or cannot read.
-    """
+    """The spec of a run and its operation; None for one that the catalog does not have, or cannot read."""
 
     spec: RunSpec
     operation: Operation | None

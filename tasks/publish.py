@@ -72,10 +72,7 @@ def _publish(storages: Storages, attempt: Attempt) -> ItemResult:
 def _built(
     storages: Storages, final: Repository, stage_id: StageId, attempt: Attempt
 ) -> StageDescription | None:
-    """Describe the stage that the final storage has now, without the fleet's memory.
-
-    None for a damaged stage, too, so that it is copied again.
-    """
+    """Describe the stage that the final storage has now; None for a damaged one: it is copied again."""
     storage = storages.open(final)
     try:
         storage.refuse_rejected(stage_id, attempt.lease)

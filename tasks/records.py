@@ -161,11 +161,7 @@ def _delete(
 
 
 def _metadata_ids(image_name_or_hash: str, commit: str, stage_id: StageId) -> list[RecordId]:
-    """Return the records that may be meant: of an image with this name, else with this hash.
-
-    Raises:
-        InvalidNameError: The commit is malformed, so that no such record can exist.
-    """
+    """Return the records that may be meant: of an image with this name, else with this hash."""
     by_name = ImageMetadata.of_image(image_name_or_hash, commit, stage_id).id
     try:
         by_hash = ImageMetadata(image_name_or_hash, commit, stage_id).id

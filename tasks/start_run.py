@@ -71,8 +71,6 @@ class _RunRequest:
 
     Attributes:
         name: The name of the operation in requests.
-        run: The arguments of the run.
-        items: The names of its items; all if None.
         project: The name of a project in the settings, or its storages; None if the operation needs none.
         options: The other arguments of the operation.
     """
@@ -85,11 +83,7 @@ class _RunRequest:
 
     @classmethod
     def parse(cls, positional: tuple[Any, ...], arguments: dict[str, Any]) -> Self:
-        """Check the arguments; those without a use are refused.
-
-        Raises:
-            UsageError: One is wrong; the message names it.
-        """
+        """Check the arguments; refuse those that are wrong or without a use by name."""
         if positional:
             raise UsageError("arguments are given by name: leave args empty, use kwargs")
         name = str(arguments.pop("operation", ""))
@@ -115,11 +109,7 @@ class _RunRequest:
         return parsed
 
     def build(self, storages: Project | None) -> Operation:
-        """Build the operation, for the storages of a project if it needs them.
-
-        Raises:
-            UsageError: An argument is wrong; the message names it.
-        """
+        """Build the operation, for the storages of a project if it needs them; refuse wrong arguments."""
         options = {name: value for name, value in self.options.items() if name not in _PLACEMENT}
         if self.run.host is not None:
             options["hosts"] = [self.run.host]
@@ -130,11 +120,7 @@ class _RunRequest:
         return operation
 
     def start(self, fleet: Fleet, key: str) -> Run:
-        """Start the run; `key` serves for a request without one.
-
-        Raises:
-            StagefleetError: As of `Fleet.start`.
-        """
+        """Start the run; `key` serves for a request without one."""
         project = None if self.project is None else fleet.project(self.project)
         operation = self.build(None if project is None else project.storages)
         if self.run.all_hosts:
@@ -151,11 +137,7 @@ class _RunRequest:
 
 
 def _pop_project(options: dict[str, Any]) -> str | Project:
-    """Return the project of a request: one of the workers' settings, or explicit storages.
-
-    Raises:
-        UsageError: None was named, or two, or an address is malformed.
-    """
+    """Return the project of a request: one of the workers' settings, or explicit storages."""
     name = options.pop("project", None)
     named = {role: options.pop(role) for role in ("primary", "final", "caches") if options.get(role)}
     if name is not None:
@@ -188,8 +170,7 @@ def _naming_argument(operation: str, argument: str = "") -> Iterator[None]:
 class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
     """Start a run. Without an idempotency key the task's id is the key, so that a redelivery is harmless.
 
-    Args:
-        open_fleet: Opens a fleet on this worker's Redis; the task closes it.
+    `open_fleet` opens a fleet on this worker's Redis; the task closes it.
     """
 
     name = task_name("start_run")

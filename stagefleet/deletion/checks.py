@@ -62,7 +62,6 @@ def confirm_deleted(client: RegistryClient, tag: Reference, digest: Digest, *, l
 
     Raises:
         RegistryUnavailableError: It still exists; retry later.
-        StagefleetError: The registry does not answer.
     """
     for seconds in (*PAUSES_SECONDS, None):
         if not _names(client, tag, digest):

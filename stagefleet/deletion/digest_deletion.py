@@ -66,11 +66,7 @@ class DigestDeletion:
         self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=attempt.lease)
 
     def execute(self) -> bool:
-        """Delete the tag, or complete a deletion that was broken off.
-
-        Returns:
-            True if there was anything to delete.
-        """
+        """Delete the tag, or complete a broken-off deletion; return True if there was anything to delete."""
         was_there = False
         for _ in range(_MOST_TRIES):
             seen_at = elapsed_seconds()
@@ -98,10 +94,8 @@ class DigestDeletion:
     def _leave(self, seen_at: float) -> bool:
         """Withdraw the rejection of a missing tag; move the tag aside if the registry still lists it.
 
-        An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191).
-
-        Returns:
-            True if a deletion was broken off here.
+        An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191). Return True if a
+        deletion was broken off here.
         """
         if self._scan.is_listed(self._tag, since=seen_at):
             self._move_aside([])

@@ -69,11 +69,7 @@ class IndexMembers:
 def read_members(
     client: RegistryClient, repository: Repository, named: Descriptor, *, lease: Lease
 ) -> IndexMembers:
-    """Read all that a manifest leads to: each index once, with limits for number and depth.
-
-    Raises:
-        StagefleetError: The registry does not answer, or refuses the login.
-    """
+    """Read all that a manifest leads to: each index once, with limits for number and depth."""
     if named.media_type.lower() in _IMAGES:
         return IndexMembers()
     named_in_it: dict[Digest, bool] = {}  # True if as a manifest
@@ -105,11 +101,8 @@ def read_members(
 def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetError) -> bool:
     """Return True if an error concerns one manifest, not the registry, its limits or the login.
 
-    Args:
-        client: Client for registries.
-        reference: The requested manifest.
-        error: The error. After a broken connection, as from a registry that crashes on the manifest, the
-            registry is asked for something else.
+    After a broken connection, as from a registry that crashes on the manifest, the registry is asked for
+    something else.
     """
     if isinstance(error, ForbiddenError | RateLimitedError | CertificateError):
         return False
@@ -153,13 +146,7 @@ _TAGS_A_TIME = 1000  # bounds the responses under way
 
 @dataclass(frozen=True, slots=True)
 class SeenTag:
-    """Content of one tag.
-
-    Attributes:
-        tag: The tag.
-        digest: Its digest; None if it cannot be read.
-        members: Members that the digest leads to.
-    """
+    """Content of one tag: its digest, None if it cannot be read, and the members that it leads to."""
 
     tag: str
     digest: Digest | None
@@ -187,11 +174,7 @@ class TagReads:
             return
 
     def read(self, tags: Iterable[str]) -> Iterator[SeenTag]:
-        """Read tags, in their order; tags that are gone meanwhile are left out.
-
-        Raises:
-            StagefleetError: The registry does not answer, or refuses the login.
-        """
+        """Read tags, in their order; tags that are gone meanwhile are left out."""
         with LeaseBoundThreads(_THREADS, "reference-scan") as pool:
             for some in _batches(tags, _TAGS_A_TIME):
                 found = pool.map(self._look_at, some)

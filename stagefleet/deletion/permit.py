@@ -26,11 +26,7 @@ from stagefleet.runs.models import ItemState
 
 
 class TagInUseError(Exception):
-    """The digest must not be deleted.
-
-    Args:
-        tags: Tags that share it and stay, or may; empty if they cannot be found in time.
-    """
+    """The digest must not be deleted: tags share it and stay, or may; none are named if not found in time."""
 
     def __init__(self, tags: Collection[str]) -> None:
         super().__init__(sorted(tags))

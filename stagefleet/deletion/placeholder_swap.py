@@ -57,15 +57,9 @@ class PlaceholderSwap:
         self._seen_at = 0.0
 
     def move_tag(self) -> Digest:
-        """Reject the stage if the tag is a stage's, then move the tag to a new placeholder.
+        """Move the tag to a new placeholder, and return its digest; before it reject a stage.
 
-        A failure leaves the tag unmoved, without a rejection.
-
-        Returns:
-            The placeholder's digest.
-
-        Raises:
-            RegistryError: The registry refuses a write.
+        If the registry refuses a write, the tag stays unmoved, without a rejection.
         """
         placeholder = Manifest.of(make_placeholder())
         try:
@@ -100,16 +94,13 @@ class PlaceholderSwap:
             raise
 
     def resume(self, *, is_left: bool, is_rejection_dead: bool = False) -> bool:
-        """Continue a placeholder swap that another attempt may have left unfinished.
+        """Continue a placeholder swap that another attempt may have left; return True if nothing is left.
 
         Args:
             is_left: True if another attempt has left it; else one that has not moved the tag yet is not
                 touched.
             is_rejection_dead: True if the registry lists the rejection, but lacks it: then it is written
                 again, so that it can be withdrawn.
-
-        Returns:
-            True if nothing of it is left.
         """
         if is_rejection_dead and self._rejection is not None:
             self._reject(self._rejection)
@@ -123,11 +114,7 @@ class PlaceholderSwap:
         return True
 
     def withdraw_rejection(self) -> bool:
-        """Remove the rejection if it belongs to the deletion alone; others stay.
-
-        Returns:
-            True if there was one.
-        """
+        """Remove the rejection if it belongs to the deletion alone; return True if there was one."""
         return self._withdraw(self._lease)
 
     def _reject(self, rejection: Reference) -> None:

@@ -68,7 +68,6 @@ class ProbeResult:
     """Result of a trial.
 
     Attributes:
-        mode: Effect of a deletion.
         left: Tags of trials that cannot be removed. If there are some, do not add tags that have to be
             removed.
         refusal: The registry's refusal to remove them.
@@ -84,10 +83,7 @@ class ProbeResult:
 def delete_manifest(
     client: RegistryClient, reference: Reference, *, lease: Lease, precheck: Callable[[], float] | None = None
 ) -> bool:
-    """Delete a manifest or tag; a missing one counts as success.
-
-    Returns:
-        True if it was there.
+    """Delete a manifest or tag; return False if it was missing.
 
     Raises:
         DeletionDisabledError: Deletion is switched off in the registry.

@@ -53,16 +53,14 @@ class TagDeletions:
         """Delete one tag: of a stage, of a record, or a custom one; then complete what others left.
 
         Args:
-            repository: The repository that has the tag.
-            tag: The tag.
             attempt: Its `to_delete` returns tags of this repository.
             check: Raises to prevent the deletion; called now, and again before each later request, so that
                 its result is never older than `FRESH_SECONDS`.
             is_locked: True if the caller holds the tag's lock already, so that no others can be taken.
 
         Returns:
-            `NOT_THERE` for a tag that was missing, unless the run deleted it with another one, or a deletion
-            of it was broken off before.
+            `NOT_THERE` for a tag that was missing, unless the run deleted it with another one, or a
+                deletion of it was broken off before.
 
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.

@@ -127,12 +127,7 @@ class KnownTable(_Table):
 
 @dataclass(frozen=True, slots=True)
 class KnownTags:
-    """Tags of a `KnownTable`.
-
-    Attributes:
-        parts: All of its parts.
-        salt: Salt of its keys.
-    """
+    """Tags of a `KnownTable`: all of its parts, and the salt of its keys."""
 
     parts: Sequence[bytes]
     salt: bytes

@@ -38,14 +38,10 @@ Heed = Callable[[], None]
 
 
 def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
-    """Run a call in a thread, and abandon it when the lease ends.
+    """Run a call in a thread, and abandon it when the lease ends; errors as of `Lease.check`.
 
     `call` must call its argument now and then: abandoned, it ends at the engine's next event, or after its
     time-out.
-
-    Raises:
-        LeaseLostError: As in `Lease.check`.
-        ItemCancelledError: As in `Lease.check`.
     """
     left = threading.Event()
     answer: Future[_Result] = Future()
@@ -111,14 +107,7 @@ _MEANINGS: tuple[tuple[str, type[StagefleetError], str], ...] = (
 
 
 def explain(message: str, *, subject: str, engine: str, status: int = 0) -> StagefleetError:
-    """Build the error for an engine's message.
-
-    Args:
-        message: The engine's message.
-        subject: The requested image.
-        engine: The engine's address.
-        status: The HTTP status, 0 in the middle of a stream.
-    """
+    """Build the error for an engine's message about a requested image; status 0 in the middle of a stream."""
     words = words_of(" ".join(message.split()), limit=_SHOWN_CHARACTERS)
     told = f"{subject}: the engine at {engine} says: {words}"
     for pattern, kind, advice in _MEANINGS:
@@ -129,11 +118,9 @@ def explain(message: str, *, subject: str, engine: str, status: int = 0) -> Stag
 
 @contextmanager
 def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
-    """Map errors of docker-py, requests and urllib3 to ours.
+    """Map errors of docker-py, requests and urllib3 to ours, with `explain`.
 
-    Raises:
-        EngineUnreachableError: The engine does not answer, or broke off.
-        StagefleetError: As `explain` maps the engine's error.
+    An engine that does not answer, or broke off, is an `EngineUnreachableError`.
     """
     try:
         yield

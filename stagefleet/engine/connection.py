@@ -37,11 +37,8 @@ class _PatientClient(docker.APIClient):
 class Engine:
     """A Docker Engine; thread-safe. It connects at its first use. Close it.
 
-    All methods raise `EngineUnreachableError` if the engine does not answer, and the errors of
-    `answers.explain`.
-
-    Attributes:
-        address: The engine's address without a login, for messages.
+    All methods raise `EngineUnreachableError` if the engine does not answer, and the errors of `explain`.
+    The address is without a login, for messages.
     """
 
     def __init__(self, address: str, settings: EngineSettings, *, config: DockerConfig) -> None:
@@ -111,11 +108,9 @@ class Engine:
         return found
 
     def names(self, pattern: str, *, label: str | None = None) -> Iterator[str]:
-        """List the names of images.
+        """List the names of images, with a label `KEY=VALUE` if any.
 
-        Args:
-            pattern: A repository, for all its names; or a name in which `*` stands for anything but `/`.
-            label: A label `KEY=VALUE` that the images must have.
+        The pattern is a repository, for all its names; or a name in which `*` stands for anything but `/`.
         """
         api = self._api
         with map_engine_errors(self.address, pattern):
@@ -124,20 +119,13 @@ class Engine:
             yield from (name for name in image["RepoTags"] or () if name != _NO_IMAGE)
 
     def tag(self, name: str, repository: str, tag: str) -> None:
-        """Add a name to an image.
-
-        Raises:
-            NotFoundError: There is no image `name`.
-        """
+        """Add a name to an image; `NotFoundError` if there is none."""
         api = self._api
         with map_engine_errors(self.address, name):
             api.tag(name, repository, tag, force=True)
 
     def remove(self, name: str, *, force: bool = False) -> bool:
-        """Remove a name; the last one removes the image.
-
-        Returns:
-            True if it was there.
+        """Remove a name, the last one with the image; return True if it was there.
 
         Raises:
             EngineError: A container uses it (status 409).
@@ -151,11 +139,7 @@ class Engine:
         return True
 
     def load(self, archive: bytes) -> None:
-        """Load an image from an archive in the format of `docker save`.
-
-        Raises:
-            EngineError: The engine refuses the archive.
-        """
+        """Load an image from an archive in the format of `docker save`."""
         api: Any = self._api  # the stubs leave this method untyped, too
         with map_engine_errors(self.address, "an image to load"):
             for event in api.load_image(archive, quiet=True):
@@ -164,15 +148,11 @@ class Engine:
                     raise EngineError(f"{self.address} does not load an image: {words}")
 
     def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
-        """Pull an image, with the login for its registry.
+        """Pull an image, with the login for its registry; return the bytes, as the engine counts layers.
 
         Args:
-            reference: The image.
             platform: Platform to choose from an index; `self.platform` if None.
             lease: Lease to check at each event; its error stops the pull.
-
-        Returns:
-            The bytes received, by the engine's own count of each layer.
 
         Raises:
             NotFoundError: The registry does not have it.
@@ -203,10 +183,8 @@ class Engine:
     ) -> tuple[int, bool]:
         """Start a pull or push and read it to its end, or abandon it when the lease ends.
 
-        docker-py's own methods do not serve here: an abandoned stream leaves its connection open.
-
-        Returns:
-            The bytes of all layers, and whether the stream named a digest.
+        docker-py's own methods do not serve here: an abandoned stream leaves its connection open. Return
+        the bytes of all layers, and if the stream named a digest.
         """
         api = self._api
         return call_under_lease(
@@ -269,11 +247,7 @@ class Engine:
         return found
 
     def remove_container(self, container_id: str, *, force: bool) -> None:
-        """Remove a container with its anonymous volumes; a missing one counts as success.
-
-        Raises:
-            EngineError: It runs (status 409).
-        """
+        """Remove a container with its anonymous volumes; `EngineError` (status 409) if it runs."""
         api = self._api
         try:
             with map_engine_errors(self.address, f"container {container_id[:12]}"):

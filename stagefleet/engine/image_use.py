@@ -17,13 +17,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class InUsePolicy:
-    """A policy for stages that are in use.
-
-    Attributes:
-        skip_used: Skip the stage.
-        remove_containers: Remove its containers first.
-        force: With `remove_containers`, also remove running ones.
-    """
+    """A policy for stages in use: skip them, or remove their containers, with `force` also running ones."""
 
     skip_used: bool = False
     remove_containers: bool = False
@@ -47,10 +41,7 @@ class ImageUse:
         self._policy = policy
 
     def clear_containers(self, name: str, image_id: str) -> bool:
-        """Ensure that no container uses an image.
-
-        Returns:
-            True if no container uses it now; False to skip it.
+        """Ensure that no container uses an image; return False to skip it.
 
         Raises:
             ImageInUseError: A container uses it; names it and the option to set.

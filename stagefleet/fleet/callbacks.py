@@ -45,11 +45,7 @@ class RemoteCallback:
 
     @classmethod
     def of(cls, outcome_url: str | None, outcome_task: str | None, finish_url: str | None) -> Self | None:
-        """Build a callback from optional arguments; return None if all are None.
-
-        Raises:
-            UsageError: A URL or a task is malformed.
-        """
+        """Build a callback from optional arguments; return None if all are None."""
         if outcome_url is None and outcome_task is None and finish_url is None:
             return None
         return cls(outcome_url, outcome_task, finish_url)
@@ -116,10 +112,6 @@ class StartArguments(TypedDict, total=False):
 
 
 class RunArguments(StartArguments, total=False):
-    """Keyword arguments of `Fleet.for_each`.
-
-    Attributes:
-        detach: Return at once, as `Fleet.start` does.
-    """
+    """Keyword arguments of `Fleet.for_each`; with `detach` it returns at once, as `Fleet.start` does."""
 
     detach: bool

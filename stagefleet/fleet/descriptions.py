@@ -30,15 +30,11 @@ def describe_all(
     """Describe stages in order; skip those that cannot be described.
 
     Args:
-        describe: Describes one stage; called from several threads.
+        describe: Describes one stage; called from `parallel` threads.
         stage_ids: The stages; read only a little ahead, so that memory is bounded.
-        parallel: The number of threads.
         on_left_out: Called with each skipped stage and the reason.
         find: Returns known descriptions of many stages at once; only the others are described.
-        ping: Passed to `Isolation`.
-
-    Raises:
-        StagefleetError: An error of `describe` that would affect the other stages too.
+        ping: Passed to `Isolation`, as for errors.
     """
     from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
 

@@ -43,14 +43,13 @@ class Fleet:
     """Runs of operations on stages, and data about them; thread-safe.
 
     Use `Fleet.connect` with a Redis that workers listen to, or `Fleet.embedded` without one. Close it, or
-    use it in a `with` statement.
+    use it in a `with` statement. `on_notice` is called with messages for the user, one line each; they are
+    logged if it is None.
 
-    Args:
-        connections: The ledger, storages and locks to use.
-        on_notice: Called with messages for the user, one line each; they are logged if None.
+    An address is a repository, or `docker-daemon:PROJECT`, of this host's engine where there is no run.
+    `hosts` are the hosts of an engine, this one if None; `missing_ok` treats a missing repository as empty.
 
     Attributes:
-        settings: The settings of this fleet.
         keeps_runs: True if runs continue after the end of this process.
         hosts: The hosts with a Docker Engine.
     """
@@ -86,7 +85,6 @@ class Fleet:
         Args:
             redis_url: `redis://`, `rediss://` or `unix://`; from the settings if None.
             settings: From the environment and `stagefleet.toml` if None.
-            on_notice: See the class.
 
         Raises:
             UsageError: The URL is missing or malformed, or the settings cannot be read.
@@ -107,10 +105,8 @@ class Fleet:
     ) -> Self:
         """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
 
-        Args:
-            settings: As in `connect`; the Redis URL is not used.
-            on_notice: See the class.
-            on_start: Called before the two are started.
+        `settings` are as in `connect`, without the Redis URL; `on_start` is called before the two are
+        started.
         """
         settings = load_settings() if settings is None else settings
         return cls(EmbeddedConnections(settings, on_start=on_start), on_notice=on_notice)
@@ -142,7 +138,6 @@ class Fleet:
         """Execute an operation on each item, and wait for the end.
 
         Args:
-            operation: The operation.
             items: The names of its items; all if None.
             on_outcome: Called in this process once for each outcome. The run waits for it: at most `parallel`
                 items are executed and not yet called back for. An exception from it stops the run.
@@ -167,14 +162,7 @@ class Fleet:
         callback: RemoteCallback | None = None,
         **run: Unpack[StartArguments],
     ) -> Run:
-        """Start a run, and return at once: the fleet goes on alone.
-
-        Args:
-            operation: See `for_each`, as for errors.
-            items: See `for_each`.
-            callback: What the fleet calls for each outcome, and at the end.
-            **run: See `StartArguments`.
-        """
+        """Start a run as `for_each` does, and return at once: the fleet goes on alone, and calls back."""
         return self.for_each(operation, items, callback, **run, detach=True)
 
     def wait(
@@ -190,8 +178,7 @@ class Fleet:
         Args:
             run: The run, as `start` returned it, or the id of any.
             on_outcome: Called with each outcome; an exception from it ends the wait, not the run.
-            on_notice: Called with messages about waits of the run, and if no worker works on it; as for the
-                class if None.
+            on_notice: Called with messages about waits, and if no worker works; as for the class if None.
             no_worker_limit_seconds: How long no worker may work on it, before it is cancelled; from the
                 settings if None, `math.inf` never cancels it.
 
@@ -231,16 +218,11 @@ class Fleet:
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Copy stages; skip those that the destination has.
+        """Copy stages from one address to another, which may be new; skip those that it has.
 
         Args:
-            source: The repository to copy from, or `docker-daemon:PROJECT`.
-            destination: The repository to copy to, or `docker-daemon:PROJECT`; it may be new.
-            stage_ids: As all that is not named here, see `for_each`.
-            on_outcome: See `for_each`.
             verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
-            hosts: The hosts of the engine, if one end is an engine; this host if None.
-            **run: See `for_each`.
+            **run: As all that is not named here, see `for_each`.
         """
         operation = CopyOperation(
             source=parse_storage(source),
@@ -260,15 +242,9 @@ class Fleet:
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Delete stages; succeed for those that are already gone.
+        """Delete stages, of None all; succeed for those that are already gone. For the rest see `for_each`.
 
-        Args:
-            address: The repository to delete from, or `docker-daemon:PROJECT`.
-            stage_ids: The stages; None for all, without a default.
-            on_outcome: See `for_each`.
-            policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
-            hosts: The hosts of the engine; this host if None.
-            **run: See `for_each`.
+        `policy` is for stages in use in an engine; if None, they fail with `ImageInUseError`.
         """
         operation = DeleteOperation.of(parse_storage(address), policy, hosts=parse_hosts(hosts))
         return self.for_each(operation, stage_ids, on_outcome, **run)
@@ -289,11 +265,8 @@ class Fleet:
 
         Args:
             source: The storages: a project, or the primary storage alone.
-            stage_ids: The stages.
-            on_outcome: See `for_each`.
             platforms: The platforms of multi-platform stages; the engine's own if None.
             all_platforms: All platforms that an engine can keep.
-            hosts: The hosts; this one if None.
             all_hosts: All live hosts.
             **run: See `for_each`; with `missing_ok` a missing primary is empty: only the caches are used.
         """
@@ -308,10 +281,6 @@ class Fleet:
 
     def stage_ids(self, address: StorageAddress | str, *, missing_ok: bool = False) -> Iterator[StageId]:
         """Iterate over the stages of a repository, from its tag list, or of this host's engine.
-
-        Args:
-            address: The repository or engine.
-            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist.
@@ -329,15 +298,12 @@ class Fleet:
         on_left_out: OnLeftOut | None = None,
         missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
-        """Describe stages, in order, in threads of this process; needs no worker.
+        """Describe stages, of None all, in order, in threads of this process; needs no worker.
 
         Args:
-            address: A repository, or this host's engine.
-            stage_ids: The stages; all if None.
             parallel: Stages at once; from the settings if None.
             on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
                 is gone or rejected, others for a stage that cannot be described; logged if None.
-            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: The repository does not exist.
@@ -354,16 +320,14 @@ class Fleet:
         stage_id: str | StageId,
         images: Mapping[str | Platform, str | StageId | Reference],
     ) -> dict[str, Any]:
-        """Publish an index over platform images; succeed if it already exists. Needs no worker.
+        """Publish an index over platform images, and return the description of the stage, as JSON.
+
+        It succeeds if the index already exists, and needs no worker.
 
         Args:
-            repository: The repository of the index.
             stage_id: The stage id of the index, a digest alone.
             images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG` or
                 `REPOSITORY@DIGEST`. An image of another repository is copied first.
-
-        Returns:
-            The description of the stage, as JSON.
 
         Raises:
             UsageError: A name is malformed, an image is for another platform, or the stage exists with other
@@ -405,10 +369,7 @@ class Fleet:
         return self._connections.ledger.runs()
 
     def run(self, run_id: str) -> Run:
-        """Return the current state of a run.
-
-        Args:
-            run_id: Its id, or how that begins.
+        """Return the current state of a run, named by its id or how that begins.
 
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
@@ -417,26 +378,20 @@ class Fleet:
         return find_run(self._connections.ledger, run_id)
 
     def run_under(self, idempotency_key: str) -> Run:
-        """Return the last run that was started with an idempotency key.
-
-        Raises:
-            RunNotFoundError: The run does not exist, or has expired.
-        """
+        """Return the last run that was started with an idempotency key; errors as of `run`."""
         return find_run_under(self._connections.ledger, idempotency_key)
 
     def failures(self, run_id: str) -> Iterator[Outcome]:
         """Iterate over the outcomes of a run's failed items so far, in the order of completion.
 
-        Raises:
-            RunNotFoundError: The run does not exist, or has expired.
+        Errors are as of `run`.
         """
         return read_failures(self._connections.ledger, run_id)
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
-        """Cancel a run: no item starts any more; items in progress finish (with `now`, stop within seconds).
+        """Cancel a run, and return True if it was still in progress.
 
-        Returns:
-            True if the run was still in progress.
+        No item starts any more; items in progress finish, or with `now` stop within seconds.
 
         Raises:
             RunNotFoundError: The run does not exist.
@@ -452,16 +407,10 @@ class Fleet:
         parallel: int | None = None,
         detach: bool = False,
     ) -> Run:
-        """Start a new run with the failed and cancelled items of a finished run.
+        """Start a new run with the failed and cancelled items of a finished one; return it if there are none.
 
-        Args:
-            run_id: The finished run.
-            on_outcome: See `for_each`; without one, whom the fleet called for that run is called again.
-            parallel: Items at once; as in that run if None.
-            detach: Return at once.
-
-        Returns:
-            As `for_each`; the old run if there are no such items.
+        Without `on_outcome`, whom the fleet called for that run is called again; `parallel` is as in that
+        run if None. The rest is as of `for_each`.
 
         Raises:
             UsageError: The run is still in progress.

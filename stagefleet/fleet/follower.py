@@ -27,14 +27,7 @@ _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the c
 
 
 class _StandstillMonitor:
-    """Watch a run without new outcomes: check for workers, and report its waits.
-
-    Args:
-        connections: The connections of the fleet.
-        run: The current state of the run.
-        watchdog: Checks for workers.
-        reporter: Reports waits.
-    """
+    """Watch a run without new outcomes: check for workers, and report its waits."""
 
     def __init__(
         self, connections: Connections, run: Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
@@ -77,12 +70,7 @@ class _StandstillMonitor:
 
 
 class RunFollower:
-    """Follow runs to their end.
-
-    Args:
-        connections: The connections of the fleet.
-        notice: Called with messages for the user.
-    """
+    """Follow runs to their end; `notice` is called with messages for the user."""
 
     def __init__(self, connections: Connections, notice: Callable[[str], None]) -> None:
         self._connections = connections
@@ -101,13 +89,7 @@ class RunFollower:
         notice: Callable[[str], None] | None = None,
         no_worker_limit_seconds: float | None = None,
     ) -> Run:
-        """Follow a run from its first outcome on, without delaying it; cancel it if no worker works on it.
-
-        Args:
-            run_id: The run's id.
-            on_outcome: Called with each outcome.
-            notice: Called with messages for the user; the object's own if None.
-            no_worker_limit_seconds: How long it may be without a worker; from the settings if None.
+        """Follow a run from its first outcome on, without delaying it; arguments as of `Fleet.wait`.
 
         Raises:
             NoWorkerError: No worker worked on it; the run was cancelled.
@@ -128,11 +110,6 @@ class RunFollower:
 
     def coordinate(self, run_id: str, kind: SubmissionKind, on_outcome: OnOutcome | None) -> Run:
         """Follow a run submitted by this process, with a callback per outcome; an interrupt cancels the run.
-
-        Args:
-            run_id: The run's id.
-            kind: The result of its submission.
-            on_outcome: The callback; may be None.
 
         Raises:
             NoWorkerError: As in `follow`.

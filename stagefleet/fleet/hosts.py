@@ -25,34 +25,19 @@ Source = str | StorageAddress | Project
 
 @dataclass(frozen=True, slots=True)
 class PinnedStages:
-    """Images of stages that nobody removes from their hosts.
-
-    Attributes:
-        hosts: The names of the hosts.
-        locks: The locks that protect the images.
-    """
+    """Images of stages that nobody removes from their hosts."""
 
     hosts: tuple[str, ...]
     locks: tuple[HeldLock, ...]
 
     def check(self) -> None:
-        """Check that the protection lasts; makes no request.
-
-        Raises:
-            LockLostError: A lease has expired: the images may be gone.
-        """
+        """Check that the protection lasts, without a request; `LockLostError` if images may be gone."""
         for lock in self.locks:
             lock.check()
 
 
 class FleetHosts:
-    """The hosts with a Docker Engine, and the images of stages there.
-
-    Args:
-        connections: The connections of the fleet.
-        notice: Called with messages for the user.
-        fetch: `Fleet.for_each_fetch_stage`.
-    """
+    """The hosts with a Docker Engine, and the images there; `fetch` is `Fleet.for_each_fetch_stage`."""
 
     def __init__(
         self, connections: Connections, notice: Callable[[str], None], fetch: Callable[..., Run]
@@ -62,11 +47,7 @@ class FleetHosts:
         self._fetch = fetch
 
     def names(self) -> list[str]:
-        """List the hosts that stages can be fetched to: those whose workers have a Docker Engine.
-
-        Raises:
-            UnreachableError: Redis does not answer.
-        """
+        """List the hosts that stages can be fetched to: those whose workers have a Docker Engine."""
         return self._connections.hosts()
 
     def choose(self, hosts: Sequence[str] | None, *, everywhere: bool = False) -> tuple[str, ...]:
@@ -84,20 +65,11 @@ class FleetHosts:
         )
 
     def last_used(self, host: str | None = None) -> list[UsedImage]:
-        """Return the last use of each image of a host, which the host's clean-up goes by.
+        """Return the last use of each image of a host, which its clean-up goes by, the longest unused first.
 
         Every fetch records a use, also of an image that is already there, and so do copies from and to an
         engine. For an image without a record the last use is unknown: records are limited in number
-        (`caches.used_images`), and may be lost.
-
-        Args:
-            host: The host's name, also of one without a live worker; this host if None.
-
-        Returns:
-            The images that have a record, the longest unused first.
-
-        Raises:
-            UnreachableError: Redis does not answer.
+        (`caches.used_images`), and may be lost. The host may be one without a live worker; this host if None.
         """
         return self._connections.last_used.used_images(host or self._connections.settings.engine.host_name)
 
@@ -112,17 +84,8 @@ class FleetHosts:
     ) -> Iterator[PinnedStages]:
         """Protect the images of stages, for all platforms, from removal from hosts.
 
-        The protection ends with the context, or with the death of this process. It fetches nothing, see
-        `pin_stage`.
-
-        Args:
-            source: As in `Fleet.for_each_fetch_stage`.
-            stage_ids: The stages.
-            hosts: The names of the hosts; this one if None.
-            all_hosts: Protect them on all live hosts.
-
-        Yields:
-            The protected images; check them from time to time.
+        The protection ends with the context, or with the death of this process; check it from time to time.
+        It fetches nothing, see `pin_stage`; sources and hosts are as of `Fleet.for_each_fetch_stage`.
 
         Raises:
             HostNotFoundError: A host has no live worker.
@@ -146,16 +109,7 @@ class FleetHosts:
     def pin_stage(
         self, source: Source, stage_id: str | StageId, *, hosts: Sequence[str] | None = None, **fetch: Any
     ) -> Iterator[PinnedStages]:
-        """Fetch a stage, and protect its image on the hosts while the context lasts.
-
-        Args:
-            source: As in `Fleet.for_each_fetch_stage`.
-            stage_id: The stage.
-            hosts: The hosts; this one if None.
-            **fetch: As in `Fleet.for_each_fetch_stage`.
-
-        Yields:
-            The protected images, once the stage is there.
+        """Fetch a stage as `Fleet.for_each_fetch_stage` does, and protect its image while the context lasts.
 
         Raises:
             RemoteError: The stage could not be fetched.

@@ -35,17 +35,8 @@ class FleetProject:
     storage is a Docker Engine. Stage ids of None select all stages.
 
     Args:
-        fleet: Starts the runs.
-        connections: The connections of the fleet.
-        reader: Lists and describes stages.
-        purges: Starts purges of the project.
-        storages: The storages of the project.
         parallel: The project's limit of items at once; the fleet's if None.
         is_set_up: True for a project of the settings: while one of its storages exists, others may be new.
-
-    Attributes:
-        storages: The storages of the project.
-        parallel: See above.
     """
 
     def __init__(
@@ -123,21 +114,14 @@ class FleetProject:
         host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Copy stages from the primary storage into the final one; the result is the description there.
+        """Copy stages from the primary storage into the final one, unless it has them.
 
-        Stages that the final storage has are skipped.
+        The result is the description there. A project without a final storage is a `UsageError`.
 
         Args:
-            stage_ids: The stages.
-            on_outcome: See the class.
             should_be_built: Copy nothing; a stage that the final storage lacks is an error.
             fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
             image: The name for the stages in the error of `should_be_built`.
-            host: See the class.
-            **run: See the class.
-
-        Raises:
-            UsageError: The project has no final storage; else as `Fleet.for_each`.
         """
         operation = self._operation(
             PublishOperation, host, should_be_built=should_be_built, fill_caches=fill_caches, image=image
@@ -246,10 +230,7 @@ class FleetProject:
         on_left_out: OnLeftOut | None = None,
         missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
-        """Describe stages of the primary storage, through the caches, in threads of this process.
-
-        Arguments and errors as of `Fleet.describe_stages`.
-        """
+        """Describe stages of the primary storage, through the caches; see `Fleet.describe_stages`."""
         return self._reader.describe_project(
             self.storages,
             self.stage_ids(missing_ok=missing_ok) if stage_ids is None else stage_ids,
@@ -271,7 +252,6 @@ class FleetProject:
         Args:
             policy: The policy for stages in use in an engine; if None, they fail with `ImageInUseError`.
             sized: Compute the bytes that only each group uses; one request per manifest.
-            missing_ok: Treat a missing repository as empty.
 
         Raises:
             RepositoryNotFoundError: None of the storages exists.
@@ -292,18 +272,14 @@ class FleetProject:
         parallel: int | None = None,
         idempotency_key: str | None = None,
     ) -> list[PurgedGroup]:
-        """Start a purge, and return at once: the fleet starts each group when the one before has ended.
+        """Start a purge, and return its groups at once: the fleet starts each when the one before has ended.
 
         Failures in a group do not stop the purge; the cancellation of a run cancels those after it.
 
         Args:
-            plan: The plan.
             callback: What the fleet calls for each outcome of each run, and at the end of each.
             parallel: Items at once; the project's own limit, or the settings', if None.
             idempotency_key: Calls with the same key start one purge; after one that did not succeed, another.
-
-        Returns:
-            The groups, in order.
 
         Raises:
             KeyConflictError: The key was used for another project.
@@ -317,8 +293,7 @@ class FleetProject:
     def purge_under(self, idempotency_key: str) -> list[PurgedGroup] | None:
         """Return the last purge that was started with a key; None if there is none that goes on or succeeded.
 
-        Raises:
-            KeyConflictError: The key was used for another project.
+        Errors are as of `start_purge`.
         """
         return self._purges.find(idempotency_key)
 
@@ -331,19 +306,11 @@ class FleetProject:
         parallel: int | None = None,
         missing_ok: bool = False,
     ) -> list[PurgedGroup]:
-        """Delete everything in the project; succeed for what is already gone, keep unknown tags.
+        """Delete everything in the project, and return the processed groups; keep unknown tags.
 
-        Failures in a group do not stop the purge; cancellation, and the end of this process, do.
-
-        Args:
-            on_outcome: Called once for each outcome of each group; an exception from it ends the purge.
-            on_group: Called after each group.
-            policy: As in `plan_purge`.
-            parallel: As in `start_purge`.
-            missing_ok: As in `plan_purge`.
-
-        Returns:
-            The processed groups, in order.
+        What is already gone is no failure. Failures in a group do not stop the purge; cancellation, and the
+        end of this process, do. `on_group` is called after each group; an exception of a callback ends the
+        purge.
 
         Raises:
             UsageError: As in `plan_purge`; nothing was started.

@@ -33,14 +33,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class PurgedGroup:
-    """A group of a purge.
-
-    Attributes:
-        name: Its name.
-        repository: The address of its storage.
-        run: Its run; None for an empty group.
-        size: As of `PurgeGroup`.
-    """
+    """A group of a purge, in the storage of an address; an empty one has no run."""
 
     name: str
     repository: str
@@ -56,8 +49,6 @@ class PurgeStarter:
     """Start the purge of a project, or find the one under a key.
 
     Attributes:
-        connections: The connections of the fleet.
-        project: The project.
         place: Chooses the hosts of an operation on an engine.
         notice: Called with messages for the user.
         redis_retry: Retries while Redis is out of reach, once a run is open.
@@ -72,17 +63,7 @@ class PurgeStarter:
     def start(
         self, plan: PurgePlan, callback: RemoteCallback | None, *, parallel: int, key: str | None
     ) -> list[PurgedGroup]:
-        """Write the runs of all groups, and start the first.
-
-        Args:
-            plan: The plan.
-            callback: What the fleet calls for each outcome of each run, and at the end of each.
-            parallel: Items at once.
-            key: The idempotency key.
-
-        Raises:
-            KeyConflictError: The key was used with other arguments.
-        """
+        """Write the runs of all groups, and start the first; as of `FleetProject.start_purge`."""
         if key is not None and (found := self.find(key)) is not None:
             return found
         ledger, chain, own = self.connections.ledger, token_hex(6), self._next_key(key)
@@ -118,11 +99,7 @@ class PurgeStarter:
         return NextRun(run_id=submission.run_id, token=submission.token, items=submission.items)
 
     def find(self, key: str) -> list[PurgedGroup] | None:
-        """Return the groups of the last purge under a key, if it goes on or has succeeded; else None.
-
-        Raises:
-            KeyConflictError: The key was used with other arguments.
-        """
+        """Return the groups of the last purge under a key; as of `FleetProject.purge_under`."""
         check_key(key)
         found = None
         for own in _keys(key):

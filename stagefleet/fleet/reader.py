@@ -23,15 +23,7 @@ _THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class StorageState:
-    """The state of one storage of a project.
-
-    Attributes:
-        project: The project.
-        role: `primary`, `final`, `cache` or `secondary`.
-        address: The storage.
-        stages: The number of its stages; None after an error.
-        error: The error.
-    """
+    """The state of one storage of a project; after an error it has no number of stages."""
 
     project: str
     role: str
@@ -53,12 +45,7 @@ class StorageState:
 
 
 class StorageReader:
-    """List and describe what storages have; plans look at storages through it, too.
-
-    Args:
-        connections: The connections of the fleet.
-        notice: Called with messages for the user.
-    """
+    """List and describe what storages have; plans look at storages through it, too."""
 
     def __init__(self, connections: Connections, notice: Callable[[str], None]) -> None:
         self._connections = connections
@@ -135,14 +122,9 @@ class StorageReader:
         parallel: int | None,
         on_left_out: OnLeftOut | None,
     ) -> Iterator[StageDescription]:
-        """Describe stages of a project's primary storage through its caches.
+        """Describe stages of a project's primary storage through its caches; see `Fleet.describe_stages`.
 
-        Args:
-            project: The project.
-            stage_ids: The stages.
-            is_list: True if they are from the tag list, and so not rejected.
-            parallel: See `Fleet.describe_stages`.
-            on_left_out: See `Fleet.describe_stages`.
+        With `is_list` they are from the tag list, and so not rejected.
         """
         return self._describe(
             project.primary,

@@ -38,16 +38,12 @@ class FleetRecords:
     """List, read, write and delete records; add and delete custom tags.
 
     An address is a repository, or `docker-daemon:PROJECT`. A Docker Engine keeps import metadata only: writes
-    of other records do nothing, reads and deletions find none.
+    of other records do nothing, reads and deletions find none. `final` is the final storage, if the project
+    has one: it has the custom tags, and `address`, the primary storage, their records.
 
     Every `for_each_...` takes, returns and raises what `Fleet.for_each` does, and takes `host` if the address
     is an engine. Names of None select all records; there is no default. A record that is gone is skipped; a
     record without a required label fails with `BrokenRecordError`, and is not modified.
-
-    Args:
-        connections: The connections of the fleet.
-        reader: Checks which storages exist.
-        for_each: `Fleet.for_each`.
     """
 
     def __init__(self, connections: Connections, reader: StorageReader, for_each: Callable[..., Run]) -> None:
@@ -68,7 +64,6 @@ class FleetRecords:
         """Iterate over the records of a repository, from its tag list, or of this host's engine.
 
         Args:
-            address: The repository or engine.
             kind: Only records of this kind.
             on_unknown: Called with each tag of a repository that is neither a stage's nor a record's.
             missing_ok: Treat a missing repository as empty.
@@ -96,7 +91,6 @@ class FleetRecords:
         """Write a record, unless the same is there already or an engine does not keep its kind.
 
         Args:
-            address: The repository or engine.
             record: The record; for a custom tag this writes the record only, see `add_custom_tag`.
             project: The project of the record; if None, the last part of the repository's path, or the
                 project of the engine.
@@ -104,8 +98,7 @@ class FleetRecords:
 
         Raises:
             ForbiddenError: The login may not write, and it is neither image nor import metadata.
-            UsageError: The address is malformed, the record is invalid, or it is a client id and another
-                exists.
+            UsageError: An argument is malformed, or it is a client id and another exists.
         """
         return self._records(address).write(record, project=project, force=force)
 
@@ -119,13 +112,6 @@ class FleetRecords:
         final: str | Repository | None = None,
     ) -> WriteResult:
         """Add a custom tag to a stage, and write its record; does nothing for an engine.
-
-        Args:
-            address: The primary storage, which gets the record.
-            tag: The tag.
-            stage_id: The stage.
-            project: As in `write`.
-            final: The final storage, if the project has one, which gets the tag.
 
         Raises:
             StageNotFoundError: The storage that gets the tag lacks the stage, or the stage is rejected.
@@ -143,8 +129,6 @@ class FleetRecords:
         final: str | Repository | None = None,
     ) -> None:
         """Check that a custom tag names the image of its stage; succeeds for an engine, which has no tags.
-
-        Arguments as of `add_custom_tag`.
 
         Raises:
             CustomTagError: The tag is missing, or names another image.
@@ -167,16 +151,11 @@ class FleetRecords:
         host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Delete metadata of one image; an item is `COMMIT_STAGEID`.
+        """Delete metadata of one image, of the commits of each stage; an item is `COMMIT_STAGEID`.
 
         Args:
-            address: The repository or engine.
             image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
                 the name, the hash in the tags.
-            stage_commits: The commits of each stage.
-            on_outcome: See the class.
-            host: See the class.
-            **run: See the class.
         """
         operation = DeleteImageMetadataOperation(**_on(address, host), image=image_name_or_hash)
         return self._for_each(operation, image_metadata_items(stage_commits.items()), on_outcome, **run)
@@ -242,14 +221,6 @@ class FleetRecords:
         """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
 
         A tag without a record is not a custom tag of `add_custom_tag`, and is kept.
-
-        Args:
-            address: The primary storage, which has the records.
-            tags: The tags; all if None.
-            on_outcome: See the class.
-            final: The final storage, if the project has one, which has the tags.
-            host: See the class.
-            **run: See the class.
         """
         operation = DeleteCustomTagOperation(**_on(address, host), final=_parse_final(final))
         return self._for_each(operation, tags, on_outcome, **run)
@@ -296,10 +267,7 @@ class FleetRecords:
         host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
-        """Delete records of any kind, with the custom tags and rejected stages that they describe.
-
-        `final` is as of `for_each_delete_stage_custom_tag`, and ignored for other kinds.
-        """
+        """Delete records of any kind, with the custom tags and rejected stages that they describe."""
         return self._for_each(self.removal(address, kind, final=final, host=host), names, on_outcome, **run)
 
     def removal(

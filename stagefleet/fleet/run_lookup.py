@@ -45,11 +45,7 @@ def read_failures(ledger: Ledger, run_id: str) -> Iterator[Outcome]:
 
 
 def spec_of_retry(old: Run, on_outcome: OutcomeCallback | None, *, parallel: int | None) -> RunSpec | None:
-    """Return what a retry of a finished run is to do; None if all of that run succeeded.
-
-    Raises:
-        UsageError: The run is still in progress.
-    """
+    """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
     if not old.state.is_final:
         raise UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
     if old.state is RunState.SUCCEEDED:

@@ -17,13 +17,7 @@ from stagefleet.runs.models import RunSpec
 
 
 class RunPlans:
-    """Plan runs.
-
-    Args:
-        connections: The connections of the fleet.
-        reader: Lists the storages.
-        hosts: The hosts with an engine.
-    """
+    """Plan runs."""
 
     def __init__(self, connections: Connections, reader: StorageReader, hosts: FleetHosts) -> None:
         self._connections = connections

@@ -37,11 +37,7 @@ _MOST_SUBMISSIONS = 5
 
 
 def check_key(key: str | None) -> None:
-    """Reject unusable idempotency keys.
-
-    Raises:
-        UsageError: The key is empty, too long, or has unprintable characters.
-    """
+    """Reject unusable idempotency keys with `UsageError`."""
     if key is not None and not (0 < len(key) <= _MAX_KEY_CHARACTERS and key.isprintable()):
         raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
 
@@ -54,7 +50,7 @@ def submit(
     again: Submission | None = None,
     redis_retry: RedisRetry | None = None,
 ) -> Submission:
-    """Write a run and start it, or find the one with the order's key.
+    """Write a run and start it, or find the one with the order's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
     result even if the source has changed since. If Redis loses written data, as in a failover, the run is
@@ -62,14 +58,10 @@ def submit(
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
-        spec: The work.
-        make_plan: Returns the items; called at most once.
+        make_plan: Called at most once.
         again: This client's own earlier submission of the run, of which Redis has lost a part.
         redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
             nothing.
-
-    Returns:
-        The submission; this call or another has started its run.
 
     Raises:
         UsageError: The plan is rejected, or the key was used with other arguments.
@@ -104,11 +96,6 @@ def submit(
 def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[str], None]) -> None:
     """Say that nothing is done now if the key's run had succeeded before.
 
-    Args:
-        ledger: The ledger.
-        submission: The submission.
-        notice: Called with one line.
-
     Raises:
         RunNotFoundError: Redis has lost the run since.
     """
@@ -120,13 +107,7 @@ def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[st
 
 
 class RunSubmitter:
-    """Submit runs, and follow them if their clients wait.
-
-    Args:
-        connections: The connections of the fleet.
-        follower: Follows a run.
-        notice: Called with messages for the user.
-    """
+    """Submit runs, and follow them if their clients wait."""
 
     def __init__(
         self, connections: Connections, follower: RunFollower, notice: Callable[[str], None]
@@ -143,13 +124,7 @@ class RunSubmitter:
         *,
         detach: bool,
     ) -> Run:
-        """Submit a run, and follow it; submit it again if Redis forgets it.
-
-        Args:
-            spec: What the run is to do.
-            make_plan: See `submit`.
-            on_outcome: The callback.
-            detach: Return the started run.
+        """Submit a run, and follow it unless detached; submit it again if Redis forgets it.
 
         Raises:
             UsageError: The run is detached, and the callback is one of this process.

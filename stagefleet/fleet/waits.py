@@ -24,12 +24,7 @@ _DAY_SECONDS = 24 * 3600
 
 
 def describe_wait(wait: Wait, run: Run, *, clock: Callable[[], float] = time.time) -> str:
-    """Describe a wait in one line.
-
-    Args:
-        wait: The wait.
-        run: The run, as it was when the wait was read.
-        clock: Returns this host's seconds since 1970; the line has this host's time of day.
+    """Describe a wait of a run in one line, with this host's time of day; `clock` returns seconds since 1970.
 
     An example is `12 items wait for r.test (429 Too Many Requests), next try at 14:03:10`.
     """
@@ -61,12 +56,7 @@ class _Said:
 
 
 class WaitReporter:
-    """Report the waits of a run without outcomes, each wait once.
-
-    Args:
-        say: Called with one line per wait.
-        clock: Returns monotonic seconds.
-    """
+    """Report each wait of a run without outcomes once, in one line; `clock` returns monotonic seconds."""
 
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._say = say
@@ -122,14 +112,9 @@ class NoWorkerWatchdog:
     """Check for workers while a run has no outcomes.
 
     A run is alone while no worker listens to any of its queues, no item has a valid lease, and nothing about
-    it changes. The user is warned once, and the limit counts from the warning.
+    it changes. The user is warned once, with the advice, and the limit counts from the warning.
 
     Args:
-        ledger: Lists the workers.
-        spec: The order of the run, which determines the queues of its items.
-        settings: The time limits.
-        say: Called once with the warning.
-        advice: The advice in the warning.
         starts_worker: True if this process has started a worker of its own, and would detect its end.
         clock: Returns monotonic seconds.
     """
@@ -164,10 +149,7 @@ class NoWorkerWatchdog:
         self._begin_anew(self._clock())
 
     def check(self, run: Run | None = None) -> None:
-        """Check once; called about once a second while the run has no outcome.
-
-        Args:
-            run: The current state of the run, if known.
+        """Check once, with the run's state if known; called about once a second while the run has no outcome.
 
         Raises:
             NoWorkerError: No worker has worked on it for too long.

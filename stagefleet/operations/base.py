@@ -25,12 +25,7 @@ _NAMED_IN_MESSAGES = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The items of a run.
-
-    Attributes:
-        items: The items that need a task, in order.
-        skipped: The items that need none.
-    """
+    """The items of a run: those that need a task, in order, and those that need none."""
 
     items: Sequence[str]
     skipped: Sequence[str] = ()
@@ -114,11 +109,7 @@ class Operation(BaseModel):
         return parse_stage_ids(items)
 
     def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
-        """Determine the items of a run; changes nothing.
-
-        Args:
-            items: Their names, parsed; None for all.
-            storages: Lists the storages.
+        """Determine the items of a run, all if None; changes nothing.
 
         Raises:
             UsageError: All items of another host's engine were requested.
@@ -155,15 +146,7 @@ class Operation(BaseModel):
 
 
 class ProjectOperation(Operation):
-    """Work on the stages of a project's primary storage.
-
-    Attributes:
-        project: The project's name.
-        primary: The storages, as of `Project`.
-        final: See `primary`.
-        caches: See `primary`.
-        secondaries: See `primary`.
-    """
+    """Work on the stages of a project's primary storage; its fields are as of `Project`."""
 
     reads: ClassVar[str] = "primary"
 
@@ -203,12 +186,7 @@ def fingerprint(operation: Operation, items: Iterable[str] | None) -> str:
 
 
 def parse_repository(address: str | StorageAddress) -> Repository:
-    """Parse the address of a repository.
-
-    Raises:
-        InvalidNameError: The address is malformed.
-        UsageError: The address is a Docker Engine.
-    """
+    """Parse the address of a repository; `UsageError` for a Docker Engine, or if it is malformed."""
     parsed = parse_storage(address)
     if isinstance(parsed, EngineProject):
         raise UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
@@ -216,20 +194,12 @@ def parse_repository(address: str | StorageAddress) -> Repository:
 
 
 def parse_storage(address: str | StorageAddress) -> StorageAddress:
-    """Parse the address of a repository or engine.
-
-    Raises:
-        InvalidNameError: The address is malformed.
-    """
+    """Parse the address of a repository or engine; `InvalidNameError` if it is malformed."""
     return parse_address(address) if isinstance(address, str) else address
 
 
 def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
-    """Parse stage ids, without duplicates, in their order.
-
-    Raises:
-        UsageError: One is malformed, or the argument is a single string.
-    """
+    """Parse stage ids, without duplicates, in their order; `UsageError` for a single string."""
     if stage_ids is None:
         return None
     if isinstance(stage_ids, str):
@@ -238,11 +208,7 @@ def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
 
 
 def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of hosts without duplicates.
-
-    Raises:
-        UsageError: The argument is a single string.
-    """
+    """Return the names of hosts without duplicates; `UsageError` for a single string."""
     if isinstance(hosts, str):
         raise UsageError("hosts is one string: hand in a list of names")
     return tuple(dict.fromkeys(hosts or ()))
@@ -252,11 +218,7 @@ def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def named_ids(storages: PlanStorages, address: StorageAddress) -> Iterator[StageId]:
-    """Iterate over the stages of a named storage.
-
-    Raises:
-        RepositoryNotFoundError: The storage does not exist.
-    """
+    """Iterate over the stages of a named storage; `RepositoryNotFoundError` if it does not exist."""
     is_empty = True
     for stage_id in storages.stage_ids(address):
         is_empty = False
@@ -274,11 +236,7 @@ def listed_ids(storages: PlanStorages, destination: Repository) -> set[str]:
 
 
 def bounded(items: Iterable[str], noun: str = "stages") -> Sequence[str]:
-    """Return the items of a run, if there are not too many.
-
-    Raises:
-        TooManyItemsError: The run has more items than allowed.
-    """
+    """Return the items of a run; `TooManyItemsError` if there are more than allowed."""
     found: list[str] = []
     for item in items:
         if len(found) == MAX_ITEMS:
@@ -292,11 +250,7 @@ def bounded(items: Iterable[str], noun: str = "stages") -> Sequence[str]:
 def select_present(
     storages: PlanStorages, address: StorageAddress, items: Sequence[str] | None
 ) -> Sequence[str]:
-    """Return the named stages, if the storage has all of them; or all of its stages.
-
-    Raises:
-        StagesNotFoundError: The storage lacks named stages.
-    """
+    """Return the named stages, or all of None; `StagesNotFoundError` if the storage lacks some."""
     if items is None:
         return bounded(map(str, named_ids(storages, address)))
     wanted = bounded(items)
@@ -313,11 +267,7 @@ def select_lacking(storages: PlanStorages, address: StorageAddress, items: Itera
 
 
 def refuse_missing(missing: Sequence[str], addresses: Sequence[StorageAddress]) -> None:
-    """Reject stages that no storage has; the error names the first storage as the one to check.
-
-    Raises:
-        StagesNotFoundError: Stages are missing.
-    """
+    """Reject stages that no storage has; the error names the first storage as the one to check."""
     if not missing:
         return
     shown = ", ".join(missing[:_NAMED_IN_MESSAGES])

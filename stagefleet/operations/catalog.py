@@ -18,11 +18,9 @@ def _load(home: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """An operation, by the name of its task.
+    """An operation: its class, `MODULE:CLASS` in `stagefleet.operations`, and the queue of its items.
 
-    Attributes:
-        home: Its class, `MODULE:CLASS` in `stagefleet.operations`.
-        queue: The queue of its items, so that workers can be dedicated to one kind of work.
+    Queues are named here so that workers can be dedicated to one kind of work.
     """
 
     home: str
@@ -55,7 +53,7 @@ OPERATIONS: Mapping[str, CatalogEntry] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a request to start a run may say; anything else is refused.
+    """A request to start a run: the arguments that it may have; others are refused.
 
     Attributes:
         home: The operation, or a function that returns one, as in `CatalogEntry`.

@@ -17,10 +17,8 @@ from stagefleet.setting_types import StorageAddressText
 class CopyOperation(Operation):
     """Copy stages; skip those that the destination has.
 
-    Attributes:
-        source: A repository, or a project in an engine.
-        destination: Another one; one of the two is a repository.
-        verify: Compare digests too, and copy again if they differ.
+    One of the two storages is a repository. With `verify`, compare digests too, and copy again if they
+    differ.
     """
 
     name: ClassVar[str] = "copy_stage"

@@ -16,15 +16,11 @@ from stagefleet.setting_types import RepositoryText, StorageAddressText
 
 
 class DeleteOperation(Operation):
-    """Delete stages; succeed for those that are already gone.
+    """Delete stages; succeed for those that are already gone. The other options are as of `InUsePolicy`.
 
     Attributes:
-        repository: A repository, or a project in an engine.
         caches: Repositories that they are deleted from before, where failures are warnings; None for none.
         also: Tags of the repository that a later run of the same purge deletes.
-        skip_used: As of `InUsePolicy`; for an engine.
-        remove_containers: See `skip_used`.
-        force: See `skip_used`.
     """
 
     name: ClassVar[str] = "delete_stage"

@@ -29,9 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 class FetchOperation(ProjectOperation):
     """Fetch stages to hosts: from the first cache that has the stage, else from the primary storage.
 
-    Attributes:
-        platforms: The platforms of multi-platform stages; the engine's own if empty.
-        all_platforms: All platforms that an engine can keep.
+    The platforms are those of multi-platform stages: the engine's own if empty, or all that it can keep.
     """
 
     name: ClassVar[str] = "fetch_stage"

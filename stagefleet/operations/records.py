@@ -17,11 +17,7 @@ from stagefleet.setting_types import RepositoryText, StorageAddressText
 
 
 class RecordOperation(Operation):
-    """Read or delete records of one kind; an item is the name of a record.
-
-    Attributes:
-        repository: The storage: a repository, or a project in an engine.
-    """
+    """Read or delete records of one kind; an item is the name of a record."""
 
     past: ClassVar[str] = "deleted"
     noun: ClassVar[str] = "record"
@@ -80,11 +76,7 @@ class DeleteManagedImageOperation(RecordOperation):
 
 
 class DeleteImageMetadataOperation(RecordOperation):
-    """Delete metadata of one image; an item is `COMMIT_STAGEID`.
-
-    Attributes:
-        image: The image's name, or the hash in the tags.
-    """
+    """Delete metadata of one image, by name or by the hash in the tags; an item is `COMMIT_STAGEID`."""
 
     name: ClassVar[str] = "rm_image_metadata"
     record_kind: ClassVar[RecordKind] = RecordKind.IMAGE_METADATA
@@ -120,8 +112,7 @@ class ReadCustomTagOperation(_ReadOperation):
 class DeleteCustomTagOperation(RecordOperation):
     """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
 
-    Attributes:
-        final: The repository of the tags, if it is not the records'.
+    `final` is the repository of the tags, if it is not the records'.
     """
 
     name: ClassVar[str] = "delete_stage_custom_tag"
@@ -137,8 +128,7 @@ class DeleteCustomTagOperation(RecordOperation):
 class DeleteRejectedStageOperation(RecordOperation):
     """Delete rejected stages, image and record.
 
-    Attributes:
-        unfinished: Delete also a stage whose record is a deletion's leftover.
+    With `unfinished` delete also a stage whose record is a deletion's leftover.
     """
 
     name: ClassVar[str] = "delete_rejected_stage"
@@ -148,11 +138,7 @@ class DeleteRejectedStageOperation(RecordOperation):
 
 
 class DeleteRecordOperation(RecordOperation):
-    """Delete records of any kind, but keep the custom tag or rejected stage itself.
-
-    Attributes:
-        kind: Their kind.
-    """
+    """Delete records of any kind, but keep the custom tag or rejected stage itself."""
 
     name: ClassVar[str] = "rm_record"
 
@@ -185,14 +171,7 @@ def removal_of(
 ) -> RecordOperation:
     """Return the operation that deletes records of a kind, with the custom tags and stages they describe.
 
-    Args:
-        kind: Their kind.
-        repository: Their storage.
-        hosts: The host of the engine.
-        final: The repository of custom tags, if it is not the records'.
-
-    Raises:
-        UsageError: Another kind has no use for `final`.
+    `final` is the repository of custom tags, if it is not the records'; other kinds have no use for it.
     """
     if kind is RecordKind.CUSTOM_TAG:
         return DeleteCustomTagOperation(repository=repository, hosts=hosts, final=final)
@@ -206,11 +185,7 @@ def removal_of(
 def image_metadata_items(
     stage_commits: Iterable[tuple[str | StageId, Iterable[str]]],
 ) -> tuple[str, ...]:
-    """Return one item per commit of each stage, `COMMIT_STAGEID`.
-
-    Raises:
-        UsageError: A stage or a commit is malformed.
-    """
+    """Return one item per commit of each stage, `COMMIT_STAGEID`; `UsageError` for a malformed one."""
     items: dict[str, None] = {}
     for name, commits in stage_commits:
         stage_id = StageId.parse(str(name))

@@ -23,7 +23,6 @@ class PlanStorages:
         ping: Checks that a registry answers, is a registry, and accepts the login; raises if not.
         exists: Returns True if a registry has a repository, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
-        host_name: The name of this host.
         missing_ok: Treat all missing storages as empty.
         beside: The other storages of a project: while one of them exists, a missing one is new.
     """
@@ -38,11 +37,7 @@ class PlanStorages:
     beside: tuple[StorageAddress, ...] = ()
 
     def expect(self, address: StorageAddress) -> None:
-        """Reject a named repository that does not exist; called if nothing was found in it.
-
-        Raises:
-            RepositoryNotFoundError: The repository does not exist, and must.
-        """
+        """Refuse a missing repository that must exist; called if nothing was found in it."""
         if address.is_on_host or self.exists(address):
             return
         if not self.missing_ok and not any(map(self.may_exist, self.beside)):

@@ -14,13 +14,7 @@ TagRule = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class DeployedImage:
-    """An image as a deployment names it.
-
-    Attributes:
-        image: The project's name for it; "" for the nameless image.
-        repository: The repository to pull from.
-        tag: Its tag there.
-    """
+    """An image as a deployment names it; `image` is the project's name, "" for the nameless one."""
 
     image: str
     repository: str

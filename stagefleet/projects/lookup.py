@@ -72,14 +72,11 @@ class StageLookup:
         return () if final is None else self._storages.open(final).stage_ids()
 
     def describe(self, stage_id: StageId) -> StageDescription:
-        """Describe a stage of the primary storage.
+        """Describe a stage of the primary storage, always under the primary's name.
 
         It uses the fleet's memory first, then each cache in turn; a cache that fails is skipped with a
         warning. A Docker Engine as primary is asked directly, and so is the primary for a multi-platform
         stage: a cache may have an older index under its name.
-
-        Returns:
-            The description, always under the primary's name.
 
         Raises:
             StageNotFoundError: It does not exist, or is rejected.
@@ -94,9 +91,7 @@ class StageLookup:
     def describe_final(self, stage_id: StageId) -> StageDescription:
         """Describe a stage of the final storage, without caches: they do not know it under that name.
 
-        Raises:
-            StageNotFoundError: It does not exist, or the project has no final storage.
-            BrokenStageError: The registry lists it, but cannot deliver it.
+        Errors are as of `describe`; without a final storage, too.
         """
         if self.project.final is None:
             raise StageNotFoundError(f"project {self.project.name} has no final storage")
@@ -105,8 +100,7 @@ class StageLookup:
     def by_digest(self, digest: str) -> list[StageDescription]:
         """Describe the stages of a digest; one that cannot be described is skipped with a warning.
 
-        Raises:
-            StagefleetError: An error that concerns every stage, as an unreachable registry.
+        An error that concerns every stage, as an unreachable registry, is raised.
         """
         return self._sound(self.describe, self.stage_ids().of_digest(digest))
 
@@ -132,12 +126,7 @@ class StageLookup:
         return None if chosen is None else by_id[chosen]
 
     def new_stage_id(self, digest: str, known: Iterable[StageId] | None = None) -> StageId:
-        """Create an id for a stage to be built; no known stage has it.
-
-        Args:
-            digest: Its digest.
-            known: The existing stages; those listed last if None.
-        """
+        """Create an id for a stage to be built that no known one has; those listed last if None."""
         ids = self.last_stage_ids() if known is None else known
         taken = {stage_id.created_ms for stage_id in ids if stage_id.digest == digest}
         return StageId(digest, new_created_ms(taken))
@@ -145,12 +134,7 @@ class StageLookup:
     # Images
 
     def image_info(self, reference: Reference) -> ImageInfo:
-        """Describe an image by its name: from this host's engine, else from its registry.
-
-        Raises:
-            NotFoundError: Neither has it.
-            BrokenStageError: The registry lists it, but cannot deliver it.
-        """
+        """Describe an image by its name; see `Storages.describe_image`."""
         return self._storages.describe_image(reference)
 
     def _stands(self, primary: Repository, stage_id: StageId) -> bool:
@@ -218,13 +202,10 @@ _T = TypeVar("_T")
 def retry_on_changed_state(
     look_up: Callable[[], _T], *, tries: int = _TRIES, sleep: Callable[[float], object] = time.sleep
 ) -> _T:
-    """Repeat a look-up from its beginning while storages change during it.
+    """Repeat a look-up from its beginning while storages change during it, `tries` times at most.
 
-    Args:
-        look_up: The whole look-up, from the list of stages to the fetch: only so does a repeat see another
-            state. It is called `tries` times at most, with pauses of 2 s that double up to 10 s, and jitter.
-        tries: At least 1.
-        sleep: Waits so many seconds.
+    The whole look-up is repeated, from the list of stages to the fetch: only so does it see another state.
+    Between the tries are pauses of 2 s that double up to 10 s, with jitter.
 
     Raises:
         StorageStateChangedError: The state changed in the last try, too.

@@ -51,12 +51,10 @@ class PurgeGroup:
     Attributes:
         name: Its name in reports.
         repository: The repository, or the primary storage that is an engine.
-        items: The run's items.
         operation: The task that deletes an item.
-        options: The run's options.
         tags: The tags that are deleted.
-        size: Bytes that no storage of the project uses once this and all earlier groups are gone; None if not
-            requested, and for an engine, which does not report shared layers.
+        size: Bytes that no storage of the project uses once this and all earlier groups are gone; None if
+            not requested, and for an engine, which does not report shared layers.
         final: The repository of `final_tags`.
         final_tags: The tags that are deleted in the final storage: custom tags, whose records are in the
             primary one.
@@ -140,13 +138,7 @@ def plan_purge(
     policy: InUsePolicy | None = None,
     sized: bool = False,
 ) -> PurgePlan:
-    """Plan the purge of a project; changes nothing.
-
-    Args:
-        storages: The storages of the fleet.
-        project: The project's storages by role.
-        policy: Policy for stages in use in an engine.
-        sized: True to compute sizes, too: one request for each manifest.
+    """Plan the purge of a project; changes nothing. Sizes cost one request for each manifest.
 
     Raises:
         UsageError: There is a policy, but the primary storage is no engine.

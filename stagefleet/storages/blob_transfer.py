@@ -25,12 +25,7 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob to be sent.
-
-    Attributes:
-        descriptor: Its descriptor.
-        content: Its bytes if they are in memory, None to read them from the source.
-    """
+    """A blob to be sent: its bytes if they are in memory, None to read them from the source."""
 
     descriptor: Descriptor
     content: bytes | None = None
@@ -41,9 +36,6 @@ class BlobTransfer:
 
     It first sends its own share, then waits for blobs that other workers send, so that a waiting worker
     delays nobody. The wait is bounded; after it the blob is sent anyway.
-
-    Attributes:
-        sent_bytes: Content sent so far.
     """
 
     def __init__(
@@ -71,22 +63,14 @@ class BlobTransfer:
         self._renewed_at = 0.0
 
     def send(self, blobs: Sequence[Blob]) -> None:
-        """Ensure that the destination has these blobs.
-
-        Raises:
-            BrokenStageError: The source cannot deliver one of them.
-        """
+        """Ensure that the destination has these blobs; `BrokenStageError` if the source lacks one."""
         distinct = list({blob.descriptor.digest: blob for blob in blobs}.values())
         ours, others = self._ask(distinct)
         self._send(ours, self._mount_from)
         self._await(others)
 
     def send_again(self, blobs: Sequence[Blob]) -> None:
-        """Send blobs that the destination reported as present but lacks, without asking it again.
-
-        Raises:
-            BrokenStageError: The source cannot deliver one of them.
-        """
+        """Send blobs that the destination reported as present but lacks, without asking it again."""
         self._shared_state.forget_blobs(
             self._run, self._destination, [blob.descriptor.digest for blob in blobs]
         )

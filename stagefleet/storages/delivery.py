@@ -126,14 +126,7 @@ class StageDelivery:
     def _pull(
         self, source: Repository, tag: str, platform: Platform | None = None, member: Digest | None = None
     ) -> int:
-        """Pull one image; return the bytes received.
-
-        Args:
-            source: The repository to pull from.
-            tag: The image's tag in the engine.
-            platform: Platform to choose from an index; the engine's choice if None.
-            member: Digest to pull; the stage's tag if None.
-        """
+        """Pull one image under a tag of the engine, by the digest of a member if any; return the bytes."""
         reference = Reference.of(source, member or str(self._stage_id))
         name = str(reference)
         if reference == self._primary.tagged(tag):

@@ -34,11 +34,7 @@ _CONFLICT = 409
 class EngineHost:
     """The Docker Engine of one host, with the fleet's locks and memory of its images; thread-safe.
 
-    Attributes:
-        engine: The engine.
-        name: The host's name in the fleet.
-        locks: The fleet's locks.
-        last_used: Records the use and removal of images; None in a process that uses none.
+    `last_used` records the use and removal of images; it is None in a process that uses none.
     """
 
     engine: Engine
@@ -77,13 +73,7 @@ class EngineHost:
 
 
 class EngineStorage(Storage):
-    """A project in the engine of this host.
-
-    Attributes:
-        address: The project in the engine.
-        host: The host.
-        engine: Its engine.
-    """
+    """A project in the engine of this host."""
 
     address: EngineProject
 
@@ -166,13 +156,7 @@ class EngineStorage(Storage):
 
 
 class StageImages:
-    """Images of a stage in an engine.
-
-    Args:
-        engine: The engine.
-        repository: Prefix of their names: a repository, or the name of a project.
-        stage_id: The stage.
-    """
+    """Images of a stage in an engine; their names begin with a repository, or the name of a project."""
 
     def __init__(self, engine: Engine, repository: Repository | str, stage_id: StageId) -> None:
         self._engine = engine

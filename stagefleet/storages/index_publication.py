@@ -28,13 +28,7 @@ _PLATFORM_FIELDS = ("architecture", "os", "os.version", "os.features", "variant"
 
 
 class _Member(NamedTuple):
-    """An image chosen for the index.
-
-    Attributes:
-        manifest: The image.
-        source: The repository that has it.
-        platform: Its platform entry in the index.
-    """
+    """An image chosen for the index, the repository that has it, and its platform entry in the index."""
 
     manifest: Manifest
     source: Repository
@@ -54,15 +48,10 @@ class IndexPublication:
         self._rejected: dict[Repository, set[Digest]] = {}
 
     def publish(self, stage_id: StageId, images: Mapping[Platform, Reference]) -> ItemResult:
-        """Push an index over images; copy images of other repositories first.
+        """Push an index over images, in their order; copy images of other repositories first.
 
-        Args:
-            stage_id: The index's stage id: a digest alone.
-            images: The image of each platform, in the order of the index. If it is an index itself, its
-                member for the platform is used.
-
-        Returns:
-            The index's description; skipped if it exists already.
+        An image that is an index itself serves with its member for the platform. The result is the index's
+        description; skipped if it exists already.
 
         Raises:
             UsageError: The stage id is that of one image, or there are no images, or one is for another
@@ -107,11 +96,7 @@ class IndexPublication:
         return _Member(manifest, reference.repository, self._platform(platform, reference, manifest))
 
     def _refuse_rejected(self, reference: Reference, digests: set[Digest]) -> None:
-        """Refuse the image of a rejected stage, under any name.
-
-        Raises:
-            UsageError: The image is a rejected stage.
-        """
+        """Refuse the image of a rejected stage, under any name."""
         where, stage_id = reference.repository, StageId.from_tag(reference.tag or "")
         is_rejected = stage_id is not None and self._registries.rejections(where).stands(stage_id)
         if stage_id is None or len(digests) > 1:
@@ -123,11 +108,7 @@ class IndexPublication:
             raise UsageError(f"{reference} is the image of a rejected stage: name another")
 
     def _platform(self, platform: Platform, reference: Reference, manifest: Manifest) -> Mapping[str, Any]:
-        """Return the platform entry: from the image's configuration, else from the caller.
-
-        Raises:
-            UsageError: The configuration names another platform.
-        """
+        """Return the platform entry: from the image's configuration, else from the caller."""
         config = self._storages.open(reference.repository).reader().config(manifest)
         found = platform_in(config)
         if found is None:
@@ -142,9 +123,7 @@ class IndexPublication:
     def _is_there(self, stage_id: StageId, index: Manifest) -> bool:
         """Return True if an index with the same members exists, whatever its bytes.
 
-        Raises:
-            UsageError: Another index exists, or the stage is rejected: a stage's name never changes its
-                meaning.
+        Refuse another index, or a rejected stage: a stage's name never changes its meaning.
         """
         if self._registries.rejections(self._repository).stands(stage_id):
             raise UsageError(

@@ -36,9 +36,8 @@ _FORBIDDEN = 403
 class Isolation:
     """Classify errors of stages: skip one stage, or stop. Takes one error at a time; not thread-safe.
 
-    Args:
-        on_left_out: Called with each skipped stage and the reason.
-        ping: Checks that the storage answers and accepts the login; None if there is nothing to check.
+    `on_left_out` is called with each skipped stage and the reason; `ping` checks that the storage answers
+    and accepts the login, None if there is nothing to check.
     """
 
     def __init__(self, on_left_out: OnLeftOut, *, ping: Callable[[], object] | None = None) -> None:
@@ -47,11 +46,7 @@ class Isolation:
         self._in_a_row = 0
 
     def accept(self, stage_id: StageId, result: Callable[[], _T]) -> _T | None:
-        """Return the result for a stage, or None if the stage is skipped.
-
-        Raises:
-            StagefleetError: The error would affect the other stages too.
-        """
+        """Return the result for a stage, None to skip it; raise an error that would affect others too."""
         try:
             found = result()
         except StagefleetError as error:
@@ -91,11 +86,7 @@ class Isolation:
 def try_again(
     describe: Callable[[StageId], _T], stage_id: StageId, *, sleep: Callable[[float], object] = time.sleep
 ) -> _T:
-    """Describe a stage; retry damaged content, since the next answer may be intact.
-
-    Raises:
-        StagefleetError: The last error of `describe`.
-    """
+    """Describe a stage; retry damaged content, since the next answer may be intact."""
     for tries in range(1, _TRIES):
         try:
             return describe(stage_id)

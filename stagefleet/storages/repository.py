@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 
 
 class RegistryStorage(Storage):
-    """A repository.
-
-    Attributes:
-        address: The repository.
-        registries: The registries.
-    """
+    """A repository."""
 
     address: Repository
 
@@ -74,10 +69,7 @@ class RegistryStorage(Storage):
         return self.registries.rejections(self.address).standing(named) if named else named
 
     def _candidates(self, rejected: set[StageId]) -> Iterator[StageId]:
-        """Yield the stages of the tag list, and collect those with a rejection record in `rejected`.
-
-        The record may come after its stage.
-        """
+        """Yield the stages of the tag list; collect those that a record rejects in `rejected`."""
         for tag in self.registries.tags(self.address):
             if stage_id := StageId.from_tag(tag):
                 yield stage_id
@@ -115,12 +107,7 @@ class RegistryStorage(Storage):
         return known or self._read_and_remember(stage_id)
 
     def confirm(self, stage_id: StageId) -> StageDescription:
-        """Describe one stage as it is now, rejected or not: from the fleet's memory if its tag has not moved.
-
-        Raises:
-            StageNotFoundError: It does not exist.
-            BrokenStageError: The registry lists it, but cannot deliver it.
-        """
+        """Describe a stage as `read` does; from the fleet's memory if its tag has not moved."""
         try:
             there = self._client.head_manifest(self.address.tagged(str(stage_id)))
         except NotFoundError as error:
@@ -180,11 +167,7 @@ class RegistryStorage(Storage):
         return self.has(stage_id.rejected_tag) and self.registries.rejections(self.address).stands(stage_id)
 
     def refuse_rejected(self, stage_id: StageId, lease: Lease) -> None:
-        """Refuse rejected stages, by a list that the fleet reads now and then: no request per stage.
-
-        Raises:
-            StageNotFoundError: The stage is rejected.
-        """
+        """Raise `StageNotFoundError` for a rejected stage, by the fleet's list: no request per stage."""
         if str(stage_id) in self.registries.rejected_lately(self.address, self.rejected_ids, lease):
             raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it was rejected as broken")
 
@@ -237,7 +220,10 @@ _CONFIGS_BYTES = 8 * _CONFIG_BYTES
 
 
 class StageReader:
-    """Read one stage, an image or an index; create a new reader for each."""
+    """Read one stage, an image or an index; create a new reader for each.
+
+    All methods raise `BrokenStageError` if the registry cannot deliver something.
+    """
 
     def __init__(self, client: RegistryClient, repository: Repository) -> None:
         self._client = client
@@ -246,10 +232,9 @@ class StageReader:
         self._config_bytes_left = _CONFIGS_BYTES
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Yield the members of an index that were not yielded before; arguments as `MemberReader.members`.
+        """Yield the members of an index that were not yielded before; as `MemberReader.members`.
 
         Raises:
-            BrokenStageError: The registry cannot deliver one.
             UnsupportedManifestError: The index is nested too deep, or leads to too many manifests or blobs.
         """
         try:
@@ -258,11 +243,7 @@ class StageReader:
             raise self._broken(index, error) from error
 
     def member(self, index: Manifest, digest: Digest) -> Manifest:
-        """Return the manifest of one member of an index, also repeatedly.
-
-        Raises:
-            BrokenStageError: The registry cannot deliver it.
-        """
+        """Return the manifest of one member of an index, also repeatedly."""
         try:
             return self._client.fetch_manifest(Reference.of(self._repository, digest))
         except NotFoundError as error:
@@ -272,7 +253,6 @@ class StageReader:
         """Return the configuration of an image; None if it is too large to be read.
 
         Raises:
-            BrokenStageError: The registry cannot deliver it.
             UnsupportedManifestError: The manifest refers to none.
         """
         config = manifest.config
@@ -288,12 +268,7 @@ class StageReader:
             raise self._broken(manifest, error) from error
 
     def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
-        """Describe an image, or an index with all its members.
-
-        Raises:
-            BrokenStageError: The registry cannot deliver all of it.
-            UnsupportedManifestError: It leads to too many manifests or blobs.
-        """
+        """Describe an image, or an index with all its members; errors as of `members`."""
         if not manifest.is_index:
             return describe_image(reference, manifest, self.config(manifest))
         infos, blob_bytes = [], 0

@@ -160,11 +160,7 @@ class RepositoryRecords(RecordStore):
         return None if is_placeholder(manifest.annotations) else manifest
 
     def _has_client_id(self, record: ClientId) -> bool:
-        """Return True if this client id exists.
-
-        Raises:
-            UsageError: Another one exists: builds that use it would not wait for builds that use this one.
-        """
+        """Return True if this client id exists; refuse a second one: builds under two would not wait."""
         there = set(self.ids(RecordKind.CLIENT_ID))
         if there and record.id not in there:
             shown = ", ".join(sorted(str(found.name) for found in there)[:_SHOWN])

@@ -66,8 +66,7 @@ class StageVerification:
     def find_defect(self, members: Sequence[Digest]) -> Defect | None:
         """Return the content that the registry failed to deliver twice; None if there is none, or no proof.
 
-        Args:
-            members: The members of an index to read; empty for one image.
+        `members` are the members of an index to read; empty for one image.
 
         Raises:
             StageNotFoundError: The stage does not exist.
@@ -155,11 +154,9 @@ _TOLD_PLATFORMS = 20
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """Image of a stage for a platform.
+    """Image of a stage for a platform in normal form, by its digest in the index.
 
-    Attributes:
-        platform: In normal form; None for a stage that is one image without a platform.
-        member: Digest of the index's member; None if the stage is this one image.
+    A stage that is one image has no member, and maybe no platform.
     """
 
     platform: Platform | None
@@ -171,13 +168,13 @@ def choose_images(
 ) -> list[tuple[Platform, PlatformImage]]:
     """Choose the requested images, each with its requested platform.
 
-    An engine of the platform `own` cannot keep images of another operating system, so "all" leaves those out.
+    An engine of the platform `own` cannot keep images of another operating system, so "all" leaves those
+    out.
 
     Raises:
         PlatformNotFoundError: The stage has no image for one of them; names those it has.
         UnsupportedManifestError: All were requested, and there are more than possible.
         StageNotFoundError: The repository does not have the stage.
-        BrokenStageError: The repository cannot deliver it.
     """
     images = _images(storage, stage_id)
     wanted: Sequence[Platform] = choice.named or sorted(

@@ -33,12 +33,7 @@ class Storage(ABC):
         """List the stages, without rejected ones; empty if the storage does not exist."""
 
     def describe(self, stage_id: StageId) -> StageDescription:
-        """Describe one stage: from the fleet's memory if it is there.
-
-        Raises:
-            StageNotFoundError: It does not exist, or is rejected.
-            BrokenStageError: It is listed, but its content cannot be read.
-        """
+        """Describe a stage that is not rejected, maybe from the fleet's memory; errors as of `read`."""
         return self.read(stage_id)
 
     @abstractmethod
@@ -80,11 +75,9 @@ class RecordStore(ABC):
     def ids(
         self, kind: RecordKind | None = None, *, on_unknown: Callable[[str], None] | None = None
     ) -> Iterator[RecordId]:
-        """List the ids of the records; empty if the storage does not exist.
+        """List the ids of the records, of one kind or all; empty if the storage does not exist.
 
-        Args:
-            kind: List this kind only.
-            on_unknown: Called with each tag of neither a stage nor a record, while the list is read.
+        `on_unknown` is called with each tag of neither a stage nor a record, while the list is read.
         """
 
     @abstractmethod
@@ -97,27 +90,23 @@ class RecordStore(ABC):
 
     @abstractmethod
     def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
-        """Write a record; of a custom tag the record alone.
+        """Write a record, over an existing one only if forced; of a custom tag the record alone.
 
-        Args:
-            record: The record.
-            project: The project that it belongs to; the storage's name if None.
-            force: Overwrite an existing record.
+        `project` is the project that it belongs to; the storage's name if None.
 
         Raises:
             ForbiddenError: The login may not write, and the record is not dispensable.
             InvalidNameError: The record has no valid tag.
-            UsageError: It is a client id, and the storage has another; or the storage cannot keep records of
-                another project.
+            UsageError: It is a client id, and the storage has another; or the storage cannot keep records
+                of another project.
         """
 
     @abstractmethod
     def delete(self, record_id: RecordId, attempt: Attempt) -> ItemResult:
-        """Delete a record; `NOT_THERE` for a missing one.
+        """Delete a record; `NOT_THERE` for a missing one. Errors as of `Storage.delete`.
 
         Raises:
             BrokenRecordError: The image under its name is no record; it is not deleted.
-            StagefleetError: As `Storage.delete` of the same storage raises.
         """
 
     def add_custom_tag(
@@ -125,20 +114,13 @@ class RecordStore(ABC):
     ) -> WriteResult:
         """Add a custom tag to a stage: first the record, so that no tag lacks one, then the tag.
 
-        The tag goes into the repository `final` if there is one.
-
-        Raises:
-            StageNotFoundError: The tag's repository does not have the stage.
+        The tag goes into the repository `final` if there is one, which has to have the stage.
         """
         del final
         return self.write(custom, project=project)
 
     def check_custom_tag(self, custom: CustomTag, *, final: Repository | None = None) -> None:  # noqa: B027 - without such tags there is nothing to check
-        """Check that a custom tag names the image of its stage, where the storage has such tags.
-
-        Raises:
-            CustomTagError: It names another image.
-        """
+        """Raise `CustomTagError` for a tag that names another image, where the storage has such tags."""
 
 
 class WriteResult(StrEnum):
@@ -155,13 +137,7 @@ class WriteResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record in a storage.
-
-    Attributes:
-        record: The record.
-        project: The project that it belongs to.
-        info: The image that holds it.
-    """
+    """A record in a storage: its project, and the image that holds it."""
 
     record: Record
     project: str

@@ -47,23 +47,14 @@ class Storages:
     @overload
     def open(self, address: StorageAddress) -> Storage: ...
     def open(self, address: StorageAddress) -> Storage:
-        """Open the storage of an address, which may not exist; no requests.
-
-        Raises:
-            EngineNotFoundError: It is in a Docker Engine, and this host has none.
-        """
+        """Open the storage of an address, which may not exist; no requests. Errors as of `host`."""
         if address.is_on_host:
             return EngineStorage(self.host, address)
         return RegistryStorage(self, address)
 
     @property
     def host(self) -> EngineHost:
-        """This host's Docker Engine.
-
-        Raises:
-            EngineNotFoundError: The host has none.
-            SettingsError: docker-py is not installed.
-        """
+        """This host's Docker Engine; `EngineNotFoundError` or `SettingsError` where it cannot be used."""
         with self._lock:
             if self._host is None:
                 self._host = self._open_host()
@@ -87,9 +78,7 @@ class Storages:
     def describe_image(self, reference: Reference) -> ImageInfo:
         """Describe an image by its name: from this host's engine, else from its registry.
 
-        Raises:
-            NotFoundError: Neither has it.
-            BrokenStageError: The registry lists it, but cannot deliver it.
+        Errors are as of `RegistryStorage.describe_image`.
         """
         try:
             engine = self.host.engine

@@ -115,14 +115,7 @@ class StageCopy:
         return ItemResult(result=description.as_json(), bytes=self._blob_transfer.sent_bytes)
 
     def copy_manifest(self, manifest: Manifest) -> int:
-        """Copy an image or index with all its content, under its digest alone.
-
-        Returns:
-            The bytes sent.
-
-        Raises:
-            StagefleetError: As in `execute`.
-        """
+        """Copy an image or index with all its content, under its digest alone; return the bytes sent."""
         self._copy(manifest, Reference.of(self._destination, manifest.digest))
         return self._blob_transfer.sent_bytes
 
@@ -209,11 +202,7 @@ def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
 def _into_engine(
     source: RegistryStorage, destination: EngineStorage, stage_id: StageId, lease: Lease, *, verify: bool
 ) -> ItemResult:
-    """Pull a stage, and give it the engine's name for stages.
-
-    Raises:
-        EngineError: It belongs to another project, so that the engine would not list it.
-    """
+    """Pull a stage, unless the engine would not list it; give it the engine's name for stages."""
     engine, reference = destination.engine, source.address.tagged(str(stage_id))
     project, manifest = destination.address.project, source.fetch_manifest(stage_id)
     if not manifest.is_index:  # the engine chooses from an index; other members may be missing

@@ -21,9 +21,7 @@ class UniqueSize:
     """Compute the sizes of images; content that was weighed before counts zero.
 
     Registries store a blob once for all of their repositories, so one scale counts it once per registry.
-
-    Attributes:
-        unweighed: Images that could not be weighed in full, and why; of many, some.
+    `unweighed` has images that could not be weighed in full, and why; of many, some.
     """
 
     def __init__(self, client: RegistryClient) -> None:
@@ -35,12 +33,8 @@ class UniqueSize:
     def add(self, images: Iterable[tuple[Repository, str]]) -> int:
         """Return the bytes of images that nothing weighed before has: manifests, configurations and layers.
 
-        Missing images count zero; unreadable ones, too, and are listed in `unweighed`.
-
-        Raises:
-            UnreachableError: A registry does not answer.
-            UsageError: It refuses the login.
-            RateLimitedError: It limits the rate, for too long.
+        Missing images count zero; unreadable ones, too, and are listed in `unweighed`. A registry that does
+        not answer, refuses the login or limits the rate for too long is an error.
         """
         total = 0
         waiting, read = iter(images), partial(_ImageSize.of, self._client)
@@ -67,13 +61,7 @@ class UniqueSize:
 
 @dataclass(slots=True)
 class _ImageSize:
-    """One image to weigh, with all its content.
-
-    Attributes:
-        image: Its name.
-        blobs: Digest and size of each manifest and blob.
-        trouble: Reason why the list is incomplete; "" if it is complete.
-    """
+    """One image to weigh: digest and size of each manifest and blob, and why the list is incomplete."""
 
     image: Reference
     blobs: list[tuple[Digest, int]] = field(default_factory=list)
