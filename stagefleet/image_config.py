@@ -19,8 +19,6 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Reference, Repository
 from stagefleet.registry import Manifest
 
-__all__ = ["describe_engine_image", "describe_image", "describe_index", "platform_in", "relocated"]
-
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 _LARGE_BYTES = 1024 * 1024

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict
 from stagefleet.bounds import OUTCOME_BYTES, TRUNCATED, fit
 from stagefleet.names import StageId
 
-__all__ = ["ImageInfo", "StageDescription"]
-
 _INFO_BYTES = OUTCOME_BYTES * 3 // 4
 """The maximum size of one `ImageInfo` as JSON, which leaves room for the rest of an outcome."""
 

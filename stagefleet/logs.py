@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import logging
 
-__all__ = ["LIBRARIES", "EventLogger", "limit_libraries"]
-
 LIBRARIES = (
     "amqp",
     "asyncio",

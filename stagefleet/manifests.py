@@ -14,18 +14,6 @@ from typing import Any, Self
 from stagefleet.errors import InvalidNameError, UnsupportedManifestError
 from stagefleet.names import Digest
 
-__all__ = [
-    "DOCKER_INDEX",
-    "DOCKER_MANIFEST",
-    "INDEXES",
-    "MANIFESTS",
-    "OCI_INDEX",
-    "OCI_MANIFEST",
-    "Descriptor",
-    "Manifest",
-    "digest_of",
-]
-
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"

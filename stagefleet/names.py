@@ -13,20 +13,6 @@ from typing import ClassVar, Literal, Self
 from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
 
-__all__ = [
-    "ENGINE_PREFIX",
-    "HOST_SEPARATOR",
-    "Digest",
-    "EngineProject",
-    "Reference",
-    "Repository",
-    "StageId",
-    "is_host",
-    "is_tag",
-    "parse_address",
-    "split_host",
-]
-
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
 _MAX_PORT = 2**16 - 1

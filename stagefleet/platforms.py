@@ -10,8 +10,6 @@ from typing import Any, Self
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.redaction import quoted
 
-__all__ = ["Platform", "PlatformSelection"]
-
 # Limited, so that a tag has room for all three after a stage id.
 _PLATFORM = re.compile(r"([a-z0-9]{1,16})/([a-z0-9_]{1,16})(?:/([a-z0-9._]{1,16}))?")
 _SHOWN_CHARACTERS = 60

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from stagefleet.errors import SettingsError
 
-__all__ = ["isolated_command", "packages_directory", "require_extra", "worker_command"]
-
 _LIBRARY = Path(__file__).resolve().parent
 
 

@@ -14,17 +14,6 @@ import threading
 from collections import OrderedDict
 from urllib.parse import quote, quote_plus
 
-__all__ = [
-    "forget_secrets",
-    "host_of",
-    "masked_line",
-    "masked_url",
-    "quoted",
-    "redact",
-    "remember_secret",
-    "words_of",
-]
-
 _MASK = "***"
 _SHORTEST_SECRET = 8  # characters; shorter secrets may be common words, which must stay readable
 _MOST_SECRETS = 64  # of each kind: each costs time per line, so the oldest are forgotten

@@ -18,8 +18,6 @@ from stagefleet.rejections import Rejections
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 
-__all__ = ["Registries"]
-
 _REJECTIONS_SECONDS = 30
 _REJECTIONS_WAIT_SECONDS = 60
 

@@ -17,8 +17,6 @@ from stagefleet.registry import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections
 
-__all__ = ["MOST_LOOKED_AT", "Rejections"]
-
 MOST_LOOKED_AT = 256
 """Most rejections read in one listing, besides cached ones; the others count as rejected until then."""
 _THREADS = 8

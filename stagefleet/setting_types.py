@@ -26,24 +26,6 @@ from pydantic import (
 from stagefleet.names import EngineProject, Repository, is_host, parse_address
 from stagefleet.redaction import masked_url, quoted
 
-__all__ = [
-    "REVEAL",
-    "FlowerSettings",
-    "Options",
-    "ProjectName",
-    "RegistryHost",
-    "RepositoryText",
-    "Seconds",
-    "Section",
-    "StorageAddressText",
-    "Url",
-    "WebhookSettings",
-    "describe_setting_error",
-    "docker_config_file",
-    "docker_tls_environment",
-    "matching",
-]
-
 # The types of setting values.
 
 _PATTERN_ADVICE: dict[str, str] = {}

@@ -16,19 +16,6 @@ from stagefleet.errors import SettingsError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = [
-    "SETTINGS_FILE_VARIABLE",
-    "environment_document",
-    "merge",
-    "read_file",
-    "setting_paths",
-    "settings_file",
-    "source_of",
-    "unknown_variables",
-    "value_at",
-    "variable_of",
-]
-
 SETTINGS_FILE_VARIABLE = "STAGEFLEET_CONFIG"
 _DEFAULT_FILE = "stagefleet.toml"
 

@@ -6,8 +6,6 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
-__all__ = ["UnfailingStream", "discard_stdout", "prepare_streams", "unfailing"]
-
 _STANDARD = (0, 1, 2)
 
 

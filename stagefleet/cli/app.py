@@ -14,8 +14,6 @@ from stagefleet.cli.help import EPILOGS, ROOT_EPILOG, HelpfulCommand, HelpfulGro
 from stagefleet.cli.options import takes_common_options
 from stagefleet.version import __version__
 
-__all__ = ["COMMANDS", "app", "build_command"]
-
 
 class _Entry(NamedTuple):
     """A command: its module in `cli/commands`, with its function, or `app` for a group; and its help."""

@@ -24,8 +24,6 @@ from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import settings_file
 
-__all__ = ["CheckResult", "State", "check_redis_server", "run_checks"]
-
 _NO_WORKER_CODE = 4
 _FETCH = queue_of("fetch_stage")
 _UNREACHABLE = RedisUnreachableError.exit_code

@@ -9,8 +9,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from stagefleet.cli.output import flush_output, print_line
 
-__all__ = ["EPILOGS", "ROOT_EPILOG", "HelpfulCommand", "HelpfulGroup", "make_group"]
-
 ROOT_EPILOG = """\
 A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH, or
 docker-daemon:PROJECT for the stages in a Docker Engine.

@@ -21,31 +21,6 @@ from stagefleet.redaction import masked_url
 if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
 
-__all__ = [
-    "NO_REPOSITORY",
-    "CommonOptions",
-    "FinalOption",
-    "Force",
-    "Hosts",
-    "Json",
-    "MissingOk",
-    "Parallel",
-    "ProjectOption",
-    "RemoveContainers",
-    "RepositoryArgument",
-    "SkipUsed",
-    "StageIdArguments",
-    "chosen_options",
-    "forget_options",
-    "may_be_new",
-    "of_project",
-    "one_host",
-    "read_ids",
-    "read_stage_ids",
-    "stage_arguments",
-    "takes_common_options",
-]
-
 NO_REPOSITORY = "Missing argument 'REPO'; or name a project with --project"
 RepositoryArgument = Annotated[
     str | None,

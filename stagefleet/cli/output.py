@@ -9,8 +9,6 @@ from typing import Any
 
 from stagefleet.errors import OutputError
 
-__all__ = ["as_line", "flush_output", "print_json", "print_line"]
-
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 

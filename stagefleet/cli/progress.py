@@ -16,8 +16,6 @@ from stagefleet.cli.session import say
 if TYPE_CHECKING:
     from stagefleet import Outcome, Run
 
-__all__ = ["ProgressLines", "choose_display"]
-
 _LINE_SECONDS = 10.0
 
 

@@ -11,8 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stagefleet.cli.progress import ProgressLines
 from stagefleet.runs.models import ItemState, Outcome
 
-__all__ = ["ProgressBar"]
-
 
 class ProgressBar(ProgressLines):
     """A bar with stages, bytes, rate and time left.

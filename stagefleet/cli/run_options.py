@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from stagefleet.fleet.project import FleetProject
     from stagefleet.operations.base import Items, Operation
 
-__all__ = ["RunOptions", "detach_or_follow", "follow_run", "naming_run", "run_operation", "takes_run_options"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:

@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from stagefleet import Fleet, Settings
     from stagefleet.settings import LogSettings
 
-__all__ = [
-    "become",
-    "cancelling_on_interrupt",
-    "configure_logs",
-    "connect",
-    "open_fleet",
-    "read_settings",
-    "say",
-]
-
 
 def say(message: str) -> None:
     """Print a message on stderr that is neither a result nor an error."""

@@ -19,8 +19,6 @@ from stagefleet.credentials.helpers import ask_helper
 from stagefleet.errors import CredentialsError
 from stagefleet.redaction import quoted, remember_secret
 
-__all__ = ["DockerConfig", "Login"]
-
 _HELPER_TIMEOUT_SECONDS = 30.0  # some helpers ask a cloud
 _LIMIT_BYTES = 4 * 1024 * 1024
 

@@ -18,8 +18,6 @@ from stagefleet.errors import CredentialsError
 from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import quoted
 
-__all__ = ["ask_helper"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OUR_PREFIX = "STAGEFLEET_"
 """Prefix of our own environment variables, secrets among them, which a helper does not get."""

@@ -17,8 +17,6 @@ from stagefleet.records.image import rejected_stage
 from stagefleet.records.slug import NAMELESS, decode_name, encode_name, limited_slug
 from stagefleet.redaction import quoted
 
-__all__ = ["CLEANUP_TAG", "LOCK_SERVER_TAG", "RecordId", "RecordKind", "is_record_tag"]
-
 CLEANUP_TAG = "cleanup"
 LOCK_SERVER_TAG = "sync-server"
 

@@ -17,19 +17,6 @@ from typing import Any
 
 from stagefleet.names import Digest, StageId
 
-__all__ = [
-    "DELETION_LABEL",
-    "DIFF_ID",
-    "LAYER",
-    "PLACEHOLDER_TYPE",
-    "PROJECT_LABEL",
-    "RecordImage",
-    "is_placeholder",
-    "make_placeholder",
-    "make_rejection",
-    "rejected_stage",
-]
-
 PROJECT_LABEL = "werf"
 """The label with the project of a record; every record has it."""
 

@@ -13,18 +13,6 @@ from stagefleet.records.record import Labels, Record
 from stagefleet.records.slug import image_hash
 from stagefleet.redaction import quoted
 
-__all__ = [
-    "RECORDS",
-    "ClientId",
-    "CustomTag",
-    "ImageMetadata",
-    "ImportMetadata",
-    "LastCleanup",
-    "LockServer",
-    "ManagedImage",
-    "RejectedStage",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ManagedImage(Record):

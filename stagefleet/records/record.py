@@ -11,8 +11,6 @@ from stagefleet.errors import BrokenRecordError
 from stagefleet.names import StageId
 from stagefleet.records.ids import RecordId, RecordKind
 
-__all__ = ["Labels", "Record"]
-
 _MAX_DIGITS = 18
 
 

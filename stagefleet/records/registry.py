@@ -12,8 +12,6 @@ from stagefleet.names import Digest, Reference
 from stagefleet.records.image import RecordImage, is_placeholder
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
 
-__all__ = ["LabelledImage", "put_record", "read_labels"]
-
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:

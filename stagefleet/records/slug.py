@@ -14,17 +14,6 @@ from anyascii import anyascii
 
 from stagefleet.names import is_tag
 
-__all__ = [
-    "NAMELESS",
-    "SPELLING",
-    "decode_name",
-    "encode_name",
-    "image_hash",
-    "limited_slug",
-    "murmur_hash",
-    "tag_slug",
-]
-
 _MAX_TAG_BYTES = 128
 _DASHES = re.compile("-+")
 

@@ -18,8 +18,6 @@ from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 
-__all__ = ["Api", "scopes_of"]
-
 _UNCACHED = MappingProxyType({"Cache-Control": "no-cache", "Pragma": "no-cache"})
 """Headers that make caches on the way forward the request (RFC 9111, sections 5.2.1.4 and 5.4)."""
 

@@ -35,8 +35,6 @@ from stagefleet.registry.http.response_body import SMALL_RATE, ResponseBody
 from stagefleet.registry.http.transport import Body
 from stagefleet.settings import Settings
 
-__all__ = ["BlobApi", "Upload"]
-
 _BLOB_BYTES = 8 * 1024 * 1024
 
 

@@ -22,8 +22,6 @@ from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.headers import content_length
 from stagefleet.registry.http.response_body import ResponseBody
 
-__all__ = ["BlobReader"]
-
 _PARTIAL = 206
 _UNSATISFIABLE = 416
 _MOST_BREAKS = 6

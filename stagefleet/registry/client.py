@@ -34,8 +34,6 @@ from stagefleet.registry.tag_list import Page, PagingHabits, TagList
 from stagefleet.registry.tag_page import MalformedPageError, TagPage
 from stagefleet.settings import Settings
 
-__all__ = ["RegistryClient"]
-
 _NOT_IMPLEMENTED = 501
 _MANIFEST_BYTES = 4 * 1024 * 1024  # "Pushing manifests": registries should take up to 4 MiB
 _TAGS_BYTES = 256 * 1024 * 1024  # one page of a registry without paging, with millions of tags

@@ -29,8 +29,6 @@ from stagefleet.registry.http.headers import retry_after_seconds, span_text
 from stagefleet.registry.http.hosts import advise_tls, is_refused_as_plain
 from stagefleet.registry.http.response_body import read_all
 
-__all__ = ["map_body_errors", "map_error"]
-
 _ERROR_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -14,8 +14,6 @@ from stagefleet.leases import Lease, current_lease, under_lease, waiting
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
 
-__all__ = ["MAX_BLOBS", "MAX_DEPTH", "MAX_MANIFESTS", "LeaseBoundThreads", "Member", "MemberReader"]
-
 # Members of an index and of its nested indexes: each read once, with limits for number and depth.
 #
 # A small index can refer to ten thousand others, each of which refers to ten thousand more. All code that

@@ -21,8 +21,6 @@ from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry.tag_page import TagPage
 
-__all__ = ["MOST_TAGS", "Page", "PagingHabits", "TagList"]
-
 MOST_TAGS = 2_000_000
 """Limit for one list, twice the most items of a run: a repository has records besides stages."""
 _TAGS_A_PAGE = 1000  # ECR refuses more

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 from stagefleet.names import is_tag
 
-__all__ = ["MalformedPageError", "TagPage"]
-
 _MAX_DEPTH = 64
 _MAX_STRING_BYTES = 64 * 1024
 

@@ -15,8 +15,6 @@ from stagefleet.redaction import masked_url
 from stagefleet.settings import Settings
 from stagefleet.settings_sources import read_file, setting_paths, settings_file, source_of, value_at
 
-__all__ = ["app"]
-
 app = make_group("See the settings in force.")
 
 

@@ -12,8 +12,6 @@ from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_opti
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 
-__all__ = ["copy_stages"]
-
 Source = Annotated[
     str | None,
     typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),

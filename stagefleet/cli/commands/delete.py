@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from stagefleet import DeleteOperation, Fleet
     from stagefleet.fleet.project import FleetProject
 
-__all__ = ["delete_stages"]
-
 
 @takes_run_options()
 def delete_stages(

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from stagefleet import Fleet
     from stagefleet.fleet.project import FleetProject
 
-__all__ = ["describe_stages"]
-
 
 @takes_run_options()
 def describe_stages(

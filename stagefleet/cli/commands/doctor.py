@@ -17,8 +17,6 @@ from stagefleet.runs.messages import queue_of
 if TYPE_CHECKING:
     from stagefleet.cli.doctor_checks import CheckResult
 
-__all__ = ["run_doctor"]
-
 _PURPOSES = {
     command: queue_of(operation)
     for command, operation in {

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from stagefleet import FetchOperation, Fleet, Project
     from stagefleet.fleet.hosts import PinnedStages
 
-__all__ = ["fetch_stages"]
-
 _CHECK_SECONDS = 1.0
 _PIECE_BYTES = 65_536
 

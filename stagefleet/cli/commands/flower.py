@@ -10,8 +10,6 @@ from stagefleet.cli.session import become, read_settings
 from stagefleet.errors import UsageError
 from stagefleet.processes import isolated_command, require_extra
 
-__all__ = ["start_flower"]
-
 _MAX_PORT = 65535
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from stagefleet.cli.session import become
 from stagefleet.processes import isolated_command
 
-__all__ = ["check_health"]
-
 
 def check_health() -> None:
     """Exit with 0 if a worker of this container or machine lives, 1 if none does.

@@ -15,8 +15,6 @@ from stagefleet.cli.session import connect, say
 if TYPE_CHECKING:
     from stagefleet import Fleet
 
-__all__ = ["show_hosts"]
-
 
 def show_hosts(
     names: Annotated[

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from stagefleet import Fleet
     from stagefleet.images import StageDescription
 
-__all__ = ["list_stages"]
-
 
 def list_stages(
     repository: opt.RepositoryArgument = None,

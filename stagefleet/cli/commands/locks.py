@@ -17,8 +17,6 @@ from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.locks import LockHolder, LockInfo, RedisLocks
 
-__all__ = ["app"]
-
 app = make_group("List locks and their holders, and release the lock of a holder that hangs.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.", show_default=False)]
 

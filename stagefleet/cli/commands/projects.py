@@ -13,8 +13,6 @@ from stagefleet.cli.session import open_fleet, say
 if TYPE_CHECKING:
     from stagefleet.fleet.reader import StorageState
 
-__all__ = ["show_projects"]
-
 _NEEDED = {"primary", "final"}
 """Roles that a project cannot work without; caches may be down at any time."""
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from stagefleet import Project
     from stagefleet.operations.base import ProjectOperation
 
-__all__ = ["publish_stages"]
-
 
 @takes_run_options()
 def publish_stages(

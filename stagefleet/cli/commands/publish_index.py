@@ -13,8 +13,6 @@ from stagefleet.errors import UsageError
 from stagefleet.names import Reference, StageId
 from stagefleet.platforms import Platform
 
-__all__ = ["publish_index"]
-
 
 def publish_index(
     repository: Annotated[str, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)],

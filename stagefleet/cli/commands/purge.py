@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stagefleet.fleet.purge import PurgedGroup
     from stagefleet.projects.purge import PurgePlan  # imports the registry client
 
-__all__ = ["purge_project"]
-
 _SHOWN_UNKNOWN = 5
 _SHOWN_UNWEIGHED = 3
 _MOST_FAILURES = 100

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from stagefleet import Fleet
     from stagefleet.operations.records import RecordOperation
 
-__all__ = ["app"]
-
 _NAMED_UNKNOWN = 5
 
 app = make_group("See and keep the records beside the stages: what is built, and from which commits.")

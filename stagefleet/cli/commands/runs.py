@@ -20,8 +20,6 @@ from stagefleet.fleet.waits import describe_wait
 from stagefleet.runs.models import Outcome, Run, RunState
 from stagefleet.runs.subjects import subject_of
 
-__all__ = ["app"]
-
 _PURPOSE = "stagefleet runs"
 
 app = make_group("See and steer runs.")

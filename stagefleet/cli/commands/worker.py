@@ -12,8 +12,6 @@ from stagefleet.processes import require_extra, worker_command
 from stagefleet.redaction import quoted
 from stagefleet.runs.messages import QUEUES
 
-__all__ = ["start_worker"]
-
 _MAX = 256
 
 

@@ -27,8 +27,6 @@ from stagefleet.registry.auth.tokens import (
     parse_challenges,
 )
 
-__all__ = ["Authorizer"]
-
 _MARGIN_SHARE = 0.1  # of a token's life: some registries issue tokens for seconds
 _LONGEST_MARGIN_SECONDS = 5.0
 _PING = ("/v2/",)  # no scope

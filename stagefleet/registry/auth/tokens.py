@@ -22,16 +22,6 @@ from stagefleet.registry.http.headers import retry_after_seconds, span_text
 from stagefleet.registry.http.hosts import is_loopback
 from stagefleet.registry.http.response_body import read_all
 
-__all__ = [
-    "Challenge",
-    "RefusedLoginError",
-    "Send",
-    "Token",
-    "TokenServer",
-    "basic_header",
-    "parse_challenges",
-]
-
 # Parser of `WWW-Authenticate`: the challenges of a registry's 401.
 
 _LIMIT_CHARACTERS = 64 * 1024  # more than any HTTP library lets through in one header line

@@ -26,8 +26,6 @@ from stagefleet.registry.http.deadline import Deadline, current_deadline
 from stagefleet.registry.http.sockets import make_context, open_socket
 from stagefleet.settings import RegistrySettings
 
-__all__ = ["CHUNK_BYTES", "Adapter", "RegistryResponse"]
-
 CHUNK_BYTES = 512 * 1024
 """Bytes of a blob held in memory at once. Larger chunks save system calls, smaller ones save memory."""
 _CONNECTIONS_A_HOST = 128

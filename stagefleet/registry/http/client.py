@@ -32,8 +32,6 @@ from stagefleet.registry.http.response_body import read_all
 from stagefleet.registry.http.transport import Body, Transport
 from stagefleet.settings import HttpSettings, Settings
 
-__all__ = ["SMALL_BYTES", "ApiRequest", "HttpClient", "backoff_seconds"]
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _RETRIED = frozenset({429, 500, 502, 503, 504})

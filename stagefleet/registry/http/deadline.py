@@ -11,8 +11,6 @@ from contextvars import ContextVar
 from stagefleet.errors import DeadlineMissedError, RegistryUnreachableError
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, elapsed_seconds
 
-__all__ = ["Deadline", "bounding", "current_deadline"]
-
 _CONNECT = "connecting"
 _NAME_TIMES = 3
 

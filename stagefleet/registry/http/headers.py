@@ -13,16 +13,6 @@ from stagefleet.errors import InvalidNameError, StoredDigestError
 from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
 
-__all__ = [
-    "check_stored",
-    "content_digest",
-    "content_length",
-    "media_type",
-    "next_link",
-    "retry_after_seconds",
-    "span_text",
-]
-
 # Parsers for response headers, from untrusted servers.
 
 _NUMBER = re.compile(r"[0-9]+")

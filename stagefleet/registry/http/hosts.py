@@ -14,19 +14,6 @@ from stagefleet.errors import RegistryError
 from stagefleet.names import Repository
 from stagefleet.settings import RegistrySettings, Settings
 
-__all__ = [
-    "Origin",
-    "advise_plain_http",
-    "advise_tls",
-    "api_path",
-    "base_url",
-    "is_loopback",
-    "is_refused_as_plain",
-    "join_url",
-    "origin_of",
-    "settings_of",
-]
-
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _DEFAULT_PORTS = {"http": 80, "https": 443}

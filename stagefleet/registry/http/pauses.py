@@ -18,8 +18,6 @@ from stagefleet.logs import EventLogger
 from stagefleet.registry.http.headers import span_text
 from stagefleet.settings import HttpSettings
 
-__all__ = ["HostPauses", "RetryReporter", "WaitBudget", "hurrying", "pause"]
-
 _NAP_SECONDS = 1.0  # longest time until a wait notices that the item was cancelled
 _TOLD_SECONDS = 3.0
 """Shorter pauses are not reported: they are over before anyone reads of them."""

@@ -16,8 +16,6 @@ from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.deadline import Deadline, bounding
 from stagefleet.registry.http.transport import map_http_errors
 
-__all__ = ["SMALL_RATE", "ResponseBody", "TooManyBytesError", "pieces_of", "read_all"]
-
 SMALL_RATE = 128 * 1024
 """Bytes per second that a body read as a whole must reach, besides the time-out."""
 _PATIENCE_SECONDS = 60.0

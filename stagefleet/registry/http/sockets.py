@@ -19,8 +19,6 @@ from stagefleet.errors import SettingsError
 from stagefleet.registry.http.deadline import Deadline, current_deadline
 from stagefleet.settings import RegistrySettings
 
-__all__ = ["PlainSocket", "TlsSocket", "make_context", "open_socket"]
-
 # Sockets that obey the deadline of the current request and the lease of its item.
 #
 # The time-out of an ordinary socket is for one call: a server that sends a byte now and then can hold a

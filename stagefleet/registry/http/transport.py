@@ -32,8 +32,6 @@ from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, is_loo
 from stagefleet.registry.http.sockets import make_context
 from stagefleet.settings import Settings
 
-__all__ = ["Body", "Transport", "map_http_errors"]
-
 _MOST_HOSTS = 256
 _USER_AGENT = "stagefleet"
 _NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
