@@ -67,6 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "stagefleet.version",
     "CacheOperation": "stagefleet.operations.publish",
     "CopyOperation": "stagefleet.operations.copy",
     "DeleteOperation": "stagefleet.operations.delete",
@@ -75,7 +76,6 @@ _HOMES = {
     "PublishOperation": "stagefleet.operations.publish",
     "TakeOperation": "stagefleet.operations.publish",
     "Operation": "stagefleet.operations.base",
-    "__version__": "stagefleet.version",
     "Digest": "stagefleet.names",
     "ErrorInfo": "stagefleet.runs.models",
     "Fleet": "stagefleet.fleet.fleet",

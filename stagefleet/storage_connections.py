@@ -11,10 +11,10 @@ from uuid import uuid4
 from stagefleet.attempt import Attempt
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
+from stagefleet.images import Platform
 from stagefleet.locks import LockManager, RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.platforms import Platform
 from stagefleet.processes import require_extra
 from stagefleet.project import Project
 from stagefleet.projects.lookup import StageLookup

@@ -38,7 +38,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
-from stagefleet.registry.http.headers import span_text
+from stagefleet.registry.http.waits import span_text
 from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
 from stagefleet.runs.ledger import FinishResult, Ledger
 from stagefleet.runs.messages import task_name

@@ -9,14 +9,13 @@ from typing import Any
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError
-from stagefleet.images import StageDescription
+from stagefleet.images import PlatformSelection, StageDescription
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
 from stagefleet.projects.lookup import Select, StageLookup, oldest

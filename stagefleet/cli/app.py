@@ -53,7 +53,7 @@ COMMANDS: Mapping[str, _Entry] = {
         "Publish stages of a project: copy them from its primary storage into the final one.",
     ),
     "publish-index": _Entry(
-        "publish_index",
+        "publish",
         "publish_index",
         "Publish a multi-platform stage over platform images that are there.",
     ),
@@ -80,7 +80,7 @@ COMMANDS: Mapping[str, _Entry] = {
         "flower", "start_flower", "Show the fleet's workers and tasks on web pages until told to stop."
     ),
     "health": _Entry(
-        "health",
+        "worker",
         "check_health",
         "Exit with 0 if a worker of this container or machine lives, 1 if none does.",
     ),

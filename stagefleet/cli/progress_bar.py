@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stagefleet.cli.progress import ProgressLines
+from stagefleet.cli.report import ProgressLines
 from stagefleet.runs.models import ItemState, Outcome
 
 

@@ -9,7 +9,7 @@ from stagefleet.errors import ContentError, NotFoundError, RegistryUnavailableEr
 from stagefleet.leases import Lease, elapsed_seconds
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry import RegistryClient
-from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.http.waits import pause
 from stagefleet.runs.models import ItemState
 from stagefleet.shared_state.base import SharedState
 

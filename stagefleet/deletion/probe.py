@@ -32,7 +32,7 @@ from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records import RecordImage
 from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry import Manifest, RegistryClient
-from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.http.waits import pause
 
 SECOND_LOOK_SECONDS = 5.0
 """Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""

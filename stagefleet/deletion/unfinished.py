@@ -20,7 +20,7 @@ from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Repository, StageId
 from stagefleet.records import rejected_stage
 from stagefleet.registries import Registries
-from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.http.waits import pause
 
 SECOND_LOOK_SECONDS = 3.0
 """Pause between the reads of a rejection whose stage exists: a deletion under way goes on meanwhile."""

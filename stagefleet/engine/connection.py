@@ -13,9 +13,9 @@ from docker.utils import kwargs_from_env
 
 from stagefleet.engine.calls import Heed, call_under_lease, explain, map_engine_errors
 from stagefleet.errors import EngineError, NotFoundError
+from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, Lease, LeaseBoundLock, current_lease
 from stagefleet.names import Reference, Repository
-from stagefleet.platforms import Platform
 from stagefleet.redaction import masked_url, remember_secret, words_of
 from stagefleet.registry import DockerConfig
 from stagefleet.setting_types import docker_tls_environment

@@ -20,13 +20,12 @@ from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.run_lookup import find_run, find_run_under, read_failures, spec_of_retry
 from stagefleet.fleet.run_plans import RunPlans
 from stagefleet.fleet.submission import RunSubmitter
-from stagefleet.images import StageDescription
+from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, parse_hosts, parse_repository, parse_storage
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo

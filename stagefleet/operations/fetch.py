@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 
 from stagefleet.errors import StagefleetError, UnreachableError, UsageError
+from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, StorageAddress
 from stagefleet.operations.base import (
     Items,
@@ -20,7 +21,6 @@ from stagefleet.operations.base import (
     select_lacking,
 )
 from stagefleet.operations.storages import PlanStorages
-from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 
 _LOGGER = logging.getLogger(__name__)

@@ -1,6 +1,15 @@
 """Records, which are kept beside stages in a repository, and the grammar of their tags."""
 
-from stagefleet.records.ids import RecordId, RecordKind, is_record_tag
+from stagefleet.records.ids import (
+    RecordId,
+    RecordKind,
+    decode_name,
+    encode_name,
+    image_hash,
+    is_record_tag,
+    limited_slug,
+    tag_slug,
+)
 from stagefleet.records.image import (
     DELETION_LABEL,
     RecordImage,
@@ -18,10 +27,9 @@ from stagefleet.records.models import (
     LastCleanup,
     LockServer,
     ManagedImage,
+    Record,
     RejectedStage,
 )
-from stagefleet.records.record import Record
-from stagefleet.records.slug import decode_name, encode_name, image_hash, limited_slug, tag_slug
 
 __all__ = [
     "DELETION_LABEL",

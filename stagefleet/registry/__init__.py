@@ -1,6 +1,6 @@
 """A client of the OCI distribution API, over requests."""
 
-from stagefleet.credentials.docker_config import DockerConfig, Login
+from stagefleet.credentials import DockerConfig, Login
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.registry.blob_api import Upload

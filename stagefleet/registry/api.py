@@ -7,7 +7,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from stagefleet.credentials.docker_config import DockerConfig
+from stagefleet.credentials import DockerConfig
 from stagefleet.errors import RegistryError
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.names import Repository
@@ -27,12 +27,8 @@ class Api:
 
     All methods raise `RegistryUnreachableError` if the registry does not answer, `CredentialsError` if it
     refuses the login, `RateLimitedError` or `RegistryUnavailableError` if it still fails after all retries,
-    and `RegistryError` for any other error response.
-
-    Args:
-        settings: Time-outs, retries, and TLS settings by registry.
-        config: Source of logins; Docker's own configuration file if None.
-        headers: Headers added to each request.
+    and `RegistryError` for any other error response. Without `config`, logins are those of Docker's own
+    configuration file.
     """
 
     def __init__(

@@ -28,11 +28,10 @@ from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blob_reader import BlobReader
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.client import backoff_seconds
-from stagefleet.registry.http.headers import check_stored
 from stagefleet.registry.http.hosts import api_path
-from stagefleet.registry.http.pauses import WaitBudget
-from stagefleet.registry.http.response_body import SMALL_RATE, ResponseBody
+from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_stored
 from stagefleet.registry.http.transport import Body
+from stagefleet.registry.http.waits import WaitBudget
 from stagefleet.settings import Settings
 
 _BLOB_BYTES = 8 * 1024 * 1024
@@ -40,13 +39,7 @@ _BLOB_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload session that a registry has opened.
-
-    Attributes:
-        repository: The destination.
-        digest: Digest of the blob.
-        url: The URL for the content.
-    """
+    """An upload session that a registry has opened; the content of the blob goes to `url`."""
 
     repository: Repository
     digest: Digest
@@ -181,18 +174,10 @@ class BlobApi(Api):
         lease: Lease = NO_LEASE,
         on_bytes: Callable[[int], None] | None = None,
     ) -> int:
-        """Copy a blob to another repository, unless it is there.
+        """Copy a blob to another repository, unless it is there, and return the bytes sent.
 
-        Args:
-            source: The repository that has it.
-            destination: The repository that gets it.
-            descriptor: Descriptor of the blob.
-            mount_from: As in `begin_upload`; None sends the blob without asking.
-            lease: Lease to check between chunks.
-            on_bytes: Called with the size of each chunk.
-
-        Returns:
-            The bytes sent; 0 if it was there or could be mounted.
+        The lease is checked between chunks. Without `mount_from` the blob is sent without asking; else as in
+        `begin_upload`. `on_bytes` is called with the size of each chunk.
 
         Raises:
             NotFoundError: The source does not have it.

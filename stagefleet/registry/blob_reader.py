@@ -19,8 +19,7 @@ from stagefleet.errors import (
 from stagefleet.leases import Lease
 from stagefleet.manifests import Descriptor
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.http.headers import content_length
-from stagefleet.registry.http.response_body import ResponseBody
+from stagefleet.registry.http.responses import ResponseBody, content_length
 
 _PARTIAL = 206
 _UNSATISFIABLE = 416

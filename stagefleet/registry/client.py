@@ -21,17 +21,17 @@ from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_api import BlobApi
 from stagefleet.registry.http.client import ApiRequest, read_content
-from stagefleet.registry.http.headers import (
+from stagefleet.registry.http.hosts import base_url
+from stagefleet.registry.http.responses import (
+    TooManyBytesError,
     check_stored,
     content_digest,
     content_length,
     media_type,
     next_link,
+    pieces_of,
 )
-from stagefleet.registry.http.hosts import base_url
-from stagefleet.registry.http.response_body import TooManyBytesError, pieces_of
-from stagefleet.registry.tag_list import Page, PagingHabits, TagList
-from stagefleet.registry.tag_page import MalformedPageError, TagPage
+from stagefleet.registry.tag_list import MalformedPageError, Page, PagingHabits, TagList, TagPage
 from stagefleet.settings import Settings
 
 _NOT_IMPLEMENTED = 501

@@ -25,9 +25,9 @@ from stagefleet.errors import (
     UnreachableError,
 )
 from stagefleet.redaction import redact, words_of
-from stagefleet.registry.http.headers import retry_after_seconds, span_text
 from stagefleet.registry.http.hosts import advise_tls, is_refused_as_plain
-from stagefleet.registry.http.response_body import read_all
+from stagefleet.registry.http.responses import read_all, retry_after_seconds
+from stagefleet.registry.http.waits import span_text
 
 _ERROR_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
@@ -45,12 +45,6 @@ def map_body_errors(method: str, host: str, repository: str, subject: str) -> It
 
     Headers and bodies are untrusted: numbers of any length, values of any type, nesting of any depth. A case
     that nobody expected must fail this one call with a typed error, like any other malformed response.
-
-    Args:
-        method: The request's method.
-        host: The registry's host.
-        repository: The repository, `host/path`.
-        subject: The requested object, for messages.
     """
     try:
         yield
@@ -80,12 +74,6 @@ class _ErrorBody:
 
 def map_error(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
     """Build the error for an unexpected status; reads the response's body.
-
-    Args:
-        response: The response.
-        method: The request's method.
-        repository: The requested repository, `host/path`.
-        subject: The requested object, for messages.
 
     Raises:
         PlainHttpError: The response refuses plain HTTP, since the registry speaks TLS.

@@ -29,24 +29,14 @@ MAX_BLOBS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of an index.
-
-    Attributes:
-        descriptor: Its descriptor in the index.
-        manifest: Its manifest or index; None for a blob.
-    """
+    """A member of an index, and its manifest or index; None for a blob."""
 
     descriptor: Descriptor
     manifest: Manifest | None
 
 
 class MemberReader:
-    """Read all members of one index; create a new reader for each document.
-
-    Args:
-        fetch_manifest: Fetches a manifest or an index.
-        repository: The repository that has them.
-    """
+    """Read all members of one index; create a new reader for each document."""
 
     def __init__(self, fetch_manifest: Callable[[Reference], Manifest], repository: Repository) -> None:
         self._fetch_manifest = fetch_manifest
@@ -56,11 +46,9 @@ class MemberReader:
         self._blobs_left = MAX_BLOBS
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Yield the members of an index that were not yielded before.
+        """Yield the members of an index that were not yielded before; an image has none.
 
-        Args:
-            index: The index; an image has no members.
-            depth: 1 for the top document, one more for each index around this one.
+        `depth` is 1 for the top document, and one more for each index around this one.
 
         Raises:
             UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
@@ -136,10 +124,6 @@ class LeaseBoundThreads:
 
     At the end of the block, also by an error or an interrupt, unfinished calls end within a second: their
     waits check the pool's end. A bare pool would first finish all pauses and time-outs of each thread.
-
-    Args:
-        count: Most threads.
-        name: Prefix of their names.
     """
 
     def __init__(self, count: int, name: str) -> None:

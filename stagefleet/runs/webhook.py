@@ -16,7 +16,7 @@ import requests
 
 from stagefleet.errors import CallbackDeclinedError, CallbackError, RegistryUnreachableError
 from stagefleet.leases import NO_LEASE, Lease, under_lease
-from stagefleet.registry.http.headers import retry_after_seconds
+from stagefleet.registry.http.responses import retry_after_seconds
 from stagefleet.registry.http.transport import Transport
 from stagefleet.runs.models import Outcome
 from stagefleet.settings import Settings

@@ -16,7 +16,7 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.names import Repository
-from stagefleet.registry.http.pauses import hurrying
+from stagefleet.registry.http.waits import hurrying
 
 OPEN_SECONDS = 60.0
 """Time for which a cache is skipped after an outage; longer if the cache asks for more."""

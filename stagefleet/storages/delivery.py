@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from stagefleet.attempt import ItemResult
 from stagefleet.errors import EngineError, PlatformNotFoundError
 from stagefleet.image_config import describe_index, relocated
-from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.images import ImageInfo, Platform, PlatformSelection, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.storages.docker_engine import StageImages
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.stage_verification import choose_images, members_for

@@ -11,13 +11,12 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.engine.image_use import ImageUse, InUsePolicy
 from stagefleet.errors import EngineError, ImageInUseError, InvalidNameError, StageNotFoundError
 from stagefleet.image_config import describe_engine_image
-from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.images import ImageInfo, Platform, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.locks import LockManager
 from stagefleet.locks.stage_locks import ImageLocks, StageLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.delete import DeleteOperation
-from stagefleet.platforms import Platform
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.shared_state.last_used import LastUsed
 from stagefleet.shared_state.tag_lists import StageIdList

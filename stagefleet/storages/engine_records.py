@@ -18,7 +18,7 @@ from stagefleet.image_config import describe_engine_image
 from stagefleet.names import EngineProject
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordImage, RecordKind
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.records.record import Labels
+from stagefleet.records.models import Labels
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.image_config import platform_in
+from stagefleet.images import Platform
 from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.platforms import Platform
 from stagefleet.records import is_placeholder
 from stagefleet.registry import Manifest
 from stagefleet.storages.storages import Storages

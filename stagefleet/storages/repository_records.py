@@ -36,7 +36,7 @@ from stagefleet.records import (
     is_placeholder,
 )
 from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.records.record import Labels
+from stagefleet.records.models import Labels
 from stagefleet.records.registry import put_record
 from stagefleet.registry import Manifest
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult

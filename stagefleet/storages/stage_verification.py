@@ -20,11 +20,11 @@ from stagefleet.errors import (
     UnsupportedManifestError,
 )
 from stagefleet.image_config import platform_in
+from stagefleet.images import Platform, PlatformSelection
 from stagefleet.leases import Lease
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Descriptor, Manifest, RegistryClient
-from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.http.waits import pause
 from stagefleet.storages.repository import RegistryStorage, fetch_stage_manifest
 
 SECOND_LOOK_SECONDS = 5.0

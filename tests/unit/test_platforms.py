@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.images import Platform, PlatformSelection
 from stagefleet.names import Repository
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.project import Project
 
 

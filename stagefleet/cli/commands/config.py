@@ -9,7 +9,7 @@ from typing import Any
 from stagefleet.cli import options as opt
 from stagefleet.cli.help import make_group
 from stagefleet.cli.options import chosen_options
-from stagefleet.cli.report import print_json, print_line
+from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.redaction import masked_url
 from stagefleet.settings import Settings

@@ -19,8 +19,8 @@ from stagefleet.cli.output import flush_output
 from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.cli.session import say
 from stagefleet.errors import InvalidNameError, UsageError
+from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, parse_address
-from stagefleet.platforms import PlatformSelection
 
 if TYPE_CHECKING:
     from stagefleet import FetchOperation, Fleet, Project

@@ -11,7 +11,7 @@ import typer
 from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import as_line, print_line
+from stagefleet.cli.output import as_line, print_line
 from stagefleet.cli.run_options import RunOptions
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import StageNotFoundError, UsageError

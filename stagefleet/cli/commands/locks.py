@@ -12,7 +12,7 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.help import make_group
-from stagefleet.cli.report import print_json, print_line
+from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError
 from stagefleet.locks import LockHolder, LockInfo, RedisLocks

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.report import print_json, print_line
+from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import open_fleet, say
 
 if TYPE_CHECKING:

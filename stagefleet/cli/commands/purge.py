@@ -13,8 +13,8 @@ import typer
 from rich.filesize import decimal
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.progress import choose_display
-from stagefleet.cli.report import RunReport, print_json, print_line
+from stagefleet.cli.output import print_json, print_line
+from stagefleet.cli.report import RunReport, choose_display
 from stagefleet.cli.run_options import RunOptions, naming_run, takes_run_options
 from stagefleet.cli.session import cancelling_on_interrupt, say
 from stagefleet.engine.image_use import InUsePolicy

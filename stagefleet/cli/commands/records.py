@@ -11,15 +11,15 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.help import make_group
+from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
-from stagefleet.cli.report import print_json, print_line
 from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import Repository as Storage
 from stagefleet.names import StorageAddress
 from stagefleet.records import CustomTag, RecordId, RecordKind
-from stagefleet.records.slug import NAMELESS
+from stagefleet.records.ids import NAMELESS
 
 if TYPE_CHECKING:
     from stagefleet import Fleet

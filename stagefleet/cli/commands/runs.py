@@ -12,7 +12,8 @@ import typer
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.help import make_group
-from stagefleet.cli.report import describe_failure, describe_run, print_json, print_line
+from stagefleet.cli.output import print_json, print_line
+from stagefleet.cli.report import describe_failure, describe_run
 from stagefleet.cli.run_options import RunOptions, detach_or_follow, follow_run, takes_run_options
 from stagefleet.cli.session import connect, say
 from stagefleet.errors import UsageError

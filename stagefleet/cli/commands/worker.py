@@ -1,4 +1,4 @@
-"""`stagefleet worker`: replaces itself by the worker's supervisor."""
+"""`stagefleet worker` and `stagefleet health`: replace themselves by processes of the fleet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from stagefleet.cli.session import become, read_settings
 from stagefleet.errors import UsageError
-from stagefleet.processes import require_extra, worker_command
+from stagefleet.processes import isolated_command, require_extra, worker_command
 from stagefleet.redaction import quoted
 from stagefleet.runs.messages import QUEUES
 
@@ -53,3 +53,12 @@ def _checked(queues: str) -> str:
             f"--queues {quoted(unknown[0])}: the queues are {', '.join(dict.fromkeys(QUEUES.values()))}"
         )
     return ",".join(names)
+
+
+def check_health() -> None:
+    """Exit with 0 if a worker of this container or machine lives, 1 if none does.
+
+    With 2 if the settings are wrong.
+    While Redis is out of reach the answer is yes: starting the worker again would not help.
+    """
+    become(isolated_command("workers.health"))

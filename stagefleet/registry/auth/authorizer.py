@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stagefleet.credentials.docker_config import DockerConfig, Login
+from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
 from stagefleet.leases import LeaseBoundLock
 from stagefleet.redaction import remember_secret, words_of
@@ -69,11 +69,6 @@ class Authorizer:
 
     Threads that need the same header request it once: the others wait for the first, whose requests and
     helpers have time-outs, and share its failure, too.
-
-    Args:
-        config: Source of logins.
-        send: Sends requests to token servers.
-        clock: Monotonic clock for the life of tokens, in seconds.
     """
 
     def __init__(
@@ -88,14 +83,11 @@ class Authorizer:
         self._slots_lock = threading.Lock()
 
     def header(self, host: str, scopes: tuple[str, ...]) -> str | None:
-        """Return the header to send with a request.
+        """Return the header to send with a request, None while the registry has not asked for a login.
 
         Args:
             host: The registry's `host[:port]`, as in repository names.
-            scopes: Scopes of the request, `repository:PATH:ACTIONS` each, in any order.
-
-        Returns:
-            The header's value, None while the registry has not asked for a login.
+            scopes: `repository:PATH:ACTIONS` each, in any order.
 
         Raises:
             CredentialsError: As in `answer`, when a new token is needed.
@@ -133,13 +125,7 @@ class Authorizer:
             return bool(challenge)
 
     def answer(self, host: str, challenge: str, scopes: tuple[str, ...], refused: str | None) -> str:
-        """Return the header to send after a 401.
-
-        Args:
-            host: As in `header`.
-            challenge: The response's `WWW-Authenticate`.
-            scopes: As in `header`.
-            refused: The header that was sent, None if none was.
+        """Return the header to send after a 401 with this challenge, to a request with the `refused` header.
 
         Raises:
             CredentialsError: The registry refuses the login, or wants one and there is none, or the login

@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 
 import requests
 
-from stagefleet.credentials.docker_config import Login
+from stagefleet.credentials import Login
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.http.headers import retry_after_seconds, span_text
 from stagefleet.registry.http.hosts import is_loopback
-from stagefleet.registry.http.response_body import read_all
+from stagefleet.registry.http.responses import read_all, retry_after_seconds
+from stagefleet.registry.http.waits import span_text
 
 # Parser of `WWW-Authenticate`: the challenges of a registry's 401.
 
@@ -40,10 +40,8 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 class Challenge:
     """One authentication scheme that a registry offers.
 
-    Attributes:
-        scheme: In lower case: `basic`, `bearer`, ...
-        parameters: By name in lower case; the first of a repeated name counts.
-        token68: The token that replaces parameters in schemes such as `negotiate`, "" otherwise.
+    Scheme and names of parameters are in lower case; the first of a repeated name counts. `token68` is the
+    token that replaces parameters in schemes such as `negotiate`.
     """
 
     scheme: str
@@ -52,16 +50,11 @@ class Challenge:
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """Parse a `WWW-Authenticate` header, also several joined by commas.
+    """Parse a `WWW-Authenticate` header of an untrusted server, also several joined by commas, in its order.
 
     A comma separates both challenges and the parameters of one, so a word is a parameter if `=` and a value
-    follow it, and a scheme otherwise. Malformed parts are skipped. Linear in the header's length.
-
-    Args:
-        header: The value of the header, from an untrusted server.
-
-    Returns:
-        The challenges in the header's order. Source: RFC 9110, sections 11.2 to 11.6.1.
+    follow it, and a scheme otherwise. Malformed parts are skipped. Linear in the header's length. Source:
+    RFC 9110, sections 11.2 to 11.6.1.
     """
     header = header[:_LIMIT_CHARACTERS]
     found: list[Challenge] = []
@@ -138,12 +131,7 @@ class RefusedLoginError(CredentialsError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token from a token server.
-
-    Attributes:
-        value: The token to send.
-        life_seconds: Lifetime, from the moment of the request.
-    """
+    """A token, and its life from the moment of the request."""
 
     value: str = field(repr=False)
     life_seconds: float
@@ -151,13 +139,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenServer:
-    """The token server of a registry.
-
-    Args:
-        registry: The registry's `host[:port]`, for messages.
-        realm: The server's URL, from the registry's challenge.
-        service: The registry's own name, "" if it gave none.
-    """
+    """The token server at a realm, of a registry that calls itself `service`, "" if it gave no name."""
 
     registry: str
     realm: str = field(repr=False)  # its query may hold a secret
@@ -173,12 +155,7 @@ class TokenServer:
         return self._parts()["host"]
 
     def fetch(self, send: Send, login: Login | None, scopes: tuple[str, ...]) -> Token:
-        """Request a token.
-
-        Args:
-            send: Sends the request.
-            login: The login; None for an anonymous token.
-            scopes: The scopes that the token has to allow.
+        """Request a token; an anonymous one without a login.
 
         Raises:
             RefusedLoginError: The server refuses the login, or requires one.

@@ -25,11 +25,10 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.auth.authorizer import Authorizer
 from stagefleet.registry.error_mapping import map_body_errors, map_error
-from stagefleet.registry.http.headers import span_text
 from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
-from stagefleet.registry.http.pauses import HostPauses, RetryReporter, WaitBudget, pause
-from stagefleet.registry.http.response_body import read_all
+from stagefleet.registry.http.responses import read_all
 from stagefleet.registry.http.transport import Body, Transport
+from stagefleet.registry.http.waits import HostPauses, RetryReporter, WaitBudget, pause, span_text
 from stagefleet.settings import HttpSettings, Settings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -49,20 +48,15 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request to a registry.
+    """A request to a registry; all statuses but the expected ones raise.
 
     Attributes:
-        method: The HTTP method.
         host: The registry as in repository names; selects login and settings.
-        url: The whole URL.
         repository: The repository, `host/path`, for messages and errors.
         subject: The requested object, for messages.
-        expected: The expected statuses; all others raise.
         scopes: Scopes for a token (https://distribution.github.io/distribution/spec/auth/scope/).
-        headers: More headers.
         body: The body, or a function that opens it anew for each attempt.
         is_write: True if the request takes effect: it starts only while the lease outlasts the time-out.
-        retries: False turns retries off.
         lease: Lease to check in waits and before writes.
         precheck: Checks before each attempt, after all pauses, that the request may be sent. Returns the
             latest time for it to leave, on `elapsed_seconds`, or raises.
@@ -88,15 +82,8 @@ class ApiRequest:
 class HttpClient:
     """Send calls with logins, retries and redirects; thread-safe.
 
-    Args:
-        transport: Sends single requests.
-        authorizer: Provides `Authorization` headers.
-        origin: Returns where logins come from, for messages.
-        settings: Time-outs and retries.
-        sleep: Waits so many seconds; for tests.
-
-    Attributes:
-        longest_wait_seconds: Longest time a registry may make one call wait, all attempts together.
+    `origin` returns where logins come from, for messages. A registry may make one call wait for
+    `longest_wait_seconds`, all attempts together.
     """
 
     def __init__(
@@ -352,11 +339,7 @@ class HttpClient:
 
 
 def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int) -> bytes:
-    """Read a body of bounded size.
-
-    Raises:
-        RegistryError: It has more bytes.
-    """
+    """Read a body of bounded size; a larger one raises `RegistryError`."""
     content = read_all(response, limit_bytes)
     if content is None:
         raise RegistryError(

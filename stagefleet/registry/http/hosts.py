@@ -29,10 +29,8 @@ _URL = re.compile(
 class Origin(NamedTuple):
     """Scheme, host and port of a URL (RFC 6454, section 4); a login is for one origin.
 
-    Attributes:
-        scheme: In lower case.
-        host: Without a port, in lower case.
-        port: The scheme's default if the URL names none; 0 for an unknown scheme.
+    Scheme and host are in lower case; the port is the scheme's default if the URL names none, 0 for an
+    unknown scheme.
     """
 
     scheme: str
@@ -83,11 +81,7 @@ def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
 
 
 def join_url(url: str, given: str) -> str:
-    """Resolve a URL from a registry's response to `url`.
-
-    Args:
-        url: The requested URL.
-        given: The response's `Location`, or the target of its `Link`; relative or absolute.
+    """Resolve a URL, relative or absolute, from the `Location` or `Link` of a registry's response to `url`.
 
     Raises:
         RegistryError: It is malformed. The message does not quote it, for it may hold a signature.
@@ -133,9 +127,7 @@ def advise_plain_http(host: str) -> str:
 def is_refused_as_plain(response: requests.Response, body: bytes) -> bool:
     """Return True if a response refuses plain HTTP because its server speaks TLS.
 
-    Args:
-        response: The response, its body read.
-        body: The beginning of its body. A response to HEAD has none, so its status decides.
+    `body` is the beginning of its body. A response to HEAD has none, so its status decides.
     """
     request: requests.PreparedRequest | None = response.request  # None in a response built by a test
     if response.status_code != _BAD_REQUEST or request is None:

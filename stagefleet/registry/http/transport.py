@@ -26,10 +26,9 @@ from requests.utils import get_environ_proxies, select_proxy
 from stagefleet.errors import CertificateError, RegistryUnreachableError, SettingsError
 from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import host_of, words_of
-from stagefleet.registry.http.adapter import Adapter
-from stagefleet.registry.http.deadline import Deadline, bounding
+from stagefleet.registry.http.adapter import Adapter, make_context
 from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, is_loopback, settings_of
-from stagefleet.registry.http.sockets import make_context
+from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings
 
 _MOST_HOSTS = 256
@@ -96,14 +95,8 @@ class Transport:
     ) -> requests.Response:
         """Send one request and return the response. Its body is unread; close the response.
 
-        Args:
-            method: The HTTP method.
-            url: The whole URL.
-            headers: More headers.
-            body: The body.
-            ends_at: Latest time for the response's header, on the monotonic clock. No phase outlasts its
-                time-out in any case.
-            send_by: Latest time for the request to leave, on `elapsed_seconds`.
+        The response's header has to come by `ends_at`, on the monotonic clock, and no phase outlasts its
+        time-out in any case. The request has to leave by `send_by`, on `elapsed_seconds`.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
@@ -190,12 +183,7 @@ def map_http_errors(
     """Map every error of requests, urllib3 and the socket to one of ours.
 
     The errors have no cause: foreign errors hold the URL, which may hold a signature, and tracebacks show
-    them.
-
-    Args:
-        url: The requested URL.
-        proxies: The proxies in use, by scheme.
-        advice: What to do if TLS and plain HTTP are mixed up.
+    them. `advice` says what to do if TLS and plain HTTP are mixed up.
     """
     host = urlsplit(url).netloc
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.cli.doctor_checks import (
+from stagefleet.cli.commands.doctor import (
     CheckResult,
     State,
     _check_disk,

@@ -14,9 +14,9 @@ from stagefleet.errors import (
     StorageStateChangedError,
     TruncatedError,
 )
+from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.storages import stage_verification
 from tests.integration.engine.conftest import LABELS

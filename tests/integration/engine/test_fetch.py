@@ -12,9 +12,9 @@ from stagefleet.errors import (
     EngineUnreachableError,
     StorageStateChangedError,
 )
+from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import EngineProject, Repository
-from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.registry.http.transport import Transport
 from tests.integration.engine.conftest import LABELS, RETRIES

@@ -8,10 +8,10 @@ import pytest
 
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
+from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.platforms import PlatformSelection
 from stagefleet.project import Project
 from stagefleet.records import RecordId
 from tests.integration.engine.conftest import LABELS

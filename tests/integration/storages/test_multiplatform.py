@@ -8,8 +8,8 @@ import pytest
 
 from stagefleet.attempt import Attempt
 from stagefleet.errors import NotFoundError, UsageError
+from stagefleet.images import Platform
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.platforms import Platform
 from stagefleet.records import RejectedStage
 from stagefleet.storages.index_publication import IndexPublication
 from tests.services import ImageMaker

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from stagefleet.connections import Connections
+from stagefleet.images import Platform
 from stagefleet.names import Repository, StageId
-from stagefleet.platforms import Platform
 from stagefleet.project import Project
 from stagefleet.records import RecordId, RecordKind, RejectedStage
 from stagefleet.redis_client import connect_redis

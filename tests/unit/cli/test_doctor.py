@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from stagefleet import embedded
-from stagefleet.cli import doctor_checks
+from stagefleet.cli.commands import doctor as doctor_checks
 from stagefleet.errors import CredentialsError, RegistryUnreachableError
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.versions import WriterVersion, own_version

@@ -20,11 +20,11 @@ from stagefleet.errors import (
     SharedDigestError,
     StageNotFoundError,
 )
+from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, under_lease
 from stagefleet.locks import MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import StageId
-from stagefleet.platforms import Platform
 from stagefleet.project import Project
 from stagefleet.records import (
     CustomTag,

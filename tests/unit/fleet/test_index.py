@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import UsageError
+from stagefleet.images import Platform
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.platforms import Platform
 
 REPOSITORY = Repository("src.test", "app")
 INDEX = "cd" * 28

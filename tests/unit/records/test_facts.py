@@ -16,7 +16,7 @@ from stagefleet.records import (
     RecordKind,
     RejectedStage,
 )
-from stagefleet.records.record import Labels
+from stagefleet.records.models import Labels
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)
 COMMIT = "c0" * 20

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stagefleet.names import is_tag
 from stagefleet.records import limited_slug, tag_slug
-from stagefleet.records.slug import SPELLING, murmur_hash
+from stagefleet.records.ids import SPELLING, murmur_hash
 
 
 @pytest.mark.parametrize(

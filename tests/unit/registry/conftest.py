@@ -43,7 +43,7 @@ def repository_at():
 @pytest.fixture
 def short_slices(monkeypatch):
     """Makes waits look at their lease more often."""
-    for module in ("leases", "registry.http.deadline", "credentials.helpers"):
+    for module in ("leases", "registry.http.waits", "credentials"):
         monkeypatch.setattr(f"stagefleet.{module}.SLICE_SECONDS", 0.05)
 
 

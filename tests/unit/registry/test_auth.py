@@ -19,7 +19,7 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
-from stagefleet.credentials.docker_config import DockerConfig, Login
+from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import (
     CredentialsError,
     RateLimitedError,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stagefleet.credentials.docker_config import DockerConfig, Login
+from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError
 
 SECRET = "hunter2"

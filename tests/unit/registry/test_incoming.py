@@ -5,7 +5,7 @@ import pytest
 import requests
 
 from stagefleet.errors import RegistryUnreachableError
-from stagefleet.registry.http.response_body import ResponseBody
+from stagefleet.registry.http.responses import ResponseBody
 
 
 class Body:

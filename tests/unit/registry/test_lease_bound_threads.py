@@ -9,7 +9,7 @@ import pytest
 
 from stagefleet.errors import ItemCancelledError
 from stagefleet.leases import current_lease, under_lease
-from stagefleet.registry.http.pauses import pause
+from stagefleet.registry.http.waits import pause
 from stagefleet.registry.members import LeaseBoundThreads
 
 

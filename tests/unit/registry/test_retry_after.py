@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.registry.http.headers import retry_after_seconds, span_text
+from stagefleet.registry.http.responses import retry_after_seconds
+from stagefleet.registry.http.waits import span_text
 
 NOW = 1_800_000_000
 DATE = "Fri, 15 Jan 2027 08:00:00 GMT"  # NOW

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from stagefleet.errors import RateLimitedError, RegistryUnreachableError
-from stagefleet.registry.http.pauses import RetryReporter
+from stagefleet.registry.http.waits import RetryReporter
 from stagefleet.settings import HttpSettings
 
 REFUSED = RegistryUnreachableError("r.test does not answer (connection refused)", host="r.test")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from stagefleet.credentials.helpers import ask_helper
+from stagefleet.credentials import ask_helper
 from stagefleet.errors import StagefleetError
 from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Repository

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from stagefleet.errors import NotFoundError, RegistryError
 from stagefleet.names import Repository
 from stagefleet.registry import tag_list
-from stagefleet.registry.tag_list import Page, PagingHabits, TagList
-from stagefleet.registry.tag_page import TagPage
+from stagefleet.registry.tag_list import Page, PagingHabits, TagList, TagPage
 from tests.unit.registry.scripted import RegistryResponse
 
 REPOSITORY = Repository.parse("reg.example.com/app")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.names import is_tag
-from stagefleet.registry.http.headers import next_link
-from stagefleet.registry.tag_page import MalformedPageError, TagPage
+from stagefleet.registry.http.responses import next_link
+from stagefleet.registry.tag_list import MalformedPageError, TagPage
 
 NAMES = st.text(alphabet='ab.-_1"\\/é\n', max_size=5)
 VALUES = st.recursive(

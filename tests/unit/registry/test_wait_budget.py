@@ -10,7 +10,7 @@ import pytest
 
 from stagefleet.errors import ItemCancelledError, RateLimitedError, RegistryUnavailableError
 from stagefleet.manifests import OCI_MANIFEST, Manifest
-from stagefleet.registry.http.pauses import HostPauses, hurrying, pause
+from stagefleet.registry.http.waits import HostPauses, hurrying, pause
 from tests.unit.registry.scripted import RegistryResponse
 
 TAGS = RegistryResponse(body=b'{"name": "group/app", "tags": ["one"]}')

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
+from stagefleet.images import Platform, PlatformSelection
 from stagefleet.names import StageId
-from stagefleet.platforms import Platform, PlatformSelection
 from stagefleet.registry import Manifest
 from stagefleet.storages.stage_verification import choose_images
 from tests.unit.storages.conftest import OCI_INDEX, OCI_MANIFEST, entry

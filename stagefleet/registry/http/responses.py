@@ -1,4 +1,4 @@
-"""Parsers for response headers, from untrusted servers."""
+"""Responses of registries, which are untrusted: parsers of headers, and bodies with limits."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
+from http.client import IncompleteRead
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from stagefleet.errors import InvalidNameError, StoredDigestError
+import requests
+import urllib3
+
+from stagefleet.errors import InvalidNameError, RegistryUnreachableError, StoredDigestError
 from stagefleet.manifests import digest_of
 from stagefleet.names import Digest
-
-# Parsers for response headers, from untrusted servers.
+from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.http.transport import map_http_errors
+from stagefleet.registry.http.waits import Deadline, bounding
 
 _NUMBER = re.compile(r"[0-9]+")
 _MOST_DIGITS = 18
@@ -109,9 +115,6 @@ def next_link(header: str) -> str | None:
     """Return the target of the first link with the relation `next`, None if there is none.
 
     A parameter never replaces the target, whatever its name; the first of a repeated `rel` counts.
-
-    Args:
-        header: The header's value, from an untrusted server.
     """
     header, position = header[:_LIMIT_CHARACTERS], 0
     while (target := _TARGET.match(header, position)) is not None:
@@ -148,17 +151,10 @@ _NEAR_SECONDS = 10 * _YEAR_SECONDS
 def retry_after_seconds(
     headers: Mapping[str, str], *, clock: Callable[[], float] = time.time
 ) -> float | None:
-    """Read how long a response asks to wait.
+    """Read how long a response asks to wait: 0 to 1e10 s; None if the header is missing or malformed.
 
     A date, and a number that can only be a timestamp, count from the response's own `Date`: the two clocks
-    may differ.
-
-    Args:
-        headers: The response's headers, with names in any case.
-        clock: Returns seconds since 1970, for a response without a `Date`.
-
-    Returns:
-        Seconds from now, 0 to 1e10; None if the header is missing or malformed.
+    may differ. `clock` returns seconds since 1970, for a response without a `Date`.
     """
     value = headers.get("Retry-After", "").strip()
     number = _SECONDS.fullmatch(value)
@@ -174,20 +170,6 @@ def retry_after_seconds(
     now = _now(headers, clock)
     near = (seconds / unit - now for unit in _UNITS if abs(seconds / unit - now) <= _NEAR_SECONDS)
     return _bounded(next(near, seconds))
-
-
-def span_text(seconds: float) -> str:
-    """Format a duration.
-
-    >>> span_text(12.3), span_text(5400), span_text(1e10)
-    ('12 s', '5400 s (1.5 hours)', 'more than a year')
-    """
-    if seconds > _YEAR_SECONDS:
-        return "more than a year"
-    for name, length in (("days", 24 * 3600), ("hours", 3600)):
-        if seconds >= length * 1.5:
-            return f"{seconds:.0f} s ({seconds / length:.1f} {name})"
-    return f"{seconds:.0f} s"
 
 
 def _now(headers: Mapping[str, str], clock: Callable[[], float]) -> float:
@@ -206,3 +188,102 @@ def _since_1970(date: str) -> float | None:
 
 def _bounded(seconds: float) -> float:
     return min(max(seconds, 0.0), _NEVER_SECONDS)
+
+
+# Response bodies: read as they arrive, with limits for size and time.
+
+SMALL_RATE = 128 * 1024
+"""Bytes per second that a body read as a whole must reach, besides the time-out."""
+_PATIENCE_SECONDS = 60.0
+_LEAST_BYTES = 64 * 1024
+"""Bytes that a streamed body must deliver within `_PATIENCE_SECONDS`; less counts as silence."""
+
+
+class TooManyBytesError(Exception):
+    """A body is larger than its limit."""
+
+
+class ResponseBody:
+    """A response body, read in chunks.
+
+    A small one must arrive as a whole in the time of one phase, plus its bytes at 128 KiB a second; else
+    each chunk has that time. `was_cut_short` is True if the server closed the connection in the middle.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        *,
+        is_small: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._response = response
+        self._deadline: Deadline | None = getattr(response, "deadline", None)
+        self._is_small = is_small
+        if self._deadline is not None and is_small:
+            self._deadline.begin_body()
+        self._clock = clock
+        self._waited_seconds = 0.0
+        self._came_bytes = 0
+        self.was_cut_short = False
+
+    def read(self, size: int) -> bytes:
+        """Return the bytes that have arrived, at most `size`, b"" at the end; wait only if there are none.
+
+        So a caller can check its lease even if the body arrives slowly.
+
+        Raises:
+            RegistryUnreachableError: The body was cut short, or the connection broke, was silent or too slow.
+        """
+        raw: Any = self._response.raw
+        asked_at = self._clock()
+        if self._deadline is not None and not self._is_small:
+            self._deadline.begin_body("a piece of its body")
+        with map_http_errors(self._response.url), bounding(self._deadline):
+            try:
+                piece: bytes = raw.read1(size)
+            except urllib3.exceptions.ProtocolError as error:
+                self.was_cut_short = any(isinstance(inner, IncompleteRead) for inner in error.args)
+                raise
+        self._waited_seconds += self._clock() - asked_at
+        self._came_bytes += len(piece)
+        if self._deadline is not None and self._is_small:
+            self._deadline.extend(len(piece) / SMALL_RATE)
+        if self._waited_seconds > _PATIENCE_SECONDS:
+            if piece and self._came_bytes < _LEAST_BYTES:
+                self._response.close()
+                host = urlsplit(self._response.url).netloc
+                raise RegistryUnreachableError(
+                    f"{host} sends {self._came_bytes} bytes "
+                    f"in {self._waited_seconds:.0f} s, which is too slow to wait for",
+                    host=host,
+                )
+            self._waited_seconds, self._came_bytes = 0.0, 0
+        return piece
+
+
+def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
+    """Read a response's body to its end, so that the connection can be reused.
+
+    A body larger than the limit is None, and closes the connection.
+    """
+    try:
+        return b"".join(pieces_of(response, limit_bytes))
+    except TooManyBytesError:
+        return None
+
+
+def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
+    """Yield the chunks of a response's body to its end, under the time limit of a small body.
+
+    Raises:
+        TooManyBytesError: The body is larger than the limit; the connection is closed.
+    """
+    incoming, left = ResponseBody(response, is_small=True), limit_bytes
+    while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # its end frees the connection
+        left -= len(piece)
+        if left < 0:
+            response.close()
+            raise TooManyBytesError(f"more than {limit_bytes} bytes")
+        yield piece
+    response.raw.release_conn()

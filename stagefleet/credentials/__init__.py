@@ -1,1 +1,0 @@
-"""Logins to registries: Docker's configuration file and its credential helpers."""
