@@ -36,9 +36,7 @@ _EVERYWHERE = ("coordinate", "start_run")
 def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
     """Create the Celery application of a fleet; it connects at its first use.
 
-    Args:
-        settings: The settings with the Redis URL.
-        operations: The fleet's operations, for queues and routes.
+    The operations are for queues and routes.
 
     Raises:
         SettingsError: There is no Redis URL, or it is malformed.

@@ -70,12 +70,7 @@ class _Envelope(BaseModel):
 def open_envelope(item: bytes, queue: str) -> dict[str, Any]:
     """Parse a message into the form that kombu expects.
 
-    Args:
-        item: The entry popped from the queue, or received on its channel.
-        queue: The queue. A requeued message goes there, whatever it names itself.
-
-    Raises:
-        MalformedMessageError: It is no message.
+    A requeued message goes to the queue that it came from, whatever it names itself.
     """
     is_request = queue == queue_of("start_run")
     check_size(item, limit_bytes=_LARGEST_REQUEST_BYTES if is_request else _LARGEST_BYTES)
@@ -107,11 +102,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def check_size(text: bytes, *, limit_bytes: int = _LARGEST_REQUEST_BYTES) -> None:
-    """Check before parsing that JSON fits into the memory for one message.
-
-    Raises:
-        MalformedMessageError: It is too large.
-    """
+    """Check before parsing that JSON fits into the memory for one message."""
     if len(text) > limit_bytes:
         raise MalformedMessageError(f"it is larger than {limit_bytes} bytes")
     if len(text) > _MOST_TOKENS and sum(map(text.count, (b"[", b"{", b","))) > _MOST_TOKENS:
@@ -126,13 +117,7 @@ def _read(item: bytes) -> Any:
 
 
 def note_dropped(queue: str, reason: str, content: bytes) -> None:
-    """Log a dropped message by its digest, which identifies repeats, without its content.
-
-    Args:
-        queue: The queue it came from.
-        reason: The problem, without its content.
-        content: The message, or its body; the digest is of its first MiB.
-    """
+    """Log a dropped message by the digest of its first MiB, which identifies repeats, without its content."""
     digest = hashlib.sha256(content[:_DIGESTED_BYTES]).hexdigest()
     _log.warning(
         "message_dropped", action="consume", queue=queue, reason=reason, bytes=len(content), sha256=digest

@@ -87,12 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_flower(app: object, settings: FlowerSettings) -> Flower:
-    """Create Flower's application on the current event loop; it does not listen yet.
-
-    Args:
-        app: The Celery application.
-        settings: Address, login, and size of Flower's memory.
-    """
+    """Create Flower's application on the current event loop; it does not listen yet."""
     os.environ.pop(_OPENS_API, None)  # Flower itself asks the environment at each request
     flower_options.address = settings.address
     flower_options.port = settings.port
@@ -111,11 +106,7 @@ def make_flower(app: object, settings: FlowerSettings) -> Flower:
 
 
 def _set_options(options: Mapping[str, str | float | bool]) -> None:
-    """Set Flower's own options by name.
-
-    Raises:
-        SettingsError: The option does not exist, has a setting of ours, or has another type.
-    """
+    """Set Flower's own options by name; refuse one that does not exist, or has a setting of ours."""
     for name, value in options.items():
         if name in _OURS:
             raise SettingsError(f"flower.options.{name}: {_OURS[name]}")
@@ -130,11 +121,7 @@ def _set_options(options: Mapping[str, str | float | bool]) -> None:
 
 
 def _check_redis(settings: Settings) -> None:
-    """Check the Redis; Flower waits for one that is unreachable.
-
-    Raises:
-        RedisConfigurationError: It is unsuitable, and waiting does not help.
-    """
+    """Refuse an unsuitable Redis, as waiting does not help; Flower waits for one that is unreachable."""
     assert settings.redis_url is not None, "the application has one"
     try:
         check_redis(settings.redis_url, settings.key_prefix)
@@ -143,11 +130,7 @@ def _check_redis(settings: Settings) -> None:
 
 
 def _refuse_to_be_open(settings: FlowerSettings) -> None:
-    """Refuse to show and control the fleet without a login on a public address.
-
-    Raises:
-        SettingsError: There is no login, and the address is not a loopback one.
-    """
+    """Refuse to show and control the fleet without a login on a public address."""
     loopback = is_loopback(settings.address) or is_loopback(f"[{settings.address}]")
     if not settings.user and not loopback:
         raise SettingsError(

@@ -21,12 +21,7 @@ from stagefleet.settings import LogSettings
 
 
 def configure_logging(settings: LogSettings, **bound: object) -> None:
-    """Send all logs of this process to stderr.
-
-    Args:
-        settings: Level and format.
-        **bound: Fields of every record of this process, as `worker`.
-    """
+    """Send all logs of this process to stderr, each record with the fields `bound`, as `worker`."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -70,11 +70,7 @@ class Broker:
 
     @classmethod
     def at(cls, redis_url: str) -> Self:
-        """Parse a Redis URL, as redis-py reads it.
-
-        Raises:
-            SettingsError: It is malformed.
-        """
+        """Parse a Redis URL, as redis-py reads it; raises as `connect_redis`."""
         with connect_redis(redis_url) as client:  # does not connect; raises errors with our own texts
             found: dict[str, Any] = client.connection_pool.connection_kwargs
         database = found.get("db", 0)
@@ -261,9 +257,7 @@ class ResilientTransport(kombu_redis.Transport):
     def establish_connection(self) -> Any:
         """Connect to a suitable server; kombu alone would notice at its first BRPOP.
 
-        Raises:
-            RedisConfigurationError: The server is unsuitable, and waiting does not help.
-            redis.ConnectionError: The server is unsuitable for now; kombu tries again.
+        A server that is unsuitable for now is a connection error: kombu tries again.
         """
         try:
             getattr(self.client, "check", _check_nothing)()
@@ -279,8 +273,7 @@ def _check_nothing() -> None:
 class FastReconnectConnection(Connection):
     """Connection that reconnects soon after an outage: kombu's own pauses grow to 30 s.
 
-    Attributes:
-        check: Called before each connection; raises if the server is unsuitable; see `check_redis`.
+    `check` is called before each connection, and raises if the server is unsuitable; see `check_redis`.
     """
 
     check: Callable[[], None] = staticmethod(_check_nothing)
@@ -307,11 +300,7 @@ class FastReconnectConnection(Connection):
 
 
 def connection_to(broker: Broker) -> type[FastReconnectConnection]:
-    """Create the class of connections to a broker, which log in and do not show the login.
-
-    Args:
-        broker: The broker.
-    """
+    """Create the class of connections to a broker, which log in and do not show the login."""
 
     class BrokerConnection(FastReconnectConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

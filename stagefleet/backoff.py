@@ -31,10 +31,5 @@ class Backoff:
 
 
 def jittered(seconds: float, *, share: float = 0.5) -> float:
-    """Return a random part of a duration.
-
-    Args:
-        seconds: The longest result.
-        share: The shortest result, as a fraction of the longest.
-    """
+    """Return a random part of a duration, of which the shortest is a share of the whole."""
     return seconds * random.uniform(share, 1)  # noqa: S311 - jitter, no secret

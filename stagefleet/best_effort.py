@@ -30,11 +30,7 @@ OWN_ERRORS = (
 
 
 class CaughtFailure:
-    """Error inside a `errors_as_warnings` block.
-
-    Attributes:
-        error: The error, None without one.
-    """
+    """Error inside a `errors_as_warnings` block; None without one."""
 
     error: StagefleetError | None = None
 

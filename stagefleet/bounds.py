@@ -174,11 +174,7 @@ def compress_json(document: bytes) -> bytes:
 
 
 def decompress_json(data: bytes) -> bytes:
-    """Restore a JSON object that `compress_json` returned.
-
-    Raises:
-        ValueError: The data is not from `compress_json`.
-    """
+    """Restore a JSON object that `compress_json` returned; a ValueError for other data."""
     if data.startswith(b"{"):
         return data
     unpacker = zlib.decompressobj(zdict=_DICTIONARY)

@@ -25,13 +25,7 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")  # namespaces(7): one for each contai
 
 
 class HeartbeatFile:
-    """The heartbeat of this process; without a folder that can be written, none.
-
-    Args:
-        name: `worker.name` of the settings.
-        redis_url: The fleet's Redis.
-        key_prefix: The prefix of the fleet's keys.
-    """
+    """The heartbeat of this process, by worker and fleet; without a folder that can be written, none."""
 
     def __init__(self, name: str, redis_url: str, key_prefix: str) -> None:
         folder = next(_own_folders(make=True), None)
@@ -74,11 +68,8 @@ def count_live() -> int:
 def machine_hash(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE) -> str:
     """Compute a digest that identifies this container or machine, whatever its name.
 
-    If the system does not identify it, the digest is the same for all, and only the random part differs.
-
-    Args:
-        boot_id: File with an id of this boot of the machine.
-        pid_namespace: Link that names the namespace of process ids.
+    It is made of a file with an id of this boot, and a link that names the namespace of process ids. If the
+    system does not identify it, the digest is the same for all, and only the random part differs.
     """
     told = ""
     with suppress(OSError):

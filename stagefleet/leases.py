@@ -41,14 +41,10 @@ class Lease(Protocol):
         """
 
     def require(self, seconds: float) -> None:
-        """Return only if the lease outlasts `seconds` from now; renew it if needed.
+        """Return only if the lease outlasts `seconds` from now, renewed if needed; raise as `check` does.
 
         Call it before each write that takes effect (manifest PUT, DELETE), with the request's time-out: no
         registry checks a fencing token, so a write may only start while no other worker can hold the item.
-
-        Raises:
-            LeaseLostError: The lease does not outlast it.
-            ItemCancelledError: As in `check`.
         """
 
 
@@ -57,12 +53,7 @@ class WaitReportingLease(Lease, Protocol):
     """A lease that also reports its waits to the run's observers."""
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-        """Report a wait while the block lasts.
-
-        Args:
-            seconds: Longest duration of the wait.
-            host: The host waited for, `host[:port]`; "" if it is no host.
-            text: The reason.
+        """Report a wait of some seconds at most while the block lasts; "" as the host if it is for none.
 
         Raises:
             WaitTooLongError: The item has waited too long in this attempt.
@@ -70,7 +61,7 @@ class WaitReportingLease(Lease, Protocol):
 
 
 def waiting(lease: Lease, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
-    """Report a wait if the lease takes reports; arguments as in `WaitReportingLease.waiting`."""
+    """Report a wait if the lease takes reports."""
     return lease.waiting(seconds, host, text) if isinstance(lease, WaitReportingLease) else nullcontext()
 
 
@@ -90,10 +81,6 @@ class UndoLease:
     """Lease for undoing an attempt that ends early: a few requests, for some seconds at most.
 
     A cancelled run or a stopping worker does not end it; a lost lease does.
-
-    Args:
-        lease: The attempt's lease.
-        seconds: Time limit.
     """
 
     def __init__(self, lease: Lease, *, seconds: float) -> None:
@@ -101,11 +88,6 @@ class UndoLease:
         self._until = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Return at once, or raise.
-
-        Raises:
-            LeaseLostError: The lease or the time limit has ended.
-        """
         if time.monotonic() > self._until:
             raise LeaseLostError("there is no more time to take back what was begun")
         try:
@@ -161,13 +143,11 @@ class LeaseBoundLock:
 
 
 class RenewedLease:
-    """A lease that a `LeaseRenewer` renews.
+    """A lease that a `LeaseRenewer` renews; it lasts for `seconds` from each renewal on.
 
     Args:
-        seconds: Its duration, from each renewal on.
-        asked_at: When it was asked for, on the clock.
         margin_seconds: How long before its end it counts as lost; a tenth of it if None.
-        clock: Monotonic, in seconds.
+        clock: Monotonic, in seconds; `asked_at` is on it.
     """
 
     def __init__(
@@ -208,7 +188,7 @@ class LeaseRenewer(Generic[_L]):
 
     Args:
         what: The leases, for the log: `leases`, `locks`.
-        renew: Renews leases; returns for each whether it is still held.
+        renew: Returns for each whether it is still held.
         interval_seconds: The longest interval; a lease is renewed three times at least before it ends.
     """
 
@@ -249,11 +229,7 @@ class LeaseRenewer(Generic[_L]):
             self._held.difference_update(leases)
 
     def renew(self, leases: Sequence[_L] | None = None) -> None:
-        """Renew leases now, all by default.
-
-        Raises:
-            RedisUnreachableError: Redis did not answer; the leases run on.
-        """
+        """Renew leases now, all by default; if Redis does not answer, it raises and they run on."""
         leases = self.held if leases is None else leases
         if not leases:
             return
@@ -317,15 +293,7 @@ def renewed(
     interval_seconds: float = math.inf,
     wait_seconds: float | None = None,
 ) -> Iterator[_L]:
-    """Renew one lease, which cannot be renewed together with others, until the end of the block.
-
-    Args:
-        what: As in `LeaseRenewer`.
-        lease: The lease.
-        renew: Returns whether it is still held.
-        interval_seconds: As in `LeaseRenewer`.
-        wait_seconds: As in `LeaseRenewer.close`.
-    """
+    """Renew one lease, which cannot be renewed together with others, until the end of the block."""
     renewer: LeaseRenewer[_L] = LeaseRenewer(what, lambda _: [renew()], interval_seconds=interval_seconds)
     renewer.add(lease)
     try:

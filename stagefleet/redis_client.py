@@ -69,13 +69,8 @@ def address_of(client: redis.Redis) -> str:
 class RedisScripts:
     """Call the Lua scripts of a package, each of which is one step on Redis; thread-safe.
 
-    `lua/common.lua` stands before each of them. The first two arguments are the key prefix, and what is added
-    to the server's clock.
-
-    Args:
-        client: A client that returns bytes.
-        package: The package with the folder `lua`.
-        prefix: Prefix of every key.
+    `lua/common.lua` in the package stands before each of them. The first two arguments are the key prefix,
+    and what is added to the server's clock.
 
     Attributes:
         clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
@@ -89,12 +84,7 @@ class RedisScripts:
         self._scripts: dict[str, Any] = {}
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a script.
-
-        Raises:
-            RedisUnreachableError: Redis does not answer, or refuses for now.
-            RedisConfigurationError: The server at the URL cannot be used as configured.
-        """
+        """Call a script; raises as `map_redis_errors`."""
         script = self._scripts.get(name) or self._load(name)
         with map_redis_errors(self._client):
             return script(args=[self._prefix, self.clock_offset_ms, *arguments])
@@ -132,8 +122,6 @@ class RedisRetry:
         seconds: The limit, from the first failure of a call on.
         say: Called when an outage lasts, and when it is over.
         stopping: Returns True to give up at the next failure.
-        sleep: Waits a number of seconds.
-        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -152,11 +140,7 @@ class RedisRetry:
         self._clock = clock
 
     def __call__(self, call: Callable[[], _T]) -> _T:
-        """Call a function, with retries; the call must be safe to repeat.
-
-        Raises:
-            RedisUnreachableError: Redis was out of reach for the whole time.
-        """
+        """Call a function, with retries; the call must be safe to repeat."""
         began_at, failures, told = self._clock(), 0, False
         while True:
             try:

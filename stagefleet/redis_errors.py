@@ -153,12 +153,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def explain(error: Exception, address: str) -> StagefleetError | None:
-    """Convert an error of a call to Redis to a Stagefleet error; return None for a bug.
-
-    Args:
-        error: The error that redis-py raised.
-        address: The address of Redis, without its login.
-    """
+    """Convert an error of redis-py to a Stagefleet error, with the address of Redis; None for a bug."""
     wrong = _what_is_wrong(error)
     if wrong is not None:
         return RedisConfigurationError(f"Redis at {address} {wrong}")

@@ -83,7 +83,6 @@ class RedisFacts:
 
     Attributes:
         name: `Redis` or `Valkey`.
-        version: The version.
         mode: `standalone`, `sentinel` or `cluster`.
         primary: For a replica, the address of its primary, `HOST:PORT`; None for a primary.
         info: The whole answer.
@@ -133,12 +132,7 @@ class RedisFacts:
 
 
 def read_facts(client: redis.Redis) -> RedisFacts | None:
-    """Ask a server for its facts; return None if its user may not ask.
-
-    Raises:
-        RedisUnreachableError: The server does not answer.
-        RedisConfigurationError: The server rejects the login, or is not Redis.
-    """
+    """Ask a server for its facts; None if its user may not ask. Raises as `map_redis_errors`."""
     with map_redis_errors(client):
         try:
             info: Any = client.info()
@@ -150,11 +144,7 @@ def read_facts(client: redis.Redis) -> RedisFacts | None:
 
 
 def check_writes(client: redis.Redis, prefix: str) -> None:
-    """Check that a server accepts writes, with a write that changes nothing and needs no memory.
-
-    Raises:
-        RedisUnreachableError: The server accepts none for now: it is a replica, or its disk is full.
-    """
+    """Check that a server accepts writes, with a write that changes nothing and needs no memory."""
     with map_redis_errors(client):
         client.delete(PING.of(prefix))
 
@@ -162,10 +152,7 @@ def check_writes(client: redis.Redis, prefix: str) -> None:
 def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
     """Check that a fleet can use the server at a URL; for programs that would otherwise fail repeatedly.
 
-    Args:
-        redis_url: The URL.
-        prefix: The prefix of the fleet's keys.
-        rights: Try each command that a fleet needs.
+    With `rights`, try each command that a fleet needs.
 
     Raises:
         SettingsError: The URL is malformed.
@@ -193,14 +180,7 @@ def rights_rule(prefix: str) -> str:
 
 
 def missing_rights(client: Any, prefix: str) -> list[str]:
-    """Try each command that a fleet needs, on temporary keys.
-
-    Returns:
-        The names of the commands that the server does not know, or does not allow.
-
-    Raises:
-        RedisUnreachableError: The server is out of reach for now.
-    """
+    """Name the commands that a fleet needs and a server does not know or allow; tried on temporary keys."""
     commands = [line.replace("$", f"{prefix}probe:").split() for line in _COMMANDS.strip().splitlines()]
     with map_redis_errors(client):
         with client.pipeline(transaction=False) as pipe:

@@ -67,7 +67,6 @@ class _Pool(redis.ConnectionPool):
         super().__init__(connection_class=checked(connection_class), peer=Peer(), **options)
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:  # noqa: ARG002 - redis-py's signature
-        """Return a connected connection."""
         connection: Any = super().get_connection()
         connection.handled = id(sys.exc_info()[1])
         return connection
@@ -86,14 +85,7 @@ def _was_interrupted(connection: Any) -> bool:
 
 
 def make_client(url: str) -> redis.Redis:
-    """Create a thread-safe client with time-outs for every operation; it connects at its first command.
-
-    Args:
-        url: `redis://`, `rediss://` or `unix://`, with login and database number as redis-py reads them.
-
-    Raises:
-        SettingsError: The URL is malformed, or has an unknown option.
-    """
+    """Create a client as `stagefleet.redis_client.connect_redis` says."""
     shown = masked_url(url)
     if shown.endswith("..."):
         raise SettingsError(f"the Redis URL {shown} is malformed: {_SPELLING}")
@@ -152,8 +144,8 @@ class Peer:
     Attributes:
         met: True once the server has answered in the Redis protocol: the URL's scheme is right.
         asked_at: The time of the first attempt to connect.
-        generation: The number of answers from servers that are not the primary; older connections may lead
-            to such a server.
+        generation: The number of answers from servers that are not the primary; older connections may lead to
+        such a server.
     """
 
     met: bool = False
@@ -170,14 +162,13 @@ class Peer:
 class PassingRetry(Retry):
     """redis-py's retries, limited to temporary errors: a rejected login is not retried."""
 
-    def call_with_retry(
+    def call_with_retry(  # noqa: D102 - as the base says
         self,
         do: Callable[[], Any],
         fail: Any,
         is_retryable: Any = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - redis-py's signature
     ) -> Any:
-        """Call until success, a permanent error, or the maximum number of failures."""
         return super().call_with_retry(do, fail, is_retryable or _may_pass, with_failure_count)
 
 
@@ -187,12 +178,7 @@ def _may_pass(error: BaseException) -> bool:
 
 @cache
 def checked(connection_class: Any, refuses: Callable[[BaseException], bool] = means_failover) -> Any:
-    """Derive a connection class with checks from one of redis-py's.
-
-    Args:
-        connection_class: redis-py's class for TCP, TLS or a Unix socket.
-        refuses: Returns True for an answer after which the connection is to be closed.
-    """
+    """Derive a connection class from redis-py's, which closes after an answer that it refuses."""
     name = f"Checked{connection_class.__name__}"
     return type(name, (_Checked, connection_class), {"refuses": staticmethod(refuses)})
 
@@ -220,11 +206,7 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
         super().connect()
 
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's signature
-        """Connect if not connected.
-
-        Raises:
-            TlsError: The URL is wrong about TLS; checked only if the server has never answered.
-        """
+        """Connect if not connected; if the server has never answered, TLS may be why (`TlsError`)."""
         if self.is_connected:
             return
         peer = self._peer
@@ -243,11 +225,7 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
             self.generation = peer.generation
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """Read an answer.
-
-        Raises:
-            RefusedError: The server refused; the connection is closed.
-        """
+        """Read an answer; a refusal closes the connection (`RefusedError`)."""
         try:
             return super().read_response(*arguments, **options)
         except redis.ResponseError as error:

@@ -27,10 +27,7 @@ class Supervisor:
     """Processes of this one, each in a session of its own: Ctrl-C is for the supervisor alone.
 
     Create it in the main thread, and before other threads: it installs signal handlers, and runs code between
-    fork and exec.
-
-    Args:
-        signals: The signals that `wait` returns, besides the ends of processes.
+    fork and exec. `wait` returns the named signals, besides the ends of processes.
     """
 
     def __init__(self, signals: Iterable[int]) -> None:
@@ -57,13 +54,9 @@ class Supervisor:
         log: Path | None = None,
         descriptors: Sequence[int] = (),
     ) -> Process:
-        """Start a process, which dies with this one.
+        """Start a process, which dies with this one and inherits the descriptors.
 
-        Args:
-            command: The command.
-            environment: Its environment; this process's own if None.
-            log: The file that its output is added to; this process's own output if None.
-            descriptors: What it inherits.
+        Its environment and its output are this process's own by default; a log file is added to.
         """
         with contextlib.nullcontext() if log is None else log.open("ab") as output:
             return subprocess.Popen(  # noqa: S603 - our own commands, no shell
@@ -98,16 +91,9 @@ class Supervisor:
     def stop(
         self, processes: Sequence[Process], *signals: int, seconds: float, at_once: Collection[int] = ()
     ) -> bool:
-        """Send signals to processes, and wait for their ends.
+        """Send signals to processes in their order, and wait for their ends; False if some go on.
 
-        Args:
-            processes: The processes.
-            *signals: The signals, in their order.
-            seconds: Longest wait.
-            at_once: Signals to this process that end the wait.
-
-        Returns:
-            True once all have ended, False if some go on.
+        Signals of `at_once` to this process end the wait.
         """
         for process in processes:
             for number in signals:

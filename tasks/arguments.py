@@ -12,12 +12,7 @@ _RUN = re.compile(r"[0-9a-f]{8,64}")
 
 
 def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """Return the reason why the arguments name no run; None if they do. Unknown ones are ignored.
-
-    Args:
-        positional: Positional arguments; our messages have none.
-        named: `run`, the run's id.
-    """
+    """Return the reason why the arguments name no run; None if they do. Unknown ones are ignored."""
     run = named.get("run")
     if positional:
         return "it has positional arguments"
@@ -27,12 +22,7 @@ def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str |
 
 
 def problem_of_item(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
-    """Return the reason why the arguments name no item; None if they do.
-
-    Args:
-        positional: As in `problem_of_run`.
-        named: `run` and `index`, the item's number in the run, from 0.
-    """
+    """Return the reason why the arguments name no item by run and index; None if they do."""
     index = named.get("index")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_ITEMS:
         return problem_of_run(positional, named) or "its index is no item's number"

@@ -59,15 +59,7 @@ _log = EventLogger(__name__)
 
 
 class ItemExecutor:
-    """Shared state of all tasks in a worker process, and the execution of one item.
-
-    Args:
-        ledger: The ledger, for claiming and finishing items.
-        renewer: Renews the leases of claimed items.
-        settings: Attempts and pauses.
-        worker: Name of this process in claims.
-        sleep: Waits some seconds between attempts to reach the ledger.
-    """
+    """Shared state of all tasks in a worker process, and the execution of one item."""
 
     def __init__(
         self,
@@ -89,10 +81,7 @@ class ItemExecutor:
         self._runs_lock = threading.Lock()
 
     def execute(self, operation: ItemFunction, run_id: str, index: int) -> AttemptEnd:
-        """Execute the item that a message points to.
-
-        Returns:
-            The end of the attempt, as recorded in the ledger.
+        """Execute the item that a message points to, and return the end that the ledger has recorded.
 
         Raises:
             RedisUnreachableError: The ledger stayed unreachable; its sweep publishes the item again.
@@ -119,16 +108,7 @@ class ItemExecutor:
                 return self._attempt(operation, known, claim, lease)
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
-        """Fail an item that this release cannot carry out; the error names both versions.
-
-        Args:
-            run_id: The run's id.
-            index: The item's number in the run.
-            problem: The part that this release does not know.
-
-        Raises:
-            RedisUnreachableError: As in `execute`.
-        """
+        """Fail an item that this release cannot carry out; the error names both versions and the problem."""
         claim = self._redis_retry(lambda: self._ledger.claim(run_id, index, self._worker))
         if claim is None:
             return
@@ -371,11 +351,7 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
     problem_of = staticmethod(problem_of_item)
 
     def run(self, *, run: str, index: int, **_unknown: Any) -> str:
-        """Execute item `index` of a run; unknown arguments are ignored.
-
-        Returns:
-            The result in one line; any other end is raised, as in `AttemptEnd.tell`.
-        """
+        """Execute item `index` of a run; return the result in one line, and raise any other end."""
         try:
             end = self._executor.execute(self._operation, run, index)
         except OUT_OF_REACH as error:  # the sweep publishes the item again
@@ -385,17 +361,7 @@ class ItemTask(Task):  # type: ignore[misc]  # Celery ships no types
 
 
 def register(app: Celery, operation: str, function: ItemFunction, executor: ItemExecutor) -> None:
-    """Register an operation with a worker's application.
-
-    Args:
-        app: The worker's application, created with this operation among its queues.
-        operation: The operation's name, as in `RunSpec.operation`.
-        function: The operation.
-        executor: Shared by all tasks of the process.
-
-    Raises:
-        ValueError: The application has a task of that name already.
-    """
+    """Register an operation with a worker's application, which was created with it among its queues."""
     name = task_name(operation)
     if name in app.tasks:
         raise ValueError(f"there is a task {name} already")

@@ -40,23 +40,14 @@ TOLD_BY_EXCEPTION = (ItemFailedError, Terminated)
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """End of one attempt.
-
-    Attributes:
-        kind: Its kind.
-        text: The result or the reason, in one line.
-        retry_after_seconds: Time until the next attempt.
-    """
+    """End of one attempt; the text is the result or the reason, in one line."""
 
     kind: EndKind
     text: str = ""
     retry_after_seconds: float = 0.0
 
     def tell(self) -> str:
-        """Return the result, or raise the exception for Celery's state.
-
-        Returns:
-            The result of an item that succeeded or was skipped.
+        """Return the result of an item that succeeded or was skipped; raise the exception for another state.
 
         Raises:
             ItemFailedError: State FAILURE.
@@ -84,12 +75,9 @@ _MOST_ENTRIES = 3
 
 
 def shown_arguments(named: Mapping[str, Any]) -> str:
-    """Format the arguments of a request, as Celery formats those of tasks.
+    """Format the unchecked arguments of a request, as Celery formats those of tasks.
 
     A callback URL is reduced to its host: path and query may hold a token.
-
-    Args:
-        named: The arguments as received, unchecked.
     """
     shown = {quoted(name)[1:-1]: _shown(value) for name, value in named.items()}
     return repr(shown)[:_SHOWN_CHARACTERS]

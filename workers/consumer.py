@@ -67,11 +67,8 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, and wait for an unreachable Redis; an unsuitable one ends this process.
 
-        The process ends at once, unless it has worked before: a restarting Redis may load its users a moment
-        later.
-
-        Raises:
-            WorkerShutdown: With the status of wrong configuration.
+        The process ends at once, with the status of wrong configuration, unless it has worked before: a
+        restarting Redis may load its users a moment later.
         """
         while True:
             try:
@@ -202,15 +199,10 @@ class _Content(_Part):
 
 
 def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
-    """Return the reason why a message is invalid; None if it is valid.
+    """Return the reason why a message is invalid, without its content; None if it is valid.
 
-    Args:
-        message: A kombu message with a valid envelope.
-        tasks: The worker's tasks by name. One with a `problem_of` checks its arguments; an unknown task does
-            not make the message invalid.
-
-    Returns:
-        The problem, without the message's content.
+    The message is kombu's, with a valid envelope. A task with a `problem_of` checks its arguments; an unknown
+    task does not make the message invalid.
     """
     try:
         task, body = _read(message, tasks)
@@ -245,14 +237,10 @@ Refuse = Callable[[str, int, str], None]
 
 
 def fail_unknown_tasks(refuse: Refuse, closing: ExitStack) -> None:
-    """Fail the item of each message whose task this worker lacks.
+    """Fail the item of each message whose task this worker lacks, until `closing` ends.
 
     Celery drops such a message, and the ledger would publish it again for ever: no worker of this release can
     claim the item, and the run would not end.
-
-    Args:
-        refuse: Fails an item.
-        closing: Undoes it.
     """
     pool = closing.enter_context(ThreadPoolExecutor(1, thread_name_prefix="unknown-tasks"))
 

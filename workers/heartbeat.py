@@ -29,11 +29,8 @@ class Heartbeat:
     go out (celery #7276, #8030). So the loop itself calls `note_loop_alive`.
 
     Args:
-        heartbeats: The ledger.
-        worker: This worker's data for the ledger.
         on_stalled: Called once when the loop has stood still although Redis answers.
         file: Tells a health check here of the heartbeat; None if nothing does.
-        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -58,11 +55,7 @@ class Heartbeat:
         self._alive_at = self._clock()
 
     def beat(self) -> None:
-        """Send a heartbeat, and check the loop.
-
-        Raises:
-            RedisUnreachableError: The ledger does not answer; then the loop cannot be expected to run.
-        """
+        """Send a heartbeat, and check the loop, unless the ledger is unreachable."""
         if self._file is not None:
             self._file.beat()  # in an outage of Redis, too: a restart would mend nothing
         try:
@@ -93,11 +86,7 @@ _NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]{6}")
 
 
 def make_name(settings: WorkerSettings) -> str:
-    """Create the name of this process: `worker-PID@NAME-PLACE-RANDOM`.
-
-    Args:
-        settings: `name` replaces the host name.
-    """
+    """Create the name of this process: `worker-PID@NAME-PLACE-RANDOM`."""
     return f"worker-{os.getpid()}@{pool_of(settings)}-{secrets.token_hex(3)}"
 
 

@@ -72,18 +72,14 @@ def serve(
     ready_fd: int | None = None,
     parent_pipe: int | None = None,
 ) -> int:
-    """Work until this process is stopped; call it in the main thread.
+    """Work until this process is stopped, and return the exit status; call it in the main thread.
 
     Args:
-        settings: Settings of the fleet and of this worker.
         queues: The queues to listen to; all by default.
         concurrency: Items at once; the settings' by default.
         operations: This worker's operations by name; a custom worker may have others.
         ready_fd: File descriptor that gets a byte once this process listens.
         parent_pipe: See `Shutdown`.
-
-    Returns:
-        The exit status.
     """
     name = make_name(settings.worker)
     configure_logging(settings.log, worker=name)
@@ -197,8 +193,7 @@ class Shutdown:
         hand_back: Called shortly before `drain_seconds` are over: hand back items under way.
         drain_seconds: Time from the first signal to the end of the process, whatever hangs.
         parent_pipe: A descriptor whose other end only the supervisor holds; its end signals the supervisor's
-            death.
-        leave: Ends the process at once.
+        death.
     """
 
     def __init__(

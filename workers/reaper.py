@@ -18,13 +18,7 @@ _log = EventLogger(__name__)
 
 
 class Reaper:
-    """Sweep the ledger while this worker is elected.
-
-    Args:
-        ledger: The ledger, for sweeps and the election.
-        worker: This worker's name.
-        sweep_seconds: Interval of calls of `sweep`.
-    """
+    """Sweep the ledger while this worker is elected."""
 
     def __init__(self, ledger: Ledger, worker: str, *, sweep_seconds: float) -> None:
         self._ledger = ledger
@@ -45,12 +39,9 @@ _JOIN_SECONDS = 10.0
 
 
 class PeriodicThread:
-    """Call an action at once, and then periodically.
+    """Call an action at once, and then periodically; log its errors, of an outage the first and the end.
 
-    Args:
-        name: The thread's name, and the `action` of its log records.
-        action: The function. An outage is logged at its beginning and end, any other error each time.
-        seconds: Longest pause between two calls; up to a tenth less, so that processes do not run in step.
+    The pause between two calls is up to a tenth shorter, so that processes do not run in step.
     """
 
     def __init__(self, name: str, action: Callable[[], object], *, seconds: float) -> None:

@@ -35,13 +35,6 @@ def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[s
     """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
 
     Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
-
-    Args:
-        asked: Requested names, None for all.
-        engine: The engine of this host.
-
-    Raises:
-        SettingsError: A queue does not exist, or requires an engine.
     """
     known = sorted(set(QUEUES.values()))
     has_engine = engine.address is not None
@@ -140,14 +133,11 @@ def _names(text: str | None) -> list[str] | None:
 
 @dataclass(slots=True)
 class Child:
-    """A slot for a worker process, and its current process.
+    """A slot for a worker process, and its current process, None between two of them.
 
     Attributes:
-        number: From 1, for the logs.
-        process: The process, None between two of them.
         ready: The end of the pipe on which it reports that it listens, None afterwards.
-        started_at: Time of its start, on the monotonic clock.
-        start_at: Time of the next start.
+        started_at: Time of its start, on the monotonic clock; the next start is at `start_at`.
         failures: Successive early ends.
     """
 
@@ -168,14 +158,7 @@ class Child:
 
 
 class WorkerSupervisor(Supervisor):
-    """Keep worker processes running; create it in the main thread.
-
-    Args:
-        command: The command of one process.
-        processes: Number of processes.
-        drain_seconds: Time limit for the stop of each.
-        ready_line: Line to log once all listen.
-    """
+    """Keep worker processes running; create it in the main thread. It logs a line once all listen."""
 
     def __init__(
         self,

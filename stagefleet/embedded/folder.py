@@ -28,11 +28,8 @@ _SHORT_DIRECTORY = "/tmp"  # noqa: S108 - mkdtemp makes a directory of its own i
 def make_folder(longest_bytes: int) -> tuple[Path, int]:
     """Create a folder, and remove those of this user's killed fleets.
 
-    Args:
-        longest_bytes: The maximum length of the folder's path; the path of a socket in it is limited.
-
-    Returns:
-        The folder, and the descriptor of its lock, which protects the folder while it is open.
+    The path has `longest_bytes` at most, as that of a socket in it is limited. Also returns the descriptor of
+    the folder's lock, which protects the folder while it is open.
     """
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if len(os.fsencode(folder)) > longest_bytes:
@@ -60,16 +57,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 
 def write_settings(settings: Settings, folder: Path, redis_url: str) -> Path:
-    """Write all settings, secrets in plain text among them, to a file that only this user can read.
-
-    Args:
-        settings: The settings.
-        folder: The folder of the file.
-        redis_url: Replaces the settings' own URL.
-
-    Returns:
-        The file.
-    """
+    """Write all settings, secrets in plain text among them, to a file that only this user can read."""
     document = settings.model_dump(context=REVEAL) | {"redis_url": redis_url}
     path = folder / SETTINGS
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

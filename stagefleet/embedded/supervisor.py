@@ -39,9 +39,8 @@ _OF_THE_SERVER = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 def main(arguments: list[str]) -> None:
     """Run the server and the worker until standard input closes.
 
-    Args:
-        arguments: The directory, then the commands of the server and of the worker as JSON lists. The worker
-            inherits the supervisor's environment.
+    The arguments are the directory, and the commands of the server and of the worker as JSON lists. The
+    worker inherits the supervisor's environment.
     """
     directory = Path(arguments[0])
     server_command, worker_command = (json.loads(argument) for argument in arguments[1:])

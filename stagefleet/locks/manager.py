@@ -35,13 +35,7 @@ _log = EventLogger(__name__)
 
 
 class HeldLock(RenewedLease):
-    """A held lock; released at the end of a `with` block.
-
-    Attributes:
-        name: The lock's name.
-        ticket: Id of the grant.
-        fence: Fencing token, greater than that of any earlier grant.
-    """
+    """A held lock; released at the end of a `with` block. Its ticket is the id of the grant."""
 
     def __init__(
         self, renewer: LockRenewer, name: str, ticket: str, fence: int, *, seconds: float, asked_at: float
@@ -75,14 +69,7 @@ class HeldLock(RenewedLease):
 
 
 class LockRenewer(LeaseRenewer[HeldLock]):
-    """Renew all locks that this process holds.
-
-    Args:
-        renew: Extends leases; returns for each lock if it is still held.
-        release: Releases locks.
-        lease_seconds: Duration of a lease.
-        renewal_seconds: Interval of renewals.
-    """
+    """Renew all locks that this process holds, and release them."""
 
     def __init__(
         self,
@@ -127,9 +114,7 @@ class LockHolder:
     """A holder of a lock, or a request that waits for it.
 
     Attributes:
-        ticket: Id of the grant or request.
         label: Description for people: host and process, or the caller's text.
-        shared: True for a shared lock.
         fence: Fencing token; 0 for a waiting request.
         seconds_left: Time until its lease ends without a renewal.
     """
@@ -143,13 +128,7 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True)
 class LockInfo:
-    """State of a lock.
-
-    Attributes:
-        name: Its name.
-        holders: Its current holders.
-        waiting: The waiting requests, the next one first.
-    """
+    """State of a lock: its holders, and the waiting requests, the next one first."""
 
     name: str
     holders: tuple[LockHolder, ...] = ()
@@ -161,11 +140,7 @@ OnWait = Callable[[LockInfo], None]
 
 
 class LockManager(ABC):
-    """Grant locks; thread-safe.
-
-    Attributes:
-        longest_wait_seconds: Default limit of a wait, from the settings.
-    """
+    """Grant locks; thread-safe. A wait lasts for `longest_wait_seconds` by default, from the settings."""
 
     def __init__(self, settings: LockSettings) -> None:
         self.longest_wait_seconds = settings.wait_seconds
@@ -187,11 +162,9 @@ class LockManager(ABC):
         label: str | None = None,
         check: Callable[[], None] | None = None,
     ) -> HeldLock:
-        """Acquire a lock.
+        """Acquire a lock, exclusively or shared with other sharing holders.
 
         Args:
-            name: The lock's name.
-            shared: True to share it with other sharing holders, False to hold it exclusively.
             wait_seconds: Longest wait, 0 for none; the settings' limit if None.
             on_wait: Called once if the lock is not free.
             label: Description of the caller for people; host and process if None.
@@ -253,15 +226,9 @@ class LockManager(ABC):
     ) -> Iterator[Sequence[HeldLock]]:
         """Acquire several locks in one step if all are free; otherwise none of them.
 
-        If one is not free, acquire them one after another, always in the order of their names.
-
-        Args:
-            wanted: True for a shared lock, by name.
-            label: As in `acquire`.
-
-        Yields:
-            The locks, in the order of `wanted`, released together at the end of the block; none if one is not
-            free.
+        If one is not free, acquire them one after another, always in the order of their names. `wanted` says
+        by name if a lock is shared; the locks are yielded in its order, and released together at the end of
+        the block.
         """
         ticket, asked_at = secrets.token_hex(8), time.monotonic()
         try:
@@ -288,8 +255,7 @@ class LockManager(ABC):
     def force_release(self, name: str, ticket: str | None = None) -> int:
         """Release a lock by force, for all holders or one; they detect it at their next renewal.
 
-        Returns:
-            The number of holders that lost it.
+        Returns the number of holders that lost it.
         """
 
     def close(self) -> None:

@@ -27,8 +27,6 @@ class StageLock:
     """Locks on a stage under way; a lease that also ends with its locks, by `LockLostError`.
 
     Attributes:
-        lease: The item's lease.
-        locks: The locks.
         has_waited: True if others held a lock before: the storage may have changed.
     """
 
@@ -52,9 +50,7 @@ class StageLock:
 class StageLocks:
     """Locks on stages; all but `try_...` raise `LockTimeoutError` if others hold one for too long.
 
-    Args:
-        locks: The fleet's locks.
-        host: The host of `docker-daemon` addresses.
+    `host` is the host of `docker-daemon` addresses.
     """
 
     def __init__(self, locks: LockManager, *, host: str = "") -> None:
@@ -149,11 +145,6 @@ class ImageLocks:
         check: Callable[[], None] | None = None,
     ) -> HeldLock:
         """Prevent the removal of an image while the lock is held; others may hold it, too.
-
-        Args:
-            image: Its name in the engine.
-            on_wait: Called if it is being removed now.
-            check: Called in the wait; its errors end the wait.
 
         Raises:
             LockTimeoutError: The removal takes too long.

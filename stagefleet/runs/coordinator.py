@@ -56,18 +56,13 @@ def watch(
     """Follow a run to its end.
 
     Args:
-        ledger: The run's ledger.
-        run_id: The run's id.
         on_outcome: The run's callback, called once for each outcome; the run's window waits for its return.
-            Any error of it cancels the run, and is raised here after the items under way have ended (a
-            KeyboardInterrupt at once). None only watches.
+        Any error of it cancels the run, and is raised here after the items under way have ended (a
+        KeyboardInterrupt at once). None only watches.
         on_progress: Called with each outcome, cancelled ones included, before `on_outcome`.
         on_idle: Called after each second without an outcome; its errors end the watching.
         renewal_seconds: Interval of renewing the coordinator's lease during a long callback.
         redis_retry: Waits while the ledger is unreachable; a minute if None.
-
-    Returns:
-        The run after its end.
 
     Raises:
         RunNotFoundError: The run does not exist.
@@ -89,9 +84,7 @@ def watch(
 def follow(ledger: Ledger, run_id: str, *, redis_retry: RedisRetry | None = None) -> Iterator[list[Outcome]]:
     """Yield the outcomes of a run as they arrive, each once, to the run's end; [] after each quiet second.
 
-    Raises:
-        RunNotFoundError: The run does not exist, or has expired.
-        RedisUnreachableError: The ledger stayed unreachable.
+    Raises as `watch` does.
     """
     reader = OutcomeReader(
         ledger,
@@ -110,10 +103,7 @@ class OutcomeReader:
     outcomes arrive a second time; `is_new` tells them from new ones.
 
     Args:
-        ledger: The run's ledger.
-        run_id: The run's id.
         find_start: Returns the position to start after, at first and after each return.
-        redis_retry: Waits while the ledger is unreachable.
     """
 
     def __init__(
@@ -136,8 +126,6 @@ class OutcomeReader:
         """Yield outcomes as they arrive, to the run's end; [] after each quiet second.
 
         Raises:
-            RunNotFoundError: The run does not exist, or has expired.
-            RedisUnreachableError: The ledger stayed unreachable.
             LedgerRewoundError: The ledger repeatedly lost outcomes that were read.
         """
         quiet = 0
@@ -192,11 +180,7 @@ class OutcomeReader:
         return True
 
     def newest_standing(self) -> str:
-        """Find the newest remembered outcome that the ledger still has, and forget later ones.
-
-        Returns:
-            Its position, "" for none.
-        """
+        """Return the position of the newest outcome that the ledger still has; forget later ones."""
         told = list(self._told)
         standing, lost = 0, len(told)
         while standing < lost:  # a stream only grows: the ledger has a prefix of the reported outcomes
@@ -297,11 +281,7 @@ class _Coordinator:
                 self._acknowledge()
 
     def _call_back(self, outcome: Outcome) -> BaseException | None:
-        """Make the callback for an outcome; any error cancels the run and is returned.
-
-        Raises:
-            KeyboardInterrupt: An interrupt does not wait for the items under way.
-        """
+        """Make a callback; any error cancels the run and is returned, but an interrupt is raised."""
         if outcome.state is ItemState.CANCELLED:
             return None
         try:
@@ -361,11 +341,7 @@ class _Coordinator:
 
 
 def start_next(ledger: Ledger, ended: Run) -> None:
-    """Start the run that waits for the end of this one, or cancel it if this one was cancelled; repeatable.
-
-    Raises:
-        RedisUnreachableError: The ledger is unreachable.
-    """
+    """Start the run that waits for this one, or cancel it if this one was cancelled; repeatable."""
     following = ended.spec.next
     if following is None:
         return

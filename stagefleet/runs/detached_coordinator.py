@@ -62,11 +62,7 @@ class CoordinatorLease(RenewedLease):
         self._run_id = claim.run_id
 
     def check(self) -> None:
-        """Return at once, or raise.
-
-        Raises:
-            LeaseLostError: Another coordinator has taken over, or may have.
-        """
+        """Return at once, or raise LeaseLostError if another coordinator has taken over, or may have."""
         if not self.outlasts(0):
             raise LeaseLostError(f"another coordinator may be calling back for run {self._run_id} by now")
 
@@ -78,13 +74,7 @@ class CoordinatorLease(RenewedLease):
 
 @dataclass(slots=True)
 class _Coordination:
-    """Callbacks of one coordination.
-
-    Attributes:
-        claim: The right to make them.
-        lease: The coordination's lease.
-        went_well: True after the first successful call.
-    """
+    """Callbacks of one coordination, of which the first may have gone well."""
 
     claim: CoordinatorClaim
     lease: CoordinatorLease
@@ -95,9 +85,6 @@ class DetachedCoordinator:
     """Make the callbacks of detached runs; thread-safe.
 
     Args:
-        ledger: The runs' ledger.
-        call_webhook: Calls a URL, as `WebhookCaller.call`.
-        publish_task: Publishes tasks of users.
         settings: Pauses, and how long a receiver may be away.
         stopping: Returns True once this process has to end: then a coordination ends after its next call.
         clock: Monotonic, in seconds.
@@ -125,10 +112,8 @@ class DetachedCoordinator:
         """Make the due callbacks of a run; do nothing if another coordinator is at work.
 
         Each error counts as a failure and leads to a pause, and in the end to giving up, so that no error
-        restarts the coordinator for ever.
-
-        Raises:
-            RedisUnreachableError: The ledger is unreachable; its sweep starts the next coordinator.
+        restarts the coordinator for ever; but for an unreachable ledger, whose sweep starts the next
+        coordinator.
         """
         asked_at = self._clock()
         claim = self._callbacks.claim(run_id)

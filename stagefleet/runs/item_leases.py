@@ -31,11 +31,7 @@ _log = EventLogger(__name__)
 
 
 class ItemLease(RenewedLease):
-    """`Lease` of one claimed item.
-
-    Attributes:
-        is_cancelled: True if the run was cancelled with `now`.
-    """
+    """`Lease` of one claimed item; cancelled once its run was cancelled with `now`."""
 
     def __init__(self, renewer: ItemLeaseRenewer, claim: Claim) -> None:
         seconds = claim.lease_until - claim.claimed_at  # the run's: set by its submitter
@@ -94,11 +90,9 @@ class ItemLease(RenewedLease):
 
 
 class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
-    """Renew the leases of all items that this process holds.
+    """Renew the leases of all items that this process holds; each reports that the worker has to stop.
 
-    Attributes:
-        stopping: True once the worker has to stop; then every lease reports it.
-        longest_pause_seconds: Longest time that an item may wait in one attempt, all its waits together.
+    An item may wait for `longest_pause_seconds` in one attempt, all its waits together.
     """
 
     def __init__(self, ledger: WorkerLedger, settings: RunSettings) -> None:

@@ -64,10 +64,8 @@ class SubmitterLedger(Protocol):
     def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
         """Open a run, or find the one under the order's key.
 
-        Args:
-            spec: The order.
-            again: This client's own submission, of which the ledger has lost something. If that run is still
-                being submitted, it is emptied, to be submitted again from its first item.
+        `again` is this client's own submission, of which the ledger has lost something. If that run is still
+        being submitted, it is emptied, to be submitted again from its first item.
 
         Raises:
             KeyConflictError: The key was used with another fingerprint.
@@ -83,14 +81,8 @@ class SubmitterLedger(Protocol):
     ) -> None:
         """Add items, and outcomes decided without a task (skips); at most some thousands per call.
 
-        The submission holds the expected counts, and is updated with the new ones.
-
-        Args:
-            submission: The run's submission.
-            items: The items.
-            decided: The outcomes.
-            nonce: Makes the call safe to repeat after a lost reply: a second call with the same nonce adds
-                nothing.
+        The submission holds the expected counts, and is updated with the new ones. A second call with the
+        same nonce adds nothing: it is safe to repeat after a lost reply.
 
         Raises:
             TooManyItemsError: The run would have more than `MAX_ITEMS`.
@@ -101,9 +93,7 @@ class SubmitterLedger(Protocol):
     def start(self, submission: Submission) -> None:
         """Close the list of items and publish the first; a run without items ends at once.
 
-        Raises:
-            LeaseLostError: Another submitter has taken over the run.
-            LedgerRewoundError: The ledger has fewer items than the submission expects: open it again.
+        Raises as `append` does.
         """
 
     def leftovers(self, run_id: str) -> Iterator[str]:
@@ -111,15 +101,11 @@ class SubmitterLedger(Protocol):
 
         Raises:
             RunNotFoundError: The run does not exist, or expired during the call, so that its items are
-                unknown.
+            unknown.
         """
 
     def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
-        """Yield the items of `leftovers`, each with its index.
-
-        Raises:
-            RunNotFoundError: As in `leftovers`.
-        """
+        """Yield the items of `leftovers`, each with its index."""
 
 
 class WorkerLedger(Protocol):
@@ -133,14 +119,10 @@ class WorkerLedger(Protocol):
         """
 
     def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
-        """Claim an item if it is published and nobody has it.
+        """Claim an item if it is published and nobody has it; the worker's name is for people.
 
-        Args:
-            run_id: The run's id.
-            index: The item's number in the run.
-            worker: The worker's name, for people.
-            nonce: Makes the call safe to repeat after a lost reply: the same nonce returns the existing claim
-                again. A new one for each call if None.
+        The same nonce returns the existing claim again, so that the call is safe to repeat after a lost
+        reply; without one, each call has a new one.
         """
 
     def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
@@ -154,23 +136,17 @@ class WorkerLedger(Protocol):
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
     ) -> FinishResult:
-        """Record the end of an attempt.
+        """Record the end of an attempt; `STALE`, which is false, means that nothing changed.
 
         With `retry_after_seconds` a failure waits that long, at most `RunSettings.longest_pause_seconds`,
         before the next attempt, unless the item's attempts are used up or the run is being cancelled. The run
         stores the latest `reason` for such a wait, and shows it in `Run.waits`. The ledger sets
         `outcome.attempts` and `host`. An outcome with state `cancelled` is recorded, counted and needs no
         acknowledgement.
-
-        Returns:
-            The result; `STALE`, which is false, means that nothing changed.
         """
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait.
-
-        The run stores the latest such note, if its claim is still valid.
-        """
+        """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait."""
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
@@ -223,15 +199,13 @@ class CoordinatorLedger(Protocol):
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Read outcomes after a position ("" is the beginning), in the order of completion.
 
-        Waits up to `block_seconds` for the first one.
-
-        Returns:
-            The outcomes, [] if none came in time, None if the run has ended and there are no more.
+        Waits up to `block_seconds` for the first one. [] if none came in time, None if the run has ended and
+        there are no more.
 
         Raises:
             RunNotFoundError: The run does not exist, or has expired.
             LedgerRewoundError: The ledger has lost the outcome at that position: later outcomes may not be
-                all that the caller lacks.
+            all that the caller lacks.
         """
 
     def coordinate(self, run_id: str) -> int:
@@ -244,35 +218,25 @@ class CoordinatorLedger(Protocol):
         """Acknowledge outcomes that were read directly after the last acknowledged one; renew the lease.
 
         Without outcomes it only renews. Repeating an acknowledgement changes nothing. The ledger counts its
-        own outcomes up to the last of these, so that a lost acknowledgement is made up for.
-
-        Args:
-            run_id: The run's id.
-            epoch: The coordinator's epoch.
-            outcomes: The outcomes called back, in their order.
-            before: Position of the outcome that the caller acknowledged last, "" for none.
+        own outcomes up to the last of these, so that a lost acknowledgement is made up for. `before` is the
+        position of the outcome that the caller acknowledged last, "" for none.
 
         Returns:
             False if another coordinator has a newer epoch, or the run has ended.
 
         Raises:
             LedgerRewoundError: The ledger has lost the epoch, or outcomes that were read: call `coordinate`
-                again, and read on from `acknowledged`.
+            again, and read on from `acknowledged`.
         """
 
     def acknowledged(self, run_id: str) -> str:
         """Return the position of the last acknowledged outcome, "" for none."""
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        """Cancel a run: pending items become cancelled, no more items start.
+        """Cancel a run: pending items become cancelled, no more items start; False if it had ended.
 
-        Args:
-            run_id: The run's id.
-            now: Stop items under way at their next renewal instead of finishing them.
-            error: Error to store with the run; with it, outcomes need no acknowledgement any more.
-
-        Returns:
-            True if the run was still live.
+        With `now`, items under way stop at their next renewal instead of being finished. With an error, which
+        the run stores, outcomes need no acknowledgement any more.
 
         Raises:
             RunNotFoundError: The run does not exist.
@@ -292,15 +256,13 @@ class CallbackLedger(Protocol):
     def claim(self, run_id: str) -> CoordinatorClaim | None:
         """Become the coordinator of a run after a message, with a lease, which an acknowledgement renews.
 
-        Returns:
-            None if another coordinator is at work, the run is paused, or no callback is due.
+        None if another coordinator is at work, the run is paused, or no callback is due.
         """
 
     def renew(self, claim: CoordinatorClaim) -> bool:
         """Extend the claim's lease to a full lease from now, even if the run has ended meanwhile.
 
-        Returns:
-            False if another coordinator has taken over; so do the three methods below.
+        False if another coordinator has taken over; so do the three methods below.
         """
 
     def release(self, claim: CoordinatorClaim) -> bool:
@@ -333,11 +295,7 @@ class HeartbeatLedger(Protocol):
         """List the live workers (of a queue)."""
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        """Take a role in the fleet for some seconds, or keep it.
-
-        Returns:
-            True if `holder` has it now.
-        """
+        """Take a role in the fleet for some seconds, or keep it; True if `holder` has it now."""
 
 
 class Ledger(SubmitterLedger, WorkerLedger, CoordinatorLedger, Protocol):

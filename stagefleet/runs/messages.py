@@ -154,14 +154,7 @@ _QUEUE_OF_KOMBU = re.compile(r"unacked(_index|_mutex)?|_kombu\..*|celeryev.*|(.*
 
 
 def check_task(target: str) -> None:
-    """Refuse malformed tasks, and queues that are not a user's: no worker takes a user's task out of them.
-
-    Args:
-        target: The task, `NAME[@QUEUE]`.
-
-    Raises:
-        UsageError: Tasks cannot be published to it.
-    """
+    """Refuse malformed tasks, and queues that are not a user's: no worker takes a user's task out of them."""
     match = _TASK.fullmatch(target)
     if match is None or len(target) > _MOST_CHARACTERS:
         shown = quoted(target) if "://" in target else repr(target[:_MOST_CHARACTERS])  # a URL by mistake

@@ -106,9 +106,6 @@ class Outcome(BaseModel):
     Attributes:
         item: The stage id or record id.
         host: The item's host, None if hosts do not matter.
-        state: Its final state.
-        result: The description or metadata that the item produced.
-        error: The reason of a failure.
         seconds: Time from the claim of the last attempt to its end.
         bytes: Content sent to the destination.
         attempts: Claims of the item, lost ones included; 0 for an item decided without a task.
@@ -146,11 +143,7 @@ class Outcome(BaseModel):
 class NextRun(BaseModel):
     """A run that is written, and starts when another one has ended: the next group of a purge.
 
-    Attributes:
-        run_id: Its id.
-        token: The token of its submission.
-        items: As of `Submission`.
-        decided: As of `Submission`.
+    The token and the counts are those of its submission.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -174,13 +167,12 @@ class RunSpec(BaseModel):
         options: Options of the operation; JSON values, no secrets.
         parallel: Most unacknowledged items at once.
         callback: Kind of receiver that acknowledges outcomes.
-        callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome; "" for none.
-        finish_url: The URL that gets the run's summary at its end, "" for none.
-        key: The idempotency key, None for none.
+        callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome.
+        finish_url: The URL that gets the run's summary at its end.
+        key: The idempotency key.
         fingerprint: Fingerprint of the caller's arguments, compared when a key is used again.
         parent: The run that this one continues.
-        max_attempts: Most attempts at one item.
-        group: The group of the purge that it deletes; "" for another run.
+        group: The group of the purge that it deletes.
         next: The run that the fleet starts when this one has ended, unless it was cancelled.
     """
 
@@ -224,8 +216,6 @@ class Submission:
     """A run that is open for items, with the counts that its submitter expects.
 
     Attributes:
-        run_id: The run's id.
-        kind: Result of the request.
         token: Fences off another submitter of the same run.
         previous: The run whose leftovers a continued run processes.
         items: Number of items that the ledger has accepted from this submission; updated by the ledger.
@@ -305,9 +295,7 @@ class Claim:
     """A worker's right to carry out one attempt at an item.
 
     Attributes:
-        run_id: The run's id.
         index: The item's number in the run, from 0.
-        item: The item's id.
         host: The item's host, None if hosts do not matter.
         fence: The fencing token: a finish with an older one changes nothing.
         attempt: 1 for the first.
@@ -333,7 +321,7 @@ class Claim:
 
     @property
     def seconds(self) -> float:
-        """Return the time since the claim."""
+        """Time since the claim."""
         return time.monotonic() - self.claimed_at
 
 
@@ -342,11 +330,9 @@ class CoordinatorClaim:
     """A detached coordinator's right to make the callbacks of one run.
 
     Attributes:
-        run_id: The run's id.
         epoch: Fences off another coordinator.
         failures: Successive coordinations that failed.
         failing_seconds: Time since the first of them; 0 if the last one succeeded.
-        lease_seconds: Duration of the lease.
     """
 
     run_id: str
@@ -358,14 +344,7 @@ class CoordinatorClaim:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A live worker process.
-
-    Attributes:
-        name: Its unique name: `worker-PID@NAME-PLACE-RANDOM`.
-        slots: Number of items that it can hold at once.
-        queues: The queues that it listens to.
-        version: Version of its release.
-    """
+    """A live worker process; its unique name is `worker-PID@NAME-PLACE-RANDOM`."""
 
     name: str
     slots: int

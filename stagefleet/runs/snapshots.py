@@ -29,11 +29,7 @@ class RunSnapshot(NamedTuple):
 
 
 def spec_of(run_id: str, order: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:
-    """Parse the order, with the parent that the ledger gave the run.
-
-    Raises:
-        IncompatibleVersionError: An incompatible release wrote it.
-    """
+    """Parse the order, with the parent that the ledger gave the run; raises as `WriterVersion.check`."""
     version.check(f"run {run_id}")
     try:
         parsed = RunSpec.model_validate_json(order)
@@ -111,21 +107,13 @@ def _waits(fields: dict[bytes, bytes], around: RunSnapshot) -> Iterator[Wait]:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """Encode an outcome without its position, in bounded size.
-
-    Raises:
-        ValueError: It holds values that cannot be encoded.
-    """
+    """Encode an outcome without its position, in bounded size; ValueError if a value cannot be encoded."""
     document = _json(outcome)
     return compress_json(document if len(document) <= OUTCOME_BYTES else _json(_cut(outcome)))
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """Shorten an outcome to the stored size, `OUTCOME_BYTES` of JSON; a small one stays unchanged.
-
-    Raises:
-        ValueError: It holds values that cannot be encoded.
-    """
+    """Shorten an outcome to the stored size, `OUTCOME_BYTES` of JSON; a small one stays unchanged."""
     return outcome if len(_json(outcome)) <= OUTCOME_BYTES else _cut(outcome)
 
 

@@ -21,11 +21,7 @@ _NAMED = 3
 class Subject:
     """Source, destination and project of a run; "" for missing parts.
 
-    Attributes:
-        operation: As in `RunSpec.operation`.
-        source: The storage that is read, or whose stages or records are deleted or described.
-        destination: The storages or hosts that are written.
-        project: The project's name.
+    The source is the storage that is read, or whose stages or records are deleted or described.
     """
 
     operation: str
@@ -81,23 +77,12 @@ _log = EventLogger(__name__)
 
 
 def log_run_started(run_id: str, spec: RunSpec, total: int) -> None:
-    """Log `run_started`.
-
-    Args:
-        run_id: The run's id.
-        spec: The run's order; the record shows operation, source, destination and project.
-        total: Number of items, with outcomes decided beforehand.
-    """
+    """Log `run_started`, with the number of items and of outcomes decided beforehand."""
     _log.info("run_started", action="start", run=run_id, total=total, **subject_of(spec).facts)
 
 
 def log_run_finished(run: Run, action: str) -> None:
-    """Log `run_finished` with the run's counts, as a warning if the run failed.
-
-    Args:
-        run: The run after its end.
-        action: The ledger's step that ended it, as `finish` or `sweep`.
-    """
+    """Log `run_finished`, as a warning if the run failed; the action is the step that ended it."""
     facts = {name: value for name, value in run.summary().items() if name != "run"}
     if run.error is not None:
         facts |= {"error": run.error.message, "error_type": run.error.type}

@@ -23,12 +23,7 @@ _SCHEMA = re.compile(r"(?a:(\d{1,9})\.(\d{1,9}))")
 
 @dataclass(frozen=True, slots=True)
 class WriterVersion:
-    """Version of the writer of some data.
-
-    Attributes:
-        release: Version of the package, "" for data without a version.
-        schema: `MAJOR.MINOR` of the data, "" for data without a version.
-    """
+    """Version of the writer of some data, and `MAJOR.MINOR` of its schema; "" for data without a version."""
 
     release: str = ""
     schema: str = ""
@@ -61,24 +56,12 @@ class WriterVersion:
         return self.major is not None and self.major == own_version().major
 
     def check(self, what: str) -> None:
-        """Refuse data of an incompatible release; data without a version passes.
-
-        Args:
-            what: The data, as `run 21177baa3ad5`.
-
-        Raises:
-            IncompatibleVersionError: Its schema has another major version.
-        """
+        """Refuse data of an incompatible release, as `run 21177baa3ad5`; data without a version passes."""
         if self.schema and not self.is_compatible:
             raise self.refusal(what)
 
     def refusal(self, what: str, problem: str = "") -> IncompatibleVersionError:
-        """Build the error that names both versions.
-
-        Args:
-            what: The data.
-            problem: The part that could not be read, "" if the versions explain it.
-        """
+        """Build the error that names both versions, and the part that could not be read."""
         own = own_version()
         detail = f" ({problem})" if problem else ""
         older = "update this one" if self._is_newer else "update the other"

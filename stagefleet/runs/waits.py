@@ -28,12 +28,7 @@ class WaitKind(StrEnum):
 
 
 class WaitReason(BaseModel):
-    """Reason of a wait.
-
-    Attributes:
-        host: The host waited for, `host[:port]`; "" if it is no host.
-        text: The event, as `429 Too Many Requests`.
-    """
+    """Reason of a wait: the host, `host[:port]` or "", and the event, as `429 Too Many Requests`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
 
@@ -73,7 +68,6 @@ class Wait:
     """A wait in a run at one moment, from the ledger.
 
     Attributes:
-        kind: Its kind.
         reason: The latest reason; other items may wait for other reasons.
         until: The earliest end, in seconds since 1970 on the ledger's clock.
         count: Number of waiting items or outcomes; 1 for a pause.

@@ -34,14 +34,7 @@ def call_id(run_id: str, outcome: Outcome | None) -> str:
 
 
 def sign(key: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """Compute the signature of a call for `webhook-signature`.
-
-    Args:
-        key: The secret's bytes.
-        webhook_id: The value of `webhook-id`.
-        timestamp: The value of `webhook-timestamp`, seconds since 1970.
-        body: The body as sent.
-    """
+    """Compute the signature of a call for `webhook-signature`; the timestamp is in seconds since 1970."""
     content = f"{webhook_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
 
@@ -51,10 +44,6 @@ class WebhookCaller:
 
     Calls use the transport of registry requests: one deadline for the whole call, the system's certificates
     and proxies, and no cookies, logins or redirects.
-
-    Args:
-        settings: The secret, the time-out, and TLS settings by host.
-        clock: Monotonic, in seconds.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,17 +68,14 @@ class WebhookCaller:
         """Make one attempt at a call; it ends within the time-out, however slow the receiver is.
 
         Args:
-            url: The receiver.
             webhook_id: The id by which the receiver recognizes a repeat.
             kind: The event's type, as `stagefleet.outcome`.
-            data: The event's data.
             at: Time of the call, in seconds since 1970 on the fleet's clock.
-            lease: Lease to check; it ends the call once another coordinator may make it.
+            lease: It ends the call once another coordinator may make it.
 
         Raises:
             CallbackDeclinedError: The receiver answered 410.
             CallbackError: The receiver answered with another status than 2xx, or not in time.
-            LeaseLostError: As `Lease.check` raises.
         """
         message = {"type": kind, "timestamp": datetime.fromtimestamp(at, UTC).isoformat(), "data": data}
         body = json.dumps(message, separators=(",", ":")).encode()
@@ -129,11 +115,7 @@ def _check_answer(host: str, status: int, wait_seconds: float | None) -> None:
 
 
 def prepare_url(url: str) -> str:
-    """Convert a URL to the form that is sent: its host in ASCII, its path quoted.
-
-    Raises:
-        ValueError: It cannot be called.
-    """
+    """Convert a URL to the form that is sent: its host in ASCII, its path quoted; or raise ValueError."""
     if "\\" in url:
         raise ValueError("a backslash: two programs would find two hosts in it")
     request = requests.PreparedRequest()

@@ -50,12 +50,7 @@ OWNER_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class DatedValue:
-    """A value and its age.
-
-    Attributes:
-        value: The value.
-        since: Latest possible beginning of the work on it, on this machine's `elapsed_seconds`.
-    """
+    """A value, and the latest possible beginning of the work on it, on this machine's `elapsed_seconds`."""
 
     value: Any
     since: float
@@ -106,11 +101,8 @@ class SingleFlight(ABC):
 
         Args:
             namespace: A run's id, or `FLEET_NAMESPACE`.
-            key: The value's key.
             build: Computes the value, which JSON must be able to hold. Do not change it afterwards.
             ttl_seconds: Lifetime of the value, from the beginning of the work on it.
-            wait_seconds: Longest wait for another worker.
-            lease: Lease to check between look-ups.
         """
         return self.get_or_compute_dated(
             namespace, key, build, ttl_seconds=ttl_seconds, wait_seconds=wait_seconds, lease=lease
@@ -274,16 +266,9 @@ class SharedState(SingleFlight):
     def request_uploads(
         self, run_id: str, destination: Repository, digests: Sequence[Digest], owner: bytes
     ) -> list[UploadDecision]:
-        """Ask for all blobs of a manifest at once; the same owner may repeat the call.
+        """Decide for all blobs of a manifest at once, in their order; the same owner may repeat it.
 
-        Args:
-            run_id: The run's id.
-            destination: The repository that gets the blobs.
-            digests: The blobs, each once.
-            owner: Token of `OWNER_BYTES` for one attempt at one item.
-
-        Returns:
-            A decision for each blob, in their order.
+        The owner is a token of `OWNER_BYTES` for one attempt at one item.
         """
 
     @abstractmethod
@@ -340,10 +325,8 @@ class SharedState(SingleFlight):
 
 
 def blob_field(destination: bytes, digest: Digest) -> bytes:
-    """Return the name of a blob in a namespace; as short as possible, since a run may have millions.
+    """Return the name of a blob in a namespace, from a short fingerprint of the destination.
 
-    Args:
-        destination: A short fingerprint of the destination.
-        digest: The blob.
+    It is as short as possible, since a run may have millions.
     """
     return destination + bytes.fromhex(digest.hex)

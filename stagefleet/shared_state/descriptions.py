@@ -36,17 +36,11 @@ class DescriptionStore(ABC):
 
     @abstractmethod
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        """Return the cached descriptions of some stages of a storage, None for each that is not cached.
-
-        All are None if the cache is unreachable.
-        """
+        """Return the cached descriptions of some stages of a storage, None for each that is not cached."""
 
     @abstractmethod
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
-        """Store descriptions that were just read, except of stages that have just changed.
-
-        Does nothing if the cache is unreachable.
-        """
+        """Store descriptions that were just read, except of stages that have just changed; never raises."""
 
     @abstractmethod
     def replace(self, storage: str, description: StageDescription) -> None:
@@ -106,12 +100,7 @@ class RedisDescriptions(BestEffortStore, DescriptionStore):
 
 
 class MemoryDescriptions(DescriptionStore):
-    """The cache of this process, for embedded commands and tests.
-
-    Args:
-        settings: Size of the cache.
-        clock: A monotonic clock, in seconds.
-    """
+    """The cache of this process, for embedded commands and tests."""
 
     def __init__(
         self, settings: SharedStateSettings | None = None, *, clock: Callable[[], float] = time.monotonic

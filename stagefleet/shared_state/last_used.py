@@ -19,12 +19,7 @@ from stagefleet.shared_state.best_effort import BestEffortStore
 
 @dataclass(frozen=True, slots=True)
 class UsedImage:
-    """An image on a host, and the time of its last use.
-
-    Attributes:
-        image: Its name in the host's engine.
-        last_used_ms: Time of its last use, in milliseconds since 1970.
-    """
+    """An image in a host's engine, and the time of its last use, in milliseconds since 1970."""
 
     image: str
     last_used_ms: int
@@ -43,11 +38,7 @@ class LastUsed(ABC):
 
     @abstractmethod
     def used_images(self, host: str) -> list[UsedImage]:
-        """List the images of a host with their last use, the longest unused first.
-
-        Raises:
-            RedisUnreachableError: The store is unreachable.
-        """
+        """List the images of a host, the longest unused first; raises if the store is unreachable."""
 
 
 class RedisLastUsed(BestEffortStore, LastUsed):
@@ -72,12 +63,7 @@ class RedisLastUsed(BestEffortStore, LastUsed):
 
 
 class MemoryLastUsed(LastUsed):
-    """Last-used records of one process.
-
-    Args:
-        settings: The limits.
-        clock: Returns the time in seconds since 1970; a test may change it.
-    """
+    """Last-used records of one process; the clock returns seconds since 1970."""
 
     def __init__(
         self, settings: SharedStateSettings | None = None, *, clock: Callable[[], float] = time.time

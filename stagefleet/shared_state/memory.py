@@ -23,9 +23,6 @@ class _Namespace:
 class MemorySharedState(SharedState):
     """The shared state of one process: for tests, and for work outside of a fleet.
 
-    Args:
-        lease_seconds: Duration of a sender's lease on a blob.
-
     Attributes:
         clock_offset_ms: Added to the clock; for tests, which cannot wait for leases.
     """

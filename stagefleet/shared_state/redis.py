@@ -23,13 +23,7 @@ _NAMESPACE_SECONDS = 6 * 3600  # as in `lua/common.lua`
 
 
 class RedisSharedState(SharedState):
-    """The shared state of a fleet; thread-safe.
-
-    Args:
-        client: Redis client that returns bytes.
-        prefix: Prefix of every key.
-        lease_seconds: Duration of a sender's lease on a blob.
-    """
+    """The shared state of a fleet; thread-safe."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, lease_seconds: float = 30) -> None:
         super().__init__()

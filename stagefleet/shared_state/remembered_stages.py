@@ -107,13 +107,7 @@ class MemoryRejections(KnownRejections):
 
 @dataclass(slots=True)
 class RememberedStages:
-    """Memory of storages; local to this process until it joins a fleet.
-
-    Attributes:
-        descriptions: Cache of descriptions.
-        lists: Cache of tag lists.
-        rejections: Cache of rejections.
-    """
+    """Memory of storages; local to this process until it joins a fleet."""
 
     descriptions: DescriptionStore = field(default_factory=MemoryDescriptions)
     lists: TagLists = field(default_factory=MemoryTagLists)

@@ -27,10 +27,7 @@ ENTRY_BYTES = _DIGEST_BYTES + 8
 
 
 class StageIdList(Collection[StageId]):
-    """Immutable sorted set of stage ids.
-
-    A million `StageId` objects take some 250 MB, a million of these entries 36 MB.
-    """
+    """Immutable sorted set of stage ids: a million takes 36 MB here, and some 250 MB as `StageId` objects."""
 
     __slots__ = ("_packed",)
 
@@ -49,11 +46,7 @@ class StageIdList(Collection[StageId]):
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self:
-        """Create the list from packed ids in any order.
-
-        Raises:
-            ValueError: The bytes are no packed ids.
-        """
+        """Create the list from packed ids in any order; a ValueError if the bytes are none."""
         if len(packed) % ENTRY_BYTES:
             raise ValueError(f"{len(packed)} bytes are no packed stage ids")
         return cls._of(b"".join(sorted(set(_entries(packed)))))

@@ -51,10 +51,9 @@ class MemoryLedger:
     """A thread-safe ledger for one process, with all data in memory.
 
     Args:
-        settings: Leases, attempts and retention; the defaults if None.
         clock: Returns seconds since 1970; a test may pass one that it controls.
-        broker: The queue of messages, oldest first; a new deque if None. Tests take messages from its left,
-            drop them, or append them again.
+        broker: The queue of messages, oldest first. Tests take messages from its left, drop them, or append
+        them again.
         queue_of: Returns the queue of an operation; a run's share is computed per queue.
     """
 

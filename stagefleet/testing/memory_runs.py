@@ -95,11 +95,7 @@ class MemoryRuns:
         record.submitter_until = record.coordinator_until = now + self.settings.lease_seconds
 
     def found(self, run_id: str) -> RunRecord:
-        """Return a run.
-
-        Raises:
-            RunNotFoundError: It does not exist, or has expired.
-        """
+        """Return a run, or raise RunNotFoundError."""
         record = self.records.get(run_id)
         if record is None:
             raise RunNotFoundError(f"there is no run {run_id}, or it has expired")

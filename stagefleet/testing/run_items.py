@@ -20,11 +20,7 @@ def next_number() -> int:
 
 
 class OutcomeStream:
-    """Outcomes at unique positions.
-
-    Attributes:
-        acknowledged: The number of acknowledged outcomes.
-    """
+    """Outcomes at unique positions, of which the first `acknowledged` are acknowledged."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
@@ -73,11 +69,7 @@ class PostponedItems:
         return len(self._others)
 
     def put(self, index: int, other: int, ended: Container[int]) -> bool:
-        """Make an item wait for another, unless that has ended or the two would deadlock.
-
-        Returns:
-            True if it waits.
-        """
+        """Make an item wait for another; False if that has ended or the two would deadlock."""
         at: int | None = other
         while at is not None and at != index:
             at = self._others.get(at)

@@ -112,15 +112,7 @@ class RunRecord:
             self._record(outcome.model_copy(update={"attempts": 0}))
 
     def release(self, share: int, now: float) -> list[int]:
-        """Publish as many items as window and share allow, due retries first.
-
-        Args:
-            share: The limit of published, unclaimed items.
-            now: The ledger's time.
-
-        Returns:
-            The items to send messages for.
-        """
+        """Publish as many items as window and share allow, due retries first; return them."""
         for index in self.behind.release(self.ends):
             heapq.heappush(self.waiting, (now, index))
         window = max(1, self.spec.parallel) - len(self.published) - len(self.claimed) - self.held
@@ -228,16 +220,12 @@ class RunRecord:
     def republish(
         self, now: float, older_than_seconds: float, is_lost: Callable[[str | None, float], bool]
     ) -> list[int]:
-        """Publish lost messages again.
+        """Publish lost messages again, and return their items.
 
         Args:
-            now: The ledger's time.
             older_than_seconds: The age from which a message may be lost.
             is_lost: Returns True if a message sent at a time to the queue of a host (None: the run's queue)
-                cannot be in the queue any more.
-
-        Returns:
-            The items to send messages for again.
+            cannot be in the queue any more.
         """
         lost = []
         for index, published_at in self.published.items():
