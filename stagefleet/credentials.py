@@ -36,17 +36,10 @@ _NOT_FOUND = b"credentials not found"  # all helpers' message starts so, with ex
 
 
 def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str, str] | None:
-    """Ask a helper for a login.
+    """Ask a helper for the user name and secret of a login; None if it has none for the address.
 
-    Errors never quote the helper's output: it may hold a secret.
-
-    Args:
-        name: The helper's name in the configuration file, without `docker-credential-`.
-        address: The key under which the helper stores the login.
-        timeout_seconds: Time limit; afterwards the helper is killed with its child processes.
-
-    Returns:
-        User name and secret, None if the helper has no login for the address.
+    Errors never quote the helper's output: it may hold a secret. After the time-out the helper is killed
+    with its child processes.
 
     Raises:
         CredentialsError: The helper is not installed, fails, takes too long, or writes malformed output.
@@ -128,13 +121,7 @@ _IDENTITY_USER = "<token>"  # a helper's mark that the secret is an identity tok
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The login for a registry.
-
-    Attributes:
-        username: The user's name, "" if there is only an identity token.
-        password: The password, "" if there is only an identity token.
-        identity_token: An OAuth 2 refresh token, "" if there is none.
-    """
+    """The login for a registry: a name and a password, or an identity token, an OAuth 2 refresh token."""
 
     username: str
     password: str = field(repr=False)
@@ -144,11 +131,8 @@ class Login:
 class DockerConfig:
     """The Docker configuration file: read when a login is needed, and again after a change.
 
-    Thread-safe. Helpers are called each time: their logins may expire within hours.
-
-    Args:
-        path: The file; without it there are no logins.
-        helper_timeout_seconds: Time limit for a credential helper.
+    Thread-safe. Without the file there are no logins. Helpers are called each time: their logins may expire
+    within hours.
     """
 
     def __init__(self, path: Path, *, helper_timeout_seconds: float = _HELPER_TIMEOUT_SECONDS) -> None:
@@ -168,12 +152,7 @@ class DockerConfig:
     def _find(self, host: str) -> Login | None:
         """Find the login for a registry: from its own helper, else the default helper, else the file itself.
 
-        Args:
-            host: The registry's `host[:port]`, as in repository names.
-
-        Raises:
-            CredentialsError: The file or an entry cannot be read, or a helper failed. The message names the
-                file and the key, and quotes no content.
+        Errors name the file and the key, and quote no content.
         """
         document = self._read()
         logins = self._section(document, "auths")

@@ -44,10 +44,7 @@ class _Names(TypedDict):
 def describe_image(reference: Reference, manifest: Manifest, config: bytes | None) -> ImageInfo:
     """Describe an image, or another artifact: without an image configuration it has no labels.
 
-    Args:
-        reference: The image's name.
-        manifest: Its manifest.
-        config: Its configuration, from the manifest; None if it is too large to be read.
+    A configuration that is too large to be read is None.
     """
     settings, created_at = _config_facts(config)
     info = ImageInfo(

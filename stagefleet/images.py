@@ -36,10 +36,7 @@ _UNKNOWN = "unknown"
 class Platform:
     """A platform, as members of an index name it (OCI image specification 1.1, "Image Index").
 
-    Attributes:
-        os: The operating system, as Go names it.
-        architecture: The processor, as Go names it.
-        variant: The processor's variant; "" if it does not matter.
+    Names are those of Go; the variant is "" if it does not matter.
     """
 
     os: str
@@ -62,11 +59,7 @@ class Platform:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Self | None:
-        """Read the platform from a document, in its normal form; return None if the document has none.
-
-        Args:
-            found: A document with `os`, `architecture` and optionally `variant`.
-        """
+        """Read the platform from a document, in its normal form; return None if the document has none."""
         if not found.get("os") or not found.get("architecture"):
             return None
         try:
@@ -109,23 +102,14 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class PlatformSelection:
-    """A choice of platforms of a multi-platform stage; by default the engine's own alone.
-
-    Attributes:
-        named: The chosen platforms.
-        everything: Choose all platforms that an engine can keep.
-    """
+    """A choice of platforms for a fetch: named ones, all that an engine can keep, or its own alone."""
 
     named: tuple[Platform, ...] = ()
     everything: bool = False
 
     @classmethod
     def parse(cls, named: Sequence[str | Platform] | None, *, everything: bool = False) -> Self:
-        """Parse a caller's choice.
-
-        Args:
-            named: Platforms, None or empty for the engine's own.
-            everything: All platforms.
+        """Parse a caller's choice; nothing named is the engine's own platform.
 
         Raises:
             UsageError: Both `named` and `everything` are given.

@@ -39,13 +39,8 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> Digest:
 class Descriptor:
     """Reference to content by digest (OCI image specification 1.1, "Content Descriptors").
 
-    Attributes:
-        media_type: Media type of the content.
-        digest: Digest of the content.
-        size: Size of the content, in bytes.
-        urls: Alternative download URLs; the media type alone decides if a registry may store the content.
-        platform: Platform of an index's member: `os`, `architecture` and so on.
-        annotations: Free-form metadata.
+    `size` is in bytes. `urls` are other places of the content; the media type alone decides if a registry
+    may store it. `platform` is that of an index's member.
     """
 
     media_type: str
@@ -72,11 +67,7 @@ class Descriptor:
 
     @classmethod
     def parse(cls, document: object) -> Self:
-        """Parse a descriptor.
-
-        Raises:
-            UnsupportedManifestError: It is malformed.
-        """
+        """Parse a descriptor; raise `UnsupportedManifestError` if it is malformed."""
         if not isinstance(document, Mapping):
             raise UnsupportedManifestError("the manifest has a descriptor that is no object")
         size, urls, platform = document.get("size"), document.get("urls") or [], document.get("platform")
@@ -101,17 +92,10 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest or an index, with the exact bytes of its digest.
+    """A manifest, with a configuration and layers, the lowest first, or an index, with members.
 
-    Attributes:
-        raw: The bytes.
-        media_type: One of `MANIFESTS` or `INDEXES`.
-        digest: Digest of the bytes.
-        config: The configuration of a manifest.
-        layers: The layers of a manifest, the lowest first.
-        members: The members of an index, in its order.
-        annotations: Free-form metadata.
-        subject: The manifest that this one refers to.
+    `raw` are the exact bytes of the digest, `media_type` is one of `MANIFESTS` or `INDEXES`, and `subject`
+    the manifest that this one refers to.
     """
 
     raw: bytes = field(repr=False)
@@ -135,12 +119,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "", *, algorithm: str = "sha256") -> Self:
-        """Parse a manifest or index.
-
-        Args:
-            raw: The bytes that the registry sent.
-            media_type: From the Content-Type header; the document's own counts if this is "" or generic.
-            algorithm: Algorithm for its digest.
+        """Parse a manifest or index; the document's own media type counts if the header's is "" or generic.
 
         Raises:
             UnsupportedManifestError: It is of another kind, or malformed.

@@ -52,11 +52,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `ALGORITHM:HEX`.
-
-        Raises:
-            InvalidNameError: The text is not a sha256 or sha512 digest.
-        """
+        """Parse `ALGORITHM:HEX`, of sha256 or sha512; raise `InvalidNameError` if it is none."""
         match = _DIGEST.fullmatch(text)
         if match is None:
             raise InvalidNameError(f"{quoted(text)} is no digest: write sha256: and 64 hex characters")
@@ -69,13 +65,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
-    """A repository in a registry.
-
-    Attributes:
-        host: The registry's `host[:port]`, as written.
-        path: The repository's path in the registry.
-        is_on_host: False: every worker reaches it.
-    """
+    """A repository in a registry, which every worker reaches; `host` is `host[:port]`, as written."""
 
     host: str
     path: str
@@ -146,11 +136,7 @@ class Reference:
 
     @classmethod
     def of(cls, repository: Repository, name: str | Digest) -> Self:
-        """Build the reference to a tag or digest in a repository.
-
-        Raises:
-            InvalidNameError: `name` is a string but not a valid tag.
-        """
+        """Build the reference to a tag or digest; raise `InvalidNameError` if it is no valid tag."""
         if isinstance(name, Digest):
             return cls(repository, digest=name)
         if not is_tag(name):
@@ -195,11 +181,7 @@ class StageId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `DIGEST-CREATED_MS`, or `DIGEST` alone for a multi-platform stage.
-
-        Raises:
-            InvalidNameError: The text is malformed.
-        """
+        """Parse `DIGEST-CREATED_MS`, or `DIGEST` alone, or raise `InvalidNameError`."""
         stage_id = cls.from_tag(text)
         if stage_id is None:
             raise InvalidNameError(
@@ -233,12 +215,7 @@ class StageId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EngineProject:
-    """A project's stages in a Docker Engine, `docker-daemon:PROJECT`.
-
-    Attributes:
-        project: The project's name.
-        is_on_host: True: only the workers of one host reach it.
-    """
+    """A project's stages in a Docker Engine, `docker-daemon:PROJECT`, which only one host's workers reach."""
 
     project: str
 
@@ -263,11 +240,7 @@ StorageAddress = Repository | EngineProject
 
 
 def parse_address(text: str) -> Repository | EngineProject:
-    """Parse the address of a storage: `host[:port]/path` or `docker-daemon:PROJECT`.
-
-    Raises:
-        InvalidNameError: The text is malformed.
-    """
+    """Parse the address of a storage: `host[:port]/path` or `docker-daemon:PROJECT`."""
     if not text.startswith(ENGINE_PREFIX):
         return Repository.parse(text)
     project = text.removeprefix(ENGINE_PREFIX)

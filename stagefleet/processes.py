@@ -18,24 +18,16 @@ _LIBRARY = Path(__file__).resolve().parent
 
 
 def worker_command(*options: str) -> list[str]:
-    """Make the command of a worker's supervisor.
-
-    Args:
-        *options: As `stagefleet worker` takes them.
-    """
+    """Make the command of a worker's supervisor, with options of `stagefleet worker`."""
     return isolated_command("workers.supervisor", *options)
 
 
 def isolated_command(module: str, *options: str) -> list[str]:
-    """Make the command that calls `main()` of one of the processes' modules.
+    """Make the command that calls `main()` of one of the processes' modules, with these options.
 
     The interpreter is isolated (`-I`): neither the current directory nor PYTHONPATH nor the user's own
     site-packages come before our packages. The library's directory is added behind all others, as isolation
     leaves it out where it lies in the user's site-packages.
-
-    Args:
-        module: The module's name, as `workers.supervisor`.
-        *options: What `main` reads from `sys.argv`.
 
     Raises:
         SettingsError: The packages are not there.
@@ -47,9 +39,6 @@ def isolated_command(module: str, *options: str) -> list[str]:
 
 def packages_directory(library: Path = _LIBRARY) -> Path:
     """Find the directory that holds `workers`, `tasks` and `config`.
-
-    Args:
-        library: The directory of the package `stagefleet`.
 
     Raises:
         SettingsError: It is neither in the package, as in a wheel, nor beside it, as in a checkout.
@@ -64,15 +53,9 @@ def packages_directory(library: Path = _LIBRARY) -> Path:
 
 
 def require_extra(extra: str, module: str, purpose: str) -> None:
-    """Refuse what needs a package that an extra of ours installs.
+    """Refuse what needs a package that an extra of ours installs, and say how to install it.
 
-    Args:
-        extra: The extra's name.
-        module: A package that it brings.
-        purpose: What needs it, as the subject of a sentence in the plural.
-
-    Raises:
-        SettingsError: The package is not installed; says how to install it.
+    `purpose` is the subject of a sentence in the plural.
     """
     if find_spec(module) is None:
         raise SettingsError(f"{purpose} need {module}: run  pip install 'stagefleet[{extra}]'")

@@ -68,12 +68,7 @@ def host_of(url: str) -> str:
 
 
 def quoted(text: str, *, limit: int = _SHOWN_CHARACTERS) -> str:
-    """Quote text that a person typed: on one line, of bounded length, without login and query.
-
-    Args:
-        text: The text that was given in place of a name.
-        limit: The maximum number of characters.
-    """
+    """Quote text that a person typed: on one line, of bounded length, without login and query."""
     head, at, digest = text.rpartition("@")
     name, suffix = (head, at + digest) if at and _DIGEST.fullmatch(digest) else (text, "")
     if "@" in name:
@@ -87,21 +82,13 @@ def words_of(text: object, *, limit: int) -> str:
     """Format text from a server: on one line, of bounded length, without terminal control characters.
 
     Logins are masked before the line is cut: half a token is a secret, too.
-
-    Args:
-        text: The server's text.
-        limit: The maximum number of characters.
     """
     line = re.sub(r"[^\x20-\x7e\u00a0-\ud7ff\uf900-\uffff]+", " ", str(text))
     return masked_line(" ".join(line.split()))[:limit].strip()
 
 
 def masked_line(line: str) -> str:
-    """Mask known secrets, and the logins and queries of URLs, in a finished line.
-
-    Args:
-        line: A line written by a library; our own messages hold no secrets.
-    """
+    """Mask known secrets, and the logins and queries of URLs, in a line that a library wrote."""
     line = _ECHO_IN_LINE.sub(_MASK, redact(line))
     if "://" not in line:
         return line
@@ -155,9 +142,8 @@ _SECRETS = _Secrets()  # one per process, as logs are
 def remember_secret(*secrets: str, passes: bool = False) -> None:
     """Register secrets to mask; call this wherever one is read.
 
-    Args:
-        *secrets: Passwords, tokens, keys. Those of less than 8 characters are not masked.
-        passes: True for short-lived secrets such as tokens; they never displace the others.
+    Those of less than 8 characters are not masked. Short-lived ones such as tokens, which `passes` tells,
+    never displace the others.
     """
     for secret in secrets:
         _SECRETS.add(secret, passes=passes)

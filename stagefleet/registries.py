@@ -24,14 +24,7 @@ _REJECTIONS_WAIT_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """The client of registries, and what the processes of a fleet know and lock of them together.
-
-    Attributes:
-        client: Client for registries.
-        shared_state: The shared state.
-        stage_locks: The fleet's locks on stages.
-        remembered: The fleet's memory of storages.
-    """
+    """The client of registries, and what the processes of a fleet know and lock of them together."""
 
     client: RegistryClient
     shared_state: SharedState

@@ -33,11 +33,7 @@ class Rejections:
         self._known = MemoryRejections() if known is None else known
 
     def standing(self, named: Collection[StageId]) -> set[StageId]:
-        """Return the stages that are rejected, among those with a rejection record.
-
-        Args:
-            named: Stages with a rejection record, from the tag list.
-        """
+        """Return the stages that are rejected, among those with a rejection record on the tag list."""
         deletions = list(self.of_deletions(named))
         with _threads() as pool:
             moved = dict(zip(deletions, pool.map(self._may_be_moved, deletions), strict=True))

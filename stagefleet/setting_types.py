@@ -100,13 +100,7 @@ _KEY_MARK = "[key]"
 
 
 def describe_setting_error(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
-    """Describe the first error in one line: the key and the reason, never the value, which may be secret.
-
-    Args:
-        error: The error that pydantic raised.
-        path: The file that settings were read from.
-        variables: The names of the environment variables.
-    """
+    """Describe the first error in one line: the key and the reason, never the value, which may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     key = [str(part) for part in first["loc"] if part != _KEY_MARK]
     reason = _reason(first["type"], first["msg"], first.get("ctx", {}), key)

@@ -297,11 +297,7 @@ class Settings(Section):
         return found.model_copy(update=unset) if unset else found
 
     def project(self, name: str) -> ProjectSettings:
-        """Return the settings of a project.
-
-        Raises:
-            SettingsError: The project is unknown; the message lists the known ones.
-        """
+        """Return the settings of a project; the error about an unknown one lists the known ones."""
         if name in self.projects:
             return self.projects[name]
         if "/" in name or ":" in name:
@@ -317,10 +313,7 @@ class Settings(Section):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings.
-
-    Args:
-        **overrides: Values that override environment and file, such as a command's options.
+    """Read the settings; the overrides, such as a command's options, go before environment and file.
 
     Raises:
         SettingsError: The settings cannot be read; the message names the file and the key.

@@ -52,12 +52,8 @@ def environment_document(model: type[BaseModel], environment: Mapping[str, str])
     """Read settings from environment variables, as a document for the model.
 
     A variable's name is `STAGEFLEET_` and the setting's path, its parts joined by `__`, in any case. The
-    value of a table or a list is JSON; a variable for a part of it overrides that part. Empty variables count
-    as unset, as CI systems set undefined variables to the empty string.
-
-    Args:
-        model: The settings.
-        environment: The environment variables.
+    value of a table or a list is JSON; a variable for a part of it overrides that part. Empty variables
+    count as unset, as CI systems set undefined variables to the empty string.
 
     Raises:
         SettingsError: The value of a table or a list is not JSON; the message names the variable.
@@ -138,15 +134,7 @@ def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def unknown_variables(model: type[BaseModel], names: Iterable[str]) -> dict[str, str | None]:
-    """Find variables with our prefix that belong to no setting.
-
-    Args:
-        model: The settings.
-        names: The names of the environment variables.
-
-    Returns:
-        The unknown names, each with the closest known name, or None.
-    """
+    """Find variables with our prefix that belong to no setting, each with the closest known name, or None."""
     known: set[str] = set()
     for path in setting_paths(model):
         known |= {variable_of(path[:length]) for length in range(1, len(path) + 1)}
@@ -170,15 +158,7 @@ def source_of(
     document: Mapping[str, Any],
     file: Path,
 ) -> str:
-    """Describe the source of a setting's value.
-
-    Args:
-        path: The setting's path.
-        overrides: Values from the command line.
-        environment: The environment variables; empty ones count as unset.
-        document: The content of the file.
-        file: The path of the file.
-    """
+    """Describe the source of a setting's value; empty variables count as unset."""
     if value_at(overrides, path) is not None:
         return "command line"
     given = {name.upper(): name for name, value in environment.items() if value}

@@ -10,11 +10,7 @@ _STANDARD = (0, 1, 2)
 
 
 class UnfailingStream:
-    """A stream for messages: a failure to write one must not stop the work.
-
-    Args:
-        stream: The target; None discards everything.
-    """
+    """A stream for messages: a failure to write one must not stop the work. None discards everything."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream

@@ -26,10 +26,7 @@ def main() -> None:
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run one command.
-
-    Args:
-        arguments: The command line, without the program's name.
+    """Run the command of a command line without the program's name.
 
     Returns:
         The exit code: 0 all succeeded or skipped, 1 some items failed, 2 invalid use or configuration,

@@ -104,14 +104,9 @@ def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[s
 def read_ids(
     named: Iterable[str] | None, from_file: str | None, parse: Callable[[str], str]
 ) -> list[str] | None:
-    """Read the items of a command; None if it names none. An empty file selects no item, not all.
+    """Read the items of a command, of the command line or of a file or `-`; None if it names none.
 
-    Blank lines and lines that begin with `#` are ignored.
-
-    Args:
-        named: The items of the command line.
-        from_file: A file, or `-`.
-        parse: Checks one id, and returns its canonical form.
+    An empty file selects no item, not all. Blank lines and lines that begin with `#` are ignored.
     """
     ids = [parse(name) for name in named or ()]
     if from_file is None:

@@ -29,21 +29,13 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print a JSON object on one line, and flush: the reader may be waiting.
-
-    Raises:
-        OutputError: As in `print_line`.
-    """
+    """Print a JSON object on one line, and flush: the reader may be waiting."""
     print_line(as_line(value))
     flush_output()
 
 
 def flush_output() -> None:
-    """Flush stdout.
-
-    Raises:
-        OutputError: As in `print_line`.
-    """
+    """Flush stdout; errors as in `print_line`."""
     if sys.stdout is None:
         return  # nothing was printed, or `print_line` would have raised
     try:

@@ -13,12 +13,7 @@ from stagefleet.runs.models import ItemState, Outcome
 
 
 class ProgressBar(ProgressLines):
-    """A bar with stages, bytes, rate and time left.
-
-    Args:
-        total: Stages in the run.
-        console: The console; stderr if None.
-    """
+    """A bar with stages, bytes, rate and time left."""
 
     def __init__(self, total: int, console: Console | None = None) -> None:
         super().__init__(total)

@@ -27,17 +27,12 @@ from stagefleet.redaction import quoted
 if TYPE_CHECKING:
     from stagefleet import Fleet
 
-__all__ = ["RecordArguments", "StorageAddress", "add_record", "final_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class RecordArguments:
     """The arguments of a command on records: `[REPO] [KIND [WORD...]]`.
 
-    Attributes:
-        address: The repository, or `docker-daemon:PROJECT`; None for the primary storage of a project.
-        named_kind: The kind; None if none is named.
-        rest: The other arguments: ids, or values.
+    Without an address, the primary storage of a project is meant. The other arguments are ids, or values.
     """
 
     address: StorageAddress | None
@@ -89,13 +84,7 @@ def _parse_kind(word: str) -> RecordKind:
 
 
 class _RecordSyntax(NamedTuple):
-    """The arguments of one kind of record.
-
-    Attributes:
-        needed: The required values.
-        optional: The optional values after them.
-        build: Builds the record from them.
-    """
+    """The values of one kind of record: the required ones, and the optional ones after them."""
 
     needed: str
     optional: str
@@ -154,14 +143,8 @@ def add_record(
 ) -> dict[str, Any]:
     """Write a record built from command line values.
 
-    Args:
-        fleet: The fleet.
-        address: The storage of the record.
-        kind: The kind of the record.
-        values: Its values.
-        project: Its project.
-        final: The storage of a custom tag, if it is not `address`.
-        force: Write even if the same is there.
+    `final` is the storage of a custom tag, if it is not `address`. With `force` it is written even if the
+    same is there.
 
     Returns:
         The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.

@@ -36,13 +36,7 @@ def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressLines:
 
 
 class ProgressLines:
-    """Show the progress of a run by a plain line every ten seconds, for logs.
-
-    Args:
-        total: Stages in the run.
-        clock: Returns monotonic seconds.
-        write: Called with each line.
-    """
+    """Show the progress of a run by a plain line every ten seconds, for logs."""
 
     def __init__(
         self, total: int, *, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] = say
@@ -122,9 +116,7 @@ def describe_run(run: Run) -> str:
 def describe_failure(outcome: Outcome, *, in_fleet: bool) -> str:
     """Describe a failed item in one line: the item, its host and the reason.
 
-    Args:
-        outcome: The outcome.
-        in_fleet: True if a worker of a fleet tried it, which has settings of its own.
+    `in_fleet` is true if a worker of a fleet tried it, which has settings of its own.
     """
     where = f" on {outcome.host}" if outcome.host else ""
     message = "" if outcome.error is None else outcome.error.message
@@ -152,14 +144,7 @@ def _outcomes_of(plan: Plan) -> Iterator[Outcome]:
 
 
 class RunReport:
-    """Print the progress and the end of a run.
-
-    Args:
-        run: The run as it started.
-        as_json: Print results as JSON objects.
-        display: Shows the progress; if None, chosen according to stderr.
-        in_fleet: As in `describe_failure`.
-    """
+    """Print the progress and the end of a run; without a `display`, stderr decides which one shows it."""
 
     def __init__(
         self, run: Run, *, as_json: bool, display: ProgressLines | None = None, in_fleet: bool = False

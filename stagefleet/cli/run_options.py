@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Options of any run; each field is an option of the command line.
-
-    Raises:
-        UsageError: They contradict each other, or one is malformed.
-    """
+    """Options of any run; each field is an option of the command line."""
 
     parallel: opt.Parallel = None
     from_file: Annotated[
@@ -109,9 +105,6 @@ def takes_run_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., N
     """Add the options of a run to a command; the function receives them as one value, `options`.
 
     Typer reads a command's options from its signature, so this changes the signature.
-
-    Args:
-        but: The names of options to leave out.
     """
     fields = inspect.signature(RunOptions, eval_str=True).parameters.values()
     shared = [field for field in fields if field.name not in but]
@@ -145,16 +138,7 @@ def run_operation(
 ) -> None:
     """Print the plan of a dry run; else start the run, and follow it unless it is detached.
 
-    Args:
-        fleet: The fleet.
-        operation: The operation.
-        items: Its items; None for all.
-        options: The options of the command.
-        project: The project that the run belongs to.
-        if_empty: What to say of a run without items.
-
-    Raises:
-        typer.Exit: With the exit code of the run.
+    Items of None are all. Ends with `typer.Exit` and the exit code of the run.
     """
     runs = project or fleet
     if options.dry_run:
@@ -167,11 +151,7 @@ def run_operation(
 
 
 def detach_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
-    """Print the run's id and return, or follow the run to its end.
-
-    Raises:
-        typer.Exit: With the exit code of the run.
-    """
+    """Print the run's id and return, or follow the run to its end, which exits with the run's code."""
     if not options.detach:
         follow_run(fleet, run, as_json=options.json)
     with naming_run(fleet, run.id):
@@ -185,8 +165,7 @@ def detach_or_follow(fleet: Fleet, run: Run, options: RunOptions) -> None:
 def naming_run(fleet: Fleet, run_id: str) -> Iterator[None]:
     """Flush stdout, and name the run if that fails: the user may not know its id otherwise.
 
-    Raises:
-        OutputError: Stdout cannot be written; the run continues, unless the fleet is embedded.
+    It continues then, unless the fleet is embedded.
     """
     try:
         yield
@@ -203,17 +182,7 @@ def naming_run(fleet: Fleet, run_id: str) -> Iterator[None]:
 def follow_run(
     fleet: Fleet, run: Run, *, as_json: bool, no_worker_limit_seconds: float | None = None
 ) -> None:
-    """Follow a run to its end and report it; an interrupt cancels it.
-
-    Args:
-        fleet: The fleet.
-        run: The run as it started.
-        as_json: Print results as JSON objects.
-        no_worker_limit_seconds: As of `Fleet.wait`.
-
-    Raises:
-        typer.Exit: With the exit code of the run.
-    """
+    """Follow a run to its end, report it, and exit with its code; an interrupt cancels it."""
     report = RunReport(run, as_json=as_json, in_fleet=fleet.keeps_runs)
     with cancelling_on_interrupt(fleet, run.id):
         try:

@@ -47,11 +47,7 @@ def read_settings(parallel: int | None = None) -> Settings:
 
 
 def connect(purpose: str) -> Fleet:
-    """Connect to the fleet at the settings' Redis.
-
-    Args:
-        purpose: The feature that needs it, for the error.
-    """
+    """Connect to the fleet at the settings' Redis; the error names the purpose."""
     settings = read_settings()
     if settings.redis_url is None:
         raise UsageError(f"{purpose} needs a fleet: set STAGEFLEET_REDIS_URL")
@@ -63,10 +59,7 @@ def open_fleet(
 ) -> Fleet:
     """Open the fleet at the settings' Redis, or an embedded one if requested or without a URL.
 
-    Args:
-        embedded: Use an embedded fleet.
-        parallel: Items at once, from the command line.
-        needs_fleet: The option that an embedded fleet cannot serve, if one was given.
+    `needs_fleet` is the option that an embedded fleet cannot serve, if one was given.
     """
     settings = read_settings(parallel)
     if not embedded and settings.redis_url is not None:
@@ -145,11 +138,7 @@ def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool 
 
 
 def become(command: Sequence[str]) -> NoReturn:
-    """Replace this process by another one of ours, which takes the options of all commands with it.
-
-    Args:
-        command: As `stagefleet.processes.isolated_command` makes it.
-    """
+    """Replace this process by another one of ours, which takes the options of all commands with it."""
     flush_output()
     environment = os.environ | chosen_options().environment
     os.execve(sys.executable, list(command), environment)  # noqa: S606 - no shell is meant

@@ -39,14 +39,10 @@ def murmur_hash(text: str) -> str:
 
 
 def limited_slug(text: str, limit_bytes: int) -> str:
-    """Convert a name to a slug; a short enough slug stays unchanged.
+    """Convert a name to a slug, ASCII of at most so many bytes; a short enough slug stays unchanged.
 
-    A shortened slug may contain `--` before the hash; so that it stays unchanged too, a name with one
-    `--` counts as a slug.
-
-    Args:
-        text: The name.
-        limit_bytes: The maximum length of the slug; slugs are ASCII.
+    A shortened slug may contain `--` before the hash; so that it stays unchanged too, a name with one `--`
+    counts as a slug.
 
     >>> limited_slug("A", 42)
     'a-54dcf7ce'
@@ -209,10 +205,7 @@ _GRAMMARS: Mapping[RecordKind, str] = {
 class RecordId:
     """The identity of a record in a repository.
 
-    Attributes:
-        kind: The kind of record.
-        name: The record's name within its kind, as commands and outcomes show it; "" for the image without
-            a name.
+    The name is unique within the kind, as commands and outcomes show it; "" for the image without a name.
     """
 
     kind: RecordKind

@@ -37,25 +37,14 @@ def _digest(content: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class RecordImage:
-    """A record in the form of an image.
-
-    Attributes:
-        config: The bytes of the configuration, with the labels.
-        created: The creation time, RFC 3339.
-    """
+    """A record in the form of an image: a configuration with its labels, and the RFC 3339 time."""
 
     config: bytes
     created: str
 
     @classmethod
     def of(cls, project: str, labels: Mapping[str, str], *, created: datetime | None = None) -> RecordImage:
-        """Build the image of a record.
-
-        Args:
-            project: The project of the record.
-            labels: The labels of the record.
-            created: The creation time; now if None.
-        """
+        """Build the image of a record, created now if no time is given."""
         moment = (created or datetime.now(UTC)).isoformat().replace("+00:00", "Z")
         config = {
             "architecture": "",
@@ -110,10 +99,8 @@ def rejected_stage(tag: str) -> StageId | None:
 def make_rejection(project: str, *, while_deleting: bool = False) -> RecordImage:
     """Build the image of a rejection.
 
-    Args:
-        project: The project of the stage.
-        while_deleting: Make a temporary rejection, to be deleted after the stage. It gets a unique digest, so
-            that it can be deleted by digest.
+    One that lasts only `while_deleting` gets a unique digest, so that it can be deleted by digest after the
+    stage.
     """
     return RecordImage.of(project, {DELETION_LABEL: secrets.token_hex(16)} if while_deleting else {})
 

@@ -24,11 +24,7 @@ class Record(ABC):
     @property
     @abstractmethod
     def id(self) -> RecordId:
-        """The identity of the record.
-
-        Raises:
-            InvalidNameError: No such record can exist.
-        """
+        """The identity of the record; raises `InvalidNameError` if no such record can exist."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -38,11 +34,7 @@ class Record(ABC):
     @classmethod
     @abstractmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
-        """Build a record from its name and labels.
-
-        Args:
-            name: The name in its identity.
-            labels: Its labels.
+        """Build a record from the name in its identity and its labels.
 
         Raises:
             BrokenRecordError: A label is missing or invalid.
@@ -61,12 +53,7 @@ class Record(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of a record; each lookup requires the label.
-
-    Attributes:
-        tag: The record's tag.
-        labels: The labels.
-    """
+    """The labels of the record of a tag; each lookup requires the label."""
 
     tag: str
     labels: Mapping[str, str]
@@ -78,11 +65,7 @@ class Labels:
             raise BrokenRecordError(f"the record {self.tag} lacks the label {name}: left alone") from None
 
     def moment_ms(self, name: str) -> int:
-        """Read a time in milliseconds since 1970.
-
-        Raises:
-            BrokenRecordError: The label is missing or not a time.
-        """
+        """Read a time in milliseconds since 1970; raise `BrokenRecordError` if it is missing or none."""
         text = self[name]
         if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
             raise BrokenRecordError(f"the record {self.tag} has {text[:30]!r} as {name}: left alone")
@@ -91,11 +74,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class ManagedImage(Record):
-    """An image that the project manages; clean-up keeps images that belong to one.
-
-    Attributes:
-        name: The image's name; "" for the image without a name.
-    """
+    """An image that the project manages, "" for the one without a name; clean-up keeps images of one."""
 
     kind = RecordKind.MANAGED_IMAGE
 
@@ -112,13 +91,7 @@ class ManagedImage(Record):
 
 @dataclass(frozen=True, slots=True)
 class ImageMetadata(Record):
-    """A link from an image and a commit to the stage that was built for them.
-
-    Attributes:
-        image_hash: The hash of the image's name.
-        commit: The commit.
-        stage_id: The stage.
-    """
+    """A link from an image, by the hash of its name, and a commit to the stage that was built for them."""
 
     kind = RecordKind.IMAGE_METADATA
 
@@ -143,14 +116,10 @@ class ImageMetadata(Record):
 
 @dataclass(frozen=True, slots=True)
 class ImportMetadata(Record):
-    """An import of files from one stage into another.
+    """An import of files from one stage into another; its id says which files, and how.
 
-    Attributes:
-        import_id: The id of the import: which files, and how.
-        source_stage_id: The stage that the files come from.
-        checksum: The checksum of the imported files.
-        source_id: The import's id as in its label. It equals `import_id`, except in records of earlier
-            releases, which let the two differ.
+    `source_id`, the id in its label, equals `import_id`, except in records of earlier releases, which let
+    the two differ.
     """
 
     kind = RecordKind.IMPORT_METADATA
@@ -185,10 +154,6 @@ class ImportMetadata(Record):
 @dataclass(frozen=True, slots=True)
 class CustomTag(Record):
     """A custom tag that a user gave to a stage.
-
-    Attributes:
-        name: The tag.
-        stage_id: The stage.
 
     Raises:
         InvalidNameError: The name is not a valid tag, or is the tag of a stage or a record.
@@ -227,11 +192,7 @@ class CustomTag(Record):
 
 @dataclass(frozen=True, slots=True)
 class RejectedStage(Record):
-    """A stage that must not be used, since it was found to be broken.
-
-    Attributes:
-        stage_id: The stage.
-    """
+    """A stage that must not be used, since it was found to be broken."""
 
     kind = RecordKind.REJECTED_STAGE
 
@@ -250,10 +211,8 @@ class RejectedStage(Record):
 class ClientId(Record):
     """The id with which clients of the project identify each other.
 
-    Attributes:
-        client_id: The id.
-        timestamp_ms: The time of its creation as werf counts: about twice the milliseconds since 1970. The
-            smallest wins, so one with the true time would win over all those of werf.
+    The timestamp counts as werf does: about twice the milliseconds since 1970. The smallest wins, so one
+    with the true time would win over all those of werf.
     """
 
     kind = RecordKind.CLIENT_ID
@@ -282,11 +241,7 @@ class ClientId(Record):
 
 @dataclass(frozen=True, slots=True)
 class LastCleanup(Record):
-    """The time of the repository's last clean-up.
-
-    Attributes:
-        timestamp_ms: The time in milliseconds since 1970.
-    """
+    """The time of the repository's last clean-up, in milliseconds since 1970."""
 
     kind = RecordKind.LAST_CLEANUP
 
@@ -307,12 +262,7 @@ class LastCleanup(Record):
 
 @dataclass(frozen=True, slots=True)
 class LockServer(Record):
-    """The lock server that the project's clients use.
-
-    Attributes:
-        address: The server's address.
-        timestamp_ms: The time of the choice, in milliseconds since 1970.
-    """
+    """The address of the lock server of the project's clients, and the time of the choice."""
 
     kind = RecordKind.LOCK_SERVER
 

@@ -15,12 +15,7 @@ from stagefleet.registry import Descriptor, Manifest, RegistryClient
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """The digest and labels of an image.
-
-    Attributes:
-        digest: Digest of its manifest, None if that cannot be read.
-        labels: Labels of its configuration; empty if that cannot be read.
-    """
+    """The digest of an image's manifest and the labels of its configuration, as far as they can be read."""
 
     digest: Digest | None
     labels: Mapping[str, str]
@@ -54,11 +49,7 @@ def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage |
 def put_record(
     client: RegistryClient, reference: Reference, record: RecordImage, *, lease: Lease
 ) -> Descriptor:
-    """Push a record under a tag.
-
-    Returns:
-        The descriptor of its manifest.
-    """
+    """Push a record under a tag, and return the descriptor of its manifest."""
     repository = reference.repository
     for digest, content in record.blobs.items():
         upload = client.begin_upload(repository, digest, mount_from=repository)

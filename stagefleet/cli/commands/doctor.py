@@ -48,15 +48,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of a check.
-
-    Attributes:
-        check: The part that was checked.
-        state: Its state.
-        message: The finding.
-        advice: The advice; "" if none is needed.
-        code: The exit code; 0 unless the check failed.
-    """
+    """The result of a check; `code` is the exit code, 0 unless the check failed."""
 
     check: str
     state: State
@@ -88,11 +80,8 @@ def run_checks(
 ) -> Iterator[CheckResult]:
     """Check every part, in the order of their dependencies.
 
-    Args:
-        load: Reads the settings.
-        repositories: The repositories whose registries to try.
-        queue: The one queue that must have workers; all if None.
-        sources: The repositories that must exist; others may be new.
+    The registries of `repositories` are tried; `sources` among them must exist, others may be new. Only the
+    queue, if one is named, must have workers.
     """
     try:
         settings = load()

@@ -89,12 +89,7 @@ def fetch_stages(
 
 
 def _pin(fleet: Fleet, operation: FetchOperation, named: list[str], options: RunOptions) -> None:
-    """Fetch, print the report, and protect the images until standard input closes.
-
-    Raises:
-        typer.Exit: The run did not succeed; nothing is protected.
-        LockLostError: The protection was lost.
-    """
+    """Fetch, print the report, and protect the images until standard input closes."""
     with fleet.hosts.pinned_stages(operation.storages, named, hosts=operation.hosts) as pinned:
         try:
             run_operation(fleet, operation, named, options)

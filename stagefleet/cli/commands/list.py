@@ -56,11 +56,7 @@ def list_stages(
 
 @dataclass(slots=True)
 class _LeftOut:
-    """The stages that a list skips.
-
-    Attributes:
-        failed: The number of existing stages that could not be described.
-    """
+    """The stages that a list skips; `failed` are those that exist and could not be described."""
 
     failed: int = 0
 

@@ -156,11 +156,7 @@ def _leave(fleet: Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> 
 
 
 def _follow(fleet: Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None, options: RunOptions) -> str:
-    """Follow the run of each group, and print the group when its run has ended.
-
-    Returns:
-        The state of the purge: `succeeded`, `failed` or `cancelled`.
-    """
+    """Follow the run of each group, print the group when it has ended, and return the state of the purge."""
     began = time.monotonic()
     totals = dict.fromkeys(_COUNTS, 0)
     states = set()
