@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 
 from stagefleet.bounds import clean
 from stagefleet.images import ImageInfo, StageDescription
+from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository
-from stagefleet.registry import Manifest
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")

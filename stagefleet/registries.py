@@ -11,9 +11,9 @@ from stagefleet.errors import NotFoundError
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.records import make_rejection
+from stagefleet.records.image import make_rejection
 from stagefleet.records.registry import put_record
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.rejections import Rejections
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages

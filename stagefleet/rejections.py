@@ -11,9 +11,9 @@ from collections.abc import Collection
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.records import DELETION_LABEL, is_placeholder
+from stagefleet.records.image import DELETION_LABEL, is_placeholder
 from stagefleet.records.registry import LabelledImage, read_labels
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections
 

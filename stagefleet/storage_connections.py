@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from stagefleet.attempt import Attempt
+from stagefleet.credentials import DockerConfig
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
 from stagefleet.images import Platform
@@ -21,7 +22,7 @@ from stagefleet.projects.lookup import StageLookup
 from stagefleet.projects.purge import PurgePlan, plan_purge
 from stagefleet.redis_client import connect_redis
 from stagefleet.registries import Registries
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import EngineSettings, Settings
 from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed

@@ -18,7 +18,8 @@ from stagefleet.operations.records import (
     DeleteRejectedStageOperation,
     RecordOperation,
 )
-from stagefleet.records import CustomTag, ImageMetadata, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import CustomTag, ImageMetadata
 from stagefleet.storages.repository_records import naming_failure
 from stagefleet.storages.storage import RecordStore
 from stagefleet.storages.storages import Storages

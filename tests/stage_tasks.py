@@ -19,9 +19,10 @@ from stagefleet.operations.fetch import FetchOperation
 from stagefleet.project import Project
 from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
 from stagefleet.projects.lookup import Select, StageLookup, oldest
-from stagefleet.records import CustomTag, Record, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import CustomTag, Record
 from stagefleet.registries import Registries
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stagefleet.cli.options import NO_REPOSITORY
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId, StorageAddress, parse_address
-from stagefleet.records import (
+from stagefleet.records.ids import RecordKind
+from stagefleet.records.models import (
     ClientId,
     CustomTag,
     ImageMetadata,
@@ -19,7 +20,6 @@ from stagefleet.records import (
     LockServer,
     ManagedImage,
     Record,
-    RecordKind,
     RejectedStage,
 )
 from stagefleet.redaction import quoted

@@ -8,7 +8,7 @@ from stagefleet.attempt import TagsToDelete
 from stagefleet.errors import ContentError, NotFoundError, RegistryUnavailableError
 from stagefleet.leases import Lease, elapsed_seconds
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.waits import pause
 from stagefleet.runs.models import ItemState
 from stagefleet.shared_state.base import SharedState

@@ -27,8 +27,9 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import elapsed_seconds
+from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Reference
-from stagefleet.registry import Descriptor, RegistryClient
+from stagefleet.registry.client import RegistryClient
 
 _SHOWN_TAGS = 5
 _CLIENT_ERRORS = range(400, 500)

@@ -19,10 +19,10 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import Lease
-from stagefleet.manifests import DOCKER_MANIFEST, OCI_MANIFEST
+from stagefleet.manifests import DOCKER_MANIFEST, OCI_MANIFEST, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.records import is_placeholder
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.records.image import is_placeholder
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS, LeaseBoundThreads
 
 _MOST_MEMBERS = MAX_MANIFESTS

@@ -22,7 +22,7 @@ from stagefleet.deletion.probe import (
 from stagefleet.errors import RegistryError
 from stagefleet.leases import Lease
 from stagefleet.names import Reference, Repository
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 
 __all__ = [

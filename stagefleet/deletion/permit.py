@@ -21,7 +21,7 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry import RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.runs.models import ItemState
 
 

@@ -28,10 +28,11 @@ from stagefleet.errors import (
     StagefleetError,
 )
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
+from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.records import RecordImage
+from stagefleet.records.image import RecordImage
 from stagefleet.records.registry import put_record, read_labels
-from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.waits import pause
 
 SECOND_LOOK_SECONDS = 5.0

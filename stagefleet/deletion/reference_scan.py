@@ -25,7 +25,7 @@ from stagefleet.deletion.tag_tables import KeptScans, KnownTable, KnownTags, ToD
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.records import is_record_tag
+from stagefleet.records.ids import is_record_tag
 from stagefleet.registries import Registries
 from stagefleet.shared_state.base import SharedState
 

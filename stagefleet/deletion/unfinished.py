@@ -18,7 +18,7 @@ from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import placeholders_seen
 from stagefleet.errors import ItemCancelledError, RedisUnreachableError
 from stagefleet.names import Repository, StageId
-from stagefleet.records import rejected_stage
+from stagefleet.records.image import rejected_stage
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import pause
 

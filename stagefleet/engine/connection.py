@@ -11,13 +11,13 @@ import docker
 import requests
 from docker.utils import kwargs_from_env
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.engine.calls import Heed, call_under_lease, explain, map_engine_errors
 from stagefleet.errors import EngineError, NotFoundError
 from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, Lease, LeaseBoundLock, current_lease
 from stagefleet.names import Reference, Repository
 from stagefleet.redaction import masked_url, remember_secret, words_of
-from stagefleet.registry import DockerConfig
 from stagefleet.setting_types import docker_tls_environment
 from stagefleet.settings import EngineSettings
 

@@ -24,7 +24,8 @@ from stagefleet.operations.records import (
     image_metadata_items,
     removal_of,
 )
-from stagefleet.records import CustomTag, Record, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import CustomTag, Record
 from stagefleet.redaction import quoted
 from stagefleet.runs.models import Run
 

@@ -11,7 +11,8 @@ from stagefleet.errors import UsageError
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, bounded, left_out_if_unset
 from stagefleet.operations.storages import PlanStorages
-from stagefleet.records import ImageMetadata, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import ImageMetadata
 from stagefleet.redaction import quoted
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 

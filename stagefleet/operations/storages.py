@@ -10,7 +10,7 @@ from stagefleet.errors import RepositoryNotFoundError, StagefleetError
 from stagefleet.names import Repository, StageId, StorageAddress
 
 if TYPE_CHECKING:
-    from stagefleet.records import RecordId, RecordKind
+    from stagefleet.records.ids import RecordId, RecordKind
 
 
 @dataclass(frozen=True, slots=True)

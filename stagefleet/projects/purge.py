@@ -21,8 +21,9 @@ from stagefleet.errors import (
 )
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
-from stagefleet.records import CustomTag, RecordId, RecordKind
-from stagefleet.registry import RegistryClient
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import CustomTag
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.unique_size import UniqueSize

@@ -1,25 +1,7 @@
 """Records, which are kept beside stages in a repository, and the grammar of their tags."""
 
-from stagefleet.records.ids import (
-    RecordId,
-    RecordKind,
-    decode_name,
-    encode_name,
-    image_hash,
-    is_record_tag,
-    limited_slug,
-    tag_slug,
-)
-from stagefleet.records.image import (
-    DELETION_LABEL,
-    RecordImage,
-    is_placeholder,
-    make_placeholder,
-    make_rejection,
-    rejected_stage,
-)
+from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import (
-    RECORDS,
     ClientId,
     CustomTag,
     ImageMetadata,
@@ -32,8 +14,6 @@ from stagefleet.records.models import (
 )
 
 __all__ = [
-    "DELETION_LABEL",
-    "RECORDS",
     "ClientId",
     "CustomTag",
     "ImageMetadata",
@@ -43,17 +23,6 @@ __all__ = [
     "ManagedImage",
     "Record",
     "RecordId",
-    "RecordImage",
     "RecordKind",
     "RejectedStage",
-    "decode_name",
-    "encode_name",
-    "image_hash",
-    "is_placeholder",
-    "is_record_tag",
-    "limited_slug",
-    "make_placeholder",
-    "make_rejection",
-    "rejected_stage",
-    "tag_slug",
 ]

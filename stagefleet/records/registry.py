@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from stagefleet.errors import ContentError, NotFoundError
 from stagefleet.image_config import describe_image
 from stagefleet.leases import Lease
+from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference
 from stagefleet.records.image import RecordImage, is_placeholder
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.client import RegistryClient
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,7 @@ class TagPage:
     """The tags of one page, `{"name": "...", "tags": ["...", ...]}`; parses the body in chunks.
 
     It takes about the memory of its tags: a million are 75 MB of JSON, and much more as objects. `size` are
-    the bytes read, `entries` those of any type; `first` can be a tag, `last` is any string, "" if there is
-    none.
+    the bytes read, `entries` those of any type; `first` can be a tag, `last` is any string.
     """
 
     def __init__(self) -> None:
@@ -76,11 +75,7 @@ class TagPage:
         self._read(self._rest + piece if self._rest else piece, is_last=False)
 
     def close(self) -> None:
-        """Finish parsing at the end of the body.
-
-        Raises:
-            MalformedPageError: The body is no complete JSON object, or has neither `tags` nor `name`.
-        """
+        """Finish parsing at the end of the body, or raise `MalformedPageError` if it is no whole page."""
         self._read(self._rest, is_last=True)
         if not self._is_over:
             raise MalformedPageError("it is no JSON object")
@@ -255,8 +250,6 @@ class TagList:
         elif first.entries:
             yield from self._go_on(first, asked)
 
-    # Registries that name the next page
-
     def _follow(self, page: Page) -> Iterator[str]:
         """Follow the registry's own links to the end of the list."""
         stale = 0
@@ -266,8 +259,6 @@ class TagList:
             stale = 0 if self._new else stale + 1
             if stale > (_MOST_STALE_PAGES if page.tags.entries else _MOST_EMPTY_PAGES):
                 self._fail("have no end: the registry's pages go in circles")
-
-    # Registries that name none
 
     def _go_on(self, first: TagPage, asked: int | None) -> Iterator[str]:
         """Request pages after the last tag until one brings no new tag."""
@@ -324,8 +315,6 @@ class TagList:
             f"cannot be listed whole: {self._repository.host} gives {entries} of them, names no next page "
             "(no Link header; does a proxy strip it?), and gives none for `last`"
         )
-
-    # Pages
 
     def _url(self, asked: int | None, last: str = "") -> str:
         parameters = [f"n={asked}"] if asked is not None else []

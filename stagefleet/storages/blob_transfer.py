@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
+from stagefleet.manifests import Descriptor
 from stagefleet.names import Repository
 from stagefleet.registries import Registries
-from stagefleet.registry import Descriptor
 from stagefleet.shared_state.base import UploadDecision
 
 _OWNER_BYTES = 8

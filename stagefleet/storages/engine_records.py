@@ -16,9 +16,9 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import BrokenRecordError, InvalidNameError, UsageError
 from stagefleet.image_config import describe_engine_image
 from stagefleet.names import EngineProject
-from stagefleet.records import ImportMetadata, Record, RecordId, RecordImage, RecordKind
-from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.records.models import Labels
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.image import PROJECT_LABEL, RecordImage
+from stagefleet.records.models import ImportMetadata, Labels, Record
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.image_config import platform_in
 from stagefleet.images import Platform
-from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX
+from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records import is_placeholder
-from stagefleet.registry import Manifest
+from stagefleet.records.image import is_placeholder
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import StageCopy
 

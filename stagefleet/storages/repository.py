@@ -18,9 +18,10 @@ from stagefleet.errors import (
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease, current_lease
+from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.records import is_placeholder, rejected_stage
-from stagefleet.registry import Manifest, RegistryClient
+from stagefleet.records.image import is_placeholder, rejected_stage
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.members import Member, MemberReader
 from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.repository_records import RepositoryRecords

@@ -23,22 +23,12 @@ from stagefleet.errors import (
 from stagefleet.image_config import describe_image
 from stagefleet.images import ImageInfo
 from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.records import (
-    RECORDS,
-    ClientId,
-    CustomTag,
-    Record,
-    RecordId,
-    RecordImage,
-    RecordKind,
-    RejectedStage,
-    is_placeholder,
-)
-from stagefleet.records.image import PROJECT_LABEL
-from stagefleet.records.models import Labels
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.image import PROJECT_LABEL, RecordImage, is_placeholder
+from stagefleet.records.models import RECORDS, ClientId, CustomTag, Labels, Record, RejectedStage
 from stagefleet.records.registry import put_record
-from stagefleet.registry import Manifest
 from stagefleet.storages.storage import RecordStore, StoredRecord, WriteResult
 
 if TYPE_CHECKING:

@@ -22,8 +22,9 @@ from stagefleet.errors import (
 from stagefleet.image_config import platform_in
 from stagefleet.images import Platform, PlatformSelection
 from stagefleet.leases import Lease
+from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.waits import pause
 from stagefleet.storages.repository import RegistryStorage, fetch_stage_manifest
 

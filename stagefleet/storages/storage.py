@@ -11,7 +11,8 @@ from typing import Any
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
-from stagefleet.records import CustomTag, Record, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import CustomTag, Record
 from stagefleet.shared_state.tag_lists import StageIdList
 
 

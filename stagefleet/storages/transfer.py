@@ -16,10 +16,10 @@ from stagefleet.errors import (
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
+from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registries import Registries
-from stagefleet.registry import Manifest
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer
 from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.repository import RegistryStorage, StageReader

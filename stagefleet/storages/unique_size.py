@@ -8,8 +8,9 @@ from functools import partial
 from itertools import islice
 
 from stagefleet.errors import ContentError, NotFoundError, RateLimitedError, RegistryError
+from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.members import LeaseBoundThreads, MemberReader
 
 _THREADS = 8

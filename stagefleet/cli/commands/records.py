@@ -18,8 +18,8 @@ from stagefleet.cli.session import open_fleet, say
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import Repository as Storage
 from stagefleet.names import StorageAddress
-from stagefleet.records import CustomTag, RecordId, RecordKind
-from stagefleet.records.ids import NAMELESS
+from stagefleet.records.ids import NAMELESS, RecordId, RecordKind
+from stagefleet.records.models import CustomTag
 
 if TYPE_CHECKING:
     from stagefleet import Fleet

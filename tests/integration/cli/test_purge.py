@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.names import Repository, StageId
-from stagefleet.records import (
+from stagefleet.records.models import (
     ClientId,
     CustomTag,
     ImageMetadata,
@@ -15,7 +16,7 @@ from stagefleet.records import (
     ManagedImage,
     RejectedStage,
 )
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
 from tests.integration.workers.conftest import eventually
 from tests.services import ImageMaker, stage_id_of

@@ -9,10 +9,11 @@ import warnings
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.engine.connection import Engine
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import EngineSettings, HttpSettings, Settings
 from stagefleet.storages.docker_engine import EngineHost, EngineStorage
 from stagefleet.testing import MemoryLastUsed

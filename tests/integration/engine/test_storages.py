@@ -7,7 +7,8 @@ import pytest
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import StageNotFoundError
 from stagefleet.names import EngineProject, StageId
-from stagefleet.records import ImportMetadata, RecordKind
+from stagefleet.records.ids import RecordKind
+from stagefleet.records.models import ImportMetadata
 from stagefleet.storages.docker_engine import EngineHost
 from stagefleet.storages.storage import Storage, WriteResult
 from tests.integration.engine.conftest import LABELS, PROJECT

@@ -12,7 +12,8 @@ from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.records import ImportMetadata, ManagedImage, RecordKind
+from stagefleet.records.ids import RecordKind
+from stagefleet.records.models import ImportMetadata, ManagedImage
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from stagefleet.settings import EngineSettings
 from stagefleet.storages.storage import WriteResult

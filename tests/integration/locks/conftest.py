@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.locks import RedisLocks
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import LockSettings, Settings
 
 

@@ -12,7 +12,7 @@ from stagefleet.attempt import Attempt
 from stagefleet.errors import LockLostError, LockTimeoutError, StageNotFoundError
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.records import RejectedStage
+from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState

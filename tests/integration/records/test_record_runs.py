@@ -7,14 +7,8 @@ import pytest
 from stagefleet import Fleet, Settings
 from stagefleet.names import StageId
 from stagefleet.operations.records import removal_of
-from stagefleet.records import (
-    CustomTag,
-    ImageMetadata,
-    ImportMetadata,
-    ManagedImage,
-    RecordKind,
-    RejectedStage,
-)
+from stagefleet.records.ids import RecordKind
+from stagefleet.records.models import CustomTag, ImageMetadata, ImportMetadata, ManagedImage, RejectedStage
 from stagefleet.runs.models import ItemState, RunState
 from tests.integration.cli.conftest import (  # noqa: F401 - fixtures are used by name
     command,

@@ -8,8 +8,9 @@ import os
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.errors import NotFoundError
-from stagefleet.manifests import digest_of
+from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Digest, Reference
-from stagefleet.registry import Descriptor
 from tests.services import ImageMaker
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -117,7 +116,9 @@ _COPY = """
 import re, sys
 from pathlib import Path
 from stagefleet.names import Digest, Repository
-from stagefleet.registry import Descriptor, DockerConfig, RegistryClient
+from stagefleet.credentials import DockerConfig
+from stagefleet.manifests import Descriptor
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
 
 def peak_bytes():

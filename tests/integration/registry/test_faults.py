@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stagefleet.errors import RegistryUnreachableError, TruncatedError
-from stagefleet.manifests import digest_of
-from stagefleet.registry import NO_LEASE, Descriptor
+from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import Descriptor, digest_of
 from tests.services import ImageMaker, free_port, push_image
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"

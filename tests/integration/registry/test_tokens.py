@@ -8,9 +8,9 @@ import time
 import pytest
 
 from stagefleet.errors import CredentialsError, ForbiddenError
-from stagefleet.manifests import digest_of
+from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry import NO_LEASE, Descriptor, Manifest
 from stagefleet.shared_state.memory import MemorySharedState
 from tests.services import ImageMaker, push_image
 from tests.stage_tasks import StageTasks

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.deletion import probe as deletion_probe
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState
 from tests.stage_tasks import StageTasks

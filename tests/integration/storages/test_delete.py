@@ -9,9 +9,10 @@ import pytest
 import requests
 
 from stagefleet.attempt import ItemResult
+from stagefleet.credentials import DockerConfig
 from stagefleet.errors import DeletionDisabledError, SharedDigestError, StageNotFoundError
 from stagefleet.names import Repository, StageId
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, Settings
 from stagefleet.shared_state.memory import MemorySharedState
 from tests.services.images import push_image, push_index

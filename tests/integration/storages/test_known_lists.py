@@ -10,7 +10,7 @@ from stagefleet import Fleet
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository
 from stagefleet.project import Project
-from stagefleet.records import RejectedStage
+from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState

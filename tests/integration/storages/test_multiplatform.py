@@ -10,7 +10,7 @@ from stagefleet.attempt import Attempt
 from stagefleet.errors import NotFoundError, UsageError
 from stagefleet.images import Platform
 from stagefleet.names import Reference, Repository, StageId
-from stagefleet.records import RejectedStage
+from stagefleet.records.models import RejectedStage
 from stagefleet.storages.index_publication import IndexPublication
 from tests.services import ImageMaker
 from tests.stage_tasks import make_storages

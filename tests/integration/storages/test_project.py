@@ -10,6 +10,7 @@ from threading import Barrier
 import pytest
 
 from stagefleet.attempt import Attempt
+from stagefleet.credentials import DockerConfig
 from stagefleet.errors import (
     NotFoundError,
     RegistryUnreachableError,
@@ -19,7 +20,7 @@ from stagefleet.errors import (
 from stagefleet.locks import RedisLocks
 from stagefleet.names import EngineProject, Reference, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, LockSettings, Settings
 from stagefleet.shared_state.redis import RedisSharedState
 from tasks.delete import delete_from_caches

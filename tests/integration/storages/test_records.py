@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stagefleet.attempt import NOT_THERE, ItemResult
+from stagefleet.credentials import DockerConfig
 from stagefleet.errors import (
     BrokenRecordError,
     CustomTagError,
@@ -19,8 +20,11 @@ from stagefleet.errors import (
     ForbiddenError,
     StageNotFoundError,
 )
+from stagefleet.manifests import Manifest
 from stagefleet.names import Repository, StageId
-from stagefleet.records import (
+from stagefleet.records.ids import RecordId, RecordKind, image_hash
+from stagefleet.records.image import make_placeholder
+from stagefleet.records.models import (
     ClientId,
     CustomTag,
     ImageMetadata,
@@ -28,13 +32,8 @@ from stagefleet.records import (
     LastCleanup,
     LockServer,
     ManagedImage,
-    RecordId,
-    RecordKind,
     RejectedStage,
-    image_hash,
-    make_placeholder,
 )
-from stagefleet.registry import DockerConfig, Manifest
 from stagefleet.storages.storage import WriteResult
 from tests.integration.storages.test_delete import Death, DyingClient
 from tests.services import ImageMaker

@@ -9,9 +9,9 @@ from stagefleet.deletion.checks import RunItems
 from stagefleet.deletion.reference_scan import ReferenceScan
 from stagefleet.deletion.tag_tables import KeptScans
 from stagefleet.errors import RedisUnreachableError
+from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import connect_redis
-from stagefleet.registry import Descriptor
 from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.shared_state.redis import RedisSharedState
 from tests.stage_tasks import make_storages

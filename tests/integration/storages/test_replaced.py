@@ -11,7 +11,8 @@ from stagefleet.connections import Connections
 from stagefleet.images import Platform
 from stagefleet.names import Repository, StageId
 from stagefleet.project import Project
-from stagefleet.records import RecordId, RecordKind, RejectedStage
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState

@@ -24,19 +24,13 @@ from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, under_lease
 from stagefleet.locks import MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
+from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
 from stagefleet.project import Project
-from stagefleet.records import (
-    CustomTag,
-    RecordImage,
-    RejectedStage,
-    is_placeholder,
-    make_placeholder,
-    make_rejection,
-)
+from stagefleet.records.image import RecordImage, is_placeholder, make_placeholder, make_rejection
+from stagefleet.records.models import CustomTag, RejectedStage
 from stagefleet.records.registry import put_record
 from stagefleet.registries import Registries
-from stagefleet.registry import Manifest
 from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.storages.index_publication import IndexPublication
 from tests.stage_tasks import StageTasks

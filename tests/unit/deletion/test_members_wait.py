@@ -10,7 +10,7 @@ import pytest
 from stagefleet.attempt import Attempt
 from stagefleet.errors import RegistryError, RegistryUnavailableError
 from stagefleet.names import StageId
-from stagefleet.records import CustomTag, RejectedStage
+from stagefleet.records.models import CustomTag, RejectedStage
 from stagefleet.runs.item_leases import ItemLeaseRenewer
 from stagefleet.runs.models import ItemState, RunSpec, RunState
 from stagefleet.settings import RunSettings

@@ -8,9 +8,9 @@ import pytest
 
 from stagefleet.deletion import unfinished as unfinished_deletions
 from stagefleet.errors import ForbiddenError, ItemCancelledError, RegistryUnavailableError, StagefleetError
+from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
-from stagefleet.records import is_placeholder, make_placeholder
-from stagefleet.registry import Manifest
+from stagefleet.records.image import is_placeholder, make_placeholder
 
 MOST_WRITES = 16
 ERRORS = [

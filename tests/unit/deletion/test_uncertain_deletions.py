@@ -15,7 +15,8 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import StageId
-from stagefleet.records import ManagedImage, RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.models import ManagedImage
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.engine.calls import call_under_lease
 from stagefleet.engine.connection import Engine
 from stagefleet.errors import EngineUnreachableError, ItemCancelledError
 from stagefleet.leases import under_lease
 from stagefleet.names import Reference, Repository
-from stagefleet.registry import DockerConfig
 from stagefleet.settings import EngineSettings
 from tests.unit.registry.raw import RawServer
 

@@ -15,7 +15,7 @@ from stagefleet.errors import StageNotFoundError
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import Repository, StageId
-from stagefleet.records import RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.runs import coordinator
 from stagefleet.runs.messages import live_hosts
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, WorkerInfo

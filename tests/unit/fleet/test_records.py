@@ -5,7 +5,7 @@ import pytest
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import InvalidNameError, KeyConflictError, TooManyItemsError, UsageError
 from stagefleet.operations import base as operations
-from stagefleet.records import RecordId, RecordKind
+from stagefleet.records.ids import RecordId, RecordKind
 from tests.unit.fleet.conftest import stage
 
 REPOSITORY = "src.test/app"

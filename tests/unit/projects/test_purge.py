@@ -12,12 +12,15 @@ from stagefleet.errors import (
     UsageError,
 )
 from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import Manifest
 from stagefleet.names import EngineProject, StageId
 from stagefleet.project import Project
 from stagefleet.projects.purge import plan_purge
-from stagefleet.records import CustomTag, ManagedImage, RecordId, RecordImage, RecordKind, RejectedStage
+from stagefleet.records.ids import RecordId, RecordKind
+from stagefleet.records.image import RecordImage
+from stagefleet.records.models import CustomTag, ManagedImage, RejectedStage
 from stagefleet.records.registry import put_record
-from stagefleet.registry import Manifest, members
+from stagefleet.registry import members
 from stagefleet.storages.storages import Storages
 from tests.unit.storages.conftest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, entry
 

@@ -4,19 +4,19 @@ import pytest
 
 from stagefleet.errors import BrokenRecordError, InvalidNameError
 from stagefleet.names import StageId
-from stagefleet.records import (
+from stagefleet.records.ids import RecordKind
+from stagefleet.records.models import (
     RECORDS,
     ClientId,
     CustomTag,
     ImageMetadata,
     ImportMetadata,
+    Labels,
     LastCleanup,
     LockServer,
     ManagedImage,
-    RecordKind,
     RejectedStage,
 )
-from stagefleet.records.models import Labels
 
 STAGE = StageId("ab" * 28, 1_700_000_000_000)
 COMMIT = "c0" * 20

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from stagefleet.errors import InvalidNameError
 from stagefleet.names import StageId, is_tag
-from stagefleet.records import RecordId, RecordKind, decode_name, encode_name, image_hash
-from stagefleet.records.ids import murmur_hash
+from stagefleet.records.ids import RecordId, RecordKind, decode_name, encode_name, image_hash, murmur_hash
 
 DIGEST = "ab" * 28
 STAGE = f"{DIGEST}-1700000000000"

@@ -8,16 +8,17 @@ from datetime import UTC, datetime
 import pytest
 
 from stagefleet.names import StageId
-from stagefleet.records import (
+from stagefleet.records.ids import is_record_tag
+from stagefleet.records.image import (
     DELETION_LABEL,
+    DIFF_ID,
+    LAYER,
     RecordImage,
     is_placeholder,
-    is_record_tag,
     make_placeholder,
     make_rejection,
     rejected_stage,
 )
-from stagefleet.records.image import DIFF_ID, LAYER
 
 DIGEST = "ab" * 28
 

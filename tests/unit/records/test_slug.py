@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.names import is_tag
-from stagefleet.records import limited_slug, tag_slug
-from stagefleet.records.ids import SPELLING, murmur_hash
+from stagefleet.records.ids import SPELLING, limited_slug, murmur_hash, tag_slug
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.raw import RawServer
 from tests.unit.registry.scripted import ScriptedServer

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
+from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UsageError
 from stagefleet.manifests import Manifest
 from stagefleet.names import Reference, Repository
-from stagefleet.registry import DockerConfig, Login, RegistryClient
 from stagefleet.registry.blob_api import Upload
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.error_mapping import map_body_errors
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.hostile import ANSWERS, BLOB, CONTENT, MANIFEST, OTHER, REPOSITORY, TAG

@@ -8,10 +8,11 @@ import ssl
 
 import pytest
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.errors import CredentialsError, ForbiddenError, RegistryError, StagefleetError
 from stagefleet.manifests import OCI_MANIFEST, Descriptor, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.hosts import Origin, join_url, origin_of
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings
 from tests.unit.registry.scripted import RegistryResponse

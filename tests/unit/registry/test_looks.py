@@ -203,7 +203,8 @@ import os, signal, sys
 from pathlib import Path
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.credentials import DockerConfig
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
 
 looks = 0

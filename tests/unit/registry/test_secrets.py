@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 
-from stagefleet.credentials import ask_helper
+from stagefleet.credentials import DockerConfig, ask_helper
 from stagefleet.errors import StagefleetError
 from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
 from stagefleet.registry.auth.tokens import Token, TokenServer
+from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

@@ -1,9 +1,10 @@
 import socket
 import threading
 
+from stagefleet.credentials import DockerConfig
 from stagefleet.manifests import digest_of
 from stagefleet.names import Repository
-from stagefleet.registry import DockerConfig, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.hosts import settings_of
 from stagefleet.registry.http.transport import Transport
 from stagefleet.settings import HttpSettings, RegistrySettings, Settings

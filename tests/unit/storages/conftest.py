@@ -18,8 +18,9 @@ from stagefleet.errors import (
     RegistryUnavailableError,
 )
 from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
+from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry import Descriptor, Manifest, RegistryClient
+from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.memory import MemorySharedState
 from tests.stage_tasks import StageTasks
 

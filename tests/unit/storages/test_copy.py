@@ -16,9 +16,9 @@ from stagefleet.errors import (
     UnsupportedManifestError,
 )
 from stagefleet.leases import NO_LEASE
+from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.records import make_placeholder
-from stagefleet.registry import Manifest
+from stagefleet.records.image import make_placeholder
 from stagefleet.runs.models import ItemState, Outcome
 from stagefleet.runs.snapshots import encode_outcome
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer

@@ -9,9 +9,8 @@ import pytest
 from stagefleet.attempt import Attempt
 from stagefleet.errors import UsageError
 from stagefleet.images import Platform
-from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST
+from stagefleet.manifests import DOCKER_INDEX, DOCKER_MANIFEST, Manifest
 from stagefleet.names import Reference, StageId
-from stagefleet.registry import Manifest
 from stagefleet.storages.index_publication import IndexPublication
 
 INDEX = StageId("cd" * 28)

@@ -6,8 +6,8 @@ import pytest
 
 from stagefleet.errors import PlatformNotFoundError, UnsupportedManifestError
 from stagefleet.images import Platform, PlatformSelection
+from stagefleet.manifests import Manifest
 from stagefleet.names import StageId
-from stagefleet.registry import Manifest
 from stagefleet.storages.stage_verification import choose_images
 from tests.unit.storages.conftest import OCI_INDEX, OCI_MANIFEST, entry
 
