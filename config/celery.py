@@ -17,13 +17,7 @@ from config import transport
 from config.transport import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.redis_facts import check_redis
-from stagefleet.runs.messages import (
-    QUEUES,
-    broker_options,
-    host_queue,
-    queue_of,
-    task_name,
-)
+from stagefleet.runs import messages
 from stagefleet.settings import Settings
 
 _EVENT_QUEUE_SECONDS = 60.0
@@ -33,7 +27,7 @@ _EVERYWHERE = ("coordinate", "start_run")
 """Tasks that every worker has."""
 
 
-def make_app(settings: Settings, operations: Iterable[str] = QUEUES) -> Celery:
+def make_app(settings: Settings, operations: Iterable[str] = messages.QUEUES) -> Celery:
     """Create the Celery application of a fleet; it connects at its first use.
 
     The operations are for queues and routes.
@@ -60,11 +54,11 @@ def plain_queue(name: str) -> Queue:
 
 def _configuration(settings: Settings, broker: Broker, operations: list[str]) -> dict[str, Any]:
     operations = list(dict.fromkeys([*operations, *_EVERYWHERE]))
-    queues = sorted({queue_of(operation) for operation in operations})
-    own = [] if settings.engine.address is None else [host_queue(settings.engine.host_name)]
+    queues = sorted({messages.queue_of(operation) for operation in operations})
+    own = [] if settings.engine.address is None else [messages.host_queue(settings.engine.host_name)]
     configuration: dict[str, Any] = {
         "broker_url": broker.url,
-        "broker_transport_options": broker_options(settings.key_prefix),
+        "broker_transport_options": messages.broker_options(settings.key_prefix),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker survives outages; its supervisor limits the start
         "task_acks_late": True,
@@ -82,7 +76,9 @@ def _configuration(settings: Settings, broker: Broker, operations: list[str]) ->
         "task_default_exchange": "",
         "task_default_exchange_type": "direct",
         "task_default_routing_key": queues[0],
-        "task_routes": {task_name(operation): {"queue": queue_of(operation)} for operation in operations},
+        "task_routes": {
+            messages.task_name(operation): {"queue": messages.queue_of(operation)} for operation in operations
+        },
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_send_task_events": True,

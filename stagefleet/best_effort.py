@@ -6,25 +6,17 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stagefleet.errors import (
-    EngineUnreachableError,
-    ItemCancelledError,
-    ItemPostponedError,
-    LeaseLostError,
-    RedisConfigurationError,
-    RedisUnreachableError,
-    StagefleetError,
-)
+from stagefleet import errors
 
 _LOGGER = logging.getLogger(__name__)
 
 OWN_ERRORS = (
-    EngineUnreachableError,
-    ItemCancelledError,
-    ItemPostponedError,
-    LeaseLostError,
-    RedisConfigurationError,
-    RedisUnreachableError,
+    errors.EngineUnreachableError,
+    errors.ItemCancelledError,
+    errors.ItemPostponedError,
+    errors.LeaseLostError,
+    errors.RedisConfigurationError,
+    errors.RedisUnreachableError,
 )
 """Errors of our own side: not a storage's fault, and another storage would not help."""
 
@@ -32,15 +24,15 @@ OWN_ERRORS = (
 class CaughtFailure:
     """Error inside a `errors_as_warnings` block; None without one."""
 
-    error: StagefleetError | None = None
+    error: errors.StagefleetError | None = None
 
 
 @contextmanager
 def errors_as_warnings(
     what: str,
     *,
-    reraise: tuple[type[StagefleetError], ...] = (),
-    quiet: tuple[type[StagefleetError], ...] = (),
+    reraise: tuple[type[errors.StagefleetError], ...] = (),
+    quiet: tuple[type[errors.StagefleetError], ...] = (),
 ) -> Iterator[CaughtFailure]:
     """Turn a storage's error into a warning.
 
@@ -52,7 +44,7 @@ def errors_as_warnings(
     failure = CaughtFailure()
     try:
         yield failure
-    except StagefleetError as error:
+    except errors.StagefleetError as error:
         if isinstance(error, OWN_ERRORS + reraise):
             raise
         _LOGGER.log(logging.DEBUG if isinstance(error, quiet) else logging.WARNING, "%s: %s", what, error)

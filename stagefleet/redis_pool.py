@@ -20,19 +20,9 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from stagefleet import redis_errors
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import masked_url, remember_secret
-from stagefleet.redis_errors import (
-    RefusedError,
-    TlsError,
-    advice_for,
-    advice_on_tls,
-    code_of,
-    is_passing,
-    means_failover,
-    never_got_through,
-    reason_of,
-)
 
 if TYPE_CHECKING:
     _Connection = Any
@@ -173,11 +163,13 @@ class PassingRetry(Retry):
 
 
 def _may_pass(error: BaseException) -> bool:
-    return not code_of(error) or is_passing(error)
+    return not redis_errors.code_of(error) or redis_errors.is_passing(error)
 
 
 @cache
-def checked(connection_class: Any, refuses: Callable[[BaseException], bool] = means_failover) -> Any:
+def checked(
+    connection_class: Any, refuses: Callable[[BaseException], bool] = redis_errors.means_failover
+) -> Any:
     """Derive a connection class from redis-py's, which closes after an answer that it refuses."""
     name = f"Checked{connection_class.__name__}"
     return type(name, (_Checked, connection_class), {"refuses": staticmethod(refuses)})
@@ -217,7 +209,7 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
         except (redis.ConnectionError, redis.TimeoutError) as error:
             if peer is not None and not peer.met:
                 peer.note_failure()
-                if not code_of(error) and not never_got_through(error):
+                if not redis_errors.code_of(error) and not redis_errors.never_got_through(error):
                     self._check_tls(error)
             raise
         if peer is not None:
@@ -234,7 +226,9 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
             self.disconnect()
             if self._peer is not None:
                 self._peer.generation += 1
-            raise RefusedError(reason_of(error), status_code=code_of(error)) from error
+            raise redis_errors.RefusedError(
+                redis_errors.reason_of(error), status_code=redis_errors.code_of(error)
+            ) from error
 
     def _check_tls(self, error: Exception) -> None:
         """Check if TLS is the reason why the server does not answer."""
@@ -243,15 +237,15 @@ class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run 
             return  # a Unix socket
         if not isinstance(self, redis.SSLConnection):
             if _greets_by_tls((host, port)):
-                raise TlsError("speaks TLS: write rediss:// in STAGEFLEET_REDIS_URL") from error
+                raise redis_errors.TlsError("speaks TLS: write rediss:// in STAGEFLEET_REDIS_URL") from error
             return
-        advice = advice_on_tls(error)
+        advice = redis_errors.advice_on_tls(error)
         if advice is None and _speaks_plain((host, port)):
             advice = "answers without TLS: write redis:// in STAGEFLEET_REDIS_URL"
         if advice is None:
-            advice = advice_for(_tls_alert((host, port)))
+            advice = redis_errors.advice_for(_tls_alert((host, port)))
         if advice is not None:
-            raise TlsError(advice) from error
+            raise redis_errors.TlsError(advice) from error
 
 
 def _speaks_plain(address: Any) -> bool:

@@ -20,19 +20,9 @@ from celery import Celery, Task
 from pydantic import ValidationError
 from redis import RedisError
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemFunction, ItemResult, OtherItems
 from stagefleet.backoff import Backoff, jittered
-from stagefleet.errors import (
-    IncompatibleVersionError,
-    ItemCancelledError,
-    ItemPostponedError,
-    LeaseLostError,
-    RedisConfigurationError,
-    RedisUnreachableError,
-    RunNotFoundError,
-    StagefleetError,
-    UsageError,
-)
 from stagefleet.leases import under_lease
 from stagefleet.logs import EventLogger
 from stagefleet.operations.base import Operation
@@ -52,7 +42,7 @@ from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 _RUNS_KEPT = 64
 _NOTHING = AttemptEnd(EndKind.NOTHING)
 
-OUT_OF_REACH = (RedisUnreachableError, RedisConfigurationError)
+OUT_OF_REACH = (errors.RedisUnreachableError, errors.RedisConfigurationError)
 """Errors that end a call to the ledger for good, whatever the item."""
 
 _log = EventLogger(__name__)
@@ -99,7 +89,7 @@ class ItemExecutor:
         ):
             try:
                 known = self._known_run(run_id)
-            except IncompatibleVersionError as error:
+            except errors.IncompatibleVersionError as error:
                 return self._finish(claim, _outcome(claim, ItemState.FAILED, error))
             if known is None:
                 _log.warning("run_gone", action="claim")
@@ -116,10 +106,10 @@ class ItemExecutor:
             structlog.contextvars.bound_contextvars(run=run_id, item=claim.item),
             self._renewer.renewing(claim),
         ):
-            error: StagefleetError
+            error: errors.StagefleetError
             try:
                 error = self._ledger.run(run_id).version.refusal(f"run {run_id}", problem)
-            except (IncompatibleVersionError, RunNotFoundError) as unreadable:
+            except (errors.IncompatibleVersionError, errors.RunNotFoundError) as unreadable:
                 error = unreadable
             self._finish(claim, _outcome(claim, ItemState.FAILED, error))
 
@@ -145,28 +135,28 @@ class ItemExecutor:
         try:
             with under_lease(lease):
                 outcome = _done(claim, operation(attempt))
-        except (LeaseLostError, ItemCancelledError, ItemPostponedError) as error:
+        except (errors.LeaseLostError, errors.ItemCancelledError, errors.ItemPostponedError) as error:
             return self._leave(claim, lease, error)
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             return self._fail(claim, error)
         except Exception as error:  # noqa: BLE001 - a bug fails its item, and must not end the worker
             _log.error("unexpected_error", action="attempt", exc_info=error)
             outcome = _outcome(claim, ItemState.FAILED, error)
         return self._finish(claim, outcome)
 
-    def _leave(self, claim: Claim, lease: ItemLease, error: StagefleetError) -> AttemptEnd:
+    def _leave(self, claim: Claim, lease: ItemLease, error: errors.StagefleetError) -> AttemptEnd:
         """End an attempt that had to stop before its item was done."""
-        if isinstance(error, LeaseLostError):
+        if isinstance(error, errors.LeaseLostError):
             _log.warning("lease_lost", action="attempt", error=str(error))
             return AttemptEnd(EndKind.RETRY, str(error))
-        if isinstance(error, ItemPostponedError):
+        if isinstance(error, errors.ItemPostponedError):
             _log.info("item_postponed", action="attempt", behind=error.behind, reason=str(error))
             return self._hand_back(claim, error, behind=error.behind)
         if lease.is_cancelled:
             return self._finish(claim, _outcome(claim, ItemState.CANCELLED, error), told=str(error))
         return self._hand_back(claim, error)
 
-    def _fail(self, claim: Claim, error: StagefleetError) -> AttemptEnd:
+    def _fail(self, claim: Claim, error: errors.StagefleetError) -> AttemptEnd:
         """End a failed attempt: with a pause before the next one, unless a retry is pointless."""
         outcome = _outcome(claim, ItemState.FAILED, error)
         pause = self._pause_seconds(error, claim)
@@ -193,7 +183,7 @@ class ItemExecutor:
     ) -> AttemptEnd:
         try:
             recorded = self._record(claim, outcome, retry_after_seconds, reason)
-        except (StagefleetError, RedisError) as error:
+        except (errors.StagefleetError, RedisError) as error:
             # Completed steps stay: the next attempt finds them.
             _log.error("outcome_not_recorded", action="finish", state=outcome.state, error=str(error))
             return AttemptEnd(EndKind.RETRY, f"the outcome could not be recorded: {error}")
@@ -220,7 +210,7 @@ class ItemExecutor:
                     claim, outcome, retry_after_seconds=retry_after_seconds, reason=reason
                 )
             )
-        except (StagefleetError, RedisError):
+        except (errors.StagefleetError, RedisError):
             raise
         except Exception as error:  # noqa: BLE001 - encoding may fail in any way
             _log.error("outcome_not_encoded", action="finish", state=outcome.state, exc_info=error)
@@ -236,7 +226,7 @@ class ItemExecutor:
             _log.info("item_handed_back", action="hand_back", attempt=claim.attempt)
         return AttemptEnd(EndKind.RETRY, str(why))
 
-    def _pause_seconds(self, error: StagefleetError, claim: Claim) -> float | None:
+    def _pause_seconds(self, error: errors.StagefleetError, claim: Claim) -> float | None:
         """Return the pause before the next attempt, None if a retry is pointless."""
         settings, pauses = self._settings, error.retry_pauses_seconds
         if not error.retryable or (pauses and claim.attempt > len(pauses)):
@@ -281,7 +271,7 @@ class _KnownRun:
         """Parse the options of a run."""
         try:
             return cls(spec, parse_operation(spec.operation, spec.options))
-        except (KeyError, ValidationError, UsageError):
+        except (KeyError, ValidationError, errors.UsageError):
             return cls(spec, None)  # the attempt says what is wrong
 
 
@@ -329,7 +319,7 @@ def _facts(spec: RunSpec, claim: Claim) -> dict[str, str]:
     return facts if claim.host is None else {**facts, "host": claim.host}
 
 
-def _asked_seconds(error: StagefleetError) -> float:
+def _asked_seconds(error: errors.StagefleetError) -> float:
     """Return the pause that a server asked for, 0 for none."""
     return getattr(error, "retry_after_seconds", None) or 0.0
 

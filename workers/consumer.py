@@ -18,14 +18,7 @@ from celery.worker.consumer import Consumer, control
 from celery.worker.pidbox import Pidbox
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from config.envelope import (
-    CONTENT_ERRORS,
-    MalformedMessageError,
-    Name,
-    check_size,
-    first_problem,
-    note_dropped,
-)
+from config import envelope
 from stagefleet.errors import RedisConfigurationError, StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import task_name
@@ -111,7 +104,7 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
             self._hide_arguments(message)
             try:
                 take(message)
-            except CONTENT_ERRORS as error:
+            except envelope.CONTENT_ERRORS as error:
                 self._drop(message, f"Celery fails over it ({type(error).__name__})")
 
         return take_sound
@@ -143,7 +136,7 @@ class BatchedEventsConsumer(Consumer):  # type: ignore[misc]  # Celery ships no 
 
     def _drop(self, message: Any, reason: str) -> None:
         body = message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="replace")
-        note_dropped(message.delivery_info.get("routing_key", ""), reason, body)
+        envelope.note_dropped(message.delivery_info.get("routing_key", ""), reason, body)
         if not message.acknowledged:
             message.reject_log_error(_LOGGER, self.connection_errors)
 
@@ -164,12 +157,12 @@ class _Part(BaseModel):
 
 
 class _Headers(_Part):
-    task: Name
-    id: Name
-    root_id: Name | None = None
-    parent_id: Name | None = None
-    group: Name | None = None
-    shadow: Name | None = None
+    task: envelope.Name
+    id: envelope.Name
+    root_id: envelope.Name | None = None
+    parent_id: envelope.Name | None = None
+    group: envelope.Name | None = None
+    shadow: envelope.Name | None = None
     eta: _Text | None = None
     expires: _Text | None = None
     retries: Annotated[int, Field(ge=0)] | None = None
@@ -207,10 +200,10 @@ def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
     try:
         task, body = _read(message, tasks)
     except ValidationError as error:
-        return first_problem(error)
-    except MalformedMessageError as error:
+        return envelope.first_problem(error)
+    except envelope.MalformedMessageError as error:
         return str(error)
-    except CONTENT_ERRORS as error:
+    except envelope.CONTENT_ERRORS as error:
         return f"its body cannot be decoded ({type(error).__name__})"
     positional, named, _ = body.parts
     if "self" in named:  # a method of ours has an argument of that name
@@ -222,10 +215,10 @@ def problem_of(message: Any, tasks: Mapping[str, Any]) -> str | None:
 def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
     headers = _Headers.model_validate(message.headers)
     _Content(content_type=message.content_type, content_encoding=message.content_encoding)
-    check_size(message.body)
+    envelope.check_size(message.body)
     body = message.decode()  # the message caches it for Celery
     if not isinstance(body, list):
-        raise MalformedMessageError("its body is no list")
+        raise envelope.MalformedMessageError("its body is no list")
     return tasks.get(headers.task), _Body.model_validate({"parts": tuple(body)})
 
 
@@ -278,19 +271,19 @@ class _CommandPart(BaseModel):
 
 
 class _ReplyTo(_CommandPart):
-    exchange: Name
-    routing_key: Name
+    exchange: envelope.Name
+    routing_key: envelope.Name
 
 
 class _Command(_CommandPart):
     """A remote command, as kombu's `pidbox.Mailbox` publishes it."""
 
-    method: Name
+    method: envelope.Name
     arguments: dict[str, Any] | None = None
     destination: list[str] | None = None
     pattern: str | None = None
     matcher: str | None = None
-    ticket: Name | None = None
+    ticket: envelope.Name | None = None
     reply_to: _ReplyTo | None = None
 
 
@@ -308,13 +301,13 @@ class Mailbox(Pidbox):  # type: ignore[misc]  # Celery ships no types
             _CommandHeaders.model_validate(message.headers)
             command = _Command.model_validate(body)
         except ValidationError as error:
-            problem = first_problem(error)
+            problem = envelope.first_problem(error)
         else:
             problem = None if command.method in self.node.handlers else "there is no such command"
         if problem is None:
             super().on_message(body, message)
         else:
-            note_dropped(message.delivery_info.get("routing_key", ""), problem, bytes(message.body))
+            envelope.note_dropped(message.delivery_info.get("routing_key", ""), problem, bytes(message.body))
 
 
 class Control(control.Control):  # type: ignore[misc]  # Celery ships no types

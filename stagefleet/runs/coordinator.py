@@ -13,13 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
-from stagefleet.errors import (
-    CoordinatorLostError,
-    LeaseLostError,
-    LedgerRewoundError,
-    RunNotFoundError,
-    StagefleetError,
-)
+from stagefleet import errors
 from stagefleet.leases import RenewedLease, renewed
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
@@ -133,7 +127,7 @@ class OutcomeReader:
             asked_at = time.monotonic()
             try:
                 outcomes = self._read()
-            except LedgerRewoundError:
+            except errors.LedgerRewoundError:
                 self._returns += 1
                 if self._returns > _MOST_RETURNS:
                     raise
@@ -196,7 +190,7 @@ class OutcomeReader:
     def _stands(self, position: str) -> bool:
         try:
             self._redis_retry(lambda: self._ledger.outcomes(self._run, position, limit=1, block_seconds=0))
-        except LedgerRewoundError:
+        except errors.LedgerRewoundError:
             return False
         return True
 
@@ -243,7 +237,7 @@ class _Coordinator:
                     self._take_all(outcomes, on_progress)
                     if not outcomes and on_idle is not None:
                         on_idle()
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             if self._raised is None:
                 raise
             self._raised.add_note(f"nobody waited for the end of run {self._run}: {error}")
@@ -295,7 +289,9 @@ class _Coordinator:
 
     def _cancel(self, error: BaseException) -> None:
         problem = ErrorInfo.of(error)
-        with contextlib.suppress(StagefleetError):  # then its lease ends, and the sweep cancels the run
+        with contextlib.suppress(
+            errors.StagefleetError
+        ):  # then its lease ends, and the sweep cancels the run
             self._redis_retry(lambda: self._ledger.cancel(self._run, error=problem))
 
     def _acknowledge(self) -> None:
@@ -317,7 +313,7 @@ class _Coordinator:
                 is_taken = self._redis_retry(
                     lambda: self._ledger.acknowledge(self._run, epoch, outcomes, before=self._acknowledged)  # noqa: B023 - called at once
                 )
-            except LedgerRewoundError:
+            except errors.LedgerRewoundError:
                 self._reader.go_back()
                 return
             if is_taken:
@@ -328,13 +324,13 @@ class _Coordinator:
             if epoch != self._epoch:  # the renewal has taken over the run again meanwhile
                 self._reader.go_back()
                 return
-        raise CoordinatorLostError(f"another coordinator took over run {self._run}")
+        raise errors.CoordinatorLostError(f"another coordinator took over run {self._run}")
 
     def _renew(self) -> bool:
         """Renew the lease during a long callback; who has lost it learns so from an acknowledgement."""
         try:
             self._ledger.acknowledge(self._run, self._epoch, [], before=self._acknowledged)
-        except LedgerRewoundError:
+        except errors.LedgerRewoundError:
             with self._taking_up:
                 self._epoch = self._ledger.coordinate(self._run)
         return True
@@ -350,5 +346,5 @@ def start_next(ledger: Ledger, ended: Run) -> None:
             ledger.cancel(following.run_id)
         else:
             ledger.start(following.submission)
-    except (LeaseLostError, LedgerRewoundError, RunNotFoundError) as error:
+    except (errors.LeaseLostError, errors.LedgerRewoundError, errors.RunNotFoundError) as error:
         _LOGGER.warning("run %s cannot start run %s: %s", ended.id, following.run_id, error)

@@ -13,16 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from stagefleet import errors
 from stagefleet.backoff import Backoff
-from stagefleet.errors import (
-    CallbackDeclinedError,
-    CallbackError,
-    CallbackLostError,
-    LeaseLostError,
-    LedgerRewoundError,
-    RedisUnreachableError,
-    StagefleetError,
-)
 from stagefleet.leases import Lease, RenewedLease, renewed
 from stagefleet.runs.coordinator import start_next
 from stagefleet.runs.ledger import Ledger
@@ -64,7 +56,9 @@ class CoordinatorLease(RenewedLease):
     def check(self) -> None:
         """Return at once, or raise LeaseLostError if another coordinator has taken over, or may have."""
         if not self.outlasts(0):
-            raise LeaseLostError(f"another coordinator may be calling back for run {self._run_id} by now")
+            raise errors.LeaseLostError(
+                f"another coordinator may be calling back for run {self._run_id} by now"
+            )
 
     def require(self, seconds: float) -> None:
         """Check the lease; as it is renewed all the time, it outlasts any call."""
@@ -140,22 +134,22 @@ class DetachedCoordinator:
                 self._callbacks.finish(claim)
             else:
                 self._callbacks.release(claim)
-        except RedisUnreachableError:
+        except errors.RedisUnreachableError:
             raise
-        except LeaseLostError as error:
+        except errors.LeaseLostError as error:
             _LOGGER.warning("run %s: %s", claim.run_id, error)
-        except LedgerRewoundError as error:
+        except errors.LedgerRewoundError as error:
             # The next coordinator continues from Redis; if Redis lost this coordination, the sweep starts it.
             _LOGGER.warning("run %s: %s", claim.run_id, error)
             self._callbacks.release(claim)
-        except CallbackDeclinedError as error:
+        except errors.CallbackDeclinedError as error:
             self._give_up(claim, error)
-        except CallbackError as error:
+        except errors.CallbackError as error:
             self._put_off(calls, error)
         except Exception as error:
             _LOGGER.exception("run %s: unexpected error of a callback", claim.run_id)
             problem = ErrorInfo.of(error)
-            self._put_off(calls, CallbackError(f"unexpected {problem.type}: {problem.message}"))
+            self._put_off(calls, errors.CallbackError(f"unexpected {problem.type}: {problem.message}"))
 
     def _tell_outcomes(self, calls: _Coordination) -> None:
         """Make callbacks for unacknowledged outcomes until there are none, or the coordination is over."""
@@ -200,27 +194,27 @@ class DetachedCoordinator:
         if url:
             self._call_webhook(url, webhook_id, "stagefleet.run", _end_of(run), at=run.now_at, lease=lease)
 
-    def _put_off(self, calls: _Coordination, error: CallbackError) -> None:
+    def _put_off(self, calls: _Coordination, error: errors.CallbackError) -> None:
         """Schedule the next coordinator, or give up; a successful call resets the count of failures.
 
         A run that was cancelled is given up at once: it must not wait for a receiver that fails.
         """
         claim = CoordinatorClaim(calls.claim.run_id, calls.claim.epoch) if calls.went_well else calls.claim
         if claim.failing_seconds >= self._settings.give_up_seconds:
-            lost = CallbackLostError(
+            lost = errors.CallbackLostError(
                 f"{error}, and has not answered well for {claim.failing_seconds:.0f} s "
                 "(webhooks.give_up_seconds)"
             )
             self._give_up(claim, lost)
             return
         if self._ledger.run(claim.run_id).state is RunState.CANCELLING:
-            self._give_up(claim, CallbackLostError(f"{error}, after the run was cancelled"))
+            self._give_up(claim, errors.CallbackLostError(f"{error}, after the run was cancelled"))
             return
         pause_seconds = self._pause_seconds(claim, error)
         _LOGGER.warning("run %s: %s; next attempt in %.1f s", claim.run_id, error, pause_seconds)
         self._callbacks.pause(claim, pause_seconds, WaitReason.of(error))
 
-    def _pause_seconds(self, claim: CoordinatorClaim, error: CallbackError) -> float:
+    def _pause_seconds(self, claim: CoordinatorClaim, error: errors.CallbackError) -> float:
         """Return the pause: the back-off, or the receiver's own request within the time limit."""
         settings = self._settings
         backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
@@ -228,7 +222,7 @@ class DetachedCoordinator:
         left = settings.give_up_seconds - claim.failing_seconds
         return max(pause, min(error.retry_after_seconds or 0.0, left))
 
-    def _give_up(self, claim: CoordinatorClaim, error: StagefleetError) -> None:
+    def _give_up(self, claim: CoordinatorClaim, error: errors.StagefleetError) -> None:
         """Cancel the run; if it has ended already, end the callbacks."""
         if self._ledger.cancel(claim.run_id, error=ErrorInfo.of(error)):
             _LOGGER.warning("run %s is cancelled: %s", claim.run_id, error)

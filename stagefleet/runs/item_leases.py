@@ -6,15 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stagefleet.errors import (
-    ItemCancelledError,
-    LeaseLostError,
-    RedisConfigurationError,
-    SettingsError,
-    StagefleetError,
-    UnreachableError,
-    WaitTooLongError,
-)
+from stagefleet import errors
 from stagefleet.leases import LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import RenewalResult, WorkerLedger
@@ -45,11 +37,11 @@ class ItemLease(RenewedLease):
 
     def check(self) -> None:
         if self.is_cancelled:
-            raise ItemCancelledError(f"run {self.claim.run_id} was cancelled")
+            raise errors.ItemCancelledError(f"run {self.claim.run_id} was cancelled")
         if self._renewer.stopping:
-            raise ItemCancelledError("the worker has to stop")
+            raise errors.ItemCancelledError("the worker has to stop")
         if not self.outlasts(0):
-            raise LeaseLostError(
+            raise errors.LeaseLostError(
                 f"the lease on item {self.claim.item} is over: another worker may have it by now"
             )
 
@@ -59,23 +51,25 @@ class ItemLease(RenewedLease):
             return
         try:
             self._renewer.renew([self])
-        except (UnreachableError, RedisConfigurationError) as error:
-            raise LeaseLostError(f"the lease on item {self.claim.item} cannot be renewed: {error}") from error
+        except (errors.UnreachableError, errors.RedisConfigurationError) as error:
+            raise errors.LeaseLostError(
+                f"the lease on item {self.claim.item} cannot be renewed: {error}"
+            ) from error
         self.check()
         if seconds + self.margin_seconds > self.seconds:
-            raise SettingsError(
+            raise errors.SettingsError(
                 f"a lease of {self.seconds:g} s is too short for a write that may take {seconds:g} s: raise "
                 "runs.lease_seconds, or lower http.connect_timeout_seconds and http.write_timeout_seconds"
             )
         if not self.outlasts(seconds):
-            raise LeaseLostError(f"the lease on item {self.claim.item} was renewed too slowly")
+            raise errors.LeaseLostError(f"the lease on item {self.claim.item} was renewed too slowly")
 
     @contextmanager
     def waiting(self, seconds: float, host: str, text: str) -> Iterator[None]:
         reason = WaitReason(host=host, text=text)
         longest = self._renewer.longest_pause_seconds
         if self._waited_seconds >= longest:
-            raise WaitTooLongError(
+            raise errors.WaitTooLongError(
                 f"this attempt has waited {self._waited_seconds:.0f} s, and would wait {seconds:.0f} s more "
                 f"{reason}: an item waits {longest:g} s at most in one attempt (runs.longest_pause_seconds)",
                 retry_after_seconds=seconds,
@@ -119,7 +113,7 @@ class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
         """Show in the run that an item waits; ignore an unreachable ledger."""
         try:
             self._ledger.note_pause(claim, seconds, reason)
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             _log.debug("pause_not_noted", action="pause", error=str(error))
 
     def _renew_claims(self, leases: Sequence[ItemLease]) -> list[bool]:

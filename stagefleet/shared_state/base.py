@@ -24,17 +24,9 @@ from enum import StrEnum
 from threading import Lock
 from typing import Any
 
+from stagefleet import leases
 from stagefleet.backoff import Backoff
 from stagefleet.errors import StagefleetError
-from stagefleet.leases import (
-    NO_LEASE,
-    SLICE_SECONDS,
-    Lease,
-    RenewedLease,
-    current_lease,
-    elapsed_seconds,
-    renewed,
-)
 from stagefleet.names import Digest, Repository
 
 _CACHED_VALUES = 64
@@ -91,7 +83,7 @@ class SingleFlight(ABC):
         *,
         ttl_seconds: float,
         wait_seconds: float,
-        lease: Lease = NO_LEASE,
+        lease: leases.Lease = leases.NO_LEASE,
     ) -> Any:
         """Return a value that one worker computes for all: single flight over the fleet.
 
@@ -116,7 +108,7 @@ class SingleFlight(ABC):
         *,
         ttl_seconds: float,
         wait_seconds: float,
-        lease: Lease = NO_LEASE,
+        lease: leases.Lease = leases.NO_LEASE,
     ) -> DatedValue:
         """Return a value as `get_or_compute` does, with the time since when it holds.
 
@@ -126,8 +118,8 @@ class SingleFlight(ABC):
         found = self._cached(namespace, key)
         if found is not None:
             return found
-        lease = current_lease(lease)
-        deadline = elapsed_seconds() + wait_seconds
+        lease = leases.current_lease(lease)
+        deadline = leases.elapsed_seconds() + wait_seconds
         with self._alone(namespace, key, deadline, lease):  # one thread asks Redis for all
             found = self._cached(namespace, key)
             if found is not None:
@@ -164,15 +156,15 @@ class SingleFlight(ABC):
                 del self._cache[name]
 
     def _wait(
-        self, namespace: str, key: str, owner: bytes, deadline: float, lease: Lease
+        self, namespace: str, key: str, owner: bytes, deadline: float, lease: leases.Lease
     ) -> tuple[StoredValue, float]:
         """Wait for a value, the ownership, or `deadline`; also return when the last look-up began."""
         looks = 0
         while True:
             lease.check()
-            looked_at = elapsed_seconds()
+            looked_at = leases.elapsed_seconds()
             stored = self._read_or_claim(namespace, key, owner, _LEASE_SECONDS)
-            left = deadline - elapsed_seconds()
+            left = deadline - leases.elapsed_seconds()
             if stored.payload is not None or stored.is_ours or left <= 0:
                 return stored, looked_at
             looks += 1
@@ -183,10 +175,10 @@ class SingleFlight(ABC):
     ) -> DatedValue:
         """Compute a value that this process owns since `clock`, on the store's clock."""
         namespace, key, owner = name
-        began = elapsed_seconds()
+        began = leases.elapsed_seconds()
         try:
-            lease = RenewedLease(_LEASE_SECONDS, time.monotonic())
-            with renewed("single_flight", lease, lambda: self._renew(namespace, key, owner)):
+            lease = leases.RenewedLease(_LEASE_SECONDS, time.monotonic())
+            with leases.renewed("single_flight", lease, lambda: self._renew(namespace, key, owner)):
                 value = build()  # at its end no look-up may be under way: it would take the lease again
         except BaseException:
             with suppress(StagefleetError):  # the first error counts; the lease expires
@@ -195,7 +187,9 @@ class SingleFlight(ABC):
         with suppress(StagefleetError):  # then others compute it again
             self._write(namespace, key, zlib.compress(json.dumps(value).encode(), 1), ttl_seconds, clock)
         found = DatedValue(value, began)
-        self._remember(namespace, key, found, max(began + ttl_seconds, elapsed_seconds() + MIN_TTL_SECONDS))
+        self._remember(
+            namespace, key, found, max(began + ttl_seconds, leases.elapsed_seconds() + MIN_TTL_SECONDS)
+        )
         return found
 
     def _renew(self, namespace: str, key: str, owner: bytes) -> bool:
@@ -206,7 +200,7 @@ class SingleFlight(ABC):
     def _cached(self, namespace: str, key: str) -> DatedValue | None:
         with self._guard:
             found, until = self._cache.get((namespace, key), (None, 0.0))
-            return found if elapsed_seconds() < until else None
+            return found if leases.elapsed_seconds() < until else None
 
     def _remember(self, namespace: str, key: str, found: DatedValue, until: float) -> None:
         with self._guard:
@@ -216,7 +210,7 @@ class SingleFlight(ABC):
                 self._cache.popitem(last=False)
 
     @contextmanager
-    def _alone(self, namespace: str, key: str, deadline: float, lease: Lease) -> Iterator[None]:
+    def _alone(self, namespace: str, key: str, deadline: float, lease: leases.Lease) -> Iterator[None]:
         """Serialize the threads of this process for one value, at most until `deadline`."""
         name = (namespace, key)
         with self._guard:
@@ -224,8 +218,8 @@ class SingleFlight(ABC):
             self._under_way[name] = (lock, users + 1)
         held = lock.acquire(blocking=False)
         try:
-            while not held and (left := deadline - elapsed_seconds()) > 0:
-                held = lock.acquire(timeout=min(left, SLICE_SECONDS))
+            while not held and (left := deadline - leases.elapsed_seconds()) > 0:
+                held = lock.acquire(timeout=min(left, leases.SLICE_SECONDS))
                 lease.check()
             yield
         finally:
