@@ -30,6 +30,15 @@ class Backoff:
         return min(self.longest_seconds, doubled)
 
 
+REDIS_BACKOFF = Backoff(0.1, 2.0)
+"""Pauses of what waits for a Redis that is out of reach."""
+
+
 def jittered(seconds: float, *, share: float = 0.5) -> float:
-    """Return a random part of a duration, of which the shortest is a share of the whole."""
+    """Return a random part of a duration.
+
+    Args:
+        seconds: The longest result.
+        share: The shortest result, as a fraction of the longest.
+    """
     return seconds * random.uniform(share, 1)  # noqa: S311 - jitter, no secret

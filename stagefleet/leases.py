@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from stagefleet.backoff import REDIS_BACKOFF
 from stagefleet.errors import ItemCancelledError, LeaseLostError
 from stagefleet.logs import EventLogger
-from stagefleet.redis_client import backoff_seconds
 
 _RENEWALS_A_LEASE = 3
 _MARGIN_SHARE = 0.1
@@ -261,7 +261,7 @@ class LeaseRenewer(Generic[_L]):
                 failures += 1
                 log = _log.warning if failures == 1 else _log.debug
                 log(f"{self._what}_not_renewed", action="renew", error=str(error))
-                now, pause = time.monotonic(), backoff_seconds(failures)
+                now, pause = time.monotonic(), REDIS_BACKOFF.pause_seconds(failures)
                 for lease in leases:
                     lease.renew_at = now + min(pause, self._interval_of(lease))
             else:

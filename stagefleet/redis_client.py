@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stagefleet.backoff import Backoff
+from stagefleet.backoff import REDIS_BACKOFF
 from stagefleet.errors import RedisUnreachableError
 
 if TYPE_CHECKING:
@@ -105,14 +105,8 @@ OUTAGE_SECONDS = 60.0
 
 _T = TypeVar("_T")
 
-_BACKOFF = Backoff(0.1, 2.0)
 _TELL_SECONDS = 2.0
 """The length of an outage before it is reported: a failover may be shorter."""
-
-
-def backoff_seconds(failures: int) -> float:
-    """Return the pause after consecutive failures, with jitter so that clients do not retry together."""
-    return _BACKOFF.pause_seconds(failures)
 
 
 class RedisRetry:
@@ -148,7 +142,7 @@ class RedisRetry:
             except RedisUnreachableError as error:
                 now, failures = self._clock(), failures + 1
                 began_at = now if failures == 1 else began_at
-                pause = backoff_seconds(failures)
+                pause = REDIS_BACKOFF.pause_seconds(failures)
                 if now + pause > began_at + self._seconds or self._stopping():
                     raise
                 if not told and now - began_at >= _TELL_SECONDS:

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from stagefleet.backoff import REDIS_BACKOFF
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.leases import RenewedLease, renewed
-from stagefleet.redis_client import RedisRetry, backoff_seconds
+from stagefleet.redis_client import RedisRetry
 
 
 class Outage:
@@ -50,7 +51,7 @@ def test_the_pauses_grow_with_jitter_up_to_a_bound():
     assert all(0.05 <= pause <= 2 for pause in outage.pauses)
     assert outage.pauses[0] <= 0.1
     assert max(outage.pauses) > 1
-    assert 1 < len({backoff_seconds(3) for _ in range(20)})
+    assert 1 < len({REDIS_BACKOFF.pause_seconds(3) for _ in range(20)})
 
 
 def test_an_outage_without_end_is_given_up():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from stagefleet.embedded.folder import make_folder, write_settings
+from stagefleet.embedded import make_folder, write_settings
 from stagefleet.errors import SettingsError
 from stagefleet.settings import (
     FlowerSettings,
