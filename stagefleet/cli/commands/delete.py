@@ -12,7 +12,7 @@ from stagefleet.cli import options as opt
 from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
-from stagefleet.names import Repository, parse_address
+from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
     from stagefleet import DeleteOperation, Fleet
@@ -49,7 +49,9 @@ def delete_stages(
     with options.open_fleet() as fleet:
         of_project = None if project is None else fleet.project(project)
         if final:
-            operation = stagefleet.DeleteOperation.of(_final_of(of_project))
+            operation = stagefleet.DeleteOperation.of(
+                fleet.project(opt.of_project(project, "--final")).storages.final_repository
+            )
             name = str(operation.repository)
         elif of_project is not None:
             operation = of_project.deletion(opt.one_host(hosts))
@@ -61,12 +63,6 @@ def delete_stages(
         if everything and not yes and not options.dry_run:
             _confirm(fleet if of_project is None else of_project, operation, name, options)
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
-
-
-def _final_of(project: FleetProject | None) -> Repository:
-    if project is None:
-        raise UsageError("--final is of a project: name one with --project")
-    return project.storages.final_repository
 
 
 def _confirm(runs: Fleet | FleetProject, operation: DeleteOperation, name: str, options: RunOptions) -> None:

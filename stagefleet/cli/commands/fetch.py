@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 _CHECK_SECONDS = 1.0
 _PIECE_BYTES = 65_536
 
+Platforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--platform",
+        metavar="OS/ARCH",
+        help="Bring the image for this platform; repeatable. Default: the engine's own.",
+        show_default=False,
+    ),
+]
+
 
 @takes_run_options()
 def fetch_stages(
@@ -42,15 +52,7 @@ def fetch_stages(
     cache: Annotated[
         list[str] | None, typer.Option(metavar="REPO", help="A cache beside REPO; repeatable.")
     ] = None,
-    platforms: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--platform",
-            metavar="OS/ARCH",
-            help="Bring the image for this platform; repeatable. Default: the engine's own.",
-            show_default=False,
-        ),
-    ] = None,
+    platforms: Platforms = None,
     all_platforms: Annotated[
         bool, typer.Option("--all-platforms", help="All platforms that the engine can keep.")
     ] = False,
