@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet import rejections
+from stagefleet import registries as rejections
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.deletion import unfinished as unfinished_deletions
 from stagefleet.errors import (
