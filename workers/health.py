@@ -38,5 +38,5 @@ def main() -> None:
 
 
 def count_workers(heartbeats: HeartbeatLedger, pool: str) -> int:
-    """Count the live worker processes of a pool, as `identity.pool_of` names it."""
+    """Count the live worker processes of a pool, as `heartbeat.pool_of` names it."""
     return sum(is_of(worker.name, pool) for worker in heartbeats.workers())

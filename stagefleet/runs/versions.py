@@ -56,7 +56,10 @@ class WriterVersion:
         return self.major is not None and self.major == own_version().major
 
     def check(self, what: str) -> None:
-        """Refuse data of an incompatible release, as `run 21177baa3ad5`; data without a version passes."""
+        """Refuse data of an incompatible release; data without a version passes.
+
+        `what` names the data, as `run 21177baa3ad5`, in the IncompatibleVersionError.
+        """
         if self.schema and not self.is_compatible:
             raise self.refusal(what)
 

@@ -15,7 +15,7 @@
 --   run:R:tries      hash    index -> attempts that ended; -1 once the item has failed for good
 --   run:R:outcomes   stream  `o` an outcome, and `k` for one without a place in the window: s decided without
 --                            a task, c cancelled, which is not acknowledged either; `end` the run's final state
---   book:R           hash    the shared state of its workers (stagefleet/runs/shared_state)
+--   book:R           hash    the shared state of its workers (stagefleet/shared_state)
 -- and of the fleet:
 --   runs, live       zset    run -> when it was opened; all runs, and those that have not ended
 --   live:Q           zset    the running ones of queue Q
