@@ -49,10 +49,9 @@ class Subject:
 def subject_of(spec: RunSpec) -> Subject:
     """Read the summary from a run's options; unknown forms yield empty parts."""
     operation = find_operation(spec.operation)
-    if operation is None:
-        return Subject(spec.operation)
+    reads, writes = ("source", "destination") if operation is None else (operation.reads, operation.writes)
     source, destination, project, hosts = (
-        _shown(spec.options.get(name)) for name in (operation.reads, operation.writes, "project", "hosts")
+        _shown(spec.options.get(name)) for name in (reads, writes, "project", "hosts")
     )
     # The host belongs to the end of the way that is an engine.
     if hosts and destination.startswith(ENGINE_PREFIX):
