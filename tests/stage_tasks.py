@@ -16,8 +16,7 @@ from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.fetch import FetchOperation
-from stagefleet.project import Project
-from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
+from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
 from stagefleet.projects.lookup import Select, StageLookup, oldest
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record

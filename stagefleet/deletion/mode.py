@@ -7,34 +7,36 @@ there may be several registries behind one host, by path.
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
+import secrets
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from itertools import chain
 from typing import Any
 
-from stagefleet.deletion.probe import (
-    DeletionMode,
-    DeletionProbe,
-    ProbeResult,
-    delete_manifest,
-    describe_probe_tags,
+from stagefleet.deletion.checks import confirm_deleted
+from stagefleet.errors import (
+    ContentError,
+    DeletionDisabledError,
+    ForbiddenError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
+    StagefleetError,
 )
-from stagefleet.errors import RegistryError
-from stagefleet.leases import Lease
-from stagefleet.names import Reference, Repository
+from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
+from stagefleet.manifests import Manifest
+from stagefleet.names import Digest, Reference, Repository
+from stagefleet.records.image import RecordImage
+from stagefleet.records.registry import put_record, read_labels
 from stagefleet.registry.client import RegistryClient
+from stagefleet.registry.http.waits import pause
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
-
-__all__ = [
-    "DeletionMode",
-    "ProbeResult",
-    "delete_manifest",
-    "describe_remaining_tags",
-    "detect_deletion_mode",
-    "forget_deletion_mode",
-    "may_use_placeholders",
-    "refuses_tags",
-]
 
 _REMEMBERED_SECONDS = 24 * 3600
 _REFUSED_SECONDS = 600
@@ -113,3 +115,253 @@ def _seconds_of(probe_result: ProbeResult) -> float:
 
 def _key(repository: Repository) -> str:
     return f"deletion {repository}"
+
+
+# Trial of how a registry deletes, on a throwaway image under two tags of our own, never on a user's.
+#
+# An interrupted trial leaves its tags; the next one in the repository finds them by their names and removes
+# them. If the registry does not let them be removed, no others are added.
+
+SECOND_LOOK_SECONDS = 5.0
+"""Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""
+UNDER_WAY_SECONDS = 15.0
+"""Age up to which a tag may belong to a trial under way; an older one is a leftover."""
+
+_PREFIX = "stagefleet-probe-"
+_TAG = re.compile(_PREFIX + r"(?:(?P<seconds>[0-9]{10})-)?[0-9a-f]{16}-[ab]")
+_LABEL = "io.stagefleet.probe"
+_UNDO_SECONDS = 10.0
+_MOST_REMOVED = 100
+"""Most leftover tags that one trial removes."""
+_SHOWN_TAGS = 4
+
+_SOMETHING_ELSE = Digest("sha256", "0" * 64)
+_HALF_WAY = RegistryError("the manifest goes, and its tags are listed still: a deletion ends half way there")
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class DeletionMode(StrEnum):
+    """Effect of a deletion."""
+
+    TAG = "tag"
+    """A tag can be deleted alone."""
+    DIGEST = "digest"
+    """Only digests can be deleted, with all of their tags."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Result of a trial.
+
+    Attributes:
+        left: Tags of trials that cannot be removed. If there are some, do not add tags that have to be
+            removed.
+        refusal: The registry's refusal to remove them.
+        passes: True if the refusal may be temporary.
+    """
+
+    mode: DeletionMode
+    left: tuple[str, ...] = ()
+    refusal: str = ""
+    passes: bool = False
+
+
+def delete_manifest(
+    client: RegistryClient, reference: Reference, *, lease: Lease, precheck: Callable[[], float] | None = None
+) -> bool:
+    """Delete a manifest or tag; return False if it was missing.
+
+    Raises:
+        DeletionDisabledError: Deletion is switched off in the registry.
+    """
+    try:
+        client.delete_manifest(reference, lease=lease, precheck=precheck)
+    except NotFoundError:
+        return False
+    except RegistryError as error:
+        if reference.digest is not None and error.status == _METHOD_NOT_ALLOWED:
+            raise _disabled(reference.repository, error) from error
+        raise
+    return True
+
+
+def describe_probe_tags(repository: Repository, tags: Sequence[str], refusal: str) -> str:
+    """Explain in one line which of our tags stay in a repository, and why."""
+    shown = ", ".join(tags[:_SHOWN_TAGS])
+    more = f" and {len(tags) - _SHOWN_TAGS:,} more" if len(tags) > _SHOWN_TAGS else ""
+    return (
+        f"{repository} keeps {shown}{more}, on which was tried how it deletes ({refusal}); no others are "
+        "added: allow their deletion there, or remove them by hand"
+    )
+
+
+class DeletionProbe:
+    """One trial in a repository."""
+
+    def __init__(self, client: RegistryClient, wanted: Reference, lease: Lease) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._repository = wanted.repository
+        self._lease = lease
+
+    def execute(self) -> ProbeResult:
+        """Find out how the repository's registry deletes.
+
+        Raises:
+            NotFoundError: `wanted` does not exist; there was no trial.
+            DeletionDisabledError: Deletion is switched off in the registry; nothing was pushed.
+            RegistryError: The registry refuses for a reason that does not concern tags.
+        """
+        self._check_repository()
+        # An unused digest: 404 where deletion is on, 405 where it is off. Where it is off nothing is pushed.
+        unused = Digest("sha256", hashlib.sha256(secrets.token_bytes(32)).hexdigest())
+        delete_manifest(self._client, Reference.of(self._repository, unused), lease=self._lease)
+        left = self._remove_left()
+        if left.left:  # others would stay, too; these cannot be deleted by tag
+            return left
+        token = secrets.token_hex(8)
+        name = f"{_PREFIX}{int(time.time()):010}-{token}"
+        tags = [self._repository.tagged(f"{name}-{letter}") for letter in "ab"]
+        image = RecordImage.of(self._repository.name, {_LABEL: token})
+        digest = Manifest.of(image.manifest).digest
+        try:
+            mode = self._try(image, digest, *tags)
+        except Exception as error:
+            probe_result = self._remove(digest, tags)
+            if probe_result.left and isinstance(error, RegistryError):
+                return probe_result  # remembered, so that the next attempt adds no others
+            raise
+        return replace(self._remove(digest, tags), mode=mode)
+
+    def _check_repository(self) -> None:
+        try:
+            self._client.head_manifest(self._wanted)  # a trial must not create a repository
+        except (RegistryUnavailableError, ContentError):
+            return  # it exists, but is damaged
+
+    def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionMode:
+        try:
+            for tag in (first, second):
+                put_record(self._client, tag, image, lease=self._lease)
+        except ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
+            return DeletionMode.DIGEST
+        try:
+            self._client.delete_manifest(first, lease=self._lease)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return DeletionMode.DIGEST
+        if self._seen_digest(second) != digest:
+            return DeletionMode.DIGEST
+        pause(SECOND_LOOK_SECONDS, self._lease, text="a second look at how the registry deletes")
+        went_alone = self._seen_digest(second) == digest and self._seen_digest(first) is None
+        return DeletionMode.TAG if went_alone else DeletionMode.DIGEST
+
+    def _seen_digest(self, tag: Reference) -> Digest | None:
+        """Resolve a tag, by GET: some registries answer a HEAD from a cache."""
+        try:
+            return self._client.fetch_manifest(tag).digest
+        except NotFoundError:
+            return None
+        except ContentError:
+            return _SOMETHING_ELSE
+
+    # Clean-up
+
+    def _remove_left(self) -> ProbeResult:
+        """Remove leftovers of other trials, up to the first failure: the others would fail, too."""
+        images = self._find_left()
+        while images:
+            digest, tags = images.popitem()
+            tried = self._remove(digest, tags, others=chain.from_iterable(images.values()))
+            if tried.left:
+                return tried
+        return ProbeResult(DeletionMode.DIGEST)
+
+    def _find_left(self) -> dict[Digest, list[Reference]]:
+        """Find the tags of ended trials, by the image that they name."""
+        found = self._probe_tags()
+        wait = max(map(_seconds_under_way, found), default=0.0)
+        if wait:
+            pause(wait, self._lease, text="somebody else may be trying how the registry deletes")
+            found &= self._probe_tags()
+        images: dict[Digest, list[Reference]] = {}
+        for tag in sorted(found)[:_MOST_REMOVED]:
+            reference = self._repository.tagged(tag)
+            with suppress(RegistryError):  # an unreadable tag may be someone else's
+                digest = self._image_of(reference)
+                if digest is not None:
+                    images.setdefault(digest, []).append(reference)
+        return images
+
+    def _image_of(self, tag: Reference) -> Digest | None:
+        """Return the trial image that a tag names; None if it names something else."""
+        found = read_labels(self._client, tag)
+        if found is not None:
+            return found.digest if _LABEL in found.labels else None
+        if _TAG.fullmatch(tag.identifier) is None:
+            return None
+        # An interrupted deletion: the tag is listed, but its image is gone (distribution #3191).
+        image = RecordImage.of(self._repository.name, {_LABEL: secrets.token_hex(8)})
+        return put_record(self._client, tag, image, lease=self._lease).digest
+
+    def _probe_tags(self) -> set[str]:
+        try:
+            return {tag for tag in self._client.tags(self._repository) if tag.startswith(_PREFIX)}
+        except RegistryError:
+            return set()  # some do not list tags, but can delete them
+
+    def _remove(
+        self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
+    ) -> ProbeResult:
+        """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay."""
+        lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
+        whole = Reference.of(self._repository, image)
+        refusals: list[StagefleetError] = []
+        with under_lease(lease):  # for reads, too: the item's own lease may be the reason for this undo
+            for reference in (whole, *tags):
+                try:
+                    if delete_manifest(self._client, reference, lease=lease) and reference == whole:
+                        confirm_deleted(self._client, tags[-1], image, lease=lease)
+                        break
+                    refusals += [_HALF_WAY] if reference == whole else []
+                except StagefleetError as error:
+                    refusals.append(error)
+            if not refusals:
+                return ProbeResult(DeletionMode.DIGEST)
+            listed = self._probe_tags()
+            left = [tag.identifier for tag in tags if tag.identifier in listed or not self._is_gone(tag)]
+        if not left:
+            return ProbeResult(DeletionMode.DIGEST)
+        left += [tag.identifier for tag in others]
+        refusal = refusals[0]
+        _LOGGER.warning("%s", describe_probe_tags(self._repository, left, str(refusal)))
+        return ProbeResult(DeletionMode.DIGEST, tuple(left), str(refusal), refusal.retryable)
+
+    def _is_gone(self, tag: Reference) -> bool:
+        try:
+            return self._seen_digest(tag) is None
+        except StagefleetError:
+            return False  # unknown: better reported once too often
+
+
+def _seconds_under_way(tag: str) -> float:
+    """Return how much longer a tag's trial may be under way, 0 if it has ended."""
+    match = _TAG.fullmatch(tag)
+    if match is None or match["seconds"] is None:
+        return 0.0
+    age = time.time() - int(match["seconds"])
+    return UNDER_WAY_SECONDS - age if 0 <= age < UNDER_WAY_SECONDS else 0.0
+
+
+def _disabled(repository: Repository, error: RegistryError) -> DeletionDisabledError:
+    return DeletionDisabledError(
+        f"{repository.host} does not delete: deletion is switched off. For distribution set "
+        "storage.delete.enabled: true in the registry's configuration, or "
+        "REGISTRY_STORAGE_DELETE_ENABLED=true in its environment, and restart it",
+        method=error.method,
+        repository=str(repository),
+        status=error.status,
+        codes=error.codes,
+    )

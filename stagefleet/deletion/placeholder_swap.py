@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from stagefleet.deletion.checks import confirm_deleted, recheck
-from stagefleet.deletion.probe import delete_manifest
+from stagefleet.deletion.mode import delete_manifest
 from stagefleet.errors import (
     ContentError,
     ItemCancelledError,

@@ -12,14 +12,12 @@ from stagefleet.connections import Connections, EmbeddedConnections
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
-from stagefleet.fleet.follower import RunFollower
+from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.purge import PurgeStarter
 from stagefleet.fleet.reader import StorageReader
-from stagefleet.fleet.run_lookup import find_run, find_run_under, read_failures, spec_of_retry
-from stagefleet.fleet.run_plans import RunPlans
-from stagefleet.fleet.submission import RunSubmitter
+from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, parse_hosts, parse_repository, parse_storage

@@ -1,4 +1,4 @@
-"""Following a run, from the process that started it or another."""
+"""Runs that the ledger has: look-ups, and following one, from the process that started it or another."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ from stagefleet.errors import (
 )
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
+from stagefleet.redaction import quoted
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs import coordinator
 from stagefleet.runs.coordinator import OnOutcome, start_next
-from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, SubmissionKind
+from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.models import (
+    Callback,
+    ErrorInfo,
+    ItemState,
+    Outcome,
+    Run,
+    RunState,
+    SubmissionKind,
+)
 
 _INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
@@ -249,3 +259,38 @@ def _forgotten(run_id: str) -> LedgerRewoundError:
     return LedgerRewoundError(
         f"Redis has forgotten run {run_id}, or that it was started, as after a failover: start it again"
     )
+
+
+# Look-ups of runs and outcomes.
+
+_NAMED = 3
+_OUTCOMES_A_READ = 1000
+
+
+def find_run(ledger: Ledger, run_id: str) -> Run:
+    """Return the run of an id, or whose id begins so; errors as of `Fleet.run`."""
+    found = ledger.runs_beginning(run_id)
+    if run_id in found or len(found) == 1:
+        return ledger.run(run_id if run_id in found else found[0])
+    if not found:
+        raise RunNotFoundError(
+            f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
+        )
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    raise UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+
+
+def find_run_under(ledger: Ledger, key: str) -> Run:
+    """Return the last run under an idempotency key; errors as of `Fleet.run_under`."""
+    run_id = ledger.run_under(key)
+    if run_id is None:
+        raise RunNotFoundError(f"no run was started under the key {key!r}, or it has expired")
+    return ledger.run(run_id)
+
+
+def read_failures(ledger: Ledger, run_id: str) -> Iterator[Outcome]:
+    """Iterate over the outcomes of the failed items of a run so far."""
+    position = ""
+    while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
+        position = outcomes[-1].position
+        yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)

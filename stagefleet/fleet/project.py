@@ -17,8 +17,7 @@ from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
-from stagefleet.project import Project
-from stagefleet.projects.deployed_image import DeployedImage, TagRule, deployed_image
+from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
 

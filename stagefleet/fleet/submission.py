@@ -7,20 +7,32 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from time import sleep
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
 from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
-from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback
+from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import RunFollower
-from stagefleet.operations.base import Plan
+from stagefleet.fleet.hosts import FleetHosts
+from stagefleet.fleet.reader import StorageReader
+from stagefleet.names import StorageAddress
+from stagefleet.operations.base import Items, Operation, Plan, fingerprint
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import ItemState, Outcome, Run, RunSpec, RunState, Submission, SubmissionKind
+from stagefleet.runs.models import (
+    Callback,
+    ItemState,
+    Outcome,
+    Run,
+    RunSpec,
+    RunState,
+    Submission,
+    SubmissionKind,
+)
 from stagefleet.runs.subjects import log_run_started
 
 T = TypeVar("T")
@@ -223,3 +235,86 @@ def _chunks(values: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(values)
     while chunk := list(islice(iterator, _ITEMS_A_CALL)):
         yield chunk
+
+
+# What a run is to do, and on which hosts: the plan that a client makes before it starts a run.
+
+
+class RunPlans:
+    """Plan runs."""
+
+    def __init__(self, connections: Connections, reader: StorageReader, hosts: FleetHosts) -> None:
+        self._connections = connections
+        self._reader = reader
+        self._hosts = hosts
+
+    def plan(
+        self,
+        operation: Operation,
+        items: Items | None,
+        *,
+        missing_ok: bool,
+        beside: Sequence[StorageAddress],
+    ) -> Plan:
+        """Plan a dry run; see `Fleet.plan`."""
+        named, placed = operation.parse_items(items), self.choose_hosts(operation)
+        storages = self._reader.plan_storages(missing_ok=missing_ok, beside=beside or operation.beside)
+        return placed.plan_dry_run(named, storages)
+
+    def prepare(
+        self,
+        operation: Operation,
+        items: Items | None,
+        callback: OutcomeCallback | None,
+        run: RunArguments,
+    ) -> tuple[RunSpec, Callable[[], Plan]]:
+        """Return what a run is to do, and the function that plans it."""
+        key, parallel = run.get("idempotency_key"), run.get("parallel")
+        check_key(key)
+        named, placed = operation.parse_items(items), self.choose_hosts(operation)
+        storages = partial(
+            self._reader.plan_storages,
+            missing_ok=run.get("missing_ok", False),
+            beside=run.get("beside") or operation.beside,
+        )
+        settings = self._connections.settings.runs
+        spec = RunSpec(
+            operation=placed.name,
+            options=placed.options,
+            parallel=max(1, settings.parallel if parallel is None else parallel),
+            **callback_fields(callback),
+            key=key,
+            fingerprint=fingerprint(placed, named),
+            max_attempts=settings.max_attempts,
+        )
+        return spec, lambda: placed.plan(named, storages())
+
+    def choose_hosts(self, operation: Operation) -> Operation:
+        """Choose the hosts of an operation on engines.
+
+        Raises:
+            UsageError: Hosts are named, and no engine takes part.
+            HostNotFoundError: A host has no live worker.
+        """
+        if operation.is_on_host:
+            return operation.on_hosts(self._hosts.choose(operation.hosts))
+        if operation.hosts:
+            raise UsageError(
+                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is no Docker Engine: "
+                "registries have no hosts"
+            )
+        return operation
+
+
+def spec_of_retry(old: Run, on_outcome: OutcomeCallback | None, *, parallel: int | None) -> RunSpec | None:
+    """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
+    if not old.state.is_final:
+        raise UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
+    if old.state is RunState.SUCCEEDED:
+        return None
+    changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": old.id, "group": "", "next": None}
+    if parallel is not None:
+        changed["parallel"] = max(1, parallel)
+    if on_outcome is not None or old.spec.callback is Callback.CLIENT:
+        changed |= callback_fields(on_outcome)
+    return old.spec.model_copy(update=changed)

@@ -9,8 +9,7 @@ from pydantic import model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, bounded, listed_ids, select_present
-from stagefleet.operations.storages import PlanStorages
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, listed_ids, select_present
 from stagefleet.setting_types import StorageAddressText
 
 

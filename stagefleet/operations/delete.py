@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, bounded, left_out_if_unset, named_ids
-from stagefleet.operations.storages import PlanStorages
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset, named_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
 

@@ -14,13 +14,13 @@ from stagefleet.names import Repository, StorageAddress
 from stagefleet.operations.base import (
     Items,
     Plan,
+    PlanStorages,
     ProjectOperation,
     bounded,
     left_out_if_unset,
     refuse_missing,
     select_lacking,
 )
-from stagefleet.operations.storages import PlanStorages
 from stagefleet.project import Project
 
 _LOGGER = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId
 from stagefleet.operations.base import (
     Plan,
+    PlanStorages,
     ProjectOperation,
     bounded,
     left_out_if_unset,
@@ -19,7 +20,6 @@ from stagefleet.operations.base import (
     refuse_missing,
     select_present,
 )
-from stagefleet.operations.storages import PlanStorages
 
 
 class PublishOperation(ProjectOperation):

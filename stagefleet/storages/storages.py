@@ -1,21 +1,35 @@
-"""All storages of a fleet, opened by their addresses."""
+"""All storages of a fleet, opened by their addresses, with the caches and lists that runs share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from stagefleet.errors import EngineNotFoundError, SettingsError
+from stagefleet.attempt import Attempt
+from stagefleet.errors import (
+    CircuitOpenError,
+    EngineNotFoundError,
+    RateLimitedError,
+    RegistryUnavailableError,
+    RegistryUnreachableError,
+    SettingsError,
+    StagefleetError,
+)
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
-from stagefleet.names import EngineProject, Reference, Repository, StorageAddress
+from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
-from stagefleet.storages.circuit_breakers import CircuitBreakers
+from stagefleet.registry.http.waits import hurrying
+from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.docker_engine import EngineHost, EngineStorage
 from stagefleet.storages.repository import RegistryStorage
-from stagefleet.storages.run_lists import RunLists
 from stagefleet.storages.storage import Storage
 
 if TYPE_CHECKING:
@@ -89,3 +103,122 @@ class Storages:
         if found is not None:
             return describe_engine_image(found, reference.repository, reference.tag or "")
         return self.open(reference.repository).describe_image(reference)
+
+
+# Caches that did not answer or asked for a pause: they are skipped for a while, so that stages go on.
+
+OPEN_SECONDS = 60.0
+"""Time for which a cache is skipped after an outage; longer if the cache asks for more."""
+_LONGEST_ALONE_SECONDS = 3600.0
+_LONGEST_WAIT_SECONDS = 10.0
+"""Longest pause that one request grants a cache: without the cache the work goes on at once."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class CircuitBreakers:
+    """Caches that this process skips; thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ends: dict[Repository, float] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def guarding(self, cache: Repository) -> Iterator[None]:
+        """Guard a use of a cache, which may be skipped; each use of a cache goes through this method.
+
+        Raises:
+            CircuitOpenError: It did not answer, now or a short while ago.
+        """
+        with self._lock:
+            left_seconds = self._ends.get(cache, 0.0) - self._clock()
+        if left_seconds > 0:
+            raise CircuitOpenError(
+                f"{cache} did not answer, and is left alone for another {left_seconds:.0f} s"
+            )
+        try:
+            with hurrying(cache.host, _LONGEST_WAIT_SECONDS):
+                yield
+        except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+            if error.host != cache.host:
+                raise  # the source of a copy into the cache is unreachable
+            self._begin(cache, error, getattr(error, "retry_after_seconds", None) or 0.0)
+            raise CircuitOpenError(f"{cache} is out of reach: {error}") from error
+
+    def _begin(self, cache: Repository, error: StagefleetError, asked_seconds: float) -> None:
+        seconds = min(max(OPEN_SECONDS, asked_seconds), _LONGEST_ALONE_SECONDS)
+        with self._lock:
+            now = self._clock()
+            self._ends = {other: end for other, end in self._ends.items() if end > now}
+            is_known = cache in self._ends  # to another thread, which asked at the same time
+            self._ends.setdefault(cache, now + seconds)
+        if not is_known:
+            _LOGGER.warning("cache %s is out of reach, and left alone for %.0f s: %s", cache, seconds, error)
+
+
+# Stages of a repository: listed once per run, and updated by the run's own copies into it.
+
+_RUN_SECONDS = 24 * 3600
+_WAIT_SECONDS = 600
+_LISTS_KEPT = 8
+
+
+class RunList:
+    """Stages of a repository in one run; thread-safe."""
+
+    def __init__(self, listed: Iterable[StageId]) -> None:
+        self._listed = StageIdList(listed)
+        self._lock = Lock()
+        self._added: set[StageId] = set()
+
+    def __contains__(self, stage_id: StageId) -> bool:
+        if stage_id in self._listed:
+            return True
+        with self._lock:
+            return stage_id in self._added
+
+    def add(self, stage_id: StageId) -> None:
+        """Add a stage that the run has copied."""
+        with self._lock:
+            self._added.add(stage_id)
+
+
+class RunLists:
+    """Lists of the runs under way; thread-safe.
+
+    One worker reads the tags, and shares them through the run's shared state. Later copies by other workers
+    are not on this list: a check of the storage before each copy finds them.
+    """
+
+    def __init__(self, storages: Storages) -> None:
+        self._storages = storages
+        self._lock = Lock()
+        self._lists: OrderedDict[tuple[str, Repository], RunList] = OrderedDict()
+
+    def of(self, repository: Repository, attempt: Attempt) -> RunList:
+        """Return the list of the attempt's run."""
+        name = (attempt.run_id, repository)
+        with self._lock:
+            found = self._lists.get(name)
+            if found is not None:
+                self._lists.move_to_end(name)
+                return found
+        listed = self._read(repository, attempt)
+        with self._lock:
+            # Another thread may have created it meanwhile: all have to add to the same list.
+            made = self._lists.setdefault(name, RunList(map(StageId.parse, listed)))
+            while len(self._lists) > _LISTS_KEPT:
+                self._lists.popitem(last=False)
+            return made
+
+    def _read(self, repository: Repository, attempt: Attempt) -> Any:
+        storage = self._storages.open(repository)
+        return self._storages.registries.shared_state.get_or_compute(
+            attempt.run_id,
+            f"final {repository}",
+            lambda: [str(stage_id) for stage_id in storage.stage_ids()],
+            ttl_seconds=_RUN_SECONDS,
+            wait_seconds=_WAIT_SECONDS,
+            lease=attempt.lease,
+        )

@@ -5,9 +5,8 @@ import pytest
 from stagefleet.attempt import Attempt
 from stagefleet.errors import BrokenRecordError
 from stagefleet.names import EngineProject, StageId
-from stagefleet.records.ids import RecordKind
-from stagefleet.records.models import ImportMetadata, LastCleanup, ManagedImage, RejectedStage
-from stagefleet.storages.engine_records import EngineRecords
+from stagefleet.records import ImportMetadata, LastCleanup, ManagedImage, RecordKind, RejectedStage
+from stagefleet.storages.docker_engine import EngineRecords
 from stagefleet.storages.storage import WriteResult
 from tests.integration.engine.conftest import PROJECT
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from stagefleet.credentials import DockerConfig
-from stagefleet.deletion import probe as deletion_probe
+from stagefleet.deletion import mode as deletion_probe
 from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
 from stagefleet.shared_state.memory import MemorySharedState

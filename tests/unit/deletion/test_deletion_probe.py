@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from stagefleet.deletion import probe as deletion_probe
+from stagefleet.deletion import mode as deletion_probe
 from stagefleet.deletion.mode import DeletionMode, describe_remaining_tags, detect_deletion_mode
 from stagefleet.errors import (
     DigestMismatchError,

@@ -6,7 +6,7 @@ import pytest
 
 from stagefleet import registries as rejections
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.deletion import unfinished as unfinished_deletions
+from stagefleet.deletion import tag_deletion as unfinished_deletions
 from stagefleet.errors import (
     ForbiddenError,
     ItemCancelledError,

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from stagefleet.deletion import unfinished as unfinished_deletions
+from stagefleet.deletion import tag_deletion as unfinished_deletions
 from stagefleet.errors import ForbiddenError, ItemCancelledError, RegistryUnavailableError, StagefleetError
 from stagefleet.manifests import Manifest
 from stagefleet.names import StageId

@@ -334,7 +334,7 @@ class Stale:
 
     def __init__(self, monkeypatch, fakes, seconds):
         self.now = self.began = elapsed_seconds()
-        deletion = ("reference_scan", "permit", "digest_deletion", "placeholder_swap", "checks")
+        deletion = ("reference_scan", "digest_deletion", "placeholder_swap", "checks")
         for module in (
             *(f"deletion.{name}" for name in deletion),
             "shared_state.base",

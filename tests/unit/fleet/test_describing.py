@@ -19,7 +19,7 @@ from stagefleet.errors import (
     StageNotFoundError,
     UnsupportedManifestError,
 )
-from stagefleet.fleet.descriptions import describe_all
+from stagefleet.fleet.reader import describe_all
 from stagefleet.names import StageId
 from stagefleet.storages.isolation import try_again
 

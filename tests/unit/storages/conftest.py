@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from stagefleet.deletion import probe as deletion_probe
+from stagefleet.deletion import mode as deletion_probe
 from stagefleet.errors import (
     ForbiddenError,
     ManifestRefusedError,

@@ -20,8 +20,7 @@ from stagefleet.errors import (
     StageNotFoundError,
 )
 from stagefleet.names import Repository, StageId
-from stagefleet.storages.circuit_breakers import OPEN_SECONDS, CircuitBreakers
-from stagefleet.storages.storages import Storages
+from stagefleet.storages.storages import OPEN_SECONDS, CircuitBreakers, Storages
 from tasks.delete import delete_from_caches
 
 CACHE, OTHER = Repository("near.test:5000", "app"), Repository("far.test", "app")

@@ -9,8 +9,7 @@ import pytest
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import NO_LEASE
-from stagefleet.storages.circuit_breakers import CircuitBreakers
-from stagefleet.storages.storages import Storages
+from stagefleet.storages.storages import CircuitBreakers, Storages
 from tasks.delete import delete_stage
 
 
