@@ -337,7 +337,6 @@ class Stale:
         deletion = ("reference_scan", "digest_deletion", "placeholder_swap", "checks")
         for module in (
             *(f"deletion.{name}" for name in deletion),
-            "shared_state.base",
             "shared_state.memory",
         ):
             monkeypatch.setattr(f"stagefleet.{module}.elapsed_seconds", lambda: self.now)
