@@ -144,7 +144,10 @@ def read_facts(client: redis.Redis) -> RedisFacts | None:
 
 
 def check_writes(client: redis.Redis, prefix: str) -> None:
-    """Check that a server accepts writes, with a write that changes nothing and needs no memory."""
+    """Check that a server accepts writes, with a write that changes nothing and needs no memory.
+
+    A replica and a full disk accept none for now (RedisUnreachableError).
+    """
     with map_redis_errors(client):
         client.delete(PING.of(prefix))
 

@@ -146,7 +146,10 @@ class WorkerLedger(Protocol):
         """
 
     def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
-        """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait."""
+        """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait.
+
+        The run stores the latest such note, if its claim is still valid.
+        """
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
