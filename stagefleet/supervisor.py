@@ -14,11 +14,44 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-Process = subprocess.Popen[bytes]
+
+class ChildProcess:
+    """A process without a program of its own, with the methods of `subprocess.Popen` that a supervisor calls.
+
+    Args:
+        pid: Its number; it is a child of this process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status; minus the signal's number if one ended it, None while it runs."""
+        return self._wait(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Wait for the end, and return the exit status as `poll` does."""
+        return self._wait(0)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def _wait(self, options: int) -> int | None:
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, options)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+
+Process = subprocess.Popen[bytes] | ChildProcess
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -33,8 +66,10 @@ class Supervisor:
     def __init__(self, signals: Iterable[int]) -> None:
         self._wake_up, self._signalled = socket.socketpair()
         self._signalled.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        for number in (*signals, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)  # the wake-up descriptor tells which came
+        self._handlers = {
+            number: signal.signal(number, lambda *_: None)  # the wake-up descriptor tells which came
+            for number in (*signals, signal.SIGCHLD)
+        }
         signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_up, selectors.EVENT_READ)
@@ -52,9 +87,8 @@ class Supervisor:
         *,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
-        descriptors: Sequence[int] = (),
     ) -> Process:
-        """Start a process, which dies with this one and inherits the descriptors.
+        """Start a process, which dies with this one.
 
         Its environment and its output are this process's own by default; a log file is added to.
         """
@@ -64,11 +98,50 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=descriptors,
                 env=environment,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one thread: code between fork and exec is safe
             )
+
+    def fork(self, run: Callable[[], int]) -> Process:
+        """Start a process that has all modules of this one, and dies with it.
+
+        Args:
+            run: What it does; returns its exit status. All descriptors of this process are open in it.
+        """
+        arrange = _die_with_parent()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handlers)  # none is for the other process
+        pid = os.fork()
+        if not pid:
+            self._become(arrange, before, run)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return ChildProcess(pid)
+
+    def _become(
+        self, arrange: Callable[[], None] | None, mask: Iterable[int], run: Callable[[], int]
+    ) -> NoReturn:
+        """Run a function in a forked process, in a session of its own, and end this process."""
+        status = 1
+        try:
+            os.setsid()
+            if arrange is not None:
+                arrange()
+            self.close()
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            status = run()
+        except SystemExit as ending:
+            status = ending.code if isinstance(ending.code, int) else status
+        except BaseException:  # noqa: BLE001 - the frames above belong to the supervisor
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError):  # a closed pipe
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
 
     def watch(self, file: Any, call: Callable[[], None]) -> None:
         """Let `wait` call a function when a file can be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
 import signal
@@ -26,7 +25,6 @@ from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.storages import Storages
-from stagefleet.streams import prepare_streams
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
 from workers.context import OPERATIONS, WorkerContext, build_context
 from workers.heartbeat import BEAT_SECONDS, Heartbeat, make_name
@@ -39,28 +37,23 @@ _LOOP_CHECK_SECONDS = 5.0
 _log = EventLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one worker process of a supervisor; exit with the error's code if it cannot start."""
-    prepare_streams()
-    parser = argparse.ArgumentParser(prog="stagefleet-worker-process")
-    parser.add_argument("--concurrency", type=int)
-    parser.add_argument("--queues")
-    parser.add_argument("--ready-fd", type=int)
-    parser.add_argument("--life-line-fd", type=int)
-    options = parser.parse_args(arguments)
+def run_process(queues: Sequence[str], concurrency: int, ready_fd: int, parent_pipe: int) -> int:
+    """Run one worker process of a supervisor; arguments as of `serve`.
+
+    Returns:
+        The exit status; the error's code if it cannot start.
+    """
     try:
-        settings = load_settings()
-        status = serve(
-            settings,
-            queues=options.queues.split(",") if options.queues else None,
-            concurrency=options.concurrency,
-            ready_fd=options.ready_fd,
-            parent_pipe=options.life_line_fd,
+        return serve(
+            load_settings(),
+            queues=queues,
+            concurrency=concurrency,
+            ready_fd=ready_fd,
+            parent_pipe=parent_pipe,
         )
     except StagefleetError as error:
         sys.stderr.write(f"stagefleet: error: {error}\n")
-        sys.exit(error.exit_code)
-    sys.exit(status)
+        return error.exit_code
 
 
 def serve(

@@ -1,8 +1,7 @@
 """Supervisor: keeps a number of worker processes running, and stops them in time.
 
-It holds no connection, loads no Celery and does no work, so that a failure of a worker does not end it. Its
-processes are new interpreters that ignore the current directory and PYTHONPATH, which may contain a user's
-own `tasks/`.
+It holds no connection and does no work, so that a failure of a worker does not end it. Its processes are
+forked from it: it loads what they need once for all of them, and starts no thread.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +19,6 @@ from config.logging import configure_logging
 from stagefleet.backoff import Backoff
 from stagefleet.errors import SettingsError, StagefleetError, UnreachableError
 from stagefleet.logs import EventLogger
-from stagefleet.processes import isolated_command
 from stagefleet.redaction import masked_url
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs.messages import QUEUES, host_queue, queue_of
@@ -85,9 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     configure_logging(settings.log)
     _check_redis(settings.redis_url, settings.key_prefix)
+    from workers.process import run_process  # noqa: PLC0415 - brings Celery, for which no mistake has to wait
+
     count = settings.worker.processes or os.cpu_count() or 1
     supervisor = WorkerSupervisor(
-        process_command(concurrency=settings.worker.concurrency, queues=queues),
+        partial(run_process, queues, settings.worker.concurrency),
         processes=count,
         drain_seconds=settings.worker.drain_seconds,
         ready_line={
@@ -109,13 +109,6 @@ def _check_redis(redis_url: str, prefix: str) -> None:
     except StagefleetError as error:
         sys.stderr.write(f"stagefleet: error: {error}\n")
         sys.exit(error.exit_code)
-
-
-def process_command(*, concurrency: int, queues: Sequence[str]) -> list[str]:
-    """Return the command of one worker process, without the descriptors of its own."""
-    return isolated_command(
-        "workers.process", "--concurrency", str(concurrency), "--queues", ",".join(queues)
-    )
 
 
 def _with_options(settings: Settings, processes: int | None, concurrency: int | None) -> Settings:
@@ -158,18 +151,23 @@ class Child:
 
 
 class WorkerSupervisor(Supervisor):
-    """Keep worker processes running; create it in the main thread. It logs a line once all listen."""
+    """Keep worker processes running; create it in the main thread. It logs a line once all listen.
+
+    Args:
+        run: Runs in each process; takes the descriptor on which it reports that it listens, and one whose
+            other end only the supervisor holds. Returns the exit status.
+    """
 
     def __init__(
         self,
-        command: Sequence[str],
+        run: Callable[[int, int], int],
         *,
         processes: int,
         drain_seconds: float,
         ready_line: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(_STOP_SIGNALS)
-        self._command = command
+        self._run = run
         self._drain_seconds = drain_seconds
         self._ready_line = ready_line or {}
         self._children = [Child(number) for number in range(1, processes + 1)]
@@ -207,13 +205,18 @@ class WorkerSupervisor(Supervisor):
 
     def _start(self, child: Child) -> None:
         ready, ready_end = os.pipe()
-        descriptors = (ready_end, self._parent_pipe)
-        options = ["--ready-fd", str(ready_end), "--life-line-fd", str(self._parent_pipe)]
-        child.process = self.start([*self._command, *options], descriptors=descriptors)
+        child.process = self.fork(partial(self._run_in_child, ready_end, ready))
         os.close(ready_end)
         child.started_at = time.monotonic()
         child.ready = ready
         self.watch(ready, partial(self._hear, child))
+
+    def _run_in_child(self, ready_end: int, *inherited: int) -> int:
+        """Run a worker process, without the descriptors that are the supervisor's alone."""
+        others = [child.ready for child in self._children if child.ready is not None]
+        for descriptor in (self._life_line_end, *inherited, *others):
+            os.close(descriptor)
+        return self._run(ready_end, self._parent_pipe)
 
     def _hear(self, child: Child) -> None:
         """Handle a process's report that it listens, or the end of its pipe."""

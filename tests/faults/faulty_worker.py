@@ -1,4 +1,4 @@
-"""A worker that dies where it is told to: `supervise N`, or what a supervisor starts.
+"""A worker that dies where it is told to: `supervise N`.
 
 `FAULT_FOLDER` holds what was done (`effects`, a line each time) and who has died already. `FAULT_DIE_IN`
 names a step of the ledger, `claim` or `finish`: at every tenth item the process is killed in front of it,
@@ -56,19 +56,19 @@ def wait(_storages: Storages, attempt: Attempt) -> ItemResult:
     return ItemResult(result={"item": attempt.item})
 
 
-def main() -> None:
-    settings = load_settings()
-    if sys.argv[1] == "supervise":
-        configure_logging(settings.log)
-        command = [sys.executable, __file__, "serve"]
-        supervisor = WorkerSupervisor(
-            command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
-        )
-        sys.exit(supervisor.run())
+def run(ready_fd: int, parent_pipe: int) -> int:
     if step := os.environ.get("FAULT_DIE_IN"):
         arm(step)
-    ready_fd, parent_pipe = int(sys.argv[3]), int(sys.argv[5])
-    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe))
+    return serve(load_settings(), operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe)
+
+
+def main() -> None:
+    settings = load_settings()
+    configure_logging(settings.log)
+    supervisor = WorkerSupervisor(
+        run, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
+    )
+    sys.exit(supervisor.run())
 
 
 if __name__ == "__main__":

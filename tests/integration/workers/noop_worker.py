@@ -8,6 +8,7 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import BrokenStageError, RegistryUnavailableError
 from stagefleet.settings import load_settings
 from stagefleet.storages.storages import Storages
+from workers.process import serve
 from workers.supervisor import WorkerSupervisor
 
 _CHUNK_SECONDS = 0.02
@@ -27,20 +28,17 @@ def wait(_storages: Storages, attempt: Attempt) -> ItemResult:
     return ItemResult(result={"item": attempt.item})
 
 
-def main() -> None:
-    """`supervise N`, or what a supervisor starts."""
-    settings = load_settings()
-    if sys.argv[1] == "supervise":
-        configure_logging(settings.log)
-        command = [sys.executable, __file__, "serve"]
-        supervisor = WorkerSupervisor(
-            command, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
-        )
-        sys.exit(supervisor.run())
-    from workers.process import serve  # noqa: PLC0415 - brings Celery, for which a supervisor has no use
+def run(ready_fd: int, parent_pipe: int) -> int:
+    return serve(load_settings(), operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe)
 
-    ready_fd, parent_pipe = int(sys.argv[3]), int(sys.argv[5])
-    sys.exit(serve(settings, operations={"wait": wait}, ready_fd=ready_fd, parent_pipe=parent_pipe))
+
+def main() -> None:
+    settings = load_settings()
+    configure_logging(settings.log)
+    supervisor = WorkerSupervisor(
+        run, processes=int(sys.argv[2]), drain_seconds=settings.worker.drain_seconds
+    )
+    sys.exit(supervisor.run())
 
 
 if __name__ == "__main__":
