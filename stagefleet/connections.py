@@ -96,6 +96,9 @@ class Connections:
         """The storages, and what a client does with them itself; workers do the rest."""
         return self._storages.value
 
+    def begin_start(self) -> None:
+        """Start what the ledger will need, if anything, and return at once."""
+
     def hosts(self) -> list[str]:
         """List the hosts with a worker for their Docker Engine."""
         return live_hosts(self.ledger.heartbeats.workers())
@@ -131,7 +134,7 @@ class Connections:
 
 
 class EmbeddedConnections(Connections):
-    """A client's connections to a private Valkey and a worker; the first use of the ledger starts them.
+    """A client's connections to a private Valkey and a worker; the first use of the ledger waits for them.
 
     `on_start` is called before that; the Redis URL of the settings is not used.
     """
@@ -145,6 +148,9 @@ class EmbeddedConnections(Connections):
         self._redis_url = ""
         self._embedded = EmbeddedFleet(settings)
         self._on_start = on_start
+
+    def begin_start(self) -> None:
+        self._embedded.begin_start()
 
     def hosts(self) -> list[str]:
         """Return this host, where the worker is."""

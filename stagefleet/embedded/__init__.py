@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib.metadata import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +45,7 @@ class EmbeddedFleet:
         self._settings = settings
         self._supervisor: subprocess.Popen[str] | None = None
         self._directory = Path()
+        self._starting = threading.Lock()
 
     def start(self) -> str:
         """Start both; return the URL of the private Valkey once it listens, while the worker still loads.
@@ -52,24 +54,39 @@ class EmbeddedFleet:
             UnreachableError: Valkey does not start; the message says why.
             SettingsError: The extra `embedded` is not installed.
         """
-        assert self._supervisor is None
-        require_packages()
+        self.begin_start()
+        line = self._read_line(_START_SECONDS)
+        if line != "ready":
+            self.stop()
+            raise UnreachableError(f"the embedded fleet does not start: {line or 'no answer'}")
+        return self._redis_url
+
+    def begin_start(self) -> None:
+        """Start both, if nobody has, and return at once; `start` waits for them.
+
+        Raises:
+            SettingsError: The extra `embedded` is not installed.
+        """
+        with self._starting:
+            if self._supervisor is None:
+                require_packages()
+                self._make_supervisor()
+
+    @property
+    def _redis_url(self) -> str:
+        return f"unix://{self._directory / supervisor.SOCKET}"
+
+    def _make_supervisor(self) -> None:
         longest_bytes = _MAX_SOCKET_BYTES - len(f"/{supervisor.SOCKET}")
         self._directory, lock = make_folder(longest_bytes)
         try:
-            redis_url = f"unix://{self._directory / supervisor.SOCKET}"
-            settings = write_settings(self._settings, self._directory, redis_url)
+            settings = write_settings(self._settings, self._directory, self._redis_url)
             self._supervisor = self._start_supervisor(settings, lock)
         except BaseException:
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
         finally:
             os.close(lock)  # the supervisor holds it from now on
-        line = self._read_line(_START_SECONDS)
-        if line != "ready":
-            self.stop()
-            raise UnreachableError(f"the embedded fleet does not start: {line or 'no answer'}")
-        return redis_url
 
     def _start_supervisor(self, settings: Path, lock: int) -> subprocess.Popen[str]:
         commands = (_server_command(self._directory), self._worker_command())

@@ -102,8 +102,8 @@ class Fleet:
     ) -> Self:
         """Create a fleet with a private Valkey and a worker, started when needed and stopped by `close`.
 
-        `settings` are as in `connect`, without the Redis URL; `on_start` is called before the two are
-        started.
+        `settings` are as in `connect`, without the Redis URL; `on_start` is called before the first use of
+        the two.
         """
         settings = load_settings() if settings is None else settings
         return cls(EmbeddedConnections(settings, on_start=on_start), on_notice=on_notice)

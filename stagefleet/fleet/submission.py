@@ -149,6 +149,7 @@ class RunSubmitter:
                 "a detached run cannot call back into this process: hand in a RemoteCallback, or leave out "
                 "on_outcome or detach"
             )
+        self._connections.begin_start()  # while the plan is made
         redis_retry = self._follower.redis_retry()
         submission = None
         for submissions_left in reversed(range(_MOST_SUBMISSIONS)):

@@ -132,6 +132,9 @@ class FakeConnections:
     def hosts(self) -> list[str]:
         return live_hosts(self.ledger.heartbeats.workers())
 
+    def begin_start(self) -> None:
+        """The ledger is there."""
+
     def check(self) -> None:
         pass
 
