@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from stagefleet.embedded import EmbeddedFleet, require_packages
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.runs.ledger import Ledger
@@ -16,6 +15,8 @@ from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
 
 if TYPE_CHECKING:
+    from stagefleet.embedded import EmbeddedFleet
+
     # Loaded at the first use: the storages bring the registry client.
     from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
     from stagefleet.storage_connections import ClientStorages
@@ -146,11 +147,11 @@ class EmbeddedConnections(Connections):
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self._prepare(settings)
         self._redis_url = ""
-        self._embedded = EmbeddedFleet(settings)
+        self._embedded = _Lazy(self._open_embedded, lambda embedded: embedded.stop())
         self._on_start = on_start
 
     def begin_start(self) -> None:
-        self._embedded.begin_start()
+        self._embedded.value.begin_start()
 
     def hosts(self) -> list[str]:
         """Return this host, where the worker is."""
@@ -158,21 +159,28 @@ class EmbeddedConnections(Connections):
         return [] if engine.address is None else [engine.host_name]
 
     def check(self) -> None:
-        self._embedded.check()
+        self._embedded.value.check()
 
     def close(self) -> None:
         super().close()
-        self._embedded.stop()
+        self._embedded.close()
+
+    def _open_embedded(self) -> EmbeddedFleet:
+        from stagefleet.embedded import EmbeddedFleet  # noqa: PLC0415 - look-ups need none
+
+        return EmbeddedFleet(self.settings)
 
     def _open_ledger(self) -> RedisLedger:
+        from stagefleet.embedded import require_packages  # noqa: PLC0415 - look-ups need none
+
         require_packages()
         if self._on_start is not None:
             self._on_start()
-        self._redis_url = self._embedded.start()
+        self._redis_url = self._embedded.value.start()
         # This process must not keep entries that the worker deletes.
         self.storages.join(self._redis_url)
         ledger = _EmbeddedLedger.connect(self._redis_url, self.settings)
-        ledger.check = self._embedded.check
+        ledger.check = self._embedded.value.check
         return ledger
 
     def _open_locks(self) -> LockManager:

@@ -19,7 +19,6 @@ from stagefleet.names import Reference, Repository, StageId
 from stagefleet.processes import require_extra
 from stagefleet.project import Project
 from stagefleet.projects.lookup import StageLookup
-from stagefleet.projects.purge import PurgePlan, plan_purge
 from stagefleet.redis_client import connect_redis
 from stagefleet.registries import Registries
 from stagefleet.registry.client import RegistryClient
@@ -29,11 +28,13 @@ from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
 from stagefleet.shared_state.memory import MemorySharedState
 from stagefleet.shared_state.redis import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
-from stagefleet.storages.docker_engine import EngineHost
 from stagefleet.storages.storages import Storages
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from stagefleet.projects.purge import PurgePlan
+    from stagefleet.storages.docker_engine import EngineHost
 
 
 class ClientStorages(Storages):
@@ -63,6 +64,8 @@ class ClientStorages(Storages):
 
     def plan_purge(self, project: Project, *, policy: InUsePolicy | None, sized: bool) -> PurgePlan:
         """Plan the purge of a project; see `plan_purge`."""
+        from stagefleet.projects.purge import plan_purge  # noqa: PLC0415 - one command asks for it
+
         return plan_purge(self, project, policy=policy, sized=sized)
 
     def publish_index(
@@ -125,6 +128,7 @@ def open_engine_host(
     """Open this host's Docker Engine, which connects at its first use; errors as of `Storages.host`."""
     require_extra("engine", "docker", "stages in a Docker Engine")
     from stagefleet.engine.connection import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
+    from stagefleet.storages.docker_engine import EngineHost  # noqa: PLC0415 - most fleets have none
 
     if settings.address is None:
         raise EngineNotFoundError(

@@ -14,16 +14,11 @@ from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
-from stagefleet.fleet.project import FleetProject
-from stagefleet.fleet.purge import PurgeStarter
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, parse_hosts, parse_repository, parse_storage
-from stagefleet.operations.copy import CopyOperation
-from stagefleet.operations.delete import DeleteOperation
-from stagefleet.operations.fetch import FetchOperation
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo
@@ -31,6 +26,7 @@ from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.isolation import OnLeftOut
 
 if TYPE_CHECKING:
+    from stagefleet.fleet.project import FleetProject
     from stagefleet.fleet.records import FleetRecords
 
 _LOGGER = logging.getLogger("stagefleet")
@@ -221,6 +217,8 @@ class Fleet:
             verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
             **run: As all that is not named here, see `for_each`.
         """
+        from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
+
         operation = CopyOperation(
             source=parse_storage(source),
             destination=parse_storage(destination),
@@ -243,6 +241,8 @@ class Fleet:
 
         `policy` is for stages in use in an engine; if None, they fail with `ImageInUseError`.
         """
+        from stagefleet.operations.delete import DeleteOperation  # noqa: PLC0415 - the other operations are not needed
+
         operation = DeleteOperation.of(parse_storage(address), policy, hosts=parse_hosts(hosts))
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
@@ -267,6 +267,8 @@ class Fleet:
             all_hosts: All live hosts.
             **run: See `for_each`; with `missing_ok` a missing primary is empty: only the caches are used.
         """
+        from stagefleet.operations.fetch import FetchOperation  # noqa: PLC0415 - the other operations are not needed
+
         selection = PlatformSelection.parse(platforms, everything=all_platforms)
         operation = FetchOperation.of(project_of(source), selection, hosts=parse_hosts(hosts))
         operation.parse_items(stage_ids)  # before the look-up of hosts
@@ -347,6 +349,9 @@ class Fleet:
         Raises:
             SettingsError: The settings have no such project.
         """
+        from stagefleet.fleet.project import FleetProject  # noqa: PLC0415 - few commands ask for it
+        from stagefleet.fleet.purge import PurgeStarter  # noqa: PLC0415 - few commands ask for it
+
         if isinstance(project, str):
             settings = self.settings.project(project)
             storages, parallel, is_set_up = Project.of(project, settings), settings.parallel, True

@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Self
 
 import mmh3
@@ -63,7 +64,7 @@ def tag_slug(text: str) -> str:
 
 
 def _slug(text: str) -> str:
-    return _DASHES.sub("-", "".join(SPELLING.get(character, "") for character in text)).strip("-")
+    return _DASHES.sub("-", "".join(spelling().get(character, "") for character in text)).strip("-")
 
 
 def _is_slug(text: str, limit_bytes: int) -> bool:
@@ -116,13 +117,15 @@ def _exceptions() -> Iterator[tuple[str, str]]:
         yield chr(int(code, 16)), spelling
 
 
-SPELLING: Mapping[str, str] = {
-    **{character: character.lower() for character in string.ascii_letters + string.digits},
-    **{character: _spell(character) for character in _characters()},
-    **dict(_exceptions()),
-    **dict.fromkeys(_SPELT_AS_DASHES, "-"),
-}
-"""Lower-case letters and digits, or a dash, for each character; a character without an entry is dropped."""
+@cache
+def spelling() -> Mapping[str, str]:
+    """Return lower-case letters and digits, or a dash, for each character; others are dropped."""
+    return {
+        **{character: character.lower() for character in string.ascii_letters + string.digits},
+        **{character: _spell(character) for character in _characters()},
+        **dict(_exceptions()),
+        **dict.fromkeys(_SPELT_AS_DASHES, "-"),
+    }
 
 
 # Image names in the tags of records.

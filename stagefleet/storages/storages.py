@@ -28,12 +28,12 @@ from stagefleet.names import EngineProject, Reference, Repository, StageId, Stor
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
 from stagefleet.shared_state.tag_lists import StageIdList
-from stagefleet.storages.docker_engine import EngineHost, EngineStorage
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import Storage
 
 if TYPE_CHECKING:
     from stagefleet.deletion.tag_deletion import TagDeletions  # clients delete nothing
+    from stagefleet.storages.docker_engine import EngineHost, EngineStorage  # most fleets have none
 
 
 class Storages:
@@ -63,6 +63,8 @@ class Storages:
     def open(self, address: StorageAddress) -> Storage:
         """Open the storage of an address, which may not exist; no requests. Errors as of `host`."""
         if address.is_on_host:
+            from stagefleet.storages.docker_engine import EngineStorage  # noqa: PLC0415 - most fleets have none
+
             return EngineStorage(self.host, address)
         return RegistryStorage(self, address)
 

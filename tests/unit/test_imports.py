@@ -46,6 +46,19 @@ def test_a_module_loads_no_package_that_it_does_not_need(module, without, at_mos
     assert len(loaded) <= at_most
 
 
+def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them():
+    loaded = modules_with("stagefleet.fleet.fleet, stagefleet.storage_connections")
+    unneeded = {
+        "embedded",
+        "fleet.project",
+        "fleet.purge",
+        "operations.copy",
+        "projects.purge",
+        "storages.docker_engine",
+    }
+    assert set() == loaded & {f"stagefleet.{name}" for name in unneeded}
+
+
 def test_all_commands_know_of_each_other_without_loading_one():
     loaded = modules_with("stagefleet.cli.app as app; app.build_command()")
     assert not any(name.startswith("stagefleet.cli.commands.") for name in loaded)
