@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.best_effort import errors_as_warnings
@@ -21,7 +20,6 @@ from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.publish import PublishOperation, TakeOperation
-from stagefleet.projects.lookup import Select, oldest
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 
@@ -137,24 +135,6 @@ def take_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         raise next((error for error in failures if error.retryable), failures[0])
     tried = ", ".join(map(str, project.secondaries)) or "there is none"
     raise StageNotFoundError(f"no secondary storage of {project.name} has stage {stage_id} ({tried})")
-
-
-def take_suitable_stage(storages: Storages, attempt: Attempt, select: Select = oldest) -> ItemResult | None:
-    """Copy a stage of the digest `attempt.item`, unless the primary has one; otherwise as `take_stage`.
-
-    Returns:
-        The copied stage, or the one in the primary; None if no storage has a stage of that digest.
-    """
-    project = attempt.parsed(TakeOperation).storages
-    for storage in (project.primary, *project.secondaries):
-        chosen = select(storages.open(storage).stage_ids().of_digest(attempt.item))
-        if chosen is None:
-            continue
-        try:
-            return take_stage(storages, replace(attempt, item=str(chosen)))
-        except (StageNotFoundError, ContentError) as error:
-            _LOGGER.warning("%s does not give stage %s, the next is asked: %s", storage, chosen, error)
-    return None
 
 
 def _described(storages: Storages, primary: StorageAddress, stage_id: StageId) -> StageDescription | None:

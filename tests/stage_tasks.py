@@ -14,10 +14,12 @@ from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.operations.base import Plan, PlanStorages
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.fetch import FetchOperation
+from stagefleet.operations.publish import TakeOperation
 from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
-from stagefleet.projects.lookup import Select, StageLookup, oldest
+from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
 from stagefleet.registries import Registries
@@ -32,7 +34,7 @@ from tasks import records as record_tasks
 from tasks.copy import copy_stage
 from tasks.delete import delete_stage
 from tasks.fetch import fetch_stage
-from tasks.publish import cache_stage, publish_stage, take_stage, take_suitable_stage
+from tasks.publish import cache_stage, publish_stage, take_stage
 
 __all__ = ["ProjectTasks", "RecordTasks", "StageTasks", "make_storages"]
 
@@ -146,8 +148,17 @@ class ProjectTasks:
     def take_stage(self, stage_id: StageId, *, run_id: str, lease: Lease = NO_LEASE) -> ItemResult:
         return take_stage(self.storages, self._attempt(stage_id, run_id, lease))
 
-    def take_suitable(self, digest: str, *, run_id: str, select: Select = oldest) -> ItemResult | None:
-        return take_suitable_stage(self.storages, self._attempt(digest, run_id, NO_LEASE), select)
+    def plan_take(self, digest: str) -> Plan:
+        open_storage = self.storages.open
+        looked_at = PlanStorages(
+            lambda address: iter(open_storage(address).stage_ids()),
+            lambda address, kind: open_storage(address).records.ids(kind),
+            lambda repository: open_storage(repository).check(),
+            lambda repository: open_storage(repository).exists(),
+            print,
+            "",
+        )
+        return TakeOperation.of(self.project).plan([digest], looked_at)
 
     def deployed_repository(self) -> str:
         return self.project.deployed.image_name

@@ -103,12 +103,14 @@ class StartArguments(TypedDict, total=False):
         idempotency_key: Calls with the same key start one run, see docs/python.md.
         missing_ok: Treat a missing repository as empty, instead of raising `RepositoryNotFoundError`.
         beside: The other storages of a project: while one of them exists, a missing one is new.
+        host: The host of the engine, if an engine takes part; as of the operation if None.
     """
 
     parallel: int | None
     idempotency_key: str | None
     missing_ok: bool
     beside: tuple[StorageAddress, ...]
+    host: str | None
 
 
 class RunArguments(StartArguments, total=False):

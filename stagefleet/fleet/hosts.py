@@ -54,15 +54,24 @@ class FleetHosts:
         """Return the hosts for a run: the named ones, this one if there are none, or all live ones.
 
         Raises:
+            UsageError: Both names and `everywhere` are given.
             HostNotFoundError: A host has no live worker; the message lists those that have.
         """
-        return choose_hosts(
-            hosts,
-            everywhere=everywhere,
-            own=self._connections.settings.engine.host_name,
-            list_hosts=self.names,
-            advice=self._connections.no_host_advice,
-        )
+        named = parse_hosts(hosts)
+        if named and everywhere:
+            raise UsageError("name hosts, or ask for all of them, not both")
+        live = self.names()
+        chosen = tuple(live) if everywhere else named or (self._connections.settings.engine.host_name,)
+        missing = [host for host in chosen if host not in live]
+        if missing or not chosen:
+            there = ", ".join(live) or "none"
+            choice = "name one of them, or " if live else ""
+            lacking = f"no live worker of host {quoted(missing[0])} has a Docker Engine" if missing else ""
+            raise HostNotFoundError(
+                f"{lacking or 'no host is there'} (hosts that are there: {there}): "
+                f"{choice}{self._connections.no_host_advice}"
+            )
+        return chosen
 
     def last_used(self, host: str | None = None) -> list[UsedImage]:
         """Return the last use of each image of a host, which its clean-up goes by, the longest unused first.
@@ -130,40 +139,3 @@ def _raise_failure(outcome: Outcome) -> None:
 def project_of(source: Source) -> Project:
     """Return the storages of a source."""
     return source if isinstance(source, Project) else Project.alone(parse_storage(source))
-
-
-def choose_hosts(
-    asked: Sequence[str] | None,
-    *,
-    everywhere: bool,
-    own: str,
-    list_hosts: Callable[[], Sequence[str]],
-    advice: str,
-) -> tuple[str, ...]:
-    """Return the hosts for a run.
-
-    Args:
-        asked: The names; None or empty for this host.
-        everywhere: Choose all live hosts.
-        own: The name of this host.
-        list_hosts: Returns the live hosts.
-        advice: The advice in the error for a missing host.
-
-    Raises:
-        UsageError: Both names and `everywhere` are given.
-        HostNotFoundError: A host has no live worker; the message lists those that have.
-    """
-    named = parse_hosts(asked)
-    if named and everywhere:
-        raise UsageError("name hosts, or ask for all of them, not both")
-    live = list_hosts()
-    chosen = tuple(live) if everywhere else named or (own,)
-    missing = [host for host in chosen if host not in live]
-    if missing or not chosen:
-        there = ", ".join(live) or "none"
-        choice = "name one of them, or " if live else ""
-        lacking = f"no live worker of host {quoted(missing[0])} has a Docker Engine" if missing else ""
-        raise HostNotFoundError(
-            f"{lacking or 'no host is there'} (hosts that are there: {there}): {choice}{advice}"
-        )
-    return chosen

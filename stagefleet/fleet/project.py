@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.engine.image_use import InUsePolicy
@@ -12,7 +12,7 @@ from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader, StorageState
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId
-from stagefleet.operations.base import Items, Operation, Plan, ProjectOperation
+from stagefleet.operations.base import Items, Operation, Plan
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.describe import DescribeOperation
@@ -91,8 +91,6 @@ class FleetProject:
         self,
         stage_ids: Items | None = None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Describe stages of the primary storage, through the caches; the result is the description.
@@ -100,7 +98,7 @@ class FleetProject:
         The fleet caches each one, so that both `describe_stages` find it afterwards. A stage that cannot be
         described fails. For a single storage, also a final one, use the project `Project.alone(storage)`.
         """
-        return self.for_each(self._operation(DescribeOperation, host), stage_ids, on_outcome, **run)
+        return self.for_each(DescribeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_publish_stage(
         self,
@@ -110,7 +108,6 @@ class FleetProject:
         should_be_built: bool = False,
         fill_caches: bool = False,
         image: str | None = None,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Copy stages from the primary storage into the final one, unless it has them.
@@ -122,8 +119,8 @@ class FleetProject:
             fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
             image: The name for the stages in the error of `should_be_built`.
         """
-        operation = self._operation(
-            PublishOperation, host, should_be_built=should_be_built, fill_caches=fill_caches, image=image
+        operation = PublishOperation.of(
+            self.storages, should_be_built=should_be_built, fill_caches=fill_caches, image=image
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
@@ -131,22 +128,18 @@ class FleetProject:
         self,
         stage_ids: Items | None = None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Copy stages from the primary storage into the caches.
 
         The result has the state of each stage in each cache; a failure of a cache does not fail the item.
         """
-        return self.for_each(self._operation(CacheOperation, host), stage_ids, on_outcome, **run)
+        return self.for_each(CacheOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_take_stage(
         self,
         stage_ids: Items | None = None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Copy stages that the primary storage lacks from the secondary ones.
@@ -154,18 +147,16 @@ class FleetProject:
         A digest alone selects any stage with it: first the primary's own, then the oldest in the first
         secondary with one. Stage ids of None select all digests that the primary lacks.
         """
-        return self.for_each(self._operation(TakeOperation, host), stage_ids, on_outcome, **run)
+        return self.for_each(TakeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_delete_stage(
         self,
         stage_ids: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete stages from every cache, where failures are warnings, then from the primary."""
-        return self.for_each(self.deletion(host), stage_ids, on_outcome, **run)
+        return self.for_each(self.deletion(), stage_ids, on_outcome, **run)
 
     def for_each_delete_final_stage(
         self,
@@ -184,11 +175,6 @@ class FleetProject:
             caches=self.storages.caches,
             hosts=() if host is None else (host,),
         )
-
-    def _operation(
-        self, operation: type[ProjectOperation], host: str | None, **options: Any
-    ) -> ProjectOperation:
-        return operation.of(self.storages, hosts=() if host is None else (host,), **options)
 
     # The storages, without a run
 
@@ -230,8 +216,9 @@ class FleetProject:
         missing_ok: bool = False,
     ) -> Iterator[StageDescription]:
         """Describe stages of the primary storage, through the caches; see `Fleet.describe_stages`."""
-        return self._reader.describe_project(
-            self.storages,
+        return self._reader.describe(
+            self.storages.primary,
+            self.lookup.describe,
             self.stage_ids(missing_ok=missing_ok) if stage_ids is None else stage_ids,
             is_list=stage_ids is None,
             parallel=parallel,

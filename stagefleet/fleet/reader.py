@@ -104,7 +104,7 @@ class StorageReader:
         else:
             which = iter([StageId.parse(str(stage_id)) for stage_id in stage_ids])
             on_left_out = self._expecting_at_first(storage, on_left_out, missing_ok=missing_ok)
-        return self._describe(
+        return self.describe(
             storage,
             self._connections.storages.open(storage).describe,
             which,
@@ -113,26 +113,27 @@ class StorageReader:
             on_left_out=on_left_out,
         )
 
-    def describe_project(
+    def describe(
         self,
-        project: Project,
+        address: StorageAddress,
+        describe: Callable[[StageId], StageDescription],
         stage_ids: Iterable[StageId],
         *,
         is_list: bool,
         parallel: int | None,
         on_left_out: OnLeftOut | None,
     ) -> Iterator[StageDescription]:
-        """Describe stages of a project's primary storage through its caches; see `Fleet.describe_stages`.
-
-        With `is_list` they are from the tag list, and so not rejected.
-        """
-        return self._describe(
-            project.primary,
-            self._connections.storages.lookup(project).describe,
+        """Describe stages in threads; with `is_list` they are of the tag list, and so not rejected."""
+        storage = self._connections.storages.open(address)
+        settings = self._connections.settings.runs
+        return describe_all(
+            describe,
             stage_ids,
-            is_list=is_list,
-            parallel=parallel,
-            on_left_out=on_left_out,
+            parallel=max(1, settings.parallel if parallel is None else parallel),
+            on_left_out=on_left_out or self._tell_left_out,
+            # Named stages have not been checked for rejections yet.
+            find=storage.known if is_list else None,
+            ping=storage.check,
         )
 
     def storage_states(self, project: Project) -> list[StorageState]:
@@ -149,28 +150,6 @@ class StorageReader:
 
         with LeaseBoundThreads(_THREADS, "states") as pool:
             return list(pool.map(lambda storage: look(*storage), project.storages()))
-
-    def _describe(
-        self,
-        address: StorageAddress,
-        describe: Callable[[StageId], StageDescription],
-        stage_ids: Iterable[StageId],
-        *,
-        is_list: bool,
-        parallel: int | None,
-        on_left_out: OnLeftOut | None,
-    ) -> Iterator[StageDescription]:
-        storage = self._connections.storages.open(address)
-        settings = self._connections.settings.runs
-        return describe_all(
-            describe,
-            stage_ids,
-            parallel=max(1, settings.parallel if parallel is None else parallel),
-            on_left_out=on_left_out or self._tell_left_out,
-            # Named stages have not been checked for rejections yet.
-            find=storage.known if is_list else None,
-            ping=storage.check,
-        )
 
     def _expecting_at_first(
         self, address: StorageAddress, on_left_out: OnLeftOut | None, *, missing_ok: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.errors import UsageError
@@ -148,8 +148,6 @@ class FleetRecords:
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete metadata of one image, of the commits of each stage; an item is `COMMIT_STAGEID`.
@@ -158,7 +156,7 @@ class FleetRecords:
             image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
                 the name, the hash in the tags.
         """
-        operation = DeleteImageMetadataOperation(**_on(address, host), image=image_name_or_hash)
+        operation = DeleteImageMetadataOperation(repository=parse_storage(address), image=image_name_or_hash)
         return self._for_each(operation, image_metadata_items(stage_commits.items()), on_outcome, **run)
 
     def for_each_rm_managed_image(
@@ -166,48 +164,48 @@ class FleetRecords:
         address: Address,
         names: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
-        return self._for_each(DeleteManagedImageOperation(**_on(address, host)), names, on_outcome, **run)
+        return self._for_each(
+            DeleteManagedImageOperation(repository=parse_storage(address)), names, on_outcome, **run
+        )
 
     def for_each_get_import_metadata(
         self,
         address: Address,
         ids: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
-        return self._for_each(ReadImportMetadataOperation(**_on(address, host)), ids, on_outcome, **run)
+        return self._for_each(
+            ReadImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
+        )
 
     def for_each_rm_import_metadata(
         self,
         address: Address,
         ids: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete import metadata."""
-        return self._for_each(DeleteImportMetadataOperation(**_on(address, host)), ids, on_outcome, **run)
+        return self._for_each(
+            DeleteImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
+        )
 
     def for_each_get_stage_custom_tag_metadata(
         self,
         address: Address,
         ids: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
-        return self._for_each(ReadCustomTagOperation(**_on(address, host)), ids, on_outcome, **run)
+        return self._for_each(
+            ReadCustomTagOperation(repository=parse_storage(address)), ids, on_outcome, **run
+        )
 
     def for_each_delete_stage_custom_tag(
         self,
@@ -216,14 +214,13 @@ class FleetRecords:
         on_outcome: OutcomeCallback | None = None,
         *,
         final: str | Repository | None = None,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete custom tags and their records, by tag or by the tag's slug; keep the stages.
 
         A tag without a record is not a custom tag of `add_custom_tag`, and is kept.
         """
-        operation = DeleteCustomTagOperation(**_on(address, host), final=_parse_final(final))
+        operation = DeleteCustomTagOperation(repository=parse_storage(address), final=_parse_final(final))
         return self._for_each(operation, tags, on_outcome, **run)
 
     def for_each_delete_rejected_stage(
@@ -231,13 +228,11 @@ class FleetRecords:
         address: Address,
         stage_ids: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
         return self._for_each(
-            DeleteRejectedStageOperation(**_on(address, host)), stage_ids, on_outcome, **run
+            DeleteRejectedStageOperation(repository=parse_storage(address)), stage_ids, on_outcome, **run
         )
 
     def for_each_rm_record(
@@ -246,15 +241,13 @@ class FleetRecords:
         kind: RecordKind | str,
         names: Items | None,
         on_outcome: OutcomeCallback | None = None,
-        *,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, but keep the custom tag or rejected stage itself.
 
         This revokes a rejection, or keeps a tag without its record; `for_each_remove` does neither.
         """
-        operation = DeleteRecordOperation(**_on(address, host), kind=_parse_kind(kind))
+        operation = DeleteRecordOperation(repository=parse_storage(address), kind=_parse_kind(kind))
         return self._for_each(operation, names, on_outcome, **run)
 
     def for_each_remove(
@@ -265,11 +258,10 @@ class FleetRecords:
         on_outcome: OutcomeCallback | None = None,
         *,
         final: str | Repository | None = None,
-        host: str | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, with the custom tags and rejected stages that they describe."""
-        return self._for_each(self.removal(address, kind, final=final, host=host), names, on_outcome, **run)
+        return self._for_each(self.removal(address, kind, final=final), names, on_outcome, **run)
 
     def removal(
         self,
@@ -281,16 +273,12 @@ class FleetRecords:
         host: str | None = None,
     ) -> RecordOperation:
         """Return the operation of `for_each_remove`; with `image` that of `for_each_rm_image_metadata`."""
+        storage, hosts = parse_storage(address), () if host is None else (host,)
         if image is not None:
-            return DeleteImageMetadataOperation(**_on(address, host), image=image)
+            return DeleteImageMetadataOperation(repository=storage, hosts=hosts, image=image)
         parsed = _parse_kind(kind)
         tags = _parse_final(final) if parsed is RecordKind.CUSTOM_TAG else None
-        return removal_of(parsed, **_on(address, host), final=tags)
-
-
-def _on(address: Address, host: str | None) -> dict[str, Any]:
-    """Return the fields of an operation for the storage, and the host if it is an engine."""
-    return {"repository": parse_storage(address), "hosts": () if host is None else (host,)}
+        return removal_of(parsed, repository=storage, hosts=hosts, final=tags)
 
 
 def _parse_final(final: str | Repository | None) -> Repository | None:

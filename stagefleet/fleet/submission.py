@@ -272,6 +272,8 @@ class RunPlans:
         """Return what a run is to do, and the function that plans it."""
         key, parallel = run.get("idempotency_key"), run.get("parallel")
         check_key(key)
+        if (host := run.get("host")) is not None:
+            operation = operation.on_hosts([host])
         named, placed = operation.parse_items(items), self.choose_hosts(operation)
         storages = partial(
             self._reader.plan_storages,

@@ -67,7 +67,8 @@ def test_the_engine_itself_is_asked_and_not_the_caches(stage_tasks, roles, regis
 def test_what_the_engine_lacks_is_taken_from_a_secondary(stage_tasks, roles, push, repository):
     stage_id, pushed = push("one")
     project = stage_tasks.project(Project(PROJECT, roles.primary, secondaries=(repository,)))
-    item_result = project.take_suitable(stage_id.digest, run_id="r")
+    assert [str(stage_id)] == project.plan_take(stage_id.digest).items
+    item_result = project.take_stage(stage_id, run_id="r")
 
     assert pushed.document["config"]["digest"] == item_result.result["image_id"]
     assert [stage_id] == list(project.lookup.stage_ids())

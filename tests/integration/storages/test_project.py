@@ -15,6 +15,7 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryUnreachableError,
     StageNotFoundError,
+    StagesNotFoundError,
     UsageError,
 )
 from stagefleet.locks import RedisLocks
@@ -226,25 +227,26 @@ class TestSecondaries:
         with pytest.raises(StageNotFoundError, match="old/app"):
             project.take_stage(stage(1), run_id="r")
 
-    def test_of_a_digest_the_oldest_is_taken_unless_another_rule_says_which(
-        self, stage_tasks, roles, registry
-    ):
+    def test_of_a_digest_the_oldest_is_taken_unless_the_primary_has_one(self, stage_tasks, roles, registry):
         old = Repository(registry.host, "old/app")
         for number in (3, 2, 4):
             push(old, stage(number))
         project = stage_tasks.project(replace(roles, secondaries=(old,)))
 
-        newest = project.take_suitable(DIGEST, run_id="r", select=lambda ids: max(ids, default=None))
-        assert str(stage(4)) == newest.result["stage_id"]
+        assert [str(stage(2))] == project.plan_take(DIGEST).items
+        # by another rule: its stage is named
+        assert str(stage(4)) == project.take_stage(stage(4), run_id="r").result["stage_id"]
         # the primary has one now: that one is suitable, and nothing is copied
-        assert project.take_suitable(DIGEST, run_id="r").skipped
+        plan = project.plan_take(DIGEST)
+        assert ([], (str(stage(4)),)) == (plan.items, plan.skipped)
         assert [stage(4)] == list(stage_tasks.stage_ids(roles.primary))
-        assert None is project.take_suitable("b" * 56, run_id="r")
+        with pytest.raises(StagesNotFoundError):
+            project.plan_take("b" * 56)
 
     def test_an_unreachable_secondary_is_no_empty_one(self, stage_tasks, roles):
         project = stage_tasks.project(replace(roles, secondaries=(NOBODY,)))
         with pytest.raises(RegistryUnreachableError):
-            project.take_suitable(DIGEST, run_id="r")
+            project.plan_take(DIGEST)
 
 
 class TestLookingUp:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from stagefleet.errors import HostNotFoundError, RegistryUnreachableError, StagesNotFoundError, UsageError
-from stagefleet.fleet.hosts import choose_hosts
+from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.names import EngineProject, Repository, split_host
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.project import Project
@@ -21,9 +24,12 @@ def fetch(project=None):
 
 
 def choose(asked=None, *, everywhere=False, own="a", live=LIVE):
-    return choose_hosts(
-        asked, everywhere=everywhere, own=own, list_hosts=lambda: live, advice="start stagefleet worker"
+    connections: Any = SimpleNamespace(
+        hosts=lambda: live,
+        settings=SimpleNamespace(engine=SimpleNamespace(host_name=own)),
+        no_host_advice="start stagefleet worker",
     )
+    return FleetHosts(connections, print, pytest.fail).choose(asked, everywhere=everywhere)
 
 
 def test_hosts_are_those_of_live_workers_with_an_engine():
