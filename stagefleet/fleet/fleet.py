@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
@@ -18,7 +17,8 @@ from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
-from stagefleet.operations.base import Items, Operation, Plan, parse_hosts, parse_repository, parse_storage
+from stagefleet.operations import base
+from stagefleet.operations.base import Items, Operation, Plan
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo
@@ -107,12 +107,7 @@ class Fleet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -143,7 +138,6 @@ class Fleet:
             RepositoryNotFoundError: A storage that has to exist does not.
             UsageError: An argument is invalid, or a named item is missing; nothing was started.
             UnreachableError: Redis or a registry does not answer, or no worker works.
-            Exception: An exception of `on_outcome`.
         """
         spec, make_plan = self._plans.prepare(operation, items, on_outcome, run)
         return self._submitter.submit(spec, make_plan, on_outcome, detach=run.get("detach", False))
@@ -172,12 +166,8 @@ class Fleet:
             run: The run, as `start` returned it, or the id of any.
             on_outcome: Called with each outcome; an exception from it ends the wait, not the run.
             on_notice: Called with messages about waits, and if no worker works; as for the class if None.
-            no_worker_limit_seconds: How long no worker may work on it, before it is cancelled; from the
-                settings if None, `math.inf` never cancels it.
-
-        Raises:
-            RunNotFoundError: The run does not exist.
-            NoWorkerError: The time is over; the run was cancelled.
+            no_worker_limit_seconds: How long no worker may work on it, before it is cancelled with
+                `NoWorkerError`; from the settings if None, `math.inf` never cancels it.
         """
         run_id = run.id if isinstance(run, Run) else self._connections.ledger.run(run).id
         return self._follower.follow(
@@ -220,10 +210,10 @@ class Fleet:
         from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
 
         operation = CopyOperation(
-            source=parse_storage(source),
-            destination=parse_storage(destination),
+            source=base.parse_storage(source),
+            destination=base.parse_storage(destination),
             verify=verify,
-            hosts=parse_hosts(hosts),
+            hosts=base.parse_hosts(hosts),
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
@@ -243,7 +233,7 @@ class Fleet:
         """
         from stagefleet.operations.delete import DeleteOperation  # noqa: PLC0415 - the other operations are not needed
 
-        operation = DeleteOperation.of(parse_storage(address), policy, hosts=parse_hosts(hosts))
+        operation = DeleteOperation.of(base.parse_storage(address), policy, hosts=base.parse_hosts(hosts))
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_fetch_stage(
@@ -270,7 +260,7 @@ class Fleet:
         from stagefleet.operations.fetch import FetchOperation  # noqa: PLC0415 - the other operations are not needed
 
         selection = PlatformSelection.parse(platforms, everything=all_platforms)
-        operation = FetchOperation.of(project_of(source), selection, hosts=parse_hosts(hosts))
+        operation = FetchOperation.of(project_of(source), selection, hosts=base.parse_hosts(hosts))
         operation.parse_items(stage_ids)  # before the look-up of hosts
         if all_hosts:
             operation = operation.on_hosts(self.hosts.choose(hosts, everywhere=True))
@@ -299,15 +289,12 @@ class Fleet:
     ) -> Iterator[StageDescription]:
         """Describe stages, of None all, in order, in threads of this process; needs no worker.
 
+        Errors are as of `stage_ids`, and those that would affect the other stages too.
+
         Args:
             parallel: Stages at once; from the settings if None.
             on_left_out: Called with each skipped stage and the error: `StageNotFoundError` for a stage that
                 is gone or rejected, others for a stage that cannot be described; logged if None.
-
-        Raises:
-            RepositoryNotFoundError: The repository does not exist.
-            UsageError: An argument is malformed, or the registry rejects the login.
-            StagefleetError: An error that would affect the other stages too, such as an unreachable registry.
         """
         return self._reader.describe_stages(
             address, stage_ids, parallel=parallel, on_left_out=on_left_out, missing_ok=missing_ok
@@ -319,28 +306,21 @@ class Fleet:
         stage_id: str | StageId,
         images: Mapping[str | Platform, str | StageId | Reference],
     ) -> dict[str, Any]:
-        """Publish an index over platform images, and return the description of the stage, as JSON.
-
-        It succeeds if the index already exists, and needs no worker.
+        """Publish an index, unless it exists; return the stage's description as JSON. Needs no worker.
 
         Args:
             stage_id: The stage id of the index, a digest alone.
-            images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG` or
-                `REPOSITORY@DIGEST`. An image of another repository is copied first.
+            images: By platform, as `linux/amd64`: a stage of the repository or any image, `REPOSITORY:TAG`
+                or `REPOSITORY@DIGEST`. An image of another repository is copied first.
 
         Raises:
-            UsageError: A name is malformed, an image is for another platform, or the stage exists with other
-                images, or is rejected.
+            UsageError: A name is malformed, an image is for another platform, or the stage exists with
+                other images, or is rejected.
             NotFoundError: An image does not exist.
             LockTimeoutError: A copy or deletion of the stage takes too long.
         """
-        storage = parse_repository(repository)
-        chosen = {
-            platform if isinstance(platform, Platform) else Platform.parse(platform): _reference(
-                storage, image
-            )
-            for platform, image in images.items()
-        }
+        storage = base.parse_repository(repository)
+        chosen = base.parse_images(storage, images)
         return self._connections.storages.publish_index(storage, StageId.parse(str(stage_id)), chosen)
 
     def project(self, project: str | StorageAddress | Project) -> FleetProject:
@@ -384,20 +364,14 @@ class Fleet:
         return find_run_under(self._connections.ledger, idempotency_key)
 
     def failures(self, run_id: str) -> Iterator[Outcome]:
-        """Iterate over the outcomes of a run's failed items so far, in the order of completion.
-
-        Errors are as of `run`.
-        """
+        """Iterate over the outcomes of a run's failed items so far, as they ended; errors as of `run`."""
         return read_failures(self._connections.ledger, run_id)
 
     def cancel(self, run_id: str, *, now: bool = False) -> bool:
         """Cancel a run, and return True if it was still in progress.
 
-        No item starts any more; items in progress finish, or with `now` stop within seconds.
-
-        Raises:
-            RunNotFoundError: The run does not exist.
-            IncompatibleVersionError: An incompatible release wrote it; the run goes on.
+        No item starts any more; items in progress finish, or with `now` stop within seconds. A run that an
+        incompatible release wrote goes on: `IncompatibleVersionError`.
         """
         return self._connections.ledger.cancel(run_id, now=now)
 
@@ -409,14 +383,10 @@ class Fleet:
         parallel: int | None = None,
         detach: bool = False,
     ) -> Run:
-        """Start a new run with the failed and cancelled items of a finished one; return it if there are none.
+        """Start a new run with the failed and cancelled items of a finished one; return that if none are.
 
         Without `on_outcome`, whom the fleet called for that run is called again; `parallel` is as in that
-        run if None. The rest is as of `for_each`.
-
-        Raises:
-            UsageError: The run is still in progress.
-            RunNotFoundError: The run does not exist.
+        run if None. The rest is as of `for_each`; a run in progress is a `UsageError`.
         """
         old = self._connections.ledger.run(run_id)
         if (spec := spec_of_retry(old, on_outcome, parallel=parallel)) is None:
@@ -427,11 +397,3 @@ class Fleet:
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""
         return self._connections.ledger.heartbeats.workers()
-
-
-def _reference(repository: Repository, image: str | StageId | Reference) -> Reference:
-    if isinstance(image, Reference):
-        return image
-    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
-        return repository.tagged(str(image))
-    return Reference.parse(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,7 +18,16 @@ from stagefleet.errors import (
     TooManyItemsError,
     UsageError,
 )
-from stagefleet.names import HOST_SEPARATOR, EngineProject, Repository, StageId, StorageAddress, parse_address
+from stagefleet.images import Platform
+from stagefleet.names import (
+    HOST_SEPARATOR,
+    EngineProject,
+    Reference,
+    Repository,
+    StageId,
+    StorageAddress,
+    parse_address,
+)
 from stagefleet.project import Project
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 
@@ -204,6 +213,26 @@ def parse_repository(address: str | StorageAddress) -> Repository:
 def parse_storage(address: str | StorageAddress) -> StorageAddress:
     """Parse the address of a repository or engine; `InvalidNameError` if it is malformed."""
     return parse_address(address) if isinstance(address, str) else address
+
+
+def parse_images(
+    repository: Repository, images: Mapping[str | Platform, str | StageId | Reference]
+) -> dict[Platform, Reference]:
+    """Parse the images of an index: by platform, a stage of its repository or any image."""
+    return {
+        platform if isinstance(platform, Platform) else Platform.parse(platform): _parse_image(
+            repository, image
+        )
+        for platform, image in images.items()
+    }
+
+
+def _parse_image(repository: Repository, image: str | StageId | Reference) -> Reference:
+    if isinstance(image, Reference):
+        return image
+    if isinstance(image, StageId) or StageId.from_tag(image) is not None:
+        return repository.tagged(str(image))
+    return Reference.parse(image)
 
 
 def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
