@@ -9,19 +9,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.best_effort import errors_as_warnings
-from stagefleet.errors import (
-    BrokenStageError,
-    CircuitOpenError,
-    DigestMismatchError,
-    NotFoundError,
-    PlatformNotFoundError,
-    StagefleetError,
-    StageNotFoundError,
-    StorageStateChangedError,
-    TruncatedError,
-)
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.fetch import FetchOperation
@@ -86,7 +76,7 @@ class _StageFetch:
         storage = self._storages.open(primary)
         try:
             description = storage.read(self._stage_id)
-        except StageNotFoundError as error:
+        except errors.StageNotFoundError as error:
             raise self._changed(error) from error
         storage.host.note_use(storage.name_of(self._stage_id))
         return ItemResult(description.as_json(), skipped=True)
@@ -96,12 +86,12 @@ class _StageFetch:
         for cache in self._project.caches:
             what = f"cache {cache} does not give stage {self._stage_id}"
             with (
-                errors_as_warnings(what, quiet=(CircuitOpenError,)),
+                errors_as_warnings(what, quiet=(errors.CircuitOpenError,)),
                 self._storages.circuit_breakers.guarding(cache),
             ):
                 try:
                     return delivery.pull(cache)
-                except StageNotFoundError:
+                except errors.StageNotFoundError:
                     _LOGGER.info("cache %s does not have stage %s", cache, self._stage_id)
             lacking.append(cache)
         return None
@@ -110,14 +100,19 @@ class _StageFetch:
         try:
             self._storages.open(primary).refuse_rejected(self._stage_id, self._lease)
             return delivery.pull(primary)
-        except StageNotFoundError as error:
+        except errors.StageNotFoundError as error:
             _LOGGER.warning("stage %s is no longer available in %s", self._stage_id, primary)
             raise self._changed(error) from error
-        except (NotFoundError, BrokenStageError, DigestMismatchError, TruncatedError) as error:
+        except (
+            errors.NotFoundError,
+            errors.BrokenStageError,
+            errors.DigestMismatchError,
+            errors.TruncatedError,
+        ) as error:
             self._judge(delivery, primary, error)
             raise self._changed(error) from error
 
-    def _judge(self, delivery: StageDelivery, primary: Repository, error: StagefleetError) -> None:
+    def _judge(self, delivery: StageDelivery, primary: Repository, error: errors.StagefleetError) -> None:
         """Reject a broken stage, but only after two reads of our own confirmed it.
 
         A multi-platform stage is never rejected: builders would then refuse to build its image for good. If
@@ -126,14 +121,14 @@ class _StageFetch:
         stage_id = self._stage_id
         try:
             defect = self._find_defect(delivery, primary)
-        except StageNotFoundError:
+        except errors.StageNotFoundError:
             _LOGGER.warning("stage %s is no longer available in %s", stage_id, primary)
             return
         if defect is None:
-            raise TruncatedError(f"{error}; but here it gives all of it: try again") from error
+            raise errors.TruncatedError(f"{error}; but here it gives all of it: try again") from error
         if defect.member is not None or stage_id.is_multiplatform:
             what = "" if defect.member in {None, defect.content.digest} else f" in its member {defect.member}"
-            raise BrokenStageError(
+            raise errors.BrokenStageError(
                 f"{primary} {defect}{what} of the multi-platform stage {stage_id}: run "
                 f"stagefleet delete {primary} {stage_id}, and build it again"
             ) from error
@@ -147,7 +142,7 @@ class _StageFetch:
             client = self._storages.registries.client
             verification = StageVerification(client, primary, self._stage_id, lease=self._lease)
             return verification.find_defect(members)
-        except (BrokenStageError, PlatformNotFoundError):
+        except (errors.BrokenStageError, errors.PlatformNotFoundError):
             return None  # the manifest cannot be read, or only the engine knows its choice
 
     def _refill(self, primary: Repository, lacking: Sequence[Repository]) -> dict[str, str]:
@@ -156,7 +151,7 @@ class _StageFetch:
         for cache in lacking:
             what = f"cache {cache} could not be given stage {self._stage_id}"
             with (
-                errors_as_warnings(what, quiet=(CircuitOpenError,)) as failure,
+                errors_as_warnings(what, quiet=(errors.CircuitOpenError,)) as failure,
                 self._storages.circuit_breakers.guarding(cache),
             ):
                 transfer(self._storages, primary, cache, self._stage_id, self._attempt)
@@ -164,7 +159,7 @@ class _StageFetch:
                 failed[str(cache)] = f"failed: {failure.error}"
         return failed
 
-    def _changed(self, error: StagefleetError) -> StorageStateChangedError:
-        return StorageStateChangedError(
+    def _changed(self, error: errors.StagefleetError) -> errors.StorageStateChangedError:
+        return errors.StorageStateChangedError(
             f"stage {self._stage_id} is not what it was when it was found: {error}"
         )

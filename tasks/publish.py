@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.best_effort import errors_as_warnings
-from stagefleet.errors import (
-    BrokenStageError,
-    CircuitOpenError,
-    ContentError,
-    RegistryError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    StagefleetError,
-    StageNotFoundError,
-)
 from stagefleet.images import StageDescription
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import ProjectOperation
@@ -55,7 +46,7 @@ def _publish(storages: Storages, attempt: Attempt) -> ItemResult:
             return ItemResult(there.as_json(), skipped=True)
         if should_be_built:
             named = operation.image or str(final.tagged(str(stage_id)))
-            raise StageNotFoundError(
+            raise errors.StageNotFoundError(
                 f"{named} with digest {stage_id.digest} does not exist in the final storage {final}: "
                 "it should have been built and published before"
             )
@@ -75,7 +66,7 @@ def _built(
     try:
         storage.refuse_rejected(stage_id, attempt.lease)
         return storage.confirm(stage_id)
-    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+    except (errors.StageNotFoundError, errors.ContentError, errors.RegistryUnavailableError):
         return None
 
 
@@ -91,7 +82,9 @@ def cache_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         what = f"cache {cache} could not be given stage {stage_id}"
         with (
             errors_as_warnings(
-                what, reraise=(StageNotFoundError, BrokenStageError), quiet=(CircuitOpenError,)
+                what,
+                reraise=(errors.StageNotFoundError, errors.BrokenStageError),
+                quiet=(errors.CircuitOpenError,),
             ) as failure,
             storages.circuit_breakers.guarding(cache),
         ):
@@ -121,20 +114,20 @@ def take_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     there = _described(storages, project.primary, stage_id)
     if there is not None:
         return ItemResult(there.as_json(), skipped=True)
-    failures: list[StagefleetError] = []
+    failures: list[errors.StagefleetError] = []
     for secondary in project.secondaries:
         try:
             return transfer(storages, secondary, project.primary, stage_id, attempt)
-        except StageNotFoundError:
+        except errors.StageNotFoundError:
             continue
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             if not _is_of(error, secondary):
                 raise
             failures.append(error)
     if failures:
         raise next((error for error in failures if error.retryable), failures[0])
     tried = ", ".join(map(str, project.secondaries)) or "there is none"
-    raise StageNotFoundError(f"no secondary storage of {project.name} has stage {stage_id} ({tried})")
+    raise errors.StageNotFoundError(f"no secondary storage of {project.name} has stage {stage_id} ({tried})")
 
 
 def _described(storages: Storages, primary: StorageAddress, stage_id: StageId) -> StageDescription | None:
@@ -142,15 +135,15 @@ def _described(storages: Storages, primary: StorageAddress, stage_id: StageId) -
         if not primary.is_on_host and not storages.open(primary).has(str(stage_id)):
             return None
         return storages.open(primary).describe(stage_id)
-    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+    except (errors.StageNotFoundError, errors.ContentError, errors.RegistryUnavailableError):
         return None  # a copy repairs a damaged stage
 
 
-def _is_of(error: StagefleetError, storage: StorageAddress) -> bool:
+def _is_of(error: errors.StagefleetError, storage: StorageAddress) -> bool:
     """Return True if an error concerns the source of a copy, so that another source may do."""
-    if isinstance(error, ContentError):
+    if isinstance(error, errors.ContentError):
         return True
-    if isinstance(error, RegistryError):
+    if isinstance(error, errors.RegistryError):
         return error.repository == str(storage)
     host = getattr(error, "host", "")
-    return isinstance(error, RegistryUnreachableError) and host == getattr(storage, "host", None)
+    return isinstance(error, errors.RegistryUnreachableError) and host == getattr(storage, "host", None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, TagsToDelete
 from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import FRESH_SECONDS, Check, RunItems, confirm_deleted
@@ -18,18 +19,6 @@ from stagefleet.deletion.mode import ProbeResult, delete_manifest
 from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import DigestReferences, ReferenceScan
 from stagefleet.deletion.tag_tables import NO_ITEM
-from stagefleet.errors import (
-    DeadlineMissedError,
-    ForbiddenError,
-    IndexNotDeletedError,
-    ItemCancelledError,
-    ItemPostponedError,
-    NotFoundError,
-    RegistryError,
-    RegistryUnavailableError,
-    SharedDigestError,
-    StagefleetError,
-)
 from stagefleet.leases import elapsed_seconds
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Reference, StageId
@@ -78,9 +67,9 @@ class DigestDeletion:
             seen_at = elapsed_seconds()
             try:
                 named = self._client.head_manifest(self._reference)
-            except NotFoundError:
+            except errors.NotFoundError:
                 return self._leave(seen_at) or was_there
-            except StagefleetError as error:
+            except errors.StagefleetError as error:
                 if not is_damaged(self._client, self._reference, error):
                     raise
                 break  # its sharing tags are unknown, but the tag itself can be moved
@@ -91,7 +80,7 @@ class DigestDeletion:
                 continue
             except TagInUseError as error:
                 self._move_aside(error.tags, named.digest)
-            except DeadlineMissedError:
+            except errors.DeadlineMissedError:
                 self._move_aside([], named.digest)  # no reference scan is fresh enough
             return True
         self._move_aside([])
@@ -139,7 +128,7 @@ class DigestDeletion:
             )
         try:
             placeholder = self._swap.move_tag()
-        except RegistryError as error:
+        except errors.RegistryError as error:
             if error.status not in _CLIENT_ERRORS or error.retryable:
                 raise
             raise _shared(self._reference, staying, str(error)) from error
@@ -187,7 +176,7 @@ class DigestDeletion:
 
 def _shared(
     reference: Reference, staying: list[str], refusal: str, *, passes: bool = False
-) -> SharedDigestError | RegistryUnavailableError:
+) -> errors.SharedDigestError | errors.RegistryUnavailableError:
     shown = ", ".join(staying[:_SHOWN_TAGS])
     more = f" and {len(staying) - _SHOWN_TAGS} more" if len(staying) > _SHOWN_TAGS else ""
     shares = (
@@ -198,8 +187,8 @@ def _shared(
         f"({refusal})"
     )
     if passes:
-        return RegistryUnavailableError(what, method="DELETE", repository=str(reference.repository))
-    return SharedDigestError(f"{what}: delete those too, or let this login push and delete")
+        return errors.RegistryUnavailableError(what, method="DELETE", repository=str(reference.repository))
+    return errors.SharedDigestError(f"{what}: delete those too, or let this login push and delete")
 
 
 # Permit to delete a digest for one tag, required before each request that does so.
@@ -283,8 +272,8 @@ class DeletionPermit:
     def _find_references(self, newer_than: float) -> DigestReferences:
         try:
             return self._scan.find(self._digest, newer_than=newer_than)
-        except RegistryError as error:
-            if error.retryable or isinstance(error, ForbiddenError):
+        except errors.RegistryError as error:
+            if error.retryable or isinstance(error, errors.ForbiddenError):
                 raise
             raise TagInUseError([]) from error  # some registries do not list tags
 
@@ -318,15 +307,17 @@ class DeletionPermit:
         for tag, standing in sorted(item_states.items()):
             index = self._reference.repository.tagged(tag)
             if standing is ItemState.FAILED:
-                raise IndexNotDeletedError(
+                raise errors.IndexNotDeletedError(
                     f"{self._reference} stays: it is a member of the index {index}, which this run could not "
                     "delete; see why, and delete both again"
                 )
             if standing is ItemState.CANCELLED:
-                raise ItemCancelledError(f"the run was cancelled, and so {index} stays with its members")
+                raise errors.ItemCancelledError(
+                    f"the run was cancelled, and so {index} stays with its members"
+                )
         for tag, standing in sorted(item_states.items()):
             if standing is None:
-                raise ItemPostponedError(
+                raise errors.ItemPostponedError(
                     f"{self._reference} goes after the index {tag}, which has it as a member", indexes[tag]
                 )
 
@@ -343,9 +334,9 @@ def is_there(client: RegistryClient, tag: Reference) -> bool:
     """Return True if a tag exists, even a damaged one."""
     try:
         client.head_manifest(tag)
-    except NotFoundError:
+    except errors.NotFoundError:
         return False
-    except StagefleetError as error:
+    except errors.StagefleetError as error:
         if not is_damaged(client, tag, error):
             raise
     return True

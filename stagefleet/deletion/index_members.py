@@ -8,16 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from stagefleet.errors import (
-    CertificateError,
-    ContentError,
-    ForbiddenError,
-    NotFoundError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnreachableError,
-    StagefleetError,
-)
+from stagefleet import errors
 from stagefleet.leases import Lease
 from stagefleet.manifests import DOCKER_MANIFEST, OCI_MANIFEST, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
@@ -98,19 +89,19 @@ def read_members(
     return _members(named_in_it, is_whole=is_whole)
 
 
-def is_damaged(client: RegistryClient, reference: Reference, error: StagefleetError) -> bool:
+def is_damaged(client: RegistryClient, reference: Reference, error: errors.StagefleetError) -> bool:
     """Return True if an error concerns one manifest, not the registry, its limits or the login.
 
     After a broken connection, as from a registry that crashes on the manifest, the registry is asked for
     something else.
     """
-    if isinstance(error, ForbiddenError | RateLimitedError | CertificateError):
+    if isinstance(error, errors.ForbiddenError | errors.RateLimitedError | errors.CertificateError):
         return False
-    if not isinstance(error, RegistryUnreachableError):
-        return isinstance(error, RegistryError | ContentError)
+    if not isinstance(error, errors.RegistryUnreachableError):
+        return isinstance(error, errors.RegistryError | errors.ContentError)
     try:
         next(iter(client.tags(reference.repository)), None)
-    except StagefleetError:
+    except errors.StagefleetError:
         return False
     return True
 
@@ -130,7 +121,7 @@ def _fetch(client: RegistryClient, reference: Reference) -> Manifest | None:
     """Fetch a manifest; None if it is gone, damaged or of an unsupported kind."""
     try:
         return client.fetch_manifest(reference)
-    except StagefleetError as error:
+    except errors.StagefleetError as error:
         if not is_damaged(client, reference, error):
             raise
         return None
@@ -170,7 +161,7 @@ class TagReads:
         """List the tags; empty if the repository does not exist."""
         try:
             yield from self._client.tags(self._repository)
-        except NotFoundError:
+        except errors.NotFoundError:
             return
 
     def read(self, tags: Iterable[str]) -> Iterator[SeenTag]:
@@ -185,9 +176,9 @@ class TagReads:
         reference = self._repository.tagged(tag)
         try:
             named = self._client.head_manifest(reference)
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             if not is_damaged(self._client, reference, error):
                 raise
             return SeenTag(tag, None, IndexMembers())

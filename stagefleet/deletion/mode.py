@@ -19,16 +19,8 @@ from enum import StrEnum
 from itertools import chain
 from typing import Any
 
+from stagefleet import errors
 from stagefleet.deletion.checks import confirm_deleted
-from stagefleet.errors import (
-    ContentError,
-    DeletionDisabledError,
-    ForbiddenError,
-    NotFoundError,
-    RegistryError,
-    RegistryUnavailableError,
-    StagefleetError,
-)
 from stagefleet.leases import NO_LEASE, Lease, UndoLease, under_lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository
@@ -85,7 +77,7 @@ def describe_remaining_tags(shared_state: SharedState, repositories: Iterable[Re
     ]
 
 
-def refuses_tags(error: RegistryError) -> bool:
+def refuses_tags(error: errors.RegistryError) -> bool:
     """Return True if an error means that tags cannot be deleted (400 on distribution 2, else 405)."""
     return error.status in {_BAD_REQUEST, _METHOD_NOT_ALLOWED}
 
@@ -136,7 +128,9 @@ _MOST_REMOVED = 100
 _SHOWN_TAGS = 4
 
 _SOMETHING_ELSE = Digest("sha256", "0" * 64)
-_HALF_WAY = RegistryError("the manifest goes, and its tags are listed still: a deletion ends half way there")
+_HALF_WAY = errors.RegistryError(
+    "the manifest goes, and its tags are listed still: a deletion ends half way there"
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -177,9 +171,9 @@ def delete_manifest(
     """
     try:
         client.delete_manifest(reference, lease=lease, precheck=precheck)
-    except NotFoundError:
+    except errors.NotFoundError:
         return False
-    except RegistryError as error:
+    except errors.RegistryError as error:
         if reference.digest is not None and error.status == _METHOD_NOT_ALLOWED:
             raise _disabled(reference.repository, error) from error
         raise
@@ -229,7 +223,7 @@ class DeletionProbe:
             mode = self._try(image, digest, *tags)
         except Exception as error:
             probe_result = self._remove(digest, tags)
-            if probe_result.left and isinstance(error, RegistryError):
+            if probe_result.left and isinstance(error, errors.RegistryError):
                 return probe_result  # remembered, so that the next attempt adds no others
             raise
         return replace(self._remove(digest, tags), mode=mode)
@@ -237,18 +231,18 @@ class DeletionProbe:
     def _check_repository(self) -> None:
         try:
             self._client.head_manifest(self._wanted)  # a trial must not create a repository
-        except (RegistryUnavailableError, ContentError):
+        except (errors.RegistryUnavailableError, errors.ContentError):
             return  # it exists, but is damaged
 
     def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionMode:
         try:
             for tag in (first, second):
                 put_record(self._client, tag, image, lease=self._lease)
-        except ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
+        except errors.ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
             return DeletionMode.DIGEST
         try:
             self._client.delete_manifest(first, lease=self._lease)
-        except RegistryError as error:
+        except errors.RegistryError as error:
             if error.retryable:
                 raise
             return DeletionMode.DIGEST
@@ -262,9 +256,9 @@ class DeletionProbe:
         """Resolve a tag, by GET: some registries answer a HEAD from a cache."""
         try:
             return self._client.fetch_manifest(tag).digest
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
-        except ContentError:
+        except errors.ContentError:
             return _SOMETHING_ELSE
 
     # Clean-up
@@ -289,7 +283,7 @@ class DeletionProbe:
         images: dict[Digest, list[Reference]] = {}
         for tag in sorted(found)[:_MOST_REMOVED]:
             reference = self._repository.tagged(tag)
-            with suppress(RegistryError):  # an unreadable tag may be someone else's
+            with suppress(errors.RegistryError):  # an unreadable tag may be someone else's
                 digest = self._image_of(reference)
                 if digest is not None:
                     images.setdefault(digest, []).append(reference)
@@ -309,7 +303,7 @@ class DeletionProbe:
     def _probe_tags(self) -> set[str]:
         try:
             return {tag for tag in self._client.tags(self._repository) if tag.startswith(_PREFIX)}
-        except RegistryError:
+        except errors.RegistryError:
             return set()  # some do not list tags, but can delete them
 
     def _remove(
@@ -318,7 +312,7 @@ class DeletionProbe:
         """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay."""
         lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
         whole = Reference.of(self._repository, image)
-        refusals: list[StagefleetError] = []
+        refusals: list[errors.StagefleetError] = []
         with under_lease(lease):  # for reads, too: the item's own lease may be the reason for this undo
             for reference in (whole, *tags):
                 try:
@@ -326,7 +320,7 @@ class DeletionProbe:
                         confirm_deleted(self._client, tags[-1], image, lease=lease)
                         break
                     refusals += [_HALF_WAY] if reference == whole else []
-                except StagefleetError as error:
+                except errors.StagefleetError as error:
                     refusals.append(error)
             if not refusals:
                 return ProbeResult(DeletionMode.DIGEST)
@@ -342,7 +336,7 @@ class DeletionProbe:
     def _is_gone(self, tag: Reference) -> bool:
         try:
             return self._seen_digest(tag) is None
-        except StagefleetError:
+        except errors.StagefleetError:
             return False  # unknown: better reported once too often
 
 
@@ -355,8 +349,8 @@ def _seconds_under_way(tag: str) -> float:
     return UNDER_WAY_SECONDS - age if 0 <= age < UNDER_WAY_SECONDS else 0.0
 
 
-def _disabled(repository: Repository, error: RegistryError) -> DeletionDisabledError:
-    return DeletionDisabledError(
+def _disabled(repository: Repository, error: errors.RegistryError) -> errors.DeletionDisabledError:
+    return errors.DeletionDisabledError(
         f"{repository.host} does not delete: deletion is switched off. For distribution set "
         "storage.delete.enabled: true in the registry's configuration, or "
         "REGISTRY_STORAGE_DELETE_ENABLED=true in its environment, and restart it",

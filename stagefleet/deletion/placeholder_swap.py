@@ -13,18 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from stagefleet import errors
 from stagefleet.deletion.checks import confirm_deleted, recheck
 from stagefleet.deletion.mode import delete_manifest
-from stagefleet.errors import (
-    ContentError,
-    ItemCancelledError,
-    LeaseLostError,
-    LockLostError,
-    NotFoundError,
-    RegistryError,
-    RegistryUnavailableError,
-    StagefleetError,
-)
 from stagefleet.leases import Lease, UndoLease, elapsed_seconds, under_lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
@@ -68,9 +59,9 @@ class PlaceholderSwap:
                 self._reject(self._rejection)
             self._seen_at = elapsed_seconds()
             self._client.put_manifest(self._tag, placeholder, lease=self._lease)
-        except (LeaseLostError, LockLostError):
+        except (errors.LeaseLostError, errors.LockLostError):
             raise  # another worker may be at work
-        except StagefleetError:
+        except errors.StagefleetError:
             if not self._has_moved(placeholder.digest):
                 raise
         return placeholder.digest
@@ -84,12 +75,12 @@ class PlaceholderSwap:
         try:
             self._delete(placeholder, self._tag, self._seen_at, self._lease)
             self.withdraw_rejection()
-        except ItemCancelledError:
+        except errors.ItemCancelledError:
             with self._undoing(f"{self._tag} is half deleted") as lease:
                 self._delete(placeholder, self._tag, self._seen_at, lease)
                 self._withdraw(lease)
             raise
-        except RegistryError:
+        except errors.RegistryError:
             if content is not None:
                 self._put_back(placeholder, content)
             raise
@@ -121,7 +112,7 @@ class PlaceholderSwap:
     def _reject(self, rejection: Reference) -> None:
         try:
             self._client.head_manifest(rejection)
-        except NotFoundError:
+        except errors.NotFoundError:
             record = make_rejection(self._repository.name, while_deleting=True)
             put_record(self._client, rejection, record, lease=self._lease)
 
@@ -162,16 +153,16 @@ class PlaceholderSwap:
         try:
             with under_lease(lease):  # for reads, too: the item's own lease may be the reason for this undo
                 yield lease
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             _LOGGER.warning("%s: %s", what, error)
 
     def _read_tag(self) -> _There | None:
         self._seen_at = elapsed_seconds()
         try:
             found = self._client.fetch_manifest(self._tag)
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
-        except ContentError:  # unreadable: not our placeholder
+        except errors.ContentError:  # unreadable: not our placeholder
             return _There(self._client.head_manifest(self._tag).digest, is_placeholder=False)
         return _There(found.digest, is_placeholder(found.annotations))
 
@@ -182,7 +173,7 @@ class PlaceholderSwap:
         if delete_manifest(self._client, reference, lease=lease, precheck=precheck):
             confirm_deleted(self._client, tag, digest, lease=lease)
         elif self._is_listed(tag):
-            raise RegistryUnavailableError(
+            raise errors.RegistryUnavailableError(
                 f"{tag} is listed still, and leads nowhere: the registry fails half way through its deletion",
                 method="DELETE",
                 repository=str(self._repository),
@@ -192,5 +183,5 @@ class PlaceholderSwap:
         """Return True if the registry lists a tag, even for a missing manifest (distribution #3191)."""
         try:
             return tag.identifier in self._client.tags(self._repository)
-        except NotFoundError:
+        except errors.NotFoundError:
             return False

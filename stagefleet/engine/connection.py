@@ -18,19 +18,8 @@ import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound, StreamParseError
 from docker.utils import kwargs_from_env
 
+from stagefleet import errors
 from stagefleet.credentials import DockerConfig
-from stagefleet.errors import (
-    BrokenStageError,
-    CredentialsError,
-    EngineError,
-    EngineUnreachableError,
-    ItemCancelledError,
-    NotFoundError,
-    PlatformNotFoundError,
-    RateLimitedError,
-    RegistryUnreachableError,
-    StagefleetError,
-)
 from stagefleet.images import Platform
 from stagefleet.leases import NO_LEASE, SLICE_SECONDS, Lease, LeaseBoundLock, current_lease
 from stagefleet.names import Reference, Repository
@@ -108,7 +97,7 @@ class Engine:
                     found = api.version()
                 own = Platform.of({"os": found.get("Os"), "architecture": found.get("Arch")})
                 if own is None:
-                    raise EngineError(f"the engine at {self.address} does not tell its platform")
+                    raise errors.EngineError(f"the engine at {self.address} does not tell its platform")
                 self._platform = own
         return self._platform
 
@@ -120,7 +109,7 @@ class Engine:
         try:
             with map_engine_errors(self.address, name):
                 found: dict[str, Any] = api.inspect_image(name)
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
         return found
 
@@ -151,7 +140,7 @@ class Engine:
         try:
             with map_engine_errors(self.address, name):
                 api.remove_image(name, force=force)
-        except NotFoundError:
+        except errors.NotFoundError:
             return False
         return True
 
@@ -162,7 +151,7 @@ class Engine:
             for event in api.load_image(archive, quiet=True):
                 if "error" in event:
                     words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
-                    raise EngineError(f"{self.address} does not load an image: {words}")
+                    raise errors.EngineError(f"{self.address} does not load an image: {words}")
 
     def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
         """Pull an image, with the login for its registry; return the bytes, as the engine counts layers.
@@ -184,7 +173,7 @@ class Engine:
             query["platform"] = wanted
         moved, _ = self._transfer("images/create", query, reference, lease)
         if self.find(name) is None:
-            raise EngineError(f"{name}: the engine at {self.address} ended the pull without an image")
+            raise errors.EngineError(f"{name}: the engine at {self.address} ended the pull without an image")
         return moved
 
     def push(self, reference: Reference, *, lease: Lease = NO_LEASE) -> int:
@@ -192,7 +181,9 @@ class Engine:
         path = f"images/{reference.repository}/push"
         moved, is_whole = self._transfer(path, {"tag": reference.identifier}, reference, lease)
         if not is_whole:
-            raise EngineError(f"{reference}: the engine at {self.address} ended the push without a digest")
+            raise errors.EngineError(
+                f"{reference}: the engine at {self.address} ended the push without a digest"
+            )
         return moved
 
     def _transfer(
@@ -269,9 +260,9 @@ class Engine:
         try:
             with map_engine_errors(self.address, f"container {container_id[:12]}"):
                 api.remove_container(container_id, force=force, v=True)
-        except NotFoundError:
+        except errors.NotFoundError:
             return
-        except EngineError as error:
+        except errors.EngineError as error:
             if "already in progress" not in str(error):
                 raise
 
@@ -304,7 +295,7 @@ def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
     def heed() -> None:
         lease.check()
         if left.is_set():
-            raise ItemCancelledError("nobody waits for this any more")
+            raise errors.ItemCancelledError("nobody waits for this any more")
 
     def run() -> None:
         try:
@@ -333,41 +324,41 @@ def call_under_lease(call: Callable[[Heed], _Result], lease: Lease) -> _Result:
 
 _NOT_FOUND = 404
 
-_MEANINGS: tuple[tuple[str, type[StagefleetError], str], ...] = (
-    (r"failed to register layer|no space left", EngineError, ""),
+_MEANINGS: tuple[tuple[str, type[errors.StagefleetError], str], ...] = (
+    (r"failed to register layer|no space left", errors.EngineError, ""),
     (
         r"unknown blob|blob unknown|layer verification failed",
-        BrokenStageError,
+        errors.BrokenStageError,
         "; the registry knows the stage but cannot give all of it",
     ),
-    (r"no matching manifest for", PlatformNotFoundError, ""),
-    (r"manifest unknown|name unknown|does not exist or may require", NotFoundError, ""),
+    (r"no matching manifest for", errors.PlatformNotFoundError, ""),
+    (r"manifest unknown|name unknown|does not exist or may require", errors.NotFoundError, ""),
     (
         r"unauthorized|no basic auth credentials|\bdenied: ",
-        CredentialsError,
+        errors.CredentialsError,
         "; check the login of its registry in the Docker configuration file",
     ),
-    (r"toomanyrequests|too many requests", RateLimitedError, ""),
+    (r"toomanyrequests|too many requests", errors.RateLimitedError, ""),
     (
         (
             r"\bdial (?:tcp|unix)\b|connection (?:refused|reset)|i/o timeout|handshake timeout|no such host|"
             r"\bEOF\b|Client\.Timeout|request canceled|received unexpected HTTP status: 5"
         ),
-        RegistryUnreachableError,
+        errors.RegistryUnreachableError,
         "; see that its host reaches the registry",
     ),
 )
 """Phrases, the error class of each, and more text for the message; the first match counts."""
 
 
-def explain(message: str, *, subject: str, engine: str, status: int = 0) -> StagefleetError:
+def explain(message: str, *, subject: str, engine: str, status: int = 0) -> errors.StagefleetError:
     """Build the error for an engine's message about a requested image; status 0 in the middle of a stream."""
     words = words_of(" ".join(message.split()), limit=_SHOWN_CHARACTERS)
     told = f"{subject}: the engine at {engine} says: {words}"
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, words, re.IGNORECASE):
             return kind(told + advice)
-    return EngineError(told, status=status)
+    return errors.EngineError(told, status=status)
 
 
 @contextmanager
@@ -380,7 +371,9 @@ def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
         yield
     except (ImageNotFound, NotFound) as error:
         told = words_of(error.explanation or error, limit=_SHOWN_CHARACTERS)
-        raise NotFoundError(f"{subject}: the engine at {engine} says: {told}", status=_NOT_FOUND) from error
+        raise errors.NotFoundError(
+            f"{subject}: the engine at {engine} says: {told}", status=_NOT_FOUND
+        ) from error
     except APIError as error:
         words = str(error.explanation or error)
         raise explain(words, subject=subject, engine=engine, status=error.status_code or 0) from error
@@ -392,7 +385,7 @@ def map_engine_errors(engine: str, subject: str) -> Iterator[None]:
         OSError,
         ValueError,  # malformed JSON
     ) as error:
-        raise EngineUnreachableError(
+        raise errors.EngineUnreachableError(
             f"the Docker Engine at {engine} does not answer ({type(error).__name__}): see that it runs, "
             "or name another with STAGEFLEET_ENGINE__URL"
         ) from error

@@ -7,15 +7,8 @@ from contextlib import contextmanager, suppress
 
 from pydantic import ValidationError
 
+from stagefleet import errors
 from stagefleet.connections import Connections
-from stagefleet.errors import (
-    LedgerRewoundError,
-    NoWorkerError,
-    RedisUnreachableError,
-    RunNotFoundError,
-    StagefleetError,
-    UsageError,
-)
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redaction import quoted
@@ -70,7 +63,7 @@ class _StandstillMonitor:
         try:
             run = self._connections.ledger.run(self._run)
             self._connections.ledger.heartbeats.ping()  # if Redis takes no writes, workers cannot report
-        except RedisUnreachableError:
+        except errors.RedisUnreachableError:
             return  # the reader of outcomes has its own time limit
         if self._is_started and run.state is RunState.SUBMITTING:
             raise _forgotten(self._run)
@@ -150,7 +143,7 @@ class RunFollower:
         except KeyboardInterrupt:
             # The error names the cause, and ends the wait for acknowledgements. If it cannot
             # be written, the lease of the callback expires, and the sweep cancels the run.
-            with suppress(StagefleetError):
+            with suppress(errors.StagefleetError):
                 ledger.cancel(run_id, error=_INTERRUPTED)
             raise
 
@@ -164,7 +157,7 @@ class RunFollower:
         try:
             with _naming(run_id):
                 stands = self.redis_retry()(lambda: self._connections.ledger.run(run_id))
-        except RunNotFoundError as error:
+        except errors.RunNotFoundError as error:
             raise _forgotten(run_id) from error
         if stands.state is RunState.SUBMITTING:
             raise _forgotten(run_id)
@@ -174,7 +167,7 @@ class RunFollower:
         """Return True if Redis has lost a run that was started."""
         try:
             self.started(run_id)
-        except LedgerRewoundError:
+        except errors.LedgerRewoundError:
             return True
         return False
 
@@ -187,7 +180,7 @@ class RunFollower:
             try:
                 on_outcome(outcome)
             except BaseException as error:
-                with suppress(StagefleetError):  # the callback's exception takes precedence
+                with suppress(errors.StagefleetError):  # the callback's exception takes precedence
                     self._connections.ledger.cancel(run_id, error=ErrorInfo.of(error))
                 raise
 
@@ -197,7 +190,7 @@ class RunFollower:
         """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
         try:
             operation = parse_operation(run.spec.operation, run.spec.options)
-        except (KeyError, ValidationError, UsageError):
+        except (KeyError, ValidationError, errors.UsageError):
             return  # another release's, or a user's
         repositories = [address for address in operation.deletes_from if not address.is_on_host]
         if not repositories:
@@ -234,11 +227,11 @@ class RunFollower:
         """Cancel the run if no worker works on it, and report it if Redis has lost it."""
         try:
             yield
-        except RunNotFoundError as error:
+        except errors.RunNotFoundError as error:
             if self.is_forgotten(run_id):  # and it is not the callback's exception
                 raise _forgotten(run_id) from error
             raise
-        except NoWorkerError as error:
+        except errors.NoWorkerError as error:
             problem = ErrorInfo.of(error)
             self.redis_retry()(lambda: self._connections.ledger.cancel(run_id, now=True, error=problem))
             raise
@@ -249,14 +242,14 @@ def _naming(run_id: str) -> Iterator[None]:
     """Add the run's id to errors about an unreachable Redis: the user may not know it otherwise."""
     try:
         yield
-    except RedisUnreachableError as error:
-        raise RedisUnreachableError(
+    except errors.RedisUnreachableError as error:
+        raise errors.RedisUnreachableError(
             f"{error}; the run is {run_id}: look at it with stagefleet runs show {run_id} once Redis answers"
         ) from error
 
 
-def _forgotten(run_id: str) -> LedgerRewoundError:
-    return LedgerRewoundError(
+def _forgotten(run_id: str) -> errors.LedgerRewoundError:
+    return errors.LedgerRewoundError(
         f"Redis has forgotten run {run_id}, or that it was started, as after a failover: start it again"
     )
 
@@ -273,18 +266,18 @@ def find_run(ledger: Ledger, run_id: str) -> Run:
     if run_id in found or len(found) == 1:
         return ledger.run(run_id if run_id in found else found[0])
     if not found:
-        raise RunNotFoundError(
+        raise errors.RunNotFoundError(
             f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
         )
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    raise UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+    raise errors.UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
 
 
 def find_run_under(ledger: Ledger, key: str) -> Run:
     """Return the last run under an idempotency key; errors as of `Fleet.run_under`."""
     run_id = ledger.run_under(key)
     if run_id is None:
-        raise RunNotFoundError(f"no run was started under the key {key!r}, or it has expired")
+        raise errors.RunNotFoundError(f"no run was started under the key {key!r}, or it has expired")
     return ledger.run(run_id)
 
 

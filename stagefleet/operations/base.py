@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
-from stagefleet.errors import (
-    RepositoryNotFoundError,
-    StagefleetError,
-    StagesNotFoundError,
-    TooManyItemsError,
-    UsageError,
-)
 from stagefleet.images import Platform
 from stagefleet.names import (
     HOST_SEPARATOR,
@@ -155,7 +149,7 @@ class Operation(BaseModel):
         if not address.is_on_host or other is None:
             return False
         if items is None:
-            raise UsageError(
+            raise errors.UsageError(
                 f"what {address} has on another host, {other}, is not known here: name what is meant, or run "
                 "this on that host"
             )
@@ -206,7 +200,7 @@ def parse_repository(address: str | StorageAddress) -> Repository:
     """Parse the address of a repository; `UsageError` for a Docker Engine, or if it is malformed."""
     parsed = parse_storage(address)
     if isinstance(parsed, EngineProject):
-        raise UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
+        raise errors.UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
     return parsed
 
 
@@ -240,14 +234,14 @@ def parse_stage_ids(stage_ids: Items | None) -> tuple[str, ...] | None:
     if stage_ids is None:
         return None
     if isinstance(stage_ids, str):
-        raise UsageError("stage_ids is one string: hand in a list of stage ids")
+        raise errors.UsageError("stage_ids is one string: hand in a list of stage ids")
     return tuple(dict.fromkeys(str(StageId.parse(str(stage_id))) for stage_id in stage_ids))
 
 
 def parse_hosts(hosts: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of hosts without duplicates; `UsageError` for a single string."""
     if isinstance(hosts, str):
-        raise UsageError("hosts is one string: hand in a list of names")
+        raise errors.UsageError("hosts is one string: hand in a list of names")
     return tuple(dict.fromkeys(hosts or ()))
 
 
@@ -277,7 +271,7 @@ def bounded(items: Iterable[str], noun: str = "stages") -> Sequence[str]:
     found: list[str] = []
     for item in items:
         if len(found) == MAX_ITEMS:
-            raise TooManyItemsError(
+            raise errors.TooManyItemsError(
                 f"a run has at most {MAX_ITEMS:,} items: name fewer {noun}, in several runs"
             )
         found.append(item)
@@ -311,7 +305,7 @@ def refuse_missing(missing: Sequence[str], addresses: Sequence[StorageAddress]) 
     more = len(missing) - _NAMED_IN_MESSAGES
     rest = f" and {more:,} more" if more > 0 else ""
     verb = "does not have" if len(addresses) == 1 else "do not have"
-    raise StagesNotFoundError(
+    raise errors.StagesNotFoundError(
         f"{', '.join(map(str, addresses))} {verb} {shown}{rest}: see stagefleet list {addresses[0]}"
     )
 
@@ -347,7 +341,7 @@ class PlanStorages:
         if address.is_on_host or self.exists(address):
             return
         if not self.missing_ok and not any(map(self.may_exist, self.beside)):
-            raise RepositoryNotFoundError(
+            raise errors.RepositoryNotFoundError(
                 f"there is no repository {address}: mind the spelling; commands that get --missing-ok "
                 "(missing_ok=True) take it for empty"
             )
@@ -359,5 +353,5 @@ class PlanStorages:
             return True
         try:
             return self.exists(address)
-        except StagefleetError:
+        except errors.StagefleetError:
             return True

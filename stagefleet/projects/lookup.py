@@ -10,14 +10,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from stagefleet import errors
 from stagefleet.backoff import jittered
 from stagefleet.best_effort import errors_as_warnings
-from stagefleet.errors import (
-    CircuitOpenError,
-    RedisUnreachableError,
-    StageNotFoundError,
-    StorageStateChangedError,
-)
 from stagefleet.image_config import relocated
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
@@ -94,7 +89,7 @@ class StageLookup:
         Errors are as of `describe`; without a final storage, too.
         """
         if self.project.final is None:
-            raise StageNotFoundError(f"project {self.project.name} has no final storage")
+            raise errors.StageNotFoundError(f"project {self.project.name} has no final storage")
         return self._storages.open(self.project.final).describe(stage_id)
 
     def by_digest(self, digest: str) -> list[StageDescription]:
@@ -142,7 +137,7 @@ class StageLookup:
         storage = self._storages.open(primary)
         stands = storage.has(str(stage_id)) and not storage.rejects(stage_id)
         if not stands:
-            with suppress(RedisUnreachableError):  # the author of the change reports it
+            with suppress(errors.RedisUnreachableError):  # the author of the change reports it
                 self._remembered.forget(primary, stage_id)
         return stands
 
@@ -167,7 +162,7 @@ class StageLookup:
         for cache in self.project.caches:
             what = f"cache {cache} does not describe stage {stage_id}"
             with (
-                errors_as_warnings(what, quiet=(StageNotFoundError, CircuitOpenError)),
+                errors_as_warnings(what, quiet=(errors.StageNotFoundError, errors.CircuitOpenError)),
                 self._storages.circuit_breakers.guarding(cache),
             ):
                 return relocated(self._storages.open(cache).describe(stage_id), primary)
@@ -175,7 +170,7 @@ class StageLookup:
 
 
 def _warn(stage_id: StageId, error: Exception) -> None:
-    if not isinstance(error, StageNotFoundError):
+    if not isinstance(error, errors.StageNotFoundError):
         _LOGGER.warning("%s", left_out(stage_id, error))
 
 
@@ -193,7 +188,7 @@ def new_created_ms(taken: Collection[int], now_ms: int | None = None) -> int:
 
 # Retry of a look-up when a storage changes during it.
 
-_PAUSES_SECONDS = StorageStateChangedError.retry_pauses_seconds
+_PAUSES_SECONDS = errors.StorageStateChangedError.retry_pauses_seconds
 _TRIES = len(_PAUSES_SECONDS) + 1
 
 _T = TypeVar("_T")
@@ -214,7 +209,7 @@ def retry_on_changed_state(
     for left in range(max(1, tries) - 1, -1, -1):
         try:
             return look_up()
-        except StorageStateChangedError as error:
+        except errors.StorageStateChangedError as error:
             if not left:
                 raise
             _LOGGER.warning("%s; looking again, %d tries left", error, left)

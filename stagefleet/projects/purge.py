@@ -11,14 +11,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stagefleet import errors
 from stagefleet.engine.image_use import InUsePolicy
-from stagefleet.errors import (
-    BrokenRecordError,
-    InvalidNameError,
-    RateLimitedError,
-    RegistryError,
-    UsageError,
-)
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
 from stagefleet.records.ids import RecordId, RecordKind
@@ -146,7 +140,7 @@ def plan_purge(
         RegistryError: A tag list cannot be read.
     """
     if policy is not None and not project.primary.is_on_host:
-        raise UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
+        raise errors.UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
     contents = _StorageContents.read(storages, project.primary)
     custom = _custom_tags(storages, contents)
     groups = [
@@ -182,9 +176,9 @@ def _custom_tags(storages: Storages, contents: _StorageContents) -> dict[RecordI
                 return None
             name = found.record.name
             return name if RecordId.of(RecordKind.CUSTOM_TAG, name) == record_id else None
-        except RateLimitedError:
+        except errors.RateLimitedError:
             raise
-        except (BrokenRecordError, InvalidNameError, RegistryError):
+        except (errors.BrokenRecordError, errors.InvalidNameError, errors.RegistryError):
             return None
 
     records = contents.records.get(RecordKind.CUSTOM_TAG, [])

@@ -10,17 +10,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import requests
 
-from stagefleet.errors import (
-    BrokenStageError,
-    CredentialsError,
-    NotFoundError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    StagefleetError,
-    TruncatedError,
-)
+from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
@@ -70,7 +60,7 @@ class BlobApi(Api):
             TruncatedError: The registry broke off at every attempt.
         """
         if descriptor.size > limit_bytes:
-            raise BrokenStageError(
+            raise errors.BrokenStageError(
                 f"{descriptor.digest} of {repository} has {descriptor.size} bytes, "
                 f"and at most {limit_bytes} are read at once"
             )
@@ -84,7 +74,7 @@ class BlobApi(Api):
         try:
             subject = f"blob {descriptor.digest} of {repository}"
             self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
-        except NotFoundError:
+        except errors.NotFoundError:
             return False
         return True
 
@@ -108,7 +98,7 @@ class BlobApi(Api):
                 left -= len(piece)
             is_whole = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
         if left > 1 and not is_whole:
-            raise TruncatedError(
+            raise errors.TruncatedError(
                 f"{repository.host} sent {descriptor.size + 1 - left} of {descriptor.size} bytes of "
                 f"{descriptor.digest}, and did not say that it was all"
             )
@@ -148,7 +138,7 @@ class BlobApi(Api):
         )
         try:
             response, _ = self._http_client.read(request)
-        except (CredentialsError, RegistryError) as error:
+        except (errors.CredentialsError, errors.RegistryError) as error:
             if mount_from is None or mount_from == repository or not _is_refusal(error):
                 raise
             # No pull right on the other repository: some registries refuse instead of opening an upload.
@@ -208,15 +198,15 @@ class BlobApi(Api):
             except _SourceError as error:
                 raise error.cause from None  # it had its retries
             except (
-                RegistryUnreachableError,
-                RegistryUnavailableError,
-                RateLimitedError,
-                NotFoundError,
+                errors.RegistryUnreachableError,
+                errors.RegistryUnavailableError,
+                errors.RateLimitedError,
+                errors.NotFoundError,
             ) as error:
                 asked = getattr(error, "retry_after_seconds", None) or 0.0
                 if (
                     failures >= http.retries
-                    or not (error.retryable or isinstance(error, NotFoundError))
+                    or not (error.retryable or isinstance(error, errors.NotFoundError))
                     or not budget.allows(asked)
                 ):
                     raise
@@ -245,7 +235,7 @@ class BlobApi(Api):
 
         try:
             self._send_blob(upload, opened, lease)
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             if any(reader.error is error for reader in readers):
                 raise _SourceError(error) from None
             raise
@@ -303,7 +293,7 @@ class BlobApi(Api):
     def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
         location = response.headers.get("Location")
         if not location:
-            raise RegistryError(
+            raise errors.RegistryError(
                 f"{repository.host} began an upload without saying where: no Location",
                 method="POST",
                 repository=str(repository),
@@ -315,11 +305,11 @@ class BlobApi(Api):
 class _SourceError(Exception):
     """The source failed in the middle of an upload, not the destination."""
 
-    def __init__(self, cause: StagefleetError) -> None:
+    def __init__(self, cause: errors.StagefleetError) -> None:
         super().__init__()
         self.cause = cause
 
 
-def _is_refusal(error: CredentialsError | RegistryError) -> bool:
+def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:
     """Return True if a registry refuses the request for good, rather than failing for now."""
-    return isinstance(error, CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers
+    return isinstance(error, errors.CredentialsError) or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

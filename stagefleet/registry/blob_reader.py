@@ -9,12 +9,7 @@ from typing import Any, Self
 
 import requests
 
-from stagefleet.errors import (
-    DigestMismatchError,
-    RegistryUnreachableError,
-    StagefleetError,
-    TruncatedError,
-)
+from stagefleet import errors
 from stagefleet.leases import Lease
 from stagefleet.manifests import Descriptor
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -70,7 +65,7 @@ class BlobReader:
         self._known_bytes = 0
         self._response: requests.Response | None = None
         self._incoming: ResponseBody | None = None
-        self.error: StagefleetError | None = None
+        self.error: errors.StagefleetError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +95,7 @@ class BlobReader:
         """
         try:
             return self._read(CHUNK_BYTES if size < 0 else size)
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             self.error = error
             raise
 
@@ -129,7 +124,7 @@ class BlobReader:
                 self._lease.check()
             if not self._known_bytes:
                 piece = incoming.read(size)
-        except RegistryUnreachableError as caught:
+        except errors.RegistryUnreachableError as caught:
             error = None if incoming.was_cut_short else caught
         if not piece:
             self._broke_off(error)
@@ -139,10 +134,10 @@ class BlobReader:
         """Open the rest of the blob; an unanswered request has had its retries already."""
         try:
             self._response = response = self._open_blob(self._offset)
-        except RegistryUnreachableError as error:
+        except errors.RegistryUnreachableError as error:
             if self._offset == 0:
                 raise
-            raise TruncatedError(
+            raise errors.TruncatedError(
                 f"the source of {self._descriptor.digest} broke off at byte {self._offset} of "
                 f"{self._descriptor.size}, and could not be asked for the rest: {error}"
             ) from error
@@ -167,16 +162,16 @@ class BlobReader:
         if response.status_code == _PARTIAL:
             expected -= self._offset
             if not response.headers.get("Content-Range", "").startswith(f"bytes {self._offset}-"):
-                raise TruncatedError(
+                raise errors.TruncatedError(
                     f"the source of {self._descriptor.digest} sent another range than asked for"
                 )
         told = content_length(response.headers)
         if told not in {None, expected, 0}:
-            raise DigestMismatchError(
+            raise errors.DigestMismatchError(
                 f"the source says that {self._descriptor.digest} has {told} bytes, its manifest {expected}"
             )
 
-    def _broke_off(self, error: StagefleetError | None) -> None:
+    def _broke_off(self, error: errors.StagefleetError | None) -> None:
         """Count an interruption: a premature end, or, with `error`, a broken connection.
 
         A registry that lost a blob's content still lists the blob: distribution 2.8 answers 200 with the full
@@ -191,17 +186,17 @@ class BlobReader:
         digest, size = self._descriptor.digest, self._descriptor.size
         if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
             has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
-            raise TruncatedError(
+            raise errors.TruncatedError(
                 f"the source knows the blob {digest} but sends {has}, each time: "
                 "if that stays so, build it again"
             )
         if self._seconds is not None and time.monotonic() - self._began_at > self._seconds:
-            raise TruncatedError(
+            raise errors.TruncatedError(
                 f"the source of {digest} is too slow: {self._offset} of {size} bytes in {self._seconds:.3g} s"
                 + (f": {error}" if error else "")
             )
         if self._breaks >= _MOST_BREAKS:
-            raise TruncatedError(
+            raise errors.TruncatedError(
                 f"the source of {digest} breaks off at byte {self._offset} of {size}, "
                 f"{self._breaks} times within a short while" + (f": {error}" if error else "")
             )
@@ -211,7 +206,7 @@ class BlobReader:
         found = self._hash.hexdigest()
         if found != self._descriptor.digest.hex:
             self.close()
-            raise DigestMismatchError(
+            raise errors.DigestMismatchError(
                 f"the source sent other content for {self._descriptor.digest}: {found}",
                 found=f"{self._descriptor.digest.algorithm}:{found}",
             )
@@ -228,6 +223,6 @@ class BlobReader:
         try:
             if incoming.read(1) == b"":
                 self._response = self._incoming = None
-        except RegistryUnreachableError:
+        except errors.RegistryUnreachableError:
             pass  # the content is whole; only the connection is lost
         self.close()

@@ -8,13 +8,7 @@ from urllib.parse import quote
 
 import requests
 
-from stagefleet.errors import (
-    BrokenStageError,
-    DigestMismatchError,
-    NotFoundError,
-    RegistryError,
-    UnsupportedManifestError,
-)
+from stagefleet import errors
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, Repository
@@ -57,8 +51,8 @@ class RegistryClient(BlobApi):
         call = ApiRequest("GET", host, url, host, host, frozenset({200}), lease=current_lease(lease))
         try:
             self._http_client.read(call)
-        except NotFoundError as error:
-            raise NotFoundError(
+        except errors.NotFoundError as error:
+            raise errors.NotFoundError(
                 f"{host} answers, but is no registry: there is no /v2/",
                 method="GET",
                 repository=host,
@@ -87,7 +81,7 @@ class RegistryClient(BlobApi):
         try:
             request = self._request("GET", repository, url, f"the tags of {repository}", lease=lease)
             self._http_client.open(request).close()
-        except NotFoundError:
+        except errors.NotFoundError:
             return False
         return True
 
@@ -102,7 +96,7 @@ class RegistryClient(BlobApi):
             page.close()
         except (MalformedPageError, TooManyBytesError) as error:
             response.close()
-            raise RegistryError(
+            raise errors.RegistryError(
                 f"{repository.host} answered with what is no list of tags ({error}): is it a registry?",
                 method="GET",
                 repository=str(repository),
@@ -123,7 +117,7 @@ class RegistryClient(BlobApi):
         try:
             request = self._manifest_request("HEAD", reference, lease=lease)
             response, _ = self._http_client.read(request, _MANIFEST_BYTES)
-        except RegistryError as error:
+        except errors.RegistryError as error:
             if not _may_know_no_head(error):
                 raise
         else:
@@ -133,7 +127,7 @@ class RegistryClient(BlobApi):
         raw, digest, told = self._fetch(reference, lease)
         try:
             kind = Manifest.parse(raw, told).media_type
-        except UnsupportedManifestError:
+        except errors.UnsupportedManifestError:
             kind = told.partition(";")[0].strip()  # not every caller needs it
         return Descriptor(kind, digest, len(raw))
 
@@ -157,14 +151,16 @@ class RegistryClient(BlobApi):
             if raw:
                 break
         else:
-            raise BrokenStageError(f"the registry knows {reference} but sends nothing of it: build it again")
+            raise errors.BrokenStageError(
+                f"the registry knows {reference} but sends nothing of it: build it again"
+            )
         wanted = reference.digest
         digest = digest_of(raw, "sha256" if wanted is None else wanted.algorithm)
         told = content_digest(response.headers)
         if wanted is None and told is not None and told.algorithm == digest.algorithm:
             wanted = told
         if wanted not in {None, digest}:
-            raise DigestMismatchError(
+            raise errors.DigestMismatchError(
                 f"the registry sent another manifest for {reference}: {digest}", found=str(digest)
             )
         return raw, digest, response.headers.get("Content-Type", "")
@@ -237,6 +233,6 @@ class RegistryClient(BlobApi):
         )
 
 
-def _may_know_no_head(error: RegistryError) -> bool:
+def _may_know_no_head(error: errors.RegistryError) -> bool:
     """Return True if a GET may succeed where a HEAD failed with this error."""
     return error.status == _NOT_IMPLEMENTED or (400 <= error.status < 500 and not error.retryable)  # noqa: PLR2004 - HTTP's numbers

@@ -12,13 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
-from stagefleet.errors import (
-    KeyConflictError,
-    LeaseLostError,
-    LedgerRewoundError,
-    TooManyItemsError,
-)
 from stagefleet.names import split_host
 from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
 from stagefleet.redis_keys import PING, RUN_ITEMS, RUN_OF_KEY, WORKERS
@@ -100,7 +95,7 @@ class RedisLedger(RedisRuns):
             "" if again is None else again.token,
         )
         if kind == b"conflict":
-            raise KeyConflictError(
+            raise errors.KeyConflictError(
                 f"the idempotency key {spec.key!r} belongs to run {run.decode()}, which was started with "
                 "other arguments: use another key for other work"
             )
@@ -135,7 +130,7 @@ class RedisLedger(RedisRuns):
             *outcomes,
         )
         if answer == b"many":
-            raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split it")
+            raise errors.TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split it")
         if not isinstance(answer, list):
             raise self._refusal(submission, answer)
         submission.items, submission.decided = answer[0], answer[1] - answer[0]
@@ -146,12 +141,12 @@ class RedisLedger(RedisRuns):
             raise self._refusal(submission, answer)
 
     @staticmethod
-    def _refusal(submission: Submission, answer: bytes) -> LeaseLostError | LedgerRewoundError:
+    def _refusal(submission: Submission, answer: bytes) -> errors.LeaseLostError | errors.LedgerRewoundError:
         if answer == b"rewound":
-            return LedgerRewoundError(
+            return errors.LedgerRewoundError(
                 f"Redis has forgotten parts of run {submission.run_id}, as after a failover: submit it again"
             )
-        return LeaseLostError(
+        return errors.LeaseLostError(
             f"run {submission.run_id} was cancelled or taken over by the same call elsewhere; watch it with "
             f"stagefleet runs watch {submission.run_id}"
         )

@@ -10,16 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stagefleet import errors
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.engine.image_use import ImageUse, InUsePolicy
-from stagefleet.errors import (
-    BrokenRecordError,
-    EngineError,
-    ImageInUseError,
-    InvalidNameError,
-    StageNotFoundError,
-    UsageError,
-)
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo, Platform, StageDescription
 from stagefleet.leases import Lease
@@ -74,7 +67,7 @@ class EngineHost:
 
     def drop(self, name: str) -> None:
         """Remove a name that only a copy needed, unless a job has fetched it meanwhile."""
-        with suppress(ImageInUseError), self.images.lock_exclusively(name):
+        with suppress(errors.ImageInUseError), self.images.lock_exclusively(name):
             self.engine.remove(name)
 
     def close(self) -> None:
@@ -112,10 +105,10 @@ class EngineStorage(Storage):
     def read(self, stage_id: StageId) -> StageDescription:
         image = self.engine.find(self.name_of(stage_id))
         if image is None:
-            raise StageNotFoundError(f"{self.address} has no stage {stage_id}")
+            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}")
         info = describe_engine_image(image, self.address.project, str(stage_id))
         if info.labels.get(PROJECT_LABEL) != self.address.project:
-            raise StageNotFoundError(
+            raise errors.StageNotFoundError(
                 f"{self.address} has no stage {stage_id}: the image of that name is another project's"
             )
         return StageDescription(stage_id=stage_id, info=info)
@@ -140,15 +133,15 @@ class EngineStorage(Storage):
                 for image in found:
                     self.engine.remove(image)
                     self.host.note_removal(image)
-        except ImageInUseError:
+        except errors.ImageInUseError:
             if policy.skip_used:
                 return ItemResult(skipped=True)
             raise
-        except EngineError as error:
+        except errors.EngineError as error:
             if error.status != _CONFLICT:
                 raise
             # A container was started after the check.
-            raise ImageInUseError(f"{error}; skip it with --skip-used") from error
+            raise errors.ImageInUseError(f"{error}; skip it with --skip-used") from error
         return ItemResult()
 
     @property
@@ -217,7 +210,7 @@ def _is_platform(name: str, own: str) -> bool:
     """Return True if the part after the stage's own name is a platform."""
     try:
         Platform.parse(name.removeprefix(f"{own}.").replace(".", "/", 2))
-    except InvalidNameError:
+    except errors.InvalidNameError:
         return False
     return True
 
@@ -253,7 +246,7 @@ class EngineRecords(RecordStore):
                 continue
             try:
                 yield RecordId.of(_KIND, tag)
-            except InvalidNameError:
+            except errors.InvalidNameError:
                 continue  # too long for a repository's tag: not ours
 
     def read(self, record_id: RecordId) -> StoredRecord | None:
@@ -265,13 +258,15 @@ class EngineRecords(RecordStore):
             return None
         info = describe_engine_image(image, self._repository, record_id.name)
         if info.labels.get(PROJECT_LABEL) != self._project:
-            raise BrokenRecordError(f"{name} is no record of {self._project}: left alone")
+            raise errors.BrokenRecordError(f"{name} is no record of {self._project}: left alone")
         record = ImportMetadata.read(record_id.name, Labels(name, info.labels))
         return StoredRecord(record, self._project, info)
 
     def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
         if project not in {None, self._project}:
-            raise UsageError(f"{self._address} keeps the records of {self._project} alone, not of {project}")
+            raise errors.UsageError(
+                f"{self._address} keeps the records of {self._project} alone, not of {project}"
+            )
         if record.kind is not _KIND:
             return WriteResult.IGNORED
         name = self._name(record.id)

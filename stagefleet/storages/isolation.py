@@ -10,16 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from stagefleet import errors
 from stagefleet.backoff import Backoff
-from stagefleet.errors import (
-    CertificateError,
-    ContentError,
-    ForbiddenError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    StagefleetError,
-    UnreachableError,
-)
 from stagefleet.names import StageId
 
 _T = TypeVar("_T")
@@ -49,7 +41,7 @@ class Isolation:
         """Return the result for a stage, None to skip it; raise an error that would affect others too."""
         try:
             found = result()
-        except StagefleetError as error:
+        except errors.StagefleetError as error:
             self._judge(error)
             self._on_left_out(stage_id, error)
             return None
@@ -59,26 +51,27 @@ class Isolation:
         self._in_a_row = 0
         return found
 
-    def _judge(self, error: StagefleetError) -> None:
+    def _judge(self, error: errors.StagefleetError) -> None:
         if error.stops_others and not self._is_of_one_stage(error):
             raise error
-        if isinstance(error, UnreachableError | RegistryUnavailableError):
+        if isinstance(error, errors.UnreachableError | errors.RegistryUnavailableError):
             self._in_a_row += 1
             if self._in_a_row >= _MOST_IN_A_ROW:
                 raise error
         else:
             self._in_a_row = 0
 
-    def _is_of_one_stage(self, error: StagefleetError) -> bool:
+    def _is_of_one_stage(self, error: errors.StagefleetError) -> bool:
         """Ping the storage to decide: a healthy storage may still fail at one damaged stage, or deny it."""
         may_be = (
-            isinstance(error, RegistryUnreachableError) and not isinstance(error, CertificateError)
-        ) or (isinstance(error, ForbiddenError) and error.status == _FORBIDDEN)
+            isinstance(error, errors.RegistryUnreachableError)
+            and not isinstance(error, errors.CertificateError)
+        ) or (isinstance(error, errors.ForbiddenError) and error.status == _FORBIDDEN)
         if not may_be or self._ping is None:
             return False
         try:
             self._ping()
-        except StagefleetError:
+        except errors.StagefleetError:
             return False
         return True
 
@@ -90,7 +83,7 @@ def try_again(
     for tries in range(1, _TRIES):
         try:
             return describe(stage_id)
-        except ContentError as error:
+        except errors.ContentError as error:
             if not error.retryable:
                 raise
         sleep(_BACKOFF.pause_seconds(tries))
@@ -99,6 +92,6 @@ def try_again(
 
 def left_out(stage_id: StageId, error: Exception) -> str:
     """Format the message that a stage is skipped, with the reason."""
-    if isinstance(error, StagefleetError):
+    if isinstance(error, errors.StagefleetError):
         return f"{stage_id} is left out: {error}"
     return f"{stage_id} is left out: unexpected {type(error).__name__}: {error} (this is a bug: report it)"

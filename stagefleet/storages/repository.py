@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.best_effort import errors_as_warnings
-from stagefleet.errors import (
-    BrokenStageError,
-    NotFoundError,
-    RepositoryNotFoundError,
-    StageNotFoundError,
-    UnsupportedManifestError,
-    UsageError,
-)
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease, current_lease
@@ -46,8 +39,8 @@ class RegistryStorage(Storage):
     def check(self) -> None:
         try:
             self._client.ping(self.address.host)
-        except NotFoundError as error:
-            raise RepositoryNotFoundError(str(error)) from error
+        except errors.NotFoundError as error:
+            raise errors.RepositoryNotFoundError(str(error)) from error
 
     def exists(self) -> bool:
         if self._client.has_repository(self.address):
@@ -81,7 +74,7 @@ class RegistryStorage(Storage):
         """Return True if there is a tag now, without the fleet's memory."""
         try:
             self._client.head_manifest(self.address.tagged(tag))
-        except NotFoundError:
+        except errors.NotFoundError:
             return False
         return True
 
@@ -89,7 +82,7 @@ class RegistryStorage(Storage):
         """Return True if there is a stage now, rejected or not, and not a placeholder."""
         try:
             self.fetch_manifest(stage_id)
-        except StageNotFoundError:
+        except errors.StageNotFoundError:
             return False
         return True
 
@@ -111,8 +104,8 @@ class RegistryStorage(Storage):
         """Describe a stage as `read` does; from the fleet's memory if its tag has not moved."""
         try:
             there = self._client.head_manifest(self.address.tagged(str(stage_id)))
-        except NotFoundError as error:
-            raise StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
+        except errors.NotFoundError as error:
+            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
         known = self._remembered.confirm(self.address, stage_id, there.digest)
         return known or self._read_and_remember(stage_id)
 
@@ -170,7 +163,9 @@ class RegistryStorage(Storage):
     def refuse_rejected(self, stage_id: StageId, lease: Lease) -> None:
         """Raise `StageNotFoundError` for a rejected stage, by the fleet's list: no request per stage."""
         if str(stage_id) in self.registries.rejected_lately(self.address, self.rejected_ids, lease):
-            raise StageNotFoundError(f"{self.address} has no stage {stage_id}: it was rejected as broken")
+            raise errors.StageNotFoundError(
+                f"{self.address} has no stage {stage_id}: it was rejected as broken"
+            )
 
     def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
         """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
@@ -180,7 +175,7 @@ class RegistryStorage(Storage):
             RegistryError: The record cannot be written.
         """
         if stage_id.is_multiplatform:
-            raise UsageError(
+            raise errors.UsageError(
                 f"{stage_id} is a multi-platform stage, which is not rejected: run "
                 f"stagefleet delete {self.address} {stage_id}"
             )
@@ -205,10 +200,10 @@ def fetch_stage_manifest(client: RegistryClient, repository: Repository, stage_i
     """
     try:
         manifest = client.fetch_manifest(repository.tagged(str(stage_id)))
-    except NotFoundError as error:
-        raise StageNotFoundError(f"{repository} has no stage {stage_id}") from error
+    except errors.NotFoundError as error:
+        raise errors.StageNotFoundError(f"{repository} has no stage {stage_id}") from error
     if is_placeholder(manifest.annotations):
-        raise StageNotFoundError(f"{repository} has no stage {stage_id}: it is being deleted")
+        raise errors.StageNotFoundError(f"{repository} has no stage {stage_id}: it is being deleted")
     return manifest
 
 
@@ -240,14 +235,14 @@ class StageReader:
         """
         try:
             yield from self._members.members(index, depth)
-        except NotFoundError as error:
+        except errors.NotFoundError as error:
             raise self._broken(index, error) from error
 
     def member(self, index: Manifest, digest: Digest) -> Manifest:
         """Return the manifest of one member of an index, also repeatedly."""
         try:
             return self._client.fetch_manifest(Reference.of(self._repository, digest))
-        except NotFoundError as error:
+        except errors.NotFoundError as error:
             raise self._broken(index, error) from error
 
     def config(self, manifest: Manifest) -> bytes | None:
@@ -258,14 +253,16 @@ class StageReader:
         """
         config = manifest.config
         if config is None:
-            raise UnsupportedManifestError(f"{self._name(manifest)}: the manifest names no configuration")
+            raise errors.UnsupportedManifestError(
+                f"{self._name(manifest)}: the manifest names no configuration"
+            )
         if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
             return None
         self._config_bytes_left -= config.size
         current_lease().check()
         try:
             return self._client.fetch_blob(self._repository, config)
-        except NotFoundError as error:
+        except errors.NotFoundError as error:
             raise self._broken(manifest, error) from error
 
     def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
@@ -283,7 +280,7 @@ class StageReader:
     def _name(self, manifest: Manifest) -> Reference:
         return Reference.of(self._repository, manifest.digest)
 
-    def _broken(self, manifest: Manifest, error: Exception) -> BrokenStageError:
-        return BrokenStageError(
+    def _broken(self, manifest: Manifest, error: Exception) -> errors.BrokenStageError:
+        return errors.BrokenStageError(
             f"{self._name(manifest)}: the registry cannot give all of it ({error}); build it again"
         )

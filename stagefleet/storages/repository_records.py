@@ -7,19 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.errors import (
-    BrokenRecordError,
-    BrokenStageError,
-    CustomTagError,
-    ForbiddenError,
-    NotFoundError,
-    StagefleetError,
-    StageNotFoundError,
-    TruncatedError,
-    UnsupportedManifestError,
-    UsageError,
-)
 from stagefleet.image_config import describe_image
 from stagefleet.images import ImageInfo
 from stagefleet.leases import NO_LEASE
@@ -73,13 +62,13 @@ class RepositoryRecords(RecordStore):
             return None
         project = info.labels.get(PROJECT_LABEL)
         if project is None:
-            raise BrokenRecordError(
+            raise errors.BrokenRecordError(
                 f"{reference} is no record: it lacks the label {PROJECT_LABEL}; left alone"
             )
         try:
             record = RECORDS[record_id.kind].read(record_id.name, Labels(record_id.tag, info.labels))
-        except BrokenRecordError as error:
-            raise BrokenRecordError(f"{self._repository}: {error}") from None
+        except errors.BrokenRecordError as error:
+            raise errors.BrokenRecordError(f"{self._repository}: {error}") from None
         return StoredRecord(record, project, info)
 
     def write(self, record: Record, *, project: str | None = None, force: bool = False) -> WriteResult:
@@ -97,7 +86,7 @@ class RepositoryRecords(RecordStore):
             return WriteResult.PRESENT
         try:
             put_record(self._client, reference, RecordImage.of(project, record.labels), lease=NO_LEASE)
-        except ForbiddenError as error:
+        except errors.ForbiddenError as error:
             if record.kind not in _DISPENSABLE:
                 raise
             _LOGGER.warning("%s is not written: %s", reference, error)
@@ -122,7 +111,7 @@ class RepositoryRecords(RecordStore):
         stage = self._manifest(where.tagged(str(custom.stage_id)))
         if stage is None or self._registries.rejections(where).stands(custom.stage_id):
             advice = "" if final is None else ": publish it first"
-            raise StageNotFoundError(f"{where} has no stage {custom.stage_id} to be tagged{advice}")
+            raise errors.StageNotFoundError(f"{where} has no stage {custom.stage_id} to be tagged{advice}")
         with naming_failure(f"the record of the tag {custom.name} cannot be written"):
             written = self.write(custom, project=project)
         with naming_failure(f"the tag {custom.name} has its record, but cannot be set"):
@@ -134,18 +123,18 @@ class RepositoryRecords(RecordStore):
         there = self._manifest(where.tagged(custom.name))
         if there is None:
             advice = "" if final else ", or name the project whose final storage has it"
-            raise CustomTagError(f"{where} has no tag {custom.name}: add it again{advice}")
+            raise errors.CustomTagError(f"{where} has no tag {custom.name}: add it again{advice}")
         stage = self._manifest(where.tagged(str(custom.stage_id)))
         if stage is None or stage.digest != there.digest:
             what = "which is gone" if stage is None else "but another image"
-            raise CustomTagError(
+            raise errors.CustomTagError(
                 f"{where}:{custom.name} is not the stage {custom.stage_id}, {what}: add it again"
             )
 
     def _manifest(self, reference: Reference) -> Manifest | None:
         try:
             manifest = self._client.fetch_manifest(reference)
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
         return None if is_placeholder(manifest.annotations) else manifest
 
@@ -154,7 +143,7 @@ class RepositoryRecords(RecordStore):
         there = set(self.ids(RecordKind.CLIENT_ID))
         if there and record.id not in there:
             shown = ", ".join(sorted(str(found.name) for found in there)[:_SHOWN])
-            raise UsageError(
+            raise errors.UsageError(
                 f"{self._repository} has a client id, {shown}: builds would lock under two. Remove it first, "
                 f"while nobody builds, with stagefleet records remove {self._repository} client-id ID"
             )
@@ -164,25 +153,25 @@ class RepositoryRecords(RecordStore):
         try:
             # An index is not a record but a placeholder left by a crash.
             return not self._client.head_manifest(reference).media_type.endswith("index.v1+json")
-        except NotFoundError:
+        except errors.NotFoundError:
             return False
 
     def _describe(self, reference: Reference) -> ImageInfo | None:
         try:
             manifest = self._client.fetch_manifest(reference)
-        except NotFoundError:
+        except errors.NotFoundError:
             return None
-        except (BrokenStageError, UnsupportedManifestError) as error:
-            raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
+        except (errors.BrokenStageError, errors.UnsupportedManifestError) as error:
+            raise errors.BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
         if is_placeholder(manifest.annotations):
             return None
         if manifest.config is None:
-            raise BrokenRecordError(f"{reference} is an index and no record: left alone")
+            raise errors.BrokenRecordError(f"{reference} is an index and no record: left alone")
         try:
             config = self._client.fetch_blob(self._repository, manifest.config)
             return describe_image(reference, manifest, config)
-        except (NotFoundError, BrokenStageError, TruncatedError) as error:
-            raise BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
+        except (errors.NotFoundError, errors.BrokenStageError, errors.TruncatedError) as error:
+            raise errors.BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
 
 
 @contextmanager
@@ -190,6 +179,6 @@ def naming_failure(what: str) -> Iterator[None]:
     """Prefix an error's message with the step that failed; keep the error otherwise."""
     try:
         yield
-    except StagefleetError as error:
+    except errors.StagefleetError as error:
         error.args = (f"{what}: {error}", *error.args[1:])
         raise

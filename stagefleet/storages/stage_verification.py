@@ -12,13 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stagefleet.errors import (
-    DigestMismatchError,
-    NotFoundError,
-    PlatformNotFoundError,
-    RegistryError,
-    UnsupportedManifestError,
-)
+from stagefleet import errors
 from stagefleet.image_config import platform_in
 from stagefleet.images import Platform, PlatformSelection
 from stagefleet.leases import Lease
@@ -116,7 +110,7 @@ class StageVerification:
 
     def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
         """Ask for a blob by HEAD; the answer only decides which blob is read first."""
-        with suppress(RegistryError):
+        with suppress(errors.RegistryError):
             return client.has_blob(self._repository, blob)
         return True
 
@@ -125,7 +119,7 @@ class StageVerification:
         self._lease.check()
         try:
             found = client.hash_blob(self._repository, blob)
-        except NotFoundError:
+        except errors.NotFoundError:
             return ""
         return None if found == blob.digest else str(found)
 
@@ -134,9 +128,9 @@ class StageVerification:
         self._lease.check()
         try:
             return client.fetch_manifest(Reference.of(self._repository, member.digest))
-        except NotFoundError:
+        except errors.NotFoundError:
             return ""
-        except DigestMismatchError as error:
+        except errors.DigestMismatchError as error:
             return error.found
 
 
@@ -184,7 +178,7 @@ def choose_images(
     if not wanted:
         raise _missing(stage_id, f"any platform of {own.os}", images)
     if len(wanted) > _MOST_PLATFORMS:
-        raise UnsupportedManifestError(
+        raise errors.UnsupportedManifestError(
             f"stage {stage_id} is for {len(wanted)} platforms, and {_MOST_PLATFORMS} come at most: "
             "name those to fetch"
         )
@@ -205,12 +199,12 @@ def _choose(stage_id: StageId, images: Sequence[PlatformImage], platform: Platfo
     raise _missing(stage_id, str(platform), images)
 
 
-def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) -> PlatformNotFoundError:
+def _missing(stage_id: StageId, wanted: str, images: Sequence[PlatformImage]) -> errors.PlatformNotFoundError:
     told = sorted({str(image.platform) for image in images})
     there = ", ".join(told[:_TOLD_PLATFORMS]) or "none for any platform"
     if len(told) > _TOLD_PLATFORMS:
         there += f" and {len(told) - _TOLD_PLATFORMS} more"
-    return PlatformNotFoundError(f"stage {stage_id} has no image for {wanted}: it has {there}")
+    return errors.PlatformNotFoundError(f"stage {stage_id} has no image for {wanted}: it has {there}")
 
 
 def _images(storage: RegistryStorage, stage_id: StageId) -> list[PlatformImage]:

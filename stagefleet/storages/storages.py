@@ -12,16 +12,8 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt
-from stagefleet.errors import (
-    CircuitOpenError,
-    EngineNotFoundError,
-    RateLimitedError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    SettingsError,
-    StagefleetError,
-)
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
 from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
@@ -98,7 +90,7 @@ class Storages:
         """
         try:
             engine = self.host.engine
-        except (EngineNotFoundError, SettingsError):
+        except (errors.EngineNotFoundError, errors.SettingsError):
             found = None
         else:
             found = engine.find(str(reference))
@@ -136,19 +128,23 @@ class CircuitBreakers:
         with self._lock:
             left_seconds = self._ends.get(cache, 0.0) - self._clock()
         if left_seconds > 0:
-            raise CircuitOpenError(
+            raise errors.CircuitOpenError(
                 f"{cache} did not answer, and is left alone for another {left_seconds:.0f} s"
             )
         try:
             with hurrying(cache.host, _LONGEST_WAIT_SECONDS):
                 yield
-        except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+        except (
+            errors.RegistryUnreachableError,
+            errors.RegistryUnavailableError,
+            errors.RateLimitedError,
+        ) as error:
             if error.host != cache.host:
                 raise  # the source of a copy into the cache is unreachable
             self._begin(cache, error, getattr(error, "retry_after_seconds", None) or 0.0)
-            raise CircuitOpenError(f"{cache} is out of reach: {error}") from error
+            raise errors.CircuitOpenError(f"{cache} is out of reach: {error}") from error
 
-    def _begin(self, cache: Repository, error: StagefleetError, asked_seconds: float) -> None:
+    def _begin(self, cache: Repository, error: errors.StagefleetError, asked_seconds: float) -> None:
         seconds = min(max(OPEN_SECONDS, asked_seconds), _LONGEST_ALONE_SECONDS)
         with self._lock:
             now = self._clock()

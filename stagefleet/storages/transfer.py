@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.errors import (
-    BrokenStageError,
-    ContentError,
-    EngineError,
-    ManifestRefusedError,
-    NotFoundError,
-    RegistryUnavailableError,
-    StageNotFoundError,
-    UsageError,
-)
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
@@ -58,7 +49,9 @@ def transfer(
                 return _into_engine(here, there, stage_id, stage_lock, verify=verify)
             case EngineStorage(), RegistryStorage():
                 return _from_engine(here, there, stage_id, stage_lock, verify=verify)
-    raise UsageError(f"{source} to {destination}: one of the two has to be a repository, the other an engine")
+    raise errors.UsageError(
+        f"{source} to {destination}: one of the two has to be a repository, the other an engine"
+    )
 
 
 # From registry to registry.
@@ -123,12 +116,12 @@ class StageCopy:
         """Return the digest that both sides have; two HEADs, which count against no pull limit."""
         try:
             there = self._client.head_manifest(target)
-        except (NotFoundError, RegistryUnavailableError):
+        except (errors.NotFoundError, errors.RegistryUnavailableError):
             return None  # a registry fails on damaged content (distribution 2.8): a push repairs it
         try:
             here = self._client.head_manifest(self._source.address.tagged(str(stage_id)))
-        except NotFoundError as error:
-            raise StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
+        except errors.NotFoundError as error:
+            raise errors.StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
         return there.digest if there.digest == here.digest else None
 
     def _copy(
@@ -148,7 +141,7 @@ class StageCopy:
             try:
                 self._client.put_manifest(target, manifest, lease=self._lease)
                 break
-            except ManifestRefusedError as error:
+            except errors.ManifestRefusedError as error:
                 self._blob_transfer.send_again(_named(blobs, error.missing))
         else:
             self._client.put_manifest(target, manifest, lease=self._lease)
@@ -167,7 +160,7 @@ class StageCopy:
             try:
                 self._client.put_manifest(target, index, lease=self._lease)
                 break
-            except ManifestRefusedError as error:
+            except errors.ManifestRefusedError as error:
                 self._heal_index(index, blobs, error.missing)
         else:
             self._client.put_manifest(target, index, lease=self._lease)
@@ -215,9 +208,11 @@ def _into_engine(
     is_new = engine.find(name) is None
     try:
         moved = engine.pull(reference, lease=lease)
-    except NotFoundError as error:
+    except errors.NotFoundError as error:
         source.fetch_manifest(stage_id)  # raises if it is gone
-        raise BrokenStageError(f"{error}; {source.address} cannot give all of it: build it again") from error
+        raise errors.BrokenStageError(
+            f"{error}; {source.address} cannot give all of it: build it again"
+        ) from error
     engine.tag(name, project, str(stage_id))
     if is_new:
         destination.host.drop(name)
@@ -228,7 +223,7 @@ def _into_engine(
 def _refuse_other_project(info: ImageInfo, destination: EngineStorage) -> None:
     address, theirs = destination.address, info.labels.get(PROJECT_LABEL)
     if theirs != address.project:
-        raise EngineError(
+        raise errors.EngineError(
             f"{info.name} has the label {PROJECT_LABEL}={theirs}, so {address} would not list it: "
             f"copy it to docker-daemon:{theirs or 'PROJECT'}"
         )
@@ -259,5 +254,5 @@ def _from_engine(
 def _image_id(storage: RegistryStorage, stage_id: StageId) -> str | None:
     try:
         return storage.read(stage_id).info.image_id
-    except (StageNotFoundError, ContentError, RegistryUnavailableError):
+    except (errors.StageNotFoundError, errors.ContentError, errors.RegistryUnavailableError):
         return None  # a push repairs a damaged stage

@@ -12,13 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
-from stagefleet.errors import (
-    KeyConflictError,
-    LeaseLostError,
-    LedgerRewoundError,
-    TooManyItemsError,
-)
 from stagefleet.names import split_host
 from stagefleet.runs import messages
 from stagefleet.runs.ledger import FinishResult, RenewalResult
@@ -96,7 +91,7 @@ class MemoryLedger:
     def _open_under(self, spec: RunSpec, old: RunRecord, now: float) -> Submission:
         """Open a run again under the key of an existing one."""
         if old.spec.fingerprint != spec.fingerprint:
-            raise KeyConflictError(
+            raise errors.KeyConflictError(
                 f"the idempotency key {spec.key!r} was used for run {old.id} with other arguments: "
                 "choose another key, or repeat the arguments of that run"
             )
@@ -124,10 +119,12 @@ class MemoryLedger:
                 submission.items, submission.decided = len(record.items), record.decided
                 return
             if record.state is not RunState.SUBMITTING:
-                raise LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
+                raise errors.LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
             self._check_believed(record, submission)
             if record.total + len(items) + len(decided) > MAX_ITEMS:
-                raise TooManyItemsError(f"a run has at most {MAX_ITEMS:,} items: split this one into several")
+                raise errors.TooManyItemsError(
+                    f"a run has at most {MAX_ITEMS:,} items: split this one into several"
+                )
             record.append(items, [bounded(outcome) for outcome in decided])
             record.appended = nonce
             self._runs.lease(record, now)
@@ -254,7 +251,7 @@ class MemoryLedger:
             record = self._runs.found(run_id)
             begin = record.stream.index_of(after)
             if begin is None:
-                raise LedgerRewoundError(f"outcomes of run {run_id} were forgotten: read them again")
+                raise errors.LedgerRewoundError(f"outcomes of run {run_id} were forgotten: read them again")
             outcomes = list(record.stream.between(begin, begin + limit))
             return None if record.state.is_final and not outcomes else outcomes
 
@@ -272,7 +269,7 @@ class MemoryLedger:
                 return False
             address = record.stream.index_of(outcomes[-1].position if outcomes else before)
             if record.epoch != epoch or address is None or record.stream.index_of(before) is None:
-                raise LedgerRewoundError(
+                raise errors.LedgerRewoundError(
                     f"what was acknowledged of run {run_id} was forgotten: coordinate it again"
                 )
             record.acknowledge(address)
@@ -313,15 +310,15 @@ class MemoryLedger:
     def _submitted(self, submission: Submission) -> RunRecord:
         record = self._runs.records.get(submission.run_id)
         if record is None or record.token < submission.token:
-            raise LedgerRewoundError(f"run {submission.run_id} was forgotten: submit it again")
+            raise errors.LedgerRewoundError(f"run {submission.run_id} was forgotten: submit it again")
         if record.token != submission.token:
-            raise LeaseLostError(f"run {submission.run_id} is not submitted by this client any more")
+            raise errors.LeaseLostError(f"run {submission.run_id} is not submitted by this client any more")
         return record
 
     @staticmethod
     def _check_believed(record: RunRecord, submission: Submission) -> None:
         if (len(record.items), record.decided) != (submission.items, submission.decided):
-            raise LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
+            raise errors.LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
     def _renew(self, claim: Claim, now: float) -> RenewalResult:
         record = self._runs.live.get(claim.run_id)

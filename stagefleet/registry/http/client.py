@@ -11,17 +11,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from stagefleet import errors
 from stagefleet.backoff import Backoff, jittered
-from stagefleet.errors import (
-    CertificateError,
-    DeadlineMissedError,
-    ForbiddenError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnavailableError,
-    RegistryUnreachableError,
-    StagefleetError,
-)
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.auth.authorizer import Authorizer
 from stagefleet.registry.error_mapping import map_body_errors, map_error
@@ -127,7 +118,7 @@ class HttpClient:
             RegistryUnreachableError: The registry did not answer at any attempt.
             CredentialsError: The registry refuses the login.
         """
-        problem: RegistryError | RegistryUnreachableError
+        problem: errors.RegistryError | errors.RegistryUnreachableError
         failures, began_at = 0, time.monotonic()
         budget = WaitBudget.of(call.host, self.longest_wait_seconds)
         with under_lease(call.lease), map_body_errors(call.method, call.host, call.repository, call.subject):
@@ -139,14 +130,18 @@ class HttpClient:
                     response = self._authorized(call)
                     if response.status_code in call.expected:
                         return finish(response)
-                except CertificateError:
+                except errors.CertificateError:
                     raise
-                except DeadlineMissedError as error:
+                except errors.DeadlineMissedError as error:
                     if failures >= self._most_retries(call, error):
                         raise
                     failures += 1
                     continue  # check again
-                except (RegistryUnreachableError, RegistryUnavailableError, RateLimitedError) as error:
+                except (
+                    errors.RegistryUnreachableError,
+                    errors.RegistryUnavailableError,
+                    errors.RateLimitedError,
+                ) as error:
                     # A token server's refusals raise; its pause does not apply to the registry.
                     asked = getattr(error, "retry_after_seconds", None) or 0.0
                     if failures >= self._most_retries(call, error) or not budget.allows(asked):
@@ -162,19 +157,23 @@ class HttpClient:
                 )
                 self.pause(wait, call.lease, problem.cause)
 
-    def _most_retries(self, call: ApiRequest, error: StagefleetError) -> int:
+    def _most_retries(self, call: ApiRequest, error: errors.StagefleetError) -> int:
         """Return how often a call may be repeated; only once if the host's name is unknown."""
         if not call.retries:
             return 0
-        is_unknown = isinstance(error, RegistryUnreachableError) and error.is_unknown
+        is_unknown = isinstance(error, errors.RegistryUnreachableError) and error.is_unknown
         return min(1, self._http.retries) if is_unknown else self._http.retries
 
     def _wait_seconds(
-        self, call: ApiRequest, error: RegistryError, failures: int, budget: WaitBudget
+        self, call: ApiRequest, error: errors.RegistryError, failures: int, budget: WaitBudget
     ) -> float:
         """Return the pause before the next attempt; raise the error if there is none."""
         asked = error.retry_after_seconds
-        if isinstance(error, RateLimitedError) and asked is not None and asked <= self.longest_wait_seconds:
+        if (
+            isinstance(error, errors.RateLimitedError)
+            and asked is not None
+            and asked <= self.longest_wait_seconds
+        ):
             # A pause that a registry asks for holds for all calls, even if this one is not repeated.
             self._host_pauses.begin(call.host, asked, error.status_text)
         if (
@@ -192,7 +191,7 @@ class HttpClient:
         if wait <= 0:
             return
         if not budget.allows(wait):
-            raise RateLimitedError(
+            raise errors.RateLimitedError(
                 f"{call.subject}: {call.host} asks to wait again and again ({text}), "
                 f"for another {span_text(wait)}",
                 method=call.method,
@@ -254,7 +253,9 @@ class HttpClient:
 
         return self._authorizer.learn(call.host, ask)
 
-    def _refusal(self, call: ApiRequest, response: requests.Response, *, is_own: bool) -> ForbiddenError:
+    def _refusal(
+        self, call: ApiRequest, response: requests.Response, *, is_own: bool
+    ) -> errors.ForbiddenError:
         """Build the error of a 401 that no login answers."""
         error = map_error(response, call.method, call.repository, call.subject)
         challenge = response.headers.get("WWW-Authenticate")
@@ -268,7 +269,7 @@ class HttpClient:
             message += "; not even a new token of its own token server: compare their clocks and keys"
         elif challenge is not None:
             message += f"; {self._origin()}"
-        return ForbiddenError(
+        return errors.ForbiddenError(
             message,
             method=call.method,
             repository=call.repository,
@@ -307,7 +308,7 @@ class HttpClient:
             read_all(response, _ERROR_BYTES)
             url = join_url(url, location)
             self._check_target(call, url)
-        raise RegistryError(
+        raise errors.RegistryError(
             f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)",
             method=call.method,
             repository=call.repository,
@@ -331,7 +332,7 @@ class HttpClient:
             is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
         )
         if scheme != "https" and not (scheme == "http" and allowed):
-            raise RegistryError(
+            raise errors.RegistryError(
                 f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe",
                 method=call.method,
                 repository=call.repository,
@@ -342,7 +343,7 @@ def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int
     """Read a body of bounded size; a larger one raises `RegistryError`."""
     content = read_all(response, limit_bytes)
     if content is None:
-        raise RegistryError(
+        raise errors.RegistryError(
             f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes",
             method=call.method,
             repository=call.repository,
