@@ -147,6 +147,9 @@ class _Services:
     def describe_remaining_tags(self, _repositories: object) -> list[str]:
         return []
 
+    def begin_start(self) -> None:
+        """Nothing has to be started."""
+
     def check(self) -> None:
         """Nothing was started."""
 
