@@ -188,8 +188,9 @@ class RunSpec(BaseModel):
     fingerprint: str = ""
     parent: str | None = None
     max_attempts: int = 5
-    group: str = ""
-    next: NextRun | None = None
+    # Releases from before schema versions refuse what they do not know.
+    group: str = Field(default="", exclude_if=lambda name: not name)
+    next: NextRun | None = Field(default=None, exclude_if=lambda following: following is None)
 
     @property
     def is_called_back(self) -> bool:

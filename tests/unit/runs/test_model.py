@@ -172,6 +172,15 @@ def test_wire_values_ignore_what_a_later_release_added():
         Outcome.model_validate({"item": "a", "state": "done"})
 
 
+def test_what_an_ordinary_run_says_is_what_the_first_release_reads():
+    """A release from before schema versions refuses a run with fields that it does not know."""
+    known = {
+        *("operation", "options", "parallel", "callback", "callback_target", "finish_url", "key"),
+        *("fingerprint", "parent", "max_attempts"),
+    }
+    assert known == set(RunSpec(operation="copy_stage").model_dump())
+
+
 def test_wire_values_are_immutable():
     outcome = Outcome(item="a", state=ItemState.SUCCEEDED)
     with pytest.raises(ValidationError):
