@@ -236,9 +236,9 @@ class ItemExecutor:
         else:
             backoff = Backoff(settings.backoff_seconds, settings.backoff_limit_seconds)
             pause = backoff.pause_seconds(claim.attempt)
-            to_delete = _asked_seconds(error)
-            if to_delete > pause:  # with jitter: all that waited for the same end would return together
-                pause = to_delete + jittered(min(1.0, settings.backoff_seconds))
+            asked_seconds = _asked_seconds(error)
+            if asked_seconds > pause:  # with jitter: all that waited for the same end would return together
+                pause = asked_seconds + jittered(min(1.0, settings.backoff_seconds))
         return round(min(pause, settings.longest_pause_seconds), 3)
 
     def _known_run(self, run_id: str) -> _KnownRun | None:

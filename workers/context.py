@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from config.celery import make_app, plain_queue
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import CallbackError, SettingsError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
+from stagefleet.operations import catalog
+from stagefleet.operations.catalog import CatalogEntry
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import ItemLeaseRenewer
@@ -25,33 +28,22 @@ from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import Settings
 from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
-from tasks import records
 from tasks.coordinate import CoordinateTask
-from tasks.copy import copy_stage
-from tasks.delete import delete_stage
-from tasks.describe import describe_stage
-from tasks.fetch import fetch_stage
 from tasks.item import ItemExecutor, register
-from tasks.publish import cache_stage, publish_stage, take_stage
 from tasks.start_run import StartRunTask
 from workers.consumer import fail_unknown_tasks
 
-OPERATIONS: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = {
-    "copy_stage": copy_stage,
-    "delete_stage": delete_stage,
-    "describe_stage": describe_stage,
-    "rm_image_metadata": records.rm_image_metadata,
-    "rm_managed_image": records.rm_managed_image,
-    "get_import_metadata": records.get_import_metadata,
-    "rm_import_metadata": records.rm_import_metadata,
-    "get_stage_custom_tag_metadata": records.get_stage_custom_tag_metadata,
-    "delete_stage_custom_tag": records.delete_stage_custom_tag,
-    "delete_rejected_stage": records.delete_rejected_stage,
-    "rm_record": records.rm_record,
-    "fetch_stage": fetch_stage,
-    "publish_stage": publish_stage,
-    "cache_stage": cache_stage,
-    "take_stage": take_stage,
+ItemFunction = Callable[[Storages, Attempt], ItemResult]
+
+
+def _item_function(name: str, entry: CatalogEntry) -> ItemFunction:
+    """Import what a worker does for one item: the function of the operation's name in `tasks`."""
+    function: ItemFunction = getattr(importlib.import_module(f"tasks.{entry.module}"), name)
+    return function
+
+
+OPERATIONS: Mapping[str, ItemFunction] = {
+    name: _item_function(name, entry) for name, entry in catalog.OPERATIONS.items()
 }
 """Operations of workers; a custom worker may have others."""
 
@@ -73,7 +65,7 @@ class WorkerContext:
 def build_context(
     settings: Settings,
     worker: str,
-    operations: Mapping[str, Callable[[Storages, Attempt], ItemResult]] = OPERATIONS,
+    operations: Mapping[str, ItemFunction] = OPERATIONS,
 ) -> WorkerContext:
     """Create a worker's objects; they do not connect yet.
 

@@ -182,7 +182,7 @@ class RunReport:
         self._display.note(message)
 
     def conclude(self, run: Run) -> None:
-        """Stop the meter, and print the end of the run."""
+        """Stop the progress display, and print the end of the run."""
         if self._lacking:
             caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())
             say(

@@ -62,7 +62,7 @@ def submit(
     again: Submission | None = None,
     redis_retry: RedisRetry | None = None,
 ) -> Submission:
-    """Write a run and start it, or find the one with the order's key; this call or another has started it.
+    """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
     result even if the source has changed since. If Redis loses written data, as in a failover, the run is

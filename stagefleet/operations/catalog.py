@@ -20,11 +20,17 @@ def _load(home: str) -> Any:
 class CatalogEntry:
     """An operation: its class, `MODULE:CLASS` in `stagefleet.operations`, and the queue of its items.
 
-    Queues are named here so that workers can be dedicated to one kind of work.
+    What a worker does for one item is the function of the operation's name in `tasks.MODULE`. Queues are
+    named here so that workers can be dedicated to one kind of work.
     """
 
     home: str
     queue: str
+
+    @property
+    def module(self) -> str:
+        """The module's name, the same in `stagefleet.operations` and in `tasks`."""
+        return self.home.partition(":")[0]
 
     def load(self) -> type[Operation]:
         """Import the class."""

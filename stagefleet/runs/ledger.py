@@ -62,7 +62,7 @@ class SubmitterLedger(Protocol):
         """Return the run under an idempotency key, None for none; `open` explains its state."""
 
     def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
-        """Open a run, or find the one under the order's key.
+        """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
         being submitted, it is emptied, to be submitted again from its first item.
@@ -112,7 +112,7 @@ class WorkerLedger(Protocol):
     """The part of the ledger for workers."""
 
     def spec(self, run_id: str) -> RunSpec | None:
-        """Read the order of a run, None if there is no such run.
+        """Read the spec of a run, None if there is no such run.
 
         Raises:
             IncompatibleVersionError: An incompatible release wrote it.

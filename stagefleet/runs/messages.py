@@ -89,7 +89,7 @@ def message_template(operation: str) -> str:
 
     Flower shows `argsrepr` and `kwargsrepr`, which hold item and subject; a worker reads both from the
     ledger. `run` and `index` keep their meaning in every schema version, so that any worker can claim the
-    item and report that it cannot read the order.
+    item and report that it cannot read the spec.
     """
     message = _template(
         operation,

@@ -177,10 +177,12 @@ class RedisLedger(RedisRuns):
 
     def spec(self, run_id: str) -> RunSpec | None:
         with map_redis_errors(self._redis):
-            order, parent, release, schema = self._redis.hmget(
+            written, parent, release, schema = self._redis.hmget(
                 self._key(run_id), ["order", "parent", "release", "schema"]
             )
-        return None if order is None else spec_of(run_id, order, parent, WriterVersion.read(release, schema))
+        if written is None:
+            return None
+        return spec_of(run_id, written, parent, WriterVersion.read(release, schema))
 
     def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"

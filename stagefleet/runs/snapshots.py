@@ -28,14 +28,14 @@ class RunSnapshot(NamedTuple):
     call_at_ms: int  # of the next message to a coordinator
 
 
-def spec_of(run_id: str, order: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:
-    """Parse the order, with the parent that the ledger gave the run; raises as `WriterVersion.check`."""
+def spec_of(run_id: str, written: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:
+    """Parse the spec, with the parent that the ledger gave the run; raises as `WriterVersion.check`."""
     version.check(f"run {run_id}")
     try:
-        parsed = RunSpec.model_validate_json(order)
+        parsed = RunSpec.model_validate_json(written)
         return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
     except ValueError as error:
-        raise version.refusal(f"run {run_id}", "its order is of another form") from error
+        raise version.refusal(f"run {run_id}", "its spec is of another form") from error
 
 
 def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> Run:

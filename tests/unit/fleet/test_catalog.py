@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -13,8 +15,18 @@ from workers.context import OPERATIONS
 
 
 def test_every_entry_has_one_item_task_and_every_item_task_one_entry():
-    assert list(catalog.OPERATIONS) == list(dict.fromkeys(catalog.OPERATIONS))
-    assert set(catalog.OPERATIONS) == set(OPERATIONS)
+    modules = {entry.module for entry in catalog.OPERATIONS.values()}
+    functions = [
+        name
+        for module in sorted(modules)
+        for name, value in vars(importlib.import_module(f"tasks.{module}")).items()
+        if not name.startswith("_")
+        and inspect.isfunction(value)
+        and value.__module__ == f"tasks.{module}"
+        and list(inspect.signature(value).parameters) == ["storages", "attempt"]
+    ]
+    assert sorted(catalog.OPERATIONS) == sorted(functions)
+    assert {name: OPERATIONS[name].__name__ for name in functions} == {name: name for name in functions}
 
 
 @pytest.mark.parametrize("name", catalog.OPERATIONS)
