@@ -337,7 +337,10 @@ class _Coordinator:
 
 
 def start_next(ledger: Ledger, ended: Run) -> None:
-    """Start the run that waits for this one, or cancel it if this one was cancelled; repeatable."""
+    """Start the run that waits for this one, or cancel it if this one was cancelled; repeatable.
+
+    One that Redis has lost a part of is cancelled, too: nobody writes it again, and others wait for it.
+    """
     following = ended.spec.next
     if following is None:
         return
@@ -346,5 +349,9 @@ def start_next(ledger: Ledger, ended: Run) -> None:
             ledger.cancel(following.run_id)
         else:
             ledger.start(following.submission)
-    except (errors.LeaseLostError, errors.LedgerRewoundError, errors.RunNotFoundError) as error:
+    except errors.LedgerRewoundError as error:
+        _LOGGER.warning("run %s cannot start run %s: %s", ended.id, following.run_id, error)
+        with contextlib.suppress(errors.RunNotFoundError):
+            ledger.cancel(following.run_id, error=ErrorInfo.of(error))
+    except (errors.LeaseLostError, errors.RunNotFoundError) as error:
         _LOGGER.warning("run %s cannot start run %s: %s", ended.id, following.run_id, error)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stagefleet.errors import KeyConflictError
+from stagefleet.errors import KeyConflictError, LedgerRewoundError
 from stagefleet.fleet import purge
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.names import Repository
@@ -120,6 +120,23 @@ def test_a_coordinator_that_dies_starts_nothing_twice(fleet, ledger, project, pl
 def test_who_waits_starts_the_next_run_where_no_coordinator_has(fleet, project, plan, fake_worker):
     started = project.start_purge(plan)
     assert [RunState.SUCCEEDED] * 3 == [fleet.wait(run).state for run in ids(started)]
+
+
+def test_a_run_that_redis_has_forgotten_in_part_is_cancelled_with_those_after_it(
+    fleet, ledger, project, plan, workers, monkeypatch
+):
+    started = project.start_purge(plan)
+    second, start = ids(started)[1], ledger.start
+
+    def start_whole(submission):
+        if submission.run_id == second:
+            raise LedgerRewoundError("items were forgotten")
+        start(submission)
+
+    monkeypatch.setattr(ledger, "start", start_whole)
+    workers.work_off()
+    assert ["succeeded", "cancelled", "cancelled"] == states(fleet, started)
+    assert "LedgerRewoundError" == fleet.run(second).error.type
 
 
 class TestKeys:
