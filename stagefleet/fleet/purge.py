@@ -124,9 +124,11 @@ class PurgeStarter:
                 f"the idempotency key {run.spec.key!r} belongs to run {run_id}, which was started with other "
                 "arguments: use another key for other work"
             )
-        until = time.monotonic() + run.lease_seconds
-        while ledger.run(run_id).state is RunState.SUBMITTING:
-            if time.monotonic() > until:
+        total, until = run.total, time.monotonic() + run.lease_seconds
+        while (stands := ledger.run(run_id)).state is RunState.SUBMITTING:
+            if stands.total != total:  # it lives: each part that it writes renews its lease
+                total, until = stands.total, time.monotonic() + run.lease_seconds
+            elif time.monotonic() > until:
                 ledger.cancel(run_id)
                 self._cancel(run.spec.next)
                 return False

@@ -13,7 +13,7 @@ from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.names import Repository
 from stagefleet.projects.purge import PurgeGroup, PurgePlan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
-from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunState
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunState, Submission
 from stagefleet.settings import WebhookSettings
 
 REPOSITORY, FINAL = Repository("src.test", "app"), Repository("dst.test", "app")
@@ -187,6 +187,27 @@ class TestKeys:
         workers.work_off()
         assert ["succeeded"] * 3 == states(fleet, started)
         assert {RunState.SUCCEEDED, RunState.CANCELLED} == {run.state for run in fleet.runs()}
+
+    def test_a_client_that_still_writes_a_purge_is_not_taken_for_dead(
+        self, fleet, ledger, project, plan, workers, monkeypatch, make_stage
+    ):
+        held: list[Submission] = []
+        seconds = itertools.count(0, 10)
+        with monkeypatch.context() as writing:
+            writing.setattr(ledger, "start", held.append)
+            started = project.start_purge(plan, idempotency_key="job")
+
+        def write_on(_seconds):
+            if held[0].items < 10:
+                ledger.append(held[0], [make_stage(10 + held[0].items)])
+            else:
+                ledger.start(held[0])
+
+        waits = SimpleNamespace(monotonic=lambda: next(seconds), sleep=write_on)
+        monkeypatch.setattr(purge, "time", waits)
+        assert ids(started) == ids(project.start_purge(plan, idempotency_key="job"))
+        workers.work_off()
+        assert ["succeeded"] * 3 == states(fleet, started)
 
 
 def test_a_retry_of_one_run_starts_no_other(fleet, project, plan, workers, make_stage):
