@@ -79,9 +79,10 @@ def machine_hash(boot_id: Path = _BOOT_ID, pid_namespace: Path = _PID_NAMESPACE)
     return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
-def _pool_key(*parts: str) -> str:
-    """Name the worker processes of one name and fleet in this container or machine."""
-    return hashlib.sha256("\0".join([machine_hash(), *parts]).encode()).hexdigest()[:16]
+def _pool_key(name: str, *fleet: str) -> str:
+    """Name the worker processes of one name, by default the host's, and one fleet here."""
+    parts = (machine_hash(), name or os.uname().nodename, *fleet)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _own_folders(*, make: bool = False) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +47,12 @@ def test_each_process_of_a_host_counts(monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: 4_000_000)
     beat()
     assert 2 == count_live()
+
+
+def test_workers_of_a_container_that_shares_the_folder_and_the_process_ids_do_not_count(monkeypatch):
+    beat()
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="another"))
+    assert 0 == count_live()
 
 
 def test_a_worker_that_hangs_is_not_taken_for_a_live_one(monkeypatch):
