@@ -10,7 +10,7 @@ from celery import Task
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
-from stagefleet.runs.messages import task_name
+from stagefleet.runs.messages import COORDINATE_NEXT_RUN, task_name
 from tasks.arguments import problem_of_run
 
 _log = EventLogger(__name__)
@@ -35,3 +35,9 @@ class CoordinateTask(Task):  # type: ignore[misc]  # Celery ships no types
                 self._coordinator.coordinate(run)
             except (RedisUnreachableError, RedisConfigurationError) as error:
                 _log.warning("coordination_failed", action="coordinate", error=str(error))
+
+
+class CoordinateNextRunTask(CoordinateTask):
+    """One coordination of a run that another one waits for."""
+
+    name = task_name(COORDINATE_NEXT_RUN)

@@ -28,7 +28,7 @@ from stagefleet.runs.webhook import WebhookCaller
 from stagefleet.settings import Settings
 from stagefleet.storage_connections import WorkerStorages
 from stagefleet.storages.storages import Storages
-from tasks.coordinate import CoordinateTask
+from tasks.coordinate import CoordinateNextRunTask, CoordinateTask
 from tasks.item import ItemExecutor, register
 from tasks.start_run import StartRunTask
 from workers.consumer import fail_unknown_tasks
@@ -111,6 +111,7 @@ def register_callback_tasks(
         ledger, webhooks.call, _make_publisher(app), settings.webhooks, stopping=lambda: renewer.stopping
     )
     app.register_task(CoordinateTask(coordinator))
+    app.register_task(CoordinateNextRunTask(coordinator))
     app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
 
 

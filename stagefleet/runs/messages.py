@@ -28,6 +28,8 @@ QUEUES: dict[str, str] = {
 }
 """The queue of each operation, and of the tasks that every worker has."""
 
+COORDINATE_NEXT_RUN = "coordinate_next_run"
+"""The task of a coordinator that starts the next run."""
 _HOST_PREFIX = "host."
 _VISIBILITY_TIMEOUT_SECONDS = 3600
 _TRANSIENT = 1
@@ -100,9 +102,14 @@ def message_template(operation: str) -> str:
     return message.replace('\\"@INDEX@\\"', "@INDEX@")
 
 
-def coordinator_template() -> str:
-    """Build the message that starts a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in."""
-    return _template("coordinate", {"run": "@RUN@"}, args="()", kwargs=repr({"run": "@RUN@"}))
+def coordinator_template(*, starts_next: bool = False) -> str:
+    """Build the message that starts a coordinator, with `@RUN@`, `@TASK@` and `@QUEUE@` to fill in.
+
+    One that `starts_next` is another task: a worker of a release that knows no next run drops the message,
+    which the sweep publishes again, where it would have ended the coordination.
+    """
+    operation = COORDINATE_NEXT_RUN if starts_next else "coordinate"
+    return _template(operation, {"run": "@RUN@"}, args="()", kwargs=repr({"run": "@RUN@"}))
 
 
 def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: str) -> str:

@@ -86,7 +86,7 @@ class RedisLedger(RedisRuns):
             milliseconds(settings.lease_seconds),
             milliseconds(settings.retention_seconds),
             milliseconds(settings.republish_seconds),
-            coordinator_template() if spec.is_called_back else "",
+            coordinator_template(starts_next=spec.next is not None) if spec.is_called_back else "",
             own_version().release,
             own_version().schema,
             json.dumps(subject_of(spec).shown)[1:-1],

@@ -11,6 +11,7 @@ from kombu.message import Message
 
 from stagefleet.runs.messages import coordinator_template, message_template
 from tasks.arguments import problem_of_item, problem_of_run
+from tasks.coordinate import CoordinateNextRunTask, CoordinateTask
 from workers.consumer import problem_of
 
 RUN = "0123456789ab"
@@ -46,6 +47,13 @@ def called(named: Any, positional: Any = (), embedded: Any = None) -> Any:
 @pytest.mark.parametrize("template", [message_template("copy_stage"), coordinator_template()])
 def test_what_the_ledger_publishes_is_taken(template):
     assert problem_of(message(template), TASKS) is None
+
+
+def test_a_coordinator_that_starts_the_next_run_is_no_task_of_a_release_without_next_runs():
+    """Such a worker would end the coordination, and nobody would start the next run."""
+    template = coordinator_template(starts_next=True)
+    assert CoordinateNextRunTask.name == message(template).headers["task"] not in TASKS
+    assert CoordinateTask.name == message(coordinator_template()).headers["task"]
 
 
 def test_what_a_later_release_adds_is_left_alone():
