@@ -23,7 +23,7 @@ from stagefleet.operations.base import Operation, Plan, bounded
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.project import Project
 from stagefleet.redis_client import RedisRetry
-from stagefleet.runs.models import NextRun, Run, RunSpec, RunState, SubmissionKind
+from stagefleet.runs.models import NextRun, Run, RunSpec, RunState
 
 if TYPE_CHECKING:
     from stagefleet.projects.purge import PurgeGroup, PurgePlan  # imports the registry client
@@ -80,7 +80,7 @@ class PurgeStarter:
             spec = self._spec(groups[0], callback, parallel=parallel, key=own, following=following)
             first = _plan_of(spec, groups[0])
             submission = submit(lambda: ledger, spec, lambda: first, redis_retry=self.redis_retry)
-            if submission.kind is not SubmissionKind.NEW:  # another client has started it meanwhile
+            if ledger.run(submission.run_id).spec.next != following:  # another client's, or begun by one
                 self._cancel(following)
         except BaseException:
             self._cancel(following)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -187,6 +188,22 @@ class TestKeys:
         workers.work_off()
         assert ["succeeded"] * 3 == states(fleet, started)
         assert {RunState.SUCCEEDED, RunState.CANCELLED} == {run.state for run in fleet.runs()}
+
+    def test_runs_that_a_purge_begun_by_another_client_does_not_name_are_cancelled(
+        self, fleet, ledger, project, plan, workers, monkeypatch
+    ):
+        """Both found nothing under the key; the other one was killed, and its run is completed."""
+        with monkeypatch.context() as killed:
+            killed.setattr(ledger, "start", lambda _: (_ for _ in ()).throw(SystemExit))
+            killed.setattr(ledger, "cancel", lambda _: True)
+            with pytest.raises(SystemExit):
+                project.start_purge(plan, idempotency_key="job")
+        monkeypatch.setattr(ledger, "run_under", lambda _: None)
+        monkeypatch.setattr(ledger._runs, "clock", lambda: time.time() + 60)
+        started = project.start_purge(plan, idempotency_key="job")
+        workers.work_off()
+        assert ["succeeded"] * 3 == states(fleet, started)
+        assert ["cancelled"] * 2 + ["succeeded"] * 3 == sorted(str(run.state) for run in fleet.runs())
 
     def test_a_client_that_still_writes_a_purge_is_not_taken_for_dead(
         self, fleet, ledger, project, plan, workers, monkeypatch, make_stage
