@@ -133,15 +133,15 @@ def setting_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
             yield (name,)
 
 
-def unknown_variables(model: type[BaseModel], names: Iterable[str]) -> dict[str, str | None]:
-    """Find variables with our prefix that belong to no setting, each with the closest known name, or None."""
+def unknown_variables(model: type[BaseModel]) -> dict[str, str | None]:
+    """Find variables of ours that are no setting, each with the closest known name, or None."""
     known: set[str] = set()
     for path in setting_paths(model):
         known |= {variable_of(path[:length]) for length in range(1, len(path) + 1)}
     tables = tuple(variable_of(path) + "__" for path in setting_paths(model) if len(path) == 1)
     unknown = [
         name
-        for name in names
+        for name in os.environ
         if (upper := name.upper()).startswith(_PREFIX)
         and upper not in known | _NOT_SETTINGS
         and not upper.startswith(tables)
@@ -154,14 +154,13 @@ def unknown_variables(model: type[BaseModel], names: Iterable[str]) -> dict[str,
 def source_of(
     path: tuple[str, ...],
     overrides: Mapping[str, Any],
-    environment: Mapping[str, str],
     document: Mapping[str, Any],
     file: Path,
 ) -> str:
-    """Describe the source of a setting's value; empty variables count as unset."""
+    """Describe the source of a setting's value; empty environment variables count as unset."""
     if value_at(overrides, path) is not None:
         return "command line"
-    given = {name.upper(): name for name, value in environment.items() if value}
+    given = {name.upper(): name for name, value in os.environ.items() if value}
     for length in range(len(path), 0, -1):
         if name := given.get(variable_of(path[:length])):
             return name

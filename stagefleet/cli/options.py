@@ -255,3 +255,22 @@ def _holds_password(url: str) -> bool:
         return bool(parts.password) or not _SECRET_PARAMETERS.isdisjoint(parse_qs(parts.query))
     except ValueError:
         return True  # its content is unknown
+
+
+# Questions before something is deleted.
+
+
+def require_terminal(asking: str, purpose: str) -> None:
+    """Refuse to ask where nobody can answer; the error says that `--yes` serves the purpose.
+
+    Raises:
+        UsageError: Standard input is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{asking} asks on a terminal, and this is none: add --yes to {purpose}")
+
+
+def confirm(question: str, otherwise: str) -> None:
+    """Ask on stderr; raise `UsageError` with the text `otherwise` unless the answer is yes."""
+    if not typer.confirm(question, err=True):
+        raise UsageError(otherwise)

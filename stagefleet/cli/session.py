@@ -39,7 +39,7 @@ def read_settings(parallel: int | None = None) -> Settings:
     options = chosen_options()
     settings = stagefleet.load_settings(**options.overrides)
     configure_logs(settings.log, verbose=options.verbose, quiet=options.quiet)
-    for name, meant in unknown_variables(stagefleet.Settings, os.environ).items():
+    for name, meant in unknown_variables(stagefleet.Settings).items():
         say(f"{name} is no setting and changes nothing{f': did you mean {meant}?' if meant else ''}")
     if parallel is None:
         return settings

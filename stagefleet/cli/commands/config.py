@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +41,7 @@ def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
     file = settings_file()
     overrides, document = chosen_options().overrides, read_file(file)
     for path in setting_paths(Settings):
-        source = source_of(path, overrides, os.environ, document, file)
+        source = source_of(path, overrides, document, file)
         yield ".".join(path), value_at(values, path), source
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,8 +65,6 @@ def delete_stages(
 
 
 def _confirm(runs: Fleet | FleetProject, operation: DeleteOperation, name: str, options: RunOptions) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"delete --all asks on a terminal, and this is none: add --yes to empty {name}")
+    opt.require_terminal("delete --all", f"empty {name}")
     count = len(runs.plan(operation, missing_ok=options.missing_ok))
-    if not typer.confirm(f"Delete all {count:,} stages of {name}?", err=True):
-        raise UsageError("nothing was deleted")
+    opt.confirm(f"Delete all {count:,} stages of {name}?", "nothing was deleted")

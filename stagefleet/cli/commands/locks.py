@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -95,12 +94,8 @@ def _find(locks: RedisLocks, name: str) -> LockInfo:
 
 def _confirm(name: str, held: list[LockHolder]) -> None:
     holders = ", ".join(map(_short, held))
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"release asks on a terminal, and this is none: add --yes to take {name} from {holders}"
-        )
-    if not typer.confirm(f"Take {name} from {holders}?", err=True):
-        raise UsageError("nothing was released")
+    opt.require_terminal("release", f"take {name} from {holders}")
+    opt.confirm(f"Take {name} from {holders}?", "nothing was released")
 
 
 def _short(holder: LockHolder) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -107,13 +106,11 @@ def _tell_unweighed(plan: PurgePlan) -> None:
 
 
 def _confirm(plan: PurgePlan, what: str) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(f"purge asks on a terminal, and this is none: add --yes to purge {what}")
+    opt.require_terminal("purge", f"purge {what}")
     for group in plan.groups:
         if group.items:
             say(f"{len(group.items):,} {group.name} of {group.repository}")
-    if not typer.confirm(f"Delete all {len(plan):,} of {what}?", err=True):
-        raise UsageError("nothing was deleted")
+    opt.confirm(f"Delete all {len(plan):,} of {what}?", "nothing was deleted")
 
 
 def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -238,10 +237,6 @@ def _refuse_unclear(
 
 def _confirm(fleet: Fleet, operation: RecordOperation, kind: RecordKind, options: RunOptions) -> None:
     what = f"of kind {kind} from {operation.repository}"
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"--all asks on a terminal, and this is none: add --yes to remove all records {what}"
-        )
+    opt.require_terminal("--all", f"remove all records {what}")
     count = len(fleet.plan(operation, missing_ok=options.missing_ok))
-    if not typer.confirm(f"Remove all {count:,} records {what}?", err=True):
-        raise UsageError("nothing was removed")
+    opt.confirm(f"Remove all {count:,} records {what}?", "nothing was removed")
