@@ -71,6 +71,7 @@ class Repository:
     path: str
 
     is_on_host: ClassVar[Literal[False]] = False
+    is_engine: ClassVar[Literal[False]] = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -220,6 +221,7 @@ class EngineProject:
     project: str
 
     is_on_host: ClassVar[Literal[True]] = True
+    is_engine: ClassVar[Literal[True]] = True
 
     @property
     def name(self) -> str:

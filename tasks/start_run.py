@@ -116,7 +116,7 @@ class _RunRequest:
         with _naming_argument(self.name):
             operation = REQUESTS[self.name].load()(**(storages.as_fields() if storages else {}), **options)
         if operation.is_on_host and not (operation.hosts or self.run.all_hosts):
-            raise UsageError("hosts: this goes to Docker Engines, and any worker may take it: say whose")
+            raise UsageError("hosts: this is work on a host, and any worker may take it: name the hosts")
         return operation
 
     def start(self, fleet: Fleet, key: str) -> Run:

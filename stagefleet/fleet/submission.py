@@ -293,17 +293,17 @@ class RunPlans:
         return spec, lambda: placed.plan(named, storages())
 
     def choose_hosts(self, operation: Operation) -> Operation:
-        """Choose the hosts of an operation on engines.
+        """Choose the hosts of an operation whose storages are on hosts.
 
         Raises:
-            UsageError: Hosts are named, and no engine takes part.
+            UsageError: Hosts are named, and all storages are in registries.
             HostNotFoundError: A host has no live worker.
         """
         if operation.is_on_host:
             return operation.on_hosts(self._hosts.choose(operation.hosts))
         if operation.hosts:
             raise UsageError(
-                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is no Docker Engine: "
+                f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is in a registry: "
                 "registries have no hosts"
             )
         return operation

@@ -15,7 +15,6 @@ from stagefleet.bounds import MAX_ITEMS
 from stagefleet.images import Platform
 from stagefleet.names import (
     HOST_SEPARATOR,
-    EngineProject,
     Reference,
     Repository,
     StageId,
@@ -69,7 +68,7 @@ class Operation(BaseModel):
         noun: What its items are.
         reads: The option that names what is read, or what is changed in place.
         writes: The option that names what is written.
-        hosts: The hosts of the engines; empty if no engine takes part.
+        hosts: The hosts of its storages; empty if all are in registries.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -123,7 +122,7 @@ class Operation(BaseModel):
         """Determine the items of a run, all if None; changes nothing.
 
         Raises:
-            UsageError: All items of another host's engine were requested.
+            UsageError: All items of another host's storage were requested.
             RepositoryNotFoundError: A repository that has to exist does not.
             StagesNotFoundError: Named stages are missing.
             TooManyItemsError: The run has more items than allowed.
@@ -143,7 +142,7 @@ class Operation(BaseModel):
         raise NotImplementedError
 
     def _lies_elsewhere(self, items: Sequence[str] | None, storages: PlanStorages) -> bool:
-        """Return True if the items are in the engine of another host, which tasks alone can look into."""
+        """Return True if the items are on another host, where tasks alone can look at them."""
         address = self.addresses[0]
         other = next((host for host in self.hosts if host != storages.host_name), None)
         if not address.is_on_host or other is None:
@@ -197,15 +196,15 @@ def fingerprint(operation: Operation, items: Iterable[str] | None) -> str:
 
 
 def parse_repository(address: str | StorageAddress) -> Repository:
-    """Parse the address of a repository; `UsageError` for a Docker Engine, or if it is malformed."""
+    """Parse the address of a repository; `UsageError` for one on a host, or if it is malformed."""
     parsed = parse_storage(address)
-    if isinstance(parsed, EngineProject):
-        raise errors.UsageError(f"{parsed} is a Docker Engine: name a registry's repository here")
+    if parsed.is_on_host:
+        raise errors.UsageError(f"{parsed} is on a host: name a registry's repository here")
     return parsed
 
 
 def parse_storage(address: str | StorageAddress) -> StorageAddress:
-    """Parse the address of a repository or engine; `InvalidNameError` if it is malformed."""
+    """Parse the address of a storage; `InvalidNameError` if it is malformed."""
     return parse_address(address) if isinstance(address, str) else address
 
 
@@ -321,7 +320,7 @@ class PlanStorages:
         stage_ids: Iterates over the stages of a storage; there are none if it does not exist.
         record_ids: The same for records of one kind.
         ping: Checks that a registry answers, is a registry, and accepts the login; raises if not.
-        exists: Returns True if a registry has a repository, even an empty one.
+        exists: Returns True if a storage exists, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
         missing_ok: Treat all missing storages as empty.
         beside: The other storages of a project: while one of them exists, a missing one is new.
@@ -330,7 +329,7 @@ class PlanStorages:
     stage_ids: Callable[[StorageAddress], Iterator[StageId]]
     record_ids: Callable[[StorageAddress, RecordKind], Iterator[RecordId]]
     ping: Callable[[Repository], object]
-    exists: Callable[[Repository], bool]
+    exists: Callable[[StorageAddress], bool]
     notice: Callable[[str], object]
     host_name: str
     missing_ok: bool = False
@@ -338,7 +337,7 @@ class PlanStorages:
 
     def expect(self, address: StorageAddress) -> None:
         """Refuse a missing repository that must exist; called if nothing was found in it."""
-        if address.is_on_host or self.exists(address):
+        if address.is_engine or self.exists(address):
             return
         if not self.missing_ok and not any(map(self.may_exist, self.beside)):
             raise errors.RepositoryNotFoundError(
@@ -349,8 +348,8 @@ class PlanStorages:
 
     def may_exist(self, address: StorageAddress) -> bool:
         """Return True if a storage exists, or does not answer."""
-        if address.is_on_host:
-            return True
+        if address.is_engine:
+            return True  # without asking: it may be that of another host
         try:
             return self.exists(address)
         except errors.StagefleetError:

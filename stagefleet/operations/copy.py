@@ -33,7 +33,7 @@ class CopyOperation(Operation):
     def _check(self) -> Self:
         if self.source.is_on_host and self.destination.is_on_host:
             raise UsageError(
-                f"{self.source} to {self.destination}: between engines stages go through a repository"
+                f"{self.source} to {self.destination}: from host to host stages go through a repository"
             )
         if self.source == self.destination:
             raise UsageError(f"source and destination are the same, {self.source}: name two repositories")

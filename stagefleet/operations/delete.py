@@ -40,7 +40,7 @@ class DeleteOperation(Operation):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.policy != InUsePolicy() and not self.repository.is_on_host:
+        if self.policy != InUsePolicy() and not self.repository.is_engine:
             raise UsageError(f"{self.repository} is no Docker Engine: only there images are in use")
         return self
 

@@ -47,7 +47,7 @@ class FetchOperation(ProjectOperation):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.selection and self.primary.is_on_host:
+        if self.selection and self.primary.is_engine:
             raise UsageError(
                 f"{self.primary} has the platforms that were built there, none can be brought: leave them out"
             )

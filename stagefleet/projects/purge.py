@@ -139,7 +139,7 @@ def plan_purge(
         UsageError: There is a policy, but the primary storage is no engine.
         RegistryError: A tag list cannot be read.
     """
-    if policy is not None and not project.primary.is_on_host:
+    if policy is not None and not project.primary.is_engine:
         raise errors.UsageError(f"{project.primary} is no Docker Engine: only there images are in use")
     contents = _StorageContents.read(storages, project.primary)
     custom = _custom_tags(storages, contents)

@@ -54,7 +54,7 @@ class Storages:
     def open(self, address: StorageAddress) -> Storage: ...
     def open(self, address: StorageAddress) -> Storage:
         """Open the storage of an address, which may not exist; no requests. Errors as of `host`."""
-        if address.is_on_host:
+        if address.is_engine:
             from stagefleet.storages.docker_engine import EngineStorage  # noqa: PLC0415 - most fleets have none
 
             return EngineStorage(self.host, address)

@@ -149,7 +149,7 @@ def add(
     with open_fleet() as fleet:
         address = words.address or words.resolve(fleet, project)
         # The settings may use another name for a project than the engine, where its name is the address.
-        is_own = words.address is None and address.is_on_host
+        is_own = words.address is None and address.is_engine
         owner = None if is_own else project
         final = None if words.address else final_of(fleet, project)
         document = add_record(fleet, address, words.kind, words.rest, project=owner, final=final, force=force)
@@ -203,7 +203,7 @@ def _words(project: str | None, *words: str | None) -> RecordArguments:
 
 def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None:
     """Explain that an engine does not keep records of a kind."""
-    if address.is_on_host and kind not in {None, RecordKind.IMPORT_METADATA}:
+    if address.is_engine and kind not in {None, RecordKind.IMPORT_METADATA}:
         say(
             f"{address} keeps {RecordKind.IMPORT_METADATA} alone: a {kind} is neither written nor found there"
         )

@@ -39,7 +39,7 @@ def put(address, engine, push):
     """Puts a stage into the storage."""
 
     def put(seed):
-        if address.is_on_host:
+        if address.is_engine:
             engine.import_image(f"{PROJECT}:{stage_id_of(seed)}", labels=LABELS, content=seed.encode())
         else:
             push(seed)

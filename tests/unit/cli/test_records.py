@@ -183,7 +183,7 @@ def test_tags_that_are_nobodys_are_named_but_not_custom_ones(records, store):
         (("show", "--project", "shop", "managed-image", "a", "b"), 2, "leave out b"),
         (("list",), 2, "Missing argument 'REPO'; or name a project with --project"),
         (("list", "--project", "other"), 2, "no project 'other'"),
-        (("remove", REPOSITORY, "managed-image", "a", "--host", "one"), 2, "no Docker Engine"),
+        (("remove", REPOSITORY, "managed-image", "a", "--host", "one"), 2, "registries have no hosts"),
         (("add", REPOSITORY, "lock-server"), 2, "takes ADDRESS [TIMESTAMP_MS], and 0 values were given"),
         (("add", REPOSITORY, "custom-tag", "v1", STAGE), 1, "has no stage"),
         (("add", REPOSITORY, "custom-tag", STAGE, STAGE), 2, "can be no custom tag"),

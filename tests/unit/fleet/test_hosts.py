@@ -80,7 +80,7 @@ def test_a_fetch_is_an_item_for_each_stage_and_host(fleet, ledger, make_stage):
 
 def test_engines_are_refused_where_registries_are_meant_and_the_other_way_round(fleet, ledger, make_stage):
     ledger.heartbeats.beat(WorkerInfo("w:1", 4, ("fetch", "host.x")), seconds=60)
-    with pytest.raises(UsageError, match="no Docker Engine"):
+    with pytest.raises(UsageError, match="registries have no hosts"):
         fleet.for_each_copy_stage("src.test/app", "dst.test/app", hosts=["x"])
     with pytest.raises(UsageError, match="through a repository"):
         fleet.for_each_copy_stage("docker-daemon:a", "docker-daemon:b", hosts=["x"])

@@ -45,7 +45,7 @@ class StoragesWithEngine(Storages):
     engine = Engine()
 
     def open(self, address):
-        return self.engine if address.is_on_host else super().open(address)
+        return self.engine if address.is_engine else super().open(address)
 
 
 @pytest.fixture
