@@ -11,13 +11,7 @@ from dataclasses import replace
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.errors import CustomTagError, StageNotFoundError
 from stagefleet.names import StageId
-from stagefleet.operations.records import (
-    DeleteCustomTagOperation,
-    DeleteImageMetadataOperation,
-    DeleteRecordOperation,
-    DeleteRejectedStageOperation,
-    RecordOperation,
-)
+from stagefleet.operations import records as operations
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata
 from stagefleet.storages.repository_records import naming_failure
@@ -28,7 +22,7 @@ from tasks.delete import counted_as_deleted, tags_to_delete
 
 def rm_image_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the metadata `attempt.item`, `COMMIT_STAGEID`, of an image by name or hash."""
-    image = attempt.parsed(DeleteImageMetadataOperation).image
+    image = attempt.parsed(operations.DeleteImageMetadataOperation).image
 
     def candidates(item: str) -> list[RecordId]:
         commit, _, stage_id = item.partition("_")
@@ -56,7 +50,7 @@ def rm_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
 
 def rm_record(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the record `attempt.item`, of any kind."""
-    return _delete_record(storages, attempt, attempt.parsed(DeleteRecordOperation).kind)
+    return _delete_record(storages, attempt, attempt.parsed(operations.DeleteRecordOperation).kind)
 
 
 def get_import_metadata(storages: Storages, attempt: Attempt) -> ItemResult:
@@ -73,7 +67,7 @@ def delete_stage_custom_tag(storages: Storages, attempt: Attempt) -> ItemResult:
     """Delete the custom tag `attempt.item`, a tag or its slug, then its record."""
     record_id, operation = (
         RecordId.of(RecordKind.CUSTOM_TAG, attempt.item),
-        attempt.parsed(DeleteCustomTagOperation),
+        attempt.parsed(operations.DeleteCustomTagOperation),
     )
     address, final = operation.repository, operation.final
 
@@ -110,7 +104,7 @@ def delete_rejected_stage(storages: Storages, attempt: Attempt) -> ItemResult:
         StageNotFoundError: The stage is not rejected, and so stays.
         LockTimeoutError: It was being copied for too long.
     """
-    operation, stage_id = attempt.parsed(DeleteRejectedStageOperation), StageId.parse(attempt.item)
+    operation, stage_id = attempt.parsed(operations.DeleteRejectedStageOperation), StageId.parse(attempt.item)
     address = operation.repository
     record_id = RecordId.of(RecordKind.REJECTED_STAGE, attempt.item)
     if address.is_on_host:
@@ -144,7 +138,7 @@ def _read(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:
 
 
 def _records(storages: Storages, attempt: Attempt) -> RecordStore:
-    return storages.open(attempt.parsed(RecordOperation).repository).records
+    return storages.open(attempt.parsed(operations.RecordOperation).repository).records
 
 
 def _delete_record(storages: Storages, attempt: Attempt, kind: RecordKind) -> ItemResult:

@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stagefleet.cli.options import NO_REPOSITORY
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId, StorageAddress, parse_address
+from stagefleet.records import models
 from stagefleet.records.ids import RecordKind
-from stagefleet.records.models import (
-    ClientId,
-    CustomTag,
-    ImageMetadata,
-    ImportMetadata,
-    LastCleanup,
-    LockServer,
-    ManagedImage,
-    Record,
-    RejectedStage,
-)
 from stagefleet.redaction import quoted
 
 if TYPE_CHECKING:
@@ -88,7 +78,7 @@ class _RecordSyntax(NamedTuple):
 
     needed: str
     optional: str
-    build: Callable[..., Record]
+    build: Callable[..., models.Record]
 
 
 def _moment_ms(text: str | None) -> int:
@@ -100,33 +90,33 @@ def _moment_ms(text: str | None) -> int:
     return int(text)
 
 
-def _client_id(client_id: str, timestamp: str | None = None) -> ClientId:
+def _client_id(client_id: str, timestamp: str | None = None) -> models.ClientId:
     """Build a client id created now, or at a time as in the tag of a record."""
     if timestamp is None:
-        return ClientId.chosen_at(client_id, _moment_ms(None))
-    return ClientId(client_id, _moment_ms(timestamp))
+        return models.ClientId.chosen_at(client_id, _moment_ms(None))
+    return models.ClientId(client_id, _moment_ms(timestamp))
 
 
 _SYNTAXES: Mapping[RecordKind, _RecordSyntax] = {
-    RecordKind.MANAGED_IMAGE: _RecordSyntax("", "NAME", lambda name="": ManagedImage(name)),
+    RecordKind.MANAGED_IMAGE: _RecordSyntax("", "NAME", lambda name="": models.ManagedImage(name)),
     RecordKind.IMAGE_METADATA: _RecordSyntax(
         "IMAGE COMMIT STAGE_ID",
         "",
-        lambda image, commit, stage_id: ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
+        lambda image, commit, stage_id: models.ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
     ),
-    RecordKind.IMPORT_METADATA: _RecordSyntax("ID SOURCE_STAGE_ID CHECKSUM", "", ImportMetadata),
+    RecordKind.IMPORT_METADATA: _RecordSyntax("ID SOURCE_STAGE_ID CHECKSUM", "", models.ImportMetadata),
     RecordKind.CUSTOM_TAG: _RecordSyntax(
-        "TAG STAGE_ID", "", lambda tag, stage_id: CustomTag(tag, StageId.parse(stage_id))
+        "TAG STAGE_ID", "", lambda tag, stage_id: models.CustomTag(tag, StageId.parse(stage_id))
     ),
     RecordKind.REJECTED_STAGE: _RecordSyntax(
-        "STAGE_ID", "", lambda stage_id: RejectedStage(StageId.parse(stage_id))
+        "STAGE_ID", "", lambda stage_id: models.RejectedStage(StageId.parse(stage_id))
     ),
     RecordKind.CLIENT_ID: _RecordSyntax("ID", "TIMESTAMP_MS", _client_id),
     RecordKind.LAST_CLEANUP: _RecordSyntax(
-        "", "TIMESTAMP_MS", lambda moment=None: LastCleanup(_moment_ms(moment))
+        "", "TIMESTAMP_MS", lambda moment=None: models.LastCleanup(_moment_ms(moment))
     ),
     RecordKind.LOCK_SERVER: _RecordSyntax(
-        "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: LockServer(address, _moment_ms(moment))
+        "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: models.LockServer(address, _moment_ms(moment))
     ),
 }
 
@@ -150,7 +140,7 @@ def add_record(
         The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
     """
     record = _build(kind, values)
-    if isinstance(record, CustomTag):
+    if isinstance(record, models.CustomTag):
         written = fleet.records.add_custom_tag(
             address, record.name, record.stage_id, project=project, final=final
         )
@@ -159,7 +149,7 @@ def add_record(
     return {**record.as_json(), "state": str(written)}
 
 
-def _build(kind: RecordKind, values: Sequence[str]) -> Record:
+def _build(kind: RecordKind, values: Sequence[str]) -> models.Record:
     form = _SYNTAXES[kind]
     needed, optional = form.needed.split(), form.optional.split()
     if not len(needed) <= len(values) <= len(needed) + len(optional):

@@ -13,38 +13,29 @@ from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redaction import quoted
 from stagefleet.redis_client import RedisRetry
-from stagefleet.runs import coordinator
+from stagefleet.runs import coordinator, models
 from stagefleet.runs.coordinator import OnOutcome, start_next
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import (
-    Callback,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunState,
-    SubmissionKind,
-)
 
-_INTERRUPTED = ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
+_INTERRUPTED = models.ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
 
 class _StandstillMonitor:
     """Watch a run without new outcomes: check for workers, and report its waits."""
 
     def __init__(
-        self, connections: Connections, run: Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
+        self, connections: Connections, run: models.Run, watchdog: NoWorkerWatchdog, reporter: WaitReporter
     ) -> None:
         self._connections = connections
         self._run = run.id
-        self._is_started = run.state is not RunState.SUBMITTING
+        self._is_started = run.state is not models.RunState.SUBMITTING
         self._watchdog = watchdog
         self._reporter = reporter
 
     def telling(self, on_outcome: OnOutcome | None) -> OnOutcome:
         """Wrap a callback so that each outcome counts as progress."""
 
-        def tell(outcome: Outcome) -> None:
+        def tell(outcome: models.Outcome) -> None:
             self._watchdog.note_progress()
             self._reporter.note_progress()
             if on_outcome is not None:
@@ -65,9 +56,9 @@ class _StandstillMonitor:
             self._connections.ledger.heartbeats.ping()  # if Redis takes no writes, workers cannot report
         except errors.RedisUnreachableError:
             return  # the reader of outcomes has its own time limit
-        if self._is_started and run.state is RunState.SUBMITTING:
+        if self._is_started and run.state is models.RunState.SUBMITTING:
             raise _forgotten(self._run)
-        self._is_started = run.state is not RunState.SUBMITTING
+        self._is_started = run.state is not models.RunState.SUBMITTING
         self._watchdog.check(run)
         self._reporter.report(run)
 
@@ -91,7 +82,7 @@ class RunFollower:
         *,
         notice: Callable[[str], None] | None = None,
         no_worker_limit_seconds: float | None = None,
-    ) -> Run:
+    ) -> models.Run:
         """Follow a run from its first outcome on, without delaying it; arguments as of `Fleet.wait`.
 
         Raises:
@@ -111,7 +102,9 @@ class RunFollower:
         self._report_remaining_tags(ended)
         return ended
 
-    def coordinate(self, run_id: str, kind: SubmissionKind, on_outcome: OnOutcome | None) -> Run:
+    def coordinate(
+        self, run_id: str, kind: models.SubmissionKind, on_outcome: OnOutcome | None
+    ) -> models.Run:
         """Follow a run submitted by this process, with a callback per outcome; an interrupt cancels the run.
 
         Raises:
@@ -124,7 +117,7 @@ class RunFollower:
         try:
             if on_outcome is None:
                 return self.follow(run_id)
-            if kind is SubmissionKind.SUCCEEDED or spec.callback is not Callback.CLIENT:
+            if kind is models.SubmissionKind.SUCCEEDED or spec.callback is not models.Callback.CLIENT:
                 # Found by its key: it has ended, or has no callback and so does not wait.
                 return self.follow(run_id, self._stopping(run_id, on_outcome))
             with _naming(run_id), self._giving_up(run_id):
@@ -147,7 +140,7 @@ class RunFollower:
                 ledger.cancel(run_id, error=_INTERRUPTED)
             raise
 
-    def started(self, run_id: str) -> Run:
+    def started(self, run_id: str) -> models.Run:
         """Return the state of a run that this process started.
 
         Raises:
@@ -159,7 +152,7 @@ class RunFollower:
                 stands = self.redis_retry()(lambda: self._connections.ledger.run(run_id))
         except errors.RunNotFoundError as error:
             raise _forgotten(run_id) from error
-        if stands.state is RunState.SUBMITTING:
+        if stands.state is models.RunState.SUBMITTING:
             raise _forgotten(run_id)
         return stands
 
@@ -174,19 +167,19 @@ class RunFollower:
     def _stopping(self, run_id: str, on_outcome: OnOutcome) -> OnOutcome:
         """Wrap the callback of a run that does not wait for it, so that its exception stops the run."""
 
-        def call_back(outcome: Outcome) -> None:
-            if outcome.state is ItemState.CANCELLED:
+        def call_back(outcome: models.Outcome) -> None:
+            if outcome.state is models.ItemState.CANCELLED:
                 return
             try:
                 on_outcome(outcome)
             except BaseException as error:
                 with suppress(errors.StagefleetError):  # the callback's exception takes precedence
-                    self._connections.ledger.cancel(run_id, error=ErrorInfo.of(error))
+                    self._connections.ledger.cancel(run_id, error=models.ErrorInfo.of(error))
                 raise
 
         return call_back
 
-    def _report_remaining_tags(self, run: Run) -> None:
+    def _report_remaining_tags(self, run: models.Run) -> None:
         """Report, once per repository, which of Stagefleet's tags a deletion could not remove."""
         try:
             operation = parse_operation(run.spec.operation, run.spec.options)
@@ -232,7 +225,7 @@ class RunFollower:
                 raise _forgotten(run_id) from error
             raise
         except errors.NoWorkerError as error:
-            problem = ErrorInfo.of(error)
+            problem = models.ErrorInfo.of(error)
             self.redis_retry()(lambda: self._connections.ledger.cancel(run_id, now=True, error=problem))
             raise
 
@@ -260,7 +253,7 @@ _NAMED = 3
 _OUTCOMES_A_READ = 1000
 
 
-def find_run(ledger: Ledger, run_id: str) -> Run:
+def find_run(ledger: Ledger, run_id: str) -> models.Run:
     """Return the run of an id, or whose id begins so; errors as of `Fleet.run`."""
     found = ledger.runs_beginning(run_id)
     if run_id in found or len(found) == 1:
@@ -273,7 +266,7 @@ def find_run(ledger: Ledger, run_id: str) -> Run:
     raise errors.UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
 
 
-def find_run_under(ledger: Ledger, key: str) -> Run:
+def find_run_under(ledger: Ledger, key: str) -> models.Run:
     """Return the last run under an idempotency key; errors as of `Fleet.run_under`."""
     run_id = ledger.run_under(key)
     if run_id is None:
@@ -281,9 +274,9 @@ def find_run_under(ledger: Ledger, key: str) -> Run:
     return ledger.run(run_id)
 
 
-def read_failures(ledger: Ledger, run_id: str) -> Iterator[Outcome]:
+def read_failures(ledger: Ledger, run_id: str) -> Iterator[models.Outcome]:
     """Iterate over the outcomes of the failed items of a run so far."""
     position = ""
     while outcomes := ledger.outcomes(run_id, position, limit=_OUTCOMES_A_READ, block_seconds=0):
         position = outcomes[-1].position
-        yield from (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
+        yield from (outcome for outcome in outcomes if outcome.state is models.ItemState.FAILED)

@@ -10,20 +10,8 @@ from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.operations import records as operations
 from stagefleet.operations.base import Items, parse_repository, parse_storage
-from stagefleet.operations.records import (
-    DeleteCustomTagOperation,
-    DeleteImageMetadataOperation,
-    DeleteImportMetadataOperation,
-    DeleteManagedImageOperation,
-    DeleteRecordOperation,
-    DeleteRejectedStageOperation,
-    ReadCustomTagOperation,
-    ReadImportMetadataOperation,
-    RecordOperation,
-    image_metadata_items,
-    removal_of,
-)
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
 from stagefleet.redaction import quoted
@@ -156,8 +144,12 @@ class FleetRecords:
             image_name_or_hash: The image's name, "" for the image without a name; if there is no metadata for
                 the name, the hash in the tags.
         """
-        operation = DeleteImageMetadataOperation(repository=parse_storage(address), image=image_name_or_hash)
-        return self._for_each(operation, image_metadata_items(stage_commits.items()), on_outcome, **run)
+        operation = operations.DeleteImageMetadataOperation(
+            repository=parse_storage(address), image=image_name_or_hash
+        )
+        return self._for_each(
+            operation, operations.image_metadata_items(stage_commits.items()), on_outcome, **run
+        )
 
     def for_each_rm_managed_image(
         self,
@@ -168,7 +160,10 @@ class FleetRecords:
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
         return self._for_each(
-            DeleteManagedImageOperation(repository=parse_storage(address)), names, on_outcome, **run
+            operations.DeleteManagedImageOperation(repository=parse_storage(address)),
+            names,
+            on_outcome,
+            **run,
         )
 
     def for_each_get_import_metadata(
@@ -180,7 +175,7 @@ class FleetRecords:
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
         return self._for_each(
-            ReadImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
+            operations.ReadImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
         )
 
     def for_each_rm_import_metadata(
@@ -192,7 +187,10 @@ class FleetRecords:
     ) -> Run:
         """Delete import metadata."""
         return self._for_each(
-            DeleteImportMetadataOperation(repository=parse_storage(address)), ids, on_outcome, **run
+            operations.DeleteImportMetadataOperation(repository=parse_storage(address)),
+            ids,
+            on_outcome,
+            **run,
         )
 
     def for_each_get_stage_custom_tag_metadata(
@@ -204,7 +202,7 @@ class FleetRecords:
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
         return self._for_each(
-            ReadCustomTagOperation(repository=parse_storage(address)), ids, on_outcome, **run
+            operations.ReadCustomTagOperation(repository=parse_storage(address)), ids, on_outcome, **run
         )
 
     def for_each_delete_stage_custom_tag(
@@ -220,7 +218,9 @@ class FleetRecords:
 
         A tag without a record is not a custom tag of `add_custom_tag`, and is kept.
         """
-        operation = DeleteCustomTagOperation(repository=parse_storage(address), final=_parse_final(final))
+        operation = operations.DeleteCustomTagOperation(
+            repository=parse_storage(address), final=_parse_final(final)
+        )
         return self._for_each(operation, tags, on_outcome, **run)
 
     def for_each_delete_rejected_stage(
@@ -232,7 +232,10 @@ class FleetRecords:
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
         return self._for_each(
-            DeleteRejectedStageOperation(repository=parse_storage(address)), stage_ids, on_outcome, **run
+            operations.DeleteRejectedStageOperation(repository=parse_storage(address)),
+            stage_ids,
+            on_outcome,
+            **run,
         )
 
     def for_each_rm_record(
@@ -247,7 +250,9 @@ class FleetRecords:
 
         This revokes a rejection, or keeps a tag without its record; `for_each_remove` does neither.
         """
-        operation = DeleteRecordOperation(repository=parse_storage(address), kind=_parse_kind(kind))
+        operation = operations.DeleteRecordOperation(
+            repository=parse_storage(address), kind=_parse_kind(kind)
+        )
         return self._for_each(operation, names, on_outcome, **run)
 
     def for_each_remove(
@@ -271,14 +276,14 @@ class FleetRecords:
         image: str | None = None,
         final: str | Repository | None = None,
         host: str | None = None,
-    ) -> RecordOperation:
+    ) -> operations.RecordOperation:
         """Return the operation of `for_each_remove`; with `image` that of `for_each_rm_image_metadata`."""
         storage, hosts = parse_storage(address), () if host is None else (host,)
         if image is not None:
-            return DeleteImageMetadataOperation(repository=storage, hosts=hosts, image=image)
+            return operations.DeleteImageMetadataOperation(repository=storage, hosts=hosts, image=image)
         parsed = _parse_kind(kind)
         tags = _parse_final(final) if parsed is RecordKind.CUSTOM_TAG else None
-        return removal_of(parsed, repository=storage, hosts=hosts, final=tags)
+        return operations.removal_of(parsed, repository=storage, hosts=hosts, final=tags)
 
 
 def _parse_final(final: str | Repository | None) -> Repository | None:

@@ -22,17 +22,8 @@ from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, fingerprint
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
+from stagefleet.runs import models
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import (
-    Callback,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-    Submission,
-    SubmissionKind,
-)
 from stagefleet.runs.subjects import log_run_started
 
 T = TypeVar("T")
@@ -56,12 +47,12 @@ def check_key(key: str | None) -> None:
 
 def submit(
     open_ledger: Callable[[], Ledger],
-    spec: RunSpec,
+    spec: models.RunSpec,
     make_plan: Callable[[], Plan],
     *,
-    again: Submission | None = None,
+    again: models.Submission | None = None,
     redis_retry: RedisRetry | None = None,
-) -> Submission:
+) -> models.Submission:
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
@@ -86,7 +77,7 @@ def submit(
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
         submission = _open(ledger, spec, again)
-        if submission.kind in {SubmissionKind.ATTACHED, SubmissionKind.SUCCEEDED}:
+        if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
             break
         try:
             _write(ledger, submission, make_once, redis_retry)
@@ -105,13 +96,13 @@ def submit(
     return submission
 
 
-def tell_old_result(ledger: Ledger, submission: Submission, notice: Callable[[str], None]) -> None:
+def tell_old_result(ledger: Ledger, submission: models.Submission, notice: Callable[[str], None]) -> None:
     """Say that nothing is done now if the key's run had succeeded before.
 
     Raises:
         RunNotFoundError: Redis has lost the run since.
     """
-    if submission.kind is not SubmissionKind.SUCCEEDED:
+    if submission.kind is not models.SubmissionKind.SUCCEEDED:
         return
     run = ledger.run(submission.run_id)
     ended = datetime.fromtimestamp(run.finished_at or run.created_at, UTC).isoformat(timespec="seconds")
@@ -130,12 +121,12 @@ class RunSubmitter:
 
     def submit(
         self,
-        spec: RunSpec,
+        spec: models.RunSpec,
         make_plan: Callable[[], Plan],
         on_outcome: OutcomeCallback | None,
         *,
         detach: bool,
-    ) -> Run:
+    ) -> models.Run:
         """Submit a run, and follow it unless detached; submit it again if Redis forgets it.
 
         Raises:
@@ -168,7 +159,7 @@ class RunSubmitter:
         raise AssertionError  # the last submission returns or raises
 
 
-def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission:
+def _open(ledger: Ledger, spec: models.RunSpec, again: models.Submission | None) -> models.Submission:
     """Open the run; wait while another client is submitting it.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
@@ -176,10 +167,10 @@ def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission
     told = False
     while True:
         submission = ledger.open(spec, again=again)
-        if submission.kind is not SubmissionKind.ATTACHED:
+        if submission.kind is not models.SubmissionKind.ATTACHED:
             return submission
         with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
-            if ledger.run(submission.run_id).state is not RunState.SUBMITTING:
+            if ledger.run(submission.run_id).state is not models.RunState.SUBMITTING:
                 return submission
         if not told:
             told = True
@@ -191,7 +182,7 @@ def _open(ledger: Ledger, spec: RunSpec, again: Submission | None) -> Submission
 
 
 def _write(
-    ledger: Ledger, submission: Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
+    ledger: Ledger, submission: models.Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
 ) -> None:
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     left = _leftover_plan(ledger, submission)
@@ -199,21 +190,23 @@ def _write(
     redis_retry(lambda: ledger.start(submission))
 
 
-def append_plan(ledger: Ledger, submission: Submission, plan: Plan, redis_retry: RedisRetry) -> None:
+def append_plan(ledger: Ledger, submission: models.Submission, plan: Plan, redis_retry: RedisRetry) -> None:
     """Append the items of a plan to an open run.
 
     Raises:
         LedgerRewoundError: Redis has lost a part of the run.
     """
-    for chunk in _chunks(Outcome.without_task(item, ItemState.SKIPPED) for item in plan.skipped):
+    for chunk in _chunks(
+        models.Outcome.without_task(item, models.ItemState.SKIPPED) for item in plan.skipped
+    ):
         _append(ledger, submission, (), chunk, redis_retry)
     for items in _chunks(plan.items):
         _append(ledger, submission, items, (), redis_retry)
 
 
-def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
+def _leftover_plan(ledger: Ledger, submission: models.Submission) -> Plan | None:
     """Plan what the previous run left; None without one, or if it expires during this call."""
-    if submission.kind is not SubmissionKind.CONTINUED or submission.previous is None:
+    if submission.kind is not models.SubmissionKind.CONTINUED or submission.previous is None:
         return None
     try:
         return Plan(tuple(ledger.leftovers(submission.previous)))
@@ -223,9 +216,9 @@ def _leftover_plan(ledger: Ledger, submission: Submission) -> Plan | None:
 
 def _append(
     ledger: Ledger,
-    submission: Submission,
+    submission: models.Submission,
     items: Sequence[str],
-    decided: Sequence[Outcome],
+    decided: Sequence[models.Outcome],
     redis_retry: RedisRetry,
 ) -> None:
     nonce = secrets.token_hex(8)  # one for all attempts: items added without an answer are not added again
@@ -268,7 +261,7 @@ class RunPlans:
         items: Items | None,
         callback: OutcomeCallback | None,
         run: RunArguments,
-    ) -> tuple[RunSpec, Callable[[], Plan]]:
+    ) -> tuple[models.RunSpec, Callable[[], Plan]]:
         """Return what a run is to do, and the function that plans it."""
         key, parallel = run.get("idempotency_key"), run.get("parallel")
         check_key(key)
@@ -281,7 +274,7 @@ class RunPlans:
             beside=run.get("beside") or operation.beside,
         )
         settings = self._connections.settings.runs
-        spec = RunSpec(
+        spec = models.RunSpec(
             operation=placed.name,
             options=placed.options,
             parallel=max(1, settings.parallel if parallel is None else parallel),
@@ -309,15 +302,17 @@ class RunPlans:
         return operation
 
 
-def spec_of_retry(old: Run, on_outcome: OutcomeCallback | None, *, parallel: int | None) -> RunSpec | None:
+def spec_of_retry(
+    old: models.Run, on_outcome: OutcomeCallback | None, *, parallel: int | None
+) -> models.RunSpec | None:
     """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
     if not old.state.is_final:
         raise UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
-    if old.state is RunState.SUCCEEDED:
+    if old.state is models.RunState.SUCCEEDED:
         return None
     changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": old.id, "group": "", "next": None}
     if parallel is not None:
         changed["parallel"] = max(1, parallel)
-    if on_outcome is not None or old.spec.callback is Callback.CLIENT:
+    if on_outcome is not None or old.spec.callback is models.Callback.CLIENT:
         changed |= callback_fields(on_outcome)
     return old.spec.model_copy(update=changed)

@@ -13,14 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.images import Platform
-from stagefleet.names import (
-    HOST_SEPARATOR,
-    Reference,
-    Repository,
-    StageId,
-    StorageAddress,
-    parse_address,
-)
+from stagefleet.names import HOST_SEPARATOR, Reference, Repository, StageId, StorageAddress, parse_address
 from stagefleet.project import Project
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 

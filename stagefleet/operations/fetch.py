@@ -11,22 +11,13 @@ from pydantic import model_validator
 from stagefleet.errors import StagefleetError, UnreachableError, UsageError
 from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, StorageAddress
-from stagefleet.operations.base import (
-    Items,
-    Plan,
-    PlanStorages,
-    ProjectOperation,
-    bounded,
-    left_out_if_unset,
-    refuse_missing,
-    select_lacking,
-)
+from stagefleet.operations import base
 from stagefleet.project import Project
 
 _LOGGER = logging.getLogger(__name__)
 
 
-class FetchOperation(ProjectOperation):
+class FetchOperation(base.ProjectOperation):
     """Fetch stages to hosts: from the first cache that has the stage, else from the primary storage.
 
     The platforms are those of multi-platform stages: the engine's own if empty, or all that it can keep.
@@ -36,8 +27,8 @@ class FetchOperation(ProjectOperation):
     past: ClassVar[str] = "fetched"
     writes: ClassVar[str] = "hosts"
 
-    platforms: tuple[str, ...] = left_out_if_unset(default=())
-    all_platforms: bool = left_out_if_unset(default=False)
+    platforms: tuple[str, ...] = base.left_out_if_unset(default=())
+    all_platforms: bool = base.left_out_if_unset(default=False)
 
     @classmethod
     def of(cls, project: Project, selection: PlatformSelection | None = None, **options: Any) -> Self:
@@ -66,36 +57,38 @@ class FetchOperation(ProjectOperation):
     def beside(self) -> tuple[StorageAddress, ...]:
         return (self.primary, *self.caches)
 
-    def parse_items(self, items: Items | None) -> tuple[str, ...]:
+    def parse_items(self, items: base.Items | None) -> tuple[str, ...]:
         named = super().parse_items(items)
         if not named:
             raise UsageError("no stage is named: a fetch is for stages that are to be used")
         return named
 
-    def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan every stage on every host; the tasks skip those that are already there.
 
         If an engine is the primary storage, only its own host knows its stages, and looks for them there.
         """
-        named = bounded(items or ())
+        named = base.bounded(items or ())
         if not self.primary.is_on_host:
             try:
-                lacking = select_lacking(storages, self.primary, named)
+                lacking = base.select_lacking(storages, self.primary, named)
             except UnreachableError as error:
                 if not self.caches:
                     raise
                 _LOGGER.warning("the caches have to serve, the primary storage is out of reach: %s", error)
             else:
                 self._refuse_unknown(storages, self.primary, lacking)
-        return Plan(named).on_hosts(self.hosts)
+        return base.Plan(named).on_hosts(self.hosts)
 
-    def _refuse_unknown(self, storages: PlanStorages, primary: Repository, lacking: Sequence[str]) -> None:
+    def _refuse_unknown(
+        self, storages: base.PlanStorages, primary: Repository, lacking: Sequence[str]
+    ) -> None:
         """Reject stages that no cache has either; a cache that does not answer counts as empty."""
         for cache in self.caches:
             if not lacking:
                 return
             try:
-                lacking = select_lacking(storages, cache, lacking)
+                lacking = base.select_lacking(storages, cache, lacking)
             except StagefleetError as error:
                 _LOGGER.warning("cache %s was not looked into: %s", cache, error)
-        refuse_missing(lacking, [primary, *self.caches])
+        base.refuse_missing(lacking, [primary, *self.caches])

@@ -9,20 +9,10 @@ from pydantic import model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId
-from stagefleet.operations.base import (
-    Plan,
-    PlanStorages,
-    ProjectOperation,
-    bounded,
-    left_out_if_unset,
-    listed_ids,
-    named_ids,
-    refuse_missing,
-    select_present,
-)
+from stagefleet.operations import base
 
 
-class PublishOperation(ProjectOperation):
+class PublishOperation(base.ProjectOperation):
     """Copy stages from the primary storage into the final one; skip those that it has.
 
     Attributes:
@@ -35,9 +25,9 @@ class PublishOperation(ProjectOperation):
     past: ClassVar[str] = "published"
     writes: ClassVar[str] = "final"
 
-    should_be_built: bool = left_out_if_unset(default=False)
-    fill_caches: bool = left_out_if_unset(default=False)
-    image: str | None = left_out_if_unset(default=None)
+    should_be_built: bool = base.left_out_if_unset(default=False)
+    fill_caches: bool = base.left_out_if_unset(default=False)
+    image: str | None = base.left_out_if_unset(default=None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -49,32 +39,32 @@ class PublishOperation(ProjectOperation):
         """The final storage."""
         return self.storages.final_repository
 
-    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def _plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan all named stages, or of all stages those that the final tag list lacks."""
         if items is not None and self.should_be_built:
             storages.ping(self.final_repository)
-            return Plan(items)  # only the final storage matters
-        wanted = select_present(storages, self.primary, items)
+            return base.Plan(items)  # only the final storage matters
+        wanted = base.select_present(storages, self.primary, items)
         if items is not None or self.should_be_built or self.fill_caches or self.image:
-            return Plan(wanted)
+            return base.Plan(wanted)
         return self._compare(wanted, storages)
 
-    def plan_dry_run(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def plan_dry_run(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan a run that is not started: skip named stages, too, if the final tag list has them."""
         if self.fill_caches or self._lies_elsewhere(items, storages):
             return self.model_copy(update={"should_be_built": False}).plan(items, storages)
-        wanted = select_present(storages, self.primary, items)
+        wanted = base.select_present(storages, self.primary, items)
         return self._compare(wanted, storages).on_hosts(self.hosts)
 
-    def _compare(self, wanted: Sequence[str], storages: PlanStorages) -> Plan:
-        there = listed_ids(storages, self.final_repository) if wanted else set()
-        return Plan(
+    def _compare(self, wanted: Sequence[str], storages: base.PlanStorages) -> base.Plan:
+        there = base.listed_ids(storages, self.final_repository) if wanted else set()
+        return base.Plan(
             items=[stage_id for stage_id in wanted if stage_id not in there],
             skipped=[stage_id for stage_id in wanted if stage_id in there],
         )
 
 
-class CacheOperation(ProjectOperation):
+class CacheOperation(base.ProjectOperation):
     """Copy stages from the primary storage into the caches."""
 
     name: ClassVar[str] = "cache_stage"
@@ -88,7 +78,7 @@ class CacheOperation(ProjectOperation):
         return self
 
 
-class TakeOperation(ProjectOperation):
+class TakeOperation(base.ProjectOperation):
     """Copy stages that the primary storage lacks from the secondary ones."""
 
     name: ClassVar[str] = "take_stage"
@@ -104,7 +94,7 @@ class TakeOperation(ProjectOperation):
             )
         return self
 
-    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+    def _plan(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Choose a stage for each digest that the primary lacks: the oldest in the first secondary with one.
 
         A full stage id selects that stage; a digest alone selects any stage with it.
@@ -112,17 +102,17 @@ class TakeOperation(ProjectOperation):
         ours = set(storages.stage_ids(self.primary))  # it may be new
         if not ours and not self.primary.is_on_host:
             storages.ping(self.primary)
-        theirs = [_oldest_first(named_ids(storages, address)) for address in self.secondaries]
+        theirs = [_oldest_first(base.named_ids(storages, address)) for address in self.secondaries]
         if items is not None:
             return self._plan_named(items, [_oldest_first(ours), *theirs], ours)
         known = {stage_id.digest for stage_id in ours}
         digests = (digest for stages in theirs for digest in stages if digest not in known)
         chosen = (_chosen(digest, theirs) for digest in dict.fromkeys(digests))
-        return Plan(bounded(str(stage_id) for stage_id in chosen))
+        return base.Plan(base.bounded(str(stage_id) for stage_id in chosen))
 
     def _plan_named(
         self, named: Sequence[str], stored: Sequence[Mapping[str, Sequence[StageId]]], ours: set[StageId]
-    ) -> Plan:
+    ) -> base.Plan:
         items: list[str] = []
         skipped: list[str] = []
         missing = set()
@@ -136,8 +126,8 @@ class TakeOperation(ProjectOperation):
                 missing.add(name)
             else:
                 (skipped if chosen in ours else items).append(str(chosen))
-        refuse_missing(sorted(missing), [self.primary, *self.secondaries])
-        return Plan(bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
+        base.refuse_missing(sorted(missing), [self.primary, *self.secondaries])
+        return base.Plan(base.bounded(dict.fromkeys(items)), tuple(dict.fromkeys(skipped)))
 
 
 def _oldest_first(stage_ids: Iterable[StageId]) -> dict[str, list[StageId]]:

@@ -20,17 +20,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
-from stagefleet.runs.models import (
-    Claim,
-    CoordinatorClaim,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    Submission,
-    WorkerInfo,
-)
+from stagefleet.runs import models
 from stagefleet.runs.waits import WaitReason
 
 
@@ -61,7 +51,7 @@ class SubmitterLedger(Protocol):
     def run_under(self, key: str) -> str | None:
         """Return the run under an idempotency key, None for none; `open` explains its state."""
 
-    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
         """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
@@ -73,9 +63,9 @@ class SubmitterLedger(Protocol):
 
     def append(
         self,
-        submission: Submission,
+        submission: models.Submission,
         items: Sequence[str],
-        decided: Sequence[Outcome] = (),
+        decided: Sequence[models.Outcome] = (),
         *,
         nonce: str | None = None,
     ) -> None:
@@ -90,7 +80,7 @@ class SubmitterLedger(Protocol):
             LedgerRewoundError: The ledger has fewer items than the submission expects: open it again.
         """
 
-    def start(self, submission: Submission) -> None:
+    def start(self, submission: models.Submission) -> None:
         """Close the list of items and publish the first; a run without items ends at once.
 
         Raises as `append` does.
@@ -111,27 +101,27 @@ class SubmitterLedger(Protocol):
 class WorkerLedger(Protocol):
     """The part of the ledger for workers."""
 
-    def spec(self, run_id: str) -> RunSpec | None:
+    def spec(self, run_id: str) -> models.RunSpec | None:
         """Read the spec of a run, None if there is no such run.
 
         Raises:
             IncompatibleVersionError: An incompatible release wrote it.
         """
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
         """Claim an item if it is published and nobody has it; the worker's name is for people.
 
         The same nonce returns the existing claim again, so that the call is safe to repeat after a lost
         reply; without one, each call has a new one.
         """
 
-    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
         """Extend the leases to a full lease from now, and return the state of each claim."""
 
     def finish(
         self,
-        claim: Claim,
-        outcome: Outcome,
+        claim: models.Claim,
+        outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
@@ -145,13 +135,13 @@ class WorkerLedger(Protocol):
         acknowledgement.
         """
 
-    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
         """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait.
 
         The run stores the latest such note, if its claim is still valid.
         """
 
-    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
         """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
 
         With `behind`, the index of another item of the run, publish it only after that item has ended, with
@@ -159,7 +149,7 @@ class WorkerLedger(Protocol):
         waits for this one.
         """
 
-    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[models.ItemState | None]:
         """Return the states of some items of a run, None for each that has not ended.
 
         Skipped counts as succeeded. In a run that is being cancelled, all items that neither succeeded nor
@@ -185,7 +175,7 @@ class WorkerLedger(Protocol):
 class CoordinatorLedger(Protocol):
     """The part of the ledger that watches and cancels runs."""
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> models.Run:
         """Read the state of a run.
 
         Raises:
@@ -193,13 +183,15 @@ class CoordinatorLedger(Protocol):
             IncompatibleVersionError: An incompatible release wrote it.
         """
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[models.Run]:
         """List all runs, the newest first; an unreadable one is `UNREADABLE`, and does not hide others."""
 
     def runs_beginning(self, text: str) -> list[str]:
         """Find the ids of runs that begin with a text, sorted; they may include expired runs."""
 
-    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(
+        self, run_id: str, after: str, *, limit: int, block_seconds: float
+    ) -> list[models.Outcome] | None:
         """Read outcomes after a position ("" is the beginning), in the order of completion.
 
         Waits up to `block_seconds` for the first one. [] if none came in time, None if the run has ended and
@@ -217,7 +209,9 @@ class CoordinatorLedger(Protocol):
         An epoch is never used twice, even if the ledger has lost one.
         """
 
-    def acknowledge(self, run_id: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
+    def acknowledge(
+        self, run_id: str, epoch: int, outcomes: Sequence[models.Outcome], *, before: str = ""
+    ) -> bool:
         """Acknowledge outcomes that were read directly after the last acknowledged one; renew the lease.
 
         Without outcomes it only renews. Repeating an acknowledgement changes nothing. The ledger counts its
@@ -235,7 +229,7 @@ class CoordinatorLedger(Protocol):
     def acknowledged(self, run_id: str) -> str:
         """Return the position of the last acknowledged outcome, "" for none."""
 
-    def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+    def cancel(self, run_id: str, *, now: bool = False, error: models.ErrorInfo | None = None) -> bool:
         """Cancel a run: pending items become cancelled, no more items start; False if it had ended.
 
         With `now`, items under way stop at their next renewal instead of being finished. With an error, which
@@ -256,28 +250,28 @@ class CallbackLedger(Protocol):
     lost messages and ends due pauses, once per lease.
     """
 
-    def claim(self, run_id: str) -> CoordinatorClaim | None:
+    def claim(self, run_id: str) -> models.CoordinatorClaim | None:
         """Become the coordinator of a run after a message, with a lease, which an acknowledgement renews.
 
         None if another coordinator is at work, the run is paused, or no callback is due.
         """
 
-    def renew(self, claim: CoordinatorClaim) -> bool:
+    def renew(self, claim: models.CoordinatorClaim) -> bool:
         """Extend the claim's lease to a full lease from now, even if the run has ended meanwhile.
 
         False if another coordinator has taken over; so do the three methods below.
         """
 
-    def release(self, claim: CoordinatorClaim) -> bool:
+    def release(self, claim: models.CoordinatorClaim) -> bool:
         """End the coordination; if callbacks are due, publish the next coordinator's message."""
 
-    def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+    def pause(self, claim: models.CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
         """End the coordination as a failure, and let the next coordinator start after some seconds.
 
         An acknowledgement resets the count of failures. `Run.waits` shows the reason meanwhile.
         """
 
-    def finish(self, claim: CoordinatorClaim) -> bool:
+    def finish(self, claim: models.CoordinatorClaim) -> bool:
         """End the coordination for good: the run has ended, and its receiver has been called."""
 
 
@@ -291,10 +285,10 @@ class HeartbeatLedger(Protocol):
             RedisUnreachableError: It takes no writes for now.
         """
 
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+    def beat(self, worker: models.WorkerInfo, *, seconds: float) -> None:
         """Record that a worker lives for the next seconds; 0 signs it off."""
 
-    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+    def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:
         """List the live workers (of a queue)."""
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:

@@ -17,18 +17,9 @@ from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
 from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
 from stagefleet.redis_keys import PING, RUN_ITEMS, RUN_OF_KEY, WORKERS
+from stagefleet.runs import models
 from stagefleet.runs.ledger import FinishResult, RenewalResult
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of
-from stagefleet.runs.models import (
-    Claim,
-    CoordinatorClaim,
-    ItemState,
-    Outcome,
-    RunSpec,
-    Submission,
-    SubmissionKind,
-    WorkerInfo,
-)
 from stagefleet.runs.redis_runs import RedisRuns, no_run
 from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
 from stagefleet.runs.subjects import subject_of
@@ -70,7 +61,7 @@ class RedisLedger(RedisRuns):
             run = self._redis.get(RUN_OF_KEY.of(self._prefix, key))
         return None if run is None else str(run, "ascii")
 
-    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
         settings = self._settings
         kind, run, token, previous = self.scripts.call(
             "open",
@@ -99,18 +90,18 @@ class RedisLedger(RedisRuns):
                 f"the idempotency key {spec.key!r} belongs to run {run.decode()}, which was started with "
                 "other arguments: use another key for other work"
             )
-        return Submission(
+        return models.Submission(
             run_id=run.decode(),
-            kind=SubmissionKind(kind.decode()),
+            kind=models.SubmissionKind(kind.decode()),
             token=token,
             previous=previous.decode() or None,
         )
 
     def append(
         self,
-        submission: Submission,
+        submission: models.Submission,
         items: Sequence[str],
-        decided: Sequence[Outcome] = (),
+        decided: Sequence[models.Outcome] = (),
         *,
         nonce: str | None = None,
     ) -> None:
@@ -135,13 +126,15 @@ class RedisLedger(RedisRuns):
             raise self._refusal(submission, answer)
         submission.items, submission.decided = answer[0], answer[1] - answer[0]
 
-    def start(self, submission: Submission) -> None:
+    def start(self, submission: models.Submission) -> None:
         answer = self._call_on("start", submission.run_id, submission.token, submission.total)
         if answer != b"ok":
             raise self._refusal(submission, answer)
 
     @staticmethod
-    def _refusal(submission: Submission, answer: bytes) -> errors.LeaseLostError | errors.LedgerRewoundError:
+    def _refusal(
+        submission: models.Submission, answer: bytes
+    ) -> errors.LeaseLostError | errors.LedgerRewoundError:
         if answer == b"rewound":
             return errors.LedgerRewoundError(
                 f"Redis has forgotten parts of run {submission.run_id}, as after a failover: submit it again"
@@ -175,7 +168,7 @@ class RedisLedger(RedisRuns):
 
     # WorkerLedger
 
-    def spec(self, run_id: str) -> RunSpec | None:
+    def spec(self, run_id: str) -> models.RunSpec | None:
         with map_redis_errors(self._redis):
             written, parent, release, schema = self._redis.hmget(
                 self._key(run_id), ["order", "parent", "release", "schema"]
@@ -184,7 +177,7 @@ class RedisLedger(RedisRuns):
             return None
         return spec_of(run_id, written, parent, WriterVersion.read(release, schema))
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
         answer = self.scripts.call("claim", run_id, index, owner)
@@ -192,7 +185,7 @@ class RedisLedger(RedisRuns):
             return None
         appended, fence, attempt, lease_ms = answer
         item, host = split_host(appended.decode())
-        return Claim(
+        return models.Claim(
             run_id=run_id,
             index=index,
             item=item,
@@ -204,7 +197,7 @@ class RedisLedger(RedisRuns):
             nonce=owner,
         )
 
-    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
         if not claims:
             return []
         triples = itertools.chain.from_iterable((claim.run_id, claim.index, claim.token) for claim in claims)
@@ -212,8 +205,8 @@ class RedisLedger(RedisRuns):
 
     def finish(
         self,
-        claim: Claim,
-        outcome: Outcome,
+        claim: models.Claim,
+        outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
@@ -233,18 +226,18 @@ class RedisLedger(RedisRuns):
         )
         return FinishResult(answer)
 
-    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
         self.scripts.call(
             "note_pause", claim.run_id, claim.index, claim.token, milliseconds(seconds), encode_reason(reason)
         )
 
-    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
         other = "" if behind is None else behind
         return bool(self._call_on("hand_back", claim.run_id, claim.index, claim.token, other))
 
-    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[models.ItemState | None]:
         answers = self.scripts.call("item_states", run_id, *indexes)
-        return [ItemState(answer.decode()) if answer else None for answer in answers]
+        return [models.ItemState(answer.decode()) if answer else None for answer in answers]
 
 
 _PING_MS = 1000
@@ -256,12 +249,12 @@ class RedisCallbackLedger:
     def __init__(self, scripts: RedisScripts) -> None:
         self._scripts = scripts
 
-    def claim(self, run_id: str) -> CoordinatorClaim | None:
+    def claim(self, run_id: str) -> models.CoordinatorClaim | None:
         answer = self._scripts.call("claim_coordination", run_id, secrets.randbelow(1024))
         if answer is None:
             return None
         epoch, failures, failing_ms, lease_ms = answer
-        return CoordinatorClaim(
+        return models.CoordinatorClaim(
             run_id=run_id,
             epoch=epoch,
             failures=failures,
@@ -269,19 +262,19 @@ class RedisCallbackLedger:
             lease_seconds=lease_ms / 1000,
         )
 
-    def renew(self, claim: CoordinatorClaim) -> bool:
+    def renew(self, claim: models.CoordinatorClaim) -> bool:
         return bool(self._scripts.call("renew_coordination", claim.run_id, claim.epoch))
 
-    def release(self, claim: CoordinatorClaim) -> bool:
+    def release(self, claim: models.CoordinatorClaim) -> bool:
         return self._end(claim, "leave")
 
-    def pause(self, claim: CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+    def pause(self, claim: models.CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
         return self._end(claim, "pause", milliseconds(seconds), encode_reason(reason))
 
-    def finish(self, claim: CoordinatorClaim) -> bool:
+    def finish(self, claim: models.CoordinatorClaim) -> bool:
         return self._end(claim, "conclude")
 
-    def _end(self, claim: CoordinatorClaim, how: str, *arguments: Any) -> bool:
+    def _end(self, claim: models.CoordinatorClaim, how: str, *arguments: Any) -> bool:
         return bool(self._scripts.call("end_coordination", claim.run_id, claim.epoch, how, *arguments))
 
 
@@ -293,14 +286,14 @@ class RedisHeartbeatLedger:
         self._scripts = scripts
         self._prefix = prefix
 
-    def beat(self, worker: WorkerInfo, *, seconds: float) -> None:
+    def beat(self, worker: models.WorkerInfo, *, seconds: float) -> None:
         version = worker.version
         queues = json.dumps(worker.queues)
         self._scripts.call(
             "beat", worker.name, worker.slots, queues, milliseconds(seconds), version.release, version.schema
         )
 
-    def workers(self, queue: str | None = None) -> list[WorkerInfo]:
+    def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:
         with map_redis_errors(self._redis):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(WORKERS.of(self._prefix))
@@ -318,13 +311,13 @@ class RedisHeartbeatLedger:
             self._redis.set(PING.of(self._prefix), b"", px=_PING_MS)
 
 
-def _worker_of(name: bytes, entry: bytes, now_ms: float) -> WorkerInfo | None:
+def _worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | None:
     """Read a heartbeat; None if it has expired, or has an unknown form."""
     try:
         document = json.loads(entry)
         if float(document["until"]) <= now_ms:
             return None
-        return WorkerInfo(
+        return models.WorkerInfo(
             name=name.decode(),
             slots=int(document["slots"]),
             queues=tuple(map(str, document["queues"])),

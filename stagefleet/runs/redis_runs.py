@@ -8,14 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stagefleet.errors import (
-    IncompatibleVersionError,
-    LedgerRewoundError,
-    RedisConfigurationError,
-    RedisUnreachableError,
-    RunNotFoundError,
-    StagefleetError,
-)
+from stagefleet import errors
 from stagefleet.logs import EventLogger
 from stagefleet.redaction import quoted
 from stagefleet.redis_client import RedisScripts, map_redis_errors, milliseconds
@@ -61,7 +54,7 @@ class RedisRuns:
         if not found:
             raise no_run(run_id)
         if found[0].state is RunState.UNREADABLE and found[0].error is not None:
-            raise IncompatibleVersionError(found[0].error.message)
+            raise errors.IncompatibleVersionError(found[0].error.message)
         return found[0]
 
     def runs(self) -> Iterator[Run]:
@@ -95,7 +88,7 @@ class RedisRuns:
         entries: list[tuple[bytes, dict[bytes, bytes]]] = answer[0][1] if answer else []
         if after and not standing:
             self.run(run_id)
-            raise LedgerRewoundError(
+            raise errors.LedgerRewoundError(
                 f"Redis has forgotten outcomes of run {run_id}, as after a failover: read on from what it has"
             )
         if not entries:
@@ -117,7 +110,7 @@ class RedisRuns:
         position = outcomes[-1].position if outcomes else before
         answer = self._call_on("acknowledge", run_id, epoch, position, before)
         if answer == b"rewound":
-            raise LedgerRewoundError(
+            raise errors.LedgerRewoundError(
                 f"Redis has forgotten what was acknowledged of run {run_id}, as after a failover: coordinate "
                 "it again, from what it has"
             )
@@ -155,12 +148,12 @@ class RedisRuns:
         return mended + int(touched)
 
     def _sweep_run(self, run_id: str, swept_ms: int) -> int:
-        errors = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
+        problems = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
             touched: int = self._call_on(
-                "sweep", run_id, *errors, swept_ms, milliseconds(self._settings.sweep_seconds)
+                "sweep", run_id, *problems, swept_ms, milliseconds(self._settings.sweep_seconds)
             )
-        except (RedisUnreachableError, RedisConfigurationError):
+        except (errors.RedisUnreachableError, errors.RedisConfigurationError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken run must not stop the sweep of others
             self._note_damage(run_id, str(error))
@@ -193,7 +186,7 @@ class RedisRuns:
             return answer
         try:
             log_run_finished(self.run(run_id), script)
-        except StagefleetError as error:  # the script has taken effect
+        except errors.StagefleetError as error:  # the script has taken effect
             _log.warning("run_end_not_logged", action=script, run=run_id, error=str(error))
         return answer[0]
 
@@ -205,6 +198,8 @@ class RedisRuns:
         return RUN.of(self._prefix, run_id)
 
 
-def no_run(run_id: str) -> RunNotFoundError:
+def no_run(run_id: str) -> errors.RunNotFoundError:
     """Build the error for a run that does not exist."""
-    return RunNotFoundError(f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list")
+    return errors.RunNotFoundError(
+        f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
+    )

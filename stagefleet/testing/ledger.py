@@ -15,29 +15,12 @@ from dataclasses import replace
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
-from stagefleet.runs import messages
+from stagefleet.runs import messages, models
 from stagefleet.runs.ledger import FinishResult, RenewalResult
-from stagefleet.runs.models import (
-    Claim,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-    Submission,
-    SubmissionKind,
-)
 from stagefleet.runs.snapshots import bounded
 from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
-from stagefleet.testing.memory_runs import (
-    MemoryCallbackLedger,
-    MemoryHeartbeatLedger,
-    MemoryRuns,
-    MemorySweeper,
-    Message,
-)
+from stagefleet.testing import memory_runs
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord
 
@@ -57,59 +40,61 @@ class MemoryLedger:
         settings: RunSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        broker: deque[Message] | None = None,
+        broker: deque[memory_runs.Message] | None = None,
         queue_of: Callable[[str], str] = messages.queue_of,
     ) -> None:
-        self._runs = MemoryRuns(
+        self._runs = memory_runs.MemoryRuns(
             RunSettings() if settings is None else settings,
             clock,
             deque() if broker is None else broker,
             queue_of,
         )
-        self._sweeper = MemorySweeper(self._runs)
+        self._sweeper = memory_runs.MemorySweeper(self._runs)
         self.broker = self._runs.broker
-        self.callbacks = MemoryCallbackLedger(self._runs)
-        self.heartbeats = MemoryHeartbeatLedger(self._runs)
+        self.callbacks = memory_runs.MemoryCallbackLedger(self._runs)
+        self.heartbeats = memory_runs.MemoryHeartbeatLedger(self._runs)
 
     def run_under(self, key: str) -> str | None:
         with self._runs.step():
             return self._runs.keys.get(key)
 
-    def open(self, spec: RunSpec, *, again: Submission | None = None) -> Submission:
+    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
         with self._runs.step() as now:
             own = None if again is None else self._runs.records.get(again.run_id)
-            if again and own and own.state is RunState.SUBMITTING and own.token <= again.token:
+            if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
                 previous = None if own.spec.parent == spec.parent else own.spec.parent
                 return self._take_over(own, previous, now)
             old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
             return (
-                self._open_new(spec, SubmissionKind.NEW, now)
+                self._open_new(spec, models.SubmissionKind.NEW, now)
                 if old is None
                 else self._open_under(spec, old, now)
             )
 
-    def _open_under(self, spec: RunSpec, old: RunRecord, now: float) -> Submission:
+    def _open_under(self, spec: models.RunSpec, old: RunRecord, now: float) -> models.Submission:
         """Open a run again under the key of an existing one."""
         if old.spec.fingerprint != spec.fingerprint:
             raise errors.KeyConflictError(
                 f"the idempotency key {spec.key!r} was used for run {old.id} with other arguments: "
                 "choose another key, or repeat the arguments of that run"
             )
-        if old.state is RunState.SUBMITTING and old.submitter_until <= now:
+        if old.state is models.RunState.SUBMITTING and old.submitter_until <= now:
             return self._take_over(old, None, now)
         if not old.state.is_final:
-            return Submission(old.id, SubmissionKind.ATTACHED)
-        if old.state is RunState.SUCCEEDED:
-            return Submission(old.id, SubmissionKind.SUCCEEDED)
+            return models.Submission(old.id, models.SubmissionKind.ATTACHED)
+        if old.state is models.RunState.SUCCEEDED:
+            return models.Submission(old.id, models.SubmissionKind.SUCCEEDED)
         if not old.started:  # cancelled before all items were submitted
-            return self._open_new(spec, SubmissionKind.NEW, now)
-        return self._open_new(spec.model_copy(update={"parent": old.id}), SubmissionKind.CONTINUED, now)
+            return self._open_new(spec, models.SubmissionKind.NEW, now)
+        return self._open_new(
+            spec.model_copy(update={"parent": old.id}), models.SubmissionKind.CONTINUED, now
+        )
 
     def append(
         self,
-        submission: Submission,
+        submission: models.Submission,
         items: Sequence[str],
-        decided: Sequence[Outcome] = (),
+        decided: Sequence[models.Outcome] = (),
         *,
         nonce: str | None = None,
     ) -> None:
@@ -118,7 +103,7 @@ class MemoryLedger:
             if nonce is not None and record.appended == nonce:
                 submission.items, submission.decided = len(record.items), record.decided
                 return
-            if record.state is not RunState.SUBMITTING:
+            if record.state is not models.RunState.SUBMITTING:
                 raise errors.LeaseLostError(f"run {record.id} takes no more items: it is {record.state}")
             self._check_believed(record, submission)
             if record.total + len(items) + len(decided) > MAX_ITEMS:
@@ -130,21 +115,21 @@ class MemoryLedger:
             self._runs.lease(record, now)
             submission.items, submission.decided = len(record.items), record.decided
 
-    def start(self, submission: Submission) -> None:
+    def start(self, submission: models.Submission) -> None:
         """Start a run; a second start changes nothing."""
         with self._runs.step() as now:
             record = self._submitted(submission)
-            if record.state is RunState.SUBMITTING:
+            if record.state is models.RunState.SUBMITTING:
                 self._check_believed(record, submission)
-                record.state, record.started = RunState.RUNNING, True
+                record.state, record.started = models.RunState.RUNNING, True
                 self._runs.lease(record, now)
 
-    def spec(self, run_id: str) -> RunSpec | None:
+    def spec(self, run_id: str) -> models.RunSpec | None:
         with self._runs.step():
             record = self._runs.records.get(run_id)
             return None if record is None else record.spec
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
         """Claim an item; the worker's name is ignored."""
         del worker
         nonce = secrets.token_hex(8) if nonce is None else nonce
@@ -159,7 +144,7 @@ class MemoryLedger:
             item, host = split_host(record.items[index])
             queue = self._runs.queue(record) if host is None else messages.host_queue(host)
             self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), hold.published_at)
-            return Claim(
+            return models.Claim(
                 run_id=run_id,
                 index=index,
                 item=item,
@@ -171,14 +156,14 @@ class MemoryLedger:
                 nonce=nonce,
             )
 
-    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
         with self._runs.step() as now:
             return [self._renew(claim, now) for claim in claims]
 
     def finish(
         self,
-        claim: Claim,
-        outcome: Outcome,
+        claim: models.Claim,
+        outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
         reason: WaitReason | None = None,
@@ -194,13 +179,13 @@ class MemoryLedger:
             why = WaitReason() if reason is None else reason.bounded()
             return record.finish(claim.index, named, retry_at, why)
 
-    def note_pause(self, claim: Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
-    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)
             if record is None or not record.holds(claim):
@@ -218,18 +203,20 @@ class MemoryLedger:
         with self._runs.step():
             return iter(list(self._runs.found(run_id).leftovers()))
 
-    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[ItemState | None]:
+    def item_states(self, run_id: str, indexes: Sequence[int]) -> list[models.ItemState | None]:
         with self._runs.step():
             record = self._runs.records.get(run_id)
-            return [ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes]
+            return [
+                models.ItemState.SUCCEEDED if record is None else record.standing(index) for index in indexes
+            ]
 
-    def run(self, run_id: str) -> Run:
+    def run(self, run_id: str) -> models.Run:
         with self._runs.step() as now:
             return replace(
                 self._runs.found(run_id).snapshot(now), lease_seconds=self._runs.settings.lease_seconds
             )
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[models.Run]:
         with self._runs.step() as now:
             return iter([record.snapshot(now) for record in reversed(self._runs.records.values())])
 
@@ -239,7 +226,9 @@ class MemoryLedger:
                 run_id for run_id in self._runs.records if text.isalnum() and run_id.startswith(text)
             )
 
-    def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
+    def outcomes(
+        self, run_id: str, after: str, *, limit: int, block_seconds: float
+    ) -> list[models.Outcome] | None:
         """Return outcomes; `block_seconds` is real time, not the time of `clock`."""
 
         def has_news() -> bool:
@@ -262,7 +251,9 @@ class MemoryLedger:
             record.coordinator_until = now + self._runs.settings.lease_seconds
             return record.epoch
 
-    def acknowledge(self, run_id: str, epoch: int, outcomes: Sequence[Outcome], *, before: str = "") -> bool:
+    def acknowledge(
+        self, run_id: str, epoch: int, outcomes: Sequence[models.Outcome], *, before: str = ""
+    ) -> bool:
         with self._runs.step() as now:
             record = self._runs.live.get(run_id)
             if record is None or record.epoch > epoch:
@@ -281,7 +272,7 @@ class MemoryLedger:
         with self._runs.step():
             return self._runs.found(run_id).stream.cursor
 
-    def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
+    def cancel(self, run_id: str, *, now: bool = False, error: models.ErrorInfo | None = None) -> bool:
         with self._runs.step() as moment:
             record = self._runs.found(run_id)
             if record.state.is_final:
@@ -291,23 +282,23 @@ class MemoryLedger:
                 self._runs.enqueue_coordinator(record, moment)
             return True
 
-    def _open_new(self, spec: RunSpec, kind: SubmissionKind, now: float) -> Submission:
+    def _open_new(self, spec: models.RunSpec, kind: models.SubmissionKind, now: float) -> models.Submission:
         record = RunRecord(secrets.token_hex(8), spec, now)
         self._runs.records[record.id] = self._runs.live[record.id] = record
         if spec.key:
             self._runs.keys[spec.key] = record.id
         self._runs.lease(record, now)
-        previous = spec.parent if kind is SubmissionKind.CONTINUED else None
-        return Submission(record.id, kind, record.token, previous)
+        previous = spec.parent if kind is models.SubmissionKind.CONTINUED else None
+        return models.Submission(record.id, kind, record.token, previous)
 
-    def _take_over(self, record: RunRecord, previous: str | None, now: float) -> Submission:
+    def _take_over(self, record: RunRecord, previous: str | None, now: float) -> models.Submission:
         """Let a new client submit a run again, from its first item."""
         record.empty()
         self._runs.lease(record, now)
-        kind = SubmissionKind.NEW if previous is None else SubmissionKind.CONTINUED
-        return Submission(record.id, kind, record.token, previous)
+        kind = models.SubmissionKind.NEW if previous is None else models.SubmissionKind.CONTINUED
+        return models.Submission(record.id, kind, record.token, previous)
 
-    def _submitted(self, submission: Submission) -> RunRecord:
+    def _submitted(self, submission: models.Submission) -> RunRecord:
         record = self._runs.records.get(submission.run_id)
         if record is None or record.token < submission.token:
             raise errors.LedgerRewoundError(f"run {submission.run_id} was forgotten: submit it again")
@@ -316,11 +307,11 @@ class MemoryLedger:
         return record
 
     @staticmethod
-    def _check_believed(record: RunRecord, submission: Submission) -> None:
+    def _check_believed(record: RunRecord, submission: models.Submission) -> None:
         if (len(record.items), record.decided) != (submission.items, submission.decided):
             raise errors.LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
-    def _renew(self, claim: Claim, now: float) -> RenewalResult:
+    def _renew(self, claim: models.Claim, now: float) -> RenewalResult:
         record = self._runs.live.get(claim.run_id)
         if record is None or not record.holds(claim):
             return RenewalResult.LOST
