@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "__version__": "stagefleet.version",
+    "__version__": "stagefleet.runs.versions",
     "CacheOperation": "stagefleet.operations.publish",
     "CopyOperation": "stagefleet.operations.copy",
     "DeleteOperation": "stagefleet.operations.delete",

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from stagefleet.streams import discard_stdout, prepare_streams
-from stagefleet.version import __version__
 
 __all__ = ["main", "run_command"]
 
@@ -51,6 +50,8 @@ def _run(arguments: list[str]) -> int:
 
     code: Any = 0
     if arguments == ["--version"]:  # scripts ask often: load nothing else for it
+        from stagefleet.runs.versions import __version__  # noqa: PLC0415 - as the docstring says
+
         print_line(f"stagefleet {__version__}")
     elif arguments == ["health"] and (live := _count_live()):  # containers ask every few seconds
         print_line(f"{live} worker processes live here")

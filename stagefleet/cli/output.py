@@ -1,4 +1,4 @@
-"""The output of a command on stdout."""
+"""The output of a command: its result on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def flush_output() -> None:
 def as_line(value: Mapping[str, Any]) -> str:
     """Format a JSON object on one line, without the line end."""
     return _ENCODER.encode(value)
+
+
+def say(message: str) -> None:
+    """Print a message on stderr that is neither a result nor an error."""
+    from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - loads typer, which --version does without
+
+    if not chosen_options().quiet:
+        sys.stderr.write(f"stagefleet: {message}\n")
+        sys.stderr.flush()
 
 
 def _refusal(error: OSError) -> OutputError:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import stagefleet
 from stagefleet.cli.options import NO_REPOSITORY
 from stagefleet.errors import UsageError
 from stagefleet.names import Repository, StageId, StorageAddress, parse_address
 from stagefleet.records import models
 from stagefleet.records.ids import RecordKind
 from stagefleet.redaction import quoted
-
-if TYPE_CHECKING:
-    from stagefleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class RecordArguments:
             raise UsageError(f"Missing argument 'KIND': write one of {', '.join(RecordKind)}")
         return self.named_kind
 
-    def resolve(self, fleet: Fleet, project: str | None) -> StorageAddress:
+    def resolve(self, fleet: stagefleet.Fleet, project: str | None) -> StorageAddress:
         """Return the storage of the records: the address, or the primary storage of the project."""
         if project is None:
             assert self.address is not None
@@ -57,7 +55,7 @@ class RecordArguments:
         return fleet.project(project).storages.primary
 
 
-def final_of(fleet: Fleet, project: str | None) -> Repository | None:
+def final_of(fleet: stagefleet.Fleet, project: str | None) -> Repository | None:
     """Return the final storage of a project, which has its custom tags; None if the primary has them."""
     return None if project is None else fleet.project(project).storages.final
 
@@ -122,7 +120,7 @@ _SYNTAXES: Mapping[RecordKind, _RecordSyntax] = {
 
 
 def add_record(
-    fleet: Fleet,
+    fleet: stagefleet.Fleet,
     address: StorageAddress,
     kind: RecordKind,
     values: Sequence[str],

@@ -12,24 +12,21 @@ from rich.filesize import decimal
 
 import stagefleet
 from stagefleet.cli.options import chosen_options
-from stagefleet.cli.output import print_json, print_line
-from stagefleet.cli.session import say
+from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.operations.catalog import find_operation
 
 if TYPE_CHECKING:
-    from stagefleet import Outcome, Plan, Run
+    from rich.console import Console
 
 _LINE_SECONDS = 10.0
 
 
-def choose_display(run: Run, *, stdout_is_shared: bool) -> ProgressLines:
+def choose_display(run: stagefleet.Run, *, stdout_is_shared: bool) -> ProgressLines:
     """Choose a bar if stderr is a terminal, unless results appear on the same terminal."""
     if chosen_options().quiet:
         return ProgressLines(run.total)
     shares = stdout_is_shared and sys.stdout is not None and sys.stdout.isatty()
     if sys.stderr.isatty() and not shares:
-        from stagefleet.cli.progress_bar import ProgressBar  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
-
         return ProgressBar(run.total)
     return ProgressLines(run.total)
 
@@ -54,7 +51,7 @@ class ProgressLines:
     def stop(self) -> None:
         """End the display."""
 
-    def advance(self, outcome: Outcome) -> None:
+    def advance(self, outcome: stagefleet.Outcome) -> None:
         """Count one outcome."""
         self._done += 1
         self._failed += outcome.state is stagefleet.ItemState.FAILED
@@ -76,6 +73,44 @@ class ProgressLines:
         self._write(message)
 
 
+class ProgressBar(ProgressLines):
+    """A bar with stages, bytes, rate and time left."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        from rich import console as rich_console  # noqa: PLC0415 - a tenth of the start-up time, for a bar only
+        from rich import progress  # noqa: PLC0415 - as above
+
+        super().__init__(total)
+        self._progress = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("stages{task.fields[failed]}{task.fields[sent]}"),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            console=console or rich_console.Console(stderr=True),
+            redirect_stdout=False,  # results go to stdout, not through the bar's console
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("", total=total, sent="", failed="")
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def advance(self, outcome: stagefleet.Outcome) -> None:
+        self._bytes += outcome.bytes
+        rate = self._bytes / max(time.monotonic() - self._started_at, 0.001)
+        self._failed += outcome.state is stagefleet.ItemState.FAILED
+        sent = f"  {decimal(self._bytes)}  {decimal(int(rate))}/s" if self._bytes else ""
+        failed = f"  {self._failed:,} failed" if self._failed else ""
+        self._progress.update(self._task, advance=1, sent=sent, failed=failed)
+
+    def note(self, message: str) -> None:
+        self._progress.console.print(f"stagefleet: {message}", markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
 _NAMES_SETTING = 'registries."'
 """What the advice to change a setting of a registry contains."""
 _FAILURES_TOLD = 20
@@ -83,12 +118,12 @@ _FAILURES_TOLD = 20
 _EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
 
 
-def exit_code(run: Run) -> int:
+def exit_code(run: stagefleet.Run) -> int:
     """Return the exit code for a run; 0 for one in progress."""
     return _EXIT_CODES.get(run.state, 0)
 
 
-def describe_run(run: Run) -> str:
+def describe_run(run: stagefleet.Run) -> str:
     """Describe the state of a run in one line."""
     if run.state is stagefleet.RunState.UNREADABLE and run.error is not None:
         return f"run {run.id} {run.state}: {run.error.message}"
@@ -112,7 +147,7 @@ def describe_run(run: Run) -> str:
     )
 
 
-def describe_failure(outcome: Outcome, *, in_fleet: bool) -> str:
+def describe_failure(outcome: stagefleet.Outcome, *, in_fleet: bool) -> str:
     """Describe a failed item in one line: the item, its host and the reason.
 
     `in_fleet` is true if a worker of a fleet tried it, which has settings of its own.
@@ -123,7 +158,7 @@ def describe_failure(outcome: Outcome, *, in_fleet: bool) -> str:
     return f"{outcome.item}{where} failed: {message}{whose}"
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
+def print_plan(plan: stagefleet.Plan, *, as_json: bool) -> None:
     """Print the plan of a dry run."""
     if not as_json:
         for outcome in _outcomes_of(plan):
@@ -137,7 +172,7 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
     print_json({"run": None, "state": "planned", "total": len(plan), **counts, "seconds": 0.0})
 
 
-def _outcomes_of(plan: Plan) -> Iterator[Outcome]:
+def _outcomes_of(plan: stagefleet.Plan) -> Iterator[stagefleet.Outcome]:
     for state, items in (("skipped", plan.skipped), ("planned", plan.items)):
         yield from (stagefleet.Outcome.without_task(item, stagefleet.ItemState(state)) for item in items)
 
@@ -146,7 +181,12 @@ class RunReport:
     """Print the progress and the end of a run; without a `display`, stderr decides which one shows it."""
 
     def __init__(
-        self, run: Run, *, as_json: bool, display: ProgressLines | None = None, in_fleet: bool = False
+        self,
+        run: stagefleet.Run,
+        *,
+        as_json: bool,
+        display: ProgressLines | None = None,
+        in_fleet: bool = False,
     ) -> None:
         self._as_json = as_json
         self._in_fleet = in_fleet
@@ -162,7 +202,7 @@ class RunReport:
     def __exit__(self, *_error: object) -> None:
         self._display.stop()
 
-    def show(self, outcome: Outcome) -> None:
+    def show(self, outcome: stagefleet.Outcome) -> None:
         """Print one outcome."""
         self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
@@ -181,7 +221,7 @@ class RunReport:
         """Print a message on stderr."""
         self._display.note(message)
 
-    def conclude(self, run: Run) -> None:
+    def conclude(self, run: stagefleet.Run) -> None:
         """Stop the progress display, and print the end of the run."""
         if self._lacking:
             caches = ", ".join(f"{cache} ({count:,})" for cache, count in self._lacking.items())

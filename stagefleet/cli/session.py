@@ -1,42 +1,41 @@
-"""The fleet of a command, and the handling of Ctrl-C during its run."""
+"""The session of a command: its settings, its fleet, and the run that it starts and follows."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
-import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
 
 import stagefleet
-from stagefleet.cli.options import chosen_options
-from stagefleet.cli.output import flush_output
-from stagefleet.errors import StagefleetError, UsageError
+from stagefleet.cli import options as opt
+from stagefleet.cli.output import flush_output, print_json, print_line, say
+from stagefleet.cli.report import RunReport, exit_code, print_plan
+from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
 from stagefleet.redaction import masked_line
 from stagefleet.redis_client import RedisRetry
 from stagefleet.settings_sources import unknown_variables
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet, Settings
+    from stagefleet.fleet.callbacks import StartArguments
+    from stagefleet.fleet.project import FleetProject
+    from stagefleet.operations.base import Items
     from stagefleet.settings import LogSettings
 
 
-def say(message: str) -> None:
-    """Print a message on stderr that is neither a result nor an error."""
-    if chosen_options().quiet:
-        return
-    sys.stderr.write(f"stagefleet: {message}\n")
-    sys.stderr.flush()
-
-
-def read_settings(parallel: int | None = None) -> Settings:
+def read_settings(parallel: int | None = None) -> stagefleet.Settings:
     """Read the settings with the command line's overrides; warn about unknown variables."""
-    options = chosen_options()
+    options = opt.chosen_options()
     settings = stagefleet.load_settings(**options.overrides)
     configure_logs(settings.log, verbose=options.verbose, quiet=options.quiet)
     for name, meant in unknown_variables(stagefleet.Settings).items():
@@ -46,7 +45,7 @@ def read_settings(parallel: int | None = None) -> Settings:
     return settings.model_copy(update={"runs": settings.runs.model_copy(update={"parallel": parallel})})
 
 
-def connect(purpose: str) -> Fleet:
+def connect(purpose: str) -> stagefleet.Fleet:
     """Connect to the fleet at the settings' Redis; the error names the purpose."""
     settings = read_settings()
     if settings.redis_url is None:
@@ -56,7 +55,7 @@ def connect(purpose: str) -> Fleet:
 
 def open_fleet(
     *, embedded: bool = False, parallel: int | None = None, needs_fleet: str | None = None
-) -> Fleet:
+) -> stagefleet.Fleet:
     """Open the fleet at the settings' Redis, or an embedded one if requested or without a URL.
 
     `needs_fleet` is the option that an embedded fleet cannot serve, if one was given.
@@ -73,34 +72,6 @@ def open_fleet(
             say("no STAGEFLEET_REDIS_URL: starting a private Valkey and a worker for this command")
 
     return stagefleet.Fleet.embedded(settings=settings, on_notice=say, on_start=announce)
-
-
-@contextlib.contextmanager
-def cancelling_on_interrupt(fleet: Fleet, run_id: str) -> Iterator[None]:
-    """Cancel the run at the first SIGINT or SIGTERM, and wait for items in progress; exit at the second."""
-    pressed = threading.Event()
-
-    def cancel() -> None:
-        say(f"cancelling run {run_id}: what runs is finished first; once more leaves at once")
-        try:
-            RedisRetry(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run_id))
-        except StagefleetError as error:
-            say(f"run {run_id} cannot be cancelled: {error}")
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-        # In a thread: a signal handler may interrupt a write or a request.
-        threading.Thread(target=cancel, name="cancel", daemon=True).start()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, interrupt) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 # Logs of commands: they go to stderr, since stdout is for the result.
@@ -134,11 +105,212 @@ def configure_logs(settings: LogSettings, *, verbose: bool = False, quiet: bool 
     limit_libraries(level)
 
 
-# Commands that become one of the fleet's processes.
+# The options of every command that starts a run.
 
 
-def become(command: Sequence[str]) -> NoReturn:
-    """Replace this process by another one of ours, which takes the options of all commands with it."""
-    flush_output()
-    environment = os.environ | chosen_options().environment
-    os.execve(sys.executable, list(command), environment)  # noqa: S606 - no shell is meant
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options of any run; each field is an option of the command line."""
+
+    parallel: opt.Parallel = None
+    from_file: Annotated[
+        str | None,
+        typer.Option("--from-file", metavar="FILE|-", help="Read ids, one a line; - is standard input."),
+    ] = None
+    detach: Annotated[bool, typer.Option("--detach", help="Print the run's id and leave.")] = False
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option("--idempotency-key", metavar="K", help="Do the same work under the same key only once."),
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, do nothing.")] = False
+    missing_ok: opt.MissingOk = False
+    json: opt.Json = False
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start a private Valkey and a worker for this command alone.")
+    ] = False
+    on_outcome_url: Annotated[
+        str | None,
+        typer.Option(
+            "--on-outcome-url",
+            metavar="URL",
+            help="The fleet calls it for each outcome; signed where webhooks.secret is set.",
+        ),
+    ] = None
+    on_outcome_task: Annotated[
+        str | None,
+        typer.Option(
+            "--on-outcome-task",
+            metavar="NAME[@QUEUE]",
+            help="Instead: a Celery task, published for each outcome.",
+        ),
+    ] = None
+    on_finish_url: Annotated[
+        str | None,
+        typer.Option("--on-finish-url", metavar="URL", help="The fleet calls it at the run's end."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        _ = self.callback  # rejects an invalid callback
+        if self.parallel is not None and self.parallel < 1:
+            raise UsageError(f"--parallel {self.parallel}: write 1 or more (1 is serial)")
+        if self.detach and self.dry_run:
+            raise UsageError("--dry-run starts no run to detach from: leave out --detach")
+
+    @property
+    def callback(self) -> stagefleet.RemoteCallback | None:
+        """The callback by the fleet; None without one."""
+        return stagefleet.RemoteCallback.of(self.on_outcome_url, self.on_outcome_task, self.on_finish_url)
+
+    @property
+    def arguments(self) -> StartArguments:
+        """The keyword arguments of the run."""
+        return {
+            "parallel": self.parallel,
+            "idempotency_key": self.idempotency_key,
+            "missing_ok": self.missing_ok,
+        }
+
+    def open_fleet(self) -> stagefleet.Fleet:
+        """Open the fleet that these options select."""
+        needing = {
+            "--detach": self.detach,
+            "--idempotency-key": self.idempotency_key is not None,
+            "a callback of the fleet's": self.callback is not None,
+        }
+        return open_fleet(
+            embedded=self.embedded,
+            parallel=self.parallel,
+            needs_fleet=next((name for name, is_given in needing.items() if is_given), None),
+        )
+
+
+def takes_run_options(*, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options of a run to a command; the function receives them as one value, `options`.
+
+    Typer reads a command's options from its signature, so this changes the signature.
+    """
+    fields = inspect.signature(RunOptions, eval_str=True).parameters.values()
+    shared = [field for field in fields if field.name not in but]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run_command(**arguments: Any) -> None:
+            options = RunOptions(**{field.name: arguments.pop(field.name) for field in shared})
+            command(**arguments, options=options)
+
+        own = inspect.signature(command, eval_str=True)
+        kept = [parameter for parameter in own.parameters.values() if parameter.name != "options"]
+        signature = own.replace(parameters=[*kept, *shared])
+        run_command.__signature__ = signature  # type: ignore[attr-defined]  # `inspect` reads this first
+        return run_command
+
+    return decorate
+
+
+# Start and follow a run, for every command that starts one.
+
+
+def run_operation(
+    fleet: stagefleet.Fleet,
+    operation: stagefleet.Operation,
+    items: Items | None,
+    options: RunOptions,
+    *,
+    project: FleetProject | None = None,
+    if_empty: str = "there is nothing to do",
+) -> None:
+    """Print the plan of a dry run; else start the run, and follow it unless it is detached.
+
+    Items of None are all. Ends with `typer.Exit` and the exit code of the run.
+    """
+    runs = project or fleet
+    if options.dry_run:
+        print_plan(runs.plan(operation, items, missing_ok=options.missing_ok), as_json=options.json)
+        return
+    run = runs.start(operation, items, options.callback, **options.arguments)
+    if not run.total:
+        say(if_empty)
+    detach_or_follow(fleet, run, options)
+
+
+def detach_or_follow(fleet: stagefleet.Fleet, run: stagefleet.Run, options: RunOptions) -> None:
+    """Print the run's id and return, or follow the run to its end, which exits with the run's code."""
+    if not options.detach:
+        follow_run(fleet, run, as_json=options.json)
+    with naming_run(fleet, run.id):
+        if options.json:
+            print_json(run.summary())
+        else:
+            print_line(run.id)
+
+
+@contextlib.contextmanager
+def naming_run(fleet: stagefleet.Fleet, run_id: str) -> Iterator[None]:
+    """Flush stdout, and name the run if that fails: the user may not know its id otherwise.
+
+    It continues then, unless the fleet is embedded.
+    """
+    try:
+        yield
+        flush_output()
+    except OutputError as error:
+        where = (
+            f"look at run {run_id} with stagefleet runs show {run_id}"
+            if fleet.keeps_runs
+            else f"run {run_id} ends with this command"
+        )
+        raise OutputError(f"{error}; {where}") from None
+
+
+def follow_run(
+    fleet: stagefleet.Fleet,
+    run: stagefleet.Run,
+    *,
+    as_json: bool,
+    no_worker_limit_seconds: float | None = None,
+) -> None:
+    """Follow a run to its end, report it, and exit with its code; an interrupt cancels it."""
+    report = RunReport(run, as_json=as_json, in_fleet=fleet.keeps_runs)
+    with cancelling_on_interrupt(fleet, run.id):
+        try:
+            with naming_run(fleet, run.id), report:
+                ended = fleet.wait(
+                    run,
+                    report.show,
+                    on_notice=report.note,
+                    no_worker_limit_seconds=no_worker_limit_seconds,
+                )
+        except NoWorkerError:
+            report.conclude(fleet.run(run.id))
+            raise
+    with naming_run(fleet, run.id):
+        report.conclude(ended)
+    raise typer.Exit(exit_code(ended))
+
+
+@contextlib.contextmanager
+def cancelling_on_interrupt(fleet: stagefleet.Fleet, run_id: str) -> Iterator[None]:
+    """Cancel the run at the first SIGINT or SIGTERM, and wait for items in progress; exit at the second."""
+    pressed = threading.Event()
+
+    def cancel() -> None:
+        say(f"cancelling run {run_id}: what runs is finished first; once more leaves at once")
+        try:
+            RedisRetry(fleet.settings.runs.outage_seconds)(lambda: fleet.cancel(run_id))
+        except StagefleetError as error:
+            say(f"run {run_id} cannot be cancelled: {error}")
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+        # In a thread: a signal handler may interrupt a write or a request.
+        threading.Thread(target=cancel, name="cancel", daemon=True).start()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

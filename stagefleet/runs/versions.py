@@ -1,4 +1,4 @@
-"""Versions of data shared between releases: the ledger's keys, its messages, and the workers' heartbeats.
+"""Versions of this release, and of data shared between releases: keys, messages, and heartbeats.
 
 The schema version has a major and a minor part. Readers ignore unknown fields, so a new field raises the
 minor part. A field that must not be ignored, or a changed meaning, raises the major part, which older readers
@@ -13,7 +13,9 @@ from functools import cache
 from typing import Self
 
 from stagefleet.errors import IncompatibleVersionError
-from stagefleet.version import __version__
+
+__version__ = "0.1.0"
+"""The version of this release; the wheel is built with it."""
 
 SCHEMA_VERSION = "1.0"
 """Schema version of data written by this release."""

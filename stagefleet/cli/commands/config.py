@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import make_group
+from stagefleet.cli.app import make_group
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings

@@ -8,7 +8,7 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
+from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 

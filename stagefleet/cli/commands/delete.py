@@ -8,13 +8,12 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
+from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import DeleteOperation, Fleet
     from stagefleet.fleet.project import FleetProject
 
 
@@ -64,7 +63,12 @@ def delete_stages(
         run_operation(fleet, operation, named, options, project=of_project, if_empty="no stage was named")
 
 
-def _confirm(runs: Fleet | FleetProject, operation: DeleteOperation, name: str, options: RunOptions) -> None:
+def _confirm(
+    runs: stagefleet.Fleet | FleetProject,
+    operation: stagefleet.DeleteOperation,
+    name: str,
+    options: RunOptions,
+) -> None:
     opt.require_terminal("delete --all", f"empty {name}")
     count = len(runs.plan(operation, missing_ok=options.missing_ok))
     opt.confirm(f"Delete all {count:,} stages of {name}?", "nothing was deleted")

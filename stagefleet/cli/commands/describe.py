@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
+from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet
     from stagefleet.fleet.project import FleetProject
 
 
@@ -47,7 +46,9 @@ def describe_stages(
         )
 
 
-def _choose(fleet: Fleet, repository: str | None, project: str | None, *, final: bool) -> FleetProject:
+def _choose(
+    fleet: stagefleet.Fleet, repository: str | None, project: str | None, *, final: bool
+) -> FleetProject:
     """Return the project of the command; a single storage is a project of its own."""
     if not final:
         return fleet.project(parse_address(repository or "") if project is None else project)

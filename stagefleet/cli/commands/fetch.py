@@ -15,15 +15,13 @@ import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import flush_output
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
-from stagefleet.cli.session import say
+from stagefleet.cli.output import flush_output, say
+from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.images import PlatformSelection
 from stagefleet.names import Repository, parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import FetchOperation, Fleet, Project
     from stagefleet.fleet.hosts import PinnedStages
 
 _CHECK_SECONDS = 1.0
@@ -90,7 +88,9 @@ def fetch_stages(
             run_operation(fleet, operation, named, options)
 
 
-def _pin(fleet: Fleet, operation: FetchOperation, named: list[str], options: RunOptions) -> None:
+def _pin(
+    fleet: stagefleet.Fleet, operation: stagefleet.FetchOperation, named: list[str], options: RunOptions
+) -> None:
     """Fetch, print the report, and protect the images until standard input closes."""
     with fleet.hosts.pinned_stages(operation.storages, named, hosts=operation.hosts) as pinned:
         try:
@@ -103,7 +103,9 @@ def _pin(fleet: Fleet, operation: FetchOperation, named: list[str], options: Run
         _await_end_of_input(pinned)
 
 
-def _project(fleet: Fleet, repository: str | None, project: str | None, cache: list[str] | None) -> Project:
+def _project(
+    fleet: stagefleet.Fleet, repository: str | None, project: str | None, cache: list[str] | None
+) -> stagefleet.Project:
     if project is not None:
         return fleet.project(project).storages
     return stagefleet.Project.alone(

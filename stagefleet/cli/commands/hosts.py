@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import print_json, print_line
-from stagefleet.cli.session import connect, say
-
-if TYPE_CHECKING:
-    from stagefleet import Fleet
+from stagefleet.cli.output import print_json, print_line, say
+from stagefleet.cli.session import connect
 
 
 def show_hosts(
@@ -44,11 +42,11 @@ def show_hosts(
                 print_line(host)
 
 
-def _live(fleet: Fleet, names: list[str] | None) -> Sequence[str]:
+def _live(fleet: stagefleet.Fleet, names: list[str] | None) -> Sequence[str]:
     return fleet.hosts.choose(names) if names else fleet.hosts.names()
 
 
-def _show_images(fleet: Fleet, host: str, *, as_json: bool) -> None:
+def _show_images(fleet: stagefleet.Fleet, host: str, *, as_json: bool) -> None:
     for used in fleet.hosts.last_used(host):
         if as_json:
             print_json({"host": host, "image": used.image, "last_used_ms": used.last_used_ms})

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
+import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import as_line, print_line
-from stagefleet.cli.run_options import RunOptions
-from stagefleet.cli.session import open_fleet, say
+from stagefleet.cli.output import as_line, print_line, say
+from stagefleet.cli.session import RunOptions, open_fleet
 from stagefleet.errors import StageNotFoundError, UsageError
 from stagefleet.names import StageId
 from stagefleet.storages.isolation import left_out
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet
     from stagefleet.images import StageDescription
 
 
@@ -66,7 +65,7 @@ class _LeftOut:
 
 
 def _listed(
-    fleet: Fleet, repository: str | None, project: str | None, *, final: bool, missing_ok: bool
+    fleet: stagefleet.Fleet, repository: str | None, project: str | None, *, final: bool, missing_ok: bool
 ) -> tuple[Callable[..., Iterable[StageId]], Callable[..., Iterable[StageDescription]]]:
     """Return the functions that list and describe: a repository, or a project through its caches."""
     if final:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import make_group
+from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.errors import UsageError

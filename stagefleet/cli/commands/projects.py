@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import print_json, print_line
-from stagefleet.cli.session import open_fleet, say
+from stagefleet.cli.output import print_json, print_line, say
+from stagefleet.cli.session import open_fleet
 
 if TYPE_CHECKING:
     from stagefleet.fleet.reader import StorageState

@@ -9,14 +9,12 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_json, print_line
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
-from stagefleet.cli.session import open_fleet
+from stagefleet.cli.session import RunOptions, open_fleet, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.images import Platform
 from stagefleet.names import Reference, Repository, StageId, parse_address
 
 if TYPE_CHECKING:
-    from stagefleet import Project
     from stagefleet.operations.base import ProjectOperation
 
 
@@ -63,7 +61,7 @@ def publish_stages(
 
 def _choose(
     project: str | None, primary: str | None, final: str | None, cache: list[str] | None
-) -> str | Project:
+) -> str | stagefleet.Project:
     """Return the project of a command."""
     if project is not None:
         if primary or final or cache:

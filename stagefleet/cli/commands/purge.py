@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.filesize import decimal
 
+import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.output import print_json, print_line
+from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import RunReport, choose_display
-from stagefleet.cli.run_options import RunOptions, naming_run, takes_run_options
-from stagefleet.cli.session import cancelling_on_interrupt, say
+from stagefleet.cli.session import RunOptions, cancelling_on_interrupt, naming_run, takes_run_options
 from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress, parse_address
 from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet
     from stagefleet.fleet.purge import PurgedGroup
     from stagefleet.projects.purge import PurgePlan  # imports the registry client
 
@@ -140,7 +139,7 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
         print_line(f"dry run: {len(plan):,} planned, {decimal(plan.size or 0)}; nothing was done")
 
 
-def _leave(fleet: Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> None:
+def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> None:
     """Print the run of each group, which the fleet goes on with."""
     for group in groups:
         if group.run is None:
@@ -152,7 +151,9 @@ def _leave(fleet: Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> 
                 print_line(f"{group.name}: {group.run.id}")
 
 
-def _follow(fleet: Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None, options: RunOptions) -> str:
+def _follow(
+    fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None, options: RunOptions
+) -> str:
     """Follow the run of each group, print the group when it has ended, and return the state of the purge."""
     began = time.monotonic()
     totals = dict.fromkeys(_COUNTS, 0)
@@ -179,7 +180,7 @@ def _follow(fleet: Fleet, groups: Sequence[PurgedGroup], plan: PurgePlan | None,
     return state
 
 
-def _follow_group(fleet: Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
+def _follow_group(fleet: stagefleet.Fleet, run: Run, failures: list[Outcome], options: RunOptions) -> Run:
     """Follow the run of one group; an interrupt cancels it and the purge."""
     display = choose_display(run, stdout_is_shared=options.json)
     report = RunReport(run, as_json=False, display=display, in_fleet=fleet.keeps_runs)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import make_group
-from stagefleet.cli.output import print_json, print_line
+from stagefleet.cli.app import make_group
+from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
-from stagefleet.cli.run_options import RunOptions, run_operation, takes_run_options
-from stagefleet.cli.session import open_fleet, say
+from stagefleet.cli.session import RunOptions, open_fleet, run_operation, takes_run_options
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
 from stagefleet.names import Repository as Storage
 from stagefleet.names import StorageAddress
@@ -21,7 +21,6 @@ from stagefleet.records.ids import NAMELESS, RecordId, RecordKind
 from stagefleet.records.models import CustomTag
 
 if TYPE_CHECKING:
-    from stagefleet import Fleet
     from stagefleet.operations.records import RecordOperation
 
 _NAMED_UNKNOWN = 5
@@ -113,7 +112,7 @@ def show_record(
 
 
 def _is_custom_tag_set(
-    fleet: Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
+    fleet: stagefleet.Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
 ) -> bool:
     try:
         fleet.records.check_custom_tag(address, custom.name, custom.stage_id, final=final)
@@ -235,7 +234,9 @@ def _refuse_unclear(
         raise UsageError(f"no {kind} is named: name some, or use --from-file, or --all")
 
 
-def _confirm(fleet: Fleet, operation: RecordOperation, kind: RecordKind, options: RunOptions) -> None:
+def _confirm(
+    fleet: stagefleet.Fleet, operation: RecordOperation, kind: RecordKind, options: RunOptions
+) -> None:
     what = f"of kind {kind} from {operation.repository}"
     opt.require_terminal("--all", f"remove all records {what}")
     count = len(fleet.plan(operation, missing_ok=options.missing_ok))

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from stagefleet.cli import options as opt
-from stagefleet.cli.help import make_group
-from stagefleet.cli.output import print_json, print_line
+from stagefleet.cli.app import make_group
+from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import describe_failure, describe_run
-from stagefleet.cli.run_options import RunOptions, detach_or_follow, follow_run, takes_run_options
-from stagefleet.cli.session import connect, say
+from stagefleet.cli.session import RunOptions, connect, detach_or_follow, follow_run, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.fleet.waits import describe_wait
 from stagefleet.runs.models import Outcome, Run, RunState

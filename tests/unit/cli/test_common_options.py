@@ -10,8 +10,7 @@ from typer.core import TyperGroup
 
 from stagefleet.cli import run_command
 from stagefleet.cli.app import COMMANDS as ENTRIES
-from stagefleet.cli.app import app
-from stagefleet.cli.help import EPILOGS
+from stagefleet.cli.app import EPILOGS, app
 from stagefleet.cli.options import chosen_options
 from stagefleet.cli.session import read_settings
 from stagefleet.settings import Settings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stagefleet.cli.run_options import RunOptions, takes_run_options
+from stagefleet.cli.session import RunOptions, takes_run_options
 
 STAGE = f"{1:056x}-1700000000001"
 SHARED = ["--parallel", "--json", "--on-outcome-url", "--on-outcome-task", "--on-finish-url"]
