@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 from stagefleet.bounds import clean
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.manifests import Manifest
-from stagefleet.names import Reference, Repository
+from stagefleet.names import Repository, StorageAddress
 
 _PARENT_LABEL = "werf.io/base-image-id"
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
@@ -41,14 +41,14 @@ class _Names(TypedDict):
     repo_digest: str
 
 
-def describe_image(reference: Reference, manifest: Manifest, config: bytes | None) -> ImageInfo:
+def describe_image(address: StorageAddress, tag: str, manifest: Manifest, config: bytes | None) -> ImageInfo:
     """Describe an image, or another artifact: without an image configuration it has no labels.
 
-    A configuration that is too large to be read is None.
+    The tag is "" for an image by its digest. A configuration that is too large to be read is None.
     """
     settings, created_at = _config_facts(config)
     info = ImageInfo(
-        **_names(reference, manifest),
+        **_names(address, tag, manifest),
         **settings,
         image_id=str(manifest.config.digest) if manifest.config else str(manifest.digest),
         size=sum(layer.size for layer in manifest.layers),
@@ -94,11 +94,16 @@ def _read_settings(section: Any) -> _Settings:
 
 
 def describe_index(
-    reference: Reference, manifest: Manifest, members: Sequence[ImageInfo], *, blob_bytes: int = 0
+    address: StorageAddress,
+    tag: str,
+    manifest: Manifest,
+    members: Sequence[ImageInfo],
+    *,
+    blob_bytes: int = 0,
 ) -> ImageInfo:
     """Describe an index: its size is the total of its content, each part counted once."""
     info = ImageInfo(
-        **_names(reference, manifest),
+        **_names(address, tag, manifest),
         image_id=str(manifest.digest),
         size=sum(member.size for member in members) + blob_bytes,
         created_at=max((member.created_at for member in members if member.created_at), default=None),
@@ -113,13 +118,13 @@ def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
     return document if document.get("os") and document.get("architecture") else None
 
 
-def _names(reference: Reference, manifest: Manifest) -> _Names:
-    repository = reference.repository
+def _names(address: StorageAddress, tag: str, manifest: Manifest) -> _Names:
+    repo_digest = f"{address}@{manifest.digest}"
     return {
-        "name": str(reference),
-        "repository": str(repository),
-        "tag": reference.tag or "",
-        "repo_digest": str(Reference.of(repository, manifest.digest)),
+        "name": f"{address}:{tag}" if tag else repo_digest,
+        "repository": str(address),
+        "tag": tag,
+        "repo_digest": repo_digest,
     }
 
 

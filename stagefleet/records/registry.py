@@ -40,7 +40,7 @@ def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage |
             config = client.fetch_blob(reference.repository, manifest.config)
         except NotFoundError:
             return LabelledImage(digest, {})
-        return LabelledImage(digest, describe_image(reference, manifest, config).labels)
+        return LabelledImage(digest, describe_image(reference.repository, "", manifest, config).labels)
     except NotFoundError:
         return None
     except ContentError:

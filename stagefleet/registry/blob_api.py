@@ -15,7 +15,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
-from stagefleet.registry.blob_reader import BlobReader
+from stagefleet.registry.blob_reader import BlobReader, BlobSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.client import backoff_seconds
 from stagefleet.registry.http.hosts import api_path
@@ -65,7 +65,7 @@ class BlobApi(Api):
                 f"and at most {limit_bytes} are read at once"
             )
         seconds = self._settings.http.read_timeout_seconds + descriptor.size / SMALL_RATE
-        with self._reader(repository, descriptor, lease, seconds=seconds) as reader:
+        with self.open_blob(repository, descriptor, lease=lease, seconds=seconds) as reader:
             return b"".join(iter(reader.read, b""))
 
     def has_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> bool:
@@ -154,32 +154,26 @@ class BlobApi(Api):
         """Send the content of a small blob; begin a new upload if that fails."""
         self._deliver(upload, lambda fresh: self._send_blob(fresh, lambda: content, lease), lease)
 
-    def copy_blob(
+    def upload_blob(
         self,
-        source: Repository,
         destination: Repository,
         descriptor: Descriptor,
+        open_source: Callable[[], BlobSource],
         *,
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
-        on_bytes: Callable[[int], None] | None = None,
     ) -> int:
-        """Copy a blob to another repository, unless it is there, and return the bytes sent.
+        """Send a blob to a repository, unless it is there, and return the bytes sent.
 
-        The lease is checked between chunks. Without `mount_from` the blob is sent without asking; else as in
-        `begin_upload`. `on_bytes` is called with the size of each chunk.
-
-        Raises:
-            NotFoundError: The source does not have it.
-            DigestMismatchError: The content does not match the descriptor.
-            TruncatedError: The source broke off at every attempt, or lacks the content.
+        Without `mount_from` the blob is sent without asking; else as in `begin_upload`. `open_source` opens
+        the blob, again for each try; what its source raises is raised here.
         """
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
         if upload is None:
             return 0
         self._deliver(
             upload,
-            lambda fresh: self._stream(source, fresh, descriptor, lease, on_bytes),
+            lambda fresh: self._stream(open_source, fresh, lease),
             lease,
         )
         return descriptor.size
@@ -218,30 +212,23 @@ class BlobApi(Api):
                 return None
             upload = fresh
 
-    def _stream(
-        self,
-        source: Repository,
-        upload: Upload,
-        descriptor: Descriptor,
-        lease: Lease,
-        on_bytes: Callable[[int], None] | None,
-    ) -> None:
+    def _stream(self, open_source: Callable[[], BlobSource], upload: Upload, lease: Lease) -> None:
         """Send one blob once; open its source again if the upload needs another login."""
-        readers: list[BlobReader] = []
+        sources: list[BlobSource] = []
 
-        def opened() -> BlobReader:
-            readers.append(self._reader(source, descriptor, lease, on_bytes))
-            return readers[-1]
+        def opened() -> BlobSource:
+            sources.append(open_source())
+            return sources[-1]
 
         try:
             self._send_blob(upload, opened, lease)
         except errors.StagefleetError as error:
-            if any(reader.error is error for reader in readers):
+            if any(source.error is error for source in sources):
                 raise _SourceError(error) from None
             raise
         finally:
-            for reader in readers:
-                reader.close()
+            for source in sources:
+                source.close()
 
     def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body], lease: Lease) -> None:
         parts = urlsplit(upload.url)
@@ -262,15 +249,19 @@ class BlobApi(Api):
         response, _ = self._http_client.read(request)
         check_stored(response.headers, subject, upload.digest)
 
-    def _reader(
+    def open_blob(
         self,
         repository: Repository,
         descriptor: Descriptor,
-        lease: Lease,
-        on_bytes: Callable[[int], None] | None = None,
         *,
+        lease: Lease = NO_LEASE,
+        on_bytes: Callable[[int], None] | None = None,
         seconds: float | None = None,
     ) -> BlobReader:
+        """Open a blob of any size for reading; the request leaves at the first read. See `BlobReader`.
+
+        Reads raise `NotFoundError` for a missing blob.
+        """
         url, lease = self._url(repository, f"blobs/{descriptor.digest}"), current_lease(lease)
 
         def open_blob(offset: int) -> requests.Response:

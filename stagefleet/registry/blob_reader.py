@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import requests
 
@@ -14,6 +14,7 @@ from stagefleet.leases import Lease
 from stagefleet.manifests import Descriptor
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.responses import ResponseBody, content_length
+from stagefleet.registry.http.transport import Body
 
 _PARTIAL = 206
 _UNSATISFIABLE = 416
@@ -22,7 +23,20 @@ _STEADY_BYTES = 1024 * 1024
 """Bytes between two interruptions after which the first no longer counts."""
 
 
-class BlobReader:
+class BlobSource(Body, Protocol):
+    """A blob that is read as the body of an upload, and verified; close it.
+
+    Attributes:
+        error: The error that `read` raised: it tells a failure of the source from one of the destination.
+    """
+
+    error: errors.StagefleetError | None
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class BlobReader(BlobSource):
     """Read a blob as a request body: verify it, and resume it if its source breaks off.
 
     It raises instead of returning the last bytes if size or digest are wrong, so that no upload of wrong
@@ -36,9 +50,6 @@ class BlobReader:
         pause: Waits before a resume; called with the number of interruptions, from 1.
         seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
         on_bytes: Called with the size of each chunk.
-
-    Attributes:
-        error: The error that `read` raised: it tells a failure of the source from one of the destination.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from stagefleet.errors import ItemCancelledError, UnsupportedManifestError
 from stagefleet.leases import Lease, current_lease, under_lease, waiting
 from stagefleet.manifests import Descriptor, Manifest
-from stagefleet.names import Digest, Reference, Repository
+from stagefleet.names import Digest, StorageAddress
 
 # Members of an index and of its nested indexes: each read once, with limits for number and depth.
 #
@@ -37,9 +37,9 @@ class Member:
 class MemberReader:
     """Read all members of one index; create a new reader for each document."""
 
-    def __init__(self, fetch_manifest: Callable[[Reference], Manifest], repository: Repository) -> None:
+    def __init__(self, fetch_manifest: Callable[[Digest], Manifest], address: StorageAddress) -> None:
         self._fetch_manifest = fetch_manifest
-        self._repository = repository
+        self._address = address
         self._seen: set[Digest] = set()
         self._manifests_left = MAX_MANIFESTS
         self._blobs_left = MAX_BLOBS
@@ -51,12 +51,12 @@ class MemberReader:
 
         Raises:
             UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
-            NotFoundError: The registry lacks a member; the error names it.
+            NotFoundError: A registry lacks a member; the error names it.
             StagefleetError: As `fetch_manifest` raises.
         """
         if depth > MAX_DEPTH and index.members:
             raise UnsupportedManifestError(
-                f"{self._name(index.digest)}: indexes are nested more than {MAX_DEPTH} deep"
+                f"{self._address}@{index.digest}: indexes are nested more than {MAX_DEPTH} deep"
             )
         for descriptor in index.members:
             if descriptor.digest not in self._seen:
@@ -78,7 +78,7 @@ class MemberReader:
             self._blobs_left -= 1
         if self._manifests_left < 0 or self._blobs_left < 0:
             raise UnsupportedManifestError(
-                f"{self._name(index.digest)} leads to more than {MAX_MANIFESTS} manifests or "
+                f"{self._address}@{index.digest} leads to more than {MAX_MANIFESTS} manifests or "
                 f"{MAX_BLOBS} blobs"
             )
 
@@ -86,10 +86,7 @@ class MemberReader:
         if not descriptor.is_manifest:
             return None
         current_lease().check()
-        return self._fetch_manifest(self._name(descriptor.digest))
-
-    def _name(self, digest: Digest) -> Reference:
-        return Reference.of(self._repository, digest)
+        return self._fetch_manifest(descriptor.digest)
 
 
 # Parallel registry calls in threads, for a caller that waits for all of them and may leave early.

@@ -14,6 +14,7 @@ from stagefleet.manifests import Descriptor
 from stagefleet.names import Repository
 from stagefleet.registries import Registries
 from stagefleet.shared_state.base import UploadDecision
+from stagefleet.storages.storage import ManifestStorage
 
 _OWNER_BYTES = 8
 _PATIENCE_SECONDS = 300.0
@@ -41,7 +42,7 @@ class BlobTransfer:
     def __init__(
         self,
         registries: Registries,
-        source: Repository,
+        source: ManifestStorage,
         destination: Repository,
         attempt: Attempt,
         *,
@@ -54,7 +55,9 @@ class BlobTransfer:
         self._destination = destination
         # Mounting from the destination itself asks whether it has the blob, in the request that starts an
         # upload if it has not (OCI distribution specification 1.1, "Mounting a blob").
-        self._mount_from = source if source.host == destination.host else destination
+        self._mount_from = destination
+        if isinstance(source.address, Repository) and source.address.host == destination.host:
+            self._mount_from = source.address
         self._run = attempt.run_id
         self._lease = attempt.lease
         self._sleep = sleep
@@ -113,19 +116,18 @@ class BlobTransfer:
             self._client.upload_bytes(upload, blob.content)
             return len(blob.content)
         try:
-            return self._client.copy_blob(
-                self._source,
+            return self._client.upload_blob(
                 self._destination,
                 descriptor,
+                lambda: self._source.open_blob(descriptor, lease=self._lease, on_bytes=self._renew),
                 mount_from=mount_from,
                 lease=self._lease,
-                on_bytes=self._renew,
             )
         except NotFoundError as error:
-            if error.method != "GET" or error.repository != str(self._source):
+            if error.method != "GET" or error.repository != str(self._source.address):
                 raise
             raise BrokenStageError(
-                f"{self._source} lacks the blob {descriptor.digest} of the stage; build it again"
+                f"{self._source.address} lacks the blob {descriptor.digest} of the stage; build it again"
             ) from error
 
     def _tell(self, sent: list[Blob]) -> None:

@@ -87,15 +87,13 @@ class StageDelivery:
         a proxy does not serve (goharbor/harbor #18216).
         """
         manifest, reader = storage.fetch_manifest(self._stage_id), storage.reader()
-        reference = storage.address.tagged(str(self._stage_id))
+        tag = str(self._stage_id)
         if not manifest.is_index:
-            return StageDescription(stage_id=self._stage_id, info=reader.describe(reference, manifest))
-        own = self._engine.platform
-        infos = []
-        for digest in members_for(manifest, own):
-            name = Reference.of(storage.address, digest)
-            infos.append(reader.describe(name, reader.member(manifest, digest)))
-        return StageDescription(stage_id=self._stage_id, info=describe_index(reference, manifest, infos))
+            return StageDescription(stage_id=self._stage_id, info=reader.describe(manifest, tag))
+        chosen = members_for(manifest, self._engine.platform)
+        infos = [reader.describe(reader.member(manifest, digest)) for digest in chosen]
+        info = describe_index(storage.address, tag, manifest, infos)
+        return StageDescription(stage_id=self._stage_id, info=info)
 
     def _bring_own(self, storage: RegistryStorage) -> int:
         """Pull the member of an index that the engine itself chooses; return the bytes received."""

@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.best_effort import errors_as_warnings
-from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
-from stagefleet.leases import Lease, current_lease
-from stagefleet.manifests import Manifest
+from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records.image import is_placeholder, rejected_stage
+from stagefleet.registry.blob_reader import BlobReader
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.members import Member, MemberReader
 from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.repository_records import RepositoryRecords
-from stagefleet.storages.storage import Storage
+from stagefleet.storages.storage import ManifestStorage
 
 if TYPE_CHECKING:
     from stagefleet.storages.storages import Storages
 
 
-class RegistryStorage(Storage):
+class RegistryStorage(ManifestStorage):
     """A repository."""
 
     address: Repository
@@ -86,9 +85,32 @@ class RegistryStorage(Storage):
             return False
         return True
 
+    def find_digest(self, stage_id: StageId) -> Digest:
+        try:
+            return self._client.head_manifest(self.address.tagged(str(stage_id))).digest
+        except errors.NotFoundError as error:
+            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
+
     def fetch_manifest(self, stage_id: StageId) -> Manifest:
-        """Fetch the manifest or index of a stage; errors as of `fetch_stage_manifest`."""
         return fetch_stage_manifest(self._client, self.address, stage_id)
+
+    def fetch_member(self, digest: Digest) -> Manifest:
+        return self._client.fetch_manifest(Reference.of(self.address, digest))
+
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        return self._client.has_blob(self.address, descriptor)
+
+    def open_blob(
+        self,
+        descriptor: Descriptor,
+        *,
+        lease: Lease = NO_LEASE,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> BlobReader:
+        return self._client.open_blob(self.address, descriptor, lease=lease, on_bytes=on_bytes)
+
+    def fetch_blob(self, descriptor: Descriptor) -> bytes:
+        return self._client.fetch_blob(self.address, descriptor)
 
     def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         return self._remembered.known(self.address, stage_ids)
@@ -102,11 +124,7 @@ class RegistryStorage(Storage):
 
     def confirm(self, stage_id: StageId) -> StageDescription:
         """Describe a stage as `read` does; from the fleet's memory if its tag has not moved."""
-        try:
-            there = self._client.head_manifest(self.address.tagged(str(stage_id)))
-        except errors.NotFoundError as error:
-            raise errors.StageNotFoundError(f"{self.address} has no stage {stage_id}") from error
-        known = self._remembered.confirm(self.address, stage_id, there.digest)
+        known = self._remembered.confirm(self.address, stage_id, self.find_digest(stage_id))
         return known or self._read_and_remember(stage_id)
 
     def _read_and_remember(self, stage_id: StageId) -> StageDescription:
@@ -118,11 +136,6 @@ class RegistryStorage(Storage):
         """Record in the fleet's memory that a stage came here; its tag may have been another image's."""
         self._remembered.add(self.address, stage_id)
 
-    def read(self, stage_id: StageId) -> StageDescription:
-        manifest = self.fetch_manifest(stage_id)
-        reference = self.address.tagged(str(stage_id))
-        return StageDescription(stage_id=stage_id, info=self.reader().describe(reference, manifest))
-
     def describe_image(self, reference: Reference) -> ImageInfo:
         """Describe any image of the repository.
 
@@ -130,11 +143,7 @@ class RegistryStorage(Storage):
             NotFoundError: It does not exist.
             BrokenStageError: The registry lists it, but cannot deliver it.
         """
-        return self.reader().describe(reference, self._client.fetch_manifest(reference))
-
-    def reader(self) -> StageReader:
-        """Create a reader for one stage or image."""
-        return StageReader(self._client, self.address)
+        return self.reader().describe(self._client.fetch_manifest(reference), reference.tag or "")
 
     def delete(self, stage_id: StageId, attempt: Attempt) -> ItemResult:
         return self.delete_tag(str(stage_id), attempt)
@@ -205,82 +214,3 @@ def fetch_stage_manifest(client: RegistryClient, repository: Repository, stage_i
     if is_placeholder(manifest.annotations):
         raise errors.StageNotFoundError(f"{repository} has no stage {stage_id}: it is being deleted")
     return manifest
-
-
-# Reader for one stage of a repository: members and configurations, with limits for number and size.
-
-_CONFIG_BYTES = 8 * 1024 * 1024
-"""Largest configuration that is read into memory; a larger one, which no image has, is only copied."""
-_CONFIGS_BYTES = 8 * _CONFIG_BYTES
-"""Most bytes read of all configurations of an index."""
-
-
-class StageReader:
-    """Read one stage, an image or an index; create a new reader for each.
-
-    All methods raise `BrokenStageError` if the registry cannot deliver something.
-    """
-
-    def __init__(self, client: RegistryClient, repository: Repository) -> None:
-        self._client = client
-        self._repository = repository
-        self._members = MemberReader(client.fetch_manifest, repository)
-        self._config_bytes_left = _CONFIGS_BYTES
-
-    def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
-        """Yield the members of an index that were not yielded before; as `MemberReader.members`.
-
-        Raises:
-            UnsupportedManifestError: The index is nested too deep, or leads to too many manifests or blobs.
-        """
-        try:
-            yield from self._members.members(index, depth)
-        except errors.NotFoundError as error:
-            raise self._broken(index, error) from error
-
-    def member(self, index: Manifest, digest: Digest) -> Manifest:
-        """Return the manifest of one member of an index, also repeatedly."""
-        try:
-            return self._client.fetch_manifest(Reference.of(self._repository, digest))
-        except errors.NotFoundError as error:
-            raise self._broken(index, error) from error
-
-    def config(self, manifest: Manifest) -> bytes | None:
-        """Return the configuration of an image; None if it is too large to be read.
-
-        Raises:
-            UnsupportedManifestError: The manifest refers to none.
-        """
-        config = manifest.config
-        if config is None:
-            raise errors.UnsupportedManifestError(
-                f"{self._name(manifest)}: the manifest names no configuration"
-            )
-        if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
-            return None
-        self._config_bytes_left -= config.size
-        current_lease().check()
-        try:
-            return self._client.fetch_blob(self._repository, config)
-        except errors.NotFoundError as error:
-            raise self._broken(manifest, error) from error
-
-    def describe(self, reference: Reference, manifest: Manifest, depth: int = 1) -> ImageInfo:
-        """Describe an image, or an index with all its members; errors as of `members`."""
-        if not manifest.is_index:
-            return describe_image(reference, manifest, self.config(manifest))
-        infos, blob_bytes = [], 0
-        for member in self.members(manifest, depth):
-            if member.manifest is None:
-                blob_bytes += member.descriptor.size
-            else:
-                infos.append(self.describe(self._name(member.manifest), member.manifest, depth + 1))
-        return describe_index(reference, manifest, infos, blob_bytes=blob_bytes)
-
-    def _name(self, manifest: Manifest) -> Reference:
-        return Reference.of(self._repository, manifest.digest)
-
-    def _broken(self, manifest: Manifest, error: Exception) -> errors.BrokenStageError:
-        return errors.BrokenStageError(
-            f"{self._name(manifest)}: the registry cannot give all of it ({error}); build it again"
-        )

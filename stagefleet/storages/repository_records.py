@@ -169,7 +169,7 @@ class RepositoryRecords(RecordStore):
             raise errors.BrokenRecordError(f"{reference} is an index and no record: left alone")
         try:
             config = self._client.fetch_blob(self._repository, manifest.config)
-            return describe_image(reference, manifest, config)
+            return describe_image(self._repository, reference.tag or "", manifest, config)
         except (errors.NotFoundError, errors.BrokenStageError, errors.TruncatedError) as error:
             raise errors.BrokenRecordError(f"{reference} is no record that can be read: {error}") from error
 

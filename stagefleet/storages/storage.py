@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
-from stagefleet.names import Repository, StageId, StorageAddress
+from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.manifests import Descriptor, Manifest
+from stagefleet.names import Digest, Repository, StageId, StorageAddress
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
+from stagefleet.registry.blob_reader import BlobSource
+from stagefleet.registry.members import Member, MemberReader
 from stagefleet.shared_state.tag_lists import StageIdList
 
 
@@ -67,6 +73,138 @@ class Storage(ABC):
     @abstractmethod
     def records(self) -> RecordStore:
         """The records."""
+
+
+class ManifestStorage(Storage):
+    """A storage that keeps manifests and blobs byte for byte, as engines do not.
+
+    What it lists and cannot deliver is a `BrokenStageError`, or a registry's `NotFoundError`.
+    """
+
+    @abstractmethod
+    def find_digest(self, stage_id: StageId) -> Digest:
+        """Return the digest of a stage's manifest; `StageNotFoundError` if there is none."""
+
+    @abstractmethod
+    def fetch_manifest(self, stage_id: StageId) -> Manifest:
+        """Fetch the manifest or index of a stage.
+
+        Raises:
+            StageNotFoundError: There is none, or a placeholder.
+            BrokenStageError: It is listed, but cannot be delivered.
+        """
+
+    @abstractmethod
+    def fetch_member(self, digest: Digest) -> Manifest:
+        """Fetch a manifest that an index has as a member."""
+
+    @abstractmethod
+    def has_blob(self, descriptor: Descriptor) -> bool:
+        """Return True if it lists a blob; the content may still be missing or wrong."""
+
+    @abstractmethod
+    def open_blob(
+        self,
+        descriptor: Descriptor,
+        *,
+        lease: Lease = NO_LEASE,
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> BlobSource:
+        """Open a blob for reading; `on_bytes` is called with the size of each chunk."""
+
+    @abstractmethod
+    def fetch_blob(self, descriptor: Descriptor) -> bytes:
+        """Fetch a small blob and verify it."""
+
+    def reader(self) -> StageReader:
+        """Create a reader for one stage or image."""
+        return StageReader(self)
+
+    def read(self, stage_id: StageId) -> StageDescription:
+        info = self.reader().describe(self.fetch_manifest(stage_id), str(stage_id))
+        return StageDescription(stage_id=stage_id, info=info)
+
+
+# Reader for one stage: members and configurations, with limits for number and size.
+
+_CONFIG_BYTES = 8 * 1024 * 1024
+"""Largest configuration that is read into memory; a larger one, which no image has, is only copied."""
+_CONFIGS_BYTES = 8 * _CONFIG_BYTES
+"""Most bytes read of all configurations of an index."""
+
+
+class StageReader:
+    """Read one stage, an image or an index; create a new reader for each.
+
+    All methods raise `BrokenStageError` if the storage cannot deliver something.
+    """
+
+    def __init__(self, storage: ManifestStorage) -> None:
+        self._storage = storage
+        self._address = storage.address
+        self._members = MemberReader(storage.fetch_member, storage.address)
+        self._config_bytes_left = _CONFIGS_BYTES
+
+    def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Yield the members of an index that were not yielded before; as `MemberReader.members`.
+
+        Raises:
+            UnsupportedManifestError: The index is nested too deep, or leads to too many manifests or blobs.
+        """
+        try:
+            yield from self._members.members(index, depth)
+        except errors.NotFoundError as error:
+            raise self._broken(index, error) from error
+
+    def member(self, index: Manifest, digest: Digest) -> Manifest:
+        """Return the manifest of one member of an index, also repeatedly."""
+        try:
+            return self._storage.fetch_member(digest)
+        except errors.NotFoundError as error:
+            raise self._broken(index, error) from error
+
+    def config(self, manifest: Manifest) -> bytes | None:
+        """Return the configuration of an image; None if it is too large to be read.
+
+        Raises:
+            UnsupportedManifestError: The manifest refers to none.
+        """
+        config = manifest.config
+        if config is None:
+            raise errors.UnsupportedManifestError(
+                f"{self._address}@{manifest.digest}: the manifest names no configuration"
+            )
+        if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
+            return None
+        self._config_bytes_left -= config.size
+        current_lease().check()
+        try:
+            return self._storage.fetch_blob(config)
+        except errors.NotFoundError as error:
+            raise self._broken(manifest, error) from error
+
+    def describe(self, manifest: Manifest, tag: str = "", depth: int = 1) -> ImageInfo:
+        """Describe an image, or an index with all its members; errors as of `members`.
+
+        The tag is "" for an image by its digest.
+        """
+        if not manifest.is_index:
+            return describe_image(self._address, tag, manifest, self.config(manifest))
+        infos, blob_bytes = [], 0
+        for member in self.members(manifest, depth):
+            if member.manifest is None:
+                blob_bytes += member.descriptor.size
+            else:
+                infos.append(self.describe(member.manifest, depth=depth + 1))
+        return describe_index(self._address, tag, manifest, infos, blob_bytes=blob_bytes)
+
+    def _broken(self, manifest: Manifest, error: Exception) -> errors.BrokenStageError:
+        return errors.BrokenStageError(
+            f"{self._address}@{manifest.digest}: the registry cannot give all of it ({error}); build it again"
+        )
+
+
+# Records.
 
 
 class RecordStore(ABC):

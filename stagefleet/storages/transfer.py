@@ -13,7 +13,8 @@ from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registries import Registries
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer
 from stagefleet.storages.docker_engine import EngineStorage
-from stagefleet.storages.repository import RegistryStorage, StageReader
+from stagefleet.storages.repository import RegistryStorage
+from stagefleet.storages.storage import ManifestStorage, StageReader
 from stagefleet.storages.storages import Storages
 
 
@@ -75,7 +76,7 @@ class StageCopy:
     def __init__(
         self,
         registries: Registries,
-        source: RegistryStorage,
+        source: ManifestStorage,
         destination: RegistryStorage,
         attempt: Attempt,
     ) -> None:
@@ -85,7 +86,7 @@ class StageCopy:
         self._storage = destination
         self._destination = destination.address
         self._lease = attempt.lease
-        self._blob_transfer = BlobTransfer(registries, source.address, destination.address, attempt)
+        self._blob_transfer = BlobTransfer(registries, source, destination.address, attempt)
 
     def execute(self, stage_id: StageId, *, verify: bool = False) -> ItemResult:
         """Copy the stage.
@@ -96,7 +97,7 @@ class StageCopy:
             ManifestRefusedError: The destination refuses it, even after its blobs were sent again.
         """
         target, remembered = self._destination.tagged(str(stage_id)), self._registries.remembered
-        same = self._find_same(stage_id, target) if verify else None
+        same = self._find_same(stage_id) if verify else None
         if same is not None:
             remembered.confirm(self._destination, stage_id, same)
             return ItemResult(skipped=True)
@@ -112,17 +113,13 @@ class StageCopy:
         self._copy(manifest, Reference.of(self._destination, manifest.digest))
         return self._blob_transfer.sent_bytes
 
-    def _find_same(self, stage_id: StageId, target: Reference) -> Digest | None:
+    def _find_same(self, stage_id: StageId) -> Digest | None:
         """Return the digest that both sides have; two HEADs, which count against no pull limit."""
         try:
-            there = self._client.head_manifest(target)
-        except (errors.NotFoundError, errors.RegistryUnavailableError):
+            there = self._storage.find_digest(stage_id)
+        except (errors.StageNotFoundError, errors.RegistryUnavailableError):
             return None  # a registry fails on damaged content (distribution 2.8): a push repairs it
-        try:
-            here = self._client.head_manifest(self._source.address.tagged(str(stage_id)))
-        except errors.NotFoundError as error:
-            raise errors.StageNotFoundError(f"{self._source.address} has no stage {stage_id}") from error
-        return there.digest if there.digest == here.digest else None
+        return there if there == self._source.find_digest(stage_id) else None
 
     def _copy(
         self, manifest: Manifest, target: Reference, reader: StageReader | None = None, depth: int = 1
@@ -132,7 +129,7 @@ class StageCopy:
             return self._copy_index(manifest, target, reader, depth)
         # Described before the upload: an unreadable stage must not fail after a complete copy.
         config = reader.config(manifest)
-        info = describe_image(target, manifest, config)
+        info = describe_image(self._destination, target.tag or "", manifest, config)
         assert manifest.config is not None
         blobs = [Blob(layer) for layer in manifest.layers if layer.is_distributable]
         blobs.append(Blob(manifest.config, config))
@@ -164,7 +161,8 @@ class StageCopy:
                 self._heal_index(index, blobs, error.missing)
         else:
             self._client.put_manifest(target, index, lease=self._lease)
-        return describe_index(target, index, infos, blob_bytes=sum(blob.descriptor.size for blob in blobs))
+        blob_bytes = sum(blob.descriptor.size for blob in blobs)
+        return describe_index(self._destination, target.tag or "", index, infos, blob_bytes=blob_bytes)
 
     def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
         """Send missing members of an index again; all of them if the destination names none."""
@@ -199,7 +197,7 @@ def _into_engine(
     engine, reference = destination.engine, source.address.tagged(str(stage_id))
     project, manifest = destination.address.project, source.fetch_manifest(stage_id)
     if not manifest.is_index:  # the engine chooses from an index; other members may be missing
-        _refuse_other_project(source.reader().describe(reference, manifest), destination)
+        _refuse_other_project(source.reader().describe(manifest, str(stage_id)), destination)
     there, name = engine.find(destination.name_of(stage_id)), str(reference)
     image_id = str((manifest.config or manifest).digest)
     if verify and there is not None and there["Id"] == image_id:

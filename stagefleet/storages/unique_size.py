@@ -76,7 +76,10 @@ class _ImageSize:
 
     def _read(self, client: RegistryClient) -> None:
         lenient = _LenientReads(client, self)
-        reader = MemberReader(lenient.fetch_manifest, self.image.repository)
+        repository = self.image.repository
+        reader = MemberReader(
+            lambda digest: lenient.fetch_manifest(Reference.of(repository, digest)), repository
+        )
         manifest = lenient.fetch_manifest(self.image)
         self._add(manifest)
         try:

@@ -6,13 +6,18 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import bcrypt
 import requests
 
+from stagefleet.leases import NO_LEASE, Lease
+from stagefleet.manifests import Descriptor
+from stagefleet.names import Repository
+from stagefleet.registry.blob_reader import BlobReader
+from stagefleet.registry.client import RegistryClient
 from tests.services.processes import Program, ServiceStartError, find_program, free_port, wait_until
 from tests.services.tls import Tls
 from tests.services.tokens import TokenServer
@@ -206,3 +211,21 @@ class RegistryServer:
 
 def _htpasswd_line(user: str, password: str) -> str:
     return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(_BCRYPT_ROUNDS)).decode()}\n"
+
+
+def copy_blob(
+    client: RegistryClient,
+    source: Repository,
+    destination: Repository,
+    descriptor: Descriptor,
+    *,
+    mount_from: Repository | None,
+    lease: Lease = NO_LEASE,
+    on_bytes: Callable[[int], None] | None = None,
+) -> int:
+    """Copy a blob from repository to repository, and return the bytes sent."""
+
+    def open_source() -> BlobReader:
+        return client.open_blob(source, descriptor, lease=lease, on_bytes=on_bytes)
+
+    return client.upload_blob(destination, descriptor, open_source, mount_from=mount_from, lease=lease)

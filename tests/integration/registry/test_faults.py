@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from stagefleet.errors import RegistryUnreachableError, TruncatedError
-from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Descriptor, digest_of
 from tests.services import ImageMaker, free_port, push_image
+from tests.services.registry import copy_blob
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 BLOB_BYTES = 8_000_000
@@ -66,7 +66,7 @@ def test_a_registry_that_thaws_while_it_is_tried_again_answers(registry, connect
 def test_a_blob_that_falls_silent_in_the_middle_is_given_up(registry, connect, make_proxy, at, descriptor):
     proxy = make_proxy(registry.host)
     client = connect(read_timeout_seconds=SMALL_TIMEOUT_SECONDS, retries=0)
-    reader = client._reader(at(proxy), descriptor, lease=NO_LEASE)
+    reader = client.open_blob(at(proxy), descriptor)
     assert reader.read(1000)
     proxy.blackhole(on=True)
     with reader, pytest.raises(TruncatedError, match="time-out"):
@@ -106,7 +106,7 @@ def test_a_source_that_breaks_off_is_resumed_where_it_stopped(
             proxy.cut_after(piece)
 
     registry.forget_requests()
-    client.copy_blob(source, target, descriptor, mount_from=target, on_bytes=count)
+    copy_blob(client, source, target, descriptor, mount_from=target, on_bytes=count)
     assert content == stored(target, descriptor)
     assert BLOB_BYTES == seen
     answered = gets_of_blobs(registry)
@@ -120,7 +120,7 @@ def test_a_destination_that_breaks_off_gets_the_blob_again(
     proxy = make_proxy(destination.host)
     target = at(proxy)
     proxy.cut_after(BLOB_BYTES // 2)
-    assert BLOB_BYTES == client.copy_blob(at(registry), target, descriptor, mount_from=target)
+    assert BLOB_BYTES == copy_blob(client, at(registry), target, descriptor, mount_from=target)
     assert content == stored(at(destination), descriptor)
 
 
@@ -138,7 +138,7 @@ def test_an_upload_that_the_destination_forgot_begins_anew(
             for file in uploads.rglob("startedat"):
                 file.unlink()
 
-    assert BLOB_BYTES == client.copy_blob(at(registry), target, descriptor, mount_from=target, on_bytes=lose)
+    assert BLOB_BYTES == copy_blob(client, at(registry), target, descriptor, mount_from=target, on_bytes=lose)
     assert content == stored(target, descriptor)
 
 
@@ -154,7 +154,7 @@ def test_a_destination_that_restarts_in_the_middle_gets_the_blob(
             destination.stop()
             destination.start()
 
-    client.copy_blob(at(registry), target, descriptor, mount_from=target, on_bytes=restart)
+    copy_blob(client, at(registry), target, descriptor, mount_from=target, on_bytes=restart)
     assert content == stored(target, descriptor)
     assert restarted != [destination.pid]
 
@@ -164,7 +164,7 @@ def test_a_source_that_is_gone_in_the_middle_is_given_up_after_its_retries(
 ):
     target = at(destination)
     with pytest.raises(TruncatedError, match=r"broke off at byte \d+ of 8000000.*does not answer"):
-        client.copy_blob(
-            at(registry), target, descriptor, mount_from=target, on_bytes=lambda _: registry.stop()
+        copy_blob(
+            client, at(registry), target, descriptor, mount_from=target, on_bytes=lambda _: registry.stop()
         )
     assert stored(target, descriptor) is None

@@ -13,6 +13,7 @@ from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.shared_state.memory import MemorySharedState
 from tests.services import ImageMaker, push_image
+from tests.services.registry import copy_blob
 from tests.stage_tasks import StageTasks
 
 LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -98,12 +99,12 @@ def test_tokens_that_end_in_the_middle_of_a_long_copy_are_renewed(
             time.sleep(0.05)
 
     source, target = at(guarded), at(destination)
-    sent = client.copy_blob(source, target, descriptor, mount_from=target, on_bytes=linger)
+    sent = copy_blob(client, source, target, descriptor, mount_from=target, on_bytes=linger)
     assert descriptor.size == sent
     pushed = client.fetch_blob(target, descriptor)
     assert content == pushed
     small = push_blob(guarded, b"another")
-    assert small.size == client.copy_blob(source, target, small, mount_from=target)
+    assert small.size == copy_blob(client, source, target, small, mount_from=target)
     assert 2 <= len(token_server.issued)
     assert 2 <= sum(PUSH in scopes for scopes in other_tokens.issued)
 

@@ -10,6 +10,7 @@ from stagefleet.errors import (
     TruncatedError,
 )
 from stagefleet.manifests import Descriptor, digest_of
+from tests.services.registry import copy_blob
 from tests.unit.registry.scripted import RegistryResponse
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -64,8 +65,8 @@ def copy(serve, client, repository_at):
 
     def copy(source, destination, descriptor=BLOB, **more):
         into = repository_at(serve(destination))
-        return client.copy_blob(
-            repository_at(serve(source)), into, descriptor, **{"mount_from": into, **more}
+        return copy_blob(
+            client, repository_at(serve(source)), into, descriptor, **{"mount_from": into, **more}
         )
 
     return copy

@@ -25,6 +25,7 @@ from stagefleet.registry.blob_api import Upload
 from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.error_mapping import map_body_errors
 from stagefleet.settings import HttpSettings, Settings
+from tests.services.registry import copy_blob
 from tests.unit.registry.hostile import ANSWERS, BLOB, CONTENT, MANIFEST, OTHER, REPOSITORY, TAG
 from tests.unit.registry.raw import RawServer
 
@@ -89,7 +90,7 @@ METHODS = {
     "hash_blob": lambda client: client.hash_blob(REPOSITORY, BLOB),
     "begin_upload": lambda client: client.begin_upload(REPOSITORY, BLOB.digest, mount_from=OTHER),
     "upload_bytes": lambda client: client.upload_bytes(upload_url(client), CONTENT),
-    "copy_blob": lambda client: client.copy_blob(OTHER, REPOSITORY, BLOB, mount_from=REPOSITORY),
+    "upload_blob": lambda client: copy_blob(client, OTHER, REPOSITORY, BLOB, mount_from=REPOSITORY),
 }
 
 

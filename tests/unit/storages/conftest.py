@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -250,14 +251,18 @@ class FakeRegistries(RegistryClient):
         stored.blobs[digest] = content
         self._written("upload", str(digest))
 
-    def copy_blob(self, source, destination, descriptor, *, mount_from, lease=NO_LEASE, on_bytes=None):
+    def open_blob(self, repository, descriptor, *, lease=NO_LEASE, on_bytes=None, seconds=None):
+        lease.check()
+        content = self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size)
+        if on_bytes is not None:
+            on_bytes(len(content))
+        return io.BytesIO(content)
+
+    def upload_blob(self, destination, descriptor, open_source, *, mount_from, lease=NO_LEASE):
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
         if upload is None:
             return 0
-        lease.check()
-        content = self.fetch_blob(source, descriptor, limit_bytes=descriptor.size)
-        if on_bytes is not None:
-            on_bytes(len(content))
+        content = open_source().read()
         self.upload_bytes(upload, content)
         return len(content)
 
