@@ -10,8 +10,7 @@ from celery import Task
 from stagefleet.errors import RedisConfigurationError, RedisUnreachableError
 from stagefleet.logs import EventLogger
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
-from stagefleet.runs.messages import COORDINATE_NEXT_RUN, task_name
-from tasks.arguments import problem_of_run
+from stagefleet.runs.messages import COORDINATE_NEXT_RUN, problem_of_run, task_name
 
 _log = EventLogger(__name__)
 

@@ -30,13 +30,10 @@ from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
 from stagefleet.registry.http.waits import span_text
 from stagefleet.runs.item_leases import ItemLease, ItemLeaseRenewer
-from stagefleet.runs.ledger import FinishResult, Ledger
-from stagefleet.runs.messages import task_name
-from stagefleet.runs.models import Claim, ErrorInfo, ItemState, Outcome, RunSpec
-from stagefleet.runs.subjects import subject_of
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.ledger import Claim, FinishResult, Ledger
+from stagefleet.runs.messages import problem_of_item, subject_of, task_name
+from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason
 from stagefleet.settings import RunSettings
-from tasks.arguments import problem_of_item
 from tasks.states import TOLD_BY_EXCEPTION, AttemptEnd, EndKind, ItemRequest
 
 _RUNS_KEPT = 64

@@ -21,8 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from config import envelope
 from stagefleet.errors import RedisConfigurationError, StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.runs.messages import task_name
-from tasks.arguments import problem_of_item
+from stagefleet.runs.messages import problem_of_item, task_name
 
 # Celery's consumer with batched events and checked messages.
 

@@ -24,7 +24,7 @@ from stagefleet.operations.base import Items, Operation, Plan, fingerprint
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.subjects import log_run_started
+from stagefleet.runs.messages import log_run_started
 
 T = TypeVar("T")
 

@@ -11,9 +11,8 @@ from datetime import datetime
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.messages import host_queue, queue_of
-from stagefleet.runs.models import Run, RunSpec, RunState
+from stagefleet.runs.models import Run, RunSpec, RunState, Wait, WaitKind, WaitReason
 from stagefleet.runs.versions import own_version
-from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 
 _QUIET_SECONDS = 3.0

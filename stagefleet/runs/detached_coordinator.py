@@ -17,9 +17,8 @@ from stagefleet import errors
 from stagefleet.backoff import Backoff
 from stagefleet.leases import Lease, RenewedLease, renewed
 from stagefleet.runs.coordinator import start_next
-from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, ItemState, Outcome, Run, RunState
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.ledger import CoordinatorClaim, Ledger
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, WaitReason
 from stagefleet.runs.webhook import call_id
 from stagefleet.settings import WebhookSettings
 

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from stagefleet import errors
 from stagefleet.leases import LeaseRenewer, RenewedLease
 from stagefleet.logs import EventLogger
-from stagefleet.runs.ledger import RenewalResult, WorkerLedger
-from stagefleet.runs.models import Claim
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.ledger import Claim, RenewalResult, WorkerLedger
+from stagefleet.runs.models import WaitReason
 from stagefleet.settings import RunSettings
 
 _MARGIN_SECONDS = 1.0

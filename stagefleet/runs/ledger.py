@@ -16,12 +16,75 @@ or delivers late, an item has exactly one outcome:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from stagefleet.runs import models
-from stagefleet.runs.waits import WaitReason
+from stagefleet.settings import RunSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to carry out one attempt at an item.
+
+    Attributes:
+        index: The item's number in the run, from 0.
+        host: The item's host, None if hosts do not matter.
+        fence: The fencing token: a finish with an older one changes nothing.
+        attempt: 1 for the first.
+        claimed_at: Time before the request for the claim, on this process's monotonic clock.
+        lease_until: End of the first lease, on the same clock.
+        nonce: Tells the claim from another with the same fence, which Redis may issue again after data loss.
+    """
+
+    run_id: str
+    index: int
+    item: str
+    fence: int
+    attempt: int
+    claimed_at: float
+    lease_until: float
+    host: str | None = None
+    nonce: str = ""
+
+    @property
+    def token(self) -> str:
+        """Token for the whole claim in the ledger; no other claim ever has the same."""
+        return f"{self.fence} {self.nonce}"
+
+    @property
+    def seconds(self) -> float:
+        """Time since the claim."""
+        return time.monotonic() - self.claimed_at
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorClaim:
+    """A detached coordinator's right to make the callbacks of one run.
+
+    Attributes:
+        epoch: Fences off another coordinator.
+        failures: Successive coordinations that failed.
+        failing_seconds: Time since the first of them; 0 if the last one succeeded.
+    """
+
+    run_id: str
+    epoch: int
+    failures: int = 0
+    failing_seconds: float = 0.0
+    lease_seconds: float = 30.0
+
+
+def bounded_pause(seconds: float, settings: RunSettings) -> float:
+    """Limit a pause of an item; a NaN becomes the longest one.
+
+    >>> bounded_pause(float("nan"), RunSettings()), bounded_pause(-1, RunSettings())
+    (3600, 0)
+    """
+    return max(0, min(settings.longest_pause_seconds, seconds))
 
 
 class FinishResult(IntEnum):
@@ -108,23 +171,23 @@ class WorkerLedger(Protocol):
             IncompatibleVersionError: An incompatible release wrote it.
         """
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Claim an item if it is published and nobody has it; the worker's name is for people.
 
         The same nonce returns the existing claim again, so that the call is safe to repeat after a lost
         reply; without one, each call has a new one.
         """
 
-    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         """Extend the leases to a full lease from now, and return the state of each claim."""
 
     def finish(
         self,
-        claim: models.Claim,
+        claim: Claim,
         outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
-        reason: WaitReason | None = None,
+        reason: models.WaitReason | None = None,
     ) -> FinishResult:
         """Record the end of an attempt; `STALE`, which is false, means that nothing changed.
 
@@ -135,13 +198,13 @@ class WorkerLedger(Protocol):
         acknowledgement.
         """
 
-    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         """Show in `Run.waits` that a worker with an item waits for some seconds; 0 ends the wait.
 
         The run stores the latest such note, if its claim is still valid.
         """
 
-    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         """Publish a claimed item again without counting the attempt (cancel it if the run is cancelling).
 
         With `behind`, the index of another item of the run, publish it only after that item has ended, with
@@ -250,28 +313,28 @@ class CallbackLedger(Protocol):
     lost messages and ends due pauses, once per lease.
     """
 
-    def claim(self, run_id: str) -> models.CoordinatorClaim | None:
+    def claim(self, run_id: str) -> CoordinatorClaim | None:
         """Become the coordinator of a run after a message, with a lease, which an acknowledgement renews.
 
         None if another coordinator is at work, the run is paused, or no callback is due.
         """
 
-    def renew(self, claim: models.CoordinatorClaim) -> bool:
+    def renew(self, claim: CoordinatorClaim) -> bool:
         """Extend the claim's lease to a full lease from now, even if the run has ended meanwhile.
 
         False if another coordinator has taken over; so do the three methods below.
         """
 
-    def release(self, claim: models.CoordinatorClaim) -> bool:
+    def release(self, claim: CoordinatorClaim) -> bool:
         """End the coordination; if callbacks are due, publish the next coordinator's message."""
 
-    def pause(self, claim: models.CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+    def pause(self, claim: CoordinatorClaim, seconds: float, reason: models.WaitReason | None = None) -> bool:
         """End the coordination as a failure, and let the next coordinator start after some seconds.
 
         An acknowledgement resets the count of failures. `Run.waits` shows the reason meanwhile.
         """
 
-    def finish(self, claim: models.CoordinatorClaim) -> bool:
+    def finish(self, claim: CoordinatorClaim) -> bool:
         """End the coordination for good: the run has ended, and its receiver has been called."""
 
 

@@ -11,15 +11,21 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from stagefleet.bounds import MAX_ITEMS
 from stagefleet.errors import UsageError
-from stagefleet.operations.catalog import OPERATIONS
+from stagefleet.logs import EventLogger
+from stagefleet.names import ENGINE_PREFIX
+from stagefleet.operations.catalog import OPERATIONS, find_operation
 from stagefleet.redaction import quoted
 from stagefleet.redis_keys import QUEUE
-from stagefleet.runs.models import WorkerInfo
+from stagefleet.runs.models import Run, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
+
+_log = EventLogger(__name__)
 
 QUEUES: dict[str, str] = {
     **{name: entry.queue for name, entry in OPERATIONS.items()},
@@ -152,6 +158,29 @@ def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: s
     return json.dumps(message, separators=(",", ":"))
 
 
+# Checks of these messages' arguments, before a thread is used for them.
+
+_RUN_ID = re.compile(r"[0-9a-f]{8,64}")
+
+
+def problem_of_run(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Return the reason why the arguments name no run; None if they do. Unknown ones are ignored."""
+    run = named.get("run")
+    if positional:
+        return "it has positional arguments"
+    if not isinstance(run, str) or _RUN_ID.fullmatch(run) is None:
+        return "its run is no run's id"
+    return None
+
+
+def problem_of_item(positional: Sequence[Any], named: Mapping[str, Any]) -> str | None:
+    """Return the reason why the arguments name no item by run and index; None if they do."""
+    index = named.get("index")
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_ITEMS:
+        return problem_of_run(positional, named) or "its index is no item's number"
+    return problem_of_run(positional, named)
+
+
 # Celery tasks of users that receive outcomes, by name and queue.
 
 _MOST_CHARACTERS = 255
@@ -175,3 +204,80 @@ def check_task(target: str) -> None:
         )
     if _QUEUE_OF_KOMBU.fullmatch(queue):
         raise UsageError(f"the queue {quoted(queue)} has a name that Celery needs itself: name another")
+
+
+# Summary of a run from its options: source, destination and project.
+
+_SUBJECT_CHARACTERS = 512
+"""Most characters of a summary in a message: it is for people, and each message carries it."""
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Source, destination and project of a run; "" for missing parts.
+
+    The source is the storage that is read, or whose stages or records are deleted or described.
+    """
+
+    operation: str
+    source: str = ""
+    destination: str = ""
+    project: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return the parts that are not empty, by name, for log records."""
+        parts = {"source": self.source, "destination": self.destination, "project": self.project}
+        return {"operation": self.operation, **{name: part for name, part in parts.items() if part}}
+
+    def __str__(self) -> str:
+        """Format it for a list: `SOURCE -> DESTINATION`."""
+        return " -> ".join(part for part in (self.source, self.destination) if part)
+
+    @property
+    def shown(self) -> str:
+        """Format the parts as a task's arguments, shortened for a message."""
+        text = ", ".join(f"'{name}': '{part}'" for name, part in self.facts.items())
+        return text if len(text) <= _SUBJECT_CHARACTERS else text[: _SUBJECT_CHARACTERS - 1] + "…"
+
+
+def subject_of(spec: RunSpec) -> Subject:
+    """Read the summary from a run's options; unknown forms yield empty parts."""
+    operation = find_operation(spec.operation)
+    reads, writes = ("source", "destination") if operation is None else (operation.reads, operation.writes)
+    source, destination, project, hosts = (
+        _shown(spec.options.get(name)) for name in (reads, writes, "project", "hosts")
+    )
+    # The host belongs to the end of the way that is an engine.
+    if hosts and destination.startswith(ENGINE_PREFIX):
+        destination = f"{destination} on {hosts}"
+    elif hosts and destination != hosts and source.startswith(ENGINE_PREFIX):
+        source = f"{source} on {hosts}"
+    return Subject(spec.operation, source, destination, project)
+
+
+def _shown(value: Any) -> str:
+    """Return a text; of several, the first few."""
+    if isinstance(value, str):
+        return value
+    names = [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+# Log records of runs: one when a run starts, one when it ends, by the process that started or ended it.
+
+
+def log_run_started(run_id: str, spec: RunSpec, total: int) -> None:
+    """Log `run_started`, with the number of items and of outcomes decided beforehand."""
+    _log.info("run_started", action="start", run=run_id, total=total, **subject_of(spec).facts)
+
+
+def log_run_finished(run: Run, action: str) -> None:
+    """Log `run_finished`, as a warning if the run failed; the action is the step that ended it."""
+    facts = {name: value for name, value in run.summary().items() if name != "run"}
+    if run.error is not None:
+        facts |= {"error": run.error.message, "error_type": run.error.type}
+    log = _log.warning if run.state is RunState.FAILED else _log.info
+    log("run_finished", action=action, run=run.id, bytes=run.bytes, **facts, **subject_of(run.spec).facts)

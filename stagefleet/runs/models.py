@@ -1,4 +1,4 @@
-"""Values of runs, items and outcomes; the ledger stores them.
+"""Values of runs, items, outcomes and waits; the ledger stores them.
 
 A run:   submitting -> running -> (cancelling ->) succeeded | failed | cancelled
 An item: pending -> claimed -> succeeded | failed | skipped | cancelled
@@ -6,23 +6,22 @@ An item: pending -> claimed -> succeeded | failed | skipped | cancelled
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from stagefleet import errors
-from stagefleet.bounds import cut
+from stagefleet.bounds import clean, cut
 from stagefleet.names import split_host
 from stagefleet.redaction import masked_line
 from stagefleet.runs.versions import WriterVersion, own_version
-from stagefleet.runs.waits import Wait
 
 _TYPE_BYTES = 200
 _MESSAGE_BYTES = 2048
+_REASON_CHARACTERS = 200
 
 NOT_THERE_RESULT: Mapping[str, str] = {"reason": "was not there"}
 """Result of an item, skipped, of which there was nothing to delete."""
@@ -138,6 +137,66 @@ class Outcome(BaseModel):
     def was_not_there(self) -> bool:
         """True if there was nothing to delete."""
         return self.result == NOT_THERE_RESULT
+
+
+# Waits of a run, as its observers see them: host, reason and end.
+
+
+class WaitKind(StrEnum):
+    """Kind of a wait."""
+
+    RETRY = "retry"
+    """Failed items wait for their next attempt."""
+    PAUSE = "pause"
+    """A worker with an item waits, as a registry asked it to, or for a lock."""
+    CALLBACK = "callback"
+    """Outcomes wait for a receiver that did not accept one."""
+
+
+class WaitReason(BaseModel):
+    """Reason of a wait: the host, `host[:port]` or "", and the event, as `429 Too Many Requests`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
+
+    host: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, error: errors.StagefleetError) -> Self:
+        """Build the reason from an error."""
+        host, text = error.cause
+        return cls(host=host, text=text).bounded()
+
+    def bounded(self) -> Self:
+        """Shorten it to the size that the ledger stores."""
+        return self.model_copy(
+            update={"host": self.host[:_REASON_CHARACTERS], "text": clean(self.text[:_REASON_CHARACTERS])}
+        )
+
+    def __str__(self) -> str:
+        """Format it to follow the word "wait": `for HOST (TEXT)`."""
+        if not self.text:
+            return f"for {self.host}" if self.host else "for another attempt"
+        return f"for {self.host} ({self.text})" if self.host else f"({self.text})"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait in a run at one moment, from the ledger.
+
+    Attributes:
+        reason: The latest reason; other items may wait for other reasons.
+        until: The earliest end, in seconds since 1970 on the ledger's clock.
+        count: Number of waiting items or outcomes; 1 for a pause.
+    """
+
+    kind: WaitKind
+    reason: WaitReason
+    until: float
+    count: int = 1
+
+
+# Runs.
 
 
 class NextRun(BaseModel):
@@ -289,58 +348,6 @@ class Run:
             "cancelled": self.cancelled,
             "seconds": round(self.seconds, 3),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker's right to carry out one attempt at an item.
-
-    Attributes:
-        index: The item's number in the run, from 0.
-        host: The item's host, None if hosts do not matter.
-        fence: The fencing token: a finish with an older one changes nothing.
-        attempt: 1 for the first.
-        claimed_at: Time before the request for the claim, on this process's monotonic clock.
-        lease_until: End of the first lease, on the same clock.
-        nonce: Tells the claim from another with the same fence, which Redis may issue again after data loss.
-    """
-
-    run_id: str
-    index: int
-    item: str
-    fence: int
-    attempt: int
-    claimed_at: float
-    lease_until: float
-    host: str | None = None
-    nonce: str = ""
-
-    @property
-    def token(self) -> str:
-        """Token for the whole claim in the ledger; no other claim ever has the same."""
-        return f"{self.fence} {self.nonce}"
-
-    @property
-    def seconds(self) -> float:
-        """Time since the claim."""
-        return time.monotonic() - self.claimed_at
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorClaim:
-    """A detached coordinator's right to make the callbacks of one run.
-
-    Attributes:
-        epoch: Fences off another coordinator.
-        failures: Successive coordinations that failed.
-        failing_seconds: Time since the first of them; 0 if the last one succeeded.
-    """
-
-    run_id: str
-    epoch: int
-    failures: int = 0
-    failing_seconds: float = 0.0
-    lease_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,11 @@ from stagefleet.names import split_host
 from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
 from stagefleet.redis_keys import PING, RUN_ITEMS, RUN_OF_KEY, WORKERS
 from stagefleet.runs import models
-from stagefleet.runs.ledger import FinishResult, RenewalResult
-from stagefleet.runs.messages import coordinator_template, message_template, queue_of
+from stagefleet.runs.ledger import Claim, CoordinatorClaim, FinishResult, RenewalResult, bounded_pause
+from stagefleet.runs.messages import coordinator_template, message_template, queue_of, subject_of
 from stagefleet.runs.redis_runs import RedisRuns, no_run
 from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
-from stagefleet.runs.subjects import subject_of
 from stagefleet.runs.versions import WriterVersion, own_version
-from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings, Settings
 
 if TYPE_CHECKING:
@@ -177,7 +175,7 @@ class RedisLedger(RedisRuns):
             return None
         return spec_of(run_id, written, parent, WriterVersion.read(release, schema))
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
         answer = self.scripts.call("claim", run_id, index, owner)
@@ -185,7 +183,7 @@ class RedisLedger(RedisRuns):
             return None
         appended, fence, attempt, lease_ms = answer
         item, host = split_host(appended.decode())
-        return models.Claim(
+        return Claim(
             run_id=run_id,
             index=index,
             item=item,
@@ -197,7 +195,7 @@ class RedisLedger(RedisRuns):
             nonce=owner,
         )
 
-    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         if not claims:
             return []
         triples = itertools.chain.from_iterable((claim.run_id, claim.index, claim.token) for claim in claims)
@@ -205,11 +203,11 @@ class RedisLedger(RedisRuns):
 
     def finish(
         self,
-        claim: models.Claim,
+        claim: Claim,
         outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
-        reason: WaitReason | None = None,
+        reason: models.WaitReason | None = None,
     ) -> FinishResult:
         answer = self._call_on(
             "finish",
@@ -226,12 +224,12 @@ class RedisLedger(RedisRuns):
         )
         return FinishResult(answer)
 
-    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         self.scripts.call(
             "note_pause", claim.run_id, claim.index, claim.token, milliseconds(seconds), encode_reason(reason)
         )
 
-    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         other = "" if behind is None else behind
         return bool(self._call_on("hand_back", claim.run_id, claim.index, claim.token, other))
 
@@ -249,12 +247,12 @@ class RedisCallbackLedger:
     def __init__(self, scripts: RedisScripts) -> None:
         self._scripts = scripts
 
-    def claim(self, run_id: str) -> models.CoordinatorClaim | None:
+    def claim(self, run_id: str) -> CoordinatorClaim | None:
         answer = self._scripts.call("claim_coordination", run_id, secrets.randbelow(1024))
         if answer is None:
             return None
         epoch, failures, failing_ms, lease_ms = answer
-        return models.CoordinatorClaim(
+        return CoordinatorClaim(
             run_id=run_id,
             epoch=epoch,
             failures=failures,
@@ -262,19 +260,19 @@ class RedisCallbackLedger:
             lease_seconds=lease_ms / 1000,
         )
 
-    def renew(self, claim: models.CoordinatorClaim) -> bool:
+    def renew(self, claim: CoordinatorClaim) -> bool:
         return bool(self._scripts.call("renew_coordination", claim.run_id, claim.epoch))
 
-    def release(self, claim: models.CoordinatorClaim) -> bool:
+    def release(self, claim: CoordinatorClaim) -> bool:
         return self._end(claim, "leave")
 
-    def pause(self, claim: models.CoordinatorClaim, seconds: float, reason: WaitReason | None = None) -> bool:
+    def pause(self, claim: CoordinatorClaim, seconds: float, reason: models.WaitReason | None = None) -> bool:
         return self._end(claim, "pause", milliseconds(seconds), encode_reason(reason))
 
-    def finish(self, claim: models.CoordinatorClaim) -> bool:
+    def finish(self, claim: CoordinatorClaim) -> bool:
         return self._end(claim, "conclude")
 
-    def _end(self, claim: models.CoordinatorClaim, how: str, *arguments: Any) -> bool:
+    def _end(self, claim: CoordinatorClaim, how: str, *arguments: Any) -> bool:
         return bool(self._scripts.call("end_coordination", claim.run_id, claim.epoch, how, *arguments))
 
 

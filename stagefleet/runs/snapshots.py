@@ -9,9 +9,18 @@ from typing import NamedTuple
 
 from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
 from stagefleet.errors import IncompatibleVersionError
-from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
+from stagefleet.runs.models import (
+    ErrorInfo,
+    ItemState,
+    Outcome,
+    Run,
+    RunSpec,
+    RunState,
+    Wait,
+    WaitKind,
+    WaitReason,
+)
 from stagefleet.runs.versions import WriterVersion
-from stagefleet.runs.waits import Wait, WaitKind, WaitReason
 
 # Parsers for a run's hash in Redis; `lua/open.lua` explains its fields.
 

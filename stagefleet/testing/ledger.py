@@ -16,9 +16,8 @@ from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
 from stagefleet.runs import messages, models
-from stagefleet.runs.ledger import FinishResult, RenewalResult
+from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, bounded_pause
 from stagefleet.runs.snapshots import bounded
-from stagefleet.runs.waits import WaitReason, bounded_pause
 from stagefleet.settings import RunSettings
 from stagefleet.testing import memory_runs
 from stagefleet.testing.run_items import Coordinator, next_number
@@ -129,7 +128,7 @@ class MemoryLedger:
             record = self._runs.records.get(run_id)
             return None if record is None else record.spec
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> models.Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Claim an item; the worker's name is ignored."""
         del worker
         nonce = secrets.token_hex(8) if nonce is None else nonce
@@ -144,7 +143,7 @@ class MemoryLedger:
             item, host = split_host(record.items[index])
             queue = self._runs.queue(record) if host is None else messages.host_queue(host)
             self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), hold.published_at)
-            return models.Claim(
+            return Claim(
                 run_id=run_id,
                 index=index,
                 item=item,
@@ -156,17 +155,17 @@ class MemoryLedger:
                 nonce=nonce,
             )
 
-    def renew(self, claims: Sequence[models.Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
         with self._runs.step() as now:
             return [self._renew(claim, now) for claim in claims]
 
     def finish(
         self,
-        claim: models.Claim,
+        claim: Claim,
         outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
-        reason: WaitReason | None = None,
+        reason: models.WaitReason | None = None,
     ) -> FinishResult:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)
@@ -176,16 +175,16 @@ class MemoryLedger:
             if retry_after_seconds is not None:
                 retry_at = now + bounded_pause(retry_after_seconds, self._runs.settings)
             named = bounded(outcome.model_copy(update={"host": claim.host}))
-            why = WaitReason() if reason is None else reason.bounded()
+            why = models.WaitReason() if reason is None else reason.bounded()
             return record.finish(claim.index, named, retry_at, why)
 
-    def note_pause(self, claim: models.Claim, seconds: float, reason: WaitReason) -> None:
+    def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)
             if record is not None and record.holds(claim):
                 record.note_pause(claim.index, now + seconds, reason.bounded() if seconds > 0 else None)
 
-    def hand_back(self, claim: models.Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
         with self._runs.step() as now:
             record = self._runs.live.get(claim.run_id)
             if record is None or not record.holds(claim):
@@ -311,7 +310,7 @@ class MemoryLedger:
         if (len(record.items), record.decided) != (submission.items, submission.decided):
             raise errors.LedgerRewoundError(f"items of run {record.id} were forgotten: submit it again")
 
-    def _renew(self, claim: models.Claim, now: float) -> RenewalResult:
+    def _renew(self, claim: Claim, now: float) -> RenewalResult:
         record = self._runs.live.get(claim.run_id)
         if record is None or not record.holds(claim):
             return RenewalResult.LOST

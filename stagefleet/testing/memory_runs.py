@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from stagefleet.errors import CoordinatorLostError, RunNotFoundError
 from stagefleet.names import split_host
 from stagefleet.runs import messages
-from stagefleet.runs.models import Callback, CoordinatorClaim, ErrorInfo, RunState, WorkerInfo
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.ledger import CoordinatorClaim
+from stagefleet.runs.models import Callback, ErrorInfo, RunState, WaitReason, WorkerInfo
 from stagefleet.settings import RunSettings
 from stagefleet.testing.run_items import Coordinator, next_number
 from stagefleet.testing.run_record import RunRecord

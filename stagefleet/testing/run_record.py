@@ -12,9 +12,19 @@ from dataclasses import dataclass, field
 
 from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
 from stagefleet.names import HOST_SEPARATOR, split_host
-from stagefleet.runs.ledger import FinishResult
-from stagefleet.runs.models import Callback, Claim, ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
-from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+from stagefleet.runs.ledger import Claim, FinishResult
+from stagefleet.runs.models import (
+    Callback,
+    ErrorInfo,
+    ItemState,
+    Outcome,
+    Run,
+    RunSpec,
+    RunState,
+    Wait,
+    WaitKind,
+    WaitReason,
+)
 from stagefleet.testing.run_items import Coordinator, OutcomeStream, PostponedItems, next_number
 
 _SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})

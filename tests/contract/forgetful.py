@@ -19,8 +19,8 @@ from stagefleet.locks import MemoryLocks
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Operation, Plan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Claim, ItemState, Outcome, Run, RunState, WorkerInfo
+from stagefleet.runs.ledger import Claim, RenewalResult
+from stagefleet.runs.models import ItemState, Outcome, Run, RunState, WorkerInfo
 from stagefleet.settings import Settings, WebhookSettings
 from stagefleet.testing import MemoryLastUsed
 from tests.contract.ledgers import SETTINGS, LedgerHarness

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Callback, Claim, ItemState, RunSpec, RunState
+from stagefleet.runs.ledger import Claim, RenewalResult
+from stagefleet.runs.models import Callback, ItemState, RunSpec, RunState
 from tests.contract.ledgers import LEASE_SECONDS
 
 __all__ = ["ExpectedRun"]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stagefleet.redis_client import connect_redis
-from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.ledger import Claim, Ledger
 from stagefleet.runs.messages import QUEUES, host_queue, queue_key, queue_of
-from stagefleet.runs.models import Callback, Claim, ItemState, Outcome, RunSpec, Submission, WorkerInfo
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger, Message

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Claim, ItemState
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.ledger import Claim, RenewalResult
+from stagefleet.runs.models import ItemState, WaitReason
 from tests.contract.ledgers import LedgerHarness, outcome_of
 
 

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 )
 
 from stagefleet.errors import RunNotFoundError
-from stagefleet.runs.models import Callback, Claim, ErrorInfo, ItemState, Outcome, RunSpec, RunState
+from stagefleet.runs.ledger import Claim
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, RunSpec, RunState
 from stagefleet.testing import Message
 from stagefleet.testing.run_record import RunRecord
 from tests.contract.history import Entry, ExpectedRun

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from stagefleet.runs.models import Callback, ItemState
-from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+from stagefleet.runs.models import Callback, ItemState, Wait, WaitKind, WaitReason
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, outcome_of
 
 LIMITED = WaitReason(host="registry.example", text="429 Too Many Requests")

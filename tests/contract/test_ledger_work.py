@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Callback, Claim, ItemState, Outcome, RunSpec, RunState
+from stagefleet.runs.ledger import Claim, RenewalResult
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState
 from tests.contract.ledgers import LEASE_SECONDS, REPUBLISH_SECONDS, LedgerHarness, outcome_of
 
 

@@ -15,8 +15,8 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import connect_redis, map_redis_errors
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Claim, ItemState, Outcome, RunSpec, Submission, WorkerInfo
+from stagefleet.runs.ledger import Claim, RenewalResult
+from stagefleet.runs.models import ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.shared_state.descriptions import RedisDescriptions

@@ -9,8 +9,7 @@ import pytest
 
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Callback, ItemState, RunState
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.models import Callback, ItemState, RunState, WaitReason
 from tests.contract.ledgers import LEASE_SECONDS, LedgerHarness, RedisBroker, outcome_of
 
 

@@ -17,8 +17,8 @@ from stagefleet.cli.report import describe_failure, describe_run
 from stagefleet.cli.session import RunOptions, connect, detach_or_follow, follow_run, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.fleet.waits import describe_wait
+from stagefleet.runs.messages import subject_of
 from stagefleet.runs.models import Outcome, Run, RunState
-from stagefleet.runs.subjects import subject_of
 
 _PURPOSE = "stagefleet runs"
 

@@ -49,7 +49,7 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
 redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
 -- In a detached run `coordinator` is absent, called, present or paused.
--- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/waits.py).
+-- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/models.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end
 redis.call('ZADD', P .. 'runs', now, run)
 redis.call('ZADD', P .. 'live', now, run)

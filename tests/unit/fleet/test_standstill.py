@@ -7,8 +7,7 @@ import math
 import pytest
 
 from stagefleet.errors import NoWorkerError
-from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState, WorkerInfo
-from stagefleet.runs.waits import WaitReason
+from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, RunState, WaitReason, WorkerInfo
 
 SOURCE, DESTINATION = "src.test/app", "dst.test/app"
 LIMITED = WaitReason(host="src.test", text="429 Too Many Requests")

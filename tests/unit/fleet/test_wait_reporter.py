@@ -8,8 +8,7 @@ from datetime import datetime
 import pytest
 
 from stagefleet.fleet.waits import WaitReporter, describe_wait
-from stagefleet.runs.models import Run, RunSpec, RunState
-from stagefleet.runs.waits import Wait, WaitKind, WaitReason
+from stagefleet.runs.models import Run, RunSpec, RunState, Wait, WaitKind, WaitReason
 
 LIMITED = WaitReason(host="registry.example.com", text="429 Too Many Requests")
 DOWN = WaitReason(host="registry.example.com", text="503 Service Unavailable")

@@ -12,7 +12,7 @@ import pytest
 from stagefleet.errors import LeaseLostError
 from stagefleet.leases import renewed
 from stagefleet.runs.detached_coordinator import CoordinatorLease
-from stagefleet.runs.models import CoordinatorClaim
+from stagefleet.runs.ledger import CoordinatorClaim
 
 
 class CallbackLedger:

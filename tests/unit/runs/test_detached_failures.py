@@ -7,8 +7,7 @@ import redis
 from urllib3.exceptions import LocationParseError
 
 from stagefleet.errors import CallbackError, RedisUnreachableError, SettingsError
-from stagefleet.runs.models import Callback, RunState
-from stagefleet.runs.waits import WaitKind, WaitReason
+from stagefleet.runs.models import Callback, RunState, WaitKind, WaitReason
 from tests.unit.runs.stage import GIVE_UP_SECONDS, ITEMS, URL, Stage
 
 

@@ -12,8 +12,7 @@ from stagefleet.errors import (
     SettingsError,
 )
 from stagefleet.runs.item_leases import ItemLeaseRenewer
-from stagefleet.runs.ledger import RenewalResult
-from stagefleet.runs.models import Claim
+from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.settings import RunSettings
 
 

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stagefleet.errors import DigestMismatchError, RemoteError
-from stagefleet.runs.models import (
-    Callback,
-    Claim,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-)
+from stagefleet.runs.ledger import Claim
+from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunSpec, RunState
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stagefleet.runs.messages import Subject, subject_of
 from stagefleet.runs.models import RunSpec
-from stagefleet.runs.subjects import Subject, subject_of
 
 PROJECT = {
     "project": "app",

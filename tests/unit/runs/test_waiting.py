@@ -8,8 +8,7 @@ from stagefleet.errors import RedisUnreachableError, WaitTooLongError
 from stagefleet.leases import NO_LEASE, waiting
 from stagefleet.locks.stage_locks import StageLock
 from stagefleet.runs.item_leases import ItemLeaseRenewer
-from stagefleet.runs.models import RunSpec
-from stagefleet.runs.waits import WaitKind, WaitReason
+from stagefleet.runs.models import RunSpec, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.message import Message
 
-from stagefleet.runs.messages import coordinator_template, message_template
-from tasks.arguments import problem_of_item, problem_of_run
+from stagefleet.runs.messages import coordinator_template, message_template, problem_of_item, problem_of_run
 from tasks.coordinate import CoordinateNextRunTask, CoordinateTask
 from workers.consumer import problem_of
 

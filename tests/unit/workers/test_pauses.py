@@ -14,8 +14,7 @@ from stagefleet.errors import (
     WaitTooLongError,
 )
 from stagefleet.runs.item_leases import ItemLeaseRenewer
-from stagefleet.runs.models import RunSpec
-from stagefleet.runs.waits import WaitKind, WaitReason
+from stagefleet.runs.models import RunSpec, WaitKind, WaitReason
 from stagefleet.settings import RunSettings
 from stagefleet.testing import MemoryLedger
 from tasks.item import ItemExecutor
