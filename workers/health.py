@@ -1,4 +1,4 @@
-"""Health check of the workers here, for containers: `python -I -m workers.health`.
+"""Health of worker processes: their heartbeats, and the check for containers, `python -I -m workers.health`.
 
 A worker sends heartbeats to the ledger only while its process runs and Redis answers. If Redis is unreachable
 the check succeeds: a restart would not help, and all of a fleet's workers would restart at once.
@@ -9,13 +9,109 @@ Workers elsewhere do not count, whatever their host name.
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import socket
 import sys
+import time
+from collections.abc import Callable
 
 from stagefleet.errors import RedisUnreachableError, SettingsError, StagefleetError
+from stagefleet.heartbeat_files import LIFE_SECONDS, HeartbeatFile, machine_hash
+from stagefleet.logs import EventLogger
 from stagefleet.runs.ledger import HeartbeatLedger
+from stagefleet.runs.models import WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
-from stagefleet.settings import load_settings
-from workers.heartbeat import is_of, pool_of
+from stagefleet.settings import WorkerSettings, load_settings
+
+BEAT_SECONDS = 4.0
+STALLED_SECONDS = 120.0
+"""Longest standstill of the consumer's loop while Redis answers; above kombu's own time-outs (51 s)."""
+
+_log = EventLogger(__name__)
+
+
+class Heartbeat:
+    """Send heartbeats to the ledger, and watch the consumer's loop.
+
+    A consumer that hangs on a broken connection looks alive from outside: its process runs and its heartbeats
+    go out (celery #7276, #8030). So the loop itself calls `note_loop_alive`.
+
+    Args:
+        on_stalled: Called once when the loop has stood still although Redis answers.
+        file: Tells a health check here of the heartbeat; None if nothing does.
+    """
+
+    def __init__(
+        self,
+        heartbeats: HeartbeatLedger,
+        worker: WorkerInfo,
+        *,
+        on_stalled: Callable[[], None],
+        file: HeartbeatFile | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._heartbeats = heartbeats
+        self._worker = worker
+        self._on_stalled = on_stalled
+        self._file = file
+        self._clock = clock
+        self._alive_at = clock()
+        self._reported = False
+
+    def note_loop_alive(self) -> None:
+        """Record that the consumer's loop runs; the loop calls this every few seconds."""
+        self._alive_at = self._clock()
+
+    def beat(self) -> None:
+        """Send a heartbeat, and check the loop, unless the ledger is unreachable."""
+        if self._file is not None:
+            self._file.beat()  # in an outage of Redis, too: a restart would mend nothing
+        try:
+            self._heartbeats.beat(self._worker, seconds=LIFE_SECONDS)
+        except Exception:
+            self.note_loop_alive()
+            raise
+        still_seconds = self._clock() - self._alive_at
+        if still_seconds > STALLED_SECONDS and not self._reported:
+            self._reported = True
+            _log.error("consumer_stalled", action="beat", seconds=round(still_seconds))
+            self._on_stalled()
+
+    def sign_off(self) -> None:
+        """Report to the fleet that this worker is gone."""
+        if self._file is not None:
+            self._file.remove()
+        self._heartbeats.beat(self._worker, seconds=0)
+
+
+# Names of worker processes in the fleet: unique, and readable for people.
+#
+# Containers with the same host name (ECS, `network_mode: host`, `hostname:` on several replicas) have the
+# same small process ids, too. So the name also holds a digest of the container, which a health check beside
+# it can compute, and a random part.
+
+_NAME = re.compile(r"worker-[0-9]+@(.+)-[0-9a-f]{6}")
+
+
+def make_name(settings: WorkerSettings) -> str:
+    """Create the name of this process: `worker-PID@NAME-PLACE-RANDOM`."""
+    return f"worker-{os.getpid()}@{pool_of(settings)}-{secrets.token_hex(3)}"
+
+
+def pool_of(settings: WorkerSettings) -> str:
+    """Return the common part of the names of all worker processes in this process's container."""
+    return f"{settings.name or socket.gethostname()}-{machine_hash()}"
+
+
+def is_of(name: str, pool: str) -> bool:
+    """Return True if a worker's name belongs to a pool."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match[1] == pool
+
+
+# The check.
 
 
 def main() -> None:
@@ -38,5 +134,5 @@ def main() -> None:
 
 
 def count_workers(heartbeats: HeartbeatLedger, pool: str) -> int:
-    """Count the live worker processes of a pool, as `heartbeat.pool_of` names it."""
+    """Count the live worker processes of a pool, as `pool_of` names it."""
     return sum(is_of(worker.name, pool) for worker in heartbeats.workers())

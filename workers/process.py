@@ -27,7 +27,7 @@ from stagefleet.settings import Settings, load_settings
 from stagefleet.storages.storages import Storages
 from workers.consumer import FLUSH_SECONDS, BatchedEventsConsumer
 from workers.context import OPERATIONS, WorkerContext, build_context
-from workers.heartbeat import BEAT_SECONDS, Heartbeat, make_name
+from workers.health import BEAT_SECONDS, Heartbeat, make_name
 from workers.reaper import PeriodicThread, Reaper
 
 READY = b"r"

@@ -10,8 +10,7 @@ from stagefleet.heartbeat_files import machine_hash
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.settings import WorkerSettings
 from stagefleet.testing import MemoryLedger
-from workers.health import count_workers
-from workers.heartbeat import make_name, pool_of
+from workers.health import count_workers, make_name, pool_of
 
 HERE = WorkerSettings(name="build-1")
 
@@ -48,7 +47,7 @@ def test_another_container_or_machine_is_another_place(tmp_path, part):
 def test_where_nothing_is_told_of_the_place_names_differ_all_the_same(monkeypatch, tmp_path):
     """O-A9: a system without these files has workers too."""
     monkeypatch.setattr(
-        "workers.heartbeat.machine_hash", lambda: machine_hash(tmp_path / "none", tmp_path / "none")
+        "workers.health.machine_hash", lambda: machine_hash(tmp_path / "none", tmp_path / "none")
     )
     assert make_name(HERE) != make_name(HERE)
 

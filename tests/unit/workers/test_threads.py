@@ -11,8 +11,7 @@ from stagefleet.errors import RedisUnreachableError
 from stagefleet.runs.models import WorkerInfo
 from stagefleet.testing import MemoryLedger
 from stagefleet.testing.memory_runs import MemoryHeartbeatLedger
-from workers.health import count_workers
-from workers.heartbeat import STALLED_SECONDS, Heartbeat
+from workers.health import STALLED_SECONDS, Heartbeat, count_workers
 from workers.process import EXIT_AT_ONCE, Shutdown
 from workers.reaper import PeriodicThread, Reaper
 
