@@ -27,7 +27,10 @@ def wander(url: str, client: str, seconds: float, settings: LockSettings) -> Rec
         one = recorder.take_and_release(draw.choice(NAMES), shared=draw.random() < 0.6, wait_seconds=8)
         try:
             with one if draw.random() < 0.7 else recorder.take_and_release_if_free(both) as is_held:
-                leave_at = time.monotonic() + draw.uniform(0, 0.1)
+                # Some stay long enough to be frozen while they hold it.
+                leave_at = time.monotonic() + draw.uniform(
+                    0, 0.1 if draw.random() < 0.9 else settings.lease_seconds
+                )
                 while time.monotonic() < leave_at and is_held():
                     time.sleep(0.001)
         except (LockTimeoutError, RedisUnreachableError):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stagefleet.locks import RedisLocks
 from stagefleet.settings import LockSettings
 from tests.contract.lock_history import Tenure, find_faults
 from tests.services.proxy import TcpProxy
@@ -19,7 +20,7 @@ from tests.services.proxy import TcpProxy
 SCRIPT = Path(__file__).with_name("lock_client.py")
 ROOT = SCRIPT.parents[2]
 CLIENTS = 5
-SECONDS = 20
+SECONDS = 30
 SETTINGS = LockSettings(lease_seconds=1.5, renewal_seconds=0.4, wait_seconds=8)
 
 
@@ -59,21 +60,35 @@ class Chaos:
     def __init__(self, redis_server, clients, links):
         self.redis = redis_server.client()
         self.clients, self.links = clients, links
-        self.done = dict.fromkeys(("freeze", "cut", "blackhole", "flush", "kill"), 0)
+        self.locks = RedisLocks(redis_server.client(), prefix="chaos:", settings=SETTINGS)
+        self.done = dict.fromkeys(("freeze", "freeze_holder", "cut", "blackhole", "flush", "kill"), 0)
+        self._next: list[str] = []
         self._draw = random.Random(1)
         self._pause = threading.Event()
 
     def strike(self):
-        what = self._draw.choice(list(self.done))
+        if not self._next:
+            self._next = [*self.done, "freeze_holder"]
+            self._draw.shuffle(self._next)
+        what = self._next.pop()
         getattr(self, what)()
         self.done[what] += 1
         self._pause.wait(self._draw.uniform(0.02, 0.3))
 
     def freeze(self):
-        """Beyond the lease, and not."""
-        client = self._draw.choice(self.clients)
+        self._freeze(self._draw.choice(self.clients), self._draw.choice([0.1, 0.5]))
+
+    def freeze_holder(self):
+        """Freeze a client beyond its lease while it holds a lock."""
+        labels = [holder.label for info in self.locks.locks() for holder in info.holders]
+        for client in self.clients:
+            if any(label.endswith(f":{client.pid}") for label in labels):
+                self._freeze(client, SETTINGS.lease_seconds * 1.3)
+                return
+
+    def _freeze(self, client, seconds):
         client.send_signal(signal.SIGSTOP)
-        self._pause.wait(self._draw.choice([0.1, 0.5, SETTINGS.lease_seconds * 1.3]))
+        self._pause.wait(seconds)
         client.send_signal(signal.SIGCONT)
 
     def cut(self):
