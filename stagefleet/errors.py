@@ -266,12 +266,28 @@ class TruncatedError(ContentError):
     retryable = True
 
 
+class ShortContentError(TruncatedError):
+    """The source ends the content before its size, each time that it is asked."""
+
+
 class UnsupportedManifestError(ContentError):
     """The manifest is neither of a Docker nor of an OCI type."""
 
 
 class BrokenStageError(ContentError):
     """The registry lists the stage, but cannot serve its manifest or one of its blobs."""
+
+
+class MissingContentError(BrokenStageError):
+    """The storage lacks a part of the stage that it lists."""
+
+
+class AlteredContentError(BrokenStageError):
+    """A part of the stage is not the content of its digest, or unpacks to another than was built."""
+
+
+class UnreadableContentError(BrokenStageError):
+    """A part of the stage is as it was pushed, and nobody can use it."""
 
 
 class BrokenRecordError(ContentError):

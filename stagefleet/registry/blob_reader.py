@@ -101,8 +101,8 @@ class BlobReader(BlobSource):
 
         Raises:
             DigestMismatchError: The content does not match the descriptor.
-            TruncatedError: The connection to the source broke at every try, or the source ends the blob
-                before its size each time.
+            TruncatedError: The connection to the source broke at every try.
+            ShortContentError: The source ends the blob before its size each time.
         """
         try:
             return self._read(CHUNK_BYTES if size < 0 else size)
@@ -197,7 +197,7 @@ class BlobReader(BlobSource):
         digest, size = self._descriptor.digest, self._descriptor.size
         if self._ends >= (_MOST_BREAKS - 1 if self._offset else 2):
             has = f"only {self._offset} of its {size} bytes" if self._offset else "nothing of it"
-            raise errors.TruncatedError(
+            raise errors.ShortContentError(
                 f"the source knows the blob {digest} but sends {has}, each time: "
                 "if that stays so, build it again"
             )

@@ -7,6 +7,7 @@ from stagefleet.errors import (
     NotFoundError,
     RegistryError,
     RegistryUnavailableError,
+    ShortContentError,
     TruncatedError,
 )
 from stagefleet.manifests import Descriptor, digest_of
@@ -114,7 +115,7 @@ def test_a_source_that_knows_no_ranges_is_read_over_again(copy):
 
 
 def test_a_source_that_ends_at_the_same_byte_each_time_has_lost_the_rest(copy):
-    with pytest.raises(TruncatedError, match="sends only 1000 of its 1048576 bytes"):
+    with pytest.raises(ShortContentError, match="sends only 1000 of its 1048576 bytes"):
         copy(Source([1000] + [0] * 50), Destination())
 
 
@@ -134,7 +135,7 @@ def test_a_source_that_has_no_such_bytes_has_lost_the_rest(copy):
             else RegistryResponse(body=CONTENT, cut_at=1000)
         )
 
-    with pytest.raises(TruncatedError, match="sends only 1000"):
+    with pytest.raises(ShortContentError, match="sends only 1000"):
         copy(source, Destination())
 
 
@@ -153,12 +154,12 @@ def test_a_source_that_fails_is_not_asked_again_for_each_upload(copy):
 
 
 def test_a_source_that_sends_nothing_twice_has_the_blob_in_name_only(copy):
-    with pytest.raises(TruncatedError, match="sends nothing"):
+    with pytest.raises(ShortContentError, match="sends nothing"):
         copy(lambda _: RegistryResponse(200), Destination())
 
 
 def test_a_source_that_tells_a_length_and_sends_nothing_twice_has_the_blob_in_name_only(copy):
-    with pytest.raises(TruncatedError, match="sends nothing"):
+    with pytest.raises(ShortContentError, match="sends nothing"):
         copy(Source([0] * 50), Destination())
 
 
