@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stagefleet.engine.image_use import InUsePolicy
     from stagefleet.errors import StagefleetError, StorageStateChangedError
     from stagefleet.fleet.callbacks import RemoteCallback
     from stagefleet.fleet.fleet import Fleet
+    from stagefleet.image_use import InUsePolicy
     from stagefleet.images import ImageInfo, StageDescription
     from stagefleet.names import Digest, Reference, Repository, StageId
     from stagefleet.operations.base import Operation, Plan
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stagefleet.projects.lookup import retry_on_changed_state
     from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
     from stagefleet.settings import Settings, load_settings
-    from stagefleet.shared_state.last_used import UsedImage
+    from stagefleet.shared_state.best_effort import UsedImage
 
 __all__ = [
     "CacheOperation",
@@ -94,8 +94,8 @@ _HOMES = {
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
-    "InUsePolicy": "stagefleet.engine.image_use",
-    "UsedImage": "stagefleet.shared_state.last_used",
+    "InUsePolicy": "stagefleet.image_use",
+    "UsedImage": "stagefleet.shared_state.best_effort",
     "load_settings": "stagefleet.settings",
     "retry_on_changed_state": "stagefleet.projects.lookup",
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stagefleet.embedded import EmbeddedFleet
 
     # Loaded at the first use: the storages bring the registry client.
-    from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
+    from stagefleet.shared_state.best_effort import LastUsed, RedisLastUsed
     from stagefleet.storage_connections import ClientStorages
 
 _Part = TypeVar("_Part")
@@ -121,7 +121,7 @@ class Connections:
         return RedisLocks.connect(self._redis_url, self.settings)
 
     def _open_last_used(self) -> RedisLastUsed:
-        from stagefleet.shared_state.last_used import RedisLastUsed  # noqa: PLC0415 - few commands ask for it
+        from stagefleet.shared_state.best_effort import RedisLastUsed  # noqa: PLC0415 - few commands ask for it
 
         return RedisLastUsed.connect(self._redis_url, self.settings)
 

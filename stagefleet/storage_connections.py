@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from stagefleet.attempt import Attempt
 from stagefleet.credentials import DockerConfig
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.images import Platform
 from stagefleet.locks import LockManager, RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
@@ -24,9 +24,8 @@ from stagefleet.registries import Registries
 from stagefleet.registry.client import RegistryClient
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import EngineSettings, Settings
-from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.best_effort import LastUsed, RedisLastUsed
+from stagefleet.shared_state.implementations import MemorySharedState, RedisSharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 from stagefleet.storages.storages import Storages
 
@@ -127,7 +126,7 @@ def open_engine_host(
 ) -> EngineHost:
     """Open this host's Docker Engine, which connects at its first use; errors as of `Storages.host`."""
     require_extra("engine", "docker", "stages in a Docker Engine")
-    from stagefleet.engine.connection import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
+    from stagefleet.engine import Engine  # noqa: PLC0415 - brings docker-py, a tenth of a second
     from stagefleet.storages.docker_engine import EngineHost  # noqa: PLC0415 - most fleets have none
 
     if settings.address is None:

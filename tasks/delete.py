@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import chain
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult, TagsToDelete
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import RunItems
+from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Repository, StageId
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.storages.storages import Storages

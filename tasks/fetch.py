@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.locks.stage_locks import image_of
+from stagefleet.logs import errors_as_warnings
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.storages.delivery import StageDelivery

@@ -6,8 +6,8 @@ import logging
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.images import StageDescription
+from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import ProjectOperation
 from stagefleet.operations.publish import PublishOperation, TakeOperation

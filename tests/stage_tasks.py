@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import EngineNotFoundError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.images import PlatformSelection, StageDescription
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
@@ -25,7 +25,7 @@ from stagefleet.records.models import CustomTag, Record
 from stagefleet.registries import Registries
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.base import SharedState
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 from stagefleet.storages.docker_engine import EngineHost
 from stagefleet.storages.storage import StoredRecord, WriteResult

@@ -10,7 +10,7 @@ from pathlib import Path
 from scripts.bench.figures import Figures, median_of, seconds_of
 from scripts.bench.many_tags import REPOSITORY, STAGES, fill
 from stagefleet import Fleet, Settings, StageDescription
-from stagefleet.shared_state.descriptions import RedisDescriptions
+from stagefleet.shared_state.remembered_stages import RedisDescriptions
 from tests.services import RedisServer, RegistryServer, clean_environment, stagefleet_command
 
 __all__ = ["measure_listing"]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, TagsToDelete
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import FRESH_SECONDS, Check, RunItems, confirm_deleted
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.mode import ProbeResult, delete_manifest
@@ -20,6 +19,7 @@ from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import DigestReferences, ReferenceScan
 from stagefleet.deletion.tag_tables import NO_ITEM
 from stagefleet.leases import elapsed_seconds
+from stagefleet.logs import errors_as_warnings
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Reference, StageId
 from stagefleet.registry.client import RegistryClient

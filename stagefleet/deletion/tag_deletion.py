@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.deletion.checks import FRESH_SECONDS, Check, DeletedTags, checked
 from stagefleet.deletion.digest_deletion import DigestDeletion, LocksMissingError
 from stagefleet.deletion.mode import (
@@ -28,6 +27,7 @@ from stagefleet.deletion.reference_scan import ReferenceScan, placeholders_seen
 from stagefleet.deletion.tag_tables import KeptScans
 from stagefleet.errors import ItemCancelledError, NotFoundError, RedisUnreachableError, RegistryError
 from stagefleet.leases import Lease
+from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.records.image import rejected_stage
 from stagefleet.registries import Registries

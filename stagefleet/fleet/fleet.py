@@ -8,13 +8,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from stagefleet.connections import Connections, EmbeddedConnections
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, read_failures
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
+from stagefleet.image_use import InUsePolicy
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations import base

@@ -17,7 +17,7 @@ from stagefleet.redaction import quoted
 from stagefleet.runs.models import Outcome, Run
 
 if TYPE_CHECKING:
-    from stagefleet.shared_state.last_used import UsedImage  # imports the registry client
+    from stagefleet.shared_state.best_effort import UsedImage  # imports the registry client
 
 Source = str | StorageAddress | Project
 """The storages that stages are fetched from; an address alone is the primary."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader, StorageState
+from stagefleet.image_use import InUsePolicy
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId
 from stagefleet.operations.base import Items, Operation, Plan

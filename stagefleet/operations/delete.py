@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset, named_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText

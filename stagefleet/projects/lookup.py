@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from stagefleet import errors
 from stagefleet.backoff import jittered
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.image_config import relocated
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import current_lease
+from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.project import Project
 from stagefleet.shared_state.tag_lists import StageIdList

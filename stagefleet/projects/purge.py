@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stagefleet import errors
-from stagefleet.engine.image_use import InUsePolicy
+from stagefleet.image_use import InUsePolicy
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
 from stagefleet.records.ids import RecordId, RecordKind

@@ -11,7 +11,7 @@ from stagefleet.credentials import DockerConfig
 from stagefleet.errors import RegistryError
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.names import Repository
-from stagefleet.registry.auth.authorizer import Authorizer
+from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
 from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
 from stagefleet.registry.http.transport import Body, Transport

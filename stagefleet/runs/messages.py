@@ -21,7 +21,7 @@ from stagefleet.logs import EventLogger
 from stagefleet.names import ENGINE_PREFIX
 from stagefleet.operations.catalog import OPERATIONS, find_operation
 from stagefleet.redaction import quoted
-from stagefleet.redis_keys import QUEUE
+from stagefleet.redis_client import QUEUE
 from stagefleet.runs.models import Run, RunSpec, RunState, WorkerInfo
 from stagefleet.runs.versions import SCHEMA_VERSION
 

@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, Self
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
-from stagefleet.redis_client import RedisScripts, connect_redis, map_redis_errors, milliseconds
-from stagefleet.redis_keys import PING, RUN_ITEMS, RUN_OF_KEY, WORKERS
+from stagefleet.redis_client import (
+    PING,
+    RUN_ITEMS,
+    RUN_OF_KEY,
+    WORKERS,
+    RedisScripts,
+    connect_redis,
+    map_redis_errors,
+    milliseconds,
+)
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Claim, CoordinatorClaim, FinishResult, RenewalResult, bounded_pause
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of, subject_of

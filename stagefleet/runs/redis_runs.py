@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 from stagefleet import errors
 from stagefleet.logs import EventLogger
 from stagefleet.redaction import quoted
-from stagefleet.redis_client import RedisScripts, map_redis_errors, milliseconds
-from stagefleet.redis_keys import LIVE_RUNS, RUN, RUN_OUTCOMES, RUNS, SWEPT
+from stagefleet.redis_client import (
+    LIVE_RUNS,
+    RUN,
+    RUN_OUTCOMES,
+    RUNS,
+    SWEPT,
+    RedisScripts,
+    map_redis_errors,
+    milliseconds,
+)
 from stagefleet.runs.messages import log_run_finished
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.snapshots import RunSnapshot, decode_outcome, run_of

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from stagefleet.names import StageId
-from stagefleet.redis_client import milliseconds
-from stagefleet.redis_keys import TAG_LIST, TAG_LISTS
+from stagefleet.redis_client import TAG_LIST, TAG_LISTS, milliseconds
 from stagefleet.settings import SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
 

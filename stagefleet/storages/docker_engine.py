@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
-from stagefleet.engine.image_use import ImageUse, InUsePolicy
 from stagefleet.image_config import describe_engine_image
+from stagefleet.image_use import ImageUse, InUsePolicy
 from stagefleet.images import ImageInfo, Platform, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.locks import LockManager
@@ -23,12 +23,12 @@ from stagefleet.operations.delete import DeleteOperation
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordKind
 from stagefleet.records.image import PROJECT_LABEL, RecordImage
 from stagefleet.records.models import Labels
-from stagefleet.shared_state.last_used import LastUsed
+from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.storage import RecordStore, Storage, StoredRecord, WriteResult
 
 if TYPE_CHECKING:
-    from stagefleet.engine.connection import Engine  # imports docker-py
+    from stagefleet.engine import Engine  # imports docker-py
 
 _CONFLICT = 409
 

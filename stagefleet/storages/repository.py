@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.best_effort import errors_as_warnings
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
+from stagefleet.logs import errors_as_warnings
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records.image import is_placeholder, rejected_stage

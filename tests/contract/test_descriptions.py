@@ -9,7 +9,7 @@ from stagefleet.errors import RedisUnreachableError
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.names import StageId
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.descriptions import MemoryDescriptions, RedisDescriptions
+from stagefleet.shared_state.remembered_stages import MemoryDescriptions, RedisDescriptions
 
 ENTRIES = 50
 STORAGE = "registry.example.com/app/stages"

@@ -12,7 +12,7 @@ import pytest
 from stagefleet.errors import RedisUnreachableError
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.last_used import LastUsed, RedisLastUsed, UsedImage
+from stagefleet.shared_state.best_effort import LastUsed, RedisLastUsed, UsedImage
 from stagefleet.testing import MemoryLastUsed
 
 BOUND = 20

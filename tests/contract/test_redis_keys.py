@@ -10,15 +10,13 @@ import stagefleet
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.redis_client import connect_redis
-from stagefleet.redis_keys import KEYS, RUN_ITEMS, RedisKey
+from stagefleet.redis_client import KEYS, RUN_ITEMS, RedisKey, connect_redis
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
-from stagefleet.shared_state.descriptions import RedisDescriptions
-from stagefleet.shared_state.last_used import RedisLastUsed
-from stagefleet.shared_state.redis import RedisSharedState
-from stagefleet.shared_state.remembered_stages import RedisRejections
+from stagefleet.shared_state.best_effort import RedisLastUsed
+from stagefleet.shared_state.implementations import RedisSharedState
+from stagefleet.shared_state.remembered_stages import RedisDescriptions, RedisRejections
 from stagefleet.shared_state.tag_lists import RedisTagLists, StageIdList
 
 PAGE = Path(__file__).parents[2] / "docs/operations.md"

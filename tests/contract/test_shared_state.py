@@ -11,8 +11,7 @@ from stagefleet.leases import elapsed_seconds, under_lease
 from stagefleet.names import Digest, Repository
 from stagefleet.redis_client import connect_redis
 from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.implementations import MemorySharedState, RedisSharedState
 
 DESTINATION = Repository("127.0.0.1:5000", "app")
 ELSEWHERE = Repository("127.0.0.1:5000", "other")

@@ -9,8 +9,8 @@ import typer
 import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import UsageError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.names import parse_address
 
 if TYPE_CHECKING:

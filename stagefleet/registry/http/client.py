@@ -14,7 +14,7 @@ import requests
 from stagefleet import errors
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
-from stagefleet.registry.auth.authorizer import Authorizer
+from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.error_mapping import map_body_errors, map_error
 from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all

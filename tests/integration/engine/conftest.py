@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from stagefleet.credentials import DockerConfig
-from stagefleet.engine.connection import Engine
+from stagefleet.engine import Engine
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import EngineProject, Repository, StageId
 from stagefleet.registry.client import RegistryClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.attempt import NOT_THERE
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import ImageInUseError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, StageId

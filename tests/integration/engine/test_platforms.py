@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stagefleet.engine.connection import Engine
-from stagefleet.engine.image_use import InUsePolicy
+from stagefleet.engine import Engine
 from stagefleet.errors import LockTimeoutError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks
 from stagefleet.names import EngineProject, Repository, StageId

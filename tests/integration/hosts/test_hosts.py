@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import HostNotFoundError, RemoteError, UsageError
+from stagefleet.image_use import InUsePolicy
 from stagefleet.names import Repository
 from stagefleet.project import Project
 from stagefleet.runs.models import ItemState, Outcome, RunState

@@ -15,7 +15,7 @@ from stagefleet.names import Repository, StageId
 from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import LockSettings, Settings
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.implementations import RedisSharedState
 from tests.services.images import push_image
 from tests.stage_tasks import StageTasks
 

@@ -11,7 +11,7 @@ from stagefleet.errors import CredentialsError, ForbiddenError
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.services import ImageMaker, push_image
 from tests.services.registry import copy_blob
 from tests.stage_tasks import StageTasks

@@ -18,7 +18,7 @@ from stagefleet.credentials import DockerConfig
 from stagefleet.deletion import mode as deletion_probe
 from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import Settings
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.stage_tasks import StageTasks
 
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")

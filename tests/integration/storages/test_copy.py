@@ -12,7 +12,7 @@ import requests
 from stagefleet.errors import BrokenStageError, StageNotFoundError, TruncatedError
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.redis_client import connect_redis
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.implementations import RedisSharedState
 from tests.services.images import push_image, push_index
 from tests.stage_tasks import StageTasks
 

@@ -14,7 +14,7 @@ from stagefleet.errors import DeletionDisabledError, SharedDigestError, StageNot
 from stagefleet.names import Repository, StageId
 from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, Settings
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.services.images import push_image, push_index
 from tests.stage_tasks import StageTasks
 

@@ -13,7 +13,7 @@ from stagefleet.project import Project
 from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 from tests.integration.storages.pushing import DIGEST, OTHER, ids, lists, push, stage
 from tests.services import RedisServer

@@ -23,7 +23,7 @@ from stagefleet.names import EngineProject, Reference, Repository, StageId
 from stagefleet.project import Project
 from stagefleet.registry.client import RegistryClient
 from stagefleet.settings import HttpSettings, LockSettings, Settings
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.implementations import RedisSharedState
 from tasks.delete import delete_from_caches
 from tests.services.images import push_image
 from tests.stage_tasks import StageTasks

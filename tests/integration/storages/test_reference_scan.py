@@ -12,8 +12,7 @@ from stagefleet.errors import RedisUnreachableError
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import connect_redis
-from stagefleet.shared_state.memory import MemorySharedState
-from stagefleet.shared_state.redis import RedisSharedState
+from stagefleet.shared_state.implementations import MemorySharedState, RedisSharedState
 from tests.stage_tasks import make_storages
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

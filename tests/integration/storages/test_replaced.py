@@ -15,7 +15,7 @@ from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import RejectedStage
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.shared_state.remembered_stages import RememberedStages
 from tests.services import ImageMaker
 from tests.stage_tasks import StageTasks

@@ -9,7 +9,7 @@ from stagefleet.errors import DeletionDisabledError, LeaseLostError, RegistryErr
 from stagefleet.leases import NO_LEASE
 from stagefleet.records.image import make_rejection
 from stagefleet.records.registry import put_record
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.stage_tasks import StageTasks
 
 SHARED = {"layers": (b"shared",)}

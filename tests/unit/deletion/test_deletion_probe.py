@@ -22,7 +22,7 @@ from stagefleet.errors import (
 )
 from stagefleet.leases import NO_LEASE
 from stagefleet.names import Repository
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.stage_tasks import StageTasks
 
 

@@ -31,7 +31,7 @@ from stagefleet.records.image import RecordImage, is_placeholder, make_placehold
 from stagefleet.records.models import CustomTag, RejectedStage
 from stagefleet.records.registry import put_record
 from stagefleet.registries import Registries
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.storages.index_publication import IndexPublication
 from tests.stage_tasks import StageTasks
 

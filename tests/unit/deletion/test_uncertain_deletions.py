@@ -337,7 +337,7 @@ class Stale:
         deletion = ("reference_scan", "digest_deletion", "placeholder_swap", "checks")
         for module in (
             *(f"deletion.{name}" for name in deletion),
-            "shared_state.memory",
+            "shared_state.implementations",
         ):
             monkeypatch.setattr(f"stagefleet.{module}.elapsed_seconds", lambda: self.now)
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from stagefleet.credentials import DockerConfig
-from stagefleet.engine.connection import Engine, call_under_lease
+from stagefleet.engine import Engine, call_under_lease
 from stagefleet.errors import EngineUnreachableError, ItemCancelledError
 from stagefleet.leases import under_lease
 from stagefleet.names import Reference, Repository

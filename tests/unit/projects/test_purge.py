@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from stagefleet.engine.image_use import InUsePolicy
 from stagefleet.errors import (
     NotFoundError,
     RegistryUnavailableError,
     UnsupportedManifestError,
     UsageError,
 )
+from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
 from stagefleet.names import EngineProject, StageId

@@ -26,7 +26,7 @@ from stagefleet.errors import (
     RegistryUnavailableError,
     StagefleetError,
 )
-from stagefleet.registry.auth.authorizer import Authorizer
+from stagefleet.registry.authorizer import Authorizer
 
 HOST = "reg.example"
 SECRET = "hunter2"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagefleet.registry.auth.tokens import Challenge, parse_challenges
+from stagefleet.registry.tokens import Challenge, parse_challenges
 
 
 def test_a_registrys_challenge_is_read():

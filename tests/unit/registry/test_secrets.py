@@ -13,8 +13,8 @@ from stagefleet.credentials import DockerConfig, ask_helper
 from stagefleet.errors import StagefleetError
 from stagefleet.manifests import Descriptor, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.auth.tokens import Token, TokenServer
 from stagefleet.registry.client import RegistryClient
+from stagefleet.registry.tokens import Token, TokenServer
 from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.scripted import RegistryResponse
 

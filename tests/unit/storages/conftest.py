@@ -22,7 +22,7 @@ from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.client import RegistryClient
-from stagefleet.shared_state.memory import MemorySharedState
+from stagefleet.shared_state.implementations import MemorySharedState
 from tests.stage_tasks import StageTasks
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -2,7 +2,7 @@
 
 Valkey listens on a Unix socket in a directory that only this user may enter. It keeps nothing on disk, and
 refuses writes when memory is full (`noeviction`). The worker reads its settings, secrets among them, from a
-file in that directory. Both run under a supervisor (see `supervisor.py`), which detects any end of this
+file in that directory. Both run under a supervisor (`supervisor.py`), which detects any end of this
 process.
 """
 
@@ -25,13 +25,11 @@ from pathlib import Path
 
 from pydantic import SecretBytes, SecretStr
 
-from stagefleet.embedded import supervisor
+from stagefleet import supervisor
 from stagefleet.errors import SettingsError, UnreachableError
 from stagefleet.processes import worker_command
 from stagefleet.setting_types import REVEAL
 from stagefleet.settings import Settings
-
-__all__ = ["EmbeddedFleet", "require_packages"]
 
 _MAX_SOCKET_BYTES = 103  # sun_path is 104 bytes with its NUL on macOS, 108 on Linux
 _START_SECONDS = 15.0

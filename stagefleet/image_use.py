@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stagefleet.errors import EngineError, ImageInUseError
 
 if TYPE_CHECKING:
-    from stagefleet.engine.connection import Engine  # imports docker-py
+    from stagefleet.engine import Engine  # imports docker-py
 
 _CONFLICT = 409
 _SHOWN = 3

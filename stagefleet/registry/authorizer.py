@@ -18,7 +18,7 @@ from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
 from stagefleet.leases import LeaseBoundLock
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.auth.tokens import (
+from stagefleet.registry.tokens import (
     Challenge,
     RefusedLoginError,
     Send,

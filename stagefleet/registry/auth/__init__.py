@@ -1,1 +1,0 @@
-"""Logins to registries: challenges, tokens, and the `Authorization` header."""
