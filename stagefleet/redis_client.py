@@ -89,11 +89,13 @@ class RedisScripts:
         """Call a script; raises as `map_redis_errors`."""
         script = self._scripts.get(name) or self._load(name)
         with map_redis_errors(self._client):
-            return script(args=[self._prefix, self.clock_offset_ms, *arguments])
+            return script(self._prefix, self.clock_offset_ms, *arguments)
 
     def _load(self, name: str) -> Any:
+        from stagefleet.redis_pool import Script  # noqa: PLC0415 - loads redis-py
+
         common, text = ((self._folder / f"{part}.lua").read_text("utf-8") for part in ("common", name))
-        self._scripts[name] = self._client.register_script(common + text)
+        self._scripts[name] = Script(self._client, common + text)
         return self._scripts[name]
 
 

@@ -15,6 +15,7 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.locks import RedisLocks
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import connect_redis, map_redis_errors
+from stagefleet.redis_pool import Script
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.runs.models import ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
@@ -306,6 +307,34 @@ def test_an_interrupted_command_leaves_its_connection_to_nobody(redis_server):
     connection.read_response = read
 
     assert b"2" == client.get("b")
+    client.close()
+
+
+def test_an_interrupted_script_leaves_its_connection_to_nobody(redis_server):
+    client: Any = connect_redis(redis_server.url)
+    script = Script(client, "return ARGV[1]")
+    assert b"1" == script(1)
+    connection = client.connection_pool._available_connections[-1]
+    read = connection.read_response
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    connection.read_response = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        script(2)
+    connection.read_response = read
+
+    assert b"3" == script(3)
+    client.close()
+
+
+def test_a_script_is_called_again_on_a_new_connection(redis_server):
+    client = connect_redis(redis_server.url)
+    script = Script(client, "return ARGV[1]")
+    assert b"1" == script(1)
+    redis_server.client().client_kill_filter(_type="normal", skipme=True)
+    assert b"2" == script(2)
     client.close()
 
 
