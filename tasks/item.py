@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,8 @@ class ItemExecutor:
             if known is None:
                 _log.warning("run_gone", action="claim")
                 return _NOTHING
-            with structlog.contextvars.bound_contextvars(**_facts(known.spec, claim)):
+            host = {} if claim.host is None else {"host": claim.host}
+            with structlog.contextvars.bound_contextvars(**known.facts, **host):
                 return self._attempt(operation, known, claim, lease)
 
     def refuse(self, run_id: str, index: int, problem: str) -> None:
@@ -258,18 +259,24 @@ class ItemExecutor:
 
 @dataclass(frozen=True, slots=True)
 class _KnownRun:
-    """The spec of a run and its operation; None for one that the catalog does not have, or cannot read."""
+    """The spec of a run and its operation; None for one that the catalog does not have, or cannot read.
+
+    Attributes:
+        facts: Fields of its log records besides run, item, host and worker.
+    """
 
     spec: RunSpec
     operation: Operation | None
+    facts: Mapping[str, str]
 
     @classmethod
     def of(cls, spec: RunSpec) -> _KnownRun:
         """Parse the options of a run."""
         try:
-            return cls(spec, parse_operation(spec.operation, spec.options))
+            operation = parse_operation(spec.operation, spec.options)
         except (KeyError, ValidationError, errors.UsageError):
-            return cls(spec, None)  # the attempt says what is wrong
+            operation = None  # the attempt says what is wrong
+        return cls(spec, operation, subject_of(spec).facts)
 
 
 def _done(claim: Claim, item_result: ItemResult) -> Outcome:
@@ -308,12 +315,6 @@ def _end_of(
     if outcome.state is ItemState.FAILED:
         return AttemptEnd(EndKind.FAILED, reason)
     return AttemptEnd(EndKind.DONE, f"{outcome.state}: {outcome.bytes:,} bytes in {outcome.seconds:.1f} s")
-
-
-def _facts(spec: RunSpec, claim: Claim) -> dict[str, str]:
-    """Return the fields of an attempt's log records besides run, item and worker."""
-    facts = subject_of(spec).facts
-    return facts if claim.host is None else {**facts, "host": claim.host}
 
 
 def _asked_seconds(error: errors.StagefleetError) -> float:
