@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stagefleet.embedded import EmbeddedFleet
 
     # Loaded at the first use: the storages bring the registry client.
-    from stagefleet.shared_state.best_effort import LastUsed, RedisLastUsed
+    from stagefleet.shared_state.best_effort import LastUsed
     from stagefleet.storage_connections import ClientStorages
 
 _Part = TypeVar("_Part")
@@ -72,7 +72,7 @@ class Connections:
 
     def _prepare(self, settings: Settings) -> None:
         self.settings = settings
-        self._ledger = _Lazy(self._open_ledger, RedisLedger.close)
+        self._ledger = _Lazy(self._open_ledger, lambda ledger: ledger.close())
         self._locks = _Lazy(self._open_locks, lambda locks: locks.close())
         self._last_used = _Lazy(self._open_last_used, lambda last_used: last_used.close())
         self._storages = _Lazy(self._open_storages, lambda storages: storages.close())
@@ -114,13 +114,13 @@ class Connections:
         self._ledger.close()
         self._storages.close()
 
-    def _open_ledger(self) -> RedisLedger:
+    def _open_ledger(self) -> Ledger:
         return RedisLedger.connect(self._redis_url, self.settings)
 
     def _open_locks(self) -> LockManager:
         return RedisLocks.connect(self._redis_url, self.settings)
 
-    def _open_last_used(self) -> RedisLastUsed:
+    def _open_last_used(self) -> LastUsed:
         from stagefleet.shared_state.best_effort import RedisLastUsed  # noqa: PLC0415 - few commands ask for it
 
         return RedisLastUsed.connect(self._redis_url, self.settings)
@@ -187,7 +187,7 @@ class EmbeddedConnections(Connections):
         """Create the locks of this process, which alone uses the private Valkey."""
         return MemoryLocks(self.settings.locks)
 
-    def _open_last_used(self) -> RedisLastUsed:
+    def _open_last_used(self) -> LastUsed:
         _ = self.ledger  # this starts the Valkey that its worker writes to
         return super()._open_last_used()
 

@@ -39,15 +39,14 @@ if TYPE_CHECKING:
 class ClientStorages(Storages):
     """The storages of a client, and what it does with them itself.
 
-    They have the memory of this process, until `join`.
+    They have the memory of this process, until `join`. The client of registries speaks HTTP if None.
     """
 
-    def __init__(self, settings: Settings, locks: LockManager) -> None:
+    def __init__(self, settings: Settings, locks: LockManager, client: RegistryClient | None = None) -> None:
         stage_locks = StageLocks(locks, host=settings.engine.host_name)
         # What several processes find out together is found out here alone: a look-up needs no Redis.
-        registries = Registries(
-            RegistryClient(settings), MemorySharedState(), stage_locks, RememberedStages()
-        )
+        client = RegistryClient(settings) if client is None else client
+        registries = Registries(client, MemorySharedState(), stage_locks, RememberedStages())
         super().__init__(registries, partial(open_engine_host, settings.engine, locks))
         self._settings = settings
         self._redis: Redis | None = None

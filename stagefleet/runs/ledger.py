@@ -368,3 +368,6 @@ class Ledger(SubmitterLedger, WorkerLedger, CoordinatorLedger, Protocol):
     @property
     def heartbeats(self) -> HeartbeatLedger:
         """Its part for live workers."""
+
+    def close(self) -> None:
+        """Close its connections."""

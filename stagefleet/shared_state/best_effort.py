@@ -113,6 +113,10 @@ class LastUsed(ABC):
     def used_images(self, host: str) -> list[UsedImage]:
         """List the images of a host, the longest unused first; raises if the store is unreachable."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
 
 class RedisLastUsed(BestEffortStore, LastUsed):
     """The records of a fleet: a sorted set per host, by the server's clock."""

@@ -53,6 +53,9 @@ class MemoryLedger:
         self.callbacks = memory_runs.MemoryCallbackLedger(self._runs)
         self.heartbeats = memory_runs.MemoryHeartbeatLedger(self._runs)
 
+    def close(self) -> None:
+        """Do nothing: there are no connections."""
+
     def run_under(self, key: str) -> str | None:
         with self._runs.step():
             return self._runs.keys.get(key)

