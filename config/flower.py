@@ -32,7 +32,8 @@ from stagefleet.logs import EventLogger
 from stagefleet.redis_facts import check_redis
 from stagefleet.registry.http.hosts import is_loopback
 from stagefleet.runs.messages import task_name
-from stagefleet.settings import FlowerSettings, Settings, load_settings
+from stagefleet.setting_types import FlowerSettings
+from stagefleet.settings import Settings, load_settings
 from stagefleet.streams import prepare_streams
 
 _log = EventLogger(__name__)

@@ -9,19 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    PlainSerializer,
-    SecretStr,
-    SerializationInfo,
-    ValidationError,
-    model_validator,
-)
+import pydantic
 
 from stagefleet.names import EngineProject, Repository, is_host, parse_address
 from stagefleet.redaction import masked_url, quoted
@@ -35,14 +23,14 @@ _PATTERN_ADVICE: dict[str, str] = {}
 def matching(pattern: str, advice: str) -> Any:
     """Make the field of a text that matches a pattern; the advice is for one that does not."""
     _PATTERN_ADVICE[pattern] = advice
-    return Field(pattern=pattern)
+    return pydantic.Field(pattern=pattern)
 
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, pydantic.Field(gt=0)]
 
 ProjectName = Annotated[
     str,
-    Field(max_length=200),
+    pydantic.Field(max_length=200),
     matching(
         r"^[a-z0-9]+([._-]+[a-z0-9]+)*$",
         "write a project's name in small letters and digits, . _ - between them",
@@ -56,40 +44,42 @@ def _check_host(text: str) -> str:
     return text
 
 
-RegistryHost = Annotated[str, AfterValidator(_check_host)]
+RegistryHost = Annotated[str, pydantic.AfterValidator(_check_host)]
 StorageAddressText = Annotated[
-    InstanceOf[Repository] | InstanceOf[EngineProject],
-    BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
+    pydantic.InstanceOf[Repository] | pydantic.InstanceOf[EngineProject],
+    pydantic.BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
+    pydantic.PlainSerializer(str, return_type=str),
 ]
 RepositoryText = Annotated[
-    InstanceOf[Repository],
-    BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
-    PlainSerializer(str, return_type=str),
+    pydantic.InstanceOf[Repository],
+    pydantic.BeforeValidator(lambda value: Repository.parse(value) if isinstance(value, str) else value),
+    pydantic.PlainSerializer(str, return_type=str),
 ]
 
 REVEAL = {"reveal": True}
 """The context for a dump in plain text; only values with a secret type of their own stay masked."""
 
 
-def _show_url(url: str, info: SerializationInfo) -> str:
+def _show_url(url: str, info: pydantic.SerializationInfo) -> str:
     return url if info.context == REVEAL or not url else masked_url(url)
 
 
-def _show_names(options: Mapping[str, Any], info: SerializationInfo) -> dict[str, Any]:
+def _show_names(options: Mapping[str, Any], info: pydantic.SerializationInfo) -> dict[str, Any]:
     return dict(options) if info.context == REVEAL else dict.fromkeys(options, "***")
 
 
-Url = Annotated[str, PlainSerializer(_show_url)]
+Url = Annotated[str, pydantic.PlainSerializer(_show_url)]
 """A URL that may contain a login; a dump omits the login."""
-Options = Annotated[dict[str, str | int | float | bool], PlainSerializer(_show_names)]
+Options = Annotated[dict[str, str | int | float | bool], pydantic.PlainSerializer(_show_names)]
 """Options of another program, by name. Any value may be secret: a dump shows names only."""
 
 
-class Section(BaseModel):
+class Section(pydantic.BaseModel):
     """A part of the settings. Errors never quote its values: one may be a secret in the wrong place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
 
 # Messages about invalid settings.
@@ -99,7 +89,7 @@ _KEY_MARK = "[key]"
 """The last part of pydantic's location of an error if the key itself is wrong."""
 
 
-def describe_setting_error(error: ValidationError, path: Path, variables: Iterable[str]) -> str:
+def describe_setting_error(error: pydantic.ValidationError, path: Path, variables: Iterable[str]) -> str:
     """Describe the first error in one line: the key and the reason, never the value, which may be secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     key = [str(part) for part in first["loc"] if part != _KEY_MARK]
@@ -158,24 +148,24 @@ class FlowerSettings(Section):
 
     address: str = "127.0.0.1"
     """The address to listen on; everybody who can reach it sees the fleet, unless a login is set."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 5555
+    port: Annotated[int, pydantic.Field(ge=0, le=65535)] = 5555
     """The port; 0 takes a free one and prints it."""
     user: Annotated[str, matching("^[^:]*$", "write it without a colon")] = ""
-    password: SecretStr = SecretStr("")
-    max_tasks: Annotated[int, Field(ge=100)] = 10_000
+    password: pydantic.SecretStr = pydantic.SecretStr("")
+    max_tasks: Annotated[int, pydantic.Field(ge=100)] = 10_000
     """Tasks kept in memory, about 5 KiB each."""
     tasks_columns: str = "name,state,kwargs,result,exception,received,uuid"
     """The columns of the page of tasks; `kwargs` has stage, operation, source, destination and run."""
-    purge_offline_workers_seconds: Annotated[int, Field(ge=10)] = 600
+    purge_offline_workers_seconds: Annotated[int, pydantic.Field(ge=10)] = 600
     """How long a worker stays listed after it has gone."""
     url_prefix: Annotated[
         str, matching(r"^(/?[\w.~-]+)*/?$", "write a path, as /flower, of letters, digits and _ . ~ -")
     ] = ""
     """The path under which a proxy serves Flower."""
-    options: Options = Field(default_factory=dict, repr=False)
+    options: Options = pydantic.Field(default_factory=dict, repr=False)
     """Further options of Flower, by name: https://flower.readthedocs.io/en/latest/config.html"""
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _check_login(self) -> Self:
         if bool(self.user) != bool(self.password.get_secret_value()):
             raise ValueError("a login has both user and password")
@@ -185,9 +175,9 @@ class FlowerSettings(Section):
 class WebhookSettings(Section):
     """Settings of webhook calls, which report detached runs."""
 
-    secret: SecretStr = SecretStr("")
+    secret: pydantic.SecretStr = pydantic.SecretStr("")
     """`whsec_` and 24 to 64 bytes in base64; signs each call (Standard Webhooks). Workers need it."""
-    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
+    timeout_seconds: Annotated[float, pydantic.Field(gt=0, le=60)] = 10
     """The limit for an answer."""
     backoff_seconds: Seconds = 1
     """The first pause after a failed call; it doubles each time, with jitter."""
@@ -195,7 +185,7 @@ class WebhookSettings(Section):
     give_up_seconds: Seconds = 24 * 3600
     """After this time without an answer from the receiver, the run is cancelled."""
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _check_secret(self) -> Self:
         if self.secret.get_secret_value() and not _SECRET_BYTES[0] <= len(self.key) <= _SECRET_BYTES[1]:
             raise ValueError("secret has to be whsec_ and 24 to 64 bytes in base64")

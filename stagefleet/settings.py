@@ -15,55 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from stagefleet import setting_types as types
+from stagefleet import settings_sources as sources
 from stagefleet.errors import SettingsError
 from stagefleet.redaction import quoted, remember_secret
-from stagefleet.setting_types import (
-    FlowerSettings,
-    ProjectName,
-    RegistryHost,
-    RepositoryText,
-    Seconds,
-    Section,
-    StorageAddressText,
-    Url,
-    WebhookSettings,
-    describe_setting_error,
-    matching,
-)
-from stagefleet.settings_sources import (
-    SETTINGS_FILE_VARIABLE,
-    environment_document,
-    merge,
-    read_file,
-    settings_file,
-)
-
-__all__ = [
-    "EngineSettings",
-    "FlowerSettings",
-    "HttpSettings",
-    "LockSettings",
-    "LogSettings",
-    "ProjectSettings",
-    "RegistrySettings",
-    "RepositoryText",
-    "RunSettings",
-    "Settings",
-    "SharedStateSettings",
-    "StorageAddressText",
-    "WebhookSettings",
-    "WorkerSettings",
-    "load_settings",
-]
+from stagefleet.setting_types import Seconds, Section
 
 _SECRET_NAME = re.compile("secret|password|passwd|token|key|auth|api")  # names of Flower's own options
 _ENGINE_SOCKET = Path("/var/run/docker.sock")
@@ -182,7 +140,7 @@ class WorkerSettings(Section):
     """Settings of the worker process."""
 
     name: Annotated[
-        str, matching(r"^[A-Za-z0-9_.-]{0,100}$", "write letters, digits and _ . -, 100 at most")
+        str, types.matching(r"^[A-Za-z0-9_.-]{0,100}$", "write letters, digits and _ . -, 100 at most")
     ] = ""
     """The name of its processes, followed by a random part; if empty, the machine's name."""
     processes: Annotated[int, Field(ge=0, le=256)] = 0
@@ -196,14 +154,14 @@ class WorkerSettings(Section):
 class EngineSettings(Section):
     """Settings of this host's Docker Engine, if it has one."""
 
-    url: Annotated[Url, Field(repr=False)] = ""
+    url: Annotated[types.Url, Field(repr=False)] = ""
     """Its address, `unix://` or `tcp://`; if empty, DOCKER_HOST, else Docker's default socket."""
     host: Annotated[
-        str, matching(r"^[A-Za-z0-9_.-]{0,253}$", "write letters, digits and _ . -, 253 at most")
+        str, types.matching(r"^[A-Za-z0-9_.-]{0,253}$", "write letters, digits and _ . -, 253 at most")
     ] = ""
     """This host's name in the fleet; if empty, the machine's name."""
     platform: Annotated[
-        str, matching(r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$", "write a platform, as linux/arm64")
+        str, types.matching(r"^([a-z0-9]+(/[a-z0-9_]+){1,2})?$", "write a platform, as linux/arm64")
     ] = ""
     """The platform of a multi-platform stage to pull, such as linux/arm64; if empty, the engine's own."""
     timeout_seconds: Seconds = 60
@@ -245,13 +203,13 @@ class LogSettings(Section):
 class ProjectSettings(Section):
     """The storages of one project; each storage has one role."""
 
-    primary: StorageAddressText
+    primary: types.StorageAddressText
     """Builders write stages here: `HOST[:PORT]/PATH`, or `docker-daemon:PROJECT`."""
-    final: RepositoryText | None = None
+    final: types.RepositoryText | None = None
     """Deployments pull from here."""
-    caches: tuple[RepositoryText, ...] = ()
+    caches: tuple[types.RepositoryText, ...] = ()
     """Near the builders, the nearest first; any stage may be missing at any time."""
-    secondaries: tuple[RepositoryText, ...] = ()
+    secondaries: tuple[types.RepositoryText, ...] = ()
     """Read only: stages that the primary lacks are copied from these."""
     parallel: Annotated[int, Field(ge=1)] | None = None
     """Items of the project's runs in progress at once; if unset, as in `runs`."""
@@ -269,9 +227,9 @@ class ProjectSettings(Section):
 class Settings(Section):
     """All settings; see `config/stagefleet.example.toml` for a commented file."""
 
-    redis_url: Annotated[Url | None, Field(repr=False)] = None
+    redis_url: Annotated[types.Url | None, Field(repr=False)] = None
     """The fleet's Redis: redis://, rediss:// or unix://; if unset, commands start an embedded fleet."""
-    key_prefix: Annotated[str, matching(r"^[A-Za-z0-9_.:-]+$", "write letters, digits and _ . : -")] = (
+    key_prefix: Annotated[str, types.matching(r"^[A-Za-z0-9_.:-]+$", "write letters, digits and _ . : -")] = (
         "stagefleet:"
     )
     """The prefix of every key in Redis."""
@@ -282,11 +240,11 @@ class Settings(Section):
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     log: LogSettings = Field(default_factory=LogSettings)
-    flower: FlowerSettings = Field(default_factory=FlowerSettings)
-    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
-    registries: dict[RegistryHost, RegistrySettings] = Field(default_factory=dict)
+    flower: types.FlowerSettings = Field(default_factory=types.FlowerSettings)
+    webhooks: types.WebhookSettings = Field(default_factory=types.WebhookSettings)
+    registries: dict[types.RegistryHost, RegistrySettings] = Field(default_factory=dict)
     """Settings of registries by `host[:port]`, as in repository names."""
-    projects: dict[ProjectName, ProjectSettings] = Field(default_factory=dict)
+    projects: dict[types.ProjectName, ProjectSettings] = Field(default_factory=dict)
     """Settings of projects by name."""
 
     def registry(self, host: str) -> RegistrySettings:
@@ -308,7 +266,7 @@ class Settings(Section):
         there = ", ".join(sorted(self.projects)) or "none"
         raise SettingsError(
             f"there is no project {quoted(name)} in the settings (there: {there}): add [projects.{name}] to "
-            f"{settings_file()}"
+            f"{sources.settings_file()}"
         )
 
 
@@ -318,18 +276,18 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: The settings cannot be read; the message names the file and the key.
     """
-    path = settings_file()
-    if os.environ.get(SETTINGS_FILE_VARIABLE) and not path.is_file():
-        raise SettingsError(f"{SETTINGS_FILE_VARIABLE} names {path}, which is no file")
+    path = sources.settings_file()
+    if os.environ.get(sources.SETTINGS_FILE_VARIABLE) and not path.is_file():
+        raise SettingsError(f"{sources.SETTINGS_FILE_VARIABLE} names {path}, which is no file")
     try:
-        document = read_file(path)
+        document = sources.read_file(path)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
-    document = merge(document, environment_document(Settings, os.environ), overrides)
+    document = sources.merge(document, sources.environment_document(Settings, os.environ), overrides)
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError(describe_setting_error(error, path, os.environ)) from None
+        raise SettingsError(types.describe_setting_error(error, path, os.environ)) from None
     remember_secret(*_secrets_of(settings), settings.webhooks.secret.get_secret_value().partition("_")[2])
     remember_secret(
         *(str(text) for name, text in settings.flower.options.items() if _SECRET_NAME.search(name))

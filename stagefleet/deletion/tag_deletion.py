@@ -11,17 +11,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
+from stagefleet.deletion import mode
 from stagefleet.deletion.checks import FRESH_SECONDS, Check, DeletedTags, checked
 from stagefleet.deletion.digest_deletion import DigestDeletion, LocksMissingError
-from stagefleet.deletion.mode import (
-    DeletionMode,
-    ProbeResult,
-    delete_manifest,
-    detect_deletion_mode,
-    forget_deletion_mode,
-    may_use_placeholders,
-    refuses_tags,
-)
 from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import ReferenceScan, placeholders_seen
 from stagefleet.deletion.tag_tables import KeptScans
@@ -144,10 +136,14 @@ class _TagDeletion:
         """Delete the tag; return True if there was anything to delete."""
         client, attempt = self._registries.client, self._attempt.under(lease)
         try:
-            found = detect_deletion_mode(client, self._registries.shared_state, self._reference, lease=lease)
+            found = mode.detect_deletion_mode(
+                client, self._registries.shared_state, self._reference, lease=lease
+            )
         except NotFoundError:
-            found = ProbeResult(DeletionMode.DIGEST)  # it is gone; leftovers of a crashed deletion may exist
-        if found.mode is DeletionMode.TAG:
+            found = mode.ProbeResult(
+                mode.DeletionMode.DIGEST
+            )  # it is gone; leftovers of a crashed deletion may exist
+        if found.mode is mode.DeletionMode.TAG:
             return self._delete_tag(lease)
         scan = ReferenceScan(self._registries, self._reference.repository, attempt, self._kept_scans)
         deletion = DigestDeletion(
@@ -164,12 +160,12 @@ class _TagDeletion:
             return math.inf if self._check is None else self._check() + FRESH_SECONDS
 
         try:
-            was_there = delete_manifest(
+            was_there = mode.delete_manifest(
                 self._registries.client, self._reference, lease=lease, precheck=precheck
             )
         except RegistryError as error:
-            if refuses_tags(error):  # it deleted tags in the trial
-                forget_deletion_mode(self._registries.shared_state, self._reference.repository)
+            if mode.refuses_tags(error):  # it deleted tags in the trial
+                mode.forget_deletion_mode(self._registries.shared_state, self._reference.repository)
             raise
         return was_there or requests > 1  # an earlier request may have taken effect, its response lost
 
@@ -212,7 +208,7 @@ class UnfinishedDeletions:
 
     def _finish_all(self, repository: Repository, attempt: Attempt) -> bool:
         with errors_as_warnings(f"deletions that were broken off may be left in {repository}"):
-            if may_use_placeholders(self._shared_state, repository):
+            if mode.may_use_placeholders(self._shared_state, repository):
                 self._look_for_them(repository, attempt)
         return True
 

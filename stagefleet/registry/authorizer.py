@@ -18,14 +18,7 @@ from stagefleet.credentials import DockerConfig, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
 from stagefleet.leases import LeaseBoundLock
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.tokens import (
-    Challenge,
-    RefusedLoginError,
-    Send,
-    TokenServer,
-    basic_header,
-    parse_challenges,
-)
+from stagefleet.registry import tokens
 
 _MARGIN_SHARE = 0.1  # of a token's life: some registries issue tokens for seconds
 _LONGEST_MARGIN_SECONDS = 5.0
@@ -39,7 +32,7 @@ class _Basic:
     """Basic authentication: the registry takes user name and password."""
 
 
-_Kind = _Basic | TokenServer
+_Kind = _Basic | tokens.TokenServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ class Authorizer:
     """
 
     def __init__(
-        self, config: DockerConfig, send: Send, *, clock: Callable[[], float] = time.monotonic
+        self, config: DockerConfig, send: tokens.Send, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config = config
         self._send = send
@@ -119,7 +112,7 @@ class Authorizer:
                 challenge = ask()
                 self._asked_until[host] = math.inf
                 if challenge:
-                    self._kinds[host] = _choose(host, parse_challenges(challenge))
+                    self._kinds[host] = _choose(host, tokens.parse_challenges(challenge))
             except (CredentialsError, RegistryError, UnreachableError):
                 return False  # it answered without a login: that response counts
             return bool(challenge)
@@ -134,7 +127,7 @@ class Authorizer:
             RegistryUnavailableError: The token server fails with a 5xx.
             RateLimitedError: The token server limits the rate.
         """
-        offered = parse_challenges(challenge)
+        offered = tokens.parse_challenges(challenge)
         kind = self._kinds[host] = _choose(host, offered)
         lacks_rights = any(offer.parameters.get("error") == "insufficient_scope" for offer in offered)
         try:
@@ -155,7 +148,7 @@ class Authorizer:
         lacks_rights: bool = False,
     ) -> str:
         """Return the cached grant, or a new one if that was refused or is stale."""
-        scopes = _sorted(scopes) if isinstance(kind, TokenServer) else ()
+        scopes = _sorted(scopes) if isinstance(kind, tokens.TokenServer) else ()
         slot = self._slot(host, scopes)
         attempts = slot.attempts
         with slot.lock:
@@ -167,7 +160,7 @@ class Authorizer:
             slot.grant = slot.error = None
             was_refused = old if old is not None and old.header == refused else None
             try:
-                if isinstance(kind, TokenServer):
+                if isinstance(kind, tokens.TokenServer):
                     slot.grant = self._ask(kind, scopes, was_refused, lacks_rights=lacks_rights)
                 else:
                     slot.grant = self._read_login(host, refused)
@@ -193,7 +186,7 @@ class Authorizer:
             raise self._refusal(host, login)
         if not login.password and login.identity_token:
             raise self._refusal(host, login, "it wants a password, and there is only an identity token")
-        header = basic_header(login)
+        header = tokens.basic_header(login)
         remember_secret(header.removeprefix("Basic "))
         if header == refused:
             raise self._refusal(host, login)
@@ -201,7 +194,7 @@ class Authorizer:
 
     def _ask(
         self,
-        server: TokenServer,
+        server: tokens.TokenServer,
         scopes: tuple[str, ...],
         was_refused: _Grant | None,
         *,
@@ -216,7 +209,7 @@ class Authorizer:
                 raise self._refusal(server.registry, login, f"for {' '.join(scopes) or 'anything'}")
         try:
             token = server.fetch(self._send, login, scopes)
-        except RefusedLoginError as error:
+        except tokens.RefusedLoginError as error:
             raise self._refusal(server.registry, login, str(error)) from None
         margin = min(token.life_seconds * _MARGIN_SHARE, _LONGEST_MARGIN_SECONDS)
         return _Grant(
@@ -234,11 +227,11 @@ class Authorizer:
         return CredentialsError(f"{what}{because}: {self._config.origin()}; run: docker login {host}")
 
 
-def _choose(host: str, offered: list[Challenge]) -> _Kind:
+def _choose(host: str, offered: list[tokens.Challenge]) -> _Kind:
     """Choose among the login schemes that a registry offers: tokens before passwords."""
     for offer in offered:
         if offer.scheme == "bearer" and "realm" in offer.parameters:
-            return TokenServer(host, offer.parameters["realm"], offer.parameters.get("service", ""))
+            return tokens.TokenServer(host, offer.parameters["realm"], offer.parameters.get("service", ""))
     schemes = [offer.scheme for offer in offered]
     if "basic" in schemes:
         return _Basic()

@@ -14,17 +14,9 @@ from stagefleet.manifests import INDEXES, MANIFESTS, Descriptor, Manifest, diges
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.api import scopes_of
 from stagefleet.registry.blob_api import BlobApi
+from stagefleet.registry.http import responses
 from stagefleet.registry.http.client import ApiRequest, read_content
 from stagefleet.registry.http.hosts import base_url
-from stagefleet.registry.http.responses import (
-    TooManyBytesError,
-    check_stored,
-    content_digest,
-    content_length,
-    media_type,
-    next_link,
-    pieces_of,
-)
 from stagefleet.registry.tag_list import MalformedPageError, Page, PagingHabits, TagList, TagPage
 from stagefleet.settings import Settings
 
@@ -88,13 +80,13 @@ class RegistryClient(BlobApi):
     def _read_page(self, repository: Repository, url: str, response: requests.Response, stop_at: str) -> Page:
         page = TagPage()
         try:
-            for piece in pieces_of(response, _TAGS_BYTES):
+            for piece in responses.pieces_of(response, _TAGS_BYTES):
                 page.feed(piece)
                 if stop_at and page.first == stop_at:
                     response.close()  # the first page again
                     return Page(page, None)
             page.close()
-        except (MalformedPageError, TooManyBytesError) as error:
+        except (MalformedPageError, responses.TooManyBytesError) as error:
             response.close()
             raise errors.RegistryError(
                 f"{repository.host} answered with what is no list of tags ({error}): is it a registry?",
@@ -102,7 +94,7 @@ class RegistryClient(BlobApi):
                 repository=str(repository),
                 status=response.status_code,
             ) from None
-        following = next_link(response.headers.get("Link", ""))
+        following = responses.next_link(response.headers.get("Link", ""))
         return Page(page, following and self._same_registry(repository, url, following))
 
     def head_manifest(self, reference: Reference, *, lease: Lease = NO_LEASE) -> Descriptor:
@@ -121,9 +113,9 @@ class RegistryClient(BlobApi):
             if not _may_know_no_head(error):
                 raise
         else:
-            digest, kind = content_digest(response.headers), media_type(response.headers)
+            digest, kind = responses.content_digest(response.headers), responses.media_type(response.headers)
             if digest is not None and kind and reference.digest in {None, digest}:
-                return Descriptor(kind, digest, content_length(response.headers) or 0)
+                return Descriptor(kind, digest, responses.content_length(response.headers) or 0)
         raw, digest, told = self._fetch(reference, lease)
         try:
             kind = Manifest.parse(raw, told).media_type
@@ -156,7 +148,7 @@ class RegistryClient(BlobApi):
             )
         wanted = reference.digest
         digest = digest_of(raw, "sha256" if wanted is None else wanted.algorithm)
-        told = content_digest(response.headers)
+        told = responses.content_digest(response.headers)
         if wanted is None and told is not None and told.algorithm == digest.algorithm:
             wanted = told
         if wanted not in {None, digest}:
@@ -181,7 +173,7 @@ class RegistryClient(BlobApi):
             return response.headers
 
         stored = self._http_client.consume(request, finish)
-        check_stored(stored, str(reference), manifest.digest, manifest.raw)
+        responses.check_stored(stored, str(reference), manifest.digest, manifest.raw)
 
     def delete_manifest(
         self,

@@ -13,17 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
-from stagefleet.errors import (
-    ForbiddenError,
-    InvalidNameError,
-    ManifestRefusedError,
-    NotFoundError,
-    PlainHttpError,
-    RateLimitedError,
-    RegistryError,
-    RegistryUnavailableError,
-    UnreachableError,
-)
+from stagefleet import errors
 from stagefleet.redaction import redact, words_of
 from stagefleet.registry.http.hosts import advise_tls, is_refused_as_plain
 from stagefleet.registry.http.responses import read_all, retry_after_seconds
@@ -48,14 +38,21 @@ def map_body_errors(method: str, host: str, repository: str, subject: str) -> It
     """
     try:
         yield
-    except (InvalidNameError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+    except (
+        errors.InvalidNameError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+    ) as error:
         name = type(error).__name__
     except RecursionError:
         name = "nested too deep"
     else:
         return
     # `from None`: a parser's error may quote its input, and a traceback would show it.
-    raise RegistryError(
+    raise errors.RegistryError(
         f"{subject}: {host} answered {method} with what makes no sense ({name}): is it a registry?",
         method=method,
         repository=repository,
@@ -72,7 +69,9 @@ class _ErrorBody:
     advice: str = ""
 
 
-def map_error(response: requests.Response, method: str, repository: str, subject: str) -> RegistryError:
+def map_error(
+    response: requests.Response, method: str, repository: str, subject: str
+) -> errors.RegistryError:
     """Build the error for an unexpected status; reads the response's body.
 
     Raises:
@@ -90,42 +89,42 @@ def map_error(response: requests.Response, method: str, repository: str, subject
     what = f"{subject}: {method} answered {status}" + (f" ({said})" if said else "")
     if method == "PUT" and status in {400, 404} and _BLOB_CODES.intersection(told.codes):
         missing = tuple(dict.fromkeys(_DIGEST.findall(json.dumps(told.details))))
-        return ManifestRefusedError(what, missing=missing, **context)
+        return errors.ManifestRefusedError(what, missing=missing, **context)
     if status == 404:  # noqa: PLR2004 - HTTP's number
-        return NotFoundError(what, **context)
+        return errors.NotFoundError(what, **context)
     if status in {401, 403}:
-        return ForbiddenError(f"{what}: the login may not do this", **context)
+        return errors.ForbiddenError(f"{what}: the login may not do this", **context)
     seconds = retry_after_seconds(response.headers)
     if seconds is not None:
         what = f"{what}, and asks to wait {span_text(seconds)}"
     if status == 429:  # noqa: PLR2004 - HTTP's number
-        return RateLimitedError(what, retry_after_seconds=seconds, **context)
+        return errors.RateLimitedError(what, retry_after_seconds=seconds, **context)
     if status >= 500:  # noqa: PLR2004 - HTTP's number
-        return RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
+        return errors.RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
     if told.advice and method != "HEAD":  # after HEAD it is a guess
-        raise PlainHttpError(f"{what}: {told.advice}", host=urlsplit(response.url).netloc)
-    return RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
+        raise errors.PlainHttpError(f"{what}: {told.advice}", host=urlsplit(response.url).netloc)
+    return errors.RegistryError(f"{what}: {told.advice}" if told.advice else what, **context)
 
 
 def _read_error_body(response: requests.Response) -> _ErrorBody:
     try:
         body = read_all(response, _ERROR_BYTES) or b""
-    except UnreachableError:
+    except errors.UnreachableError:
         return _ErrorBody()
     advice = advise_tls(urlsplit(response.url).netloc) if is_refused_as_plain(response, body) else ""
     try:
         document = json.loads(body)
-        errors = [entry for entry in document["errors"] if isinstance(entry, dict)]
+        entries = [entry for entry in document["errors"] if isinstance(entry, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         # Proxies and Go's HTTP server answer in plain text; a TLS server does so to plain HTTP.
         is_plain = response.headers.get("Content-Type", "text/plain").startswith("text/plain")
         text = _plain(body.decode(errors="replace"), response) if is_plain else ""
         return _ErrorBody(text=text, advice=advice)
-    codes = [redact(str(entry.get("code") or "")) for entry in errors]
+    codes = [redact(str(entry.get("code") or "")) for entry in entries]
     return _ErrorBody(
         codes=tuple(code for code in codes if _CODE.fullmatch(code))[:_MOST_CODES],
-        text=next((_plain(entry["message"], response) for entry in errors if entry.get("message")), ""),
-        details=tuple(entry.get("detail") for entry in errors),
+        text=next((_plain(entry["message"], response) for entry in entries if entry.get("message")), ""),
+        details=tuple(entry.get("detail") for entry in entries),
         advice=advice,
     )
 

@@ -20,7 +20,7 @@ from stagefleet.runs.coordinator import start_next
 from stagefleet.runs.ledger import CoordinatorClaim, Ledger
 from stagefleet.runs.models import Callback, ErrorInfo, ItemState, Outcome, Run, RunState, WaitReason
 from stagefleet.runs.webhook import call_id
-from stagefleet.settings import WebhookSettings
+from stagefleet.setting_types import WebhookSettings
 
 _LOGGER = logging.getLogger("stagefleet")
 _OUTCOMES_A_READ = 64

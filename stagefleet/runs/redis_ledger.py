@@ -12,19 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from stagefleet import errors
+from stagefleet import errors, redis_client
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
-from stagefleet.redis_client import (
-    PING,
-    RUN_ITEMS,
-    RUN_OF_KEY,
-    WORKERS,
-    RedisScripts,
-    connect_redis,
-    map_redis_errors,
-    milliseconds,
-)
 from stagefleet.runs import models
 from stagefleet.runs.ledger import Claim, CoordinatorClaim, FinishResult, RenewalResult, bounded_pause
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of, subject_of
@@ -54,7 +44,7 @@ class RedisLedger(RedisRuns):
         Raises:
             SettingsError: The URL is malformed.
         """
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.runs)
+        return cls(redis_client.connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.runs)
 
     def close(self) -> None:
         """Close the connections."""
@@ -63,8 +53,8 @@ class RedisLedger(RedisRuns):
     # Submitter
 
     def run_under(self, key: str) -> str | None:
-        with map_redis_errors(self._redis):
-            run = self._redis.get(RUN_OF_KEY.of(self._prefix, key))
+        with redis_client.map_redis_errors(self._redis):
+            run = self._redis.get(redis_client.RUN_OF_KEY.of(self._prefix, key))
         return None if run is None else str(run, "ascii")
 
     def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
@@ -80,9 +70,9 @@ class RedisLedger(RedisRuns):
             spec.max_attempts,
             spec.model_dump_json(),
             message_template(spec.operation),
-            milliseconds(settings.lease_seconds),
-            milliseconds(settings.retention_seconds),
-            milliseconds(settings.republish_seconds),
+            redis_client.milliseconds(settings.lease_seconds),
+            redis_client.milliseconds(settings.retention_seconds),
+            redis_client.milliseconds(settings.republish_seconds),
             coordinator_template(starts_next=spec.next is not None) if spec.is_called_back else "",
             own_version().release,
             own_version().schema,
@@ -154,14 +144,14 @@ class RedisLedger(RedisRuns):
         return (item for _, item in self.numbered_leftovers(run_id))
 
     def numbered_leftovers(self, run_id: str) -> Iterator[tuple[int, str]]:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             queued = self._redis.hget(self._key(run_id), "queued")
         if queued is None:
             raise no_run(run_id)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
-            with map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
+            with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hmget(redis_client.RUN_ITEMS.of(self._prefix, run_id), list(map(str, indexes)))
                 pipe.exists(
                     self._key(run_id)
                 )  # last, as they expire together: an expired run's items prove nothing
@@ -175,7 +165,7 @@ class RedisLedger(RedisRuns):
     # WorkerLedger
 
     def spec(self, run_id: str) -> models.RunSpec | None:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             written, parent, release, schema = self._redis.hmget(
                 self._key(run_id), ["order", "parent", "release", "schema"]
             )
@@ -227,14 +217,19 @@ class RedisLedger(RedisRuns):
             outcome.bytes,
             ""
             if retry_after_seconds is None
-            else milliseconds(bounded_pause(retry_after_seconds, self._settings)),
+            else redis_client.milliseconds(bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
         return FinishResult(answer)
 
     def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
         self.scripts.call(
-            "note_pause", claim.run_id, claim.index, claim.token, milliseconds(seconds), encode_reason(reason)
+            "note_pause",
+            claim.run_id,
+            claim.index,
+            claim.token,
+            redis_client.milliseconds(seconds),
+            encode_reason(reason),
         )
 
     def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
@@ -252,7 +247,7 @@ _PING_MS = 1000
 class RedisCallbackLedger:
     """`CallbackLedger` for `RedisLedger`."""
 
-    def __init__(self, scripts: RedisScripts) -> None:
+    def __init__(self, scripts: redis_client.RedisScripts) -> None:
         self._scripts = scripts
 
     def claim(self, run_id: str) -> CoordinatorClaim | None:
@@ -275,7 +270,7 @@ class RedisCallbackLedger:
         return self._end(claim, "leave")
 
     def pause(self, claim: CoordinatorClaim, seconds: float, reason: models.WaitReason | None = None) -> bool:
-        return self._end(claim, "pause", milliseconds(seconds), encode_reason(reason))
+        return self._end(claim, "pause", redis_client.milliseconds(seconds), encode_reason(reason))
 
     def finish(self, claim: CoordinatorClaim) -> bool:
         return self._end(claim, "conclude")
@@ -287,7 +282,7 @@ class RedisCallbackLedger:
 class RedisHeartbeatLedger:
     """`HeartbeatLedger` for `RedisLedger`."""
 
-    def __init__(self, client: Any, scripts: RedisScripts, *, prefix: str) -> None:
+    def __init__(self, client: Any, scripts: redis_client.RedisScripts, *, prefix: str) -> None:
         self._redis = client
         self._scripts = scripts
         self._prefix = prefix
@@ -296,13 +291,19 @@ class RedisHeartbeatLedger:
         version = worker.version
         queues = json.dumps(worker.queues)
         self._scripts.call(
-            "beat", worker.name, worker.slots, queues, milliseconds(seconds), version.release, version.schema
+            "beat",
+            worker.name,
+            worker.slots,
+            queues,
+            redis_client.milliseconds(seconds),
+            version.release,
+            version.schema,
         )
 
     def workers(self, queue: str | None = None) -> list[models.WorkerInfo]:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             pipe = self._redis.pipeline(transaction=False)
-            pipe.hgetall(WORKERS.of(self._prefix))
+            pipe.hgetall(redis_client.WORKERS.of(self._prefix))
             pipe.time()
             entries, (seconds, micros) = pipe.execute()
         now_ms = seconds * 1000 + micros / 1000 + self._scripts.clock_offset_ms
@@ -310,11 +311,11 @@ class RedisHeartbeatLedger:
         return [worker for worker in found if worker and (queue is None or queue in worker.queues)]
 
     def lead(self, role: str, holder: str, *, seconds: float) -> bool:
-        return bool(self._scripts.call("lead", role, holder, milliseconds(seconds)))
+        return bool(self._scripts.call("lead", role, holder, redis_client.milliseconds(seconds)))
 
     def ping(self) -> None:
-        with map_redis_errors(self._redis):
-            self._redis.set(PING.of(self._prefix), b"", px=_PING_MS)
+        with redis_client.map_redis_errors(self._redis):
+            self._redis.set(redis_client.PING.of(self._prefix), b"", px=_PING_MS)
 
 
 def _worker_of(name: bytes, entry: bytes, now_ms: float) -> models.WorkerInfo | None:

@@ -8,19 +8,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stagefleet import errors
+from stagefleet import errors, redis_client
 from stagefleet.logs import EventLogger
 from stagefleet.redaction import quoted
-from stagefleet.redis_client import (
-    LIVE_RUNS,
-    RUN,
-    RUN_OUTCOMES,
-    RUNS,
-    SWEPT,
-    RedisScripts,
-    map_redis_errors,
-    milliseconds,
-)
 from stagefleet.runs.messages import log_run_finished
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.snapshots import RunSnapshot, decode_outcome, run_of
@@ -49,7 +39,7 @@ class RedisRuns:
     """`CoordinatorLedger`, and `WorkerLedger.sweep`, for `RedisLedger`."""
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: RunSettings) -> None:
-        self.scripts = RedisScripts(client, "stagefleet.runs", prefix=prefix)
+        self.scripts = redis_client.RedisScripts(client, "stagefleet.runs", prefix=prefix)
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
         self._settings = settings
@@ -66,29 +56,29 @@ class RedisRuns:
         return found[0]
 
     def runs(self) -> Iterator[Run]:
-        name = RUNS.of(self._prefix)
-        with map_redis_errors(self._redis):
+        name = redis_client.RUNS.of(self._prefix)
+        with redis_client.map_redis_errors(self._redis):
             listed = [run.decode() for run in self._redis.zrevrange(name, 0, -1)]
         for first in range(0, len(listed), _RUNS_A_CALL):
             chunk = listed[first : first + _RUNS_A_CALL]
             found = self._snapshots(chunk)
             expired = set(chunk) - {run.id for run in found}
             if expired:
-                with map_redis_errors(self._redis):
+                with redis_client.map_redis_errors(self._redis):
                     self._redis.zrem(name, *expired)
             yield from found
 
     def runs_beginning(self, text: str) -> list[str]:
         if not text.isalnum():  # a Redis pattern
             return []
-        with map_redis_errors(self._redis):
-            found = self._redis.zscan_iter(RUNS.of(self._prefix), match=f"{text}*", count=1000)
+        with redis_client.map_redis_errors(self._redis):
+            found = self._redis.zscan_iter(redis_client.RUNS.of(self._prefix), match=f"{text}*", count=1000)
             return sorted({run.decode() for run, _ in found})
 
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
-        stream = RUN_OUTCOMES.of(self._prefix, run_id)
-        block = milliseconds(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
-        with map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
+        stream = redis_client.RUN_OUTCOMES.of(self._prefix, run_id)
+        block = redis_client.milliseconds(min(block_seconds, _LONGEST_BLOCK_SECONDS)) or None
+        with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
             # Entries after a position are complete only if the position itself still exists.
             pipe.xrange(stream, after or "-", after or "+", count=1)
             pipe.xread({stream: after or "0-0"}, count=limit, block=block)
@@ -125,14 +115,14 @@ class RedisRuns:
         return bool(answer == b"ok")
 
     def acknowledged(self, run_id: str) -> str:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             cursor = self._redis.hget(self._key(run_id), "cursor")
         if cursor is None:
             raise no_run(run_id)
         return str(cursor, "ascii")
 
     def cancel(self, run_id: str, *, now: bool = False, error: ErrorInfo | None = None) -> bool:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             release, schema = self._redis.hmget(self._key(run_id), ["release", "schema"])
         WriterVersion.read(release, schema).check(f"run {run_id}")
         answer = self._call_on("cancel", run_id, "1" if now else "", error.model_dump_json() if error else "")
@@ -142,13 +132,15 @@ class RedisRuns:
 
     def sweep(self) -> int:
         """Repair all live runs; log a run that cannot be swept once, and sweep the others."""
-        with map_redis_errors(self._redis):
-            live = [run.decode() for run in self._redis.zrange(LIVE_RUNS.of(self._prefix), 0, -1)]
-            swept_ms = int(self._redis.get(SWEPT.of(self._prefix)) or 0)
+        with redis_client.map_redis_errors(self._redis):
+            live = [
+                run.decode() for run in self._redis.zrange(redis_client.LIVE_RUNS.of(self._prefix), 0, -1)
+            ]
+            swept_ms = int(self._redis.get(redis_client.SWEPT.of(self._prefix)) or 0)
         mended: int = sum(self._sweep_run(run, swept_ms) for run in live)
         # Last, as it records the end of this sweep: after an interrupted sweep the gap shows.
         touched, *failures = self.scripts.call(
-            "enqueue_lost_coordinators", milliseconds(self._settings.sweep_seconds)
+            "enqueue_lost_coordinators", redis_client.milliseconds(self._settings.sweep_seconds)
         )
         for run, problem in zip(failures[::2], failures[1::2], strict=True):
             self._note_damage(run.decode(), problem.decode(errors="replace"))
@@ -159,7 +151,7 @@ class RedisRuns:
         problems = _COORDINATOR_LOST.model_dump_json(), own_version().major, _ITEMS_LOST.model_dump_json()
         try:
             touched: int = self._call_on(
-                "sweep", run_id, *problems, swept_ms, milliseconds(self._settings.sweep_seconds)
+                "sweep", run_id, *problems, swept_ms, redis_client.milliseconds(self._settings.sweep_seconds)
             )
         except (errors.RedisUnreachableError, errors.RedisConfigurationError):
             raise
@@ -203,7 +195,7 @@ class RedisRuns:
         return f"{self._client}.{next(self._calls)}"
 
     def _key(self, run_id: str) -> str:
-        return RUN.of(self._prefix, run_id)
+        return redis_client.RUN.of(self._prefix, run_id)
 
 
 def no_run(run_id: str) -> errors.RunNotFoundError:

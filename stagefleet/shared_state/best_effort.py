@@ -10,17 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from stagefleet import redis_client
 from stagefleet.errors import StagefleetError
 from stagefleet.logs import EventLogger
-from stagefleet.redis_client import (
-    LAST_USED,
-    RedisKey,
-    RedisScripts,
-    connect_redis,
-    is_redis_error,
-    map_redis_errors,
-    milliseconds,
-)
 from stagefleet.settings import Settings, SharedStateSettings
 
 if TYPE_CHECKING:
@@ -37,10 +29,10 @@ class BestEffortStore:
 
     _what: ClassVar[str]
     """Name of the data, for the warning."""
-    _keys: ClassVar[RedisKey]
+    _keys: ClassVar[redis_client.RedisKey]
 
     def __init__(self, client: redis.Redis, *, prefix: str, settings: SharedStateSettings) -> None:
-        self.scripts = RedisScripts(client, "stagefleet.shared_state", prefix=prefix)
+        self.scripts = redis_client.RedisScripts(client, "stagefleet.shared_state", prefix=prefix)
         self._redis: Any = client  # redis-py types each reply as the union over all its settings
         self._prefix = prefix
         self._settings = settings
@@ -53,7 +45,9 @@ class BestEffortStore:
         Raises:
             SettingsError: The URL is malformed.
         """
-        return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches)
+        return cls(
+            redis_client.connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -66,17 +60,17 @@ class BestEffortStore:
         """Drop random entries of a hash that has more than the settings allow."""
         surplus = count - self._settings.entries
         if surplus > 0:
-            with map_redis_errors(self._redis):
+            with redis_client.map_redis_errors(self._redis):
                 self._redis.hdel(name, *self._redis.hrandfield(name, surplus))
 
     @contextmanager
     def _calls(self) -> Iterator[None]:
         """Run calls to Redis; an outage ends the block without an error."""
         try:
-            with map_redis_errors(self._redis):
+            with redis_client.map_redis_errors(self._redis):
                 yield
         except Exception as error:
-            if not isinstance(error, StagefleetError) and not is_redis_error(error):
+            if not isinstance(error, StagefleetError) and not redis_client.is_redis_error(error):
                 raise
             if not self._was_told:
                 self._was_told = True
@@ -121,12 +115,12 @@ class LastUsed(ABC):
 class RedisLastUsed(BestEffortStore, LastUsed):
     """The records of a fleet: a sorted set per host, by the server's clock."""
 
-    _what, _keys = "last_used", LAST_USED
+    _what, _keys = "last_used", redis_client.LAST_USED
 
     def note(self, host: str, image: str) -> None:
         settings = self._settings
         with self._calls():
-            lifetime_ms = milliseconds(settings.lifetime_seconds)
+            lifetime_ms = redis_client.milliseconds(settings.lifetime_seconds)
             self.scripts.call("note_used", host, image, settings.used_images, lifetime_ms)
 
     def forget(self, host: str, image: str) -> None:
@@ -134,7 +128,7 @@ class RedisLastUsed(BestEffortStore, LastUsed):
             self._redis.zrem(self._key(host), image)
 
     def used_images(self, host: str) -> list[UsedImage]:
-        with map_redis_errors(self._redis):
+        with redis_client.map_redis_errors(self._redis):
             found = self._redis.zrange(self._key(host), 0, -1, withscores=True)
         return [UsedImage(image.decode(), round(score)) for image, score in found]
 

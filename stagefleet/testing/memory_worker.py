@@ -35,7 +35,7 @@ from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import Claim
 from stagefleet.runs.messages import QUEUES, host_queue
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunSpec, WaitReason, WorkerInfo
-from stagefleet.settings import WebhookSettings
+from stagefleet.setting_types import WebhookSettings
 from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer

@@ -21,7 +21,8 @@ from stagefleet.operations.base import Operation, Plan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.ledger import Claim, RenewalResult
 from stagefleet.runs.models import ItemState, Outcome, Run, RunState, WorkerInfo
-from stagefleet.settings import Settings, WebhookSettings
+from stagefleet.setting_types import WebhookSettings
+from stagefleet.settings import Settings
 from stagefleet.testing import MemoryLastUsed
 from tests.contract.ledgers import SETTINGS, LedgerHarness
 

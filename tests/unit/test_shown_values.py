@@ -15,13 +15,8 @@ import workers
 from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.runs.models import RunSpec
-from stagefleet.settings import (
-    EngineSettings,
-    FlowerSettings,
-    Settings,
-    WebhookSettings,
-    load_settings,
-)
+from stagefleet.setting_types import FlowerSettings, WebhookSettings
+from stagefleet.settings import EngineSettings, Settings, load_settings
 
 PLANTED = "planted-secret"
 WHSEC = "whsec_" + base64.b64encode(b"planted-secret, thirty-two bytes").decode()

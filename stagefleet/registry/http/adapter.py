@@ -21,14 +21,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    LocationParseError,
-    NameResolutionError,
-    NewConnectionError,
-)
 
 from stagefleet.errors import SettingsError
 from stagefleet.registry.http.waits import Deadline, current_deadline
@@ -337,13 +332,15 @@ class _Bounded:
         try:
             return open_socket(self._dns_host.strip("[]"), self.port, self.socket_options or ())
         except UnicodeError:
-            raise LocationParseError(f"{self.host!r}, label empty or too long") from None
+            raise exceptions.LocationParseError(f"{self.host!r}, label empty or too long") from None
         except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
+            raise exceptions.NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from error
+            raise exceptions.ConnectTimeoutError(self, f"Connection to {self.host} timed out") from error
         except OSError as error:
-            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
+            raise exceptions.NewConnectionError(
+                self, f"Failed to establish a new connection: {error}"
+            ) from error
 
     def putrequest(self: Any, *args: Any, **kwargs: Any) -> None:
         """Begin a request; everything before it counts as connecting."""

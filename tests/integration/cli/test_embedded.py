@@ -19,7 +19,8 @@ from pydantic import SecretStr
 import stagefleet.embedded as embedded_module
 from stagefleet.embedded import EmbeddedFleet
 from stagefleet.errors import UnreachableError
-from stagefleet.settings import FlowerSettings, RunSettings, Settings, WebhookSettings, WorkerSettings
+from stagefleet.setting_types import FlowerSettings, WebhookSettings
+from stagefleet.settings import RunSettings, Settings, WorkerSettings
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux to wait for processes")
 
@@ -38,6 +39,7 @@ CLIENT = """
 import sys, time
 import stagefleet.embedded as module
 from stagefleet.settings import Settings
+from stagefleet.setting_types import FlowerSettings, WebhookSettings
 module.worker_command = lambda *options: [sys.executable, "-c", sys.argv[1]]
 embedded = module.EmbeddedFleet(Settings())
 print(embedded.start(), flush=True)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from stagefleet.settings import FlowerSettings
+from stagefleet.setting_types import FlowerSettings
 
 
 @pytest.mark.parametrize("half", [{"user": "me"}, {"password": "secret"}])

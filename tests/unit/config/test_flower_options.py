@@ -9,7 +9,8 @@ from flower.options import options as flower_options
 from config.celery import make_app
 from config.flower import make_flower
 from stagefleet.errors import SettingsError
-from stagefleet.settings import FlowerSettings, Settings
+from stagefleet.setting_types import FlowerSettings
+from stagefleet.settings import Settings
 
 
 @pytest.fixture

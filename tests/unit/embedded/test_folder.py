@@ -12,14 +12,8 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from stagefleet.embedded import make_folder, write_settings
 from stagefleet.errors import SettingsError
-from stagefleet.settings import (
-    FlowerSettings,
-    ProjectSettings,
-    RegistrySettings,
-    Settings,
-    WebhookSettings,
-    load_settings,
-)
+from stagefleet.setting_types import FlowerSettings, WebhookSettings
+from stagefleet.settings import ProjectSettings, RegistrySettings, Settings, load_settings
 
 SECRETS: dict[str, str] = {
     "flower.password": "planted-flower-password",

@@ -15,7 +15,7 @@ from stagefleet.names import Repository
 from stagefleet.projects.purge import PurgeGroup, PurgePlan
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, RunState, Submission
-from stagefleet.settings import WebhookSettings
+from stagefleet.setting_types import WebhookSettings
 
 REPOSITORY, FINAL = Repository("src.test", "app"), Repository("dst.test", "app")
 NAMES = ["stages", "custom-tags", "final-stages"]

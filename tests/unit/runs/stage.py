@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stagefleet.runs.detached_coordinator import DetachedCoordinator
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec
-from stagefleet.settings import WebhookSettings
+from stagefleet.setting_types import WebhookSettings
 from stagefleet.testing import MemoryLedger
 
 ITEMS = ["a", "b", "c"]

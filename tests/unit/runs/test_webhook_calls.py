@@ -9,7 +9,8 @@ import pytest
 
 from stagefleet.errors import CallbackDeclinedError, CallbackError, LeaseLostError
 from stagefleet.runs.webhook import WebhookCaller
-from stagefleet.settings import HttpSettings, Settings, WebhookSettings
+from stagefleet.setting_types import WebhookSettings
+from stagefleet.settings import HttpSettings, Settings
 from tests.unit.registry.raw import RawServer, one_by_one
 
 NOW = 1_800_000_000.25
