@@ -29,6 +29,7 @@ from stagefleet.settings import EngineSettings
 
 _NO_IMAGE = "<none>:<none>"
 _SHOWN_CHARACTERS = 500
+_PATIENCE = 30  # times the time-out, for engines that write an archive to disk before its first byte
 
 
 class _PatientClient(docker.APIClient):
@@ -153,6 +154,15 @@ class Engine:
                     words = words_of(event["error"], limit=_SHOWN_CHARACTERS)
                     raise errors.EngineError(f"{self.address} does not load an image: {words}")
 
+    @contextmanager
+    def export(self, name: str) -> Iterator[Any]:
+        """Open the archive of an image for reading, in the format of `docker save`."""
+        api, seconds = self._api, _PATIENCE * self._settings.timeout_seconds
+        url = f"{api.base_url}/v{api.api_version}/images/{name}/get"
+        with map_engine_errors(self.address, name), api.get(url, stream=True, timeout=seconds) as response:
+            self._check(response, name)
+            yield response.raw
+
     def pull(self, reference: Reference, *, platform: Platform | None = None, lease: Lease = NO_LEASE) -> int:
         """Pull an image, with the login for its registry; return the bytes, as the engine counts layers.
 
@@ -217,10 +227,7 @@ class Engine:
                 stream=True,
             ) as response,
         ):
-            if not response.ok:
-                raise explain(
-                    _message(response), subject=name, engine=self.address, status=response.status_code
-                )
+            self._check(response, name)
             for event in map(json.loads, filter(None, response.iter_lines())):
                 heed()
                 if "error" in event:
@@ -231,6 +238,15 @@ class Engine:
                     moved[event["id"]] = max(moved.get(event["id"], 0), size)
                 is_whole = is_whole or "Digest" in (event.get("aux") or {})
         return sum(moved.values()), is_whole
+
+    def _check(self, response: requests.Response, name: str) -> None:
+        if response.ok:
+            return
+        try:
+            message = str(response.json()["message"])
+        except (ValueError, KeyError, TypeError):
+            message = f"{response.status_code} {response.reason}"
+        raise explain(message, subject=name, engine=self.address, status=response.status_code)
 
     def _login(self, repository: Repository) -> dict[str, str]:
         """Return the login for the engine; never None, for which docker-py would read its own files."""
@@ -265,14 +281,6 @@ class Engine:
         except errors.EngineError as error:
             if "already in progress" not in str(error):
                 raise
-
-
-def _message(response: requests.Response) -> str:
-    """Return the message of an error response (Docker Engine API 1.41, "ErrorResponse")."""
-    try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} {response.reason}"
 
 
 # Calls that the caller can abandon: a silent engine must not delay a cancelled item.

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 
 from stagefleet.bounds import clean
+from stagefleet.errors import UnreadableContentError
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.manifests import Manifest
 from stagefleet.names import Repository, StorageAddress
@@ -116,6 +117,20 @@ def platform_in(config: bytes | None) -> Mapping[str, Any] | None:
     """Return the platform in an image's configuration, in its JSON form; None if there is none."""
     document = _read_config(config or b"") or {}
     return document if document.get("os") and document.get("architecture") else None
+
+
+def diff_ids_in(config: bytes) -> list[str] | None:
+    """Return the diff ids in an image's configuration, as it spells them; None if it has none.
+
+    Raises:
+        UnreadableContentError: It is no JSON object.
+    """
+    with _LARGE_CONFIG if len(config) > _LARGE_BYTES else nullcontext():
+        document = _read_config(config)
+        if document is None:
+            raise UnreadableContentError("it is no JSON object")
+        named = _mapping(document.get("rootfs")).get("diff_ids")
+        return [_text(diff_id) for diff_id in named] if isinstance(named, list) else None
 
 
 def _names(address: StorageAddress, tag: str, manifest: Manifest) -> _Names:

@@ -15,7 +15,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
-from stagefleet.registry.blob_reader import BlobReader, BlobSource
+from stagefleet.registry.blob_reader import BlobReader, BlobSource, check_length
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.client import backoff_seconds
 from stagefleet.registry.http.hosts import api_path
@@ -69,13 +69,18 @@ class BlobApi(Api):
             return b"".join(iter(reader.read, b""))
 
     def has_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> bool:
-        """Ask by one HEAD if a registry lists a blob; its content may still be missing."""
+        """Ask by one HEAD if a registry lists a blob; its content may still be missing.
+
+        Raises:
+            DigestMismatchError: It lists it with another size.
+        """
         url = self._url(repository, f"blobs/{descriptor.digest}")
         try:
             subject = f"blob {descriptor.digest} of {repository}"
-            self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
+            response, _ = self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
         except errors.NotFoundError:
             return False
+        check_length(response, descriptor.size, descriptor.digest)
         return True
 
     def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:

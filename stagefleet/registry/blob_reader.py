@@ -12,6 +12,7 @@ import requests
 from stagefleet import errors
 from stagefleet.leases import Lease
 from stagefleet.manifests import Descriptor
+from stagefleet.names import Digest
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.responses import ResponseBody, content_length
 from stagefleet.registry.http.transport import Body
@@ -176,11 +177,7 @@ class BlobReader(BlobSource):
                 raise errors.TruncatedError(
                     f"the source of {self._descriptor.digest} sent another range than asked for"
                 )
-        told = content_length(response.headers)
-        if told not in {None, expected, 0}:
-            raise errors.DigestMismatchError(
-                f"the source says that {self._descriptor.digest} has {told} bytes, its manifest {expected}"
-            )
+        check_length(response, expected, self._descriptor.digest)
 
     def _broke_off(self, error: errors.StagefleetError | None) -> None:
         """Count an interruption: a premature end, or, with `error`, a broken connection.
@@ -237,3 +234,12 @@ class BlobReader(BlobSource):
         except errors.RegistryUnreachableError:
             pass  # the content is whole; only the connection is lost
         self.close()
+
+
+def check_length(response: requests.Response, expected: int, digest: Digest) -> None:
+    """Raise `DigestMismatchError` if a response says that a blob has another size; some say 0 for any."""
+    told = content_length(response.headers)
+    if told not in {None, expected, 0}:
+        raise errors.DigestMismatchError(
+            f"the source says that {digest} has {told} bytes, its manifest {expected}"
+        )

@@ -23,12 +23,14 @@ from stagefleet.operations.delete import DeleteOperation
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordKind
 from stagefleet.records.image import PROJECT_LABEL, RecordImage
 from stagefleet.records.models import Labels
+from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.shared_state.tag_lists import StageIdList
 from stagefleet.storages.storage import RecordStore, Storage, StoredRecord, WriteResult
 
 if TYPE_CHECKING:
     from stagefleet.engine import Engine  # imports docker-py
+    from stagefleet.storages.content_verification import VerificationResult
 
 _CONFLICT = 409
 
@@ -143,6 +145,17 @@ class EngineStorage(Storage):
             # A container was started after the check.
             raise errors.ImageInUseError(f"{error}; skip it with --skip-used") from error
         return ItemResult()
+
+    def verify(
+        self, stage_id: StageId, attempt: Attempt, shared_state: SharedState, *, shallow: bool
+    ) -> VerificationResult:
+        from stagefleet.storages.engine_verification import verify_images  # noqa: PLC0415 - only workers verify
+
+        del shared_state  # an engine exports images as a whole
+        name = self.read(stage_id).info.name
+        with self.host.images.lock_shared(name, check=attempt.lease.check):
+            images = StageImages(self.engine, self.address.project, stage_id).all()
+            return verify_images(self.engine, images.values(), attempt.lease, shallow=shallow)
 
     @property
     def records(self) -> EngineRecords:

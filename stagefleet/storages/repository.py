@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stagefleet import errors
@@ -28,11 +29,13 @@ class RegistryStorage(ManifestStorage):
 
     address: Repository
 
-    def __init__(self, storages: Storages, repository: Repository) -> None:
+    def __init__(
+        self, storages: Storages, repository: Repository, client: RegistryClient | None = None
+    ) -> None:
         self.address = repository
         self._storages = storages
         self.registries = storages.registries
-        self._client = self.registries.client
+        self._client = client or self.registries.client
         self._remembered = self.registries.remembered
 
     def check(self) -> None:
@@ -112,6 +115,11 @@ class RegistryStorage(ManifestStorage):
     def fetch_blob(self, descriptor: Descriptor) -> bytes:
         return self._client.fetch_blob(self.address, descriptor)
 
+    @contextmanager
+    def afresh(self) -> Iterator[RegistryStorage]:
+        with self._client.afresh() as client:
+            yield RegistryStorage(self._storages, self.address, client)
+
     def known(self, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
         return self._remembered.known(self.address, stage_ids)
 
@@ -177,12 +185,6 @@ class RegistryStorage(ManifestStorage):
             )
 
     def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
-        """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
-
-        Raises:
-            UsageError: It is a multi-platform stage: builders would refuse to build its image for good.
-            RegistryError: The record cannot be written.
-        """
         if stage_id.is_multiplatform:
             raise errors.UsageError(
                 f"{stage_id} is a multi-platform stage, which is not rejected: run "

@@ -110,7 +110,7 @@ class StageVerification:
 
     def _seems_there(self, client: RegistryClient, blob: Descriptor) -> bool:
         """Ask for a blob by HEAD; the answer only decides which blob is read first."""
-        with suppress(errors.RegistryError):
+        with suppress(errors.RegistryError, errors.DigestMismatchError):
             return client.has_blob(self._repository, blob)
         return True
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
@@ -19,7 +20,11 @@ from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.members import Member, MemberReader
+from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.tag_lists import StageIdList
+
+if TYPE_CHECKING:
+    from stagefleet.storages.content_verification import VerificationResult
 
 
 class Storage(ABC):
@@ -69,6 +74,29 @@ class Storage(ABC):
             StagefleetError: The registry cannot delete it, or not without tags that stay.
         """
 
+    @abstractmethod
+    def verify(
+        self, stage_id: StageId, attempt: Attempt, shared_state: SharedState, *, shallow: bool
+    ) -> VerificationResult:
+        """Read all content of a stage, or with `shallow` ask for it, and return what is wrong.
+
+        Raises:
+            StageNotFoundError: It does not exist.
+            StorageStateChangedError: It was replaced meanwhile.
+            StagefleetError: A read failed, which proves nothing about the stage.
+        """
+
+    def reject(self, stage_id: StageId, *, project: str, lease: Lease) -> None:
+        """Reject a broken stage, so that nobody uses it; a second rejection changes nothing.
+
+        Raises:
+            UsageError: The storage keeps no rejections, or it is a multi-platform stage: builders would
+                refuse to build its image for good.
+            RegistryError: The record cannot be written.
+        """
+        del stage_id, project, lease
+        raise errors.UsageError(f"{self.address} keeps no rejections")
+
     @property
     @abstractmethod
     def records(self) -> RecordStore:
@@ -100,7 +128,11 @@ class ManifestStorage(Storage):
 
     @abstractmethod
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """Return True if it lists a blob; the content may still be missing or wrong."""
+        """Return True if it lists a blob; the content may still be missing or wrong.
+
+        Raises:
+            DigestMismatchError: It lists the blob with another size.
+        """
 
     @abstractmethod
     def open_blob(
@@ -116,6 +148,10 @@ class ManifestStorage(Storage):
     def fetch_blob(self, descriptor: Descriptor) -> bytes:
         """Fetch a small blob and verify it."""
 
+    def afresh(self) -> AbstractContextManager[ManifestStorage]:
+        """Open the storage once more, over connections of its own and past every cache on the way."""
+        return nullcontext(self)
+
     def reader(self) -> StageReader:
         """Create a reader for one stage or image."""
         return StageReader(self)
@@ -123,6 +159,13 @@ class ManifestStorage(Storage):
     def read(self, stage_id: StageId) -> StageDescription:
         info = self.reader().describe(self.fetch_manifest(stage_id), str(stage_id))
         return StageDescription(stage_id=stage_id, info=info)
+
+    def verify(
+        self, stage_id: StageId, attempt: Attempt, shared_state: SharedState, *, shallow: bool
+    ) -> VerificationResult:
+        from stagefleet.storages.content_verification import ContentVerification  # noqa: PLC0415 - only workers verify
+
+        return ContentVerification(self, stage_id, attempt, shared_state, shallow=shallow).execute()
 
 
 # Reader for one stage: members and configurations, with limits for number and size.

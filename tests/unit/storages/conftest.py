@@ -12,6 +12,7 @@ import pytest
 
 from stagefleet.deletion import mode as deletion_probe
 from stagefleet.errors import (
+    DigestMismatchError,
     ForbiddenError,
     ManifestRefusedError,
     NotFoundError,
@@ -57,6 +58,20 @@ class OddManifest:
     @property
     def size(self):
         return len(self.raw)
+
+
+class VerifiedBytes(io.BytesIO):
+    """The content of a blob, which raises at its end if it is other content."""
+
+    def __init__(self, content, descriptor):
+        super().__init__(content)
+        self._found, self._descriptor = digest_of(content), descriptor
+
+    def read(self, size=-1, /):
+        piece = super().read(size)
+        if self.tell() == len(self.getvalue()) and self._found != self._descriptor.digest:
+            raise DigestMismatchError("other content", found=str(self._found))
+        return piece
 
 
 @dataclass
@@ -256,7 +271,7 @@ class FakeRegistries(RegistryClient):
         content = self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size)
         if on_bytes is not None:
             on_bytes(len(content))
-        return io.BytesIO(content)
+        return VerifiedBytes(content, descriptor)
 
     def upload_blob(self, destination, descriptor, open_source, *, mount_from, lease=NO_LEASE):
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
