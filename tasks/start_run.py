@@ -21,7 +21,7 @@ from stagefleet.operations.catalog import REQUESTS
 from stagefleet.project import Project
 from stagefleet.redaction import quoted
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
-from stagefleet.runs.messages import task_name
+from stagefleet.runs.messages import start_run_message, task_name
 from stagefleet.runs.models import Run
 from stagefleet.setting_types import RepositoryText, StorageAddressText
 from tasks.states import MaskedRequest, shown_arguments
@@ -119,8 +119,8 @@ class _RunRequest:
             raise UsageError("hosts: this is work on a host, and any worker may take it: name the hosts")
         return operation
 
-    def start(self, fleet: Fleet, key: str) -> Run:
-        """Start the run; `key` serves for a request without one."""
+    def start(self, fleet: Fleet, key: str, message: str) -> Run:
+        """Start the run; `key` serves for a request without one, and `message` asks for it again."""
         project = None if self.project is None else fleet.project(self.project)
         operation = self.build(None if project is None else project.storages)
         if self.run.all_hosts:
@@ -133,6 +133,7 @@ class _RunRequest:
             parallel=self.run.parallel,
             idempotency_key=key if own_key is None else own_key,
             missing_ok=self.run.missing_ok,
+            request=message,
         )
 
 
@@ -168,7 +169,10 @@ def _naming_argument(operation: str, argument: str = "") -> Iterator[None]:
 
 
 class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
-    """Start a run. Without an idempotency key the task's id is the key, so that a redelivery is harmless.
+    """Start a run. Without an idempotency key the task's id is the key, so that a repeat is harmless.
+
+    The run is opened before it is planned, and holds its request: if this worker dies, the sweep publishes
+    the request again. A plan that is refused ends the run as failed.
 
     `open_fleet` opens a fleet on this worker's Redis; the task closes it.
     """
@@ -193,10 +197,11 @@ class StartRunTask(Task):  # type: ignore[misc]  # Celery ships no types
         """
         key = str(self.request.id)
         try:
+            message = start_run_message(key, arguments)
             request = _RunRequest.parse(positional, arguments)
             with self._open_fleet() as fleet:
                 # With its key a repeated request finds the started run, so that an outage loses none.
-                run = RedisRetry(OUTAGE_SECONDS)(partial(request.start, fleet, key))
+                run = RedisRetry(OUTAGE_SECONDS)(partial(request.start, fleet, key, message))
         except StagefleetError as error:
             _log.error("run_not_started", action="start_run", task=key, error=str(error))
             raise

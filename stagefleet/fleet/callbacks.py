@@ -104,6 +104,8 @@ class StartArguments(TypedDict, total=False):
         missing_ok: Treat a missing repository as empty, instead of raising `RepositoryNotFoundError`.
         beside: The other storages of a project: while one of them exists, a missing one is new.
         host: The host of the engine, if an engine takes part; as of the operation if None.
+        request: The message that asks for the run, for the task `start_run`: the fleet publishes it again if
+            this process dies before the start.
     """
 
     parallel: int | None
@@ -111,6 +113,7 @@ class StartArguments(TypedDict, total=False):
     missing_ok: bool
     beside: tuple[StorageAddress, ...]
     host: str | None
+    request: str
 
 
 class RunArguments(StartArguments, total=False):

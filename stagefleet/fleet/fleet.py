@@ -140,7 +140,8 @@ class Fleet:
             UnreachableError: Redis or a registry does not answer, or no worker works.
         """
         spec, make_plan = self._plans.prepare(operation, items, on_outcome, run)
-        return self._submitter.submit(spec, make_plan, on_outcome, detach=run.get("detach", False))
+        detach, request = run.get("detach", False), run.get("request", "")
+        return self._submitter.submit(spec, make_plan, on_outcome, detach=detach, request=request)
 
     def start(
         self,

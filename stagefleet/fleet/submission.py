@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import islice
@@ -14,11 +16,19 @@ from typing import Any, TypeVar
 
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
-from stagefleet.errors import LedgerRewoundError, RunNotFoundError, StagefleetError, UsageError
+from stagefleet.errors import (
+    LeaseLostError,
+    LedgerRewoundError,
+    RedisUnreachableError,
+    RunNotFoundError,
+    StagefleetError,
+    UsageError,
+)
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.fleet.reader import StorageReader
+from stagefleet.leases import RenewedLease, renewed
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Items, Operation, Plan, fingerprint
 from stagefleet.redis_client import OUTAGE_SECONDS, RedisRetry
@@ -51,18 +61,21 @@ def submit(
     make_plan: Callable[[], Plan],
     *,
     again: models.Submission | None = None,
+    request: str = "",
     redis_retry: RedisRetry | None = None,
 ) -> models.Submission:
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
 
     The plan is made before anything is written, unless the key already has a run: a retried job gets its
-    result even if the source has changed since. If Redis loses written data, as in a failover, the run is
-    written again from its first item.
+    result even if the source has changed since. A run on request is opened first, as nobody else repeats the
+    request if this process dies; if its plan is refused, it fails. If Redis loses written data, as in a
+    failover, the run is written again from its first item.
 
     Args:
         open_ledger: Returns the ledger; called after the plan if possible, since it may start services.
         make_plan: Called at most once.
         again: This client's own earlier submission of the run, of which Redis has lost a part.
+        request: The message that asks for the run; "" for a client that waits for the start.
         redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
             nothing.
 
@@ -72,11 +85,12 @@ def submit(
         LedgerRewoundError: Redis keeps losing written data.
     """
     redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
-    plan = None if spec.key is not None and open_ledger().run_under(spec.key) else make_plan()
+    is_opened_first = request or (spec.key is not None and open_ledger().run_under(spec.key))
+    plan = None if is_opened_first else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
-        submission = _open(ledger, spec, again)
+        submission = _open(ledger, spec, again, request)
         if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
             break
         try:
@@ -85,15 +99,22 @@ def submit(
             if isinstance(error, LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
-            # A run with a key is left as it is: if cancelled, the next attempt would continue with half its
-            # items. Once the submitter's lease has expired, the next attempt submits it again.
-            if spec.key is None:
-                with contextlib.suppress(StagefleetError):
+            with contextlib.suppress(StagefleetError):
+                if spec.key is None:
                     ledger.cancel(submission.run_id)
+                elif request and _is_final(error):
+                    ledger.fail(submission, models.ErrorInfo.of(error))
+            # Any other run with a key is left as it is: if cancelled, the next attempt would continue with
+            # half its items. Once the submitter's lease has expired, the next attempt submits it again.
             raise
         log_run_started(submission.run_id, spec, submission.total)
         break
     return submission
+
+
+def _is_final(error: BaseException) -> bool:
+    """Return True for a refusal, False for an outage of Redis, a bug, or the end of the process."""
+    return isinstance(error, StagefleetError) and not isinstance(error, RedisUnreachableError)
 
 
 def tell_old_result(ledger: Ledger, submission: models.Submission, notice: Callable[[str], None]) -> None:
@@ -126,6 +147,7 @@ class RunSubmitter:
         on_outcome: OutcomeCallback | None,
         *,
         detach: bool,
+        request: str = "",
     ) -> models.Run:
         """Submit a run, and follow it unless detached; submit it again if Redis forgets it.
 
@@ -145,7 +167,12 @@ class RunSubmitter:
         submission = None
         for submissions_left in reversed(range(_MOST_SUBMISSIONS)):
             submission = submit(
-                lambda: self._connections.ledger, spec, make_plan, again=submission, redis_retry=redis_retry
+                lambda: self._connections.ledger,
+                spec,
+                make_plan,
+                again=submission,
+                request=request,
+                redis_retry=redis_retry,
             )
             try:
                 tell_old_result(self._connections.ledger, submission, self._notice)
@@ -159,14 +186,16 @@ class RunSubmitter:
         raise AssertionError  # the last submission returns or raises
 
 
-def _open(ledger: Ledger, spec: models.RunSpec, again: models.Submission | None) -> models.Submission:
+def _open(
+    ledger: Ledger, spec: models.RunSpec, again: models.Submission | None, request: str
+) -> models.Submission:
     """Open the run; wait while another client is submitting it.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
     told = False
     while True:
-        submission = ledger.open(spec, again=again)
+        submission = ledger.open(spec, again=again, request=request)
         if submission.kind is not models.SubmissionKind.ATTACHED:
             return submission
         with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
@@ -185,9 +214,25 @@ def _write(
     ledger: Ledger, submission: models.Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
 ) -> None:
     """Append the items, those that a previous run left or those of the plan, and start the run."""
-    left = _leftover_plan(ledger, submission)
-    append_plan(ledger, submission, make_plan() if left is None else left, redis_retry)
+    plan = _leftover_plan(ledger, submission)
+    if plan is None:
+        with _renewed(ledger, submission):
+            plan = make_plan()
+    append_plan(ledger, submission, plan, redis_retry)
     redis_retry(lambda: ledger.start(submission))
+
+
+def _renewed(ledger: Ledger, submission: models.Submission) -> AbstractContextManager[RenewedLease]:
+    """Renew the submitter's lease in the block, without an append of its own."""
+
+    def renew() -> bool:
+        try:
+            ledger.append(submission, ())
+        except (LeaseLostError, LedgerRewoundError):
+            return False  # the next append raises it
+        return True
+
+    return renewed("submission", RenewedLease(submission.lease_seconds, time.monotonic()), renew)
 
 
 def append_plan(ledger: Ledger, submission: models.Submission, plan: Plan, redis_retry: RedisRetry) -> None:
@@ -308,6 +353,8 @@ def spec_of_retry(
     """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
     if not old.state.is_final:
         raise UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
+    if old.state is models.RunState.FAILED and not old.total:
+        raise UsageError(f"run {old.id} was never planned: send its request again")
     if old.state is models.RunState.SUCCEEDED:
         return None
     changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": old.id, "group": "", "next": None}

@@ -114,11 +114,14 @@ class SubmitterLedger(Protocol):
     def run_under(self, key: str) -> str | None:
         """Return the run under an idempotency key, None for none; `open` explains its state."""
 
-    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
+    def open(
+        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+    ) -> models.Submission:
         """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
-        being submitted, it is emptied, to be submitted again from its first item.
+        being submitted, it is emptied, to be submitted again from its first item. `request` is the message
+        that asks for the run: the sweep publishes it again if this client vanishes before the start.
 
         Raises:
             KeyConflictError: The key was used with another fingerprint.
@@ -135,7 +138,8 @@ class SubmitterLedger(Protocol):
         """Add items, and outcomes decided without a task (skips); at most some thousands per call.
 
         The submission holds the expected counts, and is updated with the new ones. A second call with the
-        same nonce adds nothing: it is safe to repeat after a lost reply.
+        same nonce adds nothing: it is safe to repeat after a lost reply. Each call renews the submitter's
+        lease, also one without items.
 
         Raises:
             TooManyItemsError: The run would have more than `MAX_ITEMS`.
@@ -147,6 +151,12 @@ class SubmitterLedger(Protocol):
         """Close the list of items and publish the first; a run without items ends at once.
 
         Raises as `append` does.
+        """
+
+    def fail(self, submission: models.Submission, error: models.ErrorInfo) -> None:
+        """End a run as failed that has not started; do nothing if another submitter has it.
+
+        It has no items then, and its key is free for other arguments.
         """
 
     def leftovers(self, run_id: str) -> Iterator[str]:
@@ -230,7 +240,9 @@ class WorkerLedger(Protocol):
         - published for a host that no worker has listened for in a while: failed with `HostLostError`;
         - a run with a callback in a client whose lease has ended: cancelled with `CoordinatorLostError`,
           without further acknowledgements;
-        - submitting, without a key, and the submitter's lease has ended: cancelled with
+        - submitting on request, and the submitter's lease has ended: the request is published again
+          (`WorkerLostError` once the run's attempts are used up);
+        - submitting, without request and key, and the submitter's lease has ended: cancelled with
           `CoordinatorLostError`.
         """
 

@@ -73,11 +73,11 @@ def queue_key(prefix: str, queue: str) -> str:
 
 
 def broker_options(prefix: str) -> dict[str, Any]:
-    """Return Celery's `broker_transport_options`.
+    """Return Celery's `broker_transport_options`, for workers of users.
 
     Dead connections are noticed (kombu has no socket time-out by default), queues are read in turn, and there
-    are no priorities: each would be a list of its own. The visibility timeout applies to messages published
-    by people and programs; the ledger's own messages have none (docs/adr/0004).
+    are no priorities: each would be a list of its own. The fleet's own workers leave out kombu's account of
+    unacknowledged messages and its visibility timeout (docs/adr/0004); no ledger repeats a user's task.
     """
     return {
         "visibility_timeout": _VISIBILITY_TIMEOUT_SECONDS,
@@ -118,7 +118,22 @@ def coordinator_template(*, starts_next: bool = False) -> str:
     return _template(operation, {"run": "@RUN@"}, args="()", kwargs=repr({"run": "@RUN@"}))
 
 
-def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: str) -> str:
+def start_run_message(task_id: str, arguments: Mapping[str, Any]) -> str:
+    """Build the message of a request to start a run, as its sender wrote it."""
+    return _template(
+        "start_run", arguments, args="()", kwargs="{...}", task=task_id, queue=queue_of("start_run")
+    )
+
+
+def _template(
+    operation: str,
+    arguments: Mapping[str, Any],
+    *,
+    args: str,
+    kwargs: str,
+    task: str = "@TASK@",
+    queue: str = "@QUEUE@",
+) -> str:
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     message = {
         "body": json.dumps([[], arguments, embed]),
@@ -127,7 +142,7 @@ def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: s
         "headers": {
             "lang": "py",
             "task": task_name(operation),
-            "id": "@TASK@",
+            "id": task,
             "shadow": None,
             "eta": None,
             "expires": None,
@@ -135,7 +150,7 @@ def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: s
             "group_index": None,
             "retries": 0,
             "timelimit": [None, None],
-            "root_id": "@TASK@",
+            "root_id": task,
             "parent_id": None,
             "argsrepr": args,
             "kwargsrepr": kwargs,
@@ -147,12 +162,12 @@ def _template(operation: str, arguments: dict[str, str], *, args: str, kwargs: s
             "stagefleet_schema": SCHEMA_VERSION,
         },
         "properties": {
-            "correlation_id": "@TASK@",
+            "correlation_id": task,
             "reply_to": "",
             "delivery_mode": _TRANSIENT,
-            "delivery_info": {"exchange": "", "routing_key": "@QUEUE@"},
+            "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": 0,
-            "delivery_tag": "@TASK@",
+            "delivery_tag": task,
         },
     }
     return json.dumps(message, separators=(",", ":"))

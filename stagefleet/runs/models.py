@@ -280,6 +280,7 @@ class Submission:
         previous: The run whose leftovers a continued run processes.
         items: Number of items that the ledger has accepted from this submission; updated by the ledger.
         decided: The same for outcomes decided without a task.
+        lease_seconds: How long it lasts, from its opening and from each append on.
     """
 
     run_id: str
@@ -288,6 +289,7 @@ class Submission:
     previous: str | None = None
     items: int = 0
     decided: int = 0
+    lease_seconds: float = 30.0
 
     @property
     def total(self) -> int:

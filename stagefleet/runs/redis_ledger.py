@@ -57,7 +57,9 @@ class RedisLedger(RedisRuns):
             run = self._redis.get(redis_client.RUN_OF_KEY.of(self._prefix, key))
         return None if run is None else str(run, "ascii")
 
-    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
+    def open(
+        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+    ) -> models.Submission:
         settings = self._settings
         kind, run, token, previous = self.scripts.call(
             "open",
@@ -80,6 +82,7 @@ class RedisLedger(RedisRuns):
             secrets.randbelow(1024),
             "" if again is None else again.run_id,
             "" if again is None else again.token,
+            request,
         )
         if kind == b"conflict":
             raise errors.KeyConflictError(
@@ -91,6 +94,7 @@ class RedisLedger(RedisRuns):
             kind=models.SubmissionKind(kind.decode()),
             token=token,
             previous=previous.decode() or None,
+            lease_seconds=settings.lease_seconds,
         )
 
     def append(
@@ -126,6 +130,9 @@ class RedisLedger(RedisRuns):
         answer = self._call_on("start", submission.run_id, submission.token, submission.total)
         if answer != b"ok":
             raise self._refusal(submission, answer)
+
+    def fail(self, submission: models.Submission, error: models.ErrorInfo) -> None:
+        self._call_on("fail", submission.run_id, submission.token, error.model_dump_json())
 
     @staticmethod
     def _refusal(

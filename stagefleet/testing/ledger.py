@@ -60,22 +60,32 @@ class MemoryLedger:
         with self._runs.step():
             return self._runs.keys.get(key)
 
-    def open(self, spec: models.RunSpec, *, again: models.Submission | None = None) -> models.Submission:
+    def open(
+        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+    ) -> models.Submission:
         with self._runs.step() as now:
-            own = None if again is None else self._runs.records.get(again.run_id)
-            if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
-                previous = None if own.spec.parent == spec.parent else own.spec.parent
-                return self._take_over(own, previous, now)
-            old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
-            return (
-                self._open_new(spec, models.SubmissionKind.NEW, now)
-                if old is None
-                else self._open_under(spec, old, now)
-            )
+            submission = self._open(spec, again, now)
+            record = self._runs.records[submission.run_id]
+            if request and submission.token == record.token:
+                record.request = request
+            return submission
+
+    def _open(self, spec: models.RunSpec, again: models.Submission | None, now: float) -> models.Submission:
+        own = None if again is None else self._runs.records.get(again.run_id)
+        if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
+            previous = None if own.spec.parent == spec.parent else own.spec.parent
+            return self._take_over(own, previous, now)
+        old = self._runs.records.get(self._runs.keys.get(spec.key, "")) if spec.key else None
+        return (
+            self._open_new(spec, models.SubmissionKind.NEW, now)
+            if old is None
+            else self._open_under(spec, old, now)
+        )
 
     def _open_under(self, spec: models.RunSpec, old: RunRecord, now: float) -> models.Submission:
         """Open a run again under the key of an existing one."""
-        if old.spec.fingerprint != spec.fingerprint:
+        has_done_nothing = old.state is models.RunState.FAILED and not old.started
+        if old.spec.fingerprint != spec.fingerprint and not has_done_nothing:
             raise errors.KeyConflictError(
                 f"the idempotency key {spec.key!r} was used for run {old.id} with other arguments: "
                 "choose another key, or repeat the arguments of that run"
@@ -125,6 +135,12 @@ class MemoryLedger:
                 self._check_believed(record, submission)
                 record.state, record.started = models.RunState.RUNNING, True
                 self._runs.lease(record, now)
+
+    def fail(self, submission: models.Submission, error: models.ErrorInfo) -> None:
+        with self._runs.step():
+            record = self._runs.records.get(submission.run_id)
+            if record and record.state is models.RunState.SUBMITTING and record.token == submission.token:
+                record.fail(error)
 
     def spec(self, run_id: str) -> models.RunSpec | None:
         with self._runs.step():
@@ -291,14 +307,18 @@ class MemoryLedger:
             self._runs.keys[spec.key] = record.id
         self._runs.lease(record, now)
         previous = spec.parent if kind is models.SubmissionKind.CONTINUED else None
-        return models.Submission(record.id, kind, record.token, previous)
+        return models.Submission(
+            record.id, kind, record.token, previous, lease_seconds=self._runs.settings.lease_seconds
+        )
 
     def _take_over(self, record: RunRecord, previous: str | None, now: float) -> models.Submission:
         """Let a new client submit a run again, from its first item."""
         record.empty()
         self._runs.lease(record, now)
         kind = models.SubmissionKind.NEW if previous is None else models.SubmissionKind.CONTINUED
-        return models.Submission(record.id, kind, record.token, previous)
+        return models.Submission(
+            record.id, kind, record.token, previous, lease_seconds=self._runs.settings.lease_seconds
+        )
 
     def _submitted(self, submission: models.Submission) -> RunRecord:
         record = self._runs.records.get(submission.run_id)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.errors import CoordinatorLostError, RunNotFoundError
+from stagefleet.errors import CoordinatorLostError, RunNotFoundError, WorkerLostError
 from stagefleet.names import split_host
 from stagefleet.runs import messages
 from stagefleet.runs.ledger import CoordinatorClaim
@@ -21,7 +21,7 @@ from stagefleet.testing.run_record import RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of the broker: process an item of a run, or coordinate the run if the index is -1."""
+    """A message of the broker: process an item of a run, coordinate it (-1), or start it on request (-2)."""
 
     run_id: str
     index: int
@@ -298,8 +298,24 @@ class MemorySweeper:
         host = split_host(record.items[message.index])[1]
         return self._runs.queue(record) if host is None else messages.host_queue(host)
 
+    def _request_again(self, record: RunRecord, now: float) -> int:
+        """Publish the request for a run again whose submitter vanished, unless it waits in its queue."""
+        is_due = max(record.submitter_until, record.requested_at + self._runs.settings.lease_seconds) <= now
+        if not is_due or any(message.index < 0 for message in list(self._runs.broker)):
+            return 0
+        record.requested += 1
+        record.requested_at = now
+        if record.requested >= record.spec.max_attempts:
+            lost = WorkerLostError(f"no worker planned the run, in {record.requested} attempts")
+            record.fail(ErrorInfo.of(lost))
+        else:
+            self._runs.broker.append(Message(record.id, -2))
+        return 1
+
     def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client died, unless another client or a coordinator will continue it."""
+        if record.state is RunState.SUBMITTING and record.request:
+            return self._request_again(record, now)
         if record.state is RunState.SUBMITTING:
             # The same call with the same key completes it; after a time, none will come.
             redis_retry = self._runs.settings.retention_seconds if record.spec.key else 0

@@ -62,6 +62,9 @@ class RunRecord:
     started: bool = False
     hosted: bool = False
     appended: str | None = None
+    request: str = ""
+    requested: int = 0
+    requested_at: float = 0.0
     items: list[str] = field(default_factory=list)
     decided: int = 0
     unreleased: int = 0
@@ -111,6 +114,11 @@ class RunRecord:
         self.stream = OutcomeStream()
         self.counts.clear()
         self.decided = self.unacknowledged = 0
+
+    def fail(self, error: ErrorInfo) -> None:
+        """End as failed, before the start."""
+        self.empty()
+        self.state, self.error = RunState.RUNNING, error
 
     def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
         """Add items, and outcomes that need no task."""
@@ -299,7 +307,8 @@ class RunRecord:
         if self.state is RunState.CANCELLING:
             self.state = RunState.CANCELLED
         elif self.state is RunState.RUNNING and len(self.ends) == len(self.items):
-            self.state = RunState.FAILED if self.counts[ItemState.FAILED] else RunState.SUCCEEDED
+            is_failed = self.counts[ItemState.FAILED] or self.error is not None
+            self.state = RunState.FAILED if is_failed else RunState.SUCCEEDED
         else:
             return False
         self.finished_at = now

@@ -6,6 +6,7 @@ after which steps the ledger forgets, and how much.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any, ClassVar
 
-from stagefleet.errors import RunNotFoundError
+from stagefleet.errors import RunNotFoundError, StagefleetError
 from stagefleet.fleet.fleet import Fleet as ClientFleet
 from stagefleet.locks import MemoryLocks
 from stagefleet.names import StorageAddress
@@ -24,19 +25,23 @@ from stagefleet.runs.models import ItemState, Outcome, Run, RunState, WorkerInfo
 from stagefleet.setting_types import WebhookSettings
 from stagefleet.settings import Settings
 from stagefleet.testing import MemoryLastUsed
-from tests.contract.ledgers import SETTINGS, LedgerHarness
+from tests.contract.ledgers import REQUEST, SETTINGS, LedgerHarness
 
 __all__ = ["Fleet", "ForgetfulLedger", "Operation"]
 
 WRITES = frozenset(
     {
-        *("open", "append", "start", "claim", "renew", "finish", "hand_back", "note_pause", "sweep"),
+        *("open", "append", "start", "fail", "claim", "renew", "finish", "hand_back", "note_pause", "sweep"),
         *("coordinate", "acknowledge", "cancel"),
         *("callbacks.claim", "callbacks.renew", "callbacks.release", "callbacks.pause", "callbacks.finish"),
         "heartbeats.beat",
     }
 )
 MOST_TURNS = 3000
+
+
+class WorkerKilledError(BaseException):
+    """The process of a client is gone, in the middle of a step."""
 
 
 class _Part:
@@ -193,6 +198,8 @@ class Fleet:
         self.stage_locks = 0
         self._chance = chance
         self._in_turn = False
+        self._request: dict[str, Any] = {}
+        self._steps_left = math.inf
         self._claims: list[Claim] = []
         self._coordinator = DetachedCoordinator(
             self.ledger, self.receiver.call, self._publish, WebhookSettings(), clock=lambda: 0.0
@@ -205,10 +212,26 @@ class Fleet:
         on_outcome = arguments.pop("on_outcome", None)
         return self.desk.for_each(self.work, None, on_outcome, **(defaults | arguments))
 
+    def request(self, steps: int, **arguments: Any) -> Run:
+        """Do the work as a worker that was asked for it, and is killed after some steps."""
+        self._request, self._steps_left = arguments, steps
+        try:
+            return self.run(**arguments)
+        finally:
+            self._steps_left = math.inf
+
+    def wait(self) -> None:
+        """Let others go on, or at least time."""
+        if self._in_turn:
+            self.harness.advance(1)
+        self.take_turns(4)
+
     def settle(self) -> list[Run]:
         """Let everybody go on until no run does; gives the runs."""
         while any(not run.state.is_final for run in self.runs()) or self.harness.messages() or self._claims:
-            if all(run.state is RunState.SUBMITTING and run.spec.key for run in self.runs()):
+            if not self._request and all(
+                run.state is RunState.SUBMITTING and run.spec.key for run in self.runs()
+            ):
                 break  # it waits for the same call again
             self.take_turns(10)
         return self.runs()
@@ -230,6 +253,10 @@ class Fleet:
             self._in_turn = False
 
     def _maybe_turn(self) -> None:
+        if not self._in_turn:
+            self._steps_left -= 1
+            if self._steps_left < 0:
+                raise WorkerKilledError
         if self._chance.random() < 0.1:
             self.take_turns(1)
 
@@ -261,6 +288,10 @@ class Fleet:
     def _deliver(self) -> None:
         message = self.harness.pop_message()
         if message is None:
+            return
+        if message.index == REQUEST:
+            with suppress(StagefleetError):
+                self.run(**self._request)
             return
         if message.index < 0:
             with suppress(RunNotFoundError):

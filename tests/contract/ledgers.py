@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.ledger import Claim, Ledger
-from stagefleet.runs.messages import QUEUES, host_queue, queue_key, queue_of
+from stagefleet.runs.messages import QUEUES, host_queue, queue_key, queue_of, start_run_message
 from stagefleet.runs.models import Callback, ItemState, Outcome, RunSpec, Submission, WorkerInfo
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import RunSettings
@@ -23,6 +23,15 @@ RETENTION_SECONDS = 1000
 SETTINGS = RunSettings(
     lease_seconds=LEASE_SECONDS, republish_seconds=REPUBLISH_SECONDS, retention_seconds=RETENTION_SECONDS
 )
+
+
+COORDINATION, REQUEST = -1, -2
+"""Indexes of messages that are for no item."""
+
+
+def request_under(key: str) -> str:
+    """The message that asks for a run under a key."""
+    return start_run_message("task", {"operation": "copy", "idempotency_key": key})
 
 
 class Broker(Protocol):
@@ -121,6 +130,11 @@ class RedisBroker:
         return None
 
     def push(self, message: Message) -> None:
+        if message.index == REQUEST:
+            spec = self.ledger.spec(message.run_id)
+            assert spec is not None
+            self.client.lpush(queue_key(self.prefix, "coordinate"), request_under(spec.key or ""))
+            return
         if message.index < 0:
             body = json.dumps([[], {"run": message.run_id}, {}])
             self.client.lpush(queue_key(self.prefix, "coordinate"), json.dumps({"body": body}))
@@ -145,9 +159,10 @@ class RedisBroker:
             self.client.delete(*keys)
         self.client.close()
 
-    @staticmethod
-    def _read(raw: bytes) -> Message:
+    def _read(self, raw: bytes) -> Message:
         arguments = json.loads(json.loads(raw)["body"])[1]
+        if "run" not in arguments:
+            return Message(self.ledger.run_under(arguments["idempotency_key"]) or "?", REQUEST)
         return Message(arguments["run"], int(arguments.get("index", -1)))
 
 
@@ -199,6 +214,10 @@ class LedgerHarness:
 
     def open(self, **order: Any) -> Submission:
         return self.ledger.open(self.order(**order))
+
+    def open_on_request(self, key: str = "k", **order: Any) -> Submission:
+        """A run that a task has opened for somebody who asked for it."""
+        return self.ledger.open(self.order(key=key, **order), request=request_under(key))
 
     def submit(self, items: Sequence[str], decided: Sequence[Outcome] = (), **order: Any) -> str:
         """A started run; its id."""

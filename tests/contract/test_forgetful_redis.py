@@ -20,12 +20,12 @@ from stagefleet.fleet import submission
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.runs import coordinator
 from stagefleet.runs.models import Outcome, Run, RunState
-from tests.contract.forgetful import Fleet, Work
-from tests.contract.ledgers import LedgerHarness, TwinMaker
+from tests.contract.forgetful import Fleet, Work, WorkerKilledError
+from tests.contract.ledgers import LedgerHarness, TwinMaker, request_under
 
 WORK = Work(items=tuple("abcdefg"), skipped=("s", "t"), fails={"b": 1, "e": 2})
 DETACHED = RemoteCallback(outcome_url="http://receiver.example", finish_url="http://receiver.example/end")
-MODES = ["watched", "called back", "keyed", "raising", "cancelled", "detached"]
+MODES = ["watched", "called back", "keyed", "raising", "cancelled", "detached", "requested"]
 Forgets = Mapping[int, int]
 
 
@@ -49,7 +49,7 @@ class Story:
         self.mode = mode
         self.called: Counter[str] = Counter()
         self.ended: Run | None = None
-        self.problem: Exception | None = None
+        self.problem: BaseException | None = None
         arguments: dict[str, dict[str, Any]] = {
             "watched": {},
             "called back": {"on_outcome": self.call_back},
@@ -57,13 +57,23 @@ class Story:
             "raising": {"on_outcome": self.raise_at_the_fourth},
             "cancelled": {"on_outcome": self.cancel_at_the_fourth},
             "detached": {"on_outcome": DETACHED, "detach": True},
+            "requested": {
+                "on_outcome": DETACHED,
+                "detach": True,
+                "idempotency_key": "nightly",
+                "request": request_under("nightly"),
+            },
         }
+        self._steps = 1 + seed % 9
         self._arguments = arguments[mode]
 
     def live(self) -> None:
         try:
-            self.ended = self.fleet.run(**self._arguments)
-        except (StagefleetError, CallbackError) as problem:
+            if self.mode == "requested":
+                self.ended = self.fleet.request(self._steps, **self._arguments)
+            else:
+                self.ended = self.fleet.run(**self._arguments)
+        except (StagefleetError, CallbackError, WorkerKilledError) as problem:
             self.problem = problem
         self.runs = self.fleet.settle()
 
@@ -85,7 +95,8 @@ class Story:
         """What holds of every story, however often something was forgotten."""
         executed, rollbacks = self.fleet.executed, self.fleet.ledger.rollbacks
         for run in self.runs:
-            assert run.state.is_final or (run.state is RunState.SUBMITTING and run.spec.key), run
+            is_left = self.mode != "requested" and run.state is RunState.SUBMITTING and run.spec.key
+            assert run.state.is_final or is_left, run
             assert run.total == run.done or run.error is not None, run
             if run.state is RunState.SUCCEEDED:
                 self.check_success(run)
@@ -106,7 +117,7 @@ class Story:
         everything = {*WORK.items, *WORK.skipped}
         assert len(everything) == run.total == run.succeeded + run.skipped, run
         assert set(WORK.items) == set(+self.fleet.executed)
-        if self.mode == "detached":
+        if self.mode in {"detached", "requested"}:
             assert everything == set(self.fleet.receiver.called)
             assert self.fleet.receiver.ends >= 1
         elif self.mode != "watched":
@@ -120,7 +131,7 @@ def tell(make_harness: TwinMaker, monkeypatch: pytest.MonkeyPatch) -> Any:
     def tell(mode: str, forgets: Forgets, seed: int = 0) -> Story:
         harness = make_harness()
         story = Story(harness, mode, forgets, seed)
-        monkeypatch.setattr(submission, "sleep", lambda _: story.fleet.take_turns(4))
+        monkeypatch.setattr(submission, "sleep", lambda _: story.fleet.wait())
         try:
             story.live()
             story.check()
@@ -157,9 +168,17 @@ def test_one_write_that_is_forgotten_stops_nobody(tell: Any, mode: str, thorough
         states = {str(run.state) for run in story.runs}
         if mode == "raising":
             assert {"cancelled"} == states, step
+        elif mode == "requested":
+            assert states <= {"succeeded"}, step  # none where the first writes were forgotten
         else:
             assert story.problem is None, (step, story.problem)
             assert states <= {"succeeded", "cancelled" if mode == "cancelled" else "succeeded"}, step
+
+
+@pytest.mark.parametrize("steps", range(10))
+def test_a_run_on_request_is_started_once_wherever_its_worker_is_killed(tell: Any, steps: int):
+    story = tell("requested", {}, steps)
+    assert [RunState.SUCCEEDED] == [run.state for run in story.runs]
 
 
 def test_whatever_is_forgotten_each_run_ends_and_no_success_is_false(

@@ -242,7 +242,7 @@ local function finish_run_if_done(run, problem)
   if state == 'cancelling' and missing > 0 then redis.call('HINCRBY', meta, 'cancelled', missing) end
   if final == 'failed' and missing ~= 0 then redis.call('HSETNX', meta, 'error', problem) end
   redis.call('HSET', meta, 'state', final, 'finished_ms', now)
-  redis.call('HDEL', meta, 'message')
+  redis.call('HDEL', meta, 'message', 'request')
   redis.call('UNLINK', key(run, 'claims'), key(run, 'tries'), key(run, 'behind'), P .. 'book:' .. run)
   redis.call('ZREM', P .. 'live', run)
   redis.call('ZREM', P .. 'live:' .. queue, run)
@@ -271,6 +271,20 @@ local function cancel(run, immediate, problem)
     redis.call('HSET', meta, 'state', 'cancelling', 'next', queued, 'cancelled', pending)
     redis.call('ZREM', P .. 'live:' .. queue, run)
   end
+  finish_run_if_done(run)
+end
+
+-- Remove what was appended to a run that has not started.
+local function empty(run)
+  redis.call('UNLINK', key(run, 'items'), key(run, 'outcomes'))
+  redis.call('HSET', key(run), 'total', 0, 'queued', 0, 'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0,
+    'unacknowledged', 0, 'held', 0, 'cursor', '')
+end
+
+-- End a run as failed that has not started.
+local function fail_unstarted(run, problem)
+  empty(run)
+  redis.call('HSET', key(run), 'error', problem, 'state', 'running')
   finish_run_if_done(run)
 end
 

@@ -2,19 +2,20 @@
 -- ARGV: run, key, fingerprint, queue, parallel, callback, max_attempts, order, message,
 --       lease_ms, retention_ms, republish_ms, message to a coordinator ('' if the run is not detached),
 --       release, schema version, summary for its messages (escaped for JSON), random number for the token,
---       run and token of this client's own submission of which data was lost ('' for none)
+--       run and token of this client's own submission of which data was lost ('' for none),
+--       message that asks for the run ('' for none), which the sweep publishes if its submitter vanishes
 -- Returns kind, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
-local own_run, own_token = ARGV[20], ARGV[21]
+local own_run, own_token, request = ARGV[20], ARGV[21], ARGV[22]
 local kind, previous = 'new', ''
 
 -- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
 -- the ledger does.
 local function take_over(old, parent)
-  redis.call('UNLINK', key(old, 'items'), key(old, 'outcomes'))
-  redis.call('HSET', key(old), 'total', 0, 'queued', 0, 'succeeded', 0, 'failed', 0, 'skipped', 0, 'cancelled', 0,
-    'unacknowledged', 0, 'held', 0, 'cursor', '', 'submitter_until', now + lease, 'coordinator_until', now + lease)
+  empty(old)
+  redis.call('HSET', key(old), 'submitter_until', now + lease, 'coordinator_until', now + lease)
+  if request ~= '' then redis.call('HSET', key(old), 'request', request) end
   return { parent == '' and 'new' or 'continued', old, raise_number(old, 'token', ARGV[19]), parent }
 end
 
@@ -28,7 +29,8 @@ if idempotency_key ~= '' then
   if old and redis.call('EXISTS', key(old)) == 1 then
     local state, used, until_ms, started =
       unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started'))
-    if used ~= fingerprint then return { 'conflict', old, 0, '' } end
+    local has_done_nothing = state == 'failed' and not started -- its plan was refused: the key is free
+    if used ~= fingerprint and not has_done_nothing then return { 'conflict', old, 0, '' } end
     if state == 'submitting' and integer(until_ms) <= now then return take_over(old, '') end
     if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
     if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
@@ -48,6 +50,8 @@ redis.call('HSET', key(run), 'state', 'submitting', 'fingerprint', fingerprint, 
   'held', 0, 'unacknowledged', 0, 'cursor', '')
 redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject', ARGV[18])
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
+-- `requested` and `requested_ms`: how often the sweep has published the request, and when it last did.
+if request ~= '' then redis.call('HSET', key(run), 'request', request) end
 -- In a detached run `coordinator` is absent, called, present or paused.
 -- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/models.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end

@@ -11,6 +11,7 @@ if total ~= ARGV[5] then return 'rewound' end
 redis.call('HSET', key(run), 'state', 'running', 'started', 1, 'coordinator_until', now + integer(lease))
 redis.call('ZADD', P .. 'live:' .. queue, now, run)
 release(run)
+redis.call('HDEL', key(run), 'request')
 finish_run_if_done(run)
 if integer(redis.call('HGET', key(run), 'unacknowledged')) > 0 then request_coordinator(run) end
 return answer('ok')

@@ -143,8 +143,28 @@ local function find_unaccounted()
   return found
 end
 
+-- Publish the request for a run again whose submitter vanished; one that waits in its queue is not lost.
+local function request_again(request)
+  local requested, requested_at = unpack(redis.call('HMGET', meta, 'requested', 'requested_ms'))
+  local is_recent = integer(requested_at) <= now and integer(requested_at) + integer(lease) > now
+  if is_recent or redis.call('LLEN', P .. 'mq:coordinate') > 0 then return 0 end
+  local attempts = integer(requested) + 1
+  if attempts >= integer(limit) then
+    fail_unstarted(run, cjson.encode({ type = 'WorkerLostError',
+      message = string.format('no worker planned the run, in %d attempts; see the logs of the workers', attempts) }))
+  else
+    redis.call('HSET', meta, 'requested', attempts, 'requested_ms', now)
+    redis.call('LPUSH', P .. 'mq:coordinate', request)
+  end
+  return 1
+end
+
 bridge_gap()
 if state == 'submitting' then
+  local request = redis.call('HGET', meta, 'request')
+  if request then
+    return answer(integer(submitter_until) <= now and request_again(request) or 0)
+  end
   -- With a key a repeated call completes it; nobody repeats it for ever.
   local waiting_ms = idempotency_key and integer(retention) or 0
   if integer(submitter_until) + waiting_ms > now then return 0 end

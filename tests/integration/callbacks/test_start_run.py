@@ -215,6 +215,11 @@ def test_a_repository_that_does_not_exist_is_refused_unless_it_may_be_missing(re
     ):
         with pytest.raises(RepositoryNotFoundError, match=typo):
             task(**arguments, idempotency_key=f"strict {arguments['operation']}")
-    task(**copy, missing_ok=True, idempotency_key="lenient")
     with Fleet.connect(redis_server.url) as client:
-        assert 0 == run_under(client, "lenient").total
+        refused = run_under(client, "strict copy")
+        assert refused.error is not None
+        assert ("failed", "RepositoryNotFoundError") == (refused.state, refused.error.type)
+        with pytest.raises(UsageError, match="never planned"):
+            client.retry(refused.id)
+        task(**copy, missing_ok=True, idempotency_key="strict copy")  # what was refused has used no key
+        assert ("succeeded", 0) == ((run := run_under(client, "strict copy")).state, run.total)
