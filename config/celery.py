@@ -58,7 +58,8 @@ def _configuration(settings: Settings, broker: Broker, operations: list[str]) ->
     own = [] if settings.engine.address is None else [messages.host_queue(settings.engine.host_name)]
     configuration: dict[str, Any] = {
         "broker_url": broker.url,
-        "broker_transport_options": messages.broker_options(settings.key_prefix),
+        "broker_transport_options": messages.broker_options(settings.key_prefix)
+        | {"ack_emulation": False},  # the ledger publishes again what is lost (docs/adr/0004)
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker survives outages; its supervisor limits the start
         "task_acks_late": True,

@@ -4,9 +4,8 @@ kombu (5.7.0) reads the reply of the pending BRPOP when it closes a channel, and
 escape. After a restart of Redis the error escapes from the clean-up itself, and the worker dies (``'NoneType'
 object has no attribute 'hostname'``); reported in other forms as celery #8091, #8947.
 
-kombu records each delivered message as unacknowledged in Redis, and removes it again: two transactions. The
-ledger's messages are transient (AMQP 0-9-1, basic, delivery-mode 1): the ledger publishes them again if
-nobody claims the item. A worker tracks those in memory only (docs/adr/0004), and all others as kombu does.
+kombu writes the messages that it could not put back at its end to a file in the temporary directory, and
+they may hold tokens. Here they are dropped: the ledger publishes them again (docs/adr/0004).
 
 kombu takes every entry of a queue for a message, and a malformed one raises out of the worker's loop: the
 process shuts down with all its items, or reconnects. Here a malformed entry is logged and dropped (see
@@ -37,8 +36,7 @@ from urllib.parse import quote
 
 import redis
 from kombu.connection import Connection
-from kombu.entity import TRANSIENT_DELIVERY_MODE
-from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from redis.credentials import UsernamePasswordCredentialProvider
@@ -104,69 +102,12 @@ _SCHEMES = ("redis", "rediss")
 _PAUSES = {"interval_step": 1, "interval_max": 5}  # seconds
 
 
-class InMemoryAckQoS(kombu_redis.QoS):
-    """Unacknowledged messages: in Redis only those that the ledger would not publish again."""
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Record a delivered message."""
-        if _is_transient(message):
-            virtual.QoS.append(self, message, delivery_tag)
-        else:
-            super().append(message, delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Remove an acknowledged message."""
-        if self._holds_transient(delivery_tag):
-            virtual.QoS.ack(self, delivery_tag)
-        else:
-            super().ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Remove a message, or requeue it at the end."""
-        if not self._holds_transient(delivery_tag):
-            super().reject(delivery_tag, requeue=requeue)
-            return
-        if requeue:
-            with self.channel.conn_or_acquire() as client:
-                self._put_back(self._delivered[delivery_tag], client, leftmost=True)
-        virtual.QoS.ack(self, delivery_tag)
-
-    def restore_unacked(self, client: Any = None) -> None:
-        """Requeue unacknowledged messages, to be delivered next."""
-        self._flush()  # acknowledged ones
-        tags = [tag for tag in self._delivered if self._holds_transient(tag)]
-        transient = [self._delivered.pop(tag) for tag in tags]  # the ledger publishes them again
-        with self.channel.conn_or_acquire(client) as connected:
-            for message in transient:
-                self._put_back(message, connected)
-            super().restore_unacked(connected)
-
-    def _holds_transient(self, delivery_tag: str) -> bool:
-        message = self._delivered.get(delivery_tag)
-        return message is not None and _is_transient(message)
-
-    def _put_back(self, message: Any, client: Any, *, leftmost: bool = False) -> None:
-        delivery = message.delivery_info
-        self.channel._do_restore_message(  # noqa: SLF001 - kombu's requeue has no public name
-            message._raw,  # noqa: SLF001 - the message as received
-            delivery["exchange"],
-            delivery["routing_key"],
-            client,
-            leftmost,
-        )
-
-
-def _is_transient(message: Any) -> bool:
-    return bool(message.properties.get("delivery_mode") == TRANSIENT_DELIVERY_MODE)
-
-
 class ResilientChannel(kombu_redis.Channel):
     """Channel that closes even with a broken connection, keeps its client, and survives malformed messages.
 
     `_brpop_read` and `_receive_one` are kombu 5.7's own, except for the handling of what they read.
     """
 
-    QoS = InMemoryAckQoS
     _kept_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
@@ -237,6 +178,15 @@ class ResilientChannel(kombu_redis.Channel):
         except CONTENT_ERRORS as error:
             note_dropped(queue, f"its receiver fails over it ({type(error).__name__})", item)
             self.qos.ack(message["properties"]["delivery_tag"])
+
+    def _restore(self, message: Any, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
+        """Put a message back; after the first failure drop the others, as each would wait for Redis."""
+        if not self.do_restore:
+            return
+        try:
+            super()._restore(message, leftmost=leftmost)
+        except (*self.connection_errors, redis.RedisError):
+            self.do_restore = False
 
     def close(self) -> None:
         """Close the channel; kombu's own restore requeues unacknowledged messages if this does not."""

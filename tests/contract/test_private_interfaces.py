@@ -100,27 +100,14 @@ def test_redis_py_s_connections_and_retries_have_the_methods_that_we_override():
 # kombu
 
 
-def test_kombu_keeps_account_of_messages_as_we_extend_it():
-    assert issubclass(kombu_redis.QoS, virtual.QoS)
-    for one in (kombu_redis.QoS, virtual.QoS):
-        assert "self message delivery_tag" == parameters(one.append)
-        assert "self delivery_tag" == parameters(one.ack)
-        assert "self delivery_tag requeue" == parameters(one.reject)
-        assert "self" == parameters(one._flush)
-    assert "self client" == parameters(kombu_redis.QoS.restore_unacked)
-    account = virtual.QoS(SimpleNamespace(do_restore=False), prefetch_count=1)
+def test_kombu_puts_messages_back_one_by_one():
+    assert "self message leftmost" == parameters(kombu_redis.Channel._restore)
+    assert kombu_redis.Channel.do_restore
+    restored: list[str] = []
+    account = virtual.QoS(SimpleNamespace(do_restore=True, _restore=restored.append))
     account.append("message", "tag")
-    assert {"tag": "message"} == dict(account._delivered)
-    account.ack("tag")
-    account._flush()
-    assert {} == dict(account._delivered)
-
-
-def test_kombu_puts_a_message_back_as_it_was_received():
-    received = {"properties": {"delivery_tag": "tag"}}
-    assert received is virtual.Message(received)._raw
-    expected = "self payload exchange routing_key pipe leftmost"
-    assert expected == parameters(kombu_redis.Channel._do_restore_message)
+    account.restore_unacked_once()
+    assert ["message"] == restored
 
 
 def test_kombu_makes_clients_where_we_keep_one():

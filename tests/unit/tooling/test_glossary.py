@@ -20,7 +20,7 @@ MODULES = sorted(path for top in PRODUCT for path in (ROOT / top).rglob("*.py"))
 
 
 def words_of(name: str) -> list[str]:
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name.replace("QoS", "Qos"))]
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def singular(word: str) -> str:
