@@ -23,11 +23,8 @@ if TYPE_CHECKING:
 def connect_redis(url: str) -> redis.Redis:
     """Create a thread-safe client with time-outs for every operation; it connects at its first command.
 
-    Args:
-        url: `redis://`, `rediss://` or `unix://`, with login and database number as redis-py reads them.
-
-    Raises:
-        SettingsError: The URL is malformed, or has an unknown option.
+    The URL is `redis://`, `rediss://` or `unix://`, with login and database number as redis-py reads them;
+    `SettingsError` if it is malformed, or has an unknown option.
     """
     from stagefleet.redis_pool import make_client  # noqa: PLC0415 - loads redis-py
 
@@ -72,10 +69,7 @@ class RedisScripts:
     """Call the Lua scripts of a package, each of which is one step on Redis; thread-safe.
 
     `lua/common.lua` in the package stands before each of them. The first two arguments are the key prefix,
-    and what is added to the server's clock.
-
-    Attributes:
-        clock_offset_ms: Added to the server's clock; for tests, which cannot wait for leases.
+    and what is added to the server's clock: tests, which cannot wait for leases, set `clock_offset_ms`.
     """
 
     def __init__(self, client: redis.Redis, package: str, *, prefix: str) -> None:
@@ -113,49 +107,41 @@ _TELL_SECONDS = 2.0
 """The length of an outage before it is reported: a failover may be shorter."""
 
 
+@dataclass(frozen=True, slots=True)
 class RedisRetry:
     """Retry calls to Redis while it is out of reach, up to a time limit.
 
-    Args:
+    Attributes:
         seconds: The limit, from the first failure of a call on.
         say: Called when an outage lasts, and when it is over.
         stopping: Returns True to give up at the next failure.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        *,
-        say: Callable[[str], None] = lambda _: None,
-        stopping: Callable[[], bool] = lambda: False,
-        sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._seconds = seconds
-        self._say = say
-        self._stopping = stopping
-        self._sleep = sleep
-        self._clock = clock
+    seconds: float
+    say: Callable[[str], None] = lambda _: None
+    stopping: Callable[[], bool] = lambda: False
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
     def __call__(self, call: Callable[[], _T]) -> _T:
         """Call a function, with retries; the call must be safe to repeat."""
-        began_at, failures, told = self._clock(), 0, False
+        began_at, failures, told = self.clock(), 0, False
         while True:
             try:
                 answer = call()
             except RedisUnreachableError as error:
-                now, failures = self._clock(), failures + 1
+                now, failures = self.clock(), failures + 1
                 began_at = now if failures == 1 else began_at
                 pause = REDIS_BACKOFF.pause_seconds(failures)
-                if now + pause > began_at + self._seconds or self._stopping():
+                if now + pause > began_at + self.seconds or self.stopping():
                     raise
                 if not told and now - began_at >= _TELL_SECONDS:
-                    self._say(f"waiting for Redis, for {self._seconds:g} s at most: {error}")
+                    self.say(f"waiting for Redis, for {self.seconds:g} s at most: {error}")
                     told = True
-                self._sleep(pause)
+                self.sleep(pause)
             else:
                 if told:
-                    self._say("Redis answers again")
+                    self.say("Redis answers again")
                 return answer
 
 
@@ -169,12 +155,9 @@ _NAME = re.compile(r"[A-Z]+")
 
 @dataclass(frozen=True, slots=True)
 class RedisKey:
-    """A kind of keys.
+    """A kind of keys in Redis, of a type or a channel; `lifetime` says when it goes, "" for what is kept.
 
-    Attributes:
-        pattern: The name after the fleet's prefix; a word in capitals stands for a name.
-        type: Its type in Redis, or `channel`.
-        lifetime: When it goes; "" for what is kept.
+    A word in capitals in its pattern, which follows the fleet's prefix, stands for a name.
     """
 
     pattern: str

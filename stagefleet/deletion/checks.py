@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from stagefleet.attempt import TagsToDelete
 from stagefleet.errors import ContentError, NotFoundError, RegistryUnavailableError
@@ -58,11 +59,7 @@ PAUSES_SECONDS = (0.5, 1.5)
 
 
 def confirm_deleted(client: RegistryClient, tag: Reference, digest: Digest, *, lease: Lease) -> None:
-    """Check that a tag is gone after its digest was deleted, or names another one.
-
-    Raises:
-        RegistryUnavailableError: It still exists; retry later.
-    """
+    """Check that a tag is gone or names another digest; `RegistryUnavailableError` if not: retry later."""
     for seconds in (*PAUSES_SECONDS, None):
         if not _names(client, tag, digest):
             return
@@ -115,10 +112,11 @@ class DeletedTags:
 # Tags and items of a run's other deletions, as one deletion has to know them.
 
 
+@dataclass(frozen=True, slots=True)
 class RunItems:
     """The tags that a run deletes, and the items that delete them.
 
-    Args:
+    Attributes:
         items: Yields the items that have not succeeded yet, each with its index in the run.
         tags: Returns the tags that an item deletes.
         item_states: Returns the states of items by index, None for each that has not ended.
@@ -126,20 +124,11 @@ class RunItems:
         also: Tags that later runs of the same plan delete.
     """
 
-    def __init__(
-        self,
-        items: Callable[[], Iterable[tuple[int, str]]],
-        tags: Callable[[str], Iterable[str]],
-        item_states: Callable[[Sequence[int]], list[ItemState | None]],
-        *,
-        own: int,
-        also: Iterable[str] = (),
-    ) -> None:
-        self._items = items
-        self._tags = tags
-        self.item_states = item_states
-        self.own = own
-        self._also = also
+    items: Callable[[], Iterable[tuple[int, str]]]
+    tags: Callable[[str], Iterable[str]]
+    item_states: Callable[[Sequence[int]], list[ItemState | None]]
+    own: int
+    also: Iterable[str] = ()
 
     def __call__(self) -> Iterator[str]:
         """Yield the tags."""
@@ -147,10 +136,10 @@ class RunItems:
 
     def numbered(self) -> Iterator[tuple[str, int | None]]:
         """Yield the tags, each with the index of the item that deletes it; None for a later run's."""
-        for index, item in self._items():
-            for tag in self._tags(item):
+        for index, item in self.items():
+            for tag in self.tags(item):
                 yield tag, index
-        for tag in self._also:
+        for tag in self.also:
             yield tag, None
 
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from stagefleet import errors
-from stagefleet.attempt import Attempt, TagsToDelete
+from stagefleet.attempt import Attempt
 from stagefleet.deletion.checks import FRESH_SECONDS, Check, RunItems, confirm_deleted
 from stagefleet.deletion.index_members import is_damaged, read_members
 from stagefleet.deletion.mode import ProbeResult, delete_manifest
 from stagefleet.deletion.placeholder_swap import PlaceholderSwap
 from stagefleet.deletion.reference_scan import DigestReferences, ReferenceScan
 from stagefleet.deletion.tag_tables import NO_ITEM
-from stagefleet.leases import elapsed_seconds
+from stagefleet.leases import Lease, elapsed_seconds
 from stagefleet.logs import errors_as_warnings
 from stagefleet.manifests import Descriptor
-from stagefleet.names import Digest, Reference, StageId
+from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.client import RegistryClient
 from stagefleet.runs.models import ItemState
 
@@ -31,34 +32,40 @@ _MOST_TRIES = 4
 _MOST_USERS_SEEN = 50
 
 
+@dataclass(frozen=True, slots=True)
 class DigestDeletion:
     """One attempt at deleting one tag, by the digest that it names.
 
-    `locked` are the tags of locked stages, None if no others can be locked.
+    `locked` are the tags of locked stages, None if no others can be locked; `check` raises to prevent the
+    deletion for other reasons.
     """
 
-    def __init__(
-        self,
-        client: RegistryClient,
-        scan: ReferenceScan,
-        reference: Reference,
-        probe_result: ProbeResult,
-        attempt: Attempt,
-        *,
-        locked: frozenset[str] | None,
-        check: Check | None,
-    ) -> None:
-        self._client = client
-        self._scan = scan
-        self._reference = reference
-        self._repository = reference.repository
-        self._tag = reference.identifier
-        self._probe_result = probe_result
-        self._to_delete = attempt.to_delete
-        self._lease = attempt.lease
-        self._locked = locked
-        self._check = check
-        self._swap = PlaceholderSwap(client, self._repository, self._tag, lease=attempt.lease)
+    client: RegistryClient
+    scan: ReferenceScan
+    reference: Reference
+    probe_result: ProbeResult
+    attempt: Attempt
+    locked: frozenset[str] | None
+    check: Check | None
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the attempt, and of the locks."""
+        return self.attempt.lease
+
+    @property
+    def tag(self) -> str:
+        """The tag to delete."""
+        return self.reference.identifier
+
+    @property
+    def repository(self) -> Repository:
+        """The repository of the tag."""
+        return self.reference.repository
+
+    @property
+    def _swap(self) -> PlaceholderSwap:
+        return PlaceholderSwap(self.client, self.repository, self.tag, lease=self.lease)
 
     def execute(self) -> bool:
         """Delete the tag, or complete a broken-off deletion; return True if there was anything to delete."""
@@ -66,11 +73,11 @@ class DigestDeletion:
         for _ in range(_MOST_TRIES):
             seen_at = elapsed_seconds()
             try:
-                named = self._client.head_manifest(self._reference)
+                named = self.client.head_manifest(self.reference)
             except errors.NotFoundError:
                 return self._leave(seen_at) or was_there
             except errors.StagefleetError as error:
-                if not is_damaged(self._client, self._reference, error):
+                if not is_damaged(self.client, self.reference, error):
                     raise
                 break  # its sharing tags are unknown, but the tag itself can be moved
             was_there = True
@@ -92,47 +99,37 @@ class DigestDeletion:
         An interrupted DELETE may leave a tag whose manifest is gone (distribution #3191). Return True if a
         deletion was broken off here.
         """
-        if self._scan.is_listed(self._tag, since=seen_at):
+        if self.scan.is_listed(self.tag, since=seen_at):
             self._move_aside([])
             return True
         return self._swap.withdraw_rejection()
 
     def _delete(self, named: Descriptor, seen_at: float) -> None:
-        members = read_members(self._client, self._repository, named, lease=self._lease)
-        permit = DeletionPermit(
-            self._client,
-            self._scan,
-            self._reference,
-            named.digest,
-            seen_at=seen_at,
-            to_delete=self._to_delete,
-            locked=self._locked,
-            check=self._check,
-        )
-        digest = Reference.of(self._repository, named.digest)
-        was_there = delete_manifest(self._client, digest, lease=self._lease, precheck=permit)
-        if not was_there and self._scan.is_listed(self._tag, since=elapsed_seconds()):
+        members = read_members(self.client, self.repository, named, lease=self.lease)
+        permit = DeletionPermit(self, named.digest, seen_at)
+        digest = Reference.of(self.repository, named.digest)
+        was_there = delete_manifest(self.client, digest, lease=self.lease, precheck=permit)
+        if not was_there and self.scan.is_listed(self.tag, since=elapsed_seconds()):
             raise TagInUseError([])  # the registry has the tag, but not its manifest
         if was_there:
-            confirm_deleted(self._client, self._reference, named.digest, lease=self._lease)
+            confirm_deleted(self.client, self.reference, named.digest, lease=self.lease)
         self._swap.withdraw_rejection()
         self._delete_members(members.digests)  # read before: once the index is gone, its members are unknown
 
     def _move_aside(self, staying: list[str], content: Digest | None = None) -> None:
         """Move the tag away from its content, if that is known."""
-        if self._check is not None:
-            self._check()
-        if self._probe_result.left:  # a rejection would stay, too
-            raise _shared(
-                self._reference, staying, self._probe_result.refusal, passes=self._probe_result.passes
-            )
+        if self.check is not None:
+            self.check()
+        if self.probe_result.left:  # a rejection would stay, too
+            raise _shared(self.reference, staying, self.probe_result.refusal, passes=self.probe_result.passes)
+        swap = self._swap
         try:
-            placeholder = self._swap.move_tag()
+            placeholder = swap.move_tag()
         except errors.RegistryError as error:
             if error.status not in _CLIENT_ERRORS or error.retryable:
                 raise
-            raise _shared(self._reference, staying, str(error)) from error
-        self._swap.delete_placeholder(placeholder, content)
+            raise _shared(self.reference, staying, str(error)) from error
+        swap.delete_placeholder(placeholder, content)
 
     def _delete_members(self, members: Iterable[Digest]) -> None:
         """Delete members that only the deleted index used.
@@ -141,10 +138,10 @@ class DigestDeletion:
         deletes the member. Failures are left to the registry's collection of untagged manifests.
         """
         for member in members:
-            reference = Reference.of(self._repository, member)
+            reference = Reference.of(self.repository, member)
             with errors_as_warnings(f"{reference} stays, though no index has it any more"):
                 try:
-                    delete_manifest(self._client, reference, lease=self._lease, precheck=self._permit(member))
+                    delete_manifest(self.client, reference, lease=self.lease, precheck=self._permit(member))
                 except TagInUseError:
                     continue
 
@@ -163,13 +160,13 @@ class DigestDeletion:
     def _see(self, member: Digest, newer_than: float) -> float:
         """Check that nothing uses a member, and return until when the result is valid."""
         began = elapsed_seconds()
-        found = self._scan.find(member, newer_than=min(began, newer_than))
-        users = found.tags | found.holders | {self._tag}  # the tag, too: it may have been pushed again
-        unreadable = set(found.unreadable) - {self._tag}
+        found = self.scan.find(member, newer_than=min(began, newer_than))
+        users = found.tags | found.holders | {self.tag}  # the tag, too: it may have been pushed again
+        unreadable = set(found.unreadable) - {self.tag}
         if found.since is None or unreadable or len(users) > _MOST_USERS_SEEN:
             raise TagInUseError(users | unreadable)
         for user in users:
-            if is_there(self._client, self._repository.tagged(user)):
+            if is_there(self.client, self.repository.tagged(user)):
                 raise TagInUseError([user])
         return min(began, found.since) + FRESH_SECONDS
 
@@ -217,31 +214,13 @@ class LocksMissingError(Exception):
 class DeletionPermit:
     """Decides if a digest may be deleted now, so that one tag goes and no tag that stays.
 
-    `tag` named `digest` at `seen_at` (on `elapsed_seconds`); `locked` are the tags of locked stages, None if
-    no others can be locked; `check` raises to prevent the deletion for other reasons.
+    The tag named `digest` at `seen_at` (on `elapsed_seconds`).
     """
 
-    def __init__(
-        self,
-        client: RegistryClient,
-        scan: ReferenceScan,
-        tag: Reference,
-        digest: Digest,
-        *,
-        seen_at: float,
-        to_delete: TagsToDelete,
-        locked: frozenset[str] | None,
-        check: Check | None,
-    ) -> None:
-        self._client = client
-        self._scan = scan
-        self._reference = tag
-        self._tag = tag.identifier
+    def __init__(self, deletion: DigestDeletion, digest: Digest, seen_at: float) -> None:
+        self._deletion = deletion
         self._digest = digest
         self._seen_at: float | None = seen_at
-        self._to_delete = to_delete
-        self._locked = locked
-        self._check = check
 
     def __call__(self) -> float:
         """Check, and return the latest time for a request that deletes the digest to leave.
@@ -255,23 +234,24 @@ class DeletionPermit:
             IndexNotDeletedError: Such an index could not be deleted.
             ItemCancelledError: The run was cancelled before such an index was deleted.
         """
-        began = elapsed_seconds() if self._check is None else self._check()
+        began = elapsed_seconds() if self._deletion.check is None else self._deletion.check()
         newer_than = -math.inf if self._seen_at is not None else elapsed_seconds()
         seen_at = self._check_tag()
         found = self._find_references(newer_than)
-        others = (found.tags | found.holders) - {self._tag}
-        to_delete = self._scan.to_delete(others)
-        staying = others.difference(to_delete).union(found.unreadable) - {self._tag}
+        others = (found.tags | found.holders) - {self._deletion.tag}
+        to_delete = self._deletion.scan.to_delete(others)
+        staying = others.difference(to_delete).union(found.unreadable) - {self._deletion.tag}
         staying |= self._in_the_way({tag: to_delete[tag] for tag in found.holders if tag in to_delete})
         if staying or found.since is None:
             raise TagInUseError(staying)
-        self._check_locks(frozenset(tag for tag in found.tags if StageId.from_tag(tag)) - {self._tag})
-        self._scan.deleted_tags.add(found.tags - {self._tag})
+        shared = found.tags - {self._deletion.tag}
+        self._check_locks(frozenset(tag for tag in shared if StageId.from_tag(tag)))
+        self._deletion.scan.deleted_tags.add(shared)
         return min(began, seen_at, found.since) + FRESH_SECONDS
 
     def _find_references(self, newer_than: float) -> DigestReferences:
         try:
-            return self._scan.find(self._digest, newer_than=newer_than)
+            return self._deletion.scan.find(self._digest, newer_than=newer_than)
         except errors.RegistryError as error:
             if error.retryable or isinstance(error, errors.ForbiddenError):
                 raise
@@ -283,7 +263,7 @@ class DeletionPermit:
         if seen_at is not None:
             return seen_at
         seen_at = elapsed_seconds()
-        if self._client.head_manifest(self._reference).digest != self._digest:
+        if self._deletion.client.head_manifest(self._deletion.reference).digest != self._digest:
             raise TagMovedError
         return seen_at
 
@@ -292,7 +272,8 @@ class DeletionPermit:
 
         Those of the run are deleted first, so that an index that cannot be deleted never loses a member.
         """
-        items = self._to_delete if isinstance(self._to_delete, RunItems) else None
+        to_delete = self._deletion.attempt.to_delete
+        items = to_delete if isinstance(to_delete, RunItems) else None
         waited_for = {
             tag: index
             for tag, index in holders.items()
@@ -301,15 +282,17 @@ class DeletionPermit:
         if items is not None and waited_for:
             item_states = items.item_states(list(waited_for.values()))
             self._await(dict(zip(waited_for, item_states, strict=True)), waited_for)
-        return {tag for tag in holders if is_there(self._client, self._reference.repository.tagged(tag))}
+        return {
+            tag for tag in holders if is_there(self._deletion.client, self._deletion.repository.tagged(tag))
+        }
 
     def _await(self, item_states: Mapping[str, ItemState | None], indexes: Mapping[str, int]) -> None:
         for tag, standing in sorted(item_states.items()):
-            index = self._reference.repository.tagged(tag)
+            index = self._deletion.repository.tagged(tag)
             if standing is ItemState.FAILED:
                 raise errors.IndexNotDeletedError(
-                    f"{self._reference} stays: it is a member of the index {index}, which this run could not "
-                    "delete; see why, and delete both again"
+                    f"{self._deletion.reference} stays: it is a member of the index {index}, which this "
+                    "run could not delete; see why, and delete both again"
                 )
             if standing is ItemState.CANCELLED:
                 raise errors.ItemCancelledError(
@@ -318,16 +301,14 @@ class DeletionPermit:
         for tag, standing in sorted(item_states.items()):
             if standing is None:
                 raise errors.ItemPostponedError(
-                    f"{self._reference} goes after the index {tag}, which has it as a member", indexes[tag]
+                    f"{self._deletion.reference} goes after the index {tag}, which has it as a member",
+                    indexes[tag],
                 )
 
     def _check_locks(self, stages: frozenset[str]) -> None:
-        lacking = stages - (self._locked or frozenset())
-        if not lacking:
-            return
-        if self._locked is None:
-            raise TagInUseError(lacking)
-        raise LocksMissingError(lacking)
+        locked = self._deletion.locked
+        if lacking := stages - (locked or frozenset()):
+            raise TagInUseError(lacking) if locked is None else LocksMissingError(lacking)
 
 
 def is_there(client: RegistryClient, tag: Reference) -> bool:

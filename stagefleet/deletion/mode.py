@@ -164,11 +164,7 @@ class ProbeResult:
 def delete_manifest(
     client: RegistryClient, reference: Reference, *, lease: Lease, precheck: Callable[[], float] | None = None
 ) -> bool:
-    """Delete a manifest or tag; return False if it was missing.
-
-    Raises:
-        DeletionDisabledError: Deletion is switched off in the registry.
-    """
+    """Delete a manifest or tag; False if it was missing, `DeletionDisabledError` if that is switched off."""
     try:
         client.delete_manifest(reference, lease=lease, precheck=precheck)
     except errors.NotFoundError:

@@ -50,11 +50,9 @@ _NO_ROUND: dict[str, Any] = {"is_whole": False, "tags": {}, "members": {}, "unre
 
 @dataclass(frozen=True, slots=True)
 class DigestReferences:
-    """Users of a digest.
+    """Users of a digest: the tags that name it, and as `holders` those of indexes that lead to it.
 
     Attributes:
-        tags: The tags that name it.
-        holders: The tags of indexes that have it as a direct or indirect member.
         unreadable: Tags that cannot be read in full, so that they may use anything.
         since: Time since when it is valid, on `elapsed_seconds`; None if it is not fresh or not complete, so
             that the digest must not be deleted.
@@ -71,11 +69,7 @@ class _PartLostError(Exception):
 
 
 class ReferenceScan:
-    """Find the users of digests in a repository.
-
-    Attributes:
-        deleted_tags: The tags that go with a digest of another tag.
-    """
+    """Find the users of digests in a repository; `deleted_tags` are those that go with another's digest."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
@@ -47,32 +48,25 @@ class TagDeletions:
     ) -> ItemResult:
         """Delete one tag: of a stage, of a record, or a custom one; then complete what others left.
 
+        The result is `NOT_THERE` for a tag that was missing, unless the run deleted it with another one, or a
+        deletion of it was broken off before.
+
         Args:
             attempt: Its `to_delete` returns tags of this repository.
             check: Raises to prevent the deletion; called now, and again before each later request, so that
                 its result is never older than `FRESH_SECONDS`.
             is_locked: True if the caller holds the tag's lock already, so that no others can be taken.
 
-        Returns:
-            `NOT_THERE` for a tag that was missing, unless the run deleted it with another one, or a
-                deletion of it was broken off before.
-
         Raises:
             DeletionDisabledError: Deletion is switched off in the registry.
-            SharedDigestError: It shares its digest with a tag that stays, and the registry cannot separate
-                them.
+            SharedDigestError: A tag that stays shares its digest, and the registry cannot separate them.
             IndexNotDeletedError: An index of the run has it as a member, and could not be deleted.
             ItemPostponedError: An index of the run has it as a member, and has to be deleted first.
             LockTimeoutError: It was being copied for too long.
         """
-        deletion = _TagDeletion(
-            self._registries,
-            repository.tagged(tag),
-            attempt,
-            check=None if check is None else checked(check),
-            is_locked=is_locked,
-            kept_scans=self._kept_scans,
-        )
+        own_check = None if check is None else checked(check)
+        reference = repository.tagged(tag)
+        deletion = _TagDeletion(self._registries, reference, attempt, own_check, is_locked, self._kept_scans)
         item_result = deletion.execute()
         stage_id = StageId.from_tag(tag)
         if stage_id is not None:
@@ -86,69 +80,57 @@ class TagDeletions:
         return swap.withdraw_rejection()
 
 
+@dataclass(frozen=True, slots=True)
 class _TagDeletion:
     """One attempt at deleting one tag; arguments as of `TagDeletions.delete`."""
 
-    def __init__(
-        self,
-        registries: Registries,
-        reference: Reference,
-        attempt: Attempt,
-        *,
-        check: Check | None,
-        is_locked: bool,
-        kept_scans: KeptScans,
-    ) -> None:
-        self._registries = registries
-        self._reference = reference
-        self._attempt = attempt
-        self._check = check
-        self._is_locked = is_locked
-        self._kept_scans = kept_scans
+    registries: Registries
+    reference: Reference
+    attempt: Attempt
+    check: Check | None
+    is_locked: bool
+    kept_scans: KeptScans
 
     def execute(self) -> ItemResult:
-        repository, tag = self._reference.repository, self._reference.identifier
+        repository, tag = self.reference.repository, self.reference.identifier
         wanted, was_there = frozenset({tag}), False
         for tries_left in reversed(range(_MOST_TRIES)):
             try:
                 with self._locked(wanted) as lease:
-                    locked = wanted if not self._is_locked and tries_left else None
+                    locked = wanted if not self.is_locked and tries_left else None
                     was_there = self._delete(lease, locked)
                 break
             except LocksMissingError as error:
                 wanted |= error.tags
-        deleted_tags = DeletedTags(self._registries.shared_state, repository, self._attempt.run_id)
+        deleted_tags = DeletedTags(self.registries.shared_state, repository, self.attempt.run_id)
         return ItemResult() if was_there or tag in deleted_tags else NOT_THERE
 
     @contextmanager
     def _locked(self, tags: frozenset[str]) -> Iterator[Lease]:
         """Lock the deleted stages exclusively; other tags have no locks."""
         stages = sorted(stage_id for tag in tags if (stage_id := StageId.from_tag(tag)) is not None)
-        if self._is_locked or not stages:
-            yield self._attempt.lease
+        if self.is_locked or not stages:
+            yield self.attempt.lease
             return
-        with self._registries.stage_locks.lock_exclusively(
-            self._reference.repository, *stages, attempt=self._attempt
+        with self.registries.stage_locks.lock_exclusively(
+            self.reference.repository, *stages, attempt=self.attempt
         ) as stage_lock:
             yield stage_lock
 
     def _delete(self, lease: Lease, locked: frozenset[str] | None) -> bool:
         """Delete the tag; return True if there was anything to delete."""
-        client, attempt = self._registries.client, self._attempt.under(lease)
+        client, attempt = self.registries.client, self.attempt.under(lease)
         try:
             found = mode.detect_deletion_mode(
-                client, self._registries.shared_state, self._reference, lease=lease
+                client, self.registries.shared_state, self.reference, lease=lease
             )
         except NotFoundError:
-            found = mode.ProbeResult(
-                mode.DeletionMode.DIGEST
-            )  # it is gone; leftovers of a crashed deletion may exist
+            # It is gone; leftovers of a crashed deletion may exist.
+            found = mode.ProbeResult(mode.DeletionMode.DIGEST)
         if found.mode is mode.DeletionMode.TAG:
             return self._delete_tag(lease)
-        scan = ReferenceScan(self._registries, self._reference.repository, attempt, self._kept_scans)
-        deletion = DigestDeletion(
-            client, scan, self._reference, found, attempt, locked=locked, check=self._check
-        )
+        scan = ReferenceScan(self.registries, self.reference.repository, attempt, self.kept_scans)
+        deletion = DigestDeletion(client, scan, self.reference, found, attempt, locked, self.check)
         return deletion.execute()
 
     def _delete_tag(self, lease: Lease) -> bool:
@@ -157,15 +139,15 @@ class _TagDeletion:
         def precheck() -> float:
             nonlocal requests
             requests += 1
-            return math.inf if self._check is None else self._check() + FRESH_SECONDS
+            return math.inf if self.check is None else self.check() + FRESH_SECONDS
 
         try:
             was_there = mode.delete_manifest(
-                self._registries.client, self._reference, lease=lease, precheck=precheck
+                self.registries.client, self.reference, lease=lease, precheck=precheck
             )
         except RegistryError as error:
             if mode.refuses_tags(error):  # it deleted tags in the trial
-                mode.forget_deletion_mode(self._registries.shared_state, self._reference.repository)
+                mode.forget_deletion_mode(self.registries.shared_state, self.reference.repository)
             raise
         return was_there or requests > 1  # an earlier request may have taken effect, its response lost
 

@@ -64,13 +64,7 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class DigestUsers:
-    """Users of a digest.
-
-    Attributes:
-        tags: The tags that name it.
-        holders: The tags of indexes that have it as a direct or indirect member.
-        has_more: True if there are more than are listed.
-    """
+    """Users of a digest, as in `DigestReferences`; `has_more` if there are more than are listed."""
 
     tags: set[str] = field(default_factory=set)
     holders: set[str] = field(default_factory=set)
@@ -253,12 +247,7 @@ class Latest(Generic[K, V]):
 
 
 class KeptScans:
-    """Data that reference scans keep from one item to the next, in small number and size.
-
-    Attributes:
-        known: Tags that were read, by reference scan.
-        listings: Tags of the last listing and its time, by repository.
-    """
+    """Data that reference scans keep from one item to the next: tags read, by scan, and the last listings."""
 
     def __init__(self) -> None:
         self.known: Latest[str, KnownTags] = Latest(_LARGE_VALUES)
