@@ -20,12 +20,9 @@ SomeOperation = TypeVar("SomeOperation", bound=Operation)
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """Result of one item that did not fail.
+    """Result of one item that did not fail: the description or metadata that it produced.
 
-    Attributes:
-        result: The description or metadata that it produced.
-        bytes: Content sent to the destination.
-        skipped: True if there was nothing to do.
+    It has sent `bytes` to the destination, or is `skipped` if there was nothing to do.
     """
 
     result: dict[str, Any] | None = None
@@ -60,16 +57,14 @@ class OtherItems:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at one item, as an operation receives it.
+    """One attempt at one item, as an operation receives it; `number` is 1 for the first.
 
     Attributes:
-        options: The run's options.
-        operation: The operation that they are, parsed once a run; None if it is not in the catalog.
+        operation: The operation that the run's options are, parsed once a run; None if not in the catalog.
         lease: Lease to check often, and before each write.
         to_delete: Returns the tags that the run deletes and has not deleted yet, read from the ledger at
             each call.
         others: State of the run's items; None without a ledger.
-        number: 1 for the first attempt at the item.
     """
 
     run_id: str

@@ -52,10 +52,8 @@ class _Lazy(Generic[_Part]):
 class Connections:
     """A client's connections to a fleet with an existing Redis; thread-safe.
 
-    Attributes:
-        starts_worker: True if it starts a worker of its own, whose end `check` detects.
-        no_worker_advice: The advice for a user whose run has no worker.
-        no_host_advice: The advice for a user who names a host without a worker.
+    It `starts_worker` if it starts one of its own, whose end `check` detects. There is advice for a user
+    whose run has no worker, and for one who names a host without one.
     """
 
     starts_worker = False

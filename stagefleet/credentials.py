@@ -38,11 +38,8 @@ _NOT_FOUND = b"credentials not found"  # all helpers' message starts so, with ex
 def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str, str] | None:
     """Ask a helper for the user name and secret of a login; None if it has none for the address.
 
-    Errors never quote the helper's output: it may hold a secret. After the time-out the helper is killed
-    with its child processes.
-
-    Raises:
-        CredentialsError: The helper is not installed, fails, takes too long, or writes malformed output.
+    Raises `CredentialsError`, which never quotes the helper's output: it may hold a secret. After the
+    time-out the helper is killed with its child processes.
     """
     if _NAME.fullmatch(name) is None:
         raise CredentialsError(f"{quoted(name)} is no name of a credential helper")

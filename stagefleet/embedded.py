@@ -48,9 +48,7 @@ class EmbeddedFleet:
     def start(self) -> str:
         """Start both; return the URL of the private Valkey once it listens, while the worker still loads.
 
-        Raises:
-            UnreachableError: Valkey does not start; the message says why.
-            SettingsError: The extra `embedded` is not installed.
+        `UnreachableError` says why Valkey does not start; `SettingsError` if an extra is not installed.
         """
         self.begin_start()
         line = self._read_line(_START_SECONDS)
@@ -60,11 +58,7 @@ class EmbeddedFleet:
         return self._redis_url
 
     def begin_start(self) -> None:
-        """Start both, if nobody has, and return at once; `start` waits for them.
-
-        Raises:
-            SettingsError: The extra `embedded` is not installed.
-        """
+        """Start both, if nobody has, and return at once; `start` waits for them. Errors are as of it."""
         with self._starting:
             if self._supervisor is None:
                 require_packages()

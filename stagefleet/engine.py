@@ -132,11 +132,7 @@ class Engine:
             api.tag(name, repository, tag, force=True)
 
     def remove(self, name: str, *, force: bool = False) -> bool:
-        """Remove a name, the last one with the image; return True if it was there.
-
-        Raises:
-            EngineError: A container uses it (status 409).
-        """
+        """Remove a name, the last one with the image; True if it was there. `EngineError` 409 if in use."""
         api = self._api
         try:
             with map_engine_errors(self.address, name):

@@ -43,8 +43,7 @@ class ImageUse:
     def clear_containers(self, name: str, image_id: str) -> bool:
         """Ensure that no container uses an image; return False to skip it.
 
-        Raises:
-            ImageInUseError: A container uses it; names it and the option to set.
+        `ImageInUseError` names a container that uses it, and the option to set.
         """
         containers = self._engine.users(image_id)
         if not containers:

@@ -45,11 +45,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `OS/ARCHITECTURE[/VARIANT]`.
-
-        Raises:
-            InvalidNameError: The text is malformed.
-        """
+        """Parse `OS/ARCHITECTURE[/VARIANT]`; `InvalidNameError` if it is malformed."""
         match = _PLATFORM.fullmatch(text)
         if match is None:
             raise InvalidNameError(
@@ -137,21 +133,15 @@ _INFO_BYTES = OUTCOME_BYTES * 3 // 4
 
 
 class ImageInfo(BaseModel):
-    """The metadata of an image, without its layers.
+    """The metadata of an image, without its layers; `name` is `REPOSITORY:TAG`.
 
     Attributes:
-        name: The full name, `REPOSITORY:TAG`.
-        repository: The repository, `host/path`.
-        tag: The tag.
         repo_digest: `REPOSITORY@sha256:...`, with the digest of the manifest or index.
         image_id: The digest of the image's configuration; of an index, the index's own digest.
         parent_id: The image that this one was built from; "" if unknown.
-        labels: The image's labels.
-        env: The image's environment, `KEY=VALUE` each.
-        on_build: The image's ONBUILD instructions.
-        volumes: The paths that the image declares as volumes.
+        env: `KEY=VALUE` each.
+        on_build: The ONBUILD instructions.
         size: The sum of the sizes of its layers as the registry keeps them, in bytes.
-        created_at: The creation time; None if unknown.
         members: For an index, the metadata of each member, in the index's order.
         truncated: True if the metadata was shortened to fit the size limit.
     """

@@ -145,9 +145,7 @@ class LeaseBoundLock:
 class RenewedLease:
     """A lease that a `LeaseRenewer` renews; it lasts for `seconds` from each renewal on.
 
-    Args:
-        margin_seconds: How long before its end it counts as lost; a tenth of it if None.
-        clock: Monotonic, in seconds; `asked_at` is on it.
+    It counts as lost `margin_seconds` before its end, a tenth of it if None; `asked_at` is on the clock.
     """
 
     def __init__(

@@ -35,13 +35,10 @@ _ADDRESSES_AT_WARNING = ("urllib3",)  # "Failed to parse headers (url=...)" show
 
 
 class EventLogger:
-    """Log the events of a module, each with its fields.
+    """Log the events of the module of this `__name__`, each with its fields.
 
     The message of a record is the event and its fields as `event name=value ...`. Its attribute `facts` is a
     dictionary of the fields and the event, for formatters that write them separately.
-
-    Args:
-        name: The module's `__name__`.
     """
 
     def __init__(self, name: str) -> None:
@@ -73,11 +70,9 @@ class EventLogger:
 
 
 def limit_libraries(level: int) -> None:
-    """Set the levels of other libraries' loggers.
+    """Set the level of Stagefleet's own logs, and those of other libraries' loggers.
 
-    Args:
-        level: The level of Stagefleet's own logs. Others log from `info` on, those of `LIBRARIES` only if
-            this is `debug`.
+    Others log from `info` on, those of `LIBRARIES` only if the level is `debug`.
     """
     logging.getLogger().setLevel(max(level, logging.INFO))
     for name in _OURS:
@@ -119,12 +114,10 @@ def errors_as_warnings(
     reraise: tuple[type[errors.StagefleetError], ...] = (),
     quiet: tuple[type[errors.StagefleetError], ...] = (),
 ) -> Iterator[CaughtFailure]:
-    """Turn a storage's error into a warning.
+    """Turn a storage's error into a warning that says `what` was attempted.
 
-    Args:
-        what: The attempted operation, for the warning.
-        reraise: Errors that are raised, besides those of our own side.
-        quiet: Errors that are expected: a debug record instead of a warning.
+    Errors of our own side and those of `reraise` are raised; for those of `quiet`, which are expected, there
+    is a debug record.
     """
     failure = CaughtFailure()
     try:

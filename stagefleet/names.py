@@ -77,8 +77,7 @@ class Repository:
     def parse(cls, text: str) -> Self:
         """Parse `host[:port]/path`.
 
-        Raises:
-            InvalidNameError: The text is malformed, has a scheme, a tag or a digest, or has no host.
+        `InvalidNameError` if it is malformed, has a scheme, a tag or a digest, or has no host.
         """
         shown = quoted(text)
         if len(text) > _MAX_PATH_CHARACTERS:  # first, so that no pattern runs on a huge text
@@ -146,11 +145,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse `REPOSITORY:TAG` or `REPOSITORY@DIGEST`.
-
-        Raises:
-            InvalidNameError: The text is malformed, or has neither tag nor digest.
-        """
+        """Parse `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; `InvalidNameError` for anything else."""
         name, at, digest = text.partition("@")
         if at:
             return cls(Repository.parse(name), digest=Digest.parse(digest))
@@ -172,9 +167,8 @@ class Reference:
 class StageId:
     """The identity of a stage.
 
-    Attributes:
-        digest: The digest of the stage's content, 56 hexadecimal characters (SHA3-224).
-        created_ms: The build time in milliseconds since 1970; 0 for a multi-platform stage.
+    Its digest is that of its content (SHA3-224, 56 hexadecimal characters); `created_ms` is the build time in
+    milliseconds since 1970, or 0 for a multi-platform stage.
     """
 
     digest: str

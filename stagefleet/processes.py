@@ -23,14 +23,11 @@ def worker_command(*options: str) -> list[str]:
 
 
 def isolated_command(module: str, *options: str) -> list[str]:
-    """Make the command that calls `main()` of one of the processes' modules, with these options.
+    """Make the command that calls `main()` of a process's module; `SettingsError` as of `packages_directory`.
 
     The interpreter is isolated (`-I`): neither the current directory nor PYTHONPATH nor the user's own
     site-packages come before our packages. The library's directory is added behind all others, as isolation
     leaves it out where it lies in the user's site-packages.
-
-    Raises:
-        SettingsError: The packages are not there.
     """
     paths = f"sys.path.insert(0, {str(packages_directory())!r}); sys.path.append({str(_LIBRARY.parent)!r})"
     code = f"import sys; {paths}; from {module} import main; main()"
@@ -40,8 +37,7 @@ def isolated_command(module: str, *options: str) -> list[str]:
 def packages_directory(library: Path = _LIBRARY) -> Path:
     """Find the directory that holds `workers`, `tasks` and `config`.
 
-    Raises:
-        SettingsError: It is neither in the package, as in a wheel, nor beside it, as in a checkout.
+    `SettingsError` if it is neither in the package, as in a wheel, nor beside it, as in a checkout.
     """
     bundled = library / "_processes"
     if bundled.is_dir():

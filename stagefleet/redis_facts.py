@@ -78,13 +78,12 @@ UNLINK $text $hash $list $set $zset $stream
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
-    """The facts in a server's INFO.
+    """The facts in a server's INFO, all of which is `info`.
 
     Attributes:
         name: `Redis` or `Valkey`.
         mode: `standalone`, `sentinel` or `cluster`.
         primary: For a replica, the address of its primary, `HOST:PORT`; None for a primary.
-        info: The whole answer.
     """
 
     name: str
@@ -154,12 +153,8 @@ def check_writes(client: redis.Redis, prefix: str) -> None:
 def check_redis(redis_url: str, prefix: str, *, rights: bool = False) -> None:
     """Check that a fleet can use the server at a URL; for programs that would otherwise fail repeatedly.
 
-    With `rights`, try each command that a fleet needs.
-
-    Raises:
-        SettingsError: The URL is malformed.
-        RedisConfigurationError: The server cannot be used as configured.
-        RedisUnreachableError: The server is out of reach for now.
+    With `rights`, try each command that a fleet needs. Errors are as of `connect_redis` and
+    `map_redis_errors`.
     """
     with connect_redis(redis_url) as client:
         facts = read_facts(client)

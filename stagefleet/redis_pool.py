@@ -202,9 +202,8 @@ def checked(
 class _Checked(_Connection):  # type: ignore[misc]  # the base is chosen at run time
     """A connection that closes when the server refuses what another server may accept.
 
-    Attributes:
-        generation: The peer's generation when it connected.
-        handled: The identity of the exception in progress when the pool handed it out; for the pool.
+    `generation` is the peer's when it connected; `handled` identifies the exception in progress when the pool
+    handed it out.
     """
 
     refuses: Callable[[BaseException], bool]

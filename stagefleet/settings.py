@@ -273,8 +273,7 @@ class Settings(Section):
 def load_settings(**overrides: object) -> Settings:
     """Read the settings; the overrides, such as a command's options, go before environment and file.
 
-    Raises:
-        SettingsError: The settings cannot be read; the message names the file and the key.
+    `SettingsError` names the file and the key that cannot be read.
     """
     path = sources.settings_file()
     if os.environ.get(sources.SETTINGS_FILE_VARIABLE) and not path.is_file():

@@ -24,11 +24,7 @@ from typing import Any, NoReturn
 
 
 class ChildProcess:
-    """A process without a program of its own, with the methods of `subprocess.Popen` that a supervisor calls.
-
-    Args:
-        pid: Its number; it is a child of this process.
-    """
+    """A child without a program of its own, with the methods of `Popen` that a supervisor calls."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -107,10 +103,9 @@ class Supervisor:
             )
 
     def fork(self, run: Callable[[], int]) -> Process:
-        """Start a process that has all modules of this one, and dies with it.
+        """Start a process that has all modules and descriptors of this one, and dies with it.
 
-        Args:
-            run: What it does; returns its exit status. All descriptors of this process are open in it.
+        `run` is called in it, and returns its exit status.
         """
         arrange = _die_with_parent()
         sys.stdout.flush()
@@ -229,8 +224,8 @@ _OF_THE_SERVER = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 def main(arguments: list[str]) -> None:
     """Run the server and the worker until standard input closes.
 
-    The arguments are the directory, and the commands of the server and of the worker as JSON lists. The
-    worker inherits the supervisor's environment.
+    The arguments are the directory, and the commands of both as JSON lists. The worker inherits the
+    environment.
     """
     directory = Path(arguments[0])
     server_command, worker_command = (json.loads(argument) for argument in arguments[1:])

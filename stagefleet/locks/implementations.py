@@ -32,11 +32,7 @@ class RedisLocks(LockManager):
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> RedisLocks:
-        """Create the lock manager for a URL; it connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
+        """Create the locks for a URL, connected at the first call; `SettingsError` if it is malformed."""
         return cls(connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.locks)
 
     def close(self) -> None:
@@ -115,9 +111,7 @@ class _Ticket:
 class MemoryLocks(LockManager):
     """The locks of one process, for tests and for embedded commands without other processes.
 
-    Args:
-        settings: Leases and waits; the defaults if None.
-        clock: Returns seconds; a test may pass one that it controls.
+    A test may pass a `clock` that it controls, in seconds.
     """
 
     def __init__(

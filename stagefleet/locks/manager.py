@@ -55,10 +55,9 @@ class HeldLock(RenewedLease):
         self.release()
 
     def check(self) -> None:
-        """Return at once, or raise; needs no round trip.
+        """Return at once; `LockLostError` if the lease has ended, or the lock was released, also by force.
 
-        Raises:
-            LockLostError: The lease has ended, or the lock was released, by force or by its holder.
+        Needs no round trip.
         """
         if not self.outlasts(0):
             raise LockLostError(f"the lock {self.name} is lost: somebody else may hold it by now")

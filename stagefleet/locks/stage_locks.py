@@ -26,8 +26,7 @@ _log = EventLogger(__name__)
 class StageLock:
     """Locks on a stage under way; a lease that also ends with its locks, by `LockLostError`.
 
-    Attributes:
-        has_waited: True if others held a lock before: the storage may have changed.
+    It `has_waited` if others held a lock before: the storage may have changed.
     """
 
     lease: Lease
@@ -144,20 +143,12 @@ class ImageLocks:
         on_wait: OnWait | None = None,
         check: Callable[[], None] | None = None,
     ) -> HeldLock:
-        """Prevent the removal of an image while the lock is held; others may hold it, too.
-
-        Raises:
-            LockTimeoutError: The removal takes too long.
-        """
+        """Prevent the removal of an image, as others may; `LockTimeoutError` if one takes too long."""
         return self._locks.acquire(self._name(image), shared=True, on_wait=on_wait, check=check)
 
     @contextmanager
     def lock_exclusively(self, image: str) -> Iterator[None]:
-        """Prevent the use of an image by jobs while it is removed.
-
-        Raises:
-            ImageInUseError: A job holds it.
-        """
+        """Prevent the use of an image by jobs while it is removed; `ImageInUseError` if a job holds it."""
         try:
             lock = self._locks.acquire(self._name(image), wait_seconds=0)
         except LockTimeoutError as error:

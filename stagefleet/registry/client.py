@@ -36,8 +36,7 @@ class RegistryClient(BlobApi):
     def ping(self, host: str, *, lease: Lease = NO_LEASE) -> None:
         """Check that a registry answers and accepts the login ("Determining Support").
 
-        Raises:
-            NotFoundError: The host answers, but is no registry.
+        `NotFoundError` if the host answers, but is no registry.
         """
         url = f"{base_url(host, self._settings)}/v2/"
         call = ApiRequest("GET", host, url, host, host, frozenset({200}), lease=current_lease(lease))
@@ -98,13 +97,10 @@ class RegistryClient(BlobApi):
         return Page(page, following and self._same_registry(repository, url, following))
 
     def head_manifest(self, reference: Reference, *, lease: Lease = NO_LEASE) -> Descriptor:
-        """Resolve a tag or digest to a descriptor, by HEAD if possible ("Pulling manifests").
+        """Resolve a tag or digest, by HEAD if possible ("Pulling manifests"); `NotFoundError` for none.
 
         A HEAD counts if it names digest and media type. Some gateways leave these out, or answer 404, 405 or
         501 where GET works: then a GET decides.
-
-        Raises:
-            NotFoundError: There is no such manifest.
         """
         try:
             request = self._manifest_request("HEAD", reference, lease=lease)
@@ -184,11 +180,8 @@ class RegistryClient(BlobApi):
     ) -> None:
         """Delete a tag, or a digest with all of its tags ("Content Management").
 
-        Args:
-            reference: The tag or digest.
-            lease: Lease to check before the request.
-            precheck: Checks before each attempt that it may be deleted. Returns the latest time for the
-                request to leave, on `elapsed_seconds`. Its errors are raised here.
+        `precheck` checks before each attempt that it may be deleted. It returns the latest time for the
+        request to leave, on `elapsed_seconds`, or raises.
 
         Raises:
             DeadlineMissedError: The request could not leave in time at any attempt.

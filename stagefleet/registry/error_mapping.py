@@ -74,8 +74,7 @@ def map_error(
 ) -> errors.RegistryError:
     """Build the error for an unexpected status; reads the response's body.
 
-    Raises:
-        PlainHttpError: The response refuses plain HTTP, since the registry speaks TLS.
+    Raises `PlainHttpError` if the response refuses plain HTTP, since the registry speaks TLS.
     """
     told = _read_error_body(response)
     status = response.status_code

@@ -147,11 +147,7 @@ class TokenServer:
 
     @property
     def host(self) -> str:
-        """The token server's `host[:port]`.
-
-        Raises:
-            CredentialsError: The realm is no absolute HTTP URL.
-        """
+        """The token server's `host[:port]`; `CredentialsError` if the realm is no absolute HTTP URL."""
         return self._parts()["host"]
 
     def fetch(self, send: Send, login: Login | None, scopes: tuple[str, ...]) -> Token:

@@ -40,11 +40,7 @@ class BestEffortStore:
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
-        """Create the store for a URL; it connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
+        """Create the store for a URL, connected at the first call; `SettingsError` if it is malformed."""
         return cls(
             redis_client.connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.caches
         )

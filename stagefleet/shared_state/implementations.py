@@ -140,8 +140,7 @@ class _Namespace:
 class MemorySharedState(SharedState):
     """The shared state of one process: for tests, and for work outside of a fleet.
 
-    Attributes:
-        clock_offset_ms: Added to the clock; for tests, which cannot wait for leases.
+    Tests, which cannot wait for leases, set `clock_offset_ms`, which is added to the clock.
     """
 
     def __init__(self, *, lease_seconds: float = 30) -> None:

@@ -52,17 +52,12 @@ class DescriptionStore(ABC):
     def replace(self, storage: str, description: StageDescription) -> None:
         """Store the description of a stage that was just written into a storage.
 
-        Raises:
-            RedisUnreachableError: It was not stored: an old description may remain.
+        `RedisUnreachableError` if it was not stored: an old description may remain.
         """
 
     @abstractmethod
     def forget(self, storage: str, stage_ids: Sequence[StageId]) -> None:
-        """Drop the descriptions of stages that were deleted, rejected or written again.
-
-        Raises:
-            RedisUnreachableError: They were not dropped: an old description may remain.
-        """
+        """Drop descriptions of stages that were deleted, rejected or replaced; errors as of `replace`."""
 
 
 class RedisDescriptions(BestEffortStore, DescriptionStore):
@@ -297,8 +292,7 @@ class RememberedStages:
     ) -> None:
         """Record that a stage came to a repository; its tag may have named something else before.
 
-        Raises:
-            RedisUnreachableError: It was not recorded: an old description may remain.
+        Errors are as of `DescriptionStore.replace`.
         """
         self.lists.add(str(repository), stage_id)
         if description is None:
@@ -315,11 +309,7 @@ class RememberedStages:
         return None
 
     def forget(self, repository: Repository, stage_id: StageId) -> None:
-        """Record that a stage was deleted or rejected, so that it is not reported as existing.
-
-        Raises:
-            RedisUnreachableError: It was not recorded: an old description may remain.
-        """
+        """Record that a stage was deleted or rejected; errors are as of `DescriptionStore.replace`."""
         self.lists.forget(str(repository), stage_id)
         self.rejections.forget(str(repository), stage_id)
         self.descriptions.forget(str(repository), [stage_id])

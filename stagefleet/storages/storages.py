@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 class Storages:
     """The storages of a fleet; thread-safe.
 
-    `open_host` opens this host's engine, at its first use; it raises where there is none.
-
-    Attributes:
-        circuit_breakers: The caches that are skipped after an outage.
-        run_lists: Repositories as runs have listed them.
+    `open_host` opens this host's engine, at its first use; it raises where there is none. The
+    `circuit_breakers` skip caches after an outage; `run_lists` are repositories as runs have listed them.
     """
 
     def __init__(self, registries: Registries, open_host: Callable[[], EngineHost]) -> None:
@@ -122,8 +119,7 @@ class CircuitBreakers:
     def guarding(self, cache: Repository) -> Iterator[None]:
         """Guard a use of a cache, which may be skipped; each use of a cache goes through this method.
 
-        Raises:
-            CircuitOpenError: It did not answer, now or a short while ago.
+        `CircuitOpenError` if it did not answer, now or a short while ago.
         """
         with self._lock:
             left_seconds = self._ends.get(cache, 0.0) - self._clock()

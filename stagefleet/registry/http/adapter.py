@@ -103,10 +103,7 @@ class TlsSocket(_BoundedSocket, ssl.SSLSocket):
 def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> socket.socket:
     """Connect to a host under the deadline of the current request; try each of its addresses.
 
-    Args:
-        host: A name or an IP address, without brackets.
-        port: The port.
-        options: Arguments for `setsockopt`.
+    The host is a name or an IP address, without brackets; the options are for `setsockopt`.
 
     Raises:
         OSError: No address answers in time.
@@ -198,8 +195,7 @@ _SYSTEM = "the list of the system's certificates"
 def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
     """Create the TLS context for a registry; `host` is for messages.
 
-    Raises:
-        SettingsError: A file from the settings cannot be used; names file and key.
+    `SettingsError` names a file from the settings that cannot be used, and the key.
     """
     try:
         context = ssl.create_default_context(cafile=registry.ca_file or _roots())

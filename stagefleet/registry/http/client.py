@@ -43,12 +43,10 @@ class ApiRequest:
 
     Attributes:
         host: The registry as in repository names; selects login and settings.
-        repository: The repository, `host/path`, for messages and errors.
+        repository: `host/path`, for messages and errors.
         subject: The requested object, for messages.
-        scopes: Scopes for a token (https://distribution.github.io/distribution/spec/auth/scope/).
         body: The body, or a function that opens it anew for each attempt.
         is_write: True if the request takes effect: it starts only while the lease outlasts the time-out.
-        lease: Lease to check in waits and before writes.
         precheck: Checks before each attempt, after all pauses, that the request may be sent. Returns the
             latest time for it to leave, on `elapsed_seconds`, or raises.
         send_by: The time that `precheck` returned.
@@ -103,11 +101,7 @@ class HttpClient:
         return self.consume(call, lambda response: response)
 
     def read(self, call: ApiRequest, limit_bytes: int = SMALL_BYTES) -> tuple[requests.Response, bytes]:
-        """Make a call and read the body; a broken one is requested again.
-
-        Raises:
-            RegistryError: As in `consume`, or the body has more than `limit_bytes`.
-        """
+        """Make a call and read the body, again if it breaks; one over `limit_bytes` is an error, too."""
         return self.consume(call, lambda response: (response, read_content(response, call, limit_bytes)))
 
     def consume(self, call: ApiRequest, finish: Callable[[requests.Response], _Result]) -> _Result:

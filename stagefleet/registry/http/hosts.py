@@ -83,8 +83,7 @@ def settings_of(api_host: str, settings: Settings) -> RegistrySettings:
 def join_url(url: str, given: str) -> str:
     """Resolve a URL, relative or absolute, from the `Location` or `Link` of a registry's response to `url`.
 
-    Raises:
-        RegistryError: It is malformed. The message does not quote it, for it may hold a signature.
+    `RegistryError` if it is malformed; the message does not quote it, for it may hold a signature.
     """
     try:
         joined = urljoin(url, given)

@@ -50,18 +50,11 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def check_stored(headers: Mapping[str, str], what: str, sent: Digest, content: bytes | None = None) -> None:
-    """Compare the digest that a registry says it stored with the digest of what was pushed.
+    """Compare the digest that a registry says it stored with that of what was pushed; `StoredDigestError`.
 
-    Specification: "Pushing Manifests", "Pushing blobs".
-
-    Args:
-        headers: Headers of the response to the PUT, or to the POST that mounted.
-        what: The pushed object, for messages.
-        sent: Its digest.
-        content: Its content, if the response may name a digest of another algorithm.
-
-    Raises:
-        StoredDigestError: The registry names another digest.
+    The headers are of the response to the PUT, or to the POST that mounted ("Pushing Manifests", "Pushing
+    blobs"); `what` is the pushed object, for messages, `sent` its digest. `content` is needed if the response
+    may name a digest of another algorithm.
     """
     for told in _stored(headers):
         expected = sent
@@ -230,10 +223,8 @@ class ResponseBody:
     def read(self, size: int) -> bytes:
         """Return the bytes that have arrived, at most `size`, b"" at the end; wait only if there are none.
 
-        So a caller can check its lease even if the body arrives slowly.
-
-        Raises:
-            RegistryUnreachableError: The body was cut short, or the connection broke, was silent or too slow.
+        So a caller can check its lease even if the body arrives slowly. `RegistryUnreachableError` if it was
+        cut short, or the connection broke, was silent or too slow.
         """
         raw: Any = self._response.raw
         asked_at = self._clock()
@@ -276,8 +267,7 @@ def read_all(response: requests.Response, limit_bytes: int) -> bytes | None:
 def pieces_of(response: requests.Response, limit_bytes: int) -> Iterator[bytes]:
     """Yield the chunks of a response's body to its end, under the time limit of a small body.
 
-    Raises:
-        TooManyBytesError: The body is larger than the limit; the connection is closed.
+    `TooManyBytesError` if it is larger than the limit; the connection is closed.
     """
     incoming, left = ResponseBody(response, is_small=True), limit_bytes
     while piece := incoming.read(min(CHUNK_BYTES, left + 1)):  # its end frees the connection

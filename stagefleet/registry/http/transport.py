@@ -56,12 +56,9 @@ class _Route:
 
 
 class Transport:
-    """Send single requests; thread-safe, with a connection pool per host.
+    """Send single requests, with some headers added; thread-safe, with a connection pool per host.
 
-    Args:
-        settings: TLS settings by host, and time-outs.
-        headers: Headers added to each request.
-        to_registries: True if the settings decide about TLS; False if the URLs do, as for webhooks.
+    The settings decide about TLS if it is `to_registries`, else the URLs do, as for webhooks.
     """
 
     def __init__(
@@ -96,14 +93,13 @@ class Transport:
         """Send one request and return the response. Its body is unread; close the response.
 
         The response's header has to come by `ends_at`, on the monotonic clock, and no phase outlasts its
-        time-out in any case. The request has to leave by `send_by`, on `elapsed_seconds`.
+        time-out in any case. The request has to leave by `send_by`, on `elapsed_seconds`. Errors of this
+        thread's lease end the waits.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
             DeadlineMissedError: The request could not leave in time, and was not sent.
             CertificateError: The server's certificate is not trusted.
-            LeaseLostError: This thread's lease ended during a wait.
-            ItemCancelledError: The item was cancelled during a wait.
         """
         http = self._settings.http
         deadline = Deadline(

@@ -38,8 +38,6 @@ class Deadline:
         phase_seconds: Limit for each other phase.
         ends_at: Latest time for the header to be complete, on the monotonic clock.
         send_by: Latest time for the request to leave, on `elapsed_seconds`.
-        lease: Lease to check in each wait that lasts.
-        clock: The monotonic clock, in seconds.
     """
 
     __slots__ = (
@@ -245,9 +243,7 @@ def pause(
 ) -> None:
     """Wait, unless the lease ends the wait; `host` asked for the pause, with the message `text`.
 
-    Raises:
-        WaitTooLongError: The item has waited too long in this attempt.
-        StagefleetError: As `Lease.check` raises.
+    Errors are as of `Lease.waiting` and `Lease.check`.
     """
     if seconds < _TOLD_SECONDS:
         _wait(seconds, lease, sleep)
