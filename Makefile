@@ -43,10 +43,15 @@ check: ## style, types, and the direction of imports
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 
-lock: ## write requirements.lock anew
+docs: ## the documentation's site, in .tools/site; warnings are errors
+	@scripts/setup.sh docs
+	@$(BIN)/python -m scripts.docs_site
+	@NO_MKDOCS_2_WARNING=1 .tools/docs-venv/bin/mkdocs build --quiet
+
+lock: ## write requirements.lock and scripts/docs.lock anew
 	@scripts/setup.sh lock
 
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo pages test faults floors image bench check lock clean
+.PHONY: help setup demo pages test faults floors image bench check docs lock clean

@@ -6,7 +6,8 @@
 #   scripts/setup.sh services   the same, and the services that the demo and the tests start
 #   scripts/setup.sh image      the same, and what makes a base for the image where Docker Hub is out of reach
 #   scripts/setup.sh browser    the same as with services, and the browser that shows Flower's pages
-#   scripts/setup.sh lock       the same, and requirements.lock written anew
+#   scripts/setup.sh docs       the same, and what builds the documentation's site, in .tools/docs-venv
+#   scripts/setup.sh lock       the same, and requirements.lock and scripts/docs.lock written anew
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,23 +62,30 @@ fi
 
 export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.tools/cache}" # nothing outside the checkout
 
-stamp=.venv/.installed
-wanted=$(cat requirements.lock pyproject.toml | sha256sum)
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
-    say "installing the locked packages into .venv"
-    [ -x .venv/bin/python ] || .tools/bin/uv venv --quiet --python "$interpreter" .venv
-    .tools/bin/uv pip sync --quiet --require-hashes --python .venv requirements.lock
-    .tools/bin/uv pip install --quiet --no-deps --python .venv --editable .
+# environment FOLDER LOCK: a virtual environment with exactly the packages of a lock file.
+environment() {
+    local stamp=$1/.installed wanted
+    wanted=$(cat "$2" pyproject.toml | sha256sum)
+    [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || return 0
+    say "installing the locked packages into $1"
+    [ -x "$1/bin/python" ] || .tools/bin/uv venv --quiet --python "$interpreter" "$1"
+    .tools/bin/uv pip sync --quiet --require-hashes --python "$1" "$2"
+    [ "$1" != .venv ] || .tools/bin/uv pip install --quiet --no-deps --python .venv --editable .
     printf '%s' "$wanted" > "$stamp"
-fi
+}
+
+environment .venv requirements.lock
 
 services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq)
 case "${1:-}" in
     services) install "${services[@]}" ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;
     browser) install "${services[@]}" chromium=chromium chromedriver=chromium-driver pngquant=pngquant ;;
+    docs) environment .tools/docs-venv scripts/docs.lock ;;
     lock)
-        .tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --group dev --extra all \
-            --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+        compile=(.tools/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url
+            --custom-compile-command "make lock")
+        "${compile[@]}" --group dev --extra all pyproject.toml -o requirements.lock
+        "${compile[@]}" --group docs -o scripts/docs.lock
         ;;
 esac

@@ -30,7 +30,7 @@ class MemoryLedger:
     Args:
         clock: Returns seconds since 1970; a test may pass one that it controls.
         broker: The queue of messages, oldest first. Tests take messages from its left, drop them, or append
-        them again.
+            them again.
         queue_of: Returns the queue of an operation; a run's share is computed per queue.
     """
 
