@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 
 NO_REPOSITORY = "Missing argument 'REPO'; or name a project with --project"
 RepositoryArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
+    str | None, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
 ]
 StageIdArguments = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="STAGE_ID",
-        help="DIGEST-CREATED_MS, or DIGEST alone for a multi-platform stage.",
-        show_default=False,
-    ),
+    typer.Argument(metavar="STAGE_ID", help="DIGEST-CREATED_MS, or DIGEST alone for a multi-platform stage."),
 ]
 Parallel = Annotated[
     int | None,
@@ -41,17 +36,13 @@ Parallel = Annotated[
     ),
 ]
 ProjectOption = Annotated[
-    str | None,
-    typer.Option("--project", metavar="NAME", help="A project of the settings.", show_default=False),
+    str | None, typer.Option("--project", metavar="NAME", help="A project of the settings.")
 ]
 FinalOption = Annotated[bool, typer.Option("--final", help="With --project: its final storage.")]
 Hosts = Annotated[
     list[str] | None,
     typer.Option(
-        "--host",
-        metavar="NAME",
-        help="The host whose Docker Engine is meant; repeatable. Default: this one.",
-        show_default=False,
+        "--host", metavar="NAME", help="The host whose Docker Engine is meant; repeatable. Default: this one."
     ),
 ]
 SkipUsed = Annotated[bool, typer.Option("--skip-used", help="Leave alone what a job or a container uses.")]
@@ -158,12 +149,7 @@ class CommonOptions:
 
     redis_url: Annotated[
         str | None,
-        typer.Option(
-            "--redis-url",
-            metavar="URL",
-            help="The fleet's Redis, instead of the settings'.",
-            show_default=False,
-        ),
+        typer.Option("--redis-url", metavar="URL", help="The fleet's Redis, instead of the settings'."),
     ] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Accept any certificate of a registry; for a try.")

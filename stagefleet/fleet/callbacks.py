@@ -64,11 +64,11 @@ class RemoteCallback:
         }
 
 
-OutcomeCallback = OnOutcome | RemoteCallback
-"""A callable of this process, or a callback by the fleet."""
+OutcomeCallback = OnOutcome | RemoteCallback | None
+"""A callable of this process, a callback by the fleet, or none."""
 
 
-def callback_fields(on_outcome: OutcomeCallback | None) -> dict[str, Any]:
+def callback_fields(on_outcome: OutcomeCallback) -> dict[str, Any]:
     """Return the fields of a run spec for a callback."""
     if isinstance(on_outcome, RemoteCallback):
         return on_outcome.spec_fields()

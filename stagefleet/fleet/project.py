@@ -64,7 +64,7 @@ class FleetProject:
         self,
         operation: Operation,
         stage_ids: Items | None = None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Execute an operation as `Fleet.for_each` does, with the project's own limit of items at once."""
@@ -88,10 +88,7 @@ class FleetProject:
         return self._fleet.plan(operation, stage_ids, missing_ok=missing_ok, beside=self._beside)
 
     def for_each_describe_stage(
-        self,
-        stage_ids: Items | None = None,
-        on_outcome: OutcomeCallback | None = None,
-        **run: Unpack[RunArguments],
+        self, stage_ids: Items | None = None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Describe stages of the primary storage, through the caches; the result is the description.
 
@@ -103,7 +100,7 @@ class FleetProject:
     def for_each_publish_stage(
         self,
         stage_ids: Items | None = None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         *,
         should_be_built: bool = False,
         fill_caches: bool = False,
@@ -125,10 +122,7 @@ class FleetProject:
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
     def for_each_cache_stage(
-        self,
-        stage_ids: Items | None = None,
-        on_outcome: OutcomeCallback | None = None,
-        **run: Unpack[RunArguments],
+        self, stage_ids: Items | None = None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Copy stages from the primary storage into the caches.
 
@@ -137,10 +131,7 @@ class FleetProject:
         return self.for_each(CacheOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_take_stage(
-        self,
-        stage_ids: Items | None = None,
-        on_outcome: OutcomeCallback | None = None,
-        **run: Unpack[RunArguments],
+        self, stage_ids: Items | None = None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Copy stages that the primary storage lacks from the secondary ones.
 
@@ -150,19 +141,13 @@ class FleetProject:
         return self.for_each(TakeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_delete_stage(
-        self,
-        stage_ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
-        **run: Unpack[RunArguments],
+        self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Delete stages from every cache, where failures are warnings, then from the primary."""
         return self.for_each(self.deletion(), stage_ids, on_outcome, **run)
 
     def for_each_delete_final_stage(
-        self,
-        stage_ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
-        **run: Unpack[RunArguments],
+        self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Delete stages from the final storage."""
         operation = DeleteOperation(repository=self.storages.final_repository)
@@ -285,7 +270,7 @@ class FleetProject:
 
     def purge(
         self,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         *,
         on_group: OnGroup | None = None,
         policy: InUsePolicy | None = None,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
-from stagefleet.errors import UsageError
 from stagefleet.fleet.callbacks import OutcomeCallback, RunArguments
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.names import Repository, StageId, StorageAddress
@@ -14,7 +13,6 @@ from stagefleet.operations import records as operations
 from stagefleet.operations.base import Items, parse_repository, parse_storage
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
-from stagefleet.redaction import quoted
 from stagefleet.runs.models import Run
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ class FleetRecords:
             RepositoryNotFoundError: The repository does not exist.
             UsageError: The address is malformed, or its registry rejects the login.
         """
-        storage, wanted = parse_storage(address), None if kind is None else _parse_kind(kind)
+        storage, wanted = parse_storage(address), None if kind is None else RecordKind.parse(kind)
         found = self._records(storage).ids(wanted, on_unknown=on_unknown)
         return self._reader.expecting(storage, found, missing_ok=missing_ok)
 
@@ -72,7 +70,7 @@ class FleetRecords:
             BrokenRecordError: It lacks a label, or is not a record.
             UsageError: The address or the name is malformed.
         """
-        return self._records(address).read(RecordId.of(_parse_kind(kind), name))
+        return self._records(address).read(RecordId.of(RecordKind.parse(kind), name))
 
     def write(
         self, address: Address, record: Record, *, project: str | None = None, force: bool = False
@@ -135,7 +133,7 @@ class FleetRecords:
         address: Address,
         image_name_or_hash: str,
         stage_commits: Mapping[str | StageId, Iterable[str]],
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete metadata of one image, of the commits of each stage; an item is `COMMIT_STAGEID`.
@@ -155,7 +153,7 @@ class FleetRecords:
         self,
         address: Address,
         names: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete the records of managed images; the item of the image without a name is `__nameless__`."""
@@ -170,7 +168,7 @@ class FleetRecords:
         self,
         address: Address,
         ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read import metadata; the outcome's result is the record as JSON."""
@@ -182,7 +180,7 @@ class FleetRecords:
         self,
         address: Address,
         ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete import metadata."""
@@ -197,7 +195,7 @@ class FleetRecords:
         self,
         address: Address,
         ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Read the records of custom tags, by tag or by the tag's slug."""
@@ -209,7 +207,7 @@ class FleetRecords:
         self,
         address: Address,
         tags: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         *,
         final: str | Repository | None = None,
         **run: Unpack[RunArguments],
@@ -227,7 +225,7 @@ class FleetRecords:
         self,
         address: Address,
         stage_ids: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete rejected stages, image and record; a stage that is not rejected is kept and fails."""
@@ -243,7 +241,7 @@ class FleetRecords:
         address: Address,
         kind: RecordKind | str,
         names: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
         """Delete records of any kind, but keep the custom tag or rejected stage itself.
@@ -251,7 +249,7 @@ class FleetRecords:
         This revokes a rejection, or keeps a tag without its record; `for_each_remove` does neither.
         """
         operation = operations.DeleteRecordOperation(
-            repository=parse_storage(address), kind=_parse_kind(kind)
+            repository=parse_storage(address), kind=RecordKind.parse(kind)
         )
         return self._for_each(operation, names, on_outcome, **run)
 
@@ -260,7 +258,7 @@ class FleetRecords:
         address: Address,
         kind: RecordKind | str,
         names: Items | None,
-        on_outcome: OutcomeCallback | None = None,
+        on_outcome: OutcomeCallback = None,
         *,
         final: str | Repository | None = None,
         **run: Unpack[RunArguments],
@@ -281,18 +279,10 @@ class FleetRecords:
         storage, hosts = parse_storage(address), () if host is None else (host,)
         if image is not None:
             return operations.DeleteImageMetadataOperation(repository=storage, hosts=hosts, image=image)
-        parsed = _parse_kind(kind)
+        parsed = RecordKind.parse(kind)
         tags = _parse_final(final) if parsed is RecordKind.CUSTOM_TAG else None
         return operations.removal_of(parsed, repository=storage, hosts=hosts, final=tags)
 
 
 def _parse_final(final: str | Repository | None) -> Repository | None:
     return None if final is None else parse_repository(final)
-
-
-def _parse_kind(kind: RecordKind | str) -> RecordKind:
-    try:
-        return RecordKind(kind)
-    except ValueError:
-        kinds = ", ".join(RecordKind)
-        raise UsageError(f"{quoted(kind)} is no kind of record: write one of {kinds}") from None

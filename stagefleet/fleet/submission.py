@@ -144,7 +144,7 @@ class RunSubmitter:
         self,
         spec: models.RunSpec,
         make_plan: Callable[[], Plan],
-        on_outcome: OutcomeCallback | None,
+        on_outcome: OutcomeCallback,
         *,
         detach: bool,
         request: str = "",
@@ -304,7 +304,7 @@ class RunPlans:
         self,
         operation: Operation,
         items: Items | None,
-        callback: OutcomeCallback | None,
+        callback: OutcomeCallback,
         run: RunArguments,
     ) -> tuple[models.RunSpec, Callable[[], Plan]]:
         """Return what a run is to do, and the function that plans it."""
@@ -348,7 +348,7 @@ class RunPlans:
 
 
 def spec_of_retry(
-    old: models.Run, on_outcome: OutcomeCallback | None, *, parallel: int | None
+    old: models.Run, on_outcome: OutcomeCallback, *, parallel: int | None
 ) -> models.RunSpec | None:
     """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
     if not old.state.is_final:

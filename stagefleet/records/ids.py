@@ -16,7 +16,7 @@ from typing import Self
 import mmh3
 from anyascii import anyascii
 
-from stagefleet.errors import InvalidNameError
+from stagefleet.errors import InvalidNameError, UsageError
 from stagefleet.names import StageId, is_tag
 from stagefleet.records.image import rejected_stage
 from stagefleet.redaction import quoted
@@ -179,6 +179,14 @@ class RecordKind(StrEnum):
     CLIENT_ID = "client-id"
     LAST_CLEANUP = "last-cleanup"
     LOCK_SERVER = "lock-server"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a kind as people write it; `UsageError` if there is none of that name."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise UsageError(f"{quoted(text)} is no kind of record: write one of {', '.join(cls)}") from None
 
 
 _PREFIXES: Mapping[RecordKind, str] = {

@@ -13,12 +13,10 @@ from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 
 Source = Annotated[
-    str | None,
-    typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
+    str | None, typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
 ]
 Destination = Annotated[
-    str | None,
-    typer.Argument(metavar="DST", help="HOST[:PORT]/PATH or docker-daemon:PROJECT", show_default=False),
+    str | None, typer.Argument(metavar="DST", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
 ]
 FromProject = Annotated[
     str | None,
@@ -26,7 +24,6 @@ FromProject = Annotated[
         "--from-project",
         metavar="NAME",
         help="Instead of SRC and DST: from a project's secondary storages into its primary.",
-        show_default=False,
     ),
 ]
 

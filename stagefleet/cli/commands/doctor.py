@@ -308,9 +308,7 @@ def run_doctor(
     repositories: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="REPO",
-            help="Repositories whose registries to try; for copy, the last may be new.",
-            show_default=False,
+            metavar="REPO", help="Repositories whose registries to try; for copy, the last may be new."
         ),
     ] = None,
     *,
@@ -320,7 +318,6 @@ def run_doctor(
             "--for",
             metavar="COMMAND",
             help=f"Only what this command needs: {', '.join(_PURPOSES)}. Default: all that the fleet can do.",
-            show_default=False,
         ),
     ] = None,
     json: opt.Json = False,

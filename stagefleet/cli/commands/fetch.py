@@ -33,7 +33,6 @@ Platforms = Annotated[
         "--platform",
         metavar="OS/ARCH",
         help="Bring the image for this platform; repeatable. Default: the engine's own.",
-        show_default=False,
     ),
 ]
 
@@ -41,8 +40,7 @@ Platforms = Annotated[
 @takes_run_options()
 def fetch_stages(
     repository: Annotated[
-        str | None,
-        typer.Argument(metavar="REPO", help="The primary storage, HOST[:PORT]/PATH.", show_default=False),
+        str | None, typer.Argument(metavar="REPO", help="The primary storage, HOST[:PORT]/PATH.")
     ] = None,
     stage_ids: opt.StageIdArguments = None,
     *,
@@ -59,8 +57,7 @@ def fetch_stages(
         bool, typer.Option("--all-hosts", help="To every host that has a worker and a Docker Engine.")
     ] = False,
     hold: Annotated[
-        bool,
-        typer.Option("--hold", help="Keep the images from being removed until standard input closes."),
+        bool, typer.Option("--hold", help="Keep the images from being removed until standard input closes.")
     ] = False,
     options: RunOptions,
 ) -> None:

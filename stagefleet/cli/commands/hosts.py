@@ -15,9 +15,7 @@ from stagefleet.cli.session import connect
 
 
 def show_hosts(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these hosts.", show_default=False)
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these hosts.")] = None,
     *,
     last_used: Annotated[
         bool,

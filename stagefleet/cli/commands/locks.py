@@ -17,7 +17,7 @@ from stagefleet.errors import UsageError
 from stagefleet.locks import LockHolder, LockInfo, RedisLocks
 
 app = make_group("List locks and their holders, and release the lock of a holder that hangs.")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The lock's name.")]
 
 
 @app.command("list")
@@ -52,11 +52,7 @@ def release_lock(
     name: Name,
     holder: Annotated[
         str | None,
-        typer.Argument(
-            metavar="HOLDER",
-            help="One ticket, as `show` prints it; every holder by default.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="HOLDER", help="One ticket, as `show` prints it; every holder by default."),
     ] = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

@@ -18,9 +18,7 @@ _NEEDED = {"primary", "final"}
 
 
 def show_projects(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Only these projects.", show_default=False)
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Only these projects.")] = None,
     *,
     json: opt.Json = False,
 ) -> None:

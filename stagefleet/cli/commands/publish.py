@@ -77,10 +77,8 @@ def _choose(
 
 
 def publish_index(
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH", show_default=False)],
-    stage_id: Annotated[
-        str, typer.Argument(metavar="DIGEST", help="The id of the multi-platform stage.", show_default=False)
-    ],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH")],
+    stage_id: Annotated[str, typer.Argument(metavar="DIGEST", help="The id of the multi-platform stage.")],
     *,
     platform: Annotated[
         list[str],
@@ -88,7 +86,6 @@ def publish_index(
             "--platform",
             metavar="OS/ARCH=IMAGE",
             help="The image of a platform: a STAGE_ID of REPO, or REPOSITORY:TAG; repeatable.",
-            show_default=False,
         ),
     ],
     json: opt.Json = False,

@@ -40,7 +40,6 @@ def purge_project(
         typer.Argument(
             metavar="REPO",
             help="Instead of --project: HOST[:PORT]/PATH, or docker-daemon:PROJECT of this host.",
-            show_default=False,
         ),
     ] = None,
     *,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,13 +14,12 @@ import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line, say
-from stagefleet.cli.record_arguments import RecordArguments, add_record, final_of
 from stagefleet.cli.session import RunOptions, open_fleet, run_operation, takes_run_options
 from stagefleet.errors import CustomTagError, NotFoundError, UsageError
-from stagefleet.names import Repository as Storage
-from stagefleet.names import StorageAddress
+from stagefleet.names import Repository, StageId, StorageAddress, parse_address
+from stagefleet.records import models
 from stagefleet.records.ids import NAMELESS, RecordId, RecordKind
-from stagefleet.records.models import CustomTag
+from stagefleet.redaction import quoted
 
 if TYPE_CHECKING:
     from stagefleet.operations.records import RecordOperation
@@ -27,20 +28,18 @@ _NAMED_UNKNOWN = 5
 
 app = make_group("See and keep the records beside the stages: what is built, and from which commits.")
 
-Repository = Annotated[
+Address = Annotated[
     str | None,
     typer.Argument(
-        metavar="REPO",
-        help="HOST[:PORT]/PATH or docker-daemon:PROJECT; left out with --project.",
-        show_default=False,
+        metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT; left out with --project."
     ),
 ]
-Kind = Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(RecordKind), show_default=False)]
+Kind = Annotated[str | None, typer.Argument(metavar="KIND", help=", ".join(RecordKind))]
 
 
 @app.command("list")
 def list_records(
-    repository: Repository = None,
+    repository: Address = None,
     kind: Kind = None,
     *,
     project: opt.ProjectOption = None,
@@ -52,7 +51,7 @@ def list_records(
     unknown: list[str] = []
     custom: set[str] = set()
     with open_fleet() as fleet:
-        address, final = words.resolve(fleet, project), final_of(fleet, project)
+        address, final = words.resolve(fleet, project), _final_of(fleet, project)
         on_unknown = unknown.append if words.named_kind is None else None
         missing_ok = opt.may_be_new(fleet, project, missing_ok)
         for found in fleet.records.ids(
@@ -76,11 +75,9 @@ def list_records(
 
 @app.command("show")
 def show_record(
-    repository: Repository = None,
+    repository: Address = None,
     kind: Kind = None,
-    record: Annotated[
-        str | None, typer.Argument(metavar="ID", help="Its id, as list shows it.", show_default=False)
-    ] = None,
+    record: Annotated[str | None, typer.Argument(metavar="ID", help="Its id, as list shows it.")] = None,
     *,
     project: opt.ProjectOption = None,
     json: opt.Json = False,
@@ -101,8 +98,8 @@ def show_record(
                 f"{address} has no {RecordId.of(words.kind, name)}: see stagefleet records list"
             )
         document = found.as_json()
-        if isinstance(found.record, CustomTag):
-            final = final_of(fleet, project)
+        if isinstance(found.record, models.CustomTag):
+            final = _final_of(fleet, project)
             document["in_place"] = _is_custom_tag_set(fleet, address, found.record, final)
     if json:
         print_json(document)
@@ -112,7 +109,7 @@ def show_record(
 
 
 def _is_custom_tag_set(
-    fleet: stagefleet.Fleet, address: StorageAddress, custom: CustomTag, final: Storage | None
+    fleet: stagefleet.Fleet, address: StorageAddress, custom: models.CustomTag, final: Repository | None
 ) -> bool:
     try:
         fleet.records.check_custom_tag(address, custom.name, custom.stage_id, final=final)
@@ -124,7 +121,7 @@ def _is_custom_tag_set(
 
 @app.command("add")
 def add(
-    repository: Repository = None,
+    repository: Address = None,
     kind: Kind = None,
     values: Annotated[
         list[str] | None,
@@ -150,8 +147,10 @@ def add(
         # The settings may use another name for a project than the engine, where its name is the address.
         is_own = words.address is None and address.is_engine
         owner = None if is_own else project
-        final = None if words.address else final_of(fleet, project)
-        document = add_record(fleet, address, words.kind, words.rest, project=owner, final=final, force=force)
+        final = None if words.address else _final_of(fleet, project)
+        document = _add_record(
+            fleet, address, words.kind, words.rest, project=owner, final=final, force=force
+        )
     if json:
         print_json(document)
     else:
@@ -162,7 +161,7 @@ def add(
 @app.command("remove")
 @takes_run_options()
 def remove_records(
-    repository: Repository = None,
+    repository: Address = None,
     kind: Kind = None,
     records: Annotated[
         list[str] | None,
@@ -171,8 +170,7 @@ def remove_records(
     *,
     project: opt.ProjectOption = None,
     image: Annotated[
-        str | None,
-        typer.Option("--image", metavar="NAME", help="Of image-metadata: whose, by name or hash."),
+        str | None, typer.Option("--image", metavar="NAME", help="Of image-metadata: whose, by name or hash.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove every record of the kind.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --all: do not ask.")] = False,
@@ -188,7 +186,7 @@ def remove_records(
         address = words.resolve(fleet, project)
         options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
         operation = fleet.records.removal(
-            address, words.kind, image=image, final=final_of(fleet, project), host=host
+            address, words.kind, image=image, final=_final_of(fleet, project), host=host
         )
         _tell_what_is_kept(address, words.kind)
         if everything and not yes and not options.dry_run:
@@ -196,8 +194,8 @@ def remove_records(
         run_operation(fleet, operation, named, options, if_empty=f"no {words.kind} was named")
 
 
-def _words(project: str | None, *words: str | None) -> RecordArguments:
-    return RecordArguments.read([word for word in words if word is not None], project)
+def _words(project: str | None, *words: str | None) -> _RecordArguments:
+    return _RecordArguments.read([word for word in words if word is not None], project)
 
 
 def _tell_what_is_kept(address: StorageAddress, kind: RecordKind | None) -> None:
@@ -241,3 +239,138 @@ def _confirm(
     opt.require_terminal("--all", f"remove all records {what}")
     count = len(fleet.plan(operation, missing_ok=options.missing_ok))
     opt.confirm(f"Remove all {count:,} records {what}?", "nothing was removed")
+
+
+# The arguments of these commands: the storage and the kind of records, and what one says.
+
+
+@dataclass(frozen=True, slots=True)
+class _RecordArguments:
+    """The arguments of a command on records: `[REPO] [KIND [WORD...]]`.
+
+    Without an address, the primary storage of a project is meant. The other arguments are ids, or values.
+    """
+
+    address: StorageAddress | None
+    named_kind: RecordKind | None
+    rest: tuple[str, ...]
+
+    @classmethod
+    def read(cls, words: Sequence[str], project: str | None) -> _RecordArguments:
+        """Parse the arguments; with a project, the first may be the kind."""
+        first, *others = words or ("",)
+        if project is not None and (not first or first in set(RecordKind)):
+            return cls(None, RecordKind(first) if first else None, tuple(others))
+        if not first:
+            raise UsageError(opt.NO_REPOSITORY)
+        address = parse_address(first)
+        return cls(address, RecordKind.parse(others[0]) if others else None, tuple(others[1:]))
+
+    @property
+    def kind(self) -> RecordKind:
+        """The kind of the records."""
+        if self.named_kind is None:
+            raise UsageError(f"Missing argument 'KIND': write one of {', '.join(RecordKind)}")
+        return self.named_kind
+
+    def resolve(self, fleet: stagefleet.Fleet, project: str | None) -> StorageAddress:
+        """Return the storage of the records: the address, or the primary storage of the project."""
+        if project is None:
+            assert self.address is not None
+            return self.address
+        if self.address is not None:
+            raise UsageError(f"--project says where the records are: leave out {self.address}")
+        return fleet.project(project).storages.primary
+
+
+def _final_of(fleet: stagefleet.Fleet, project: str | None) -> Repository | None:
+    """Return the final storage of a project, which has its custom tags; None if the primary has them."""
+    return None if project is None else fleet.project(project).storages.final
+
+
+# Records from the arguments of `stagefleet records add`.
+
+
+class _RecordSyntax(NamedTuple):
+    """The values of one kind of record: the required ones, and the optional ones after them."""
+
+    needed: str
+    optional: str
+    build: Callable[..., models.Record]
+
+
+def _moment_ms(text: str | None) -> int:
+    """Parse a time in milliseconds since 1970; now if None."""
+    if text is None:
+        return time.time_ns() // 1_000_000
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - in 64 bits
+        raise UsageError(f"{quoted(text, limit=40)} is no time: write milliseconds since 1970")
+    return int(text)
+
+
+def _client_id(client_id: str, timestamp: str | None = None) -> models.ClientId:
+    """Build a client id created now, or at a time as in the tag of a record."""
+    if timestamp is None:
+        return models.ClientId.chosen_at(client_id, _moment_ms(None))
+    return models.ClientId(client_id, _moment_ms(timestamp))
+
+
+_SYNTAXES: Mapping[RecordKind, _RecordSyntax] = {
+    RecordKind.MANAGED_IMAGE: _RecordSyntax("", "NAME", lambda name="": models.ManagedImage(name)),
+    RecordKind.IMAGE_METADATA: _RecordSyntax(
+        "IMAGE COMMIT STAGE_ID",
+        "",
+        lambda image, commit, stage_id: models.ImageMetadata.of_image(image, commit, StageId.parse(stage_id)),
+    ),
+    RecordKind.IMPORT_METADATA: _RecordSyntax("ID SOURCE_STAGE_ID CHECKSUM", "", models.ImportMetadata),
+    RecordKind.CUSTOM_TAG: _RecordSyntax(
+        "TAG STAGE_ID", "", lambda tag, stage_id: models.CustomTag(tag, StageId.parse(stage_id))
+    ),
+    RecordKind.REJECTED_STAGE: _RecordSyntax(
+        "STAGE_ID", "", lambda stage_id: models.RejectedStage(StageId.parse(stage_id))
+    ),
+    RecordKind.CLIENT_ID: _RecordSyntax("ID", "TIMESTAMP_MS", _client_id),
+    RecordKind.LAST_CLEANUP: _RecordSyntax(
+        "", "TIMESTAMP_MS", lambda moment=None: models.LastCleanup(_moment_ms(moment))
+    ),
+    RecordKind.LOCK_SERVER: _RecordSyntax(
+        "ADDRESS", "TIMESTAMP_MS", lambda address, moment=None: models.LockServer(address, _moment_ms(moment))
+    ),
+}
+
+
+def _add_record(
+    fleet: stagefleet.Fleet,
+    address: StorageAddress,
+    kind: RecordKind,
+    values: Sequence[str],
+    *,
+    project: str | None,
+    final: Repository | None,
+    force: bool,
+) -> dict[str, Any]:
+    """Write a record built from command line values.
+
+    `final` is the storage of a custom tag, if it is not `address`. With `force` it is written even if the
+    same is there.
+
+    Returns:
+        The record as JSON, with the result in `state`: `written`, `present`, `forbidden` or `ignored`.
+    """
+    record = _build(kind, values)
+    if isinstance(record, models.CustomTag):
+        written = fleet.records.add_custom_tag(
+            address, record.name, record.stage_id, project=project, final=final
+        )
+    else:
+        written = fleet.records.write(address, record, project=project, force=force)
+    return {**record.as_json(), "state": str(written)}
+
+
+def _build(kind: RecordKind, values: Sequence[str]) -> models.Record:
+    form = _SYNTAXES[kind]
+    needed, optional = form.needed.split(), form.optional.split()
+    if not len(needed) <= len(values) <= len(needed) + len(optional):
+        usage = " ".join([*needed, *(f"[{name}]" for name in optional)])
+        raise UsageError(f"records add REPO {kind} takes {usage}, and {len(values)} values were given")
+    return form.build(*values)

@@ -23,9 +23,7 @@ from stagefleet.runs.models import Outcome, Run, RunState
 _PURPOSE = "stagefleet runs"
 
 app = make_group("See and steer runs.")
-RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False)
-]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")]
 _FAILURES_SHOWN = 20
 
 
@@ -45,8 +43,7 @@ def list_runs(*, json: opt.Json = False) -> None:
 @app.command("show")
 def show_run(
     run_id: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="The run's id, or how it begins.", show_default=False),
+        str | None, typer.Argument(metavar="RUN", help="The run's id, or how it begins.")
     ] = None,
     *,
     idempotency_key: Annotated[

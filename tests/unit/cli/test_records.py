@@ -79,7 +79,7 @@ def test_each_kind_can_be_added_shown_and_listed(records, store, kind, values, t
 
 def test_a_client_id_that_is_chosen_now_does_not_win_over_werfs(records, monkeypatch):
     """I3: werf writes about twice the time, and takes the smallest."""
-    monkeypatch.setattr("stagefleet.cli.record_arguments.time.time_ns", lambda: 1_795_890_924_702_999_999)
+    monkeypatch.setattr("stagefleet.cli.commands.records.time.time_ns", lambda: 1_795_890_924_702_999_999)
     assert "client-id-me-3591781848702  written\n" == records("add", REPOSITORY, "client-id", "me").out
 
 
