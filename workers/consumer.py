@@ -23,8 +23,6 @@ from stagefleet.errors import RedisConfigurationError, StagefleetError
 from stagefleet.logs import EventLogger
 from stagefleet.runs.messages import problem_of_item, task_name
 
-# Celery's consumer with batched events and checked messages.
-
 FLUSH_SECONDS = 0.5
 """Longest delay of an event; shorter when Celery's buffer of 24 events is full."""
 
@@ -223,7 +221,6 @@ def _read(message: Any, tasks: Mapping[str, Any]) -> tuple[Any, _Body]:
 
 # Messages for operations that this release does not know, as from a newer client.
 
-
 Refuse = Callable[[str, int, str], None]
 """Fails an item: run, index, problem."""
 
@@ -265,16 +262,12 @@ def _item_of(message: Any) -> tuple[str, int] | None:
 # Celery's own (5.7) closes its channel and opens another after a message that it cannot read.
 
 
-class _CommandPart(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
-
-
-class _ReplyTo(_CommandPart):
+class _ReplyTo(_Part):
     exchange: envelope.Name
     routing_key: envelope.Name
 
 
-class _Command(_CommandPart):
+class _Command(_Part):
     """A remote command, as kombu's `pidbox.Mailbox` publishes it."""
 
     method: envelope.Name
@@ -286,7 +279,7 @@ class _Command(_CommandPart):
     reply_to: _ReplyTo | None = None
 
 
-class _CommandHeaders(_CommandPart):
+class _CommandHeaders(_Part):
     clock: int | None = None
 
 

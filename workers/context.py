@@ -15,10 +15,9 @@ from redis import RedisError
 
 from config.celery import make_app, plain_queue
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.errors import CallbackError, SettingsError, StagefleetError
+from stagefleet.errors import CallbackError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.operations import catalog
-from stagefleet.operations.catalog import CatalogEntry
 from stagefleet.redis_client import connect_redis
 from stagefleet.runs.detached_coordinator import DetachedCoordinator, PublishTask
 from stagefleet.runs.item_leases import ItemLeaseRenewer
@@ -36,16 +35,11 @@ from workers.consumer import fail_unknown_tasks
 ItemFunction = Callable[[Storages, Attempt], ItemResult]
 
 
-def _item_function(name: str, entry: CatalogEntry) -> ItemFunction:
-    """Import what a worker does for one item: the function of the operation's name in `tasks`."""
-    function: ItemFunction = getattr(importlib.import_module(f"tasks.{entry.module}"), name)
-    return function
-
-
 OPERATIONS: Mapping[str, ItemFunction] = {
-    name: _item_function(name, entry) for name, entry in catalog.OPERATIONS.items()
+    name: getattr(importlib.import_module(f"tasks.{entry.module}"), name)
+    for name, entry in catalog.OPERATIONS.items()
 }
-"""Operations of workers; a custom worker may have others."""
+"""What a worker does for an item of each operation; a custom worker may have others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +66,8 @@ def build_context(
     Raises:
         SettingsError: There is no Redis URL, or it is malformed.
     """
-    if settings.redis_url is None:
-        raise SettingsError("workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml")
     app = make_app(settings, operations)
+    assert settings.redis_url is not None
     closing = ExitStack()
     redis = connect_redis(settings.redis_url)
     closing.callback(redis.close)

@@ -105,12 +105,6 @@ def pool_of(settings: WorkerSettings) -> str:
     return f"{settings.name or socket.gethostname()}-{machine_hash()}"
 
 
-def is_of(name: str, pool: str) -> bool:
-    """Return True if a worker's name belongs to a pool."""
-    match = _NAME.fullmatch(name)
-    return match is not None and match[1] == pool
-
-
 # The check.
 
 
@@ -135,4 +129,5 @@ def main() -> None:
 
 def count_workers(heartbeats: HeartbeatLedger, pool: str) -> int:
     """Count the live worker processes of a pool, as `pool_of` names it."""
-    return sum(is_of(worker.name, pool) for worker in heartbeats.workers())
+    names = (_NAME.fullmatch(worker.name) for worker in heartbeats.workers())
+    return sum(name is not None and name[1] == pool for name in names)

@@ -219,17 +219,14 @@ class Shutdown:
         _log.info("draining", action="stop", seconds=self._drain_seconds)
         deadline = time.monotonic() + self._drain_seconds
         self._drain()
-        if not self._wait(self._drain_seconds - self._grace_seconds):
+        # The time for handing back is a quarter, so that a lease check between chunks is reached.
+        grace_seconds = max(_LEAST_GRACE_SECONDS, self._drain_seconds / 4)
+        if not self._wait(self._drain_seconds - grace_seconds):
             _log.warning("handing_back", action="stop")
             self._hand_back()
             self._wait(max(0.0, deadline - time.monotonic()))
         _log.warning("leaving_at_once", action="stop")
         self._leave(EXIT_AT_ONCE)
-
-    @property
-    def _grace_seconds(self) -> float:
-        """Return the time for handing back: a quarter, so that a lease check between chunks is reached."""
-        return max(_LEAST_GRACE_SECONDS, self._drain_seconds / 4)
 
     def _wait(self, seconds: float | None) -> bool:
         """Return True if a signal came within some seconds."""
@@ -242,14 +239,10 @@ class Shutdown:
             readable, _, _ = select.select(watched, [], [], left)
             if self._parent_pipe in readable:
                 self._leave(EXIT_AT_ONCE)
-            if self._wake_up in readable and self._is_stop(self._wake_up.recv(1)):
+            if self._wake_up in readable and self._wake_up.recv(1)[0] in STOP_SIGNALS:
                 return True
             if until is not None and time.monotonic() >= until:
                 return False
-
-    @staticmethod
-    def _is_stop(number: bytes) -> bool:
-        return number[0] in STOP_SIGNALS
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

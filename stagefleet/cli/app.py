@@ -152,12 +152,10 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _epilog(examples: tuple[str, ...]) -> str:
-    lines = "".join(f"  stagefleet {example}\n" for example in examples)
-    return f"\b\nExamples:\n{lines}"
-
-
-EPILOGS = {command: _epilog(examples) for command, examples in _EXAMPLES.items()}
+EPILOGS = {
+    command: "\b\nExamples:\n" + "".join(f"  stagefleet {example}\n" for example in examples)
+    for command, examples in _EXAMPLES.items()
+}
 """The examples of each command, by the command as typed."""
 
 

@@ -50,19 +50,6 @@ class RemoteCallback:
             return None
         return cls(outcome_url, outcome_task, finish_url)
 
-    def spec_fields(self) -> dict[str, Any]:
-        """Return the fields of a run spec for this callback."""
-        callback = Callback.NONE
-        if self.outcome_url:
-            callback = Callback.WEBHOOK
-        elif self.outcome_task:
-            callback = Callback.TASK
-        return {
-            "callback": callback,
-            "callback_target": self.outcome_url or self.outcome_task or "",
-            "finish_url": self.finish_url or "",
-        }
-
 
 OutcomeCallback = OnOutcome | RemoteCallback | None
 """A callable of this process, a callback by the fleet, or none."""
@@ -70,10 +57,16 @@ OutcomeCallback = OnOutcome | RemoteCallback | None
 
 def callback_fields(on_outcome: OutcomeCallback) -> dict[str, Any]:
     """Return the fields of a run spec for a callback."""
-    if isinstance(on_outcome, RemoteCallback):
-        return on_outcome.spec_fields()
-    callback = Callback.NONE if on_outcome is None else Callback.CLIENT
-    return {"callback": callback, "callback_target": "", "finish_url": ""}
+    if not isinstance(on_outcome, RemoteCallback):
+        callback = Callback.NONE if on_outcome is None else Callback.CLIENT
+        return {"callback": callback, "callback_target": "", "finish_url": ""}
+    url, task = on_outcome.outcome_url, on_outcome.outcome_task
+    callback = Callback.WEBHOOK if url else Callback.TASK if task else Callback.NONE
+    return {
+        "callback": callback,
+        "callback_target": url or task or "",
+        "finish_url": on_outcome.finish_url or "",
+    }
 
 
 def _check_url(name: str, url: str) -> None:

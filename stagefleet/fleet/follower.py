@@ -11,11 +11,10 @@ from stagefleet import errors
 from stagefleet.connections import Connections
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.redaction import quoted
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs import coordinator, models
 from stagefleet.runs.coordinator import OnOutcome, start_next
-from stagefleet.runs.ledger import Ledger
+from stagefleet.runs.ledger import Ledger, no_run
 
 _INTERRUPTED = models.ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
 
@@ -259,9 +258,7 @@ def find_run(ledger: Ledger, run_id: str) -> models.Run:
     if run_id in found or len(found) == 1:
         return ledger.run(run_id if run_id in found else found[0])
     if not found:
-        raise errors.RunNotFoundError(
-            f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
-        )
+        raise no_run(run_id)
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     raise errors.UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
 

@@ -16,13 +16,14 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.connections import Connections
-from stagefleet.errors import KeyConflictError, StagefleetError
+from stagefleet.errors import StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, callback_fields
 from stagefleet.fleet.submission import append_plan, check_key, submit
 from stagefleet.operations.base import Operation, Plan, bounded
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.project import Project
 from stagefleet.redis_client import RedisRetry
+from stagefleet.runs.ledger import key_conflict
 from stagefleet.runs.models import NextRun, Run, RunSpec, RunState
 
 if TYPE_CHECKING:
@@ -120,10 +121,7 @@ class PurgeStarter:
         """Wait while another client writes a purge; return False, and cancel it, if that one has vanished."""
         ledger, run = self.connections.ledger, self.connections.ledger.run(run_id)
         if run.spec.fingerprint != self._fingerprint():
-            raise KeyConflictError(
-                f"the idempotency key {run.spec.key!r} belongs to run {run_id}, which was started with other "
-                "arguments: use another key for other work"
-            )
+            raise key_conflict(run.spec.key, run_id)
         total, until = run.total, time.monotonic() + run.lease_seconds
         while (stands := ledger.run(run_id)).state is RunState.SUBMITTING:
             if stands.total != total:  # it lives: each part that it writes renews its lease

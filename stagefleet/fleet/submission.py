@@ -214,7 +214,10 @@ def _write(
     ledger: Ledger, submission: models.Submission, make_plan: Callable[[], Plan], redis_retry: RedisRetry
 ) -> None:
     """Append the items, those that a previous run left or those of the plan, and start the run."""
-    plan = _leftover_plan(ledger, submission)
+    plan = None
+    if submission.kind is models.SubmissionKind.CONTINUED and submission.previous is not None:
+        with contextlib.suppress(RunNotFoundError):  # it has expired meanwhile
+            plan = Plan(tuple(ledger.leftovers(submission.previous)))
     if plan is None:
         with _renewed(ledger, submission):
             plan = make_plan()
@@ -247,16 +250,6 @@ def append_plan(ledger: Ledger, submission: models.Submission, plan: Plan, redis
         _append(ledger, submission, (), chunk, redis_retry)
     for items in _chunks(plan.items):
         _append(ledger, submission, items, (), redis_retry)
-
-
-def _leftover_plan(ledger: Ledger, submission: models.Submission) -> Plan | None:
-    """Plan what the previous run left; None without one, or if it expires during this call."""
-    if submission.kind is not models.SubmissionKind.CONTINUED or submission.previous is None:
-        return None
-    try:
-        return Plan(tuple(ledger.leftovers(submission.previous)))
-    except RunNotFoundError:
-        return None
 
 
 def _append(

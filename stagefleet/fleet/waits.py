@@ -82,14 +82,10 @@ class WaitReporter:
             )
         for wait in run.waits:
             said = self._said.get(wait.kind)
-            if said is None or (now - said.at >= _AGAIN_SECONDS and _is_news(wait, said, run)):
+            is_news = said is None or wait.reason != said.reason or run.now_at >= said.until
+            if is_news and (said is None or now - said.at >= _AGAIN_SECONDS):
                 self._said[wait.kind] = _Said(wait.reason, wait.until, now)
                 self._say(describe_wait(wait, run))
-
-
-def _is_news(wait: Wait, said: _Said, run: Run) -> bool:
-    """Return True if the reason is new, or the reported wait is over."""
-    return wait.reason != said.reason or run.now_at >= said.until
 
 
 # Detection of runs without workers: a warning soon, an error after a time limit.

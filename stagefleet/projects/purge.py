@@ -216,24 +216,15 @@ def _records(
     tags = [record.tag for record in records]
     items = tuple(custom.get(record, record.item) for record in records)
     options = {"repository": str(contents.address), **details}
-    if kind is RecordKind.CUSTOM_TAG and final is not None:
-        options["final"] = str(final)
-        return PurgeGroup(
-            name,
-            contents.address,
-            items,
-            operation,
-            options,
-            tuple(tags),
-            None,
-            final,
-            tuple(custom.values()),
-        )
-    if kind is RecordKind.CUSTOM_TAG:
-        tags += custom.values()
-    elif kind is RecordKind.REJECTED_STAGE:
+    if kind is RecordKind.REJECTED_STAGE:
         tags += [record.name for record in records]
-    return PurgeGroup(name, contents.address, items, operation, options, tuple(tags))
+    elif kind is RecordKind.CUSTOM_TAG and final is None:
+        tags += custom.values()
+    group = PurgeGroup(name, contents.address, items, operation, options, tuple(tags))
+    if kind is not RecordKind.CUSTOM_TAG or final is None:
+        return group
+    options["final"] = str(final)
+    return replace(group, final=final, final_tags=tuple(custom.values()))
 
 
 def _final_stages(contents: _StorageContents) -> PurgeGroup:
@@ -252,10 +243,10 @@ def _with_sizes(client: RegistryClient, plan: PurgePlan) -> PurgePlan:
     groups = [
         replace(group, size=_size_of(unique_size, group.repository, group.tags)) for group in plan.groups
     ]
-    for address, group in enumerate(groups):
+    for index, group in enumerate(groups):
         if group.final is not None and group.size is not None:
             more = unique_size.add((group.final, tag) for tag in group.final_tags)
-            groups[address] = replace(group, size=group.size + more)
+            groups[index] = replace(group, size=group.size + more)
     return replace(plan, groups=tuple(groups), unweighed=unique_size.unweighed)
 
 

@@ -22,9 +22,9 @@ class Record(ABC):
     kind: ClassVar[RecordKind]
 
     @property
-    @abstractmethod
     def id(self) -> RecordId:
         """The identity of the record; raises `InvalidNameError` if no such record can exist."""
+        return RecordId.of(self.kind, "")  # of the kinds with a single record
 
     @property
     def labels(self) -> dict[str, str]:
@@ -248,10 +248,6 @@ class LastCleanup(Record):
     timestamp_ms: int
 
     @property
-    def id(self) -> RecordId:
-        return RecordId.of(self.kind, "")
-
-    @property
     def labels(self) -> dict[str, str]:
         return {"lastcleanuptimestamp": str(self.timestamp_ms)}
 
@@ -268,10 +264,6 @@ class LockServer(Record):
 
     address: str
     timestamp_ms: int
-
-    @property
-    def id(self) -> RecordId:
-        return RecordId.of(self.kind, "")
 
     @property
     def labels(self) -> dict[str, str]:

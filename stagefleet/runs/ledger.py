@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
+from stagefleet import errors
+from stagefleet.redaction import quoted
 from stagefleet.runs import models
 from stagefleet.settings import RunSettings
 
@@ -85,6 +87,21 @@ def bounded_pause(seconds: float, settings: RunSettings) -> float:
     (3600, 0)
     """
     return max(0, min(settings.longest_pause_seconds, seconds))
+
+
+def no_run(run_id: str) -> errors.RunNotFoundError:
+    """Build the error for a run that does not exist."""
+    return errors.RunNotFoundError(
+        f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
+    )
+
+
+def key_conflict(key: str | None, run_id: str) -> errors.KeyConflictError:
+    """Build the error for a key that was used with other arguments."""
+    return errors.KeyConflictError(
+        f"the idempotency key {key!r} belongs to run {run_id}, which was started with other arguments: use "
+        "another key for other work"
+    )
 
 
 class FinishResult(IntEnum):

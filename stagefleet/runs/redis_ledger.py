@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 from stagefleet import errors, redis_client
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
-from stagefleet.runs import models
-from stagefleet.runs.ledger import Claim, CoordinatorClaim, FinishResult, RenewalResult, bounded_pause
+from stagefleet.runs import ledger, models
 from stagefleet.runs.messages import coordinator_template, message_template, queue_of, subject_of
-from stagefleet.runs.redis_runs import RedisRuns, no_run
+from stagefleet.runs.redis_runs import RedisRuns
 from stagefleet.runs.snapshots import encode_outcome, encode_reason, spec_of
 from stagefleet.runs.versions import WriterVersion, own_version
 from stagefleet.settings import RunSettings, Settings
@@ -85,10 +84,7 @@ class RedisLedger(RedisRuns):
             request,
         )
         if kind == b"conflict":
-            raise errors.KeyConflictError(
-                f"the idempotency key {spec.key!r} belongs to run {run.decode()}, which was started with "
-                "other arguments: use another key for other work"
-            )
+            raise ledger.key_conflict(spec.key, run.decode())
         return models.Submission(
             run_id=run.decode(),
             kind=models.SubmissionKind(kind.decode()),
@@ -154,7 +150,7 @@ class RedisLedger(RedisRuns):
         with redis_client.map_redis_errors(self._redis):
             queued = self._redis.hget(self._key(run_id), "queued")
         if queued is None:
-            raise no_run(run_id)
+            raise ledger.no_run(run_id)
         for first in range(0, int(queued), _LEFTOVERS_A_CALL):
             indexes = range(first, min(int(queued), first + _LEFTOVERS_A_CALL))
             with redis_client.map_redis_errors(self._redis), self._redis.pipeline(transaction=False) as pipe:
@@ -164,7 +160,7 @@ class RedisLedger(RedisRuns):
                 )  # last, as they expire together: an expired run's items prove nothing
                 found, stands = pipe.execute()
             if not stands:
-                raise no_run(run_id)
+                raise ledger.no_run(run_id)
             yield from (
                 (index, item.decode()) for index, item in zip(indexes, found, strict=True) if item is not None
             )
@@ -180,7 +176,7 @@ class RedisLedger(RedisRuns):
             return None
         return spec_of(run_id, written, parent, WriterVersion.read(release, schema))
 
-    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
+    def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> ledger.Claim | None:
         owner = f"{self._nonce() if nonce is None else nonce} {worker}"
         before = time.monotonic()
         answer = self.scripts.call("claim", run_id, index, owner)
@@ -188,7 +184,7 @@ class RedisLedger(RedisRuns):
             return None
         appended, fence, attempt, lease_ms = answer
         item, host = split_host(appended.decode())
-        return Claim(
+        return ledger.Claim(
             run_id=run_id,
             index=index,
             item=item,
@@ -200,20 +196,20 @@ class RedisLedger(RedisRuns):
             nonce=owner,
         )
 
-    def renew(self, claims: Sequence[Claim]) -> list[RenewalResult]:
+    def renew(self, claims: Sequence[ledger.Claim]) -> list[ledger.RenewalResult]:
         if not claims:
             return []
         triples = itertools.chain.from_iterable((claim.run_id, claim.index, claim.token) for claim in claims)
-        return [RenewalResult(answer.decode()) for answer in self.scripts.call("renew", *triples)]
+        return [ledger.RenewalResult(answer.decode()) for answer in self.scripts.call("renew", *triples)]
 
     def finish(
         self,
-        claim: Claim,
+        claim: ledger.Claim,
         outcome: models.Outcome,
         *,
         retry_after_seconds: float | None = None,
         reason: models.WaitReason | None = None,
-    ) -> FinishResult:
+    ) -> ledger.FinishResult:
         answer = self._call_on(
             "finish",
             claim.run_id,
@@ -224,12 +220,12 @@ class RedisLedger(RedisRuns):
             outcome.bytes,
             ""
             if retry_after_seconds is None
-            else redis_client.milliseconds(bounded_pause(retry_after_seconds, self._settings)),
+            else redis_client.milliseconds(ledger.bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
         )
-        return FinishResult(answer)
+        return ledger.FinishResult(answer)
 
-    def note_pause(self, claim: Claim, seconds: float, reason: models.WaitReason) -> None:
+    def note_pause(self, claim: ledger.Claim, seconds: float, reason: models.WaitReason) -> None:
         self.scripts.call(
             "note_pause",
             claim.run_id,
@@ -239,7 +235,7 @@ class RedisLedger(RedisRuns):
             encode_reason(reason),
         )
 
-    def hand_back(self, claim: Claim, *, behind: int | None = None) -> bool:
+    def hand_back(self, claim: ledger.Claim, *, behind: int | None = None) -> bool:
         other = "" if behind is None else behind
         return bool(self._call_on("hand_back", claim.run_id, claim.index, claim.token, other))
 
@@ -257,12 +253,12 @@ class RedisCallbackLedger:
     def __init__(self, scripts: redis_client.RedisScripts) -> None:
         self._scripts = scripts
 
-    def claim(self, run_id: str) -> CoordinatorClaim | None:
+    def claim(self, run_id: str) -> ledger.CoordinatorClaim | None:
         answer = self._scripts.call("claim_coordination", run_id, secrets.randbelow(1024))
         if answer is None:
             return None
         epoch, failures, failing_ms, lease_ms = answer
-        return CoordinatorClaim(
+        return ledger.CoordinatorClaim(
             run_id=run_id,
             epoch=epoch,
             failures=failures,
@@ -270,19 +266,21 @@ class RedisCallbackLedger:
             lease_seconds=lease_ms / 1000,
         )
 
-    def renew(self, claim: CoordinatorClaim) -> bool:
+    def renew(self, claim: ledger.CoordinatorClaim) -> bool:
         return bool(self._scripts.call("renew_coordination", claim.run_id, claim.epoch))
 
-    def release(self, claim: CoordinatorClaim) -> bool:
+    def release(self, claim: ledger.CoordinatorClaim) -> bool:
         return self._end(claim, "leave")
 
-    def pause(self, claim: CoordinatorClaim, seconds: float, reason: models.WaitReason | None = None) -> bool:
+    def pause(
+        self, claim: ledger.CoordinatorClaim, seconds: float, reason: models.WaitReason | None = None
+    ) -> bool:
         return self._end(claim, "pause", redis_client.milliseconds(seconds), encode_reason(reason))
 
-    def finish(self, claim: CoordinatorClaim) -> bool:
+    def finish(self, claim: ledger.CoordinatorClaim) -> bool:
         return self._end(claim, "conclude")
 
-    def _end(self, claim: CoordinatorClaim, how: str, *arguments: Any) -> bool:
+    def _end(self, claim: ledger.CoordinatorClaim, how: str, *arguments: Any) -> bool:
         return bool(self._scripts.call("end_coordination", claim.run_id, claim.epoch, how, *arguments))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors, redis_client
 from stagefleet.logs import EventLogger
-from stagefleet.redaction import quoted
+from stagefleet.runs.ledger import no_run
 from stagefleet.runs.messages import log_run_finished
 from stagefleet.runs.models import ErrorInfo, Outcome, Run, RunState
 from stagefleet.runs.snapshots import RunSnapshot, decode_outcome, run_of
@@ -196,10 +196,3 @@ class RedisRuns:
 
     def _key(self, run_id: str) -> str:
         return redis_client.RUN.of(self._prefix, run_id)
-
-
-def no_run(run_id: str) -> errors.RunNotFoundError:
-    """Build the error for a run that does not exist."""
-    return errors.RunNotFoundError(
-        f"there is no run {quoted(run_id)}, or it has expired: see stagefleet runs list"
-    )

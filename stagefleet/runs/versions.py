@@ -69,16 +69,12 @@ class WriterVersion:
         """Build the error that names both versions, and the part that could not be read."""
         own = own_version()
         detail = f" ({problem})" if problem else ""
-        older = "update this one" if self._is_newer else "update the other"
+        is_newer = self.major is None or own.major is None or self.major >= own.major
+        older = "update this one" if is_newer else "update the other"
         return IncompatibleVersionError(
             f"{what} was written by {self}, which this {own} cannot read{detail}: {older}, or run both at "
             "one version"
         )
-
-    @property
-    def _is_newer(self) -> bool:
-        major, own = self.major, own_version().major
-        return major is None or own is None or major >= own
 
 
 @cache

@@ -16,7 +16,7 @@ from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS
 from stagefleet.names import split_host
 from stagefleet.runs import messages, models
-from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, bounded_pause
+from stagefleet.runs.ledger import Claim, FinishResult, RenewalResult, bounded_pause, key_conflict
 from stagefleet.runs.snapshots import bounded
 from stagefleet.settings import RunSettings
 from stagefleet.testing import memory_runs
@@ -86,10 +86,7 @@ class MemoryLedger:
         """Open a run again under the key of an existing one."""
         has_done_nothing = old.state is models.RunState.FAILED and not old.started
         if old.spec.fingerprint != spec.fingerprint and not has_done_nothing:
-            raise errors.KeyConflictError(
-                f"the idempotency key {spec.key!r} was used for run {old.id} with other arguments: "
-                "choose another key, or repeat the arguments of that run"
-            )
+            raise key_conflict(spec.key, old.id)
         if old.state is models.RunState.SUBMITTING and old.submitter_until <= now:
             return self._take_over(old, None, now)
         if not old.state.is_final:
@@ -156,19 +153,19 @@ class MemoryLedger:
             record = self._runs.live.get(run_id)
             if record is None:
                 return None
-            hold = record.claim(index, now, self._runs.settings.lease_seconds, nonce)
-            if hold is None:
+            held = record.claim(index, now, self._runs.settings.lease_seconds, nonce)
+            if held is None:
                 return None
             item, host = split_host(record.items[index])
             queue = self._runs.queue(record) if host is None else messages.host_queue(host)
-            self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), hold.published_at)
+            self._runs.overtaking[queue] = max(self._runs.overtaking.get(queue, 0), held.published_at)
             return Claim(
                 run_id=run_id,
                 index=index,
                 item=item,
                 host=host,
-                fence=hold.fence,
-                attempt=hold.attempt,
+                fence=held.fence,
+                attempt=held.attempt,
                 claimed_at=claimed_at,
                 lease_until=claimed_at + self._runs.settings.lease_seconds,
                 nonce=nonce,
@@ -276,12 +273,12 @@ class MemoryLedger:
             record = self._runs.live.get(run_id)
             if record is None or record.epoch > epoch:
                 return False
-            address = record.stream.index_of(outcomes[-1].position if outcomes else before)
-            if record.epoch != epoch or address is None or record.stream.index_of(before) is None:
+            count = record.stream.index_of(outcomes[-1].position if outcomes else before)
+            if record.epoch != epoch or count is None or record.stream.index_of(before) is None:
                 raise errors.LedgerRewoundError(
                     f"what was acknowledged of run {run_id} was forgotten: coordinate it again"
                 )
-            record.acknowledge(address)
+            record.acknowledge(count)
             record.call_at = now + self._runs.settings.lease_seconds
             record.coordinator_until = now + self._runs.settings.lease_seconds
             return True

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from stagefleet.errors import CoordinatorLostError, RunNotFoundError, WorkerLostError
+from stagefleet.errors import CoordinatorLostError, WorkerLostError
 from stagefleet.names import split_host
 from stagefleet.runs import messages
-from stagefleet.runs.ledger import CoordinatorClaim
+from stagefleet.runs.ledger import CoordinatorClaim, no_run
 from stagefleet.runs.models import Callback, ErrorInfo, RunState, WaitReason, WorkerInfo
 from stagefleet.settings import RunSettings
 from stagefleet.testing.run_items import Coordinator, next_number
@@ -96,10 +96,9 @@ class MemoryRuns:
 
     def found(self, run_id: str) -> RunRecord:
         """Return a run, or raise RunNotFoundError."""
-        record = self.records.get(run_id)
-        if record is None:
-            raise RunNotFoundError(f"there is no run {run_id}, or it has expired")
-        return record
+        if run_id not in self.records:
+            raise no_run(run_id)
+        return self.records[run_id]
 
     def queue(self, record: RunRecord) -> str:
         """Return the queue of a run."""
@@ -225,7 +224,7 @@ class MemoryHeartbeatLedger:
         """Do nothing: memory always takes writes."""
 
 
-_HOST_PATIENCE = 3  # multiple of the age from which a message may count as lost
+_HOST_LOST_FACTOR = 3  # on the age from which a message may count as lost
 _SWEEPS_MISSED = 3  # so many missed sweeps are no outage
 
 
@@ -286,7 +285,7 @@ class MemorySweeper:
             return is_empty or sent_at < self._runs.overtaking.get(wanted, 0)
 
         age = self._runs.settings.republish_seconds
-        gone = record.fail_lost_hosts(now, _HOST_PATIENCE * age, is_gone)
+        gone = record.fail_lost_hosts(now, _HOST_LOST_FACTOR * age, is_gone)
         lost = record.republish(now, age, is_lost)
         self._runs.send(record, lost)
         return gone + len(lost)
@@ -318,8 +317,8 @@ class MemorySweeper:
             return self._request_again(record, now)
         if record.state is RunState.SUBMITTING:
             # The same call with the same key completes it; after a time, none will come.
-            redis_retry = self._runs.settings.retention_seconds if record.spec.key else 0
-            is_lost = record.submitter_until + redis_retry <= now
+            kept_seconds = self._runs.settings.retention_seconds if record.spec.key else 0
+            is_lost = record.submitter_until + kept_seconds <= now
         else:
             is_client = record.spec.callback is Callback.CLIENT
             is_lost = is_client and record.needs_acknowledgement and record.coordinator_until <= now

@@ -42,12 +42,12 @@ class OutcomeStream:
         """Count the outcomes up to a position; None if no outcome has it."""
         if not position:
             return 0
-        address = bisect_left(self._numbers, int(position))
-        stands = address < len(self._numbers) and self._numbers[address] == int(position)
-        return address + 1 if stands else None
+        before = bisect_left(self._numbers, int(position))
+        stands = before < len(self._numbers) and self._numbers[before] == int(position)
+        return before + 1 if stands else None
 
     def between(self, first: int, last: int) -> Sequence[Outcome]:
-        """Return the outcomes between two places."""
+        """Return the outcomes from the index `first` to that before `last`."""
         return self._outcomes[first:last]
 
     @property
@@ -86,7 +86,7 @@ class PostponedItems:
         return freed
 
     def clear(self) -> None:
-        """Remove and return all."""
+        """Remove all."""
         self._others.clear()
 
 

@@ -153,40 +153,40 @@ class RunRecord:
         """Claim a published item; None for any other. The same nonce returns the same claim."""
         published_at = self.published.pop(index, None)
         if published_at is None:
-            hold = self.claimed.get(index)
-            if hold is None or hold.nonce != nonce:
+            held = self.claimed.get(index)
+            if held is None or held.nonce != nonce:
                 return None
-            hold.until = now + lease_seconds
-            return hold
+            held.until = now + lease_seconds
+            return held
         self.fence += 1
-        hold = _Claim(
+        held = _Claim(
             self.fence, 1 + self.attempts_ended[index], now, now + lease_seconds, nonce, published_at
         )
-        self.claimed[index] = hold
-        return hold
+        self.claimed[index] = held
+        return held
 
     def holds(self, claim: Claim) -> bool:
         """Return True if a claim is the current claim of its item."""
-        hold = self.claimed.get(claim.index)
-        return hold is not None and (hold.fence, hold.nonce) == (claim.fence, claim.nonce)
+        held = self.claimed.get(claim.index)
+        return held is not None and (held.fence, held.nonce) == (claim.fence, claim.nonce)
 
     def finish(
         self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
     ) -> FinishResult:
         """End the attempt at a claimed item, and the item too unless `retry_at` is set."""
-        hold = self.claimed.pop(index)
+        held = self.claimed.pop(index)
         self.attempts_ended[index] += 1
         if (
             retry_at is not None
             and outcome.state is ItemState.FAILED
-            and hold.attempt < self.spec.max_attempts
+            and held.attempt < self.spec.max_attempts
             and self.state is RunState.RUNNING
         ):
             heapq.heappush(self.waiting, (retry_at, index))
             self.retry_reason = reason or WaitReason()
             return FinishResult.WAITING
         self._end(index, outcome.state)
-        self._record(outcome.model_copy(update={"attempts": hold.attempt}))
+        self._record(outcome.model_copy(update={"attempts": held.attempt}))
         return FinishResult.RECORDED
 
     def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
@@ -218,10 +218,10 @@ class RunRecord:
 
     def expire(self, now: float) -> int:
         """End the attempts whose lease has expired, and count them."""
-        expired = [(index, hold) for index, hold in self.claimed.items() if hold.until <= now]
-        for index, hold in expired:
-            if self.state is RunState.RUNNING and hold.attempt >= self.spec.max_attempts:
-                error = WorkerLostError(f"{hold.attempt} workers vanished while they worked on this item")
+        expired = [(index, held) for index, held in self.claimed.items() if held.until <= now]
+        for index, held in expired:
+            if self.state is RunState.RUNNING and held.attempt >= self.spec.max_attempts:
+                error = WorkerLostError(f"{held.attempt} workers vanished while they worked on this item")
                 self.finish(index, self._failure(index, error), retry_at=None)
             else:
                 del self.claimed[index]
@@ -232,8 +232,8 @@ class RunRecord:
     def extend_leases(self, until: float) -> None:
         """Extend every lease to at least a time, after an outage in which no worker could renew."""
         self.coordinator_until = self.submitter_until = until
-        for hold in self.claimed.values():
-            hold.until = until
+        for held in self.claimed.values():
+            held.until = until
 
     def republish(
         self, now: float, older_than_seconds: float, is_lost: Callable[[str | None, float], bool]
@@ -272,15 +272,15 @@ class RunRecord:
             self._record(failure)
         return len(gone)
 
-    def acknowledge(self, address: int) -> None:
-        """Remove the outcomes up to a place from the window."""
+    def acknowledge(self, count: int) -> None:
+        """Remove the first `count` outcomes from the window."""
         awaited = list(
-            filter(self._needs_acknowledgement, self.stream.between(self.stream.acknowledged, address))
+            filter(self._needs_acknowledgement, self.stream.between(self.stream.acknowledged, count))
         )
         self.unacknowledged -= len(awaited)
         self.held -= sum(outcome.attempts > 0 for outcome in awaited)
-        if address > self.stream.acknowledged:
-            self.stream.acknowledged, self.failures, self.failing_since = address, 0, None
+        if count > self.stream.acknowledged:
+            self.stream.acknowledged, self.failures, self.failing_since = count, 0, None
 
     def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
         """Cancel pending items; claimed ones continue, or stop at their next renewal with `now`."""
@@ -339,7 +339,7 @@ class RunRecord:
             created_at=self.created_at,
             finished_at=self.finished_at,
             now_at=now,
-            leased_until=max((hold.until for hold in self.claimed.values()), default=0.0),
+            leased_until=max((held.until for held in self.claimed.values()), default=0.0),
             waits=tuple(wait for wait in self._waits() if wait.until > now),
         )
 

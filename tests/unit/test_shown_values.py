@@ -13,7 +13,7 @@ import stagefleet
 import tasks
 import workers
 from stagefleet.errors import StagefleetError
-from stagefleet.fleet.callbacks import RemoteCallback
+from stagefleet.fleet.callbacks import RemoteCallback, callback_fields
 from stagefleet.runs.models import RunSpec
 from stagefleet.setting_types import FlowerSettings, WebhookSettings
 from stagefleet.settings import EngineSettings, Settings, load_settings
@@ -113,7 +113,7 @@ def test_whom_a_run_calls_is_not_shown():
     """R16: path and query of a webhook may be its secret."""
     url = f"https://hooks.test/services/{PLANTED}?token={PLANTED}"
     callback = RemoteCallback(outcome_url=url, finish_url=url)
-    fields: dict[str, Any] = callback.spec_fields()
+    fields: dict[str, Any] = callback_fields(callback)
     spec = RunSpec(operation="copy_stage", **fields)
     assert PLANTED not in f"{callback!r} {spec!r} {spec}"
     assert url == spec.callback_target == spec.finish_url

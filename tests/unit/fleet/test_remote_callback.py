@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.errors import UsageError
-from stagefleet.fleet.callbacks import RemoteCallback
+from stagefleet.fleet.callbacks import RemoteCallback, callback_fields
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.fleet.project import FleetProject
 from stagefleet.fleet.records import FleetRecords
@@ -54,7 +54,7 @@ METHODS = {
     ],
 )
 def test_an_order_says_who_is_called(options, callback, target):
-    fields = RemoteCallback(**options).spec_fields()
+    fields = callback_fields(RemoteCallback(**options))
     assert (callback, target) == (fields["callback"], fields["callback_target"])
     assert options.get("finish_url", "") == fields["finish_url"]
 
@@ -126,7 +126,7 @@ def test_a_url_that_no_call_can_go_to_is_refused_when_it_is_given(name, url):
 )
 def test_odd_urls_that_can_be_called_are_taken(url):
     """R10: the check refuses no more than what cannot work."""
-    assert url == RemoteCallback(outcome_url=url).spec_fields()["callback_target"]
+    assert url == callback_fields(RemoteCallback(outcome_url=url))["callback_target"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_queue_of_the_fleet_or_of_celery_is_refused_when_it_is_given(queue, wo
     "task", ["acme.note", "acme.note@celery", "note@a:b.c-d_e", "_x@callbacks", "n@unacked2"]
 )
 def test_other_tasks_and_queues_are_taken(task):
-    assert task == RemoteCallback(outcome_task=task).spec_fields()["callback_target"]
+    assert task == callback_fields(RemoteCallback(outcome_task=task))["callback_target"]
 
 
 def test_every_method_for_each_is_known_here():
