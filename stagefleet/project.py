@@ -16,7 +16,6 @@ class Project:
     """The storages of a project.
 
     Attributes:
-        name: The project's name.
         primary: Builders write stages here.
         final: Deployments pull from here; None if they use the primary.
         caches: Near the builders, the nearest first; any stage may be missing at any time.

@@ -12,11 +12,9 @@ from stagefleet.fleet.reader import StorageReader, StorageState
 from stagefleet.image_use import InUsePolicy
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId
+from stagefleet.operations import delete, describe, publish
 from stagefleet.operations.base import Items, Operation, Plan
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.operations.delete import DeleteOperation
-from stagefleet.operations.describe import DescribeOperation
-from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
 from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
@@ -95,7 +93,7 @@ class FleetProject:
         The fleet caches each one, so that both `describe_stages` find it afterwards. A stage that cannot be
         described fails. For a single storage, also a final one, use the project `Project.alone(storage)`.
         """
-        return self.for_each(DescribeOperation.of(self.storages), stage_ids, on_outcome, **run)
+        return self.for_each(describe.DescribeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_publish_stage(
         self,
@@ -116,7 +114,7 @@ class FleetProject:
             fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
             image: The name for the stages in the error of `should_be_built`.
         """
-        operation = PublishOperation.of(
+        operation = publish.PublishOperation.of(
             self.storages, should_be_built=should_be_built, fill_caches=fill_caches, image=image
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)
@@ -128,7 +126,7 @@ class FleetProject:
 
         The result has the state of each stage in each cache; a failure of a cache does not fail the item.
         """
-        return self.for_each(CacheOperation.of(self.storages), stage_ids, on_outcome, **run)
+        return self.for_each(publish.CacheOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_take_stage(
         self, stage_ids: Items | None = None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
@@ -138,7 +136,7 @@ class FleetProject:
         A digest alone selects any stage with it: first the primary's own, then the oldest in the first
         secondary with one. Stage ids of None select all digests that the primary lacks.
         """
-        return self.for_each(TakeOperation.of(self.storages), stage_ids, on_outcome, **run)
+        return self.for_each(publish.TakeOperation.of(self.storages), stage_ids, on_outcome, **run)
 
     def for_each_delete_stage(
         self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
@@ -150,12 +148,12 @@ class FleetProject:
         self, stage_ids: Items | None, on_outcome: OutcomeCallback = None, **run: Unpack[RunArguments]
     ) -> Run:
         """Delete stages from the final storage."""
-        operation = DeleteOperation(repository=self.storages.final_repository)
+        operation = delete.DeleteOperation(repository=self.storages.final_repository)
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
-    def deletion(self, host: str | None = None) -> DeleteOperation:
+    def deletion(self, host: str | None = None) -> delete.DeleteOperation:
         """Return the operation that deletes stages from the caches and the primary storage."""
-        return DeleteOperation(
+        return delete.DeleteOperation(
             repository=self.storages.primary,
             caches=self.storages.caches,
             hosts=() if host is None else (host,),

@@ -47,17 +47,11 @@ OnGroup = Callable[[PurgedGroup], None]
 
 @dataclass(frozen=True, slots=True)
 class PurgeStarter:
-    """Start the purge of a project, or find the one under a key.
-
-    Attributes:
-        place: Chooses the hosts of an operation on an engine.
-        notice: Called with messages for the user.
-        redis_retry: Retries while Redis is out of reach, once a run is open.
-    """
+    """Start the purge of a project, or find the one under a key; `notice` is for messages to the user."""
 
     connections: Connections
     project: Project
-    place: Callable[[Operation], Operation]
+    choose_hosts: Callable[[Operation], Operation]
     notice: Callable[[str], None]
     redis_retry: RedisRetry = field(repr=False)
 
@@ -149,7 +143,7 @@ class PurgeStarter:
         key: str | None,
         following: NextRun | None,
     ) -> RunSpec:
-        operation = self.place(parse_operation(group.operation, group.options))
+        operation = self.choose_hosts(parse_operation(group.operation, group.options))
         return RunSpec(
             operation=operation.name,
             options=operation.options,

@@ -56,7 +56,6 @@ class Operation(BaseModel):
     """A kind of work; its fields are the options of its runs, as the ledger keeps them.
 
     Attributes:
-        name: The name of its task.
         past: What it does to an item, for reports.
         noun: What its items are.
         reads: The option that names what is read, or what is changed in place.
@@ -315,7 +314,6 @@ class PlanStorages:
         ping: Checks that a registry answers, is a registry, and accepts the login; raises if not.
         exists: Returns True if a storage exists, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
-        missing_ok: Treat all missing storages as empty.
         beside: The other storages of a project: while one of them exists, a missing one is new.
     """
 

@@ -15,10 +15,7 @@ from stagefleet.operations import base
 class PublishOperation(base.ProjectOperation):
     """Copy stages from the primary storage into the final one; skip those that it has.
 
-    Attributes:
-        should_be_built: Copy nothing; a stage that the final storage lacks is an error.
-        fill_caches: Copy the stages to the caches too; failures there are in the result, and no error.
-        image: The name for the stages in the error of `should_be_built`.
+    Its options are as of `FleetProject.for_each_publish_stage`.
     """
 
     name: ClassVar[str] = "publish_stage"

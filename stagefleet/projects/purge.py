@@ -44,10 +44,7 @@ class PurgeGroup:
     """Deletions of one run.
 
     Attributes:
-        name: Its name in reports.
         repository: The repository, or the primary storage that is an engine.
-        operation: The task that deletes an item.
-        tags: The tags that are deleted.
         size: Bytes that no storage of the project uses once this and all earlier groups are gone; None if
             not requested, and for an engine, which does not report shared layers.
         final: The repository of `final_tags`.
@@ -71,7 +68,6 @@ class PurgePlan:
     """All deletions of a purge.
 
     Attributes:
-        groups: The groups, in order; groups may be empty.
         unknown: Unknown images, which stay.
         kept: Records that outlive a purge: clients, the last clean-up, the lock server.
         unweighed: Images that the sizes leave out, or count in part, and why.

@@ -34,9 +34,7 @@ class Claim:
 
     Attributes:
         index: The item's number in the run, from 0.
-        host: The item's host, None if hosts do not matter.
         fence: The fencing token: a finish with an older one changes nothing.
-        attempt: 1 for the first.
         claimed_at: Time before the request for the claim, on this process's monotonic clock.
         lease_until: End of the first lease, on the same clock.
         nonce: Tells the claim from another with the same fence, which Redis may issue again after data loss.

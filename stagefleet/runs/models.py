@@ -103,8 +103,6 @@ class Outcome(BaseModel):
     """Final result of one item.
 
     Attributes:
-        item: The stage id or record id.
-        host: The item's host, None if hosts do not matter.
         seconds: Time from the claim of the last attempt to its end.
         bytes: Content sent to the destination.
         attempts: Claims of the item, lost ones included; 0 for an item decided without a task.
@@ -222,13 +220,10 @@ class RunSpec(BaseModel):
     """Specification of a run.
 
     Attributes:
-        operation: The task's name, as `copy_stage`.
         options: Options of the operation; JSON values, no secrets.
         parallel: Most unacknowledged items at once.
-        callback: Kind of receiver that acknowledges outcomes.
         callback_target: The task, as `NAME[@QUEUE]`, or the URL that is called for each outcome.
         finish_url: The URL that gets the run's summary at its end.
-        key: The idempotency key.
         fingerprint: Fingerprint of the caller's arguments, compared when a key is used again.
         parent: The run that this one continues.
         group: The group of the purge that it deletes.
