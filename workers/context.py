@@ -61,11 +61,7 @@ def build_context(
     worker: str,
     operations: Mapping[str, ItemFunction] = OPERATIONS,
 ) -> WorkerContext:
-    """Create a worker's objects; they do not connect yet.
-
-    Raises:
-        SettingsError: There is no Redis URL, or it is malformed.
-    """
+    """Create a worker's objects, which do not connect yet; `SettingsError` without a valid Redis URL."""
     app = make_app(settings, operations)
     assert settings.redis_url is not None
     closing = ExitStack()

@@ -141,11 +141,7 @@ _SECRET_PARAMETERS = frozenset({"password", "ssl_password"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonOptions:
-    """Options of every command; each field is an option of the command line.
-
-    Raises:
-        UsageError: The Redis URL holds a password.
-    """
+    """Options of every command; each field is an option of the command line."""
 
     redis_url: Annotated[
         str | None,
@@ -247,11 +243,7 @@ def _holds_password(url: str) -> bool:
 
 
 def require_terminal(asking: str, purpose: str) -> None:
-    """Refuse to ask where nobody can answer; the error says that `--yes` serves the purpose.
-
-    Raises:
-        UsageError: Standard input is no terminal.
-    """
+    """Raise `UsageError` where nobody can answer; it says that `--yes` serves the purpose."""
     if not sys.stdin.isatty():
         raise UsageError(f"{asking} asks on a terminal, and this is none: add --yes to {purpose}")
 

@@ -13,11 +13,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def print_line(text: str) -> None:
-    """Print one line.
-
-    Raises:
-        OutputError: Stdout cannot be written, other than because a pipe's reader has gone.
-    """
+    """Print one line; `OutputError` if stdout cannot be written, unless a pipe's reader has gone."""
     if sys.stdout is None:
         raise OutputError("the result cannot be written, stdout is closed: send it to a file or to /dev/null")
     try:

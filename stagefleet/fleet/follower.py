@@ -104,13 +104,7 @@ class RunFollower:
     def coordinate(
         self, run_id: str, kind: models.SubmissionKind, on_outcome: OnOutcome | None
     ) -> models.Run:
-        """Follow a run submitted by this process, with a callback per outcome; an interrupt cancels the run.
-
-        Raises:
-            NoWorkerError: As in `follow`.
-            LedgerRewoundError: As in `follow`.
-            BaseException: The exception of the callback, which has stopped the run.
-        """
+        """Follow a run of this process; an interrupt, or an exception of the callback, cancels it."""
         ledger = self._connections.ledger
         spec = self.started(run_id).spec
         try:

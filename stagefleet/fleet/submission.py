@@ -118,11 +118,7 @@ def _is_final(error: BaseException) -> bool:
 
 
 def tell_old_result(ledger: Ledger, submission: models.Submission, notice: Callable[[str], None]) -> None:
-    """Say that nothing is done now if the key's run had succeeded before.
-
-    Raises:
-        RunNotFoundError: Redis has lost the run since.
-    """
+    """Say that nothing is done now if the key's run had succeeded before."""
     if submission.kind is not models.SubmissionKind.SUCCEEDED:
         return
     run = ledger.run(submission.run_id)
@@ -149,12 +145,7 @@ class RunSubmitter:
         detach: bool,
         request: str = "",
     ) -> models.Run:
-        """Submit a run, and follow it unless detached; submit it again if Redis forgets it.
-
-        Raises:
-            UsageError: The run is detached, and the callback is one of this process.
-            StagefleetError: As in `submit` and `RunFollower.coordinate`.
-        """
+        """Submit a run, and follow it unless detached; submit it again if Redis forgets it."""
         if isinstance(on_outcome, RemoteCallback):
             on_outcome = None
         elif on_outcome is not None and detach:
@@ -239,11 +230,7 @@ def _renewed(ledger: Ledger, submission: models.Submission) -> AbstractContextMa
 
 
 def append_plan(ledger: Ledger, submission: models.Submission, plan: Plan, redis_retry: RedisRetry) -> None:
-    """Append the items of a plan to an open run.
-
-    Raises:
-        LedgerRewoundError: Redis has lost a part of the run.
-    """
+    """Append the items of a plan to an open run; `LedgerRewoundError` if Redis has lost a part of it."""
     for chunk in _chunks(
         models.Outcome.without_task(item, models.ItemState.SKIPPED) for item in plan.skipped
     ):

@@ -103,11 +103,7 @@ class Operation(BaseModel):
         return self.model_copy(update={"hosts": tuple(hosts)})
 
     def parse_items(self, items: Items | None) -> tuple[str, ...] | None:
-        """Check the names of items; drop duplicates, keep the order.
-
-        Raises:
-            UsageError: One is malformed, or the argument is a single string.
-        """
+        """Check the names of items, without duplicates; `UsageError` if malformed, or for a single string."""
         return parse_stage_ids(items)
 
     def plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:

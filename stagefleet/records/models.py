@@ -34,11 +34,7 @@ class Record(ABC):
     @classmethod
     @abstractmethod
     def read(cls, name: str, labels: Labels, /) -> Self:
-        """Build a record from the name in its identity and its labels.
-
-        Raises:
-            BrokenRecordError: A label is missing or invalid.
-        """
+        """Build a record from the name of its identity and its labels; `BrokenRecordError` without one."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as commands and outcomes show it (see docs/records.md)."""
@@ -153,11 +149,7 @@ class ImportMetadata(Record):
 
 @dataclass(frozen=True, slots=True)
 class CustomTag(Record):
-    """A custom tag that a user gave to a stage.
-
-    Raises:
-        InvalidNameError: The name is not a valid tag, or is the tag of a stage or a record.
-    """
+    """A custom tag that a user gave to a stage; not the tag of a stage or a record."""
 
     kind = RecordKind.CUSTOM_TAG
 

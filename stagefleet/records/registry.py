@@ -23,11 +23,7 @@ class LabelledImage:
 
 
 def read_labels(client: RegistryClient, reference: Reference) -> LabelledImage | None:
-    """Read an image's labels; None if there is no image, or a placeholder.
-
-    Raises:
-        RegistryError: The registry fails, or refuses the read.
-    """
+    """Read an image's labels; None if there is no image, or a placeholder."""
     digest = None
     try:
         manifest = client.fetch_manifest(reference)

@@ -117,11 +117,7 @@ class OutcomeReader:
         self._told: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     def batches(self) -> Iterator[list[Outcome]]:
-        """Yield outcomes as they arrive, to the run's end; [] after each quiet second.
-
-        Raises:
-            LedgerRewoundError: The ledger repeatedly lost outcomes that were read.
-        """
+        """Yield outcomes as they arrive, to the run's end; [] after each quiet second."""
         quiet = 0
         while True:
             asked_at = time.monotonic()

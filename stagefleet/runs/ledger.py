@@ -190,11 +190,7 @@ class WorkerLedger(Protocol):
     """The part of the ledger for workers."""
 
     def spec(self, run_id: str) -> models.RunSpec | None:
-        """Read the spec of a run, None if there is no such run.
-
-        Raises:
-            IncompatibleVersionError: An incompatible release wrote it.
-        """
+        """Read the spec of a run, None if there is none; `IncompatibleVersionError` as of `run`."""
 
     def claim(self, run_id: str, index: int, worker: str, *, nonce: str | None = None) -> Claim | None:
         """Claim an item if it is published and nobody has it; the worker's name is for people.
@@ -369,11 +365,7 @@ class HeartbeatLedger(Protocol):
     """Live workers, by which shares of the fleet are measured."""
 
     def ping(self) -> None:
-        """Check that the ledger takes writes: a replica or a full disk still serves reads.
-
-        Raises:
-            RedisUnreachableError: It takes no writes for now.
-        """
+        """Raise `RedisUnreachableError` if the ledger takes no writes, as a replica or with a full disk."""
 
     def beat(self, worker: models.WorkerInfo, *, seconds: float) -> None:
         """Record that a worker lives for the next seconds; 0 signs it off."""

@@ -38,11 +38,7 @@ class RedisLedger(RedisRuns):
 
     @classmethod
     def connect(cls, redis_url: str, settings: Settings) -> Self:
-        """Create the ledger for a URL; it connects at the first call.
-
-        Raises:
-            SettingsError: The URL is malformed.
-        """
+        """Create the ledger for a URL; it connects at the first call."""
         return cls(redis_client.connect_redis(redis_url), prefix=settings.key_prefix, settings=settings.runs)
 
     def close(self) -> None:
