@@ -115,6 +115,7 @@ _NAMES_SETTING = 'registries."'
 """What the advice to change a setting of a registry contains."""
 _FAILURES_TOLD = 20
 """The maximum of failures to print: a common cause may fail thousands of items."""
+_NOTES_TOLD = 20
 _EXIT_CODES = {"failed": 1, "cancelling": 3, "cancelled": 3}
 
 
@@ -193,6 +194,7 @@ class RunReport:
         self._failures = 0
         self._missing = 0
         self._lacking: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
         self._display = display or choose_display(run, stdout_is_shared=as_json)
 
     def __enter__(self) -> Self:
@@ -207,6 +209,7 @@ class RunReport:
         self._display.advance(outcome)
         caches = (outcome.result or {}).get("caches", {})
         self._lacking.update(cache for cache, state in caches.items() if state.startswith("failed"))
+        self._notes.update((outcome.result or {}).get("notes", ()))
         self._missing += outcome.was_not_there
         if self._as_json:
             print_json(outcome.as_json())
@@ -229,6 +232,8 @@ class RunReport:
                 f"caches that could not be given their stages: {caches}; "
                 f"look at each: stagefleet list {next(iter(self._lacking))}"
             )
+        for note, count in self._notes.most_common(_NOTES_TOLD):
+            say(f"{note} ({count:,})")
         if self._missing:
             was = "was" if self._missing == 1 else "were"
             say(f"{self._missing:,} of {run.total:,} {was} not there, and so not deleted")

@@ -76,3 +76,15 @@ def test_advice_to_change_a_setting_says_whose(in_fleet, end):
     assert describe_failure(failed, in_fleet=in_fleet).endswith(end)
     other = failed.model_copy(update={"error": ErrorInfo(type="NotFoundError", message="gone")})
     assert "x failed: gone" == describe_failure(other, in_fleet=in_fleet)
+
+
+def test_what_results_note_is_told_once_with_its_count(capsys):
+    run = Run("r", RunSpec(operation="copy_stage"), RunState.SUCCEEDED, total=3, succeeded=3)
+    report = RunReport(run, as_json=False)
+    for notes in (["a layer is absent"], ["a layer is absent", "another"], None):
+        result = None if notes is None else {"notes": notes}
+        report.show(Outcome(item="x", state=ItemState.SUCCEEDED, result=result))
+    report.conclude(run)
+    told = capsys.readouterr().err
+    assert "a layer is absent (2)" in told
+    assert "another (1)" in told
