@@ -96,6 +96,11 @@ class VerificationResult:
             self.faults.append((Fault(look.fault), told))
 
     @property
+    def is_damaged(self) -> bool:
+        """True if a part is not as it was pushed."""
+        return any(fault is not Fault.UNREADABLE for fault, _ in self.faults)
+
+    @property
     def error(self) -> errors.BrokenStageError | None:
         """The error that names all faults; None without one."""
         for kind, error in _ERRORS.items():

@@ -112,6 +112,7 @@ def test_what_two_looks_miss_or_find_altered_is_named(fakes, stage, part, there,
     detail = "" if there is None else f" ({digest_of(there)})"
     assert [f"the {part} {digest} is {fault}{detail}"] == told(result)
     assert type(result.error) is error
+    assert result.is_damaged
     assert not result.error.retryable
     assert str(digest) in str(result.error)
 
@@ -247,7 +248,7 @@ def test_a_manifest_of_another_kind_is_unreadable(fakes, between):
     fakes.registries.push_odd(fakes.source, str(stage_id), b"{}", media_type="application/x")
     result = verify(fakes, stage_id)
     assert isinstance(result.error, UnreadableContentError)
-    assert fakes.registries.fresh == 0
+    assert (False, 0) == (result.is_damaged, fakes.registries.fresh)
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(OWN), OWN], ids=["gzip", "plain"])
