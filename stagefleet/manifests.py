@@ -1,4 +1,4 @@
-"""Manifests and indexes of Docker and OCI: parsed once, kept byte for byte.
+"""Manifests and indexes of Docker and OCI, parsed once and kept byte for byte, and the members of indexes.
 
 OCI image specification 1.1, "Image Manifest" and "Image Index"; Docker's "Image Manifest V 2, Schema 2".
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from stagefleet.errors import InvalidNameError, UnsupportedManifestError
-from stagefleet.names import Digest
+from stagefleet.leases import current_lease
+from stagefleet.names import Digest, StorageAddress
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -187,3 +188,79 @@ def _descriptors(document: Mapping[str, Any], name: str) -> tuple[Descriptor, ..
     if not isinstance(listed, list) or len(listed) > _MOST_DESCRIPTORS:
         raise UnsupportedManifestError(f"the manifest's {name} are no list, or too long a one")
     return tuple(Descriptor.parse(entry) for entry in listed)
+
+
+# Members of an index and of its nested indexes: each read once, with limits for number and depth.
+#
+# A small index can refer to ten thousand others, each of which refers to ten thousand more. All code that
+# follows an index uses this module, so that such a document costs a bounded number of requests and bytes.
+
+MAX_DEPTH = 4
+"""Deepest nesting of indexes; only mistakes and attacks nest deeper."""
+MAX_MANIFESTS = 500
+"""Most manifests that an index may lead to in all; an image for every known platform has some 50."""
+MAX_BLOBS = 10_000
+"""Most blobs that an index may refer to in all, as BuildKit's caches refer to their layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of an index, and its manifest or index; None for a blob."""
+
+    descriptor: Descriptor
+    manifest: Manifest | None
+
+
+class MemberReader:
+    """Read all members of one index; create a new reader for each document."""
+
+    def __init__(self, fetch_manifest: Callable[[Digest], Manifest], address: StorageAddress) -> None:
+        self._fetch_manifest = fetch_manifest
+        self._address = address
+        self._seen: set[Digest] = set()
+        self._manifests_left = MAX_MANIFESTS
+        self._blobs_left = MAX_BLOBS
+
+    def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Yield the members of an index that were not yielded before; an image has none.
+
+        `depth` is 1 for the top document, and one more for each index around this one.
+
+        Raises:
+            UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
+            NotFoundError: A registry lacks a member; the error names it.
+            StagefleetError: As `fetch_manifest` raises.
+        """
+        if depth > MAX_DEPTH and index.members:
+            raise UnsupportedManifestError(
+                f"{self._address}@{index.digest}: indexes are nested more than {MAX_DEPTH} deep"
+            )
+        for descriptor in index.members:
+            if descriptor.digest not in self._seen:
+                self._seen.add(descriptor.digest)
+                self._count(index, descriptor)
+                yield Member(descriptor, self._fetch(descriptor))
+
+    def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
+        """Yield direct and indirect members, an index before its own; arguments and errors as `members`."""
+        for member in self.members(index, depth):
+            yield member
+            if member.manifest is not None:
+                yield from self.walk(member.manifest, depth + 1)
+
+    def _count(self, index: Manifest, descriptor: Descriptor) -> None:
+        if descriptor.is_manifest:
+            self._manifests_left -= 1
+        else:
+            self._blobs_left -= 1
+        if self._manifests_left < 0 or self._blobs_left < 0:
+            raise UnsupportedManifestError(
+                f"{self._address}@{index.digest} leads to more than {MAX_MANIFESTS} manifests or "
+                f"{MAX_BLOBS} blobs"
+            )
+
+    def _fetch(self, descriptor: Descriptor) -> Manifest | None:
+        if not descriptor.is_manifest:
+            return None
+        current_lease().check()
+        return self._fetch_manifest(descriptor.digest)

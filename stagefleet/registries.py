@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stagefleet.errors import ContentError, NotFoundError, RegistryError, RegistryUnavailableError
-from stagefleet.leases import Lease
+from stagefleet.leases import Lease, LeaseBoundThreads
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Digest, Repository, StageId
 from stagefleet.records.image import DELETION_LABEL, is_placeholder, make_rejection
 from stagefleet.records.registry import LabelledImage, put_record, read_labels
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.shared_state.base import FLEET_NAMESPACE, SharedState
 from stagefleet.shared_state.remembered_stages import KnownRejections, MemoryRejections, RememberedStages
 

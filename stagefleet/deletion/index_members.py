@@ -9,12 +9,11 @@ from itertools import islice
 from typing import TypeVar
 
 from stagefleet import errors
-from stagefleet.leases import Lease
-from stagefleet.manifests import DOCKER_MANIFEST, OCI_MANIFEST, Descriptor, Manifest
+from stagefleet.leases import Lease, LeaseBoundThreads
+from stagefleet.manifests import DOCKER_MANIFEST, MAX_DEPTH, MAX_MANIFESTS, OCI_MANIFEST, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.records.image import is_placeholder
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.members import MAX_DEPTH, MAX_MANIFESTS, LeaseBoundThreads
 
 _MOST_MEMBERS = MAX_MANIFESTS
 _MOST_INDEXES = 100

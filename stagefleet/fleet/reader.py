@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from stagefleet.connections import Connections
 from stagefleet.errors import StagefleetError, StageNotFoundError
 from stagefleet.images import StageDescription
+from stagefleet.leases import LeaseBoundThreads
 from stagefleet.names import StageId, StorageAddress
 from stagefleet.operations.base import Items, PlanStorages, parse_storage
 from stagefleet.project import Project
@@ -138,8 +139,6 @@ class StorageReader:
 
     def storage_states(self, project: Project) -> list[StorageState]:
         """Return the state of each storage of a project; the storages are read in parallel."""
-        from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
-
         name, storages = project.name, self._connections.storages
 
         def look(role: str, address: StorageAddress) -> StorageState:
@@ -197,8 +196,6 @@ def describe_all(
         find: Returns known descriptions of many stages at once; only the others are described.
         ping: Passed to `Isolation`, as for errors.
     """
-    from stagefleet.registry.members import LeaseBoundThreads  # noqa: PLC0415 - its package imports the registry client
-
     under_way: deque[tuple[StageId, Description | Future[Description]]] = deque()
     pool = LeaseBoundThreads(parallel, "describe")
     isolation = Isolation(on_left_out, ping=ping)

@@ -13,12 +13,12 @@ from typing import Any
 
 from stagefleet import errors
 from stagefleet.image_use import InUsePolicy
+from stagefleet.leases import LeaseBoundThreads
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.project import Project
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.members import LeaseBoundThreads
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.unique_size import UniqueSize
 

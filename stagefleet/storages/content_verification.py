@@ -19,11 +19,10 @@ from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.image_config import diff_ids_in
 from stagefleet.layers import ByteStream, diff_id_of
-from stagefleet.manifests import Descriptor, Manifest
+from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, StageId
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
-from stagefleet.registry.members import MemberReader
 from stagefleet.shared_state.base import SharedState
 from stagefleet.storages.storage import ManifestStorage
 

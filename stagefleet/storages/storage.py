@@ -14,12 +14,11 @@ from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
-from stagefleet.manifests import Descriptor, Manifest
+from stagefleet.manifests import Descriptor, Manifest, Member, MemberReader
 from stagefleet.names import Digest, Repository, StageId, StorageAddress
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, Record
 from stagefleet.registry.blob_reader import BlobSource
-from stagefleet.registry.members import Member, MemberReader
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.tag_lists import StageIdList
 

@@ -8,10 +8,10 @@ from functools import partial
 from itertools import islice
 
 from stagefleet.errors import ContentError, NotFoundError, RateLimitedError, RegistryError
-from stagefleet.manifests import Descriptor, Manifest
+from stagefleet.leases import LeaseBoundThreads
+from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository
 from stagefleet.registry.client import RegistryClient
-from stagefleet.registry.members import LeaseBoundThreads, MemberReader
 
 _THREADS = 8
 _AT_A_TIME = 1000  # bounds the manifests in memory

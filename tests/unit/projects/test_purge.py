@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet import manifests
 from stagefleet.errors import (
     NotFoundError,
     RegistryUnavailableError,
@@ -20,7 +21,6 @@ from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.image import RecordImage
 from stagefleet.records.models import CustomTag, ManagedImage, RejectedStage
 from stagefleet.records.registry import put_record
-from stagefleet.registry import members
 from stagefleet.storages.storages import Storages
 from tests.unit.storages.conftest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of, entry
 
@@ -206,7 +206,7 @@ def test_an_index_of_indexes_is_weighed_in_a_bounded_number_of_requests(fakes, p
 
 def test_one_that_leads_to_too_much_is_named(fakes, plan, monkeypatch):
     """R17: the sizes are without the rest of it."""
-    monkeypatch.setattr(members, "MAX_MANIFESTS", 2)
+    monkeypatch.setattr(manifests, "MAX_MANIFESTS", 2)
     images = [fakes.registries.push(fakes.source, None, layers=(b"%d" % number,)) for number in range(4)]
     fakes.registries.push_index(fakes.source, "many", images)
     (image,) = plan(sized=True).unweighed

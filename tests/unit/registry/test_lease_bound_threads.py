@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from stagefleet.errors import ItemCancelledError
-from stagefleet.leases import current_lease, under_lease
+from stagefleet.leases import LeaseBoundThreads, current_lease, under_lease
 from stagefleet.registry.http.waits import pause
-from stagefleet.registry.members import LeaseBoundThreads
 
 
 class Lease:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from stagefleet import manifests as bounds
 from stagefleet.errors import ItemCancelledError, NotFoundError, UnsupportedManifestError
 from stagefleet.leases import under_lease
-from stagefleet.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, digest_of
+from stagefleet.manifests import OCI_INDEX, OCI_MANIFEST, Descriptor, Manifest, MemberReader, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry import members as bounds
-from stagefleet.registry.members import MemberReader
 
 REPOSITORY = Repository("a.example", "app")
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -406,7 +406,7 @@ def test_a_member_named_many_times_is_copied_and_weighed_once(fakes):
 
 def test_a_bomb_of_indexes_is_refused_after_a_bounded_number_of_requests(fakes, monkeypatch):
     """R17: indexes of indexes lead to more than anybody reads."""
-    monkeypatch.setattr("stagefleet.registry.members.MAX_MANIFESTS", 20)
+    monkeypatch.setattr("stagefleet.manifests.MAX_MANIFESTS", 20)
     images = [fakes.registries.push(fakes.source, None, layers=(bytes([n]),)) for n in range(10)]
     indexes = [fakes.registries.push_index(fakes.source, None, images[: n + 1]) for n in range(10)]
     indexes += [fakes.registries.push_index(fakes.source, None, images[n:]) for n in range(1, 10)]
