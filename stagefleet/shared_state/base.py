@@ -149,11 +149,10 @@ class SingleFlight(ABC):
     def _release_claim(self, namespace: str, key: str, owner: bytes) -> None:
         """Give up the work on a value, if the caller owns it."""
 
-    def _forget_cached(self, namespace: str, key: str | None = None) -> None:
-        """Drop a namespace, or one value of it, from the cache of this process."""
+    def _forget_cached(self, namespace: str, key: str) -> None:
+        """Drop a value from the cache of this process."""
         with self._guard:
-            for name in [name for name in self._cache if name[0] == namespace and key in {None, name[1]}]:
-                del self._cache[name]
+            self._cache.pop((namespace, key), None)
 
     def _wait(
         self, namespace: str, key: str, owner: bytes, deadline: float, lease: leases.Lease
@@ -303,19 +302,11 @@ class SharedState(SingleFlight):
     def parts(self, namespace: str, keys: Sequence[str]) -> list[bytes | None]:
         """Return byte strings stored by `put_parts`, None for each that is lost."""
 
-    def drop_run(self, run_id: str) -> None:
-        """Delete a run's namespace."""
-        self._forget_cached(run_id)
-        self._drop_namespace(run_id)
-
     @abstractmethod
     def _peek(self, namespace: str, key: str) -> bytes | None: ...
 
     @abstractmethod
     def _drop_value(self, namespace: str, key: str) -> None: ...
-
-    @abstractmethod
-    def _drop_namespace(self, namespace: str) -> None: ...
 
 
 def blob_field(destination: bytes, digest: Digest) -> bytes:

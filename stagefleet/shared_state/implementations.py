@@ -96,10 +96,6 @@ class RedisSharedState(SharedState):
         with map_redis_errors(self._redis):
             self._redis.hdel(self._key(namespace), _value_field(key))
 
-    def _drop_namespace(self, namespace: str) -> None:
-        with map_redis_errors(self._redis):
-            self._redis.unlink(self._key(namespace))
-
     def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
         lease_ms = milliseconds(lease_seconds)
         answer = self.scripts.call("read_or_claim", namespace, owner, lease_ms, _value_field(key))
@@ -219,10 +215,6 @@ class MemorySharedState(SharedState):
     def _drop_value(self, namespace: str, key: str) -> None:
         with self._lock:
             self._namespace(namespace).values.pop(key, None)
-
-    def _drop_namespace(self, namespace: str) -> None:
-        with self._lock:
-            self._namespaces.pop(namespace, None)
 
     def _read_or_claim(self, namespace: str, key: str, owner: bytes, lease_seconds: float) -> StoredValue:
         with self._lock:
