@@ -104,7 +104,7 @@ class UndoLease:
             return
 
 
-_CURRENT: ContextVar[Lease] = ContextVar("leash", default=NO_LEASE)
+_CURRENT: ContextVar[Lease] = ContextVar("lease", default=NO_LEASE)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Effect of deletions in a repository: of a tag alone, or of a digest and all its tags.
 
 OCI distribution specification 1.1, "Deleting tags": optional, 400 or 405 if it is off. Some registries accept
-it and delete the other tags of the digest, too, so a trial decides. Its result holds for one repository:
+it and delete the other tags of the digest, too, so a probe decides. Its result holds for one repository:
 there may be several registries behind one host, by path.
 """
 
@@ -99,7 +99,7 @@ def _ask(client: RegistryClient, shared_state: SharedState, reference: Reference
 
 
 def _seconds_of(probe_result: ProbeResult) -> float:
-    """Return the lifetime of a trial's result."""
+    """Return the lifetime of a probe's result."""
     if not probe_result.left:
         return _REMEMBERED_SECONDS
     return _PASSING_SECONDS if probe_result.passes else _REFUSED_SECONDS
@@ -109,22 +109,22 @@ def _key(repository: Repository) -> str:
     return f"deletion {repository}"
 
 
-# Trial of how a registry deletes, on a throwaway image under two tags of our own, never on a user's.
+# Probe of how a registry deletes, on a throwaway image under two tags of our own, never on a user's.
 #
-# An interrupted trial leaves its tags; the next one in the repository finds them by their names and removes
+# An interrupted probe leaves its tags; the next one in the repository finds them by their names and removes
 # them. If the registry does not let them be removed, no others are added.
 
 SECOND_LOOK_SECONDS = 5.0
 """Pause between two checks after a tag's deletion: caches on the way may serve the tag a while longer."""
 UNDER_WAY_SECONDS = 15.0
-"""Age up to which a tag may belong to a trial under way; an older one is a leftover."""
+"""Age up to which a tag may belong to a probe under way; an older one is a leftover."""
 
 _PREFIX = "stagefleet-probe-"
 _TAG = re.compile(_PREFIX + r"(?:(?P<seconds>[0-9]{10})-)?[0-9a-f]{16}-[ab]")
 _LABEL = "io.stagefleet.probe"
 _UNDO_SECONDS = 10.0
 _MOST_REMOVED = 100
-"""Most leftover tags that one trial removes."""
+"""Most leftover tags that one probe removes."""
 _SHOWN_TAGS = 4
 
 _SOMETHING_ELSE = Digest("sha256", "0" * 64)
@@ -146,10 +146,10 @@ class DeletionMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Result of a trial.
+    """Result of a probe.
 
     Attributes:
-        left: Tags of trials that cannot be removed. If there are some, do not add tags that have to be
+        left: Tags of probes that cannot be removed. If there are some, do not add tags that have to be
             removed.
         refusal: The registry's refusal to remove them.
         passes: True if the refusal may be temporary.
@@ -187,7 +187,7 @@ def describe_probe_tags(repository: Repository, tags: Sequence[str], refusal: st
 
 
 class DeletionProbe:
-    """One trial in a repository."""
+    """One probe in a repository."""
 
     def __init__(self, client: RegistryClient, wanted: Reference, lease: Lease) -> None:
         self._client = client
@@ -199,7 +199,7 @@ class DeletionProbe:
         """Find out how the repository's registry deletes.
 
         Raises:
-            NotFoundError: `wanted` does not exist; there was no trial.
+            NotFoundError: `wanted` does not exist; there was no probe.
             DeletionDisabledError: Deletion is switched off in the registry; nothing was pushed.
             RegistryError: The registry refuses for a reason that does not concern tags.
         """
@@ -226,7 +226,7 @@ class DeletionProbe:
 
     def _check_repository(self) -> None:
         try:
-            self._client.head_manifest(self._wanted)  # a trial must not create a repository
+            self._client.head_manifest(self._wanted)  # a probe must not create a repository
         except (errors.RegistryUnavailableError, errors.ContentError):
             return  # it exists, but is damaged
 
@@ -260,7 +260,7 @@ class DeletionProbe:
     # Clean-up
 
     def _remove_left(self) -> ProbeResult:
-        """Remove leftovers of other trials, up to the first failure: the others would fail, too."""
+        """Remove leftovers of other probes, up to the first failure: the others would fail, too."""
         images = self._find_left()
         while images:
             digest, tags = images.popitem()
@@ -270,7 +270,7 @@ class DeletionProbe:
         return ProbeResult(DeletionMode.DIGEST)
 
     def _find_left(self) -> dict[Digest, list[Reference]]:
-        """Find the tags of ended trials, by the image that they name."""
+        """Find the tags of ended probes, by the image that they name."""
         found = self._probe_tags()
         wait = max(map(_seconds_under_way, found), default=0.0)
         if wait:
@@ -286,7 +286,7 @@ class DeletionProbe:
         return images
 
     def _image_of(self, tag: Reference) -> Digest | None:
-        """Return the trial image that a tag names; None if it names something else."""
+        """Return the probe image that a tag names; None if it names something else."""
         found = read_labels(self._client, tag)
         if found is not None:
             return found.digest if _LABEL in found.labels else None
@@ -305,7 +305,7 @@ class DeletionProbe:
     def _remove(
         self, image: Digest, tags: Sequence[Reference], others: Iterable[Reference] = ()
     ) -> ProbeResult:
-        """Remove a trial's image with its tags, by digest, else tag by tag; warn of those that stay."""
+        """Remove a probe's image with its tags, by digest, else tag by tag; warn of those that stay."""
         lease = UndoLease(NO_LEASE, seconds=_UNDO_SECONDS)  # nobody else knows it: no lease is needed
         whole = Reference.of(self._repository, image)
         refusals: list[errors.StagefleetError] = []
@@ -337,7 +337,7 @@ class DeletionProbe:
 
 
 def _seconds_under_way(tag: str) -> float:
-    """Return how much longer a tag's trial may be under way, 0 if it has ended."""
+    """Return how much longer a tag's probe may be under way, 0 if it has ended."""
     match = _TAG.fullmatch(tag)
     if match is None or match["seconds"] is None:
         return 0.0

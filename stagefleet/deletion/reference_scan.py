@@ -85,7 +85,7 @@ class ReferenceScan:
         self._run = attempt.run_id
         self._tag_reads = TagReads(registries.client, repository, attempt.lease)
         self._kept = KeptScans() if kept_scans is None else kept_scans
-        self._key = f"survey {repository}"
+        self._key = f"scan {repository}"
 
     def find(self, digest: Digest, *, newer_than: float = -math.inf) -> DigestReferences:
         """Find the users of a digest, by rounds of other workers that are newer, on `elapsed_seconds`."""
@@ -275,7 +275,7 @@ class ReferenceScan:
 
 def placeholders_seen(shared_state: SharedState, run_id: str, repository: Repository) -> set[str]:
     """Return the tags that led to placeholders in the stored rounds of a run."""
-    key = f"survey {repository}"
+    key = f"scan {repository}"
     rounds = (shared_state.peek(run_id, name) or {} for name in (key, f"fresh {key}"))
     return {tag for found in rounds for tag in found.get("placeholders", ())}
 

@@ -146,7 +146,7 @@ class _TagDeletion:
                 self.registries.client, self.reference, lease=lease, precheck=precheck
             )
         except RegistryError as error:
-            if mode.refuses_tags(error):  # it deleted tags in the trial
+            if mode.refuses_tags(error):  # it deleted tags in the probe
                 mode.forget_deletion_mode(self.registries.shared_state, self.reference.repository)
             raise
         return was_there or requests > 1  # an earlier request may have taken effect, its response lost

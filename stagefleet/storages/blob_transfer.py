@@ -17,7 +17,7 @@ from stagefleet.shared_state.base import UploadDecision
 from stagefleet.storages.storage import ManifestStorage
 
 _OWNER_BYTES = 8
-_PATIENCE_SECONDS = 300.0
+_LONGEST_WAIT_SECONDS = 300.0
 _RENEWAL_SECONDS = 8.0
 _TELL_SECONDS = 0.25  # others may wait for sent blobs; a report for several is cheaper
 _FIRST_PAUSE_SECONDS = 0.05
@@ -82,11 +82,11 @@ class BlobTransfer:
     def _ask(self, blobs: list[Blob]) -> tuple[list[Blob], list[Blob]]:
         """Split blobs into those to send here and those that others are sending."""
         digests = [blob.descriptor.digest for blob in blobs]
-        verdicts = self._shared_state.request_uploads(self._run, self._destination, digests, self._owner)
-        judged = list(zip(blobs, verdicts, strict=True))
+        decisions = self._shared_state.request_uploads(self._run, self._destination, digests, self._owner)
+        decided = list(zip(blobs, decisions, strict=True))
         return (
-            [blob for blob, verdict in judged if verdict is UploadDecision.SEND],
-            [blob for blob, verdict in judged if verdict is UploadDecision.WAIT],
+            [blob for blob, decision in decided if decision is UploadDecision.SEND],
+            [blob for blob, decision in decided if decision is UploadDecision.WAIT],
         )
 
     def _send(self, blobs: list[Blob], mount_from: Repository | None) -> None:
@@ -154,7 +154,7 @@ class BlobTransfer:
             return
 
     def _await(self, blobs: list[Blob]) -> None:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while blobs:
             self._lease.check()

@@ -187,9 +187,9 @@ def _bounded(seconds: float) -> float:
 
 SMALL_RATE = 128 * 1024
 """Bytes per second that a body read as a whole must reach, besides the time-out."""
-_PATIENCE_SECONDS = 60.0
+_SILENT_SECONDS = 60.0
 _LEAST_BYTES = 64 * 1024
-"""Bytes that a streamed body must deliver within `_PATIENCE_SECONDS`; less counts as silence."""
+"""Bytes that a streamed body must deliver within `_SILENT_SECONDS`; less counts as silence."""
 
 
 class TooManyBytesError(Exception):
@@ -240,7 +240,7 @@ class ResponseBody:
         self._came_bytes += len(piece)
         if self._deadline is not None and self._is_small:
             self._deadline.extend(len(piece) / SMALL_RATE)
-        if self._waited_seconds > _PATIENCE_SECONDS:
+        if self._waited_seconds > _SILENT_SECONDS:
             if piece and self._came_bytes < _LEAST_BYTES:
                 self._response.close()
                 host = urlsplit(self._response.url).netloc

@@ -67,7 +67,7 @@ def test_a_custom_tag_that_came_after_the_first_look_stays(fakes, repository):
     fakes.delete(first, [first, second])
     fakes.registries.push(repository, "release", **SHARED)
     fakes.shared_state.clock_offset_ms += 9000
-    fakes.shared_state._forget_cached("r", f"fresh survey {repository}")
+    fakes.shared_state._forget_cached("r", f"fresh scan {repository}")
     fakes.delete(second, [second])
     assert {"release"} == fakes.tags(repository)
 

@@ -273,7 +273,7 @@ def test_a_damaged_tag_that_has_recovered_is_no_obstacle_any_more(fakes, stored,
     fakes.registries.damaged.add(str(fakes.stage(5)))
     fakes.delete(fakes.stage(6), [fakes.stage(6), member[0]])
     fakes.registries.damaged.clear()
-    fakes.shared_state._forget_cached("r", f"fresh survey {fakes.source}")
+    fakes.shared_state._forget_cached("r", f"fresh scan {fakes.source}")
     fakes.shared_state.clock_offset_ms += 9000
     fakes.delete(member[0])
     assert ({str(fakes.stage(5))}, False) == (fakes.tags(fakes.source), member[1] in stored.manifests)

@@ -262,7 +262,7 @@ def test_what_another_gives_up_is_sent(fakes, layer):
 
 
 def test_patience_ends_and_the_blob_is_sent_all_the_same(fakes, layer, monkeypatch):
-    monkeypatch.setattr("stagefleet.storages.blob_transfer._PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("stagefleet.storages.blob_transfer._LONGEST_WAIT_SECONDS", -1.0)
     fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
     consign(fakes, lambda _: pytest.fail("it waited")).send([Blob(layer)])
     assert [("upload", str(layer.digest))] == fakes.registries.writes
