@@ -235,9 +235,9 @@ def main(arguments: list[str]) -> None:
         needed = {name: os.environ[name] for name in _OF_THE_SERVER if name in os.environ}
         server = supervisor.start(server_command, environment=needed, log=directory / SERVER_LOG)
         children.append(server)
+        children.append(supervisor.start(worker_command, log=directory / WORKER_LOG))  # loads meanwhile
         problem = _await_socket(supervisor, server, directory)
         if problem is None:
-            children.append(supervisor.start(worker_command, log=directory / WORKER_LOG))
             _say("ready")
             problem = _await_end(supervisor, children, directory)
         if problem:
