@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from stagefleet.errors import RedisUnreachableError
+from stagefleet.errors import RedisUnreachableError, StagefleetError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.runs.ledger import Ledger
 from stagefleet.runs.messages import live_hosts
@@ -145,7 +145,7 @@ class EmbeddedConnections(Connections):
     def __init__(self, settings: Settings, *, on_start: Callable[[], None] | None = None) -> None:
         self._prepare(settings)
         self._redis_url = ""
-        self._embedded = _Lazy(self._open_embedded, lambda embedded: embedded.stop())
+        self._embedded = _Lazy(self._open_embedded, self._stop)
         self._on_start = on_start
 
     def begin_start(self) -> None:
@@ -160,8 +160,19 @@ class EmbeddedConnections(Connections):
         self._embedded.value.check()
 
     def close(self) -> None:
+        self._embedded.close()  # while the ledger can be read
         super().close()
-        self._embedded.close()
+
+    def _stop(self, embedded: EmbeddedFleet) -> None:
+        """Stop it; at once if no run is under way, as a worker takes a second to stop."""
+        try:
+            is_idle = not self._redis_url or all(run.state.is_final for run in self.ledger.runs())
+        except StagefleetError:  # Valkey has ended
+            is_idle = False
+        if is_idle:
+            embedded.kill()
+        else:
+            embedded.stop()
 
     def _open_embedded(self) -> EmbeddedFleet:
         from stagefleet.embedded import EmbeddedFleet  # noqa: PLC0415 - look-ups need none

@@ -105,13 +105,21 @@ class EmbeddedFleet:
             raise UnreachableError(self._read_line(0) or "the embedded fleet was stopped by somebody else")
 
     def stop(self) -> None:
-        """Stop both, and remove the directory."""
+        """Stop both, and remove the directory; items under way have some seconds to end."""
+        self._stop("")
+
+    def kill(self) -> None:
+        """End both at once, and remove the directory; no item may be under way."""
+        self._stop(supervisor.AT_ONCE)
+
+    def _stop(self, last_word: str) -> None:
         process, self._supervisor = self._supervisor, None
         if process is None:
             return
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(last_word)
             process.stdin.close()
         try:
             process.wait(_STOP_SECONDS)

@@ -205,11 +205,13 @@ def _die_with_parent() -> Callable[[], None] | None:
 #
 # It is a process in a session of its own, so that neither Ctrl-C nor the death of the client reaches its
 # children. The client holds the other end of its standard input: when that closes, however the client ended,
-# the supervisor stops everything and removes the directory.
+# the supervisor stops everything and removes the directory. It does not wait for the worker if `AT_ONCE` is
+# the client's last word.
 #
 # Standard output carries at most two lines: `ready`, and the reason for an unexpected end.
 
 SOCKET = "redis.sock"
+AT_ONCE = "at once"
 SERVER_LOG = "server.log"
 WORKER_LOG = "worker.log"
 
@@ -271,6 +273,8 @@ def _await_end(supervisor: Supervisor, children: list[Process], directory: Path)
         nonlocal has_client
         has_client = False
         supervisor.forget(sys.stdin)
+        if sys.stdin.read() == AT_ONCE:
+            supervisor.kill(children[::-1])
 
     supervisor.watch(sys.stdin, note_end_of_client)
     logs = {"private Valkey": SERVER_LOG, "embedded worker": WORKER_LOG}

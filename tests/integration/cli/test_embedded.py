@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,19 @@ def test_stopping_leaves_neither_process_nor_directory(use_worker, facts, make_e
     told = facts()
     ends = watch(told["worker"], told["keeper"], server_of(url))
     embedded.stop()
+    await_ends(ends)
+    assert not directory_of(url).exists()
+
+
+def test_an_end_at_once_does_not_wait_for_the_worker(use_worker, facts, make_embedded):
+    use_worker(STUBBORN + STAND_IN)
+    embedded = make_embedded()
+    url = embedded.start()
+    told = facts()
+    ends = watch(told["worker"], told["keeper"], server_of(url))
+    began_at = time.monotonic()
+    embedded.kill()
+    assert time.monotonic() - began_at < 2.5  # the supervisor waits for a worker for 3 s
     await_ends(ends)
     assert not directory_of(url).exists()
 
