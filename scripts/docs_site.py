@@ -25,6 +25,9 @@ ROOT_PAGES: Mapping[str, str] = {
 }
 """The page of each file outside of `docs/`."""
 
+DECISIONS = "docs/adr"
+"""The folder of decisions, whose page lists them."""
+
 API_PAGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "fleet": ("The fleet", ("stagefleet.fleet.",)),
     "operations": ("Operations and plans", ("stagefleet.operations.",)),
@@ -71,7 +74,7 @@ def write_sources(folder: Path) -> None:
     for name, path in ROOT_PAGES.items():
         (folder / path).write_text(relinked(_root_page(name), name, path), encoding="utf-8")
     (folder / "api").mkdir()
-    for path, content in [*api_pages(), ("adr/index.md", _decisions(folder / "adr"))]:
+    for path, content in [*api_pages(), ("decisions.md", _decisions(folder / "adr"))]:
         (folder / path).write_text(content, encoding="utf-8")
 
 
@@ -86,7 +89,8 @@ def relinked(markdown: str, source: str, path: str) -> str:
         if "://" in target or target.startswith("mailto:"):
             return link[0]
         named = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        named += "/index.md" if target.endswith("/") else ""
+        if named == DECISIONS:
+            named = "docs/decisions.md"
         if named not in ROOT_PAGES and not named.startswith("docs/"):
             return text
         there = ROOT_PAGES.get(named, named.removeprefix("docs/"))
@@ -98,7 +102,7 @@ def relinked(markdown: str, source: str, path: str) -> str:
 def _decisions(folder: Path) -> str:
     """Return the page that lists the decisions of a folder."""
     titles = {page.name: page.read_text(encoding="utf-8").partition("\n")[0] for page in folder.iterdir()}
-    rows = "".join(f"- [{titles[name].removeprefix('# ')}]({name})\n" for name in sorted(titles))
+    rows = "".join(f"- [{titles[name].removeprefix('# ')}](adr/{name})\n" for name in sorted(titles))
     return f"# Decisions\n\nDecisions that could have gone another way.\n\n{rows}"
 
 

@@ -23,7 +23,7 @@ class Machine:
         self._bin.mkdir()
         self._calls.touch()
         shutil.copy(ROOT / "scripts" / "setup.sh", self.checkout / "scripts")
-        for name in ("requirements.lock", "pyproject.toml"):
+        for name in ("requirements.lock", "pyproject.toml", "scripts/docs.lock"):
             (self.checkout / name).write_text(f"{name}\n")
         for tool in TOOLS:
             path = shutil.which(tool)
@@ -46,7 +46,7 @@ class Machine:
         """Put uv where set-up puts it."""
         folder = self.checkout / ".tools" / "bin"
         folder.mkdir(parents=True, exist_ok=True)
-        self.add("uv", f'[ "$1" = venv ] && mkdir -p {self.checkout}/.venv/bin; true', folder)
+        self.add("uv", f'[ "$1" = venv ] && mkdir -p "${{@: -1}}/bin"; true', folder)
 
     def set_up(self, *arguments, **environment):
         """Run set-up; returns its exit status, what it said, and the calls that it made."""
@@ -104,12 +104,22 @@ def test_uv_believes_the_certificates_of_the_system(machine):
     assert {"system 1"} == {call for call in calls if call.startswith("system")}
 
 
-def test_a_lock_is_written_with_hashes_and_without_addresses(machine):
+def test_locks_are_written_with_hashes_and_without_addresses(machine):
     status, _, calls = machine.set_up("lock")
     assert 0 == status
-    (compiled,) = [call for call in calls if call.startswith("uv pip compile")]
-    assert {"--generate-hashes", "--no-emit-index-url"} <= set(compiled.split())
-    assert compiled.endswith("-o requirements.lock")
+    compiled = [call.split() for call in calls if call.startswith("uv pip compile")]
+    assert ["requirements.lock", "scripts/docs.lock"] == [words[-1] for words in compiled]
+    for words in compiled:
+        assert {"--generate-hashes", "--no-emit-index-url"} <= set(words)
+
+
+def test_what_builds_the_site_has_an_environment_of_its_own(machine):
+    machine.set_up()
+    status, _, calls = machine.set_up("docs")
+    assert 0 == status
+    (sync,) = [call for call in calls if call.startswith("uv pip sync")]
+    assert "--require-hashes --python .tools/docs-venv scripts/docs.lock" in sync
+    assert [] == [call for call in calls if call.startswith("uv pip install")]
 
 
 def test_a_second_set_up_installs_nothing(machine):

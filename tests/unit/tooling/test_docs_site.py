@@ -105,7 +105,11 @@ def test_the_stops_of_an_item_are_in_the_files_that_architecture_names():
 def test_each_page_has_its_place_in_the_navigation():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     placed = re.findall(r"[\w/-]+\.md", str(config["nav"]))
-    pages = {page.name for page in (ROOT / "docs").glob("*.md")} | set(docs_site.ROOT_PAGES.values())
+    pages = (
+        {page.name for page in (ROOT / "docs").glob("*.md")}
+        | set(docs_site.ROOT_PAGES.values())
+        | {"decisions.md"}
+    )
     assert pages == {page for page in placed if "/" not in page}
     assert {path for path, _ in docs_site.api_pages()} == {page for page in placed if page.startswith("api/")}
 
@@ -115,7 +119,7 @@ def test_each_page_has_its_place_in_the_navigation():
     [
         ("[how](docs/deletion.md#x)", "README.md", "index.md", "[how](deletion.md#x)"),
         ("[a](../ARCHITECTURE.md)", "docs/tutorial.md", "tutorial.md", "[a](architecture.md)"),
-        ("[a](docs/adr/)", "ARCHITECTURE.md", "architecture.md", "[a](adr/index.md)"),
+        ("[a](docs/adr/)", "ARCHITECTURE.md", "architecture.md", "[a](decisions.md)"),
         ("[p](../private-interfaces.md)", "docs/adr/1.md", "adr/1.md", "[p](../private-interfaces.md)"),
         ("the [Apache License](LICENSE)", "README.md", "index.md", "the Apache License"),
         (
