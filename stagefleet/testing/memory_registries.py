@@ -161,9 +161,11 @@ class MemoryRegistries(RegistryClient):
     ) -> bytes:
         """Return a blob; `limit_bytes` is ignored."""
         del limit_bytes
-        if not self.has_blob(repository, descriptor, lease=lease):
+        current_lease(lease).check()
+        content = self.stored(repository).blobs.get(descriptor.digest)
+        if content is None:
             raise _not_found(repository, f"{repository} has no blob {descriptor.digest}")
-        return self.stored(repository).blobs[descriptor.digest]
+        return content
 
     def hash_blob(self, repository: Repository, descriptor: Descriptor, *, lease: Lease = NO_LEASE) -> Digest:
         return digest_of(self.fetch_blob(repository, descriptor, lease=lease), descriptor.digest.algorithm)

@@ -46,7 +46,7 @@ class Machine:
         """Put uv where set-up puts it."""
         folder = self.checkout / ".tools" / "bin"
         folder.mkdir(parents=True, exist_ok=True)
-        self.add("uv", f'[ "$1" = venv ] && mkdir -p "${{@: -1}}/bin"; true', folder)
+        self.add("uv", '[ "$1" = venv ] && mkdir -p "${@: -1}/bin"; true', folder)
 
     def set_up(self, *arguments, **environment):
         """Run set-up; returns its exit status, what it said, and the calls that it made."""

@@ -316,7 +316,7 @@ def test_a_registry_that_fails_at_every_deletion_is_said_to_keep_the_tags(
     def fail(reference, **options):
         if reference.tag is not None:
             return delete(reference, **options)
-        fakes.registries._found(reference)
+        fakes.registries._find(reference)
         raise RegistryUnavailableError("DELETE answered 500 (UNKNOWN)", method="DELETE", status=500)
 
     monkeypatch.setattr(fakes.registries, "delete_manifest", fail)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
@@ -14,7 +13,6 @@ from stagefleet.deletion import mode as deletion_probe
 from stagefleet.errors import (
     DigestMismatchError,
     ForbiddenError,
-    ManifestRefusedError,
     NotFoundError,
     RegistryError,
     RegistryUnavailableError,
@@ -22,8 +20,8 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
-from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.implementations import MemorySharedState
+from stagefleet.testing.memory_registries import MemoryRegistries
 from tests.stage_tasks import StageTasks
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -74,17 +72,8 @@ class VerifiedBytes(io.BytesIO):
         return piece
 
 
-@dataclass
-class StoredRepository:
-    """One repository."""
-
-    tags: dict[str, Digest] = field(default_factory=dict)
-    manifests: dict[Digest, Manifest] = field(default_factory=dict)
-    blobs: dict[Digest, bytes] = field(default_factory=dict)
-
-
-class FakeRegistries(RegistryClient):
-    """All registries of the world, and the client to them.
+class FakeRegistries(MemoryRegistries):
+    """Registries in memory that note what is asked of them, and fail as they are told.
 
     Attributes:
         deletes: "digest" as distribution 2, "tag" as distribution 3, "siblings" for a registry that takes all
@@ -102,7 +91,7 @@ class FakeRegistries(RegistryClient):
     crash = Crash
 
     def __init__(self):
-        self.stored_repositories = {}
+        super().__init__()
         self.deletes = "digest"
         self.writes = []
         self.reads = []
@@ -113,9 +102,6 @@ class FakeRegistries(RegistryClient):
         self.unknown = set()
         self.on_request = lambda verb, name: None
         self.fresh = 0
-
-    def stored(self, repository):
-        return self.stored_repositories.setdefault(repository, StoredRepository())
 
     def _written(self, verb, what):
         self.writes.append((verb, what))
@@ -157,56 +143,40 @@ class FakeRegistries(RegistryClient):
     def _store(self, stored, tag, manifest):
         self.damaged.discard(tag)
         self.unknown.discard(tag)
-        stored.manifests[manifest.digest] = manifest
-        if tag is not None:
-            stored.tags[tag] = manifest.digest
+        super()._store(stored, tag, manifest)
         return manifest.digest
+
+    def _find(self, reference):
+        if {reference.tag, str(reference.digest)} & self.damaged:
+            raise RegistryUnavailableError("broken inside", method="GET", status=500)
+        if reference.tag in self.unknown:
+            raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
+        return super()._find(reference)
 
     # The client's methods
 
     def tags(self, repository, *, lease=NO_LEASE):
-        current_lease(lease).check()
         self.reads.append(("tags", str(repository)))
-        if repository not in self.stored_repositories:
-            raise NotFoundError("no such repository", method="GET", repository=str(repository), status=404)
-        return iter(sorted(self.stored_repositories[repository].tags))
-
-    def _found(self, reference):
-        if {reference.tag, str(reference.digest)} & self.damaged:
-            raise RegistryUnavailableError("broken inside", method="GET", status=500)
-        stored = self.stored(reference.repository)
-        digest = stored.tags.get(reference.tag) if reference.tag else reference.digest
-        if digest not in stored.manifests or reference.tag in self.unknown:
-            raise NotFoundError("gone", method="GET", repository=str(reference.repository), status=404)
-        return stored.manifests[digest]
+        return super().tags(repository, lease=lease)
 
     def head_manifest(self, reference, *, lease=NO_LEASE):
         current_lease(lease).check()
         self.reads.append(("head", reference.identifier))
         self.on_request("HEAD", reference.identifier)
-        found = self._found(reference)
+        found = self._find(reference)
         return Descriptor(media_type=found.media_type, digest=found.digest, size=found.size)
 
     def fetch_manifest(self, reference, *, lease=NO_LEASE):
-        current_lease(lease).check()
         self.reads.append(("get", reference.identifier))
         self.on_request("GET", reference.identifier)
-        found = self._found(reference)
+        found = super().fetch_manifest(reference, lease=lease)
         return Manifest.parse(found.raw, found.media_type) if isinstance(found, OddManifest) else found
 
     def put_manifest(self, reference, manifest, *, lease=NO_LEASE):
         lease.require(15)
-        stored = self.stored(reference.repository)
         if reference.tag in self.forbidden or "*" in self.forbidden:
             raise ForbiddenError("denied", method="PUT", repository=str(reference.repository), status=403)
-        needed = [] if manifest.is_index else [manifest.config, *manifest.layers]
-        missing = [d.digest for d in needed if d.digest not in stored.blobs and not d.urls]
-        missing += [
-            m.digest for m in manifest.members if m.digest not in {**stored.manifests, **stored.blobs}
-        ]
-        if missing:
-            raise ManifestRefusedError("unknown", missing=tuple(map(str, missing)), status=400)
-        self._store(stored, reference.tag, manifest)
+        super().put_manifest(reference, manifest, lease=lease)
         self._written("put", reference.identifier)
 
     def delete_manifest(self, reference, *, lease=NO_LEASE, precheck=None):
@@ -219,52 +189,41 @@ class FakeRegistries(RegistryClient):
             raise RegistryError("unsupported", method="DELETE", status=405, codes=("UNSUPPORTED",))
         if reference.tag is not None and self.deletes == "digest":
             raise RegistryError("invalid digest", method="DELETE", status=400, codes=("DIGEST_INVALID",))
-        manifest = self._found(reference)
-        if self.deletes == "immutable" and manifest.digest in stored.tags.values():
+        digest = self._find(reference).digest
+        if self.deletes == "immutable" and digest in stored.tags.values():
             raise RegistryError(
                 f"{reference}: DELETE answered 412 (immutable tag)", method="DELETE", status=412
             )
-        if reference.tag is not None and self.deletes == "tag":
-            del stored.tags[reference.tag]
-        else:
-            del stored.manifests[manifest.digest]
-            stored.tags = {tag: digest for tag, digest in stored.tags.items() if digest != manifest.digest}
+        takes_siblings = reference.tag is not None and self.deletes != "tag"
+        gone = Reference.of(reference.repository, digest) if takes_siblings else reference
+        super().delete_manifest(gone, lease=lease)
         self._written("delete", reference.identifier)
 
     def fetch_blob(self, repository, descriptor, *, limit_bytes=8 << 20, lease=NO_LEASE):
-        current_lease(lease).check()
         self.reads.append(("blob", str(descriptor.digest)))
         assert descriptor.size <= limit_bytes, "the client reads no more at once"
-        try:
-            return self.stored(repository).blobs[descriptor.digest]
-        except KeyError:
-            raise NotFoundError("gone", method="GET", repository=str(repository), status=404) from None
+        return super().fetch_blob(repository, descriptor, lease=lease)
 
     def afresh(self):
         """As a client on connections of its own; `fresh` counts them."""
         self.fresh += 1
-        return nullcontext(self)
+        return super().afresh()
 
     def has_blob(self, repository, descriptor, *, lease=NO_LEASE):
         self.reads.append(("has", str(descriptor.digest)))
-        return descriptor.digest in self.stored(repository).blobs
+        return super().has_blob(repository, descriptor, lease=lease)
 
     def hash_blob(self, repository, descriptor, *, lease=NO_LEASE):
         return digest_of(self.fetch_blob(repository, descriptor, limit_bytes=descriptor.size))
 
     def begin_upload(self, repository, digest, *, mount_from, lease=NO_LEASE):
-        stored = self.stored(repository)
         if mount_from is not None and digest in self.stale:
             return None
-        if mount_from is not None and digest in self.stored(mount_from).blobs:
-            stored.blobs[digest] = self.stored(mount_from).blobs[digest]
-            return None
-        return stored, digest
+        return super().begin_upload(repository, digest, mount_from=mount_from, lease=lease)
 
     def upload_bytes(self, upload, content, *, lease=NO_LEASE):
-        stored, digest = upload
-        stored.blobs[digest] = content
-        self._written("upload", str(digest))
+        super().upload_bytes(upload, content, lease=lease)
+        self._written("upload", str(upload.digest))
 
     def open_blob(self, repository, descriptor, *, lease=NO_LEASE, on_bytes=None, seconds=None):
         lease.check()
@@ -272,14 +231,6 @@ class FakeRegistries(RegistryClient):
         if on_bytes is not None:
             on_bytes(len(content))
         return VerifiedBytes(content, descriptor)
-
-    def upload_blob(self, destination, descriptor, open_source, *, mount_from, lease=NO_LEASE):
-        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from)
-        if upload is None:
-            return 0
-        content = open_source().read()
-        self.upload_bytes(upload, content)
-        return len(content)
 
 
 @dataclass
