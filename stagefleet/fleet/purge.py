@@ -16,7 +16,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from stagefleet.connections import Connections
-from stagefleet.errors import StagefleetError
+from stagefleet.errors import RunNotFoundError, StagefleetError
 from stagefleet.fleet.callbacks import RemoteCallback, callback_fields
 from stagefleet.fleet.submission import append_plan, check_key, submit
 from stagefleet.operations.base import Operation, Plan, bounded
@@ -61,20 +61,23 @@ class PurgeStarter:
         """Write the runs of all groups, and start the first; as of `FleetProject.start_purge`."""
         if key is not None and (found := self.find(key)) is not None:
             return found
-        ledger, chain, own = self.connections.ledger, token_hex(6), self._next_key(key)
+        ledger, chain = self.connections.ledger, token_hex(6)
+        replaces = key and ledger.run_under(key)
         groups = [group for group in plan.groups if group.items]
         following: NextRun | None = None
         if not groups:
             return self._described(plan, [])
         try:
             for group in reversed(groups[1:]):
-                # A key keeps a run that waits for its start from the sweep.
+                # A key keeps a run that waits for its start from the sweep of an older release.
                 run_key = f"purge {chain} {group.name}"
                 spec = self._spec(group, callback, parallel=parallel, key=run_key, following=following)
-                following = self._write(spec, group)
-            spec = self._spec(groups[0], callback, parallel=parallel, key=own, following=following)
+                following = self._write(spec.model_copy(update={"follows": True}), group)
+            spec = self._spec(groups[0], callback, parallel=parallel, key=key, following=following)
             first = _plan_of(spec, groups[0])
-            submission = submit(lambda: ledger, spec, lambda: first, redis_retry=self.redis_retry)
+            submission = submit(
+                lambda: ledger, spec, lambda: first, replaces=replaces or "", redis_retry=self.redis_retry
+            )
             if ledger.run(submission.run_id).spec.next != following:  # another client's, or begun by one
                 self._cancel(following)
         except BaseException:
@@ -96,16 +99,12 @@ class PurgeStarter:
     def find(self, key: str) -> list[PurgedGroup] | None:
         """Return the groups of the last purge under a key; as of `FleetProject.purge_under`."""
         check_key(key)
-        found = None
-        for own in _keys(key):
-            run_id = self.connections.ledger.run_under(own)
-            if run_id is None:
-                break
-            found = run_id
+        found = self.connections.ledger.run_under(key)
         if found is None or not self._is_submitted(found):
             return None
         runs = list(self._chain(found))
-        if all(run.state is RunState.SUCCEEDED for run in runs):
+        is_whole = bool(runs) and runs[-1].spec.next is None
+        if is_whole and all(run.state is RunState.SUCCEEDED for run in runs):
             self.notice(f"nothing was done now: the purge succeeded under this key, with run {found}")
         elif all(run.state.is_final for run in runs):
             return None
@@ -126,13 +125,6 @@ class PurgeStarter:
                 return False
             time.sleep(_POLL_SECONDS)
         return True
-
-    def _next_key(self, key: str | None) -> str | None:
-        """Return the first key under which no purge has been started."""
-        if key is None:
-            return None
-        run_under = self.connections.ledger.run_under
-        return next(own for own in _keys(key) if run_under(own) is None)
 
     def _spec(
         self,
@@ -161,12 +153,13 @@ class PurgeStarter:
         return hashlib.sha256(json.dumps(["purge", storages], sort_keys=True).encode()).hexdigest()
 
     def _chain(self, run_id: str) -> Iterator[Run]:
-        """Iterate over a run and those that follow it."""
+        """Iterate over a run and those that follow it, up to one that Redis has lost."""
         following: str | None = run_id
-        while following is not None:
-            run = self.connections.ledger.run(following)
-            yield run
-            following = None if run.spec.next is None else run.spec.next.run_id
+        with suppress(RunNotFoundError):  # the sweep cancels those after it
+            while following is not None:
+                run = self.connections.ledger.run(following)
+                yield run
+                following = None if run.spec.next is None else run.spec.next.run_id
 
     def _cancel(self, following: NextRun | None) -> None:
         """Cancel runs that will not be started."""
@@ -192,12 +185,3 @@ def _plan_of(spec: RunSpec, group: PurgeGroup) -> Plan:
 def _group_of(run: Run) -> PurgedGroup:
     options: dict[str, Any] = dict(run.spec.options)
     return PurgedGroup(run.spec.group, str(options.get("repository", "")), run)
-
-
-def _keys(key: str) -> Iterator[str]:
-    """Iterate over the keys of a purge: its own, then those after a purge that did not succeed."""
-    yield key
-    number = 2
-    while True:
-        yield f"{key} ({number})"
-        number += 1

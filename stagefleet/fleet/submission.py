@@ -62,6 +62,7 @@ def submit(
     *,
     again: models.Submission | None = None,
     request: str = "",
+    replaces: str = "",
     redis_retry: RedisRetry | None = None,
 ) -> models.Submission:
     """Write a run and start it, or find the one with the spec's key; this call or another has started it.
@@ -76,6 +77,7 @@ def submit(
         make_plan: Called at most once.
         again: This client's own earlier submission of the run, of which Redis has lost a part.
         request: The message that asks for the run; "" for a client that waits for the start.
+        replaces: The ended run whose key this one takes; "" to continue that of the key.
         redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
             nothing.
 
@@ -90,7 +92,9 @@ def submit(
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
-        submission = _open(ledger, spec, again, request)
+        submission = _open(
+            partial(ledger.open, spec, again=again, request=request, replaces=replaces), ledger
+        )
         if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
             break
         try:
@@ -177,16 +181,14 @@ class RunSubmitter:
         raise AssertionError  # the last submission returns or raises
 
 
-def _open(
-    ledger: Ledger, spec: models.RunSpec, again: models.Submission | None, request: str
-) -> models.Submission:
+def _open(open_run: Callable[[], models.Submission], ledger: Ledger) -> models.Submission:
     """Open the run; wait while another client is submitting it.
 
     The wait ends with the other's submission, or its lease: then this client submits the run.
     """
     told = False
     while True:
-        submission = ledger.open(spec, again=again, request=request)
+        submission = open_run()
         if submission.kind is not models.SubmissionKind.ATTACHED:
             return submission
         with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
@@ -337,7 +339,14 @@ def spec_of_retry(
         raise UsageError(f"run {old.id} was never planned: send its request again")
     if old.state is models.RunState.SUCCEEDED:
         return None
-    changed: dict[str, Any] = {"key": None, "fingerprint": "", "parent": old.id, "group": "", "next": None}
+    changed: dict[str, Any] = {
+        "key": None,
+        "fingerprint": "",
+        "parent": old.id,
+        "group": "",
+        "next": None,
+        "follows": False,
+    }
     if parallel is not None:
         changed["parallel"] = max(1, parallel)
     if on_outcome is not None or old.spec.callback is models.Callback.CLIENT:

@@ -130,13 +130,19 @@ class SubmitterLedger(Protocol):
         """Return the run under an idempotency key, None for none; `open` explains its state."""
 
     def open(
-        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+        self,
+        spec: models.RunSpec,
+        *,
+        again: models.Submission | None = None,
+        request: str = "",
+        replaces: str = "",
     ) -> models.Submission:
         """Open a run, or find the one under the spec's key.
 
         `again` is this client's own submission, of which the ledger has lost something. If that run is still
         being submitted, it is emptied, to be submitted again from its first item. `request` is the message
-        that asks for the run: the sweep publishes it again if this client vanishes before the start.
+        that asks for the run: the sweep publishes it again if this client vanishes before the start. Of an
+        ended run that it `replaces` it takes the key, and continues nothing.
 
         Raises:
             KeyConflictError: The key was used with another fingerprint.
@@ -253,8 +259,8 @@ class WorkerLedger(Protocol):
           without further acknowledgements;
         - submitting on request, and the submitter's lease has ended: the request is published again
           (`WorkerLostError` once the run's attempts are used up);
-        - submitting, without request and key, and the submitter's lease has ended: cancelled with
-          `CoordinatorLostError`.
+        - submitting to follow a run that does not go on any more, or without request and key, and the
+          submitter's lease has ended: cancelled with `CoordinatorLostError`.
         """
 
 

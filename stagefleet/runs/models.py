@@ -228,6 +228,7 @@ class RunSpec(BaseModel):
         parent: The run that this one continues.
         group: The group of the purge that it deletes.
         next: The run that the fleet starts when this one has ended, unless it was cancelled.
+        follows: True if it is the next one of another run, which is written after it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -245,6 +246,7 @@ class RunSpec(BaseModel):
     # Releases from before schema versions refuse what they do not know.
     group: str = Field(default="", exclude_if=lambda name: not name)
     next: NextRun | None = Field(default=None, exclude_if=lambda following: following is None)
+    follows: bool = Field(default=False, exclude_if=lambda follows: not follows)
 
     @property
     def is_called_back(self) -> bool:

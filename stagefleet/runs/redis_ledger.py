@@ -53,7 +53,12 @@ class RedisLedger(RedisRuns):
         return None if run is None else str(run, "ascii")
 
     def open(
-        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+        self,
+        spec: models.RunSpec,
+        *,
+        again: models.Submission | None = None,
+        request: str = "",
+        replaces: str = "",
     ) -> models.Submission:
         settings = self._settings
         kind, run, token, previous = self.scripts.call(
@@ -78,6 +83,9 @@ class RedisLedger(RedisRuns):
             "" if again is None else again.run_id,
             "" if again is None else again.token,
             request,
+            replaces,
+            "1" if spec.follows else "",
+            "" if spec.next is None else spec.next.run_id,
         )
         if kind == b"conflict":
             raise ledger.key_conflict(spec.key, run.decode())

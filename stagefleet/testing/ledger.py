@@ -61,16 +61,23 @@ class MemoryLedger:
             return self._runs.keys.get(key)
 
     def open(
-        self, spec: models.RunSpec, *, again: models.Submission | None = None, request: str = ""
+        self,
+        spec: models.RunSpec,
+        *,
+        again: models.Submission | None = None,
+        request: str = "",
+        replaces: str = "",
     ) -> models.Submission:
         with self._runs.step() as now:
-            submission = self._open(spec, again, now)
+            submission = self._open(spec, again, replaces, now)
             record = self._runs.records[submission.run_id]
             if request and submission.token == record.token:
                 record.request = request
             return submission
 
-    def _open(self, spec: models.RunSpec, again: models.Submission | None, now: float) -> models.Submission:
+    def _open(
+        self, spec: models.RunSpec, again: models.Submission | None, replaces: str, now: float
+    ) -> models.Submission:
         own = None if again is None else self._runs.records.get(again.run_id)
         if again and own and own.state is models.RunState.SUBMITTING and own.token <= again.token:
             previous = None if own.spec.parent == spec.parent else own.spec.parent
@@ -79,10 +86,12 @@ class MemoryLedger:
         return (
             self._open_new(spec, models.SubmissionKind.NEW, now)
             if old is None
-            else self._open_under(spec, old, now)
+            else self._open_under(spec, old, replaces, now)
         )
 
-    def _open_under(self, spec: models.RunSpec, old: RunRecord, now: float) -> models.Submission:
+    def _open_under(
+        self, spec: models.RunSpec, old: RunRecord, replaces: str, now: float
+    ) -> models.Submission:
         """Open a run again under the key of an existing one."""
         has_done_nothing = old.state is models.RunState.FAILED and not old.started
         if old.spec.fingerprint != spec.fingerprint and not has_done_nothing:
@@ -91,6 +100,8 @@ class MemoryLedger:
             return self._take_over(old, None, now)
         if not old.state.is_final:
             return models.Submission(old.id, models.SubmissionKind.ATTACHED)
+        if old.id == replaces:
+            return self._open_new(spec, models.SubmissionKind.NEW, now)
         if old.state is models.RunState.SUCCEEDED:
             return models.Submission(old.id, models.SubmissionKind.SUCCEEDED)
         if not old.started:  # cancelled before all items were submitted
@@ -302,6 +313,8 @@ class MemoryLedger:
         self._runs.records[record.id] = self._runs.live[record.id] = record
         if spec.key:
             self._runs.keys[spec.key] = record.id
+        if spec.next and spec.next.run_id in self._runs.records:
+            self._runs.records[spec.next.run_id].follows = record.id
         self._runs.lease(record, now)
         previous = spec.parent if kind is models.SubmissionKind.CONTINUED else None
         return models.Submission(

@@ -311,13 +311,22 @@ class MemorySweeper:
             self._runs.broker.append(Message(record.id, -2))
         return 1
 
+    @staticmethod
+    def _is_going_on(record: RunRecord | None) -> bool:
+        """Return True if a run has not ended, or its coordinator has yet to start the next one."""
+        return record is not None and (not record.state.is_final or record.coordinator is not None)
+
     def _cancel_abandoned(self, record: RunRecord, now: float) -> int:
         """Cancel a run whose client died, unless another client or a coordinator will continue it."""
         if record.state is RunState.SUBMITTING and record.request:
             return self._request_again(record, now)
         if record.state is RunState.SUBMITTING:
+            if record.follows and self._is_going_on(self._runs.records.get(record.follows)):
+                record.submitter_until = now + self._runs.settings.lease_seconds
+                return 0
             # The same call with the same key completes it; after a time, none will come.
-            kept_seconds = self._runs.settings.retention_seconds if record.spec.key else 0
+            is_repeated = record.spec.key and not record.spec.follows
+            kept_seconds = self._runs.settings.retention_seconds if is_repeated else 0
             is_lost = record.submitter_until + kept_seconds <= now
         else:
             is_client = record.spec.callback is Callback.CLIENT

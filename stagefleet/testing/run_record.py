@@ -63,6 +63,7 @@ class RunRecord:
     hosted: bool = False
     appended: str | None = None
     request: str = ""
+    follows: str = ""
     requested: int = 0
     requested_at: float = 0.0
     items: list[str] = field(default_factory=list)

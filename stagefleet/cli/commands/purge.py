@@ -19,6 +19,7 @@ from stagefleet.cli.session import RunOptions, cancelling_on_interrupt, naming_r
 from stagefleet.errors import UsageError
 from stagefleet.image_use import InUsePolicy
 from stagefleet.names import StorageAddress, parse_address
+from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import Outcome, Run, RunState
 
 if TYPE_CHECKING:
@@ -140,6 +141,13 @@ def _print_plan(plan: PurgePlan, *, as_json: bool) -> None:
 
 def _leave(fleet: stagefleet.Fleet, groups: Sequence[PurgedGroup], options: RunOptions) -> None:
     """Print the run of each group, which the fleet goes on with."""
+    queue = queue_of("coordinate")
+    listening = (queue in worker.queues for worker in fleet.workers() if worker.version.is_compatible)
+    if sum(group.run is not None for group in groups) > 1 and not any(listening):
+        say(
+            f"no worker listens to the queue {queue!r}, without which only the first group goes: start one "
+            "that does, with stagefleet worker"
+        )
     for group in groups:
         if group.run is None:
             continue

@@ -3,11 +3,13 @@
 --       lease_ms, retention_ms, republish_ms, message to a coordinator ('' if the run is not detached),
 --       release, schema version, summary for its messages (escaped for JSON), random number for the token,
 --       run and token of this client's own submission of which data was lost ('' for none),
---       message that asks for the run ('' for none), which the sweep publishes if its submitter vanishes
+--       message that asks for the run ('' for none), which the sweep publishes if its submitter vanishes,
+--       ended run whose key this one takes ('' for none), '1' if it starts when another one has ended ('' if not),
+--       run that starts when this one has ended ('' for none)
 -- Returns kind, run, token, previous.
 local run, idempotency_key, fingerprint = ARGV[3], ARGV[4], ARGV[5]
 local lease = integer(ARGV[12])
-local own_run, own_token, request = ARGV[20], ARGV[21], ARGV[22]
+local own_run, own_token, request, replaces, waits, following = unpack(ARGV, 20, 25)
 local kind, previous = 'new', ''
 
 -- Start the same run again from its first item: its submitter died, or is this client, which knows more of it than
@@ -29,13 +31,16 @@ if idempotency_key ~= '' then
   if old and redis.call('EXISTS', key(old)) == 1 then
     local state, used, until_ms, started =
       unpack(redis.call('HMGET', key(old), 'state', 'fingerprint', 'submitter_until', 'started'))
+    local has_ended = state == 'succeeded' or state == 'failed' or state == 'cancelled'
     local has_done_nothing = state == 'failed' and not started -- its plan was refused: the key is free
     if used ~= fingerprint and not has_done_nothing then return { 'conflict', old, 0, '' } end
     if state == 'submitting' and integer(until_ms) <= now then return take_over(old, '') end
-    if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
-    if state ~= 'failed' and state ~= 'cancelled' then return { 'attached', old, 0, '' } end
-    -- A run that was cancelled half submitted does not know all of its items: it cannot be continued.
-    if started then kind, previous = 'continued', old end
+    if not has_ended then return { 'attached', old, 0, '' } end
+    if old ~= replaces then
+      if state == 'succeeded' then return { 'succeeded', old, 0, '' } end
+      -- A run that was cancelled half submitted does not know all of its items: it cannot be continued.
+      if started then kind, previous = 'continued', old end
+    end
   end
   redis.call('SET', P .. 'key:' .. idempotency_key, run)
 end
@@ -52,6 +57,11 @@ redis.call('HSET', key(run), 'release', ARGV[16], 'schema', ARGV[17], 'subject',
 if idempotency_key ~= '' then redis.call('HSET', key(run), 'key', idempotency_key) end
 -- `requested` and `requested_ms`: how often the sweep has published the request, and when it last did.
 if request ~= '' then redis.call('HSET', key(run), 'request', request) end
+-- `follows`: the run that has to end before this one starts; '' as long as that one is not written.
+if waits ~= '' then redis.call('HSET', key(run), 'follows', '') end
+if following ~= '' and redis.call('EXISTS', key(following)) == 1 then
+  redis.call('HSET', key(following), 'follows', run)
+end
 -- In a detached run `coordinator` is absent, called, present or paused.
 -- Reasons of its waits, if any: `retry_reason`, `pause_reason` and `callback_reason` (runs/models.py).
 if ARGV[15] ~= '' then redis.call('HSET', key(run), 'coordinator', 'absent', 'coordinate_message', ARGV[15]) end

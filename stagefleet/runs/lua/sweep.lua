@@ -159,14 +159,25 @@ local function request_again(request)
   return 1
 end
 
+-- Return true if a run has not ended, or its coordinator has yet to start the next one.
+local function is_going_on(other)
+  local standing, coordinator = unpack(redis.call('HMGET', key(other), 'state', 'coordinator'))
+  return standing and (coordinator or standing ~= 'succeeded' and standing ~= 'failed' and standing ~= 'cancelled')
+end
+
 bridge_gap()
 if state == 'submitting' then
   local request = redis.call('HGET', meta, 'request')
   if request then
     return answer(integer(submitter_until) <= now and request_again(request) or 0)
   end
-  -- With a key a repeated call completes it; nobody repeats it for ever.
-  local waiting_ms = idempotency_key and integer(retention) or 0
+  local follows = redis.call('HGET', meta, 'follows')
+  if follows and is_going_on(follows) then
+    redis.call('HSET', meta, 'submitter_until', now + integer(lease))
+    return 0
+  end
+  -- With a key a repeated call completes it; nobody repeats it for ever, nor at all where it follows another run.
+  local waiting_ms = idempotency_key and not follows and integer(retention) or 0
   if integer(submitter_until) + waiting_ms > now then return 0 end
   cancel(run, false, lost_error)
   return answer(1)

@@ -8,6 +8,7 @@ import pytest
 
 from stagefleet.names import Repository
 from stagefleet.projects.purge import PurgeGroup, PurgePlan
+from stagefleet.runs.models import WorkerInfo
 
 REPOSITORY = "src.test/app"
 FINAL = "dst.test/app"
@@ -72,6 +73,14 @@ def test_detached_it_names_the_run_of_each_group_and_leaves(command, ledger):
     assert ["running", "submitting"] == [first.state, last.state]
     objects = command("purge", REPOSITORY, "--yes", "--detach", "--json").objects
     assert ["stages", "final-stages"] == [found["group"] for found in objects]
+
+
+def test_detached_it_tells_that_nobody_starts_the_next_group(command, ledger):
+    assert (
+        "no worker listens to the queue 'coordinate'" in command("purge", REPOSITORY, "--yes", "--detach").err
+    )
+    ledger.heartbeats.beat(WorkerInfo("host:1", 1, ("delete", "coordinate")), seconds=60)
+    assert "no worker" not in command("purge", REPOSITORY, "--yes", "--detach").err
 
 
 def test_the_same_key_is_the_same_purge(command, fake_worker, ledger):

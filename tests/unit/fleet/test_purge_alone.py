@@ -169,6 +169,31 @@ class TestKeys:
         workers.work_off()
         assert ids(started) != ids(again) == ids(project.purge_under("job"))
 
+    def test_it_outlives_a_purge_that_failed_before(
+        self, fleet, ledger, project, plan, workers, make_stage, monkeypatch
+    ):
+        workers.failing = {make_stage(1)}
+        project.start_purge(plan, idempotency_key="job")
+        workers.work_off()
+        started = project.start_purge(plan, idempotency_key="job")
+        retention_seconds = fleet.settings.runs.retention_seconds
+        monkeypatch.setattr(ledger._runs, "clock", lambda: time.time() + retention_seconds + 60)
+        ledger.sweep()
+
+        assert 3 == len(list(fleet.runs()))
+        assert ids(started) == ids(project.purge_under("job"))
+
+    def test_a_purge_of_which_redis_lost_a_run_is_no_success(self, fleet, ledger, project, plan, workers):
+        started = project.start_purge(plan, idempotency_key="job")
+        first, second, third = ids(started)
+        for runs in (ledger._runs.records, ledger._runs.live):
+            del runs[second]
+        workers.work_off()
+
+        assert (RunState.SUCCEEDED, None) == (fleet.run(first).state, project.purge_under("job"))
+        assert first not in ids(project.start_purge(plan, idempotency_key="job"))
+        assert third not in ids(project.purge_under("job"))
+
     def test_another_project_under_it_is_refused(self, fleet, project, plan):
         project.start_purge(plan, idempotency_key="job")
         with pytest.raises(KeyConflictError, match="other arguments"):
