@@ -22,7 +22,8 @@ test: setup ## unit, contract and integration tests
 	@$(PYTEST) tests/unit tests/contract tests/integration -n 2 --dist worksteal --timeout 300
 
 faults: setup ## what kills, pauses and cuts, for longer
-	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py tests/contract/test_forgetful_redis.py \
+	@HYPOTHESIS_PROFILE=faults $(PYTEST) tests/faults tests/contract/test_ledger_histories.py \
+		tests/contract/test_ledger_request_histories.py tests/contract/test_forgetful_redis.py \
 		-n 2 --dist worksteal --timeout 1800
 
 floors: setup ## the oldest and the newest dependencies that pyproject.toml admits; PYTHON=3.13 for another Python

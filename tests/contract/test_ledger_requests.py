@@ -78,12 +78,14 @@ class TestASubmitterThatVanishes:
         lose_the_submitter(harness)
         harness.ledger.sweep()
         harness.drop_messages()
-        harness.open_on_request(max_attempts=2)
+        last = harness.open_on_request(max_attempts=2)
         assert 0 == harness.ledger.sweep()
         lose_the_submitter(harness)
 
         harness.ledger.sweep()
         assert RunState.FAILED is harness.ledger.run(run_id).state
+        with pytest.raises(LeaseLostError):
+            harness.ledger.start(last)
 
     def test_an_append_of_nothing_renews_the_lease(self, harness: LedgerHarness):
         submission = harness.open_on_request()

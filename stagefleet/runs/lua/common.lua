@@ -284,6 +284,7 @@ end
 -- End a run as failed that has not started.
 local function fail_unstarted(run, problem)
   empty(run)
+  raise_number(run, 'token', 0) -- its submitter may come back
   redis.call('HSET', key(run), 'error', problem, 'state', 'running')
   finish_run_if_done(run)
 end
