@@ -28,7 +28,7 @@ class Tenure:
     Attributes:
         asked_at: Before the first request.
         queued_at: When it knew that it stood in line; None if it never did.
-        stage_locks: When it asked again.
+        asked_again_at: When it asked again, while it waited.
         granted_at: When it knew that it had it; None if it never had.
         sure: When it certainly had it: the first and the last time.
         is_lost: Whether it was told that it lost it.
@@ -39,7 +39,7 @@ class Tenure:
     shared: bool
     asked_at: float
     queued_at: float | None = None
-    stage_locks: list[float] = field(default_factory=list)
+    asked_again_at: list[float] = field(default_factory=list)
     granted_at: float | None = None
     fence: int = 0
     sure: list[float] = field(default_factory=list)
@@ -82,11 +82,11 @@ class Recorder:
         Raises:
             LockTimeoutError: It was not to be had.
         """
-        take_and_release = Tenure(self._client, name, shared, time.monotonic())
-        self.tenures.append(take_and_release)
+        tenure = Tenure(self._client, name, shared, time.monotonic())
+        self.tenures.append(tenure)
 
         def note_queued(_info: LockInfo) -> None:
-            take_and_release.queued_at = time.monotonic()
+            tenure.queued_at = time.monotonic()
             on_queued()
 
         lock: HeldLock = self._locks.acquire(
@@ -94,14 +94,14 @@ class Recorder:
             shared=shared,
             wait_seconds=wait_seconds,
             on_wait=note_queued,
-            check=lambda: take_and_release.stage_locks.append(time.monotonic()),
+            check=lambda: tenure.asked_again_at.append(time.monotonic()),
         )
-        take_and_release.granted_at, take_and_release.fence = time.monotonic(), lock.fence
+        tenure.granted_at, tenure.fence = time.monotonic(), lock.fence
 
         with lock:
-            _is_sure(take_and_release, lock)
-            yield lambda: _is_sure(take_and_release, lock)
-            _is_sure(take_and_release, lock)
+            _is_sure(tenure, lock)
+            yield lambda: _is_sure(tenure, lock)
+            _is_sure(tenure, lock)
 
     @contextmanager
     def take_and_release_if_free(self, wanted: Mapping[str, bool]) -> Iterator[Callable[[], bool]]:
@@ -123,14 +123,14 @@ class Recorder:
             is_held()
 
 
-def _is_sure(take_and_release: Tenure, lock: HeldLock) -> bool:
+def _is_sure(tenure: Tenure, lock: HeldLock) -> bool:
     moment = time.monotonic()
     try:
         lock.check()
     except LockLostError:
-        take_and_release.is_lost = True
+        tenure.is_lost = True
         return False
-    take_and_release.note_sure(moment)
+    tenure.note_sure(moment)
     return True
 
 
@@ -138,16 +138,16 @@ def find_faults(tenures: Iterable[Tenure], *, lease_seconds: float) -> list[str]
     """What no manager that keeps its promises can have shown; empty if all is well.
 
     Args:
-        coordinations: Of all clients.
+        tenures: Of all clients.
         lease_seconds: How long one who is silent keeps its place in the line.
     """
     by_name = defaultdict(list)
-    for take_and_release in tenures:
-        by_name[take_and_release.name].append(take_and_release)
+    for tenure in tenures:
+        by_name[tenure.name].append(tenure)
     faults: list[str] = []
     for several in by_name.values():
         granted = sorted(
-            (take_and_release for take_and_release in several if take_and_release.granted_at is not None),
+            (tenure for tenure in several if tenure.granted_at is not None),
             key=_fence,
         )
         faults += _overlaps(granted)
@@ -156,12 +156,12 @@ def find_faults(tenures: Iterable[Tenure], *, lease_seconds: float) -> list[str]
     return faults
 
 
-def _fence(take_and_release: Tenure) -> int:
-    return take_and_release.fence
+def _fence(tenure: Tenure) -> int:
+    return tenure.fence
 
 
 def _overlaps(granted: list[Tenure]) -> Iterator[str]:
-    held = [take_and_release for take_and_release in granted if take_and_release.sure]
+    held = [tenure for tenure in granted if tenure.sure]
     for one, other in itertools.combinations(held, 2):
         if one.shared and other.shared:
             continue
@@ -179,15 +179,15 @@ def _stale_fences(granted: list[Tenure]) -> Iterator[str]:
 def _overtakings(several: list[Tenure], granted: list[Tenure], lease_seconds: float) -> Iterator[str]:
     for first in several:
         # Silent for a lease, a client has lost its place; half of one leaves room for the way to the server.
-        moments = [first.queued_at or first.asked_at, *first.stage_locks]
+        moments = [first.queued_at or first.asked_at, *first.asked_again_at]
         patient = all(later - earlier < lease_seconds / 2 for earlier, later in itertools.pairwise(moments))
-        if first.queued_at is None or not first.stage_locks or not patient:
+        if first.queued_at is None or not first.asked_again_at or not patient:
             continue
         for later in granted:
             if later is first or (later.shared and first.shared) or later.asked_at < first.queued_at:
                 continue
             assert later.granted_at is not None
-            if later.granted_at < first.stage_locks[-1]:
+            if later.granted_at < first.asked_again_at[-1]:
                 yield f"overtaken in the line: {first} by {later}"
 
 

@@ -41,7 +41,7 @@ def play(harness: LockHarness) -> list[Tenure]:
         writer = threading.Thread(target=wait, daemon=True)
         writer.start()
         is_queued = queued.wait(1)
-        while is_queued and not two.tenures[-1].stage_locks[1:]:  # once it asks again it is certainly in line
+        while is_queued and not two.tenures[-1].asked_again_at[1:]:  # asking again it is in line
             take_or_leave(three, "y", shared=True)
             threading.Event().wait(0.01)
     writer.join(10)
@@ -52,11 +52,7 @@ def play(harness: LockHarness) -> list[Tenure]:
         with late.take_and_release("z"):
             client._renewer.renew()
             is_held()
-    return [
-        take_and_release
-        for recorder in (one, two, three, slow, late)
-        for take_and_release in recorder.tenures
-    ]
+    return [tenure for recorder in (one, two, three, slow, late) for tenure in recorder.tenures]
 
 
 class Generous(MemoryLocks):
@@ -127,7 +123,7 @@ def test_the_same_story_is_without_fault_with_ours(kind: str, request: pytest.Fi
 
     harness.close()
     assert [] == find_faults(tenures, lease_seconds=LEASE_SECONDS)
-    assert any(take_and_release.queued_at and take_and_release.stage_locks for take_and_release in tenures), (
+    assert any(tenure.queued_at and tenure.asked_again_at for tenure in tenures), (
         "nobody waited: it proves nothing"
     )
 
@@ -156,9 +152,11 @@ def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
     redis_server: Any, links: list[TcpProxy]
 ) -> None:
     settings = LockSettings(lease_seconds=3, renewal_seconds=0.5, wait_seconds=10)
-    twins = [RedisLockHarness(f"redis://{link.host}/0") for link in links]
+    harnesses = [RedisLockHarness(f"redis://{link.host}/0") for link in links]
     clients = [
-        RedisLocks(harness.redis, prefix="chaos:", settings=settings) for harness in twins for _ in range(2)
+        RedisLocks(harness.redis, prefix="chaos:", settings=settings)
+        for harness in harnesses
+        for _ in range(2)
     ]
     recorders = [Recorder(client, f"client {number}") for number, client in enumerate(clients)]
 
@@ -180,16 +178,16 @@ def test_no_fault_is_seen_while_links_are_cut_and_scripts_are_flushed(
         for _ in range(12):
             threading.Event().wait(0.1)
             draw.choice(links).cut()
-            twins[0].redis.script_flush()
+            harnesses[0].redis.script_flush()
 
     wanderers = [partial(wander, recorder, seed) for seed, recorder in enumerate(recorders)]
     run_all(*wanderers, disturb)
     for client in clients:
         client.close()
-    for harness in twins:
+    for harness in harnesses:
         harness.close()
 
-    tenures = [take_and_release for recorder in recorders for take_and_release in recorder.tenures]
+    tenures = [tenure for recorder in recorders for tenure in recorder.tenures]
     assert [] == find_faults(tenures, lease_seconds=settings.lease_seconds)
-    assert sum(bool(take_and_release.sure) for take_and_release in tenures) > 150
-    assert any(take_and_release.queued_at for take_and_release in tenures)
+    assert sum(bool(tenure.sure) for tenure in tenures) > 150
+    assert any(tenure.queued_at for tenure in tenures)

@@ -40,12 +40,12 @@ def wander(url: str, client: str, seconds: float, settings: LockSettings) -> Rec
 
 
 def main(url: str, client: str, seconds: str, settings: str) -> None:
-    """Say "ready", wander, and write the coordinations."""
+    """Say "ready", wander, and write the tenures."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     found = LockSettings.model_validate_json(settings)
     recorder = wander(url, client, float(seconds), found)
-    json.dump([take_and_release.as_json() for take_and_release in recorder.tenures], sys.stdout)
+    json.dump([tenure.as_json() for tenure in recorder.tenures], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -121,12 +121,10 @@ def test_no_fault_is_seen_whatever_befalls_the_clients(redis_server, clients, li
     for reader in readers:
         reader.join(60)
 
-    tenures = [Tenure(**take_and_release) for text in told for take_and_release in json.loads(text)]
+    tenures = [Tenure(**tenure) for text in told for tenure in json.loads(text)]
     assert CLIENTS == len(told)
     assert [] == find_faults(tenures, lease_seconds=SETTINGS.lease_seconds)
     assert all(chaos.done.values()), f"not all happened: {chaos.done}"
-    assert sum(bool(take_and_release.sure) for take_and_release in tenures) > 100
-    assert any(take_and_release.is_lost for take_and_release in tenures), (
-        "no lease was lost: it proves less than it should"
-    )
-    assert sum(take_and_release.queued_at is not None for take_and_release in tenures) > 20
+    assert sum(bool(tenure.sure) for tenure in tenures) > 100
+    assert any(tenure.is_lost for tenure in tenures), "no lease was lost: it proves less than it should"
+    assert sum(tenure.queued_at is not None for tenure in tenures) > 20
