@@ -37,7 +37,7 @@ WRITES = frozenset(
         "heartbeats.beat",
     }
 )
-MOST_TURNS = 3000
+MOST_STEPS = 3000
 
 
 class WorkerKilledError(BaseException):
@@ -66,7 +66,7 @@ class ForgetfulLedger:
         self.rollbacks = 0
         self.before_write: Callable[[], None] = lambda: None
         self.while_blocked: Callable[[], None] = lambda: None
-        self._twin = harness
+        self._harness = harness
         self._forgets = forgets
         self._wanted = {max(0, step - depth) for step, depth in forgets.items()}
         self._kept: dict[int, Any] = {0: harness.snapshot()}
@@ -78,14 +78,14 @@ class ForgetfulLedger:
 
     def method(self, name: str) -> Any:
         """A method of the ledger, or of a part of it."""
-        method = attrgetter(name)(self._twin.ledger)
+        method = attrgetter(name)(self._harness.ledger)
         if name not in WRITES:
             return method
 
         def write(*arguments: Any, **options: Any) -> Any:
             self.before_write()
             if len(self.steps) in self._wanted:
-                self._kept[len(self.steps)] = self._twin.snapshot()
+                self._kept[len(self.steps)] = self._harness.snapshot()
             try:
                 return method(*arguments, **options)
             finally:
@@ -100,14 +100,14 @@ class ForgetfulLedger:
         """Stand where the ledger stood after a step, or before, if what followed was forgotten already."""
         self.rollbacks += 1
         stands = max(kept for kept in self._kept if kept <= max(0, step))
-        self._twin.forget_since(self._kept[stands])
+        self._harness.forget_since(self._kept[stands])
         self._kept = {kept: snapshot for kept, snapshot in self._kept.items() if kept <= stands}
 
     def outcomes(self, run_id: str, after: str, *, limit: int, block_seconds: float) -> list[Outcome] | None:
         """Let the others go on for a while where the real one would block."""
         if block_seconds:
             self.while_blocked()
-        return self._twin.ledger.outcomes(run_id, after, limit=limit, block_seconds=0)
+        return self._harness.ledger.outcomes(run_id, after, limit=limit, block_seconds=0)
 
 
 class Work(Operation):
@@ -137,7 +137,7 @@ class Work(Operation):
         return Plan(self.items, self.skipped)
 
 
-class _Services:
+class _Connections:
     """What a client's fleet stands on."""
 
     starts_worker = False
@@ -189,15 +189,15 @@ class Fleet:
     ) -> None:
         self.harness = harness
         self.ledger: Any = ForgetfulLedger(harness, forgets)
-        self.ledger.before_write = self._maybe_turn
-        self.ledger.while_blocked = lambda: self.take_turns(4)
+        self.ledger.before_write = self._maybe_step
+        self.ledger.while_blocked = lambda: self.take_steps(4)
         self.work = work
-        self.desk = ClientFleet(_Services(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
+        self.client = ClientFleet(_Connections(self.ledger), on_notice=lambda _: None)  # type: ignore[arg-type]  # what of it is asked
         self.receiver = _Receiver()
         self.executed: Counter[str] = Counter()
-        self.stage_locks = 0
+        self.steps_taken = 0
         self._chance = chance
-        self._in_turn = False
+        self._in_step = False
         self._request: dict[str, Any] = {}
         self._steps_left = math.inf
         self._claims: list[Claim] = []
@@ -210,7 +210,7 @@ class Fleet:
         """Do the work as a client does."""
         defaults = {"parallel": 3, "idempotency_key": None, "detach": False}
         on_outcome = arguments.pop("on_outcome", None)
-        return self.desk.for_each(self.work, None, on_outcome, **(defaults | arguments))
+        return self.client.for_each(self.work, None, on_outcome, **(defaults | arguments))
 
     def request(self, steps: int, **arguments: Any) -> Run:
         """Do the work as a worker that was asked for it, and is killed after some steps."""
@@ -222,9 +222,9 @@ class Fleet:
 
     def wait(self) -> None:
         """Let others go on, or at least time."""
-        if self._in_turn:
+        if self._in_step:
             self.harness.advance(1)
-        self.take_turns(4)
+        self.take_steps(4)
 
     def settle(self) -> list[Run]:
         """Let everybody go on until no run does; gives the runs."""
@@ -233,34 +233,34 @@ class Fleet:
                 run.state is RunState.SUBMITTING and run.spec.key for run in self.runs()
             ):
                 break  # it waits for the same call again
-            self.take_turns(10)
+            self.take_steps(10)
         return self.runs()
 
     def runs(self) -> list[Run]:
         return list(self.harness.ledger.runs())
 
-    def take_turns(self, count: int) -> None:
+    def take_steps(self, count: int) -> None:
         """Let others go on."""
-        if self._in_turn:
+        if self._in_step:
             return
-        self._in_turn = True
+        self._in_step = True
         try:
             for _ in range(count):
-                self.stage_locks += 1
-                assert self.stage_locks < MOST_TURNS, f"this never ends: {self.runs()}"
-                self._turn()
+                self.steps_taken += 1
+                assert self.steps_taken < MOST_STEPS, f"this never ends: {self.runs()}"
+                self._step()
         finally:
-            self._in_turn = False
+            self._in_step = False
 
-    def _maybe_turn(self) -> None:
-        if not self._in_turn:
+    def _maybe_step(self) -> None:
+        if not self._in_step:
             self._steps_left -= 1
             if self._steps_left < 0:
                 raise WorkerKilledError
         if self._chance.random() < 0.1:
-            self.take_turns(1)
+            self.take_steps(1)
 
-    def _turn(self) -> None:
+    def _step(self) -> None:
         self._chance.choice(
             [
                 self._deliver,

@@ -209,26 +209,26 @@ class LedgerHarness:
         """Let a worker listen."""
         self.ledger.heartbeats.beat(WorkerInfo(name, slots, queues or ("copy",)), seconds=seconds)
 
-    def order(self, **order: Any) -> RunSpec:
-        return RunSpec(**{"operation": "copy_stage", **order})
+    def spec(self, **fields: Any) -> RunSpec:
+        return RunSpec(**{"operation": "copy_stage", **fields})
 
-    def open(self, **order: Any) -> Submission:
-        return self.ledger.open(self.order(**order))
+    def open(self, **fields: Any) -> Submission:
+        return self.ledger.open(self.spec(**fields))
 
-    def open_on_request(self, key: str = "k", **order: Any) -> Submission:
+    def open_on_request(self, key: str = "k", **fields: Any) -> Submission:
         """A run that a task has opened for somebody who asked for it."""
-        return self.ledger.open(self.order(key=key, **order), request=request_under(key))
+        return self.ledger.open(self.spec(key=key, **fields), request=request_under(key))
 
-    def submit(self, items: Sequence[str], decided: Sequence[Outcome] = (), **order: Any) -> str:
+    def submit(self, items: Sequence[str], decided: Sequence[Outcome] = (), **fields: Any) -> str:
         """A started run; its id."""
-        submission = self.open(**order)
+        submission = self.open(**fields)
         self.ledger.append(submission, items, decided)
         self.ledger.start(submission)
         return submission.run_id
 
-    def watch(self, items: Sequence[str], decided: Sequence[Outcome] = (), **order: Any) -> tuple[str, int]:
+    def watch(self, items: Sequence[str], decided: Sequence[Outcome] = (), **fields: Any) -> tuple[str, int]:
         """A started run with a callback in this process; its id and the coordinator's epoch."""
-        run_id = self.submit(items, decided, callback=Callback.CLIENT, **order)
+        run_id = self.submit(items, decided, callback=Callback.CLIENT, **fields)
         return run_id, self.ledger.coordinate(run_id)
 
     def take(self, worker: str = "host:1") -> Claim:

@@ -89,7 +89,7 @@ class Story:
         self.call_back(outcome)
         if self.called.total() == 4:
             for run in self.fleet.runs():
-                self.fleet.desk.cancel(run.id)
+                self.fleet.client.cancel(run.id)
 
     def check(self) -> None:
         """What holds of every story, however often something was forgotten."""

@@ -84,7 +84,7 @@ class TestAgain:
         old = harness.submit(["a", "b"], key="k", fingerprint="f")
         harness.ledger.cancel(old)
         submission = harness.open(key="k", fingerprint="f")
-        again = harness.ledger.open(harness.order(key="k", fingerprint="f"), again=submission)
+        again = harness.ledger.open(harness.spec(key="k", fingerprint="f"), again=submission)
 
         assert (submission.run_id, SubmissionKind.CONTINUED, old) == (
             again.run_id,
@@ -97,13 +97,13 @@ class TestAgain:
         kept = harness.snapshot()
         submission = harness.open()
         harness.forget_since(kept)
-        again = harness.ledger.open(harness.order(), again=submission)
+        again = harness.ledger.open(harness.spec(), again=submission)
 
         assert (SubmissionKind.NEW, False) == (again.kind, again.run_id == submission.run_id)
 
     def test_a_run_that_another_has_taken_over_stays_with_that_one(self, harness: LedgerHarness):
         """R3: who was taken for dead does not take the run back."""
-        spec = harness.order(key="k", fingerprint="f")
+        spec = harness.spec(key="k", fingerprint="f")
         slow = harness.ledger.open(spec)
         harness.advance(LEASE_SECONDS + 1)
         heir = harness.ledger.open(spec)
@@ -115,7 +115,7 @@ class TestAgain:
 
 def test_no_two_submitters_ever_have_the_same_right(harness: LedgerHarness):
     """R3: a take-over that Redis forgot and one that it knows do not write into each other's run."""
-    spec = harness.order(key="k", fingerprint="f")
+    spec = harness.spec(key="k", fingerprint="f")
     harness.ledger.open(spec)
     harness.advance(LEASE_SECONDS + 1)
     kept = harness.snapshot()

@@ -9,7 +9,7 @@ from stagefleet.runs.models import ItemState, RunState
 from tests.contract.ledgers import SETTINGS, LedgerHarness
 
 BOTH = [f"stage{HOST_SEPARATOR}one", f"stage{HOST_SEPARATOR}two"]
-PATIENCE_SECONDS = 3 * SETTINGS.republish_seconds + 1
+LOST_AFTER_SECONDS = 3 * SETTINGS.republish_seconds + 1
 
 
 def test_an_item_for_a_host_is_claimed_with_its_host(harness: LedgerHarness):
@@ -39,7 +39,7 @@ def test_what_waits_for_a_host_without_workers_fails_and_the_rest_goes_on(harnes
     claim = harness.ledger.claim(run_id, index, "two:1")
     assert claim is not None
     for _ in range(4):
-        harness.advance(PATIENCE_SECONDS / 4)
+        harness.advance(LOST_AFTER_SECONDS / 4)
         assert [RenewalResult.RUN] == harness.ledger.renew([claim])
     harness.ledger.sweep()
     assert harness.succeed(claim)
@@ -51,7 +51,7 @@ def test_what_waits_for_a_host_without_workers_fails_and_the_rest_goes_on(harnes
 
 def test_the_error_names_the_host_that_is_gone(harness: LedgerHarness):
     run_id = harness.submit(BOTH[:1])
-    harness.advance(PATIENCE_SECONDS)
+    harness.advance(LOST_AFTER_SECONDS)
     assert 1 == harness.ledger.sweep()
 
     (outcome,) = harness.outcomes(run_id) or []
