@@ -1,4 +1,4 @@
-"""What every shared book promises, checked on each."""
+"""Promises of every shared state, checked on each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KNOWN, SEND, WAIT = UploadDecision.KNOWN, UploadDecision.SEND, UploadDecision.WA
 
 @pytest.fixture(params=["memory", "redis"])
 def shared_states(request):
-    """Two books of two processes over the same page; the same object where they share memory."""
+    """The shared states of two processes over the same Redis; one object where they share memory."""
     if request.param == "memory":
         shared_state = MemorySharedState(lease_seconds=30)
         yield shared_state, shared_state

@@ -77,7 +77,7 @@ def test_a_storage_without_stages_is_known(lists):
 
 def test_those_of_a_digest_are_found_the_oldest_first(lists):
     wanted = [stage(number, DIGEST) for number in (1, 2, 3)]
-    others = [stage(number, DIGEST[:-1] + end) for number, end in ((1, "b"), (2, "9"))]  # on the same shelf
+    others = [stage(number, DIGEST[:-1] + end) for number, end in ((1, "b"), (2, "9"))]  # stored together
     lists.remember(STORAGE, listed(wanted[2], *others, wanted[0]))
     lists.add(STORAGE, wanted[1])
 

@@ -1,4 +1,4 @@
-"""What settings, orders and requests show of themselves: no secret in a repr, a dump or an error."""
+"""What settings, run specs and requests show of themselves: no secret in a repr, a dump or an error."""
 
 import base64
 import importlib

@@ -29,7 +29,7 @@ WAIT_SECONDS = 20
 # Stands in for a worker: tells who and where it is, and stays.
 STAND_IN = """
 import json, os, signal, sys, time
-facts = {"worker": os.getpid(), "keeper": os.getppid(), "arguments": sys.argv[1:], "environment": {
+facts = {"worker": os.getpid(), "supervisor": os.getppid(), "arguments": sys.argv[1:], "environment": {
     name: value for name, value in os.environ.items() if name.startswith("STAGEFLEET_")}}
 with open(os.environ["FACTS"], "w") as fifo:
     json.dump(facts, fifo)
@@ -140,12 +140,16 @@ def test_no_process_has_a_secret_in_its_environment_or_command(use_worker, facts
     assert planted[0] in Path(told["environment"]["STAGEFLEET_CONFIG"]).read_text()
     shown = {
         (name, what): Path(f"/proc/{pid}/{what}").read_text()
-        for name, pid in (("worker", told["worker"]), ("keeper", told["keeper"]), ("valkey", server_of(url)))
+        for name, pid in (
+            ("worker", told["worker"]),
+            ("supervisor", told["supervisor"]),
+            ("valkey", server_of(url)),
+        )
         for what in ("cmdline", "environ")
     }
     assert [] == [where for where, text in shown.items() if planted[0] in text]
-    # the worker goes through the user's own proxy, and has it from the keeper
-    assert {("worker", "environ"), ("keeper", "environ")} == {
+    # the worker goes through the user's own proxy, and has it from the supervisor
+    assert {("worker", "environ"), ("supervisor", "environ")} == {
         where for where, text in shown.items() if planted[1] in text
     }
 
@@ -154,7 +158,7 @@ def test_stopping_leaves_neither_process_nor_directory(use_worker, facts, make_e
     embedded = make_embedded()
     url = embedded.start()
     told = facts()
-    ends = watch(told["worker"], told["keeper"], server_of(url))
+    ends = watch(told["worker"], told["supervisor"], server_of(url))
     embedded.stop()
     await_ends(ends)
     assert not directory_of(url).exists()
@@ -181,7 +185,7 @@ def test_a_client_that_is_killed_leaves_nothing_behind(facts, number):
     assert client.stdout is not None
     url = client.stdout.readline().strip()
     told = facts()
-    ends = watch(told["worker"], told["keeper"], server_of(url))
+    ends = watch(told["worker"], told["supervisor"], server_of(url))
     client.send_signal(number)
     client.communicate()
     await_ends(ends)
@@ -197,10 +201,10 @@ def test_what_killed_processes_left_is_removed_by_the_next_command(use_worker, f
     told = facts()
     living = make_embedded()
     living_url = living.start()
-    ends = watch(told["worker"], told["keeper"])
-    for pid in (client.pid, told["keeper"]):
+    ends = watch(told["worker"], told["supervisor"])
+    for pid in (client.pid, told["supervisor"]):
         os.kill(pid, signal.SIGSTOP)
-    for pid in (client.pid, told["keeper"]):
+    for pid in (client.pid, told["supervisor"]):
         os.kill(pid, signal.SIGKILL)
     client.communicate()
     await_ends(ends)
@@ -216,7 +220,7 @@ def test_a_supervisor_that_is_killed_takes_its_processes_along(use_worker, facts
     url = embedded.start()
     told = facts()
     ends = watch(told["worker"], server_of(url))
-    os.kill(told["keeper"], signal.SIGKILL)
+    os.kill(told["supervisor"], signal.SIGKILL)
     await_ends(ends)
     embedded.stop()
     assert not directory_of(url).exists()
@@ -227,7 +231,7 @@ def test_the_end_of_a_part_is_noticed_and_said(use_worker, facts, make_embedded,
     embedded = make_embedded()
     url = embedded.start()
     told = facts()
-    ends = watch(told["keeper"])
+    ends = watch(told["supervisor"])
     os.kill(told["worker"] if victim == "worker" else server_of(url), signal.SIGKILL)
     await_ends(ends)
     with pytest.raises(UnreachableError, match=f"{victim if victim == 'worker' else 'Valkey'} ended"):

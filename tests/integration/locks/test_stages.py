@@ -22,10 +22,10 @@ from tests.stage_tasks import StageTasks
 STAGE = StageId("a" * 56, 1700000000000)
 LOCK_CALLS_A_COPY = 2
 """Both locks are taken in one step, and let go of in one."""
-BOOK_CALLS_A_COPY = 2
+SHARED_STATE_CALLS_A_COPY = 2
 
 
-class PausingLeash:
+class PausingLease:
     """Stops its work before the write that takes effect, until it may go on."""
 
     def __init__(self):
@@ -71,7 +71,7 @@ def pool():
 
 @pytest.fixture
 def lease():
-    made = PausingLeash()
+    made = PausingLease()
     yield made
     made.may_go.set()
 
@@ -235,4 +235,4 @@ def test_a_copy_asks_redis_twice_for_its_locks(registry, redis_server, make_task
         stage_tasks.copy_stage(source, place, STAGE, run_id="r")
 
     to_delete = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] - before
-    assert 5 * (LOCK_CALLS_A_COPY + BOOK_CALLS_A_COPY) == to_delete
+    assert 5 * (LOCK_CALLS_A_COPY + SHARED_STATE_CALLS_A_COPY) == to_delete

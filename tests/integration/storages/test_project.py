@@ -117,7 +117,7 @@ class TestPublishing:
         assert [] == manifests(registry, "PUT", before)
 
     def test_two_jobs_at_once_push_a_stage_once(self, roles, registry, redis_server, client, cleanup):
-        """Each with a run, a book and locks of its own connection, as in two workers on two machines."""
+        """Each with its own run and connections to shared state and locks, as two workers on two machines."""
         push(roles.primary, stage(1))
         jobs = []
         for name in ("r", "s"):

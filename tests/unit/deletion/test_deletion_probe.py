@@ -37,7 +37,7 @@ def push(fakes):
 
 @pytest.fixture
 def mode(fakes):
-    """Finds out how a repository deletes, as a worker of the fleet that the world's book is of."""
+    """Finds out how a repository deletes, as a worker of the fleet whose shared state the fakes have."""
 
     def mode(repository=None, *, shared_state=None, lease=NO_LEASE):
         wanted = (repository or fakes.source).tagged(str(fakes.stage(1)))

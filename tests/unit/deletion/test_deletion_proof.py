@@ -88,7 +88,7 @@ def test_a_registry_that_deletes_a_moment_later_has_deleted(fakes, stored, stage
 
 
 def test_a_probe_that_is_accepted_and_not_removed_is_named(fakes, stored, stage, deletes, caplog):
-    """R48, W37, kind 3: tags of a trial whose deletion is accepted and not done are warned of, once."""
+    """R48, W37, kind 3: tags of a probe whose deletion is accepted and not done are warned of, once."""
     deletes(lambda _delete, _reference: None)
     with pytest.raises(RegistryUnavailableError):
         fakes.delete(stage)

@@ -155,7 +155,7 @@ class FakeWorker:
         self._thread = threading.Thread(target=self._work)
 
     def start(self) -> None:
-        self._ledger.heartbeats.beat(WorkerInfo("crew:1", 4, ("copy", "delete", "describe")), seconds=60)
+        self._ledger.heartbeats.beat(WorkerInfo("worker:1", 4, ("copy", "delete", "describe")), seconds=60)
         self._thread.start()
 
     def stop(self) -> None:
@@ -167,7 +167,7 @@ class FakeWorker:
         while not self._stop.wait(0.001):
             while self._ledger.broker:
                 message = self._ledger.broker.popleft()
-                claim = self._ledger.claim(message.run_id, message.index, "crew:1")
+                claim = self._ledger.claim(message.run_id, message.index, "worker:1")
                 if claim is None:
                     continue
                 self.on_claim(claim.item)

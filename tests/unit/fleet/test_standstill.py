@@ -42,14 +42,14 @@ def submit_for_host(ledger, host):
 
 
 def put_off(ledger, run):
-    claim = ledger.claim(run, 0, "crew:1")
+    claim = ledger.claim(run, 0, "worker:1")
     failed = Outcome(item=claim.item, state=ItemState.FAILED)
     assert ledger.finish(claim, failed, retry_after_seconds=600, reason=LIMITED)
 
 
 def test_who_follows_is_told_for_whom_a_run_waits(fleet, ledger, notices, cancel_once_told):
     """R7: each way to follow a run says for whom it waits, in Python as in the command."""
-    ledger.heartbeats.beat(WorkerInfo("crew:1", 4, ("copy",)), seconds=60)
+    ledger.heartbeats.beat(WorkerInfo("worker:1", 4, ("copy",)), seconds=60)
     for limit_seconds in (None, math.inf):
         run = fleet.for_each_copy_stage(SOURCE, DESTINATION, detach=True)
         put_off(ledger, run.id)

@@ -29,13 +29,13 @@ ERRORS = [
 
 def pass_days(stage):
     """Let more time pass than a receiver may stay away, with every coordinator that is called meanwhile."""
-    visits = 0
+    calls = 0
     for _ in range(60):
         stage.wait(10)
         stage.ledger.sweep()
-        visits += stage.calls
+        calls += stage.calls
         stage.deliver()
-    return visits
+    return calls
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -48,13 +48,13 @@ def test_any_error_of_a_call_counts_pauses_and_gives_up(error, callback, target)
     (wait,) = stage.ledger.run(stage.run_id).waits
     assert WaitKind.CALLBACK is wait.kind
     assert f"unexpected {type(error).__name__}" in wait.reason.text
-    visits = pass_days(stage)
+    calls = pass_days(stage)
     found = stage.ledger.run(stage.run_id)
     assert RunState.CANCELLED is found.state
     assert found.error is not None
     assert "CallbackLostError" == found.error.type
     assert f"unexpected {type(error).__name__}" in found.error.message
-    assert visits < 40
+    assert calls < 40
     assert 0 == pass_days(stage), "nobody is called any more"
 
 
@@ -102,7 +102,7 @@ def test_a_call_that_outlasts_its_lease_is_followed_by_none():
     stage = Stage()
     stage.receiver.pause = lambda: stage.wait(28)
     stage.deliver()
-    assert [] == stage.receiver.told, "the leash ends the call"
+    assert [] == stage.receiver.told, "the lease ends the call"
     stage.receiver.pause = lambda: None
     stage.pass_time(31)
     assert [*ITEMS, "succeeded"] == stage.receiver.told

@@ -1,4 +1,4 @@
-"""Runs, orders and outcomes as values."""
+"""Runs, their specs and outcomes as values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ outcomes = st.builds(
     attempts=st.integers(0, 100),
     position=st.text(max_size=8),
 )
-orders = st.builds(
+specs = st.builds(
     RunSpec,
     operation=st.text(min_size=1, max_size=8),
     options=json_objects,
@@ -50,7 +50,7 @@ def test_an_outcome_comes_back_from_json_as_it_was(outcome: Outcome):
     assert outcome == Outcome.model_validate_json(outcome.model_dump_json())
 
 
-@given(orders)
+@given(specs)
 def test_an_order_comes_back_from_json_as_it_was(spec: RunSpec):
     assert spec == RunSpec.model_validate_json(spec.model_dump_json())
 

@@ -222,7 +222,7 @@ def test_a_member_that_vanished_meanwhile_is_put_again(fakes):
     assert {str(stage_id)} == fakes.tags(fakes.destination)
 
 
-def consign(fakes, sleep, *, lease=NO_LEASE):
+def transfer_of(fakes, sleep, *, lease=NO_LEASE):
     return BlobTransfer(
         fakes.stage_tasks.storages.registries,
         fakes.stage_tasks.storages.open(fakes.source),
@@ -247,31 +247,31 @@ def test_what_another_sends_is_waited_for(fakes, layer):
         if len(slept) == 3:
             fakes.shared_state.mark_uploaded("r", fakes.destination, [layer.digest])
 
-    consign(fakes, sleep).send([Blob(layer)])
+    transfer_of(fakes, sleep).send([Blob(layer)])
     assert 3 == len(slept)
     assert [] == fakes.registries.writes
 
 
 def test_what_another_gives_up_is_sent(fakes, layer):
     fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
-    consign(
+    transfer_of(
         fakes,
         lambda _: fakes.shared_state.release_uploads("r", fakes.destination, [layer.digest], b"somebody"),
     ).send([Blob(layer)])
     assert [("upload", str(layer.digest))] == fakes.registries.writes
 
 
-def test_patience_ends_and_the_blob_is_sent_all_the_same(fakes, layer, monkeypatch):
+def test_the_wait_ends_and_the_blob_is_sent_all_the_same(fakes, layer, monkeypatch):
     monkeypatch.setattr("stagefleet.storages.blob_transfer._LONGEST_WAIT_SECONDS", -1.0)
     fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
-    consign(fakes, lambda _: pytest.fail("it waited")).send([Blob(layer)])
+    transfer_of(fakes, lambda _: pytest.fail("it waited")).send([Blob(layer)])
     assert [("upload", str(layer.digest))] == fakes.registries.writes
 
 
 def test_what_failed_is_left_to_others_at_once(fakes, layer):
     del fakes.registries.stored(fakes.source).blobs[layer.digest]
     with pytest.raises(BrokenStageError):
-        consign(fakes, lambda _: None).send([Blob(layer)])
+        transfer_of(fakes, lambda _: None).send([Blob(layer)])
     assert ["send"] == fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
 
 
@@ -285,7 +285,7 @@ def test_waiting_ends_when_the_run_is_cancelled(fakes, layer):
 
     fakes.shared_state.request_uploads("r", fakes.destination, [layer.digest], b"somebody")
     with pytest.raises(ItemCancelledError):
-        consign(fakes, lambda _: None, lease=Cut()).send([Blob(layer)])
+        transfer_of(fakes, lambda _: None, lease=Cut()).send([Blob(layer)])
 
 
 def test_a_lost_lease_puts_no_manifest(fakes):

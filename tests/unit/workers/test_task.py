@@ -237,7 +237,7 @@ def test_an_item_of_a_run_cancelled_with_now_is_cancelled(fleet):
         fleet.ledger.cancel(run, now=True)
         fleet.renewer.renew(list(fleet.renewer._held))
         attempt.lease.check()
-        raise AssertionError("the leash must have raised")
+        raise AssertionError("the lease must have raised")
 
     fleet.deliver(operation)
     assert ("cancelled", 1) == (fleet.ledger.run(run).state, fleet.ledger.run(run).cancelled)
@@ -249,7 +249,7 @@ def test_a_worker_that_must_stop_hands_its_item_back_without_counting_the_attemp
     def operation(attempt: Attempt) -> ItemResult:
         fleet.renewer.stop_all()
         attempt.lease.check()
-        raise AssertionError("the leash must have raised")
+        raise AssertionError("the lease must have raised")
 
     fleet.deliver(operation)
     assert [] == fleet.outcomes(run)

@@ -1,4 +1,4 @@
-"""The threads that keep a worker honest: ticker, heart, reaper, stopper."""
+"""The threads that keep a worker honest: periodic calls, heartbeat, reaper, shutdown."""
 
 import os
 import signal
@@ -25,12 +25,12 @@ def test_a_periodic_thread_survives_what_its_action_raises():
         called.release()
         raise RuntimeError("a bug")
 
-    ticker = PeriodicThread("test", action, seconds=0.001)
-    ticker.start()
+    thread = PeriodicThread("test", action, seconds=0.001)
+    thread.start()
     assert all(called.acquire(timeout=5) for _ in range(3))
-    ticker.stop()
-    assert ticker._thread is not None
-    assert not ticker._thread.is_alive()
+    thread.stop()
+    assert thread._thread is not None
+    assert not thread._thread.is_alive()
 
 
 def test_a_periodic_thread_tells_of_an_outage_once(caplog):
@@ -42,9 +42,9 @@ def test_a_periodic_thread_tells_of_an_outage_once(caplog):
             raise answer
 
     caplog.set_level("INFO", "workers")
-    ticker = PeriodicThread("test", action, seconds=1)
+    thread = PeriodicThread("test", action, seconds=1)
     for _ in range(3):
-        ticker.call_once()
+        thread.call_once()
     assert ["out_of_reach", "in_reach_again"] == [record.facts["event"] for record in caplog.records]
 
 
@@ -115,7 +115,7 @@ def test_only_the_elected_worker_sweeps():
 
 
 class Process:
-    """A stopper whose process cannot end."""
+    """A shutdown whose process cannot end."""
 
     def __init__(self, drain_seconds: float, parent_pipe: int | None = None) -> None:
         self.happened: list[str] = []
