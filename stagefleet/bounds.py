@@ -25,6 +25,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_ROOM: Any = object()
 
 
+def join_first(names: Sequence[str], most: int) -> str:
+    """Join the first names with commas, and say how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def clean(text: str) -> str:
     r"""Replace what UTF-8 cannot encode: JSON can hold half of a surrogate pair (RFC 8259, section 8.2).
 

@@ -78,13 +78,13 @@ def stage_arguments(
     return [*first, *(stage_ids or ())]
 
 
-def one_host(hosts: Sequence[str] | None) -> str | None:
-    """Return the host of the engine for a command that takes a single one; None for this host."""
+def one_host(hosts: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the host of the engine for a command that takes a single one; none for this host."""
     if hosts and len(hosts) > 1:
         raise UsageError(
             f"the engine of one host is meant here: name one with --host, not {', '.join(hosts)}"
         )
-    return hosts[0] if hosts else None
+    return tuple(hosts or ())
 
 
 def read_stage_ids(named: Iterable[str] | None, from_file: str | None) -> list[str] | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pydantic import ValidationError
 
 from stagefleet import errors
+from stagefleet.bounds import join_first
 from stagefleet.connections import Connections
 from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
@@ -253,8 +254,7 @@ def find_run(ledger: Ledger, run_id: str) -> models.Run:
         return ledger.run(run_id if run_id in found else found[0])
     if not found:
         raise no_run(run_id)
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    raise errors.UsageError(f"run {run_id!r} may be {', '.join(found[:_NAMED])}{more}: write more of its id")
+    raise errors.UsageError(f"run {run_id!r} may be {join_first(found, _NAMED)}: write more of its id")
 
 
 def find_run_under(ledger: Ledger, key: str) -> models.Run:

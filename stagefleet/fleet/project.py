@@ -151,13 +151,10 @@ class FleetProject:
         operation = delete.DeleteOperation(repository=self.storages.final_repository)
         return self.for_each(operation, stage_ids, on_outcome, **run)
 
-    def deletion(self, host: str | None = None) -> delete.DeleteOperation:
+    def deletion(self, hosts: tuple[str, ...] = ()) -> delete.DeleteOperation:
         """Return the operation that deletes stages from the caches and the primary storage."""
-        return delete.DeleteOperation(
-            repository=self.storages.primary,
-            caches=self.storages.caches,
-            hosts=() if host is None else (host,),
-        )
+        primary, caches = self.storages.primary, self.storages.caches
+        return delete.DeleteOperation(repository=primary, caches=caches, hosts=hosts)
 
     # The storages, without a run
 

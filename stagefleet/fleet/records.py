@@ -273,10 +273,10 @@ class FleetRecords:
         *,
         image: str | None = None,
         final: str | Repository | None = None,
-        host: str | None = None,
+        hosts: tuple[str, ...] = (),
     ) -> operations.RecordOperation:
         """Return the operation of `for_each_remove`; with `image` that of `for_each_rm_image_metadata`."""
-        storage, hosts = parse_storage(address), () if host is None else (host,)
+        storage = parse_storage(address)
         if image is not None:
             return operations.DeleteImageMetadataOperation(repository=storage, hosts=hosts, image=image)
         parsed = RecordKind.parse(kind)

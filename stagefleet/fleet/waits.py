@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from stagefleet.bounds import join_first
 from stagefleet.errors import NoWorkerError, RedisUnreachableError
 from stagefleet.runs.ledger import HeartbeatLedger
 from stagefleet.runs.messages import host_queue, queue_of
@@ -194,10 +195,8 @@ class NoWorkerWatchdog:
         return any(worker.version.is_compatible for worker in listening)
 
     def _named(self) -> str:
-        shown = ", ".join(map(repr, self._queues[:_NAMED]))
-        more = len(self._queues) - _NAMED
-        rest = f" and {more} more" if more > 0 else ""
-        return f"the queue {shown}" if len(self._queues) == 1 else f"any of the queues {shown}{rest}"
+        shown = join_first(list(map(repr, self._queues)), _NAMED)
+        return f"the queue {shown}" if len(self._queues) == 1 else f"any of the queues {shown}"
 
     def _notice(self) -> str:
         if self._starts_worker:

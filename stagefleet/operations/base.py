@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from stagefleet import errors
-from stagefleet.bounds import MAX_ITEMS
+from stagefleet.bounds import MAX_ITEMS, join_first
 from stagefleet.images import Platform
 from stagefleet.names import HOST_SEPARATOR, Reference, Repository, StageId, StorageAddress, parse_address
 from stagefleet.project import Project
@@ -288,12 +288,10 @@ def refuse_missing(missing: Sequence[str], addresses: Sequence[StorageAddress]) 
     """Reject stages that no storage has; the error names the first storage as the one to check."""
     if not missing:
         return
-    shown = ", ".join(missing[:_NAMED_IN_MESSAGES])
-    more = len(missing) - _NAMED_IN_MESSAGES
-    rest = f" and {more:,} more" if more > 0 else ""
+    shown = join_first(missing, _NAMED_IN_MESSAGES)
     verb = "does not have" if len(addresses) == 1 else "do not have"
     raise errors.StagesNotFoundError(
-        f"{', '.join(map(str, addresses))} {verb} {shown}{rest}: see stagefleet list {addresses[0]}"
+        f"{', '.join(map(str, addresses))} {verb} {shown}: see stagefleet list {addresses[0]}"
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stagefleet.bounds import MAX_ITEMS
+from stagefleet.bounds import MAX_ITEMS, join_first
 from stagefleet.errors import UsageError
 from stagefleet.logs import EventLogger
 from stagefleet.names import ENGINE_PREFIX
@@ -277,8 +277,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
     names = [name for name in value if isinstance(name, str)] if isinstance(value, list | tuple) else []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return join_first(names, _NAMED)
 
 
 # Log records of runs: one when a run starts, one when it ends, by the process that started or ended it.

@@ -63,10 +63,10 @@ def copy_stages(
         run_operation(fleet, operation, named, options, if_empty=if_empty)
 
 
-def _take(name: str, named: list[str] | None, host: str | None, options: RunOptions) -> None:
+def _take(name: str, named: list[str] | None, hosts: tuple[str, ...], options: RunOptions) -> None:
     """Copy the stages that a project's primary storage lacks from its secondary ones."""
     with options.open_fleet() as fleet:
         project = fleet.project(name)
-        operation = stagefleet.TakeOperation.of(project.storages, hosts=() if host is None else (host,))
+        operation = stagefleet.TakeOperation.of(project.storages, hosts=hosts)
         if_empty = f"the primary storage of {name} lacks nothing that its secondaries have"
         run_operation(fleet, operation, named, options, project=project, if_empty=if_empty)

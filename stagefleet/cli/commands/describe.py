@@ -30,7 +30,7 @@ def describe_stages(
     them again. With --project: the stages of the project's primary storage, through its caches.
     """
     named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
-    host = opt.one_host(hosts)
+    chosen = opt.one_host(hosts)
     with options.open_fleet() as fleet:
         of_project = _choose(fleet, repository, project, final=final)
         if final:
@@ -38,9 +38,7 @@ def describe_stages(
             if options.parallel is None:
                 # as a single storage it has no project, so set the project's limit here
                 options = replace(options, parallel=fleet.project(project or "").parallel)
-        operation = stagefleet.DescribeOperation.of(
-            of_project.storages, hosts=() if host is None else (host,)
-        )
+        operation = stagefleet.DescribeOperation.of(of_project.storages, hosts=chosen)
         run_operation(
             fleet, operation, named, options, project=of_project, if_empty="there is nothing to describe"
         )

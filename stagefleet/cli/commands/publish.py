@@ -43,10 +43,9 @@ def publish_stages(
     named = opt.read_stage_ids(stage_ids, options.from_file)
     if primary is not None and final is None and not (cache and caches):
         raise UsageError("--primary says where from: say where to with --final, or with --cache and --caches")
-    which, host = _choose(project, primary, final, cache), opt.one_host(hosts)
+    which, chosen = _choose(project, primary, final, cache), opt.one_host(hosts)
     with options.open_fleet() as fleet:
         of_project = fleet.project(which)
-        chosen = () if host is None else (host,)
         operation: ProjectOperation
         if caches and not should_be_built and of_project.storages.final is None:
             operation = stagefleet.CacheOperation.of(of_project.storages, hosts=chosen)

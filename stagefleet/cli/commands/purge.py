@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
 
 import stagefleet
+from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import RunReport, choose_display
@@ -90,18 +90,13 @@ def _choose(repository: str | None, project: str | None) -> str | StorageAddress
 
 def _tell_unknown(plan: PurgePlan) -> None:
     if plan.unknown:
-        shown = ", ".join(plan.unknown[:_SHOWN_UNKNOWN])
-        more = len(plan.unknown) - _SHOWN_UNKNOWN
-        say(f"tags of nobody, left alone: {shown}{f' and {more:,} more' if more > 0 else ''}")
+        say(f"tags of nobody, left alone: {join_first(plan.unknown, _SHOWN_UNKNOWN)}")
 
 
 def _tell_unweighed(plan: PurgePlan) -> None:
     if plan.unweighed:
-        shown = ", ".join(
-            f"{image} ({why})" for image, why in islice(plan.unweighed.items(), _SHOWN_UNWEIGHED)
-        )
-        more = len(plan.unweighed) - _SHOWN_UNWEIGHED
-        say(f"not weighed, or in part: {shown}{f' and {more:,} more' if more > 0 else ''}")
+        images = [f"{image} ({why})" for image, why in plan.unweighed.items()]
+        say(f"not weighed, or in part: {join_first(images, _SHOWN_UNWEIGHED)}")
 
 
 def _confirm(plan: PurgePlan, what: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 import stagefleet
+from stagefleet.bounds import join_first
 from stagefleet.cli import options as opt
 from stagefleet.cli.app import make_group
 from stagefleet.cli.output import print_json, print_line, say
@@ -68,9 +69,7 @@ def list_records(
         custom.clear()  # they are in the final storage: a tag of the same name here is unknown
     foreign = [tag for tag in unknown if RecordId.of(RecordKind.CUSTOM_TAG, tag).name not in custom]
     if foreign:
-        shown = ", ".join(foreign[:_NAMED_UNKNOWN])
-        more = f" and {len(foreign) - _NAMED_UNKNOWN:,} more" if len(foreign) > _NAMED_UNKNOWN else ""
-        say(f"tags of no stage and no record, left alone: {shown}{more}")
+        say(f"tags of no stage and no record, left alone: {join_first(foreign, _NAMED_UNKNOWN)}")
 
 
 @app.command("show")
@@ -181,12 +180,12 @@ def remove_records(
     words = _words(project, repository, kind, *(records or ()))
     named = opt.read_ids(words.rest, options.from_file, partial(_parse, words.kind, image))
     _refuse_unclear(words.kind, named, image, everything=everything)
-    host = opt.one_host(hosts)
+    chosen = opt.one_host(hosts)
     with options.open_fleet() as fleet:
         address = words.resolve(fleet, project)
         options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))
         operation = fleet.records.removal(
-            address, words.kind, image=image, final=_final_of(fleet, project), host=host
+            address, words.kind, image=image, final=_final_of(fleet, project), hosts=chosen
         )
         _tell_what_is_kept(address, words.kind)
         if everything and not yes and not options.dry_run:
