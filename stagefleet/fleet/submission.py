@@ -14,16 +14,9 @@ from itertools import islice
 from time import sleep
 from typing import Any, TypeVar
 
+from stagefleet import errors
 from stagefleet.backoff import jittered
 from stagefleet.connections import Connections
-from stagefleet.errors import (
-    LeaseLostError,
-    LedgerRewoundError,
-    RedisUnreachableError,
-    RunNotFoundError,
-    StagefleetError,
-    UsageError,
-)
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, callback_fields
 from stagefleet.fleet.follower import RunFollower
 from stagefleet.fleet.hosts import FleetHosts
@@ -52,7 +45,7 @@ _MOST_SUBMISSIONS = 5
 def check_key(key: str | None) -> None:
     """Reject unusable idempotency keys with `UsageError`."""
     if key is not None and not (0 < len(key) <= _MAX_KEY_CHARACTERS and key.isprintable()):
-        raise UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
+        raise errors.UsageError(f"an idempotency key has 1 to {_MAX_KEY_CHARACTERS} printable characters")
 
 
 def submit(
@@ -100,25 +93,37 @@ def submit(
         try:
             _write(ledger, submission, make_once, redis_retry)
         except BaseException as error:
-            if isinstance(error, LedgerRewoundError) and beginnings_left:
+            if isinstance(error, errors.LedgerRewoundError) and beginnings_left:
                 again = submission
                 continue
-            with contextlib.suppress(StagefleetError):
-                if spec.key is None:
-                    ledger.cancel(submission.run_id)
-                elif request and _is_final(error):
-                    ledger.fail(submission, models.ErrorInfo.of(error))
-            # Any other run with a key is left as it is: if cancelled, the next attempt would continue with
-            # half its items. Once the submitter's lease has expired, the next attempt submits it again.
+            _give_up(ledger, submission, spec, error, is_requested=bool(request))
             raise
         log_run_started(submission.run_id, spec, submission.total)
         break
     return submission
 
 
-def _is_final(error: BaseException) -> bool:
-    """Return True for a refusal, False for an outage of Redis, a bug, or the end of the process."""
-    return isinstance(error, StagefleetError) and not isinstance(error, RedisUnreachableError)
+def _give_up(
+    ledger: Ledger,
+    submission: models.Submission,
+    spec: models.RunSpec,
+    error: BaseException,
+    *,
+    is_requested: bool,
+) -> None:
+    """Cancel a run that could not be written, or fail it if its request was refused.
+
+    Any other run with a key is left as it is: if cancelled, the next attempt would continue with half its
+    items. Once the submitter's lease has expired, the next attempt submits it again.
+    """
+    is_refusal = isinstance(error, errors.StagefleetError) and not isinstance(
+        error, errors.RedisUnreachableError
+    )
+    with contextlib.suppress(errors.StagefleetError):
+        if spec.key is None:
+            ledger.cancel(submission.run_id)
+        elif is_requested and is_refusal:  # neither an outage, nor a bug, nor the end of the process
+            ledger.fail(submission, models.ErrorInfo.of(error))
 
 
 def tell_old_result(ledger: Ledger, submission: models.Submission, notice: Callable[[str], None]) -> None:
@@ -153,7 +158,7 @@ class RunSubmitter:
         if isinstance(on_outcome, RemoteCallback):
             on_outcome = None
         elif on_outcome is not None and detach:
-            raise UsageError(
+            raise errors.UsageError(
                 "a detached run cannot call back into this process: hand in a RemoteCallback, or leave out "
                 "on_outcome or detach"
             )
@@ -174,7 +179,7 @@ class RunSubmitter:
                 if detach:
                     return self._follower.started(submission.run_id)
                 return self._follower.coordinate(submission.run_id, submission.kind, on_outcome)
-            except (LedgerRewoundError, RunNotFoundError):
+            except (errors.LedgerRewoundError, errors.RunNotFoundError):
                 if not submissions_left or not self._follower.is_forgotten(submission.run_id):
                     raise
                 self._notice(f"Redis has forgotten run {submission.run_id}, as after a failover: begun again")
@@ -191,7 +196,7 @@ def _open(open_run: Callable[[], models.Submission], ledger: Ledger) -> models.S
         submission = open_run()
         if submission.kind is not models.SubmissionKind.ATTACHED:
             return submission
-        with contextlib.suppress(RunNotFoundError):  # Redis has lost it since
+        with contextlib.suppress(errors.RunNotFoundError):  # Redis has lost it since
             if ledger.run(submission.run_id).state is not models.RunState.SUBMITTING:
                 return submission
         if not told:
@@ -209,7 +214,7 @@ def _write(
     """Append the items, those that a previous run left or those of the plan, and start the run."""
     plan = None
     if submission.kind is models.SubmissionKind.CONTINUED and submission.previous is not None:
-        with contextlib.suppress(RunNotFoundError):  # it has expired meanwhile
+        with contextlib.suppress(errors.RunNotFoundError):  # it has expired meanwhile
             plan = Plan(tuple(ledger.leftovers(submission.previous)))
     if plan is None:
         with _renewed(ledger, submission):
@@ -224,7 +229,7 @@ def _renewed(ledger: Ledger, submission: models.Submission) -> AbstractContextMa
     def renew() -> bool:
         try:
             ledger.append(submission, ())
-        except (LeaseLostError, LedgerRewoundError):
+        except (errors.LeaseLostError, errors.LedgerRewoundError):
             return False  # the next append raises it
         return True
 
@@ -322,7 +327,7 @@ class RunPlans:
         if operation.is_on_host:
             return operation.on_hosts(self._hosts.choose(operation.hosts))
         if operation.hosts:
-            raise UsageError(
+            raise errors.UsageError(
                 f"host {operation.hosts[0]} is named, but {operation.addresses[-1]} is in a registry: "
                 "registries have no hosts"
             )
@@ -334,9 +339,9 @@ def spec_of_retry(
 ) -> models.RunSpec | None:
     """Return what a retry of a finished run is to do, see `Fleet.retry`; None if all of it succeeded."""
     if not old.state.is_final:
-        raise UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
+        raise errors.UsageError(f"run {old.id} is still {old.state}: watch it, or cancel it first")
     if old.state is models.RunState.FAILED and not old.total:
-        raise UsageError(f"run {old.id} was never planned: send its request again")
+        raise errors.UsageError(f"run {old.id} was never planned: send its request again")
     if old.state is models.RunState.SUCCEEDED:
         return None
     changed: dict[str, Any] = {
