@@ -9,17 +9,7 @@ from typing import NamedTuple
 
 from stagefleet.bounds import OUTCOME_BYTES, compress_json, decompress_json, fit
 from stagefleet.errors import IncompatibleVersionError
-from stagefleet.runs.models import (
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-    Wait,
-    WaitKind,
-    WaitReason,
-)
+from stagefleet.runs import models
 from stagefleet.runs.versions import WriterVersion
 
 # Parsers for a run's hash in Redis; `lua/open.lua` explains its fields.
@@ -37,17 +27,17 @@ class RunSnapshot(NamedTuple):
     call_at_ms: int  # of the next message to a coordinator
 
 
-def spec_of(run_id: str, written: bytes, parent: bytes | None, version: WriterVersion) -> RunSpec:
+def spec_of(run_id: str, written: bytes, parent: bytes | None, version: WriterVersion) -> models.RunSpec:
     """Parse the spec, with the parent that the ledger gave the run; raises as `WriterVersion.check`."""
     version.check(f"run {run_id}")
     try:
-        parsed = RunSpec.model_validate_json(written)
+        parsed = models.RunSpec.model_validate_json(written)
         return parsed.model_copy(update={"parent": parent.decode()}) if parent else parsed
     except ValueError as error:
         raise version.refusal(f"run {run_id}", "its spec is of another form") from error
 
 
-def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> Run:
+def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> models.Run:
     """Parse the run at `now_at`, in seconds since 1970; `UNREADABLE` if its release is incompatible."""
     version = WriterVersion.read(fields.get(b"release"), fields.get(b"schema"))
     try:
@@ -57,24 +47,26 @@ def run_of(run_id: str, fields: dict[bytes, bytes], now_at: float, around: RunSn
         problem = error
     except (KeyError, ValueError):
         problem = version.refusal(f"run {run_id}", "its fields are of another form")
-    return Run(
+    return models.Run(
         id=run_id,
-        spec=RunSpec(operation="unreadable"),
-        state=RunState.UNREADABLE,
-        error=ErrorInfo.of(problem),
+        spec=models.RunSpec(operation="unreadable"),
+        state=models.RunState.UNREADABLE,
+        error=models.ErrorInfo.of(problem),
         version=version,
     )
 
 
-def _read(run_id: str, spec: RunSpec, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot) -> Run:
+def _read(
+    run_id: str, spec: models.RunSpec, fields: dict[bytes, bytes], now_at: float, around: RunSnapshot
+) -> models.Run:
     def number(name: bytes) -> int:
         return int(fields.get(name, 0))
 
     finished_ms, error = fields.get(b"finished_ms"), fields.get(b"error")
-    return Run(
+    return models.Run(
         id=run_id,
         spec=spec,
-        state=RunState(fields[b"state"].decode()),
+        state=models.RunState(fields[b"state"].decode()),
         total=number(b"total"),
         succeeded=number(b"succeeded"),
         failed=number(b"failed"),
@@ -84,7 +76,7 @@ def _read(run_id: str, spec: RunSpec, fields: dict[bytes, bytes], now_at: float,
         published=around.published,
         waiting=around.waiting + around.behind,
         bytes=number(b"bytes"),
-        error=None if error is None else ErrorInfo.model_validate_json(error),
+        error=None if error is None else models.ErrorInfo.model_validate_json(error),
         created_at=number(b"created_ms") / 1000,
         finished_at=None if finished_ms is None else int(finished_ms) / 1000,
         now_at=now_at,
@@ -94,49 +86,54 @@ def _read(run_id: str, spec: RunSpec, fields: dict[bytes, bytes], now_at: float,
     )
 
 
-def _waits(fields: dict[bytes, bytes], around: RunSnapshot) -> Iterator[Wait]:
+def _waits(fields: dict[bytes, bytes], around: RunSnapshot) -> Iterator[models.Wait]:
     """Yield all recorded waits, ended ones included."""
 
-    def reason(name: bytes) -> WaitReason:
+    def reason(name: bytes) -> models.WaitReason:
         noted = fields.get(name)
-        return WaitReason.model_validate_json(noted) if noted else WaitReason()
+        return models.WaitReason.model_validate_json(noted) if noted else models.WaitReason()
 
     if around.waiting:
         until = around.retry_at_ms / 1000
-        yield Wait(WaitKind.RETRY, reason(b"retry_reason"), until, around.waiting)
+        yield models.Wait(models.WaitKind.RETRY, reason(b"retry_reason"), until, around.waiting)
     if b"pause_until" in fields:
-        yield Wait(WaitKind.PAUSE, reason(b"pause_reason"), int(fields[b"pause_until"]) / 1000)
+        yield models.Wait(models.WaitKind.PAUSE, reason(b"pause_reason"), int(fields[b"pause_until"]) / 1000)
     if fields.get(b"coordinator") == b"paused":
         unacknowledged = int(fields.get(b"unacknowledged", 0))
         until = around.call_at_ms / 1000
-        yield Wait(WaitKind.CALLBACK, reason(b"callback_reason"), until, unacknowledged)
+        yield models.Wait(models.WaitKind.CALLBACK, reason(b"callback_reason"), until, unacknowledged)
 
 
 # Encoding of outcomes and reasons in Redis.
 
 
-def encode_outcome(outcome: Outcome) -> bytes:
+def encode_outcome(outcome: models.Outcome) -> bytes:
     """Encode an outcome without its position, in bounded size; ValueError if a value cannot be encoded."""
     document = _json(outcome)
     return compress_json(document if len(document) <= OUTCOME_BYTES else _json(_cut(outcome)))
 
 
-def bounded(outcome: Outcome) -> Outcome:
+def bounded(outcome: models.Outcome) -> models.Outcome:
     """Shorten an outcome to the stored size, `OUTCOME_BYTES` of JSON; a small one stays unchanged."""
     return outcome if len(_json(outcome)) <= OUTCOME_BYTES else _cut(outcome)
 
 
-def decode_outcome(data: bytes, position: str) -> Outcome:
+def decode_outcome(data: bytes, position: str) -> models.Outcome:
     """Decode the outcome at a position of the stream; an unknown form becomes a failure that says so.
 
     The ledger has counted it in any case, and later outcomes must stay readable.
     """
     try:
-        return Outcome.model_validate_json(decompress_json(data)).model_copy(update={"position": position})
+        return models.Outcome.model_validate_json(decompress_json(data)).model_copy(
+            update={"position": position}
+        )
     except ValueError:
         problem = WriterVersion().refusal("an outcome", "it is of another form")
-        return Outcome(
-            item=_item_of(data), state=ItemState.FAILED, error=ErrorInfo.of(problem), position=position
+        return models.Outcome(
+            item=_item_of(data),
+            state=models.ItemState.FAILED,
+            error=models.ErrorInfo.of(problem),
+            position=position,
         )
 
 
@@ -149,12 +146,12 @@ def _item_of(data: bytes) -> str:
     return item if isinstance(item, str) else "?"
 
 
-def encode_reason(reason: WaitReason | None) -> str:
+def encode_reason(reason: models.WaitReason | None) -> str:
     """Encode the reason of a wait, in bounded size; "" for none."""
     return "" if reason is None else reason.bounded().model_dump_json()
 
 
-def _cut(outcome: Outcome) -> Outcome:
+def _cut(outcome: models.Outcome) -> models.Outcome:
     error = None if outcome.error is None else outcome.error.bounded()
     cut = outcome.model_copy(update={"error": error})
     if outcome.result is None:
@@ -163,5 +160,5 @@ def _cut(outcome: Outcome) -> Outcome:
     return cut.model_copy(update={"result": fit(outcome.result, OUTCOME_BYTES - frame)})
 
 
-def _json(outcome: Outcome) -> bytes:
+def _json(outcome: models.Outcome) -> bytes:
     return outcome.model_dump_json(exclude={"position"}, exclude_defaults=True).encode()

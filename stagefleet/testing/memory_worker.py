@@ -16,18 +16,13 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import StageId, StorageAddress
+from stagefleet.operations import records as operations
 from stagefleet.operations.base import ProjectOperation, parse_repository
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.operations.copy import CopyOperation
 from stagefleet.operations.delete import DeleteOperation
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.operations.publish import PublishOperation
-from stagefleet.operations.records import (
-    DeleteCustomTagOperation,
-    DeleteImageMetadataOperation,
-    DeleteRecordOperation,
-    RecordOperation,
-)
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata
@@ -280,22 +275,24 @@ def _take_stage(task: _ItemTask) -> ItemResult:
 
 
 def _read_record(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(RecordOperation)
+    operation = task.attempt.parsed(operations.RecordOperation)
     records = task.storages.open(operation.repository).records
     found = records.read(RecordId.of(operation.record_kind, task.attempt.item))
     return ItemResult(skipped=True) if found is None else ItemResult(found.as_json())
 
 
 def _delete_record(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(RecordOperation)
-    kind = operation.kind if isinstance(operation, DeleteRecordOperation) else operation.record_kind
+    operation = task.attempt.parsed(operations.RecordOperation)
+    kind = (
+        operation.kind if isinstance(operation, operations.DeleteRecordOperation) else operation.record_kind
+    )
     records = task.storages.open(operation.repository).records
     return records.delete(RecordId.of(kind, task.attempt.item), task.attempt)
 
 
 def _delete_image_metadata(task: _ItemTask) -> ItemResult:
     """Delete metadata of an image by its name, else by the hash in the tags."""
-    operation = task.attempt.parsed(DeleteImageMetadataOperation)
+    operation = task.attempt.parsed(operations.DeleteImageMetadataOperation)
     commit, _, stage_id = task.attempt.item.partition("_")
     records, parsed = task.storages.open(operation.repository).records, StageId.parse(stage_id)
     by_name = records.delete(ImageMetadata.of_image(operation.image, commit, parsed).id, task.attempt)
@@ -309,7 +306,7 @@ def _delete_image_metadata(task: _ItemTask) -> ItemResult:
 
 
 def _delete_custom_tag(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(DeleteCustomTagOperation)
+    operation = task.attempt.parsed(operations.DeleteCustomTagOperation)
     records = task.storages.open(operation.repository).records
     found = records.read(RecordId.of(RecordKind.CUSTOM_TAG, task.attempt.item))
     if found is None:
@@ -321,7 +318,7 @@ def _delete_custom_tag(task: _ItemTask) -> ItemResult:
 
 
 def _delete_rejected_stage(task: _ItemTask) -> ItemResult:
-    storage = task.storages.open(parse_repository(task.attempt.parsed(RecordOperation).repository))
+    storage = task.storages.open(parse_repository(task.attempt.parsed(operations.RecordOperation).repository))
     if storage.rejects(task.stage_id):
         storage.delete(task.stage_id, task.attempt)
         return storage.records.delete(RecordId.of(RecordKind.REJECTED_STAGE, task.attempt.item), task.attempt)

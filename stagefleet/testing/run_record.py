@@ -12,22 +12,11 @@ from dataclasses import dataclass, field
 
 from stagefleet.errors import HostLostError, StagefleetError, WorkerLostError
 from stagefleet.names import HOST_SEPARATOR, split_host
+from stagefleet.runs import models
 from stagefleet.runs.ledger import Claim, FinishResult
-from stagefleet.runs.models import (
-    Callback,
-    ErrorInfo,
-    ItemState,
-    Outcome,
-    Run,
-    RunSpec,
-    RunState,
-    Wait,
-    WaitKind,
-    WaitReason,
-)
 from stagefleet.testing.run_items import Coordinator, OutcomeStream, PostponedItems, next_number
 
-_SUCCESSES = frozenset({ItemState.SUCCEEDED, ItemState.SKIPPED})
+_SUCCESSES = frozenset({models.ItemState.SUCCEEDED, models.ItemState.SKIPPED})
 
 
 @dataclass(slots=True)
@@ -52,13 +41,13 @@ class RunRecord:
     """
 
     id: str
-    spec: RunSpec
+    spec: models.RunSpec
     created_at: float
     token: int = field(default_factory=next_number)
     epoch: int = 0
     submitter_until: float = 0.0
     coordinator_until: float = 0.0
-    state: RunState = RunState.SUBMITTING
+    state: models.RunState = models.RunState.SUBMITTING
     started: bool = False
     hosted: bool = False
     appended: str | None = None
@@ -73,9 +62,9 @@ class RunRecord:
     claimed: dict[int, _Claim] = field(default_factory=dict)
     waiting: list[tuple[float, int]] = field(default_factory=list)
     behind: PostponedItems = field(default_factory=PostponedItems)
-    ends: dict[int, ItemState] = field(default_factory=dict)
+    ends: dict[int, models.ItemState] = field(default_factory=dict)
     attempts_ended: Counter[int] = field(default_factory=Counter)
-    counts: Counter[ItemState] = field(default_factory=Counter)
+    counts: Counter[models.ItemState] = field(default_factory=Counter)
     stream: OutcomeStream = field(default_factory=OutcomeStream)
     unacknowledged: int = 0
     held: int = 0
@@ -84,18 +73,18 @@ class RunRecord:
     stops_now: bool = False
     needs_acknowledgement: bool = False
     bytes: int = 0
-    error: ErrorInfo | None = None
+    error: models.ErrorInfo | None = None
     finished_at: float | None = None
     coordinator: Coordinator | None = None
     call_at: float = 0.0
     failures: int = 0
     failing_since: float | None = None
-    retry_reason: WaitReason = field(default_factory=WaitReason)
-    callback_reason: WaitReason = field(default_factory=WaitReason)
-    pause: tuple[int, Wait] | None = None
+    retry_reason: models.WaitReason = field(default_factory=models.WaitReason)
+    callback_reason: models.WaitReason = field(default_factory=models.WaitReason)
+    pause: tuple[int, models.Wait] | None = None
 
     def __post_init__(self) -> None:
-        self.needs_acknowledgement = self.spec.callback is not Callback.NONE
+        self.needs_acknowledgement = self.spec.callback is not models.Callback.NONE
         self.coordinator = Coordinator.ABSENT if self.spec.is_called_back else None
 
     @property
@@ -116,12 +105,12 @@ class RunRecord:
         self.counts.clear()
         self.decided = self.unacknowledged = 0
 
-    def fail(self, error: ErrorInfo) -> None:
+    def fail(self, error: models.ErrorInfo) -> None:
         """End as failed, before the start."""
         self.empty()
-        self.state, self.error = RunState.RUNNING, error
+        self.state, self.error = models.RunState.RUNNING, error
 
-    def append(self, items: Sequence[str], decided: Sequence[Outcome]) -> None:
+    def append(self, items: Sequence[str], decided: Sequence[models.Outcome]) -> None:
         """Add items, and outcomes that need no task."""
         self.hosted = self.hosted or any(HOST_SEPARATOR in item for item in items)
         self.items.extend(items)
@@ -172,28 +161,32 @@ class RunRecord:
         return held is not None and (held.fence, held.nonce) == (claim.fence, claim.nonce)
 
     def finish(
-        self, index: int, outcome: Outcome, retry_at: float | None, reason: WaitReason | None = None
+        self,
+        index: int,
+        outcome: models.Outcome,
+        retry_at: float | None,
+        reason: models.WaitReason | None = None,
     ) -> FinishResult:
         """End the attempt at a claimed item, and the item too unless `retry_at` is set."""
         held = self.claimed.pop(index)
         self.attempts_ended[index] += 1
         if (
             retry_at is not None
-            and outcome.state is ItemState.FAILED
+            and outcome.state is models.ItemState.FAILED
             and held.attempt < self.spec.max_attempts
-            and self.state is RunState.RUNNING
+            and self.state is models.RunState.RUNNING
         ):
             heapq.heappush(self.waiting, (retry_at, index))
-            self.retry_reason = reason or WaitReason()
+            self.retry_reason = reason or models.WaitReason()
             return FinishResult.WAITING
         self._end(index, outcome.state)
         self._record(outcome.model_copy(update={"attempts": held.attempt}))
         return FinishResult.RECORDED
 
-    def note_pause(self, index: int, until: float, reason: WaitReason | None) -> None:
+    def note_pause(self, index: int, until: float, reason: models.WaitReason | None) -> None:
         """Record that a worker waits with an item, and the reason; None removes the item's own entry."""
         if reason is not None:
-            self.pause = (index, Wait(WaitKind.PAUSE, reason, until))
+            self.pause = (index, models.Wait(models.WaitKind.PAUSE, reason, until))
         elif self.pause is not None and self.pause[0] == index:
             self.pause = None
 
@@ -202,26 +195,26 @@ class RunRecord:
         del self.claimed[index]
         if (
             behind is None
-            or self.state is not RunState.RUNNING
+            or self.state is not models.RunState.RUNNING
             or not self.behind.put(index, behind, self.ends)
         ):
             self._requeue(index, now)
 
-    def standing(self, index: int) -> ItemState | None:
+    def standing(self, index: int) -> models.ItemState | None:
         """Return the final state of an item; None if it has not ended."""
         end = self.ends.get(index)
         if end is None:
             return None
         if end in _SUCCESSES:
-            return ItemState.SUCCEEDED
-        is_cancelled = self.state in {RunState.CANCELLING, RunState.CANCELLED}
-        return ItemState.CANCELLED if is_cancelled else ItemState.FAILED
+            return models.ItemState.SUCCEEDED
+        is_cancelled = self.state in {models.RunState.CANCELLING, models.RunState.CANCELLED}
+        return models.ItemState.CANCELLED if is_cancelled else models.ItemState.FAILED
 
     def expire(self, now: float) -> int:
         """End the attempts whose lease has expired, and count them."""
         expired = [(index, held) for index, held in self.claimed.items() if held.until <= now]
         for index, held in expired:
-            if self.state is RunState.RUNNING and held.attempt >= self.spec.max_attempts:
+            if self.state is models.RunState.RUNNING and held.attempt >= self.spec.max_attempts:
                 error = WorkerLostError(f"{held.attempt} workers vanished while they worked on this item")
                 self.finish(index, self._failure(index, error), retry_at=None)
             else:
@@ -269,7 +262,7 @@ class RunRecord:
             failure = self._failure(index, error).model_copy(
                 update={"attempts": max(1, self.attempts_ended[index])}
             )
-            self._end(index, ItemState.FAILED)
+            self._end(index, models.ItemState.FAILED)
             self._record(failure)
         return len(gone)
 
@@ -283,33 +276,33 @@ class RunRecord:
         if count > self.stream.acknowledged:
             self.stream.acknowledged, self.failures, self.failing_since = count, 0, None
 
-    def cancel(self, *, now: bool, error: ErrorInfo | None) -> None:
+    def cancel(self, *, now: bool, error: models.ErrorInfo | None) -> None:
         """Cancel pending items; claimed ones continue, or stop at their next renewal with `now`."""
         self.stops_now = self.stops_now or now
         self.error = self.error or error
         if error is not None:
             self.needs_acknowledgement = False
             self.unacknowledged = self.held = 0
-        if self.state is RunState.CANCELLING:
+        if self.state is models.RunState.CANCELLING:
             return
-        self.state = RunState.CANCELLING
+        self.state = models.RunState.CANCELLING
         self.published.clear()
         self.waiting.clear()
         self.behind.clear()
         self.unreleased = len(self.items)
         for index in range(len(self.items)):
             if index not in self.ends and index not in self.claimed:
-                self._end(index, ItemState.CANCELLED)
+                self._end(index, models.ItemState.CANCELLED)
 
     def conclude(self, now: float) -> bool:
         """Finish the run if nothing is left to do; return True if this call finished it."""
         if self.claimed or self.unacknowledged:
             return False
-        if self.state is RunState.CANCELLING:
-            self.state = RunState.CANCELLED
-        elif self.state is RunState.RUNNING and len(self.ends) == len(self.items):
-            is_failed = self.counts[ItemState.FAILED] or self.error is not None
-            self.state = RunState.FAILED if is_failed else RunState.SUCCEEDED
+        if self.state is models.RunState.CANCELLING:
+            self.state = models.RunState.CANCELLED
+        elif self.state is models.RunState.RUNNING and len(self.ends) == len(self.items):
+            is_failed = self.counts[models.ItemState.FAILED] or self.error is not None
+            self.state = models.RunState.FAILED if is_failed else models.RunState.SUCCEEDED
         else:
             return False
         self.finished_at = now
@@ -321,17 +314,17 @@ class RunRecord:
             (index, item) for index, item in enumerate(self.items) if self.ends.get(index) not in _SUCCESSES
         )
 
-    def snapshot(self, now: float) -> Run:
+    def snapshot(self, now: float) -> models.Run:
         """Return the public view of the run."""
-        return Run(
+        return models.Run(
             id=self.id,
             spec=self.spec,
             state=self.state,
             total=self.total,
-            succeeded=self.counts[ItemState.SUCCEEDED],
-            failed=self.counts[ItemState.FAILED],
-            skipped=self.counts[ItemState.SKIPPED],
-            cancelled=self.counts[ItemState.CANCELLED],
+            succeeded=self.counts[models.ItemState.SUCCEEDED],
+            failed=self.counts[models.ItemState.FAILED],
+            skipped=self.counts[models.ItemState.SKIPPED],
+            cancelled=self.counts[models.ItemState.CANCELLED],
             claimed=len(self.claimed),
             published=len(self.published),
             waiting=len(self.waiting) + len(self.behind),
@@ -344,39 +337,43 @@ class RunRecord:
             waits=tuple(wait for wait in self._waits() if wait.until > now),
         )
 
-    def _waits(self) -> Iterator[Wait]:
+    def _waits(self) -> Iterator[models.Wait]:
         """Iterate over all recorded waits, current and past."""
         if self.waiting:
-            yield Wait(WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
+            yield models.Wait(models.WaitKind.RETRY, self.retry_reason, self.waiting[0][0], len(self.waiting))
         if self.pause is not None:
             yield self.pause[1]
         if self.coordinator is Coordinator.PAUSED:
-            yield Wait(WaitKind.CALLBACK, self.callback_reason, self.call_at, self.unacknowledged)
+            yield models.Wait(
+                models.WaitKind.CALLBACK, self.callback_reason, self.call_at, self.unacknowledged
+            )
 
-    def _failure(self, index: int, error: StagefleetError) -> Outcome:
+    def _failure(self, index: int, error: StagefleetError) -> models.Outcome:
         item, host = split_host(self.items[index])
-        return Outcome(item=item, host=host, state=ItemState.FAILED, error=ErrorInfo.of(error))
+        return models.Outcome(
+            item=item, host=host, state=models.ItemState.FAILED, error=models.ErrorInfo.of(error)
+        )
 
     def _publish(self, index: int, now: float) -> None:
         self.published[index] = now
 
     def _requeue(self, index: int, now: float) -> None:
-        if self.state is RunState.RUNNING:
+        if self.state is models.RunState.RUNNING:
             heapq.heappush(self.waiting, (now, index))
         else:
-            self._end(index, ItemState.CANCELLED)
+            self._end(index, models.ItemState.CANCELLED)
 
-    def _end(self, index: int, state: ItemState) -> None:
+    def _end(self, index: int, state: models.ItemState) -> None:
         self.ends[index] = state
         self.counts[state] += 1
         self.attempts_ended.pop(index, None)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: models.Outcome) -> None:
         placed = self.stream.add(outcome)
         self.bytes += placed.bytes
         if self._needs_acknowledgement(placed):
             self.unacknowledged += 1
             self.held += placed.attempts > 0
 
-    def _needs_acknowledgement(self, outcome: Outcome) -> bool:
-        return self.needs_acknowledgement and outcome.state is not ItemState.CANCELLED
+    def _needs_acknowledgement(self, outcome: models.Outcome) -> bool:
+        return self.needs_acknowledgement and outcome.state is not models.ItemState.CANCELLED
