@@ -14,7 +14,6 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from config import transport
-from config.transport import Broker
 from stagefleet.errors import SettingsError
 from stagefleet.redis_facts import check_redis
 from stagefleet.runs import messages
@@ -40,7 +39,7 @@ def make_app(settings: Settings, operations: Iterable[str] = messages.QUEUES) ->
     transport.install()
     app = Celery("stagefleet", set_as_current=False, autofinalize=True)
     check = partial(check_redis, settings.redis_url, settings.key_prefix)
-    broker = Broker.at(settings.redis_url)
+    broker = transport.Broker.at(settings.redis_url)
     app.amqp.Connection = transport.connection_to(broker).checking(check)
     app.conf.update(_configuration(settings, broker, list(operations)))
     return app
@@ -52,7 +51,7 @@ def plain_queue(name: str) -> Queue:
     return Queue(name, exchange=exchange, routing_key=name)
 
 
-def _configuration(settings: Settings, broker: Broker, operations: list[str]) -> dict[str, Any]:
+def _configuration(settings: Settings, broker: transport.Broker, operations: list[str]) -> dict[str, Any]:
     operations = list(dict.fromkeys([*operations, *_EVERYWHERE]))
     queues = sorted({messages.queue_of(operation) for operation in operations})
     own = [] if settings.engine.address is None else [messages.host_queue(settings.engine.host_name)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from stagefleet.streams import discard_stdout, prepare_streams
@@ -81,12 +82,23 @@ def _end(ending: SystemExit) -> int:
 
 
 def _explain(error: Exception) -> int:
-    from typer import Abort, TyperException  # noqa: PLC0415 - loaded already, unless loading failed
+    """Say in one line what went wrong, with the traceback before it if that is asked for.
 
-    from stagefleet.errors import OutputError, StagefleetError  # noqa: PLC0415 - loaded already, unless loading failed
-    from stagefleet.redaction import masked_line  # noqa: PLC0415 - loaded already, unless loading failed
+    It loads here what it needs, since an interrupt while modules load ends in one line, too.
+    """
+    import traceback  # noqa: PLC0415 - as the docstring says
 
-    _show_traceback(error)
+    from typer import Abort, TyperException  # noqa: PLC0415 - as the docstring says
+
+    from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - as the docstring says
+    from stagefleet.errors import OutputError, StagefleetError  # noqa: PLC0415 - as the docstring says
+    from stagefleet.redaction import masked_line  # noqa: PLC0415 - as the docstring says
+    from stagefleet.settings import load_settings  # noqa: PLC0415 - as the docstring says
+
+    with suppress(StagefleetError):  # the settings cannot be read
+        if load_settings(**chosen_options().overrides).log.level == "debug":
+            lines = traceback.format_exception(error)  # as sys.excepthook prints it, without local variables
+            sys.stderr.write(masked_line("".join(lines)))
     if isinstance(error, OutputError):
         discard_stdout()
     match error:
@@ -107,23 +119,6 @@ def _complain(message: str, code: int) -> int:
     line = " ".join(message.split())
     sys.stderr.write(f"stagefleet: error: {line}\n")
     return code
-
-
-def _show_traceback(error: Exception) -> None:
-    import traceback  # noqa: PLC0415 - seldom needed
-
-    from stagefleet.cli.options import chosen_options  # noqa: PLC0415 - as above
-    from stagefleet.errors import StagefleetError  # noqa: PLC0415 - an interrupt while modules load ends in one line
-    from stagefleet.redaction import masked_line  # noqa: PLC0415 - an interrupt while modules load ends in one line
-    from stagefleet.settings import load_settings  # noqa: PLC0415 - an interrupt while modules load ends in one line
-
-    try:
-        level = load_settings(**chosen_options().overrides).log.level
-    except StagefleetError:
-        return
-    if level == "debug":
-        lines = traceback.format_exception(error)  # as sys.excepthook prints it, without local variables
-        sys.stderr.write(masked_line("".join(lines)))
 
 
 def _leave_closed_pipe() -> int:

@@ -18,7 +18,6 @@ from stagefleet.image_use import InUsePolicy
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations import base
-from stagefleet.operations.base import Items, Operation, Plan
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo
@@ -118,8 +117,8 @@ class Fleet:
 
     def for_each(
         self,
-        operation: Operation,
-        items: Items | None = None,
+        operation: base.Operation,
+        items: base.Items | None = None,
         on_outcome: OutcomeCallback = None,
         **run: Unpack[RunArguments],
     ) -> Run:
@@ -145,8 +144,8 @@ class Fleet:
 
     def start(
         self,
-        operation: Operation,
-        items: Items | None = None,
+        operation: base.Operation,
+        items: base.Items | None = None,
         callback: RemoteCallback | None = None,
         **run: Unpack[StartArguments],
     ) -> Run:
@@ -177,12 +176,12 @@ class Fleet:
 
     def plan(
         self,
-        operation: Operation,
-        items: Items | None = None,
+        operation: base.Operation,
+        items: base.Items | None = None,
         *,
         missing_ok: bool = False,
         beside: Sequence[StorageAddress] = (),
-    ) -> Plan:
+    ) -> base.Plan:
         """Plan a run as `start` would; changes nothing, and needs Redis only to find a host.
 
         The plan of a fetch does not know which stages a host has.
@@ -195,7 +194,7 @@ class Fleet:
         self,
         source: StorageAddress | str,
         destination: StorageAddress | str,
-        stage_ids: Items | None = None,
+        stage_ids: base.Items | None = None,
         on_outcome: OutcomeCallback = None,
         *,
         verify: bool = False,
@@ -221,7 +220,7 @@ class Fleet:
     def for_each_delete_stage(
         self,
         address: StorageAddress | str,
-        stage_ids: Items | None,
+        stage_ids: base.Items | None,
         on_outcome: OutcomeCallback = None,
         *,
         policy: InUsePolicy | None = None,
@@ -240,7 +239,7 @@ class Fleet:
     def for_each_fetch_stage(
         self,
         source: Source,
-        stage_ids: Items,
+        stage_ids: base.Items,
         on_outcome: OutcomeCallback = None,
         *,
         platforms: Sequence[str | Platform] | None = None,
@@ -282,7 +281,7 @@ class Fleet:
     def describe_stages(
         self,
         address: StorageAddress | str,
-        stage_ids: Items | None = None,
+        stage_ids: base.Items | None = None,
         *,
         parallel: int | None = None,
         on_left_out: OnLeftOut | None = None,
@@ -393,7 +392,7 @@ class Fleet:
         if (spec := spec_of_retry(old, on_outcome, parallel=parallel)) is None:
             return old
         leftovers = partial(self._connections.ledger.leftovers, run_id)
-        return self._submitter.submit(spec, lambda: Plan(tuple(leftovers())), on_outcome, detach=detach)
+        return self._submitter.submit(spec, lambda: base.Plan(tuple(leftovers())), on_outcome, detach=detach)
 
     def workers(self) -> list[WorkerInfo]:
         """List the live worker processes."""

@@ -14,7 +14,6 @@ from stagefleet.fleet.waits import NoWorkerWatchdog, WaitReporter
 from stagefleet.operations.catalog import parse_operation
 from stagefleet.redis_client import RedisRetry
 from stagefleet.runs import coordinator, models
-from stagefleet.runs.coordinator import OnOutcome, start_next
 from stagefleet.runs.ledger import Ledger, no_run
 
 _INTERRUPTED = models.ErrorInfo(type="KeyboardInterrupt", message="interrupted by the client")
@@ -32,7 +31,7 @@ class _StandstillMonitor:
         self._watchdog = watchdog
         self._reporter = reporter
 
-    def telling(self, on_outcome: OnOutcome | None) -> OnOutcome:
+    def telling(self, on_outcome: coordinator.OnOutcome | None) -> coordinator.OnOutcome:
         """Wrap a callback so that each outcome counts as progress."""
 
         def tell(outcome: models.Outcome) -> None:
@@ -78,7 +77,7 @@ class RunFollower:
     def follow(
         self,
         run_id: str,
-        on_outcome: OnOutcome | None = None,
+        on_outcome: coordinator.OnOutcome | None = None,
         *,
         notice: Callable[[str], None] | None = None,
         no_worker_limit_seconds: float | None = None,
@@ -98,12 +97,12 @@ class RunFollower:
                 on_idle=monitor.check,
                 redis_retry=self.redis_retry(notice),
             )
-            start_next(self._connections.ledger, ended)  # the fleet does it, too: who comes first
+            coordinator.start_next(self._connections.ledger, ended)  # the fleet does it, too: who comes first
         self._report_remaining_tags(ended)
         return ended
 
     def coordinate(
-        self, run_id: str, kind: models.SubmissionKind, on_outcome: OnOutcome | None
+        self, run_id: str, kind: models.SubmissionKind, on_outcome: coordinator.OnOutcome | None
     ) -> models.Run:
         """Follow a run of this process; an interrupt, or an exception of the callback, cancels it."""
         ledger = self._connections.ledger
@@ -158,7 +157,7 @@ class RunFollower:
             return True
         return False
 
-    def _stopping(self, run_id: str, on_outcome: OnOutcome) -> OnOutcome:
+    def _stopping(self, run_id: str, on_outcome: coordinator.OnOutcome) -> coordinator.OnOutcome:
         """Wrap the callback of a run that does not wait for it, so that its exception stops the run."""
 
         def call_back(outcome: models.Outcome) -> None:

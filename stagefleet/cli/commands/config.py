@@ -7,7 +7,6 @@ from typing import Any
 
 from stagefleet.cli import options as opt
 from stagefleet.cli.app import make_group
-from stagefleet.cli.options import chosen_options
 from stagefleet.cli.output import print_json, print_line
 from stagefleet.cli.session import read_settings
 from stagefleet.redaction import masked_url
@@ -39,7 +38,7 @@ def _rows(settings: Settings) -> Iterator[tuple[str, Any, str]]:
     if settings.redis_url is not None:
         values["redis_url"] = masked_url(settings.redis_url)
     file = settings_file()
-    overrides, document = chosen_options().overrides, read_file(file)
+    overrides, document = opt.chosen_options().overrides, read_file(file)
     for path in setting_paths(Settings):
         source = source_of(path, overrides, document, file)
         yield ".".join(path), value_at(values, path), source
