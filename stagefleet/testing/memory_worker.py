@@ -16,13 +16,10 @@ from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.leases import Lease
 from stagefleet.locks.stage_locks import image_of
 from stagefleet.names import StageId, StorageAddress
+from stagefleet.operations import copy, delete, fetch, publish
 from stagefleet.operations import records as operations
 from stagefleet.operations.base import ProjectOperation, parse_repository
 from stagefleet.operations.catalog import parse_operation
-from stagefleet.operations.copy import CopyOperation
-from stagefleet.operations.delete import DeleteOperation
-from stagefleet.operations.fetch import FetchOperation
-from stagefleet.operations.publish import PublishOperation
 from stagefleet.projects.lookup import StageLookup
 from stagefleet.records.ids import RecordId, RecordKind
 from stagefleet.records.models import CustomTag, ImageMetadata
@@ -203,12 +200,12 @@ class _ItemTask:
 
 
 def _copy_stage(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(CopyOperation)
+    operation = task.attempt.parsed(copy.CopyOperation)
     return task.copy(operation.source, operation.destination, verify=operation.verify)
 
 
 def _delete_stage(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(DeleteOperation)
+    operation = task.attempt.parsed(delete.DeleteOperation)
     for cache in operation.caches or ():
         task.storages.open(cache).delete(task.stage_id, task.attempt)
     return task.storages.open(operation.repository).delete(task.stage_id, task.attempt)
@@ -221,7 +218,7 @@ def _describe_stage(task: _ItemTask) -> ItemResult:
 
 def _fetch_stage(task: _ItemTask) -> ItemResult:
     """Note a stage as used on the host, which is all that a host has here."""
-    operation = task.attempt.parsed(FetchOperation)
+    operation = task.attempt.parsed(fetch.FetchOperation)
     image = image_of(operation.primary, task.stage_id)
     is_there = any(used.image == image for used in task.last_used.used_images(task.host))
     described = _describe_stage(task)
@@ -230,7 +227,7 @@ def _fetch_stage(task: _ItemTask) -> ItemResult:
 
 
 def _publish_stage(task: _ItemTask) -> ItemResult:
-    operation = task.attempt.parsed(PublishOperation)
+    operation = task.attempt.parsed(publish.PublishOperation)
     storage = task.storages.open(operation.final_repository)
     is_there = storage.has_stage(task.stage_id)
     if operation.should_be_built and not is_there:
