@@ -95,13 +95,13 @@ class TestReplacing:
             (harness.succeed if end == "succeeded" else harness.fail)(harness.take())
         assert end == harness.ledger.run(old).state
 
-        new = harness.ledger.open(harness.order(key="k", fingerprint="f"), replaces=old)
+        new = harness.ledger.open(harness.spec(key="k", fingerprint="f"), replaces=old)
         assert (SubmissionKind.NEW, None) == (new.kind, new.previous)
         assert new.run_id == harness.ledger.run_under("k") != old
 
     def test_the_key_outlives_the_run_that_had_it(self, harness: LedgerHarness):
         old = harness.submit([], key="k", fingerprint="f")
-        new = harness.ledger.open(harness.order(key="k", fingerprint="f"), replaces=old)
+        new = harness.ledger.open(harness.spec(key="k", fingerprint="f"), replaces=old)
         harness.ledger.append(new, ["a"])
         harness.ledger.start(new)
         harness.advance(RETENTION_SECONDS + 1)
@@ -111,12 +111,12 @@ class TestReplacing:
     def test_one_that_goes_on_is_attached_to(self, harness: LedgerHarness):
         old = harness.submit(["a"], key="k", fingerprint="f")
 
-        attached = harness.ledger.open(harness.order(key="k", fingerprint="f"), replaces=old)
+        attached = harness.ledger.open(harness.spec(key="k", fingerprint="f"), replaces=old)
         assert (SubmissionKind.ATTACHED, old) == (attached.kind, attached.run_id)
 
     def test_one_that_another_client_has_begun_is_kept(self, harness: LedgerHarness):
         old = harness.submit([], key="k", fingerprint="f")
-        order = harness.order(key="k", fingerprint="f")
+        order = harness.spec(key="k", fingerprint="f")
         first = harness.ledger.open(order, replaces=old)
 
         second = harness.ledger.open(order, replaces=old)
@@ -126,4 +126,4 @@ class TestReplacing:
         old = harness.submit([], key="k", fingerprint="f")
 
         with pytest.raises(KeyConflictError):
-            harness.ledger.open(harness.order(key="k", fingerprint="g"), replaces=old)
+            harness.ledger.open(harness.spec(key="k", fingerprint="g"), replaces=old)
