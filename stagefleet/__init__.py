@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from stagefleet.errors import StagefleetError, StorageStateChangedError
     from stagefleet.fleet.callbacks import RemoteCallback
     from stagefleet.fleet.fleet import Fleet
-    from stagefleet.image_use import InUsePolicy
     from stagefleet.images import ImageInfo, StageDescription
     from stagefleet.names import Digest, Reference, Repository, StageId
     from stagefleet.operations.base import Operation, Plan
     from stagefleet.operations.copy import CopyOperation
-    from stagefleet.operations.delete import DeleteOperation
+    from stagefleet.operations.delete import DeleteOperation, InUsePolicy
     from stagefleet.operations.describe import DescribeOperation
     from stagefleet.operations.fetch import FetchOperation
     from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
@@ -94,7 +93,7 @@ _HOMES = {
     "StageId": "stagefleet.names",
     "StagefleetError": "stagefleet.errors",
     "StorageStateChangedError": "stagefleet.errors",
-    "InUsePolicy": "stagefleet.image_use",
+    "InUsePolicy": "stagefleet.operations.delete",
     "UsedImage": "stagefleet.shared_state.best_effort",
     "load_settings": "stagefleet.settings",
     "retry_on_changed_state": "stagefleet.projects.lookup",

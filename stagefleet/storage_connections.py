@@ -11,11 +11,11 @@ from uuid import uuid4
 from stagefleet.attempt import Attempt
 from stagefleet.credentials import DockerConfig
 from stagefleet.errors import EngineNotFoundError, RedisUnreachableError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.images import Platform
 from stagefleet.locks import LockManager, RedisLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Reference, Repository, StageId
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.processes import require_extra
 from stagefleet.project import Project
 from stagefleet.projects.lookup import StageLookup

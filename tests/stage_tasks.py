@@ -8,13 +8,13 @@ from typing import Any
 
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.errors import EngineNotFoundError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.images import PlatformSelection, StageDescription
 from stagefleet.leases import NO_LEASE, Lease
 from stagefleet.locks import LockManager, MemoryLocks
 from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.names import Repository, StageId, StorageAddress
 from stagefleet.operations.base import Plan, PlanStorages
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.operations.describe import DescribeOperation
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.operations.publish import TakeOperation

@@ -14,10 +14,10 @@ from stagefleet.fleet.follower import RunFollower, find_run, find_run_under, rea
 from stagefleet.fleet.hosts import FleetHosts, Source, project_of
 from stagefleet.fleet.reader import StorageReader
 from stagefleet.fleet.submission import RunPlans, RunSubmitter, spec_of_retry
-from stagefleet.image_use import InUsePolicy
 from stagefleet.images import Platform, PlatformSelection, StageDescription
 from stagefleet.names import Reference, Repository, StageId, StorageAddress
 from stagefleet.operations import base
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.runs.coordinator import OnOutcome
 from stagefleet.runs.models import Outcome, Run, WorkerInfo

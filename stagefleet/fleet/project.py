@@ -9,7 +9,6 @@ from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader, StorageState
-from stagefleet.image_use import InUsePolicy
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId
 from stagefleet.operations import delete, describe, publish
@@ -208,7 +207,7 @@ class FleetProject:
     # Purges
 
     def plan_purge(
-        self, *, policy: InUsePolicy | None = None, sized: bool = True, missing_ok: bool = False
+        self, *, policy: delete.InUsePolicy | None = None, sized: bool = True, missing_ok: bool = False
     ) -> PurgePlan:
         """Plan a purge, by groups; changes nothing, needs no Redis.
 
@@ -268,7 +267,7 @@ class FleetProject:
         on_outcome: OutcomeCallback = None,
         *,
         on_group: OnGroup | None = None,
-        policy: InUsePolicy | None = None,
+        policy: delete.InUsePolicy | None = None,
         parallel: int | None = None,
         missing_ok: bool = False,
     ) -> list[PurgedGroup]:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from stagefleet.errors import UsageError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset, named_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText
+
+
+@dataclass(frozen=True, slots=True)
+class InUsePolicy:
+    """A policy for stages in use: skip them, or remove their containers, with `force` also running ones."""
+
+    skip_used: bool = False
+    remove_containers: bool = False
+    force: bool = False
+
+    def as_options(self) -> dict[str, bool]:
+        """Return the policy for `RunSpec.options`; empty for the default."""
+        asked = {
+            "skip_used": self.skip_used,
+            "remove_containers": self.remove_containers,
+            "force": self.force,
+        }
+        return {name: value for name, value in asked.items() if value}
 
 
 class DeleteOperation(Operation):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from stagefleet import errors
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
 from stagefleet.image_config import describe_engine_image
-from stagefleet.image_use import ImageUse, InUsePolicy
 from stagefleet.images import ImageInfo, Platform, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.locks import LockManager
 from stagefleet.locks.stage_locks import ImageLocks, StageLocks
 from stagefleet.names import EngineProject, Repository, StageId
-from stagefleet.operations.delete import DeleteOperation
+from stagefleet.operations.delete import DeleteOperation, InUsePolicy
 from stagefleet.records import ImportMetadata, Record, RecordId, RecordKind
 from stagefleet.records.image import PROJECT_LABEL, RecordImage
 from stagefleet.records.models import Labels
@@ -319,3 +318,54 @@ def _archive(name: str, image: RecordImage) -> bytes:
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
+
+
+# Containers that use images, when those are to be removed.
+
+_SHOWN = 3
+
+
+class ImageUse:
+    """Containers that use images of an engine."""
+
+    def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
+        self._engine = engine
+        self._policy = policy
+
+    def clear_containers(self, name: str, image_id: str) -> bool:
+        """Ensure that no container uses an image; return False to skip it.
+
+        `errors.ImageInUseError` names a container that uses it, and the option to set.
+        """
+        containers = self._engine.users(image_id)
+        if not containers:
+            return True
+        if self._policy.skip_used:
+            return False
+        if not self._policy.remove_containers:
+            raise errors.ImageInUseError(
+                f"{name} is used by {_enumerate(containers)}: skip it with --skip-used, or remove "
+                "its containers with --remove-containers"
+            )
+        for container in containers:
+            self._remove(name, container)
+        return True
+
+    def _remove(self, name: str, container: Mapping[str, Any]) -> None:
+        try:
+            self._engine.remove_container(container["Id"], force=self._policy.force)
+        except errors.EngineError as error:
+            if error.status != _CONFLICT:
+                raise
+            raise errors.ImageInUseError(
+                f"{name} is used by {_enumerate([container])}, which runs: stop it, or remove it with --force"
+            ) from error
+
+
+def _enumerate(containers: Sequence[Mapping[str, Any]]) -> str:
+    names = [
+        f"container {(container.get('Names') or ['?'])[0].lstrip('/')} ({container['Id'][:12]})"
+        for container in containers[:_SHOWN]
+    ]
+    more = len(containers) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")

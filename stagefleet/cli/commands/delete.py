@@ -10,8 +10,8 @@ import stagefleet
 from stagefleet.cli import options as opt
 from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.names import parse_address
+from stagefleet.operations.delete import InUsePolicy
 
 if TYPE_CHECKING:
     from stagefleet.fleet.project import FleetProject

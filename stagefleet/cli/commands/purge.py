@@ -17,8 +17,8 @@ from stagefleet.cli.output import print_json, print_line, say
 from stagefleet.cli.report import RunReport, choose_display
 from stagefleet.cli.session import RunOptions, cancelling_on_interrupt, naming_run, takes_run_options
 from stagefleet.errors import UsageError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.names import StorageAddress, parse_address
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.runs.messages import queue_of
 from stagefleet.runs.models import Outcome, Run, RunState
 

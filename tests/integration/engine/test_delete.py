@@ -6,10 +6,10 @@ import pytest
 
 from stagefleet.attempt import NOT_THERE
 from stagefleet.errors import ImageInUseError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, StageId
+from stagefleet.operations.delete import InUsePolicy
 from tests.integration.engine.conftest import LABELS
 from tests.services import stage_id_of
 

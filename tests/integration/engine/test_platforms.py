@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from stagefleet.errors import ImageInUseError, PlatformNotFoundError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.images import PlatformSelection
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks.stage_locks import ImageLocks, image_of
 from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.records.ids import RecordId
 from tests.integration.engine.conftest import LABELS

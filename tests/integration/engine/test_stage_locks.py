@@ -9,10 +9,10 @@ import pytest
 
 from stagefleet.engine import Engine
 from stagefleet.errors import LockTimeoutError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.locks import RedisLocks
 from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.settings import EngineSettings, LockSettings, Settings
 from stagefleet.storages.docker_engine import EngineHost
 from tests.integration.engine.conftest import LABELS

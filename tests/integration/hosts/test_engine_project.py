@@ -9,8 +9,8 @@ import pytest
 from stagefleet import Fleet
 from stagefleet.cli import run_command
 from stagefleet.errors import UsageError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.names import EngineProject, Repository, StageId
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata, ManagedImage

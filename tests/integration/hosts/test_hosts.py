@@ -10,8 +10,8 @@ import time
 import pytest
 
 from stagefleet.errors import HostNotFoundError, RemoteError, UsageError
-from stagefleet.image_use import InUsePolicy
 from stagefleet.names import Repository
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.runs.models import ItemState, Outcome, RunState
 from tests.services import ImageMaker, archive_of, stage_id_of

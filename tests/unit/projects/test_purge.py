@@ -11,10 +11,10 @@ from stagefleet.errors import (
     UnsupportedManifestError,
     UsageError,
 )
-from stagefleet.image_use import InUsePolicy
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Manifest
 from stagefleet.names import EngineProject, StageId
+from stagefleet.operations.delete import InUsePolicy
 from stagefleet.project import Project
 from stagefleet.projects.purge import plan_purge
 from stagefleet.records.ids import RecordId, RecordKind
