@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -17,6 +17,8 @@ from stagefleet.settings import Settings, SharedStateSettings
 
 if TYPE_CHECKING:
     import redis
+
+_FIELDS_A_CALL = 1000
 
 _log = EventLogger(__name__)
 
@@ -51,6 +53,16 @@ class BestEffortStore:
 
     def _key(self, name: str) -> str:
         return self._keys.of(self._prefix, name)
+
+    def _read_fields(self, name: str, fields: Sequence[str | bytes]) -> list[bytes | None]:
+        """Return the values of fields of a hash, or of none in an outage."""
+        found: list[bytes | None] = []
+        with self._calls():
+            pipe = self._redis.pipeline(transaction=False)
+            for first in range(0, len(fields), _FIELDS_A_CALL):
+                pipe.hmget(self._key(name), fields[first : first + _FIELDS_A_CALL])
+            found.extend(value for answer in pipe.execute() for value in answer)
+        return found
 
     def _drop_surplus(self, name: str, count: int) -> None:
         """Drop random entries of a hash that has more than the settings allow."""

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # A lost entry costs one request to the registry. So the cache drops random entries to stay bounded, and reads
 # ignore an unreachable Redis. A change that cannot be stored is an error: the old entry would stay for weeks.
 
-_NAMES_A_CALL = 1000
 _UNSETTLED_SECONDS = 120.0
 """Time after a change during which other processes' descriptions are refused; longer than a look-up takes."""
 
@@ -70,15 +69,8 @@ class RedisDescriptions(BestEffortStore, DescriptionStore):
     _what, _keys = "descriptions", DESCRIPTIONS
 
     def find(self, storage: str, stage_ids: Sequence[StageId]) -> list[StageDescription | None]:
-        found: Sequence[bytes | None] = [None] * len(stage_ids)
-        chunks = [stage_ids[n : n + _NAMES_A_CALL] for n in range(0, len(stage_ids), _NAMES_A_CALL)]
-        if chunks:
-            with self._calls():
-                pipe = self._redis.pipeline(transaction=False)
-                for chunk in chunks:
-                    pipe.hmget(self._key(storage), [str(stage_id) for stage_id in chunk])
-                found = [data for answer in pipe.execute() for data in answer]
-        return [_decoded(stage_id, data) for stage_id, data in zip(stage_ids, found, strict=True)]
+        found = self._read_fields(storage, list(map(str, stage_ids)))
+        return list(map(_decoded, stage_ids, found or [None] * len(stage_ids)))
 
     def remember(self, storage: str, descriptions: Sequence[StageDescription]) -> None:
         if descriptions:
@@ -170,7 +162,6 @@ def _decoded(stage_id: StageId, data: bytes | None) -> StageDescription | None:
 
 
 _DAY_SECONDS = 24 * 3600
-_IDS_A_CALL = 1000
 
 
 class KnownRejections(ABC):
@@ -200,14 +191,7 @@ class RedisRejections(BestEffortStore, KnownRejections):
 
     def find(self, storage: str, stage_ids: Collection[StageId]) -> set[StageId]:
         asked = list(stage_ids)
-        chunks = [asked[n : n + _IDS_A_CALL] for n in range(0, len(asked), _IDS_A_CALL)]
-        found: list[bytes | None] = []
-        if chunks:
-            with self._calls():
-                pipe = self._redis.pipeline(transaction=False)
-                for chunk in chunks:
-                    pipe.hmget(self._key(storage), [pack_id(stage_id) for stage_id in chunk])
-                found = [value for answer in pipe.execute() for value in answer]
+        found = self._read_fields(storage, list(map(pack_id, asked)))
         return {stage_id for stage_id, value in zip(asked, found, strict=False) if value is not None}
 
     def remember(self, storage: str, stage_ids: Collection[StageId]) -> None:

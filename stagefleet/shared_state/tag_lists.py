@@ -10,9 +10,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import Self
 
 from stagefleet.names import StageId
@@ -48,7 +47,9 @@ class StageIdList(Collection[StageId]):
         """Create the list from packed ids in any order; a ValueError if the bytes are none."""
         if len(packed) % ENTRY_BYTES:
             raise ValueError(f"{len(packed)} bytes are no packed stage ids")
-        return cls._of(b"".join(sorted(set(_entries(packed)))))
+        made = cls()
+        made._packed = b"".join(sorted(set(_entries(packed))))
+        return made
 
     @property
     def entries(self) -> Iterator[bytes]:
@@ -82,17 +83,6 @@ class StageIdList(Collection[StageId]):
         """Return the ids that are not in `other`."""
         return type(self)(stage_id for stage_id in self if stage_id not in other)
 
-    def split(self, other: StageIdList) -> tuple[Self, Self]:
-        """Return the ids that `other` lacks, and those that it has, in one pass over both."""
-        missing, present = bytearray(), bytearray()
-        theirs = _entries(other._packed)
-        current = next(theirs, None)
-        for entry in _entries(self._packed):
-            while current is not None and current < entry:
-                current = next(theirs, None)
-            (present if current == entry else missing).extend(entry)
-        return self._of(missing), self._of(present)
-
     def _entry(self, position: int) -> bytes:
         return self._packed[position * ENTRY_BYTES : (position + 1) * ENTRY_BYTES]
 
@@ -103,13 +93,6 @@ class StageIdList(Collection[StageId]):
             middle = (low + high) // 2
             low, high = (middle + 1, high) if self._entry(middle) < entry else (low, middle)
         return low
-
-    @classmethod
-    def _of(cls, packed: bytes | bytearray) -> Self:
-        """Create a list from sorted entries."""
-        made = cls()
-        made._packed = bytes(packed)
-        return made
 
 
 def pack_id(stage_id: StageId) -> bytes:
@@ -204,33 +187,13 @@ class RedisTagLists(BestEffortStore, TagLists):
             self.scripts.call("change_tag_list", storage, entry[:_BUCKET_BYTES], entry, most)
 
 
-@dataclass(slots=True)
-class _Known:
-    """A list, the changes since, and its expiry."""
-
-    listed: StageIdList
-    until: float
-    added: set[StageId] = field(default_factory=set)
-    gone: set[StageId] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return len(self.listed) + len(self.added) - len(self.gone)
-
-    def now(self) -> StageIdList:
-        if not self.added and not self.gone:
-            return self.listed
-        return StageIdList(
-            stage_id for part in (self.listed, self.added) for stage_id in part if stage_id not in self.gone
-        )
-
-
 class MemoryTagLists(TagLists):
     """The cache of this process, for embedded commands and tests."""
 
     def __init__(self, settings: SharedStateSettings | None = None) -> None:
         self._settings = SharedStateSettings() if settings is None else settings
         self._lock = threading.Lock()
-        self._lists: OrderedDict[str, _Known] = OrderedDict()
+        self._lists: OrderedDict[str, tuple[StageIdList, float]] = OrderedDict()  # each with its expiry
 
     def close(self) -> None:
         """Do nothing."""
@@ -240,45 +203,31 @@ class MemoryTagLists(TagLists):
         with self._lock:
             self._lists.pop(storage, None)
             if len(listed) <= settings.listed_stages:
-                self._lists[storage] = _Known(listed, time.monotonic() + settings.list_lifetime_seconds)
+                self._lists[storage] = (listed, time.monotonic() + settings.list_lifetime_seconds)
             while len(self._lists) > settings.lists:
                 self._lists.popitem(last=False)
 
     def last_known(self, storage: str) -> StageIdList | None:
         with self._lock:
-            known = self._known(storage)
-            return None if known is None else known.now()
+            listed, until = self._lists.get(storage, (None, 0.0))
+            return listed if time.monotonic() < until else None
 
     def find(self, storage: str, digest: str) -> list[StageId]:
-        with self._lock:
-            known = self._known(storage)
-            if known is None:
-                return []
-            added = {stage_id for stage_id in known.added if stage_id.digest == digest}
-            return sorted({*known.listed.of_digest(digest), *added} - known.gone)
+        return (self.last_known(storage) or StageIdList()).of_digest(digest)
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        with self._lock:
-            known = self._known(storage)
-            if known is None:
-                return
-            known.gone.discard(stage_id)
-            if stage_id not in known.listed:
-                known.added.add(stage_id)
-            if len(known) > self._settings.listed_stages:
-                del self._lists[storage]
+        self._change(storage, lambda listed: StageIdList([*listed, stage_id]))
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        with self._lock:
-            known = self._known(storage)
-            if known is not None:
-                known.added.discard(stage_id)
-                if stage_id in known.listed:
-                    known.gone.add(stage_id)
+        self._change(storage, lambda listed: listed.without({stage_id}))
 
-    def _known(self, storage: str) -> _Known | None:
-        known = self._lists.get(storage)
-        return known if known is not None and known.until > time.monotonic() else None
+    def _change(self, storage: str, change: Callable[[StageIdList], StageIdList]) -> None:
+        with self._lock:
+            if storage in self._lists:
+                listed, until = self._lists[storage]
+                self._lists[storage] = (change(listed), until)
+                if len(self._lists[storage][0]) > self._settings.listed_stages:
+                    del self._lists[storage]
 
 
 def _buckets_of(listed: StageIdList) -> dict[bytes, bytes | bytearray | int]:

@@ -22,13 +22,6 @@ def test_it_knows_what_it_holds(stage_ids, other):
     assert (other in stage_ids) == (other in StageIdList(stage_ids))
 
 
-@given(st.lists(STAGE_IDS), st.lists(STAGE_IDS))
-def test_a_split_says_what_the_other_lacks_and_has(ours, theirs):
-    missing, present = StageIdList(ours).split(StageIdList(theirs))
-    assert sorted(set(ours) - set(theirs)) == list(missing)
-    assert sorted(set(ours) & set(theirs)) == list(present)
-
-
 @given(st.lists(STAGE_IDS), st.sets(STAGE_IDS))
 def test_without_leaves_out_what_is_named(stage_ids, others):
     assert sorted(set(stage_ids) - others) == list(StageIdList(stage_ids).without(others))
