@@ -170,9 +170,6 @@ class _StageFetch:
         )
 
 
-# Transfer of one stage's images from a repository into an engine, under the primary's name.
-
-
 class StageDelivery:
     """Transfer of one stage's images into the engine of this host, under the primary's names."""
 

@@ -74,13 +74,11 @@ class LockRenewer(LeaseRenewer[HeldLock]):
         self,
         renew: Callable[[Sequence[HeldLock]], Sequence[bool]],
         release: Callable[[Sequence[HeldLock]], object],
-        *,
-        lease_seconds: float,
-        renewal_seconds: float,
+        settings: LockSettings,
     ) -> None:
-        super().__init__("locks", renew, interval_seconds=renewal_seconds)
+        super().__init__("locks", renew, interval_seconds=settings.renewal_seconds)
         self._release = release
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = settings.lease_seconds
 
     def add_lock(self, name: str, ticket: str, fence: int, asked_at: float) -> HeldLock:
         """Start to renew a lock that was granted to a request sent at `asked_at`."""
@@ -144,12 +142,7 @@ class LockManager(ABC):
     def __init__(self, settings: LockSettings) -> None:
         self.longest_wait_seconds = settings.wait_seconds
         self._lease_seconds = settings.lease_seconds
-        self._renewer = LockRenewer(
-            self._renew,
-            self._release,
-            lease_seconds=settings.lease_seconds,
-            renewal_seconds=settings.renewal_seconds,
-        )
+        self._renewer = LockRenewer(self._renew, self._release, settings)
 
     def acquire(
         self,

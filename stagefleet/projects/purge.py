@@ -259,15 +259,12 @@ def _references(images: Iterable[str]) -> Iterable[tuple[Repository, str]]:
         yield Repository.parse(repository), tag
 
 
-# Total size of images: a blob of several images counts once.
-
-
 _AT_A_TIME = 1000  # bounds the manifests in memory
 _MOST_NAMED = 1000
 
 
 class UniqueSize:
-    """Compute the sizes of images; content that was weighed before counts zero.
+    """Compute the total size of images; content that was weighed before counts zero.
 
     Registries store a blob once for all of their repositories, so one scale counts it once per registry.
     `unweighed` has images that could not be weighed in full, and why; of many, some.

@@ -87,11 +87,6 @@ class BestEffortStore:
             self._was_told = False
 
 
-# Last-used times of the images on each host, for clean-up.
-#
-# Lost times do no harm: an image without one counts as of unknown use.
-
-
 @dataclass(frozen=True, slots=True)
 class UsedImage:
     """An image in a host's engine, and the time of its last use, in milliseconds since 1970."""
@@ -101,7 +96,10 @@ class UsedImage:
 
 
 class LastUsed(ABC):
-    """Last-used times by host; bounded, the longest unused are dropped first. Thread-safe."""
+    """Last-used times of images by host, for clean-up; thread-safe.
+
+    It is bounded: the longest unused are dropped first. An image without a time counts as of unknown use.
+    """
 
     @abstractmethod
     def note(self, host: str, image: str) -> None:

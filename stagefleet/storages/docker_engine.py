@@ -320,13 +320,11 @@ def _archive(name: str, image: RecordImage) -> bytes:
     return packed.getvalue()
 
 
-# Containers that use images, when those are to be removed.
-
 _SHOWN = 3
 
 
 class ImageUse:
-    """Containers that use images of an engine."""
+    """Containers that use images, when those are to be removed from an engine."""
 
     def __init__(self, engine: Engine, policy: InUsePolicy) -> None:
         self._engine = engine

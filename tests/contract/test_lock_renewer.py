@@ -10,6 +10,7 @@ import pytest
 
 from stagefleet.errors import LockLostError, RedisUnreachableError
 from stagefleet.locks.manager import HeldLock, LockRenewer
+from stagefleet.settings import LockSettings
 
 
 class Store:
@@ -37,7 +38,9 @@ def store() -> Store:
 
 
 def make_renewer(store: Store, *, renewal_seconds: float = 600) -> LockRenewer:
-    return LockRenewer(store.renew, store.release, lease_seconds=10, renewal_seconds=renewal_seconds)
+    # The default renews never in a test's time, which no settings allow.
+    settings = LockSettings.model_construct(lease_seconds=10, renewal_seconds=renewal_seconds)
+    return LockRenewer(store.renew, store.release, settings)
 
 
 def hold(renewer: LockRenewer, name: str = "x", *, age_seconds: float = 0) -> HeldLock:

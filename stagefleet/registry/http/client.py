@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -66,6 +66,12 @@ class ApiRequest:
     lease: Lease = NO_LEASE
     precheck: Callable[[], float] | None = None
     send_by: float = math.inf
+
+    def error(
+        self, message: str, kind: type[errors.RegistryError] = errors.RegistryError, **facts: Any
+    ) -> errors.RegistryError:
+        """Build an error of this request; the facts are as of `RegistryError`."""
+        return kind(message, method=self.method, repository=self.repository, **facts)
 
 
 class HttpClient:
@@ -185,11 +191,10 @@ class HttpClient:
         if wait <= 0:
             return
         if not budget.allows(wait):
-            raise errors.RateLimitedError(
+            raise call.error(
                 f"{call.subject}: {call.host} asks to wait again and again ({text}), "
                 f"for another {span_text(wait)}",
-                method=call.method,
-                repository=call.repository,
+                errors.RateLimitedError,
                 status=_TOO_MANY,
                 retry_after_seconds=wait,
             )
@@ -249,7 +254,7 @@ class HttpClient:
 
     def _refusal(
         self, call: ApiRequest, response: requests.Response, *, is_own: bool
-    ) -> errors.ForbiddenError:
+    ) -> errors.RegistryError:
         """Build the error of a 401 that no login answers."""
         error = map_error(response, call.method, call.repository, call.subject)
         challenge = response.headers.get("WWW-Authenticate")
@@ -263,13 +268,7 @@ class HttpClient:
             message += "; not even a new token of its own token server: compare their clocks and keys"
         elif challenge is not None:
             message += f"; {self._origin()}"
-        return errors.ForbiddenError(
-            message,
-            method=call.method,
-            repository=call.repository,
-            status=error.status,
-            codes=error.codes,
-        )
+        return call.error(message, errors.ForbiddenError, status=error.status, codes=error.codes)
 
     def _origin_of(self, call: ApiRequest) -> Origin:
         """Return the registry's own origin, for which its login is."""
@@ -302,11 +301,7 @@ class HttpClient:
             read_all(response, _ERROR_BYTES)
             url = join_url(url, location)
             self._check_target(call, url)
-        raise errors.RegistryError(
-            f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)",
-            method=call.method,
-            repository=call.repository,
-        )
+        raise call.error(f"{call.subject}: the registry sends us in circles ({_MOST_REDIRECTS} redirects)")
 
     def _send(
         self, call: ApiRequest, url: str, headers: Mapping[str, str], ends_at: float = math.inf
@@ -326,10 +321,8 @@ class HttpClient:
             is_loopback(host) or self._settings.registry(host).plain_http or call.url.startswith("http:")
         )
         if scheme != "https" and not (scheme == "http" and allowed):
-            raise errors.RegistryError(
-                f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe",
-                method=call.method,
-                repository=call.repository,
+            raise call.error(
+                f"{call.subject}: the registry redirects to {scheme}://{host}, which is not safe"
             )
 
 
@@ -337,12 +330,8 @@ def read_content(response: requests.Response, call: ApiRequest, limit_bytes: int
     """Read a body of bounded size; a larger one raises `RegistryError`."""
     content = read_all(response, limit_bytes)
     if content is None:
-        raise errors.RegistryError(
-            f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes",
-            method=call.method,
-            repository=call.repository,
-            status=response.status_code,
-        )
+        message = f"{call.subject}: {call.host} answered with more than {limit_bytes} bytes"
+        raise call.error(message, status=response.status_code)
     return content
 
 
