@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
-from stagefleet.errors import EngineError, PlatformNotFoundError
 from stagefleet.image_config import describe_index, relocated
 from stagefleet.images import ImageInfo, Platform, PlatformSelection, StageDescription
 from stagefleet.leases import Lease
@@ -253,7 +252,7 @@ class StageDelivery:
         """Pull the member of an index that the engine itself chooses; return the bytes received."""
         try:
             return self._pull(storage.address, str(self._stage_id))
-        except PlatformNotFoundError:
+        except errors.PlatformNotFoundError:
             own = self._engine.platform
             choose_images(
                 storage, self._stage_id, PlatformSelection((own,)), own
@@ -304,7 +303,7 @@ class StageDelivery:
         info = self._images.describe(tag)
         if info is None:
             name = self._primary.tagged(tag)
-            raise EngineError(f"{name} vanished from the engine while it was fetched")
+            raise errors.EngineError(f"{name} vanished from the engine while it was fetched")
         return info
 
     def _conclude(

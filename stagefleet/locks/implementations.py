@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import threading
@@ -56,7 +55,7 @@ class RedisLocks(LockManager):
         fences = self.scripts.call("acquire_free", ticket, label, self._lease_ms, *itertools.chain(*pairs))
         return [int(fence) for fence in fences]
 
-    @contextlib.contextmanager
+    @contextmanager
     def _changes_for(self, ticket: str) -> Iterator[Callable[[float], None]]:
         subscription: Any = None
 

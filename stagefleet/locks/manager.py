@@ -11,14 +11,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -181,7 +180,7 @@ class LockManager(ABC):
                     on_wait(self._info_of(name))
                 fence = fence or self._wait(name, request, nap, seconds, check)
         except BaseException:
-            with contextlib.suppress(Exception):  # without a renewal its request expires
+            with suppress(Exception):  # without a renewal its request expires
                 self.force_release(name, ticket)
             raise
         return self._renewer.add_lock(name, ticket, fence, asked_at)
@@ -212,7 +211,7 @@ class LockManager(ABC):
                 return fence
         raise LockTimeoutError(_refusal(self._info_of(name), wait_seconds))
 
-    @contextlib.contextmanager
+    @contextmanager
     def acquire_free(
         self, wanted: Mapping[str, bool], *, label: str | None = None
     ) -> Iterator[Sequence[HeldLock]]:
@@ -226,7 +225,7 @@ class LockManager(ABC):
         try:
             fences = self._request_free(wanted, ticket, label or default_label())
         except BaseException:
-            with contextlib.suppress(Exception):  # without a renewal their leases expire
+            with suppress(Exception):  # without a renewal their leases expire
                 for name in wanted:
                     self.force_release(name, ticket)
             raise

@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any
 
 from stagefleet import errors
-from stagefleet.errors import ContentError, NotFoundError, RateLimitedError, RegistryError
 from stagefleet.leases import LeaseBoundThreads
 from stagefleet.manifests import Descriptor, Manifest, MemberReader
 from stagefleet.names import Digest, Reference, Repository, StageId, StorageAddress
@@ -333,7 +332,7 @@ class _ImageSize:
                     self._add_blob(member.descriptor)
                 else:
                     self._add(member.manifest)
-        except ContentError as error:
+        except errors.ContentError as error:
             self.trouble = str(error)
 
     def _add(self, manifest: Manifest) -> None:
@@ -358,11 +357,11 @@ class _LenientReads:
     def fetch_manifest(self, reference: Reference) -> Manifest:
         try:
             return self._client.fetch_manifest(reference)
-        except RateLimitedError:
+        except errors.RateLimitedError:
             raise
-        except NotFoundError:
+        except errors.NotFoundError:
             pass  # gone, as members of an index may be
-        except (RegistryError, ContentError) as error:
+        except (errors.RegistryError, errors.ContentError) as error:
             self._load.trouble = str(error)
         return Manifest(b"", "", reference.digest or _NOTHING)
 

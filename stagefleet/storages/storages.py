@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -113,7 +112,7 @@ class CircuitBreakers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ends: dict[Repository, float] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @contextmanager
     def guarding(self, cache: Repository) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.image_config import describe_image, describe_index
@@ -134,14 +136,7 @@ class StageCopy:
         blobs = [Blob(layer) for layer in manifest.layers if layer.is_distributable]
         blobs.append(Blob(manifest.config, config))
         self._blob_transfer.send(blobs)
-        for _ in range(_HEALS):
-            try:
-                self._client.put_manifest(target, manifest, lease=self._lease)
-                break
-            except errors.ManifestRefusedError as error:
-                self._blob_transfer.send_again(_named(blobs, error.missing))
-        else:
-            self._client.put_manifest(target, manifest, lease=self._lease)
+        self._put(target, manifest, lambda missing: self._blob_transfer.send_again(_named(blobs, missing)))
         return info
 
     def _copy_index(self, index: Manifest, target: Reference, reader: StageReader, depth: int) -> ImageInfo:
@@ -153,16 +148,18 @@ class StageCopy:
                 name = Reference.of(self._destination, member.descriptor.digest)
                 infos.append(self._copy(member.manifest, name, reader, depth + 1))
         self._blob_transfer.send([blob for blob in blobs if blob.descriptor.is_distributable])
-        for _ in range(_HEALS):
-            try:
-                self._client.put_manifest(target, index, lease=self._lease)
-                break
-            except errors.ManifestRefusedError as error:
-                self._heal_index(index, blobs, error.missing)
-        else:
-            self._client.put_manifest(target, index, lease=self._lease)
+        self._put(target, index, lambda missing: self._heal_index(index, blobs, missing))
         blob_bytes = sum(blob.descriptor.size for blob in blobs)
         return describe_index(self._destination, target.tag or "", index, infos, blob_bytes=blob_bytes)
+
+    def _put(self, target: Reference, manifest: Manifest, heal: Callable[[tuple[str, ...]], None]) -> None:
+        """Push a manifest; if it is refused, `heal` sends again what the destination lacks."""
+        for _ in range(_HEALS):
+            try:
+                return self._client.put_manifest(target, manifest, lease=self._lease)
+            except errors.ManifestRefusedError as error:
+                heal(error.missing)
+        return self._client.put_manifest(target, manifest, lease=self._lease)
 
     def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
         """Send missing members of an index again; all of them if the destination names none."""
