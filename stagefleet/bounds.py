@@ -54,14 +54,10 @@ def json_bytes(value: Any) -> int:
 
 
 def fit(document: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:
-    """Shorten a JSON object to a size and mark it with `TRUNCATED`; return a smaller one unchanged.
+    """Shorten a JSON object of `clean` strings and mark it with `TRUNCATED`; return a small one unchanged.
 
     Strings and numbers at the top level come first, since they identify the object. Its lists and objects
     share the rest; of an object's entries, those of the build tool come first, then the small ones.
-
-    Args:
-        document: The object; its strings must be `clean`.
-        limit_bytes: The maximum size.
     """
     fitted = _fit_object(document, limit_bytes)
     if fitted is not None:

@@ -180,15 +180,11 @@ _L = TypeVar("_L", bound=RenewedLease)
 
 
 class LeaseRenewer(Generic[_L]):
-    """Renew the leases that this process holds, together, in one thread.
+    """Renew the leases that this process holds, together, in one thread; `what` they are is for the log.
 
     No error ends the renewals: any may be gone at the next one. That one comes soon, so that after an outage
-    no sweep takes a lease first.
-
-    Args:
-        what: The leases, for the log: `leases`, `locks`.
-        renew: Returns for each whether it is still held.
-        interval_seconds: The longest interval; a lease is renewed three times at least before it ends.
+    no sweep takes a lease first. `renew` returns for each whether it is still held. A lease is renewed three
+    times at least before it ends, whatever the longest interval.
     """
 
     def __init__(

@@ -158,8 +158,8 @@ class Peer:
     Attributes:
         met: True once the server has answered in the Redis protocol: the URL's scheme is right.
         asked_at: The time of the first attempt to connect.
-        generation: The number of answers from servers that are not the primary; older connections may lead to
-        such a server.
+        generation: Grows with each answer of a server that is not the primary; older connections may lead
+            to such a server.
     """
 
     met: bool = False

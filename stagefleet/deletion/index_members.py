@@ -35,14 +35,13 @@ _SAYS_NOTHING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class IndexMembers:
-    """Content that an index leads to.
+    """Content that an index leads to; `is_placeholder` is for a tag to be deleted.
 
     Attributes:
         digests: Manifests that it leads to, an index before its members; empty for an image.
         others: Other digests in it, of blobs or manifests: it uses them, and none is deleted with it.
         is_whole: True if these are all. Content that cannot be read here may be readable elsewhere, and use
             anything.
-        is_placeholder: True for a placeholder of ours, for a tag to be deleted.
     """
 
     digests: tuple[Digest, ...] = ()

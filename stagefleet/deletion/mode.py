@@ -148,11 +148,8 @@ class DeletionMode(StrEnum):
 class ProbeResult:
     """Result of a probe.
 
-    Attributes:
-        left: Tags of probes that cannot be removed. If there are some, do not add tags that have to be
-            removed.
-        refusal: The registry's refusal to remove them.
-        passes: True if the refusal may be temporary.
+    If there are tags of probes `left` that cannot be removed, do not add tags that have to be removed. The
+    registry's `refusal` to remove them may be temporary if it `passes`.
     """
 
     mode: DeletionMode

@@ -107,12 +107,9 @@ _NAP_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """A holder of a lock, or a request that waits for it.
+    """A holder of a lock, or a request that waits for it, which has the fencing token 0.
 
-    Attributes:
-        label: Description for people: host and process, or the caller's text.
-        fence: Fencing token; 0 for a waiting request.
-        seconds_left: Time until its lease ends without a renewal.
+    The label describes it for people; `seconds_left` is the time until its lease ends without a renewal.
     """
 
     ticket: str
@@ -159,7 +156,7 @@ class LockManager(ABC):
             wait_seconds: Longest wait, 0 for none; the settings' limit if None.
             on_wait: Called once if the lock is not free.
             label: Description of the caller for people; host and process if None.
-            check: Called at each turn of the wait; its errors end the wait.
+            check: Called now and then in the wait; its errors end it.
 
         Raises:
             LockTimeoutError: The lock did not become free in time; names its holders.

@@ -78,12 +78,8 @@ class Authorizer:
     def header(self, host: str, scopes: tuple[str, ...]) -> str | None:
         """Return the header to send with a request, None while the registry has not asked for a login.
 
-        Args:
-            host: The registry's `host[:port]`, as in repository names.
-            scopes: `repository:PATH:ACTIONS` each, in any order.
-
-        Raises:
-            CredentialsError: As in `answer`, when a new token is needed.
+        The host is as in repository names; scopes are `repository:PATH:ACTIONS` each, in any order. If a new
+        token is needed, errors are as of `answer`.
         """
         kind = self._kinds.get(host)
         return None if kind is None else self._obtain(host, kind, scopes)
@@ -91,12 +87,8 @@ class Authorizer:
     def learn(self, host: str, ask: Callable[[], str]) -> bool:
         """Ask a registry that sent no challenge whether it takes a login, if there is one; once per host.
 
-        Args:
-            host: As in `header`.
-            ask: Returns the `WWW-Authenticate` of the registry's `/v2/`, "" if there is none.
-
-        Returns:
-            True if `header` can return a header now.
+        `ask` returns the `WWW-Authenticate` of the registry's `/v2/`, "" if there is none. Return True if
+        `header` can return a header now.
         """
         with self._slot(host, _PING).lock:
             if host in self._kinds:

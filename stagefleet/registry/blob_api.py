@@ -117,17 +117,10 @@ class BlobApi(Api):
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
     ) -> Upload | None:
-        """Begin the upload of a blob, or mount it ("Mounting a blob from another repository").
+        """Begin the upload of a blob, or mount it; None if the repository has it now.
 
-        Args:
-            repository: The destination.
-            digest: Digest of the blob.
-            mount_from: A repository of the same registry that may have the blob; pass `repository` itself to
-                ask in the same request if it is there.
-            lease: Lease to check in waits.
-
-        Returns:
-            The upload, or None if the repository has the blob now.
+        `mount_from` is a repository of the same registry that may have the blob ("Mounting a blob from
+        another repository"); pass the destination itself to ask in the same request if it is there.
         """
         query, scopes = "", scopes_of(repository, "pull,push")
         if mount_from is not None and (mount_from, repository) in self._unmountable:
@@ -176,11 +169,7 @@ class BlobApi(Api):
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
         if upload is None:
             return 0
-        self._deliver(
-            upload,
-            lambda fresh: self._stream(open_source, fresh, lease),
-            lease,
-        )
+        self._deliver(upload, lambda fresh: self._stream(open_source, fresh, lease), lease)
         return descriptor.size
 
     def _deliver(self, upload: Upload, send: Callable[[Upload], None], lease: Lease) -> None:

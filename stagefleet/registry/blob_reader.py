@@ -41,13 +41,11 @@ class BlobReader(BlobSource):
     """Read a blob as a request body: verify it, and resume it if its source breaks off.
 
     It raises instead of returning the last bytes if size or digest are wrong, so that no upload of wrong
-    content completes.
+    content completes. The lease is checked at each chunk.
 
     Args:
         open_blob: Sends the GET of the blob from an offset on; the response has status 200, 206, or 416 if
             the source has no such range.
-        descriptor: The expected size and digest.
-        lease: Lease to check at each chunk.
         pause: Waits before a resume; called with the number of interruptions, from 1.
         seconds: Time limit for a small blob, interruptions included; a large one only has to make progress.
         on_bytes: Called with the size of each chunk.

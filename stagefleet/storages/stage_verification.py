@@ -61,11 +61,8 @@ class StageVerification:
     def find_defect(self, members: Sequence[Digest]) -> Defect | None:
         """Return the content that the registry failed to deliver twice; None if there is none, or no proof.
 
-        `members` are the members of an index to read; empty for one image.
-
-        Raises:
-            StageNotFoundError: The stage does not exist.
-            StagefleetError: A read failed, which proves nothing about the stage.
+        `members` are those of an index to read; empty for one image. A failed read proves nothing about the
+        stage, and is raised, as is `StageNotFoundError`.
         """
         with self._client.afresh() as client:
             manifest = self._manifest(client)
