@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Self
 
@@ -47,9 +47,7 @@ class StageIdList(Collection[StageId]):
         """Create the list from packed ids in any order; a ValueError if the bytes are none."""
         if len(packed) % ENTRY_BYTES:
             raise ValueError(f"{len(packed)} bytes are no packed stage ids")
-        made = cls()
-        made._packed = b"".join(sorted(set(_entries(packed))))
-        return made
+        return cls._of(b"".join(sorted(set(_entries(packed)))))
 
     @property
     def entries(self) -> Iterator[bytes]:
@@ -83,6 +81,12 @@ class StageIdList(Collection[StageId]):
         """Return the ids that are not in `other`."""
         return type(self)(stage_id for stage_id in self if stage_id not in other)
 
+    def replacing(self, stage_id: StageId, entry: bytes) -> Self:
+        """Return the ids with `entry` in place of one, whether it is here or not: its packed id, or b""."""
+        first = self._position_of(pack_id(stage_id)) * ENTRY_BYTES
+        end = first + ENTRY_BYTES * (stage_id in self)
+        return self._of(self._packed[:first] + entry + self._packed[end:])
+
     def _entry(self, position: int) -> bytes:
         return self._packed[position * ENTRY_BYTES : (position + 1) * ENTRY_BYTES]
 
@@ -93,6 +97,13 @@ class StageIdList(Collection[StageId]):
             middle = (low + high) // 2
             low, high = (middle + 1, high) if self._entry(middle) < entry else (low, middle)
         return low
+
+    @classmethod
+    def _of(cls, packed: bytes) -> Self:
+        """Create a list from sorted entries."""
+        made = cls()
+        made._packed = packed
+        return made
 
 
 def pack_id(stage_id: StageId) -> bytes:
@@ -216,16 +227,16 @@ class MemoryTagLists(TagLists):
         return (self.last_known(storage) or StageIdList()).of_digest(digest)
 
     def add(self, storage: str, stage_id: StageId) -> None:
-        self._change(storage, lambda listed: StageIdList([*listed, stage_id]))
+        self._change(storage, stage_id, pack_id(stage_id))
 
     def forget(self, storage: str, stage_id: StageId) -> None:
-        self._change(storage, lambda listed: listed.without({stage_id}))
+        self._change(storage, stage_id, b"")
 
-    def _change(self, storage: str, change: Callable[[StageIdList], StageIdList]) -> None:
+    def _change(self, storage: str, stage_id: StageId, entry: bytes) -> None:
         with self._lock:
             if storage in self._lists:
                 listed, until = self._lists[storage]
-                self._lists[storage] = (change(listed), until)
+                self._lists[storage] = (listed.replacing(stage_id, entry), until)
                 if len(self._lists[storage][0]) > self._settings.listed_stages:
                     del self._lists[storage]
 
