@@ -71,8 +71,7 @@ def submit(
         again: This client's own earlier submission of the run, of which Redis has lost a part.
         request: The message that asks for the run; "" for a client that waits for the start.
         replaces: The ended run whose key this one takes; "" to continue that of the key.
-        redis_retry: Retries while Redis is out of reach, once the run is open; before that, an error loses
-            nothing.
+        redis_retry: Retries while Redis is out of reach, once the run is open; before, nothing is lost.
 
     Raises:
         UsageError: The plan is rejected, or the key was used with other arguments.
@@ -80,14 +79,12 @@ def submit(
         LedgerRewoundError: Redis keeps losing written data.
     """
     redis_retry = RedisRetry(OUTAGE_SECONDS) if redis_retry is None else redis_retry
-    is_opened_first = request or (spec.key is not None and open_ledger().run_under(spec.key))
-    plan = None if is_opened_first else make_plan()
+    plan = None if request or (spec.key is not None and open_ledger().run_under(spec.key)) else make_plan()
     make_once = cache(make_plan) if plan is None else lambda: plan
     ledger = open_ledger()
     for beginnings_left in reversed(range(_MOST_BEGINNINGS)):
-        submission = _open(
-            partial(ledger.open, spec, again=again, request=request, replaces=replaces), ledger
-        )
+        opening = partial(ledger.open, spec, again=again, request=request, replaces=replaces)
+        submission = _open(opening, ledger)
         if submission.kind in {models.SubmissionKind.ATTACHED, models.SubmissionKind.SUCCEEDED}:
             break
         try:
