@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,7 @@ from stagefleet.shared_state.best_effort import LastUsed
 from stagefleet.storages.storages import Storages
 from stagefleet.storages.transfer import transfer
 from stagefleet.testing.ledger import MemoryLedger
+from stagefleet.testing.memory_runs import Message
 
 _NAME = "memory"
 _SLOTS = 16
@@ -88,13 +90,7 @@ class MemoryWorker:
 
     def execute(self, most_items: int) -> None:
         """Execute published items, the oldest first, and make the callbacks that are due."""
-        while True:
-            try:
-                message = self._ledger.broker.popleft()
-            except IndexError:
-                if not self._ledger.sweep():  # publishes retries
-                    return
-                continue
+        while (message := self._take_message()) is not None:
             if message.index == _COORDINATION:
                 self._coordinator.coordinate(message.run_id)
                 continue
@@ -105,6 +101,14 @@ class MemoryWorker:
             most_items -= 1
             if most_items <= 0:
                 return
+
+    def _take_message(self) -> Message | None:
+        """Take the oldest message; if there is none, one of a retry that is due."""
+        if not self._ledger.broker:
+            self._ledger.sweep()
+        with suppress(IndexError):  # another thread may be faster
+            return self._ledger.broker.popleft()
+        return None
 
     def _execute_item(self, claim: Claim) -> None:
         spec = self._ledger.spec(claim.run_id)
