@@ -28,6 +28,8 @@ _STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
 _PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 ENGINE_PREFIX = "docker-daemon:"
+HOST_PREFIXES = (ENGINE_PREFIX,)
+"""What the addresses of storages on a host begin with."""
 HOST_SEPARATOR = "\x1f"
 """Separator between an item and its host, in the items appended to a run."""
 

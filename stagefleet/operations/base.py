@@ -245,8 +245,8 @@ def named_ids(storages: PlanStorages, address: StorageAddress) -> Iterator[Stage
         storages.expect(address)
 
 
-def listed_ids(storages: PlanStorages, destination: Repository) -> set[str]:
-    """Return the stages of a destination; it may be new, but its registry must answer."""
+def listed_ids(storages: PlanStorages, destination: StorageAddress) -> set[str]:
+    """Return the stages of a destination; it may be new, but it must answer."""
     present = {str(stage_id) for stage_id in storages.stage_ids(destination)}
     if not present:
         storages.ping(destination)
@@ -305,7 +305,7 @@ class PlanStorages:
     Attributes:
         stage_ids: Iterates over the stages of a storage; there are none if it does not exist.
         record_ids: The same for records of one kind.
-        ping: Checks that a registry answers, is a registry, and accepts the login; raises if not.
+        ping: Checks that a storage answers and accepts the login; raises if not.
         exists: Returns True if a storage exists, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
         beside: The other storages of a project: while one of them exists, a missing one is new.
@@ -313,7 +313,7 @@ class PlanStorages:
 
     stage_ids: Callable[[StorageAddress], Iterator[StageId]]
     record_ids: Callable[[StorageAddress, RecordKind], Iterator[RecordId]]
-    ping: Callable[[Repository], object]
+    ping: Callable[[StorageAddress], object]
     exists: Callable[[StorageAddress], bool]
     notice: Callable[[str], object]
     host_name: str

@@ -48,11 +48,10 @@ class CopyOperation(Operation):
         if self.source.is_on_host and len(self.hosts) > 1:
             raise UsageError(f"{self.source} is to be copied from one host: name one with --host")
         self._lies_elsewhere(items, storages)  # all of it cannot be copied from here
-        # Of an engine's stages, and of those for one, the tasks find out which there are.
-        is_checked = items is None or not self.is_on_host
+        is_checked = items is None or all(self._is_listed(address, storages) for address in self.addresses)
         wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
         present: set[str] = set()
-        if not self.destination.is_on_host:
+        if self._is_listed(self.destination, storages):
             if self.verify:
                 # The tag list is not needed, but the login to the destination is: reject a wrong one early.
                 storages.ping(self.destination)
@@ -62,3 +61,8 @@ class CopyOperation(Operation):
             items=[stage_id for stage_id in wanted if stage_id not in present],
             skipped=[stage_id for stage_id in wanted if stage_id in present],
         ).on_hosts(self.hosts)
+
+    def _is_listed(self, address: StorageAddress, storages: PlanStorages) -> bool:
+        """Return True if a plan compares the stages of a storage; of others, the tasks find out."""
+        is_here = not address.is_on_host or self.hosts == (storages.host_name,)
+        return is_here and not address.is_engine

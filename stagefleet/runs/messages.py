@@ -18,7 +18,7 @@ from typing import Any
 from stagefleet.bounds import MAX_ITEMS, join_first
 from stagefleet.errors import UsageError
 from stagefleet.logs import EventLogger
-from stagefleet.names import ENGINE_PREFIX
+from stagefleet.names import HOST_PREFIXES
 from stagefleet.operations.catalog import OPERATIONS, find_operation
 from stagefleet.redaction import quoted
 from stagefleet.redis_client import QUEUE
@@ -264,10 +264,10 @@ def subject_of(spec: RunSpec) -> Subject:
     source, destination, project, hosts = (
         _shown(spec.options.get(name)) for name in (reads, writes, "project", "hosts")
     )
-    # The host belongs to the end of the way that is an engine.
-    if hosts and destination.startswith(ENGINE_PREFIX):
+    # The host belongs to the end of the way that is on it.
+    if hosts and destination.startswith(HOST_PREFIXES):
         destination = f"{destination} on {hosts}"
-    elif hosts and destination != hosts and source.startswith(ENGINE_PREFIX):
+    elif hosts and destination != hosts and source.startswith(HOST_PREFIXES):
         source = f"{source} on {hosts}"
     return Subject(spec.operation, source, destination, project)
 
