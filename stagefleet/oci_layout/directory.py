@@ -41,12 +41,13 @@ class LayoutDirectory(DirectoryFiles):
     `index.json` has that file's alone. Other tools know of neither.
     """
 
-    def names(self) -> set[str]:
-        """Return the names in the directory, without those of files that are being written."""
+    def foreign_names(self) -> set[str]:
+        """Return the names in the directory that `create` makes none of, in whatever step it is."""
         try:
-            return {found.name for found in self.path.iterdir() if not found.name.startswith(_NEW_PREFIX)}
+            names = {found.name for found in self.path.iterdir() if not found.name.startswith(_NEW_PREFIX)}
         except FileNotFoundError:
             return set()
+        return names - {"blobs", "index.json", "oci-layout"}
 
     def create(self) -> None:
         """Make the layout, unless there is one; `UsageError` if the directory has other content.
@@ -54,10 +55,9 @@ class LayoutDirectory(DirectoryFiles):
         `oci-layout` comes last, so that whatever has it is a layout.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        names = self.names()
-        if "oci-layout" in names:
+        if (self.path / "oci-layout").exists():
             return
-        if names - {"blobs", "index.json"}:
+        if self.foreign_names():
             raise UsageError(
                 f"{self.path} is not empty, and no OCI image layout: name another directory, or a new one"
             )
@@ -263,9 +263,9 @@ class IndexChanges:
 
     def __init__(self) -> None:
         self._turn = LeaseBoundLock()
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[str, Any] = {}
 
-    def make(self, tag: str, value: str, change: Callable[[Mapping[str, str]], None]) -> None:
+    def make(self, tag: str, value: Any, change: Callable[[Mapping[str, Any]], None]) -> None:
         """Make a change together with those that wait; the values of all are handed to `change`."""
         self._waiting[tag] = value
         try:
@@ -275,7 +275,7 @@ class IndexChanges:
         finally:
             self._waiting.pop(tag, None)
 
-    def _make_all(self, own_tag: str, change: Callable[[Mapping[str, str]], None]) -> None:
+    def _make_all(self, own_tag: str, change: Callable[[Mapping[str, Any]], None]) -> None:
         taken = {own_tag: self._waiting.pop(own_tag)}
         with suppress(KeyError):
             while True:

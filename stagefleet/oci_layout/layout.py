@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,9 +108,12 @@ class OciLayout:
         return Manifest.parse(raw, media_type, algorithm=digest.algorithm)
 
     def has_blob(self, descriptor: Descriptor) -> bool:
-        """Return True if a blob is there, with its size; its content may be wrong."""
-        with file_errors(self._path):
-            return self._files.has(descriptor)
+        """Return True if a blob is there; its content may be wrong. `DigestMismatchError` if its size is."""
+        try:
+            self.open_blob(descriptor).close()
+        except errors.BrokenStageError:
+            return False
+        return True
 
     def open_blob(
         self,
@@ -153,8 +157,8 @@ class OciLayout:
                 stack.enter_context(directory.shared())
             yield directory
 
-    def delete(self, tag: str) -> None:
-        """Delete a tag, and then the blobs that were its own; one that is gone already is no error.
+    def delete(self, tag: str) -> bool:
+        """Delete a tag, and then the blobs that were its own; return True if there was one.
 
         What another entry of index.json leads to stays: members of an index, the subject of an artifact.
 
@@ -164,21 +168,27 @@ class OciLayout:
             LockTimeoutError: A writer takes too long.
         """
         self._writable()
+        gone: list[IndexEntry] = []
         with suppress(errors.RepositoryNotFoundError):
             self.check()
-            changes_of(self._path, "delete").make(tag, "", self._delete)
+            changes_of(self._path, "delete").make(tag, gone, self._delete)
+        return bool(gone)
 
-    def _delete(self, tags: Mapping[str, str]) -> None:
+    def _delete(self, gone: Mapping[str, list[IndexEntry]]) -> None:
+        """Delete tags; append the entries of each to its list."""
         directory = self._writable()
         with file_errors(self._path), directory.exclusive():
-            gone = [entry.descriptor for entry in index_entries(directory) if entry.tag in tags]
-            if gone:
-                unused = self._unused(filter(None, gone), tags)
-                directory.rewrite_index(lambda entry: entry.tag not in tags)
+            for entry in index_entries(directory):
+                if (tag := entry.tag) is not None and tag in gone:
+                    gone[tag].append(entry)
+            entries = [entry.descriptor for entry in chain.from_iterable(gone.values())]
+            if entries:
+                unused = self._unused(filter(None, entries), gone)
+                directory.rewrite_index(lambda entry: entry.tag not in gone)
                 for digest in unused:
                     directory.delete_blob(digest)
 
-    def _unused(self, gone: Iterable[Descriptor], tags: Mapping[str, str]) -> list[Digest]:
+    def _unused(self, gone: Iterable[Descriptor], tags: Container[str | None]) -> list[Digest]:
         """Return what entries of index.json lead to, and none leads to that stays."""
         unused: set[bytes] = set()
         for root in gone:
@@ -254,7 +264,7 @@ class OciLayout:
                 f"{self._path} is an archive of docker save, not an OCI image layout: convert it with  "
                 f"skopeo copy docker-archive:{self._path} oci:DIRECTORY:TAG"
             )
-        if self._directory is None or self._directory.names():
+        if self._directory is None or self._directory.foreign_names():
             return errors.UsageError(f"{self._path} is no OCI image layout: it has no file oci-layout")
         return errors.RepositoryNotFoundError(f"there is no OCI image layout at {self._path}")
 
