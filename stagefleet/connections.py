@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from stagefleet.errors import RedisUnreachableError, StagefleetError
 from stagefleet.locks import LockManager, MemoryLocks, RedisLocks
 from stagefleet.runs.ledger import Ledger
-from stagefleet.runs.messages import live_hosts
+from stagefleet.runs.messages import layout_hosts, live_hosts
 from stagefleet.runs.models import Outcome
 from stagefleet.runs.redis_ledger import RedisLedger
 from stagefleet.settings import Settings
@@ -53,7 +54,8 @@ class Connections:
     """A client's connections to a fleet with an existing Redis; thread-safe.
 
     It `starts_worker` if it starts one of its own, whose end `check` detects. There is advice for a user
-    whose run has no worker, and for one who names a host without one.
+    whose run has no worker, and for one who names a host without one. `layout_roots` are as of
+    `Storages`: a client opens any layout of its user's.
     """
 
     starts_worker = False
@@ -63,13 +65,16 @@ class Connections:
         "and it by STAGEFLEET_ENGINE__HOST"
     )
 
-    def __init__(self, redis_url: str, settings: Settings) -> None:
-        self._prepare(settings)
+    def __init__(
+        self, redis_url: str, settings: Settings, *, layout_roots: Sequence[Path] | None = None
+    ) -> None:
+        self._prepare(settings, layout_roots)
         self._redis_url = redis_url
         _ = self.ledger  # reads the URL, and connects later
 
-    def _prepare(self, settings: Settings) -> None:
+    def _prepare(self, settings: Settings, layout_roots: Sequence[Path] | None = None) -> None:
         self.settings = settings
+        self._layout_roots = layout_roots
         self._ledger = _Lazy(self._open_ledger, lambda ledger: ledger.close())
         self._locks = _Lazy(self._open_locks, lambda locks: locks.close())
         self._last_used = _Lazy(self._open_last_used, lambda last_used: last_used.close())
@@ -102,6 +107,10 @@ class Connections:
         """List the hosts with a worker for their Docker Engine."""
         return live_hosts(self.ledger.heartbeats.workers())
 
+    def layout_hosts(self) -> list[str]:
+        """List the hosts with a worker that may work on OCI layouts."""
+        return layout_hosts(self.ledger.heartbeats.workers())
+
     def check(self) -> None:
         """Check that the processes of an embedded fleet are running; raise if one has ended."""
 
@@ -126,7 +135,7 @@ class Connections:
     def _open_storages(self) -> ClientStorages:
         from stagefleet.storage_connections import ClientStorages  # noqa: PLC0415 - brings the registry client
 
-        storages = ClientStorages(self.settings, self.locks)
+        storages = ClientStorages(self.settings, self.locks, layout_roots=self._layout_roots)
         if self._redis_url:
             storages.join(self._redis_url)
         return storages
@@ -155,6 +164,9 @@ class EmbeddedConnections(Connections):
         """Return this host, where the worker is."""
         engine = self.settings.engine
         return [] if engine.address is None else [engine.host_name]
+
+    def layout_hosts(self) -> list[str]:
+        return [self.settings.engine.host_name]
 
     def check(self) -> None:
         self._embedded.value.check()

@@ -40,7 +40,9 @@ class EmbeddedFleet:
     """A private Valkey and a worker, with the settings; its concurrency is raised to `runs.parallel`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        # The worker does what its user may do.
+        worker = settings.worker.model_copy(update={"layout_roots": (Path("/"),)})
+        self._settings = settings.model_copy(update={"worker": worker})
         self._supervisor: subprocess.Popen[str] | None = None
         self._directory = Path()
         self._starting = threading.Lock()

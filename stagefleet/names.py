@@ -6,6 +6,7 @@ Inside Stagefleet, none of these is a raw string. Grammars: OCI distribution spe
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
@@ -13,6 +14,7 @@ from typing import ClassVar, Literal, Self
 from stagefleet.errors import InvalidNameError
 from stagefleet.redaction import quoted
 
+_MAX_FILE_PATH_BYTES = 4095  # PATH_MAX of Linux, without its NUL
 _MAX_PATH_CHARACTERS = 255  # of host and path together, as in distribution/reference
 _MAX_INT64 = 2**63 - 1
 _MAX_PORT = 2**16 - 1
@@ -28,7 +30,8 @@ _STAGE_ID = re.compile(r"([a-f0-9]{56})(?:-([1-9][0-9]{0,18}))?")
 _PROJECT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 
 ENGINE_PREFIX = "docker-daemon:"
-HOST_PREFIXES = (ENGINE_PREFIX,)
+LAYOUT_PREFIX = "oci:"
+HOST_PREFIXES = (ENGINE_PREFIX, LAYOUT_PREFIX)
 """What the addresses of storages on a host begin with."""
 HOST_SEPARATOR = "\x1f"
 """Separator between an item and its host, in the items appended to a run."""
@@ -74,6 +77,7 @@ class Repository:
 
     is_on_host: ClassVar[Literal[False]] = False
     is_engine: ClassVar[Literal[False]] = False
+    is_layout: ClassVar[Literal[False]] = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -218,6 +222,7 @@ class EngineProject:
 
     is_on_host: ClassVar[Literal[True]] = True
     is_engine: ClassVar[Literal[True]] = True
+    is_layout: ClassVar[Literal[False]] = False
 
     @property
     def name(self) -> str:
@@ -233,12 +238,48 @@ class EngineProject:
         return ENGINE_PREFIX + self.project
 
 
-StorageAddress = Repository | EngineProject
-"""Where stages live: a repository in a registry, or a project in a Docker Engine."""
+@dataclass(frozen=True, slots=True, order=True)
+class LayoutPath:
+    """An OCI image layout, `oci:PATH`, a directory or a tar file, which only one host's workers reach.
+
+    The path is absolute, and has no `.` or `..` in it.
+    """
+
+    path: str
+
+    is_on_host: ClassVar[Literal[True]] = True
+    is_engine: ClassVar[Literal[False]] = False
+    is_layout: ClassVar[Literal[True]] = True
+
+    @classmethod
+    def parse(cls, path: str) -> Self:
+        """Parse the path of a file, which may be relative to the current directory."""
+        if not path or not path.isprintable() or len(os.fsencode(path)) > _MAX_FILE_PATH_BYTES:
+            raise InvalidNameError(f"{quoted(path)} is no path of an OCI layout: write oci:DIRECTORY")
+        return cls(os.path.abspath(path))  # noqa: PTH100 - a link stays one: who opens it may resolve it
+
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def image_name(self) -> str:
+        """The name of its images, without their tags."""
+        return str(self)
+
+    def __str__(self) -> str:
+        return LAYOUT_PREFIX + self.path
 
 
-def parse_address(text: str) -> Repository | EngineProject:
-    """Parse the address of a storage: `host[:port]/path` or `docker-daemon:PROJECT`."""
+StorageAddress = Repository | EngineProject | LayoutPath
+"""Where stages live: a repository in a registry, a project in a Docker Engine, or an OCI image layout."""
+
+
+def parse_address(text: str) -> StorageAddress:
+    """Parse the address of a storage: `host[:port]/path`, `docker-daemon:PROJECT` or `oci:PATH`."""
+    if text.startswith(LAYOUT_PREFIX):
+        return LayoutPath.parse(text.removeprefix(LAYOUT_PREFIX))
     if not text.startswith(ENGINE_PREFIX):
         return Repository.parse(text)
     project = text.removeprefix(ENGINE_PREFIX)

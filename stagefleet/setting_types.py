@@ -11,7 +11,15 @@ from typing import Annotated, Any, Self
 
 import pydantic
 
-from stagefleet.names import EngineProject, Repository, is_host, parse_address
+from stagefleet.names import (
+    LAYOUT_PREFIX,
+    EngineProject,
+    LayoutPath,
+    Repository,
+    StorageAddress,
+    is_host,
+    parse_address,
+)
 from stagefleet.redaction import masked_url, quoted
 
 # The types of setting values.
@@ -45,9 +53,20 @@ def _check_host(text: str) -> str:
 
 
 RegistryHost = Annotated[str, pydantic.AfterValidator(_check_host)]
+
+
+def _parse_address(value: str | StorageAddress) -> StorageAddress:
+    """Parse an address that another process wrote, maybe in another directory."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(LAYOUT_PREFIX) and not value.startswith(f"{LAYOUT_PREFIX}/"):
+        raise ValueError(f"{quoted(value)} is relative to a directory: write oci:/DIRECTORY")
+    return parse_address(value)
+
+
 StorageAddressText = Annotated[
-    pydantic.InstanceOf[Repository] | pydantic.InstanceOf[EngineProject],
-    pydantic.BeforeValidator(lambda value: parse_address(value) if isinstance(value, str) else value),
+    pydantic.InstanceOf[Repository] | pydantic.InstanceOf[EngineProject] | pydantic.InstanceOf[LayoutPath],
+    pydantic.BeforeValidator(_parse_address),
     pydantic.PlainSerializer(str, return_type=str),
 ]
 RepositoryText = Annotated[

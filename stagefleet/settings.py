@@ -149,6 +149,8 @@ class WorkerSettings(Section):
     """Threads per process, each with one item."""
     drain_seconds: Seconds = 20
     """How long a worker that is stopped may take to finish its items."""
+    layout_roots: tuple[Path, ...] = ()
+    """Directories below which it works on OCI layouts of its host, for anybody who can start runs."""
 
 
 class EngineSettings(Section):
@@ -221,6 +223,8 @@ class ProjectSettings(Section):
         for storage in storages:
             if storages.count(storage) > 1:
                 raise ValueError(f"{storage} is named twice: a storage has one role")
+        if self.primary.is_layout:
+            raise ValueError(f"{self.primary} is an OCI layout, which has no role in a project")
         return self
 
 

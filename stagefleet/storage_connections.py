@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -42,12 +43,19 @@ class ClientStorages(Storages):
     They have the memory of this process, until `join`. The client of registries speaks HTTP if None.
     """
 
-    def __init__(self, settings: Settings, locks: LockManager, client: RegistryClient | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        locks: LockManager,
+        client: RegistryClient | None = None,
+        *,
+        layout_roots: Sequence[Path] | None = None,
+    ) -> None:
         stage_locks = StageLocks(locks, host=settings.engine.host_name)
         # What several processes find out together is found out here alone: a look-up needs no Redis.
         client = RegistryClient(settings) if client is None else client
         registries = Registries(client, MemorySharedState(), stage_locks, RememberedStages())
-        super().__init__(registries, partial(open_engine_host, settings.engine, locks))
+        super().__init__(registries, partial(open_engine_host, settings.engine, locks), layout_roots)
         self._settings = settings
         self._redis: Redis | None = None
 
@@ -111,7 +119,8 @@ class WorkerStorages(Storages):
             RememberedStages.on(redis, settings),
         )
         last_used = RedisLastUsed(redis, prefix=prefix, settings=settings.caches)
-        super().__init__(registries, partial(open_engine_host, engine, self._locks, last_used))
+        open_host = partial(open_engine_host, engine, self._locks, last_used)
+        super().__init__(registries, open_host, settings.worker.layout_roots)
         if engine.address is not None:
             _ = self.host
 

@@ -58,8 +58,9 @@ class _StageFetch:
             EngineError: The engine could not pull it.
         """
         primary, stage_id = self._project.primary, self._stage_id
-        if primary.is_on_host:
+        if primary.is_engine:
             return self._require_present(primary)
+        assert not primary.is_layout  # as `FetchOperation` checks
         delivery = StageDelivery(self._storages, primary, stage_id, self._platforms, self._lease)
         item_result = delivery.find_present()
         if item_result is not None:

@@ -18,6 +18,7 @@ LANGUAGES = {
     "toml": "settings; they are read",
     "yaml": "a job of GitLab or GitHub, whose commands run, or a registry's configuration, which starts one",
     "groovy": "a Jenkinsfile, whose shell steps run",
+    "diff": "lines that a change adds to the file of the line `+++ b/FILE`; each is there, in this order",
     "json": "what a command prints or a webhook gets; its keys are compared",
     "usage": "commands with their options; each is looked up in the command line",
     "text": "a drawing, or what a command says meanwhile; no commands",

@@ -15,6 +15,7 @@ from redis import RedisError
 
 from config.celery import make_app, plain_queue
 from stagefleet.attempt import Attempt, ItemResult
+from stagefleet.connections import Connections
 from stagefleet.errors import CallbackError, StagefleetError
 from stagefleet.fleet.fleet import Fleet
 from stagefleet.operations import catalog
@@ -101,7 +102,14 @@ def register_callback_tasks(
     )
     app.register_task(CoordinateTask(coordinator))
     app.register_task(CoordinateNextRunTask(coordinator))
-    app.register_task(StartRunTask(lambda: Fleet.connect(settings=settings)))
+    app.register_task(StartRunTask(partial(open_fleet, settings)))
+
+
+def open_fleet(settings: Settings) -> Fleet:
+    """Open the fleet of requests, whose senders reach no other layouts than a worker does."""
+    assert settings.redis_url is not None
+    roots = settings.worker.layout_roots
+    return Fleet(Connections(settings.redis_url, settings, layout_roots=roots))
 
 
 def _make_publisher(app: Celery) -> PublishTask:

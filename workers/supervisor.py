@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from config.logging import configure_logging
 from stagefleet.backoff import Backoff
@@ -29,8 +30,10 @@ from stagefleet.supervisor import Process, Supervisor
 _FETCH = queue_of("fetch_stage")
 
 
-def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[str]:
-    """Return the queues of a worker: those requested, or all; `fetch` adds its host's own.
+def choose_queues(
+    asked: Sequence[str] | None, engine: EngineSettings, layout_roots: Sequence[Path] = ()
+) -> list[str]:
+    """Return the queues of a worker: those requested, or all; `fetch` and `layout_roots` add its host's own.
 
     Only a worker with a Docker Engine can fetch: without one it would fail items that others could process.
     """
@@ -46,7 +49,7 @@ def choose_queues(asked: Sequence[str] | None, engine: EngineSettings) -> list[s
         raise SettingsError(
             f"--queues {_FETCH}: this host has no Docker Engine; name one with STAGEFLEET_ENGINE__URL"
         )
-    own = [host_queue(engine.host_name)] if _FETCH in asked else []
+    own = [host_queue(engine.host_name)] if _FETCH in asked or layout_roots else []
     return list(dict.fromkeys([*asked, *own]))
 
 
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         settings = _with_options(load_settings(), options.processes, options.concurrency)
-        queues = choose_queues(_names(options.queues), settings.engine)
+        queues = choose_queues(_names(options.queues), settings.engine, settings.worker.layout_roots)
         if settings.redis_url is None:
             raise SettingsError(
                 "workers need a Redis: set STAGEFLEET_REDIS_URL, or redis_url in stagefleet.toml"

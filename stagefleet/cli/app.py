@@ -92,8 +92,8 @@ COMMANDS: Mapping[str, _Entry] = {
 # Additions to `--help`: examples for each command, exit codes, variables.
 
 _ROOT_EPILOG = """\
-A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH, or
-docker-daemon:PROJECT for the stages in a Docker Engine.
+A stage is the image of one build step, kept under the tag DIGEST-CREATED_MS. REPO is HOST[:PORT]/PATH,
+docker-daemon:PROJECT for the stages in a Docker Engine, or oci:PATH for those in an OCI image layout.
 
 \b
 Exit codes:

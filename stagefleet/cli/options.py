@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from stagefleet.fleet.fleet import Fleet
 
 NO_REPOSITORY = "Missing argument 'REPO'; or name a project with --project"
-RepositoryArgument = Annotated[
-    str | None, typer.Argument(metavar="REPO", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
-]
+ADDRESSES = "HOST[:PORT]/PATH, docker-daemon:PROJECT or oci:PATH"
+RepositoryArgument = Annotated[str | None, typer.Argument(metavar="REPO", help=ADDRESSES)]
 StageIdArguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="STAGE_ID", help="DIGEST-CREATED_MS, or DIGEST alone for a multi-platform stage."),
@@ -42,7 +41,9 @@ FinalOption = Annotated[bool, typer.Option("--final", help="With --project: its 
 Hosts = Annotated[
     list[str] | None,
     typer.Option(
-        "--host", metavar="NAME", help="The host whose Docker Engine is meant; repeatable. Default: this one."
+        "--host",
+        metavar="NAME",
+        help="The host of the Docker Engine or the OCI layout; repeatable. Default: this one.",
     ),
 ]
 SkipUsed = Annotated[bool, typer.Option("--skip-used", help="Leave alone what a job or a container uses.")]

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -22,6 +22,7 @@ from stagefleet.cli.output import flush_output, print_json, print_line, say
 from stagefleet.cli.report import RunReport, exit_code, print_plan
 from stagefleet.errors import NoWorkerError, OutputError, StagefleetError, UsageError
 from stagefleet.logs import limit_libraries
+from stagefleet.names import LAYOUT_PREFIX
 from stagefleet.redaction import masked_line
 from stagefleet.redis_client import RedisRetry
 from stagefleet.settings_sources import unknown_variables
@@ -54,22 +55,31 @@ def connect(purpose: str) -> stagefleet.Fleet:
 
 
 def open_fleet(
-    *, embedded: bool = False, parallel: int | None = None, needs_fleet: str | None = None
+    *addresses: str | None,
+    hosts: Sequence[str] | None = None,
+    embedded: bool = False,
+    parallel: int | None = None,
+    needs_fleet: str | None = None,
 ) -> stagefleet.Fleet:
     """Open the fleet at the settings' Redis, or an embedded one if requested or without a URL.
 
+    A layout among the addresses is one of this host: without `hosts` the command works on it itself.
     `needs_fleet` is the option that an embedded fleet cannot serve, if one was given.
     """
     settings = read_settings(parallel)
-    if not embedded and settings.redis_url is not None:
+    layout = None if hosts else _find_layout(addresses)
+    if not embedded and layout is None and settings.redis_url is not None:
         return stagefleet.Fleet.connect(settings=settings, on_notice=say)
+    why = "no STAGEFLEET_REDIS_URL" if settings.redis_url is None else f"{layout} is on this host"
     if needs_fleet is not None:
-        reason = "does not go with --embedded" if embedded else "needs a fleet: set STAGEFLEET_REDIS_URL"
-        raise UsageError(f"{needs_fleet} {reason}")
+        if embedded:
+            raise UsageError(f"{needs_fleet} does not go with --embedded")
+        way_out = "set STAGEFLEET_REDIS_URL" if layout is None else f"name the host of {layout} with --host"
+        raise UsageError(f"{needs_fleet} needs a fleet: {way_out}")
 
     def announce() -> None:
         if not embedded:
-            say("no STAGEFLEET_REDIS_URL: starting a private Valkey and a worker for this command")
+            say(f"{why}: starting a private Valkey and a worker for this command")
 
     return stagefleet.Fleet.embedded(settings=settings, on_notice=say, on_start=announce)
 
@@ -170,14 +180,16 @@ class RunOptions:
             "missing_ok": self.missing_ok,
         }
 
-    def open_fleet(self) -> stagefleet.Fleet:
-        """Open the fleet that these options select."""
+    def open_fleet(self, *addresses: str | None, hosts: Sequence[str] | None = None) -> stagefleet.Fleet:
+        """Open the fleet that these options select; arguments as of `open_fleet`."""
         needing = {
             "--detach": self.detach,
             "--idempotency-key": self.idempotency_key is not None,
             "a callback of the fleet's": self.callback is not None,
         }
         return open_fleet(
+            *addresses,
+            hosts=hosts,
             embedded=self.embedded,
             parallel=self.parallel,
             needs_fleet=next((name for name, is_given in needing.items() if is_given), None),
@@ -286,6 +298,10 @@ def follow_run(
     with naming_run(fleet, run.id):
         report.conclude(ended)
     raise typer.Exit(exit_code(ended))
+
+
+def _find_layout(addresses: Iterable[str | None]) -> str | None:
+    return next((text for text in addresses if text is not None and text.startswith(LAYOUT_PREFIX)), None)
 
 
 @contextlib.contextmanager

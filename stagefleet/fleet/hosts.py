@@ -62,16 +62,25 @@ class FleetHosts:
             raise UsageError("name hosts, or ask for all of them, not both")
         live = self.names()
         chosen = tuple(live) if everywhere else named or (self._connections.settings.engine.host_name,)
+        self._refuse_missing(chosen, live, "has a Docker Engine", self._connections.no_host_advice)
+        return chosen
+
+    def choose_for_layouts(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """Return the hosts for a run on OCI layouts: the named ones, or this one; errors as of `choose`."""
+        chosen = tuple(hosts) or (self._connections.settings.engine.host_name,)
+        advice = "start stagefleet worker on it, with worker.layout_roots in its settings"
+        self._refuse_missing(chosen, self._connections.layout_hosts(), "works on OCI layouts", advice)
+        return chosen
+
+    def _refuse_missing(self, chosen: Sequence[str], live: Sequence[str], ability: str, advice: str) -> None:
         missing = [host for host in chosen if host not in live]
         if missing or not chosen:
             there = ", ".join(live) or "none"
             choice = "name one of them, or " if live else ""
-            lacking = f"no live worker of host {quoted(missing[0])} has a Docker Engine" if missing else ""
+            lacking = f"no live worker of host {quoted(missing[0])} {ability}" if missing else ""
             raise HostNotFoundError(
-                f"{lacking or 'no host is there'} (hosts that are there: {there}): "
-                f"{choice}{self._connections.no_host_advice}"
+                f"{lacking or 'no host is there'} (hosts that are there: {there}): {choice}{advice}"
             )
-        return chosen
 
     def last_used(self, host: str | None = None) -> list[UsedImage]:
         """Return the last use of each image of a host, which its clean-up goes by, the longest unused first.

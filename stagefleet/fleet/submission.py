@@ -321,6 +321,8 @@ class RunPlans:
             UsageError: Hosts are named, and all storages are in registries.
             HostNotFoundError: A host has no live worker.
         """
+        if any(address.is_layout for address in operation.addresses):
+            return operation.on_hosts(self._hosts.choose_for_layouts(operation.hosts))
         if operation.is_on_host:
             return operation.on_hosts(self._hosts.choose(operation.hosts))
         if operation.hosts:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stagefleet import errors
 from stagefleet.bounds import MAX_ITEMS, join_first
@@ -144,9 +144,13 @@ class Operation(BaseModel):
 
 
 class ProjectOperation(Operation):
-    """Work on the stages of a project's primary storage; its fields are as of `Project`."""
+    """Work on the stages of a project's primary storage; its fields are as of `Project`.
+
+    `takes_layouts` is True for what works on an OCI layout, too, as the only storage.
+    """
 
     reads: ClassVar[str] = "primary"
+    takes_layouts: ClassVar[bool] = False
 
     project: str
     primary: StorageAddressText
@@ -158,6 +162,15 @@ class ProjectOperation(Operation):
     def of(cls, project: Project, **options: Any) -> Self:
         """Build the operation for the storages of a project."""
         return cls(**(project.as_fields() | options))
+
+    @model_validator(mode="after")
+    def _check_primary(self) -> Self:
+        if self.primary.is_layout and not self.takes_layouts:
+            raise errors.UsageError(
+                f"{self.primary} is an OCI layout, which has no role in a project: name a repository, "
+                "and copy its stages there"
+            )
+        return self
 
     @property
     def storages(self) -> Project:

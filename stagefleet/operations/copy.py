@@ -31,9 +31,10 @@ class CopyOperation(Operation):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.source.is_on_host and self.destination.is_on_host:
+        is_file_copy = self.source.is_layout and self.destination.is_layout
+        if self.source.is_on_host and self.destination.is_on_host and not is_file_copy:
             raise UsageError(
-                f"{self.source} to {self.destination}: from host to host stages go through a repository"
+                f"{self.source} to {self.destination}: from or to an engine stages go through a repository"
             )
         if self.source == self.destination:
             raise UsageError(f"source and destination are the same, {self.source}: name two repositories")

@@ -12,3 +12,4 @@ class DescribeOperation(ProjectOperation):
 
     name: ClassVar[str] = "describe_stage"
     past: ClassVar[str] = "described"
+    takes_layouts: ClassVar[bool] = True

@@ -57,9 +57,14 @@ def host_of_queue(queue: str) -> str | None:
     return queue.removeprefix(_HOST_PREFIX) if queue.startswith(_HOST_PREFIX) else None
 
 
-def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
-    """Return the hosts with a live worker that has an engine, sorted."""
+def layout_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
+    """Return the hosts with a live worker that listens to its host's own queue, sorted."""
     return sorted({host for worker in workers for queue in worker.queues if (host := host_of_queue(queue))})
+
+
+def live_hosts(workers: Iterable[WorkerInfo]) -> list[str]:
+    """Return those of them with an engine: only a worker that has one listens to fetches."""
+    return layout_hosts(worker for worker in workers if QUEUES["fetch_stage"] in worker.queues)
 
 
 def task_name(operation: str) -> str:

@@ -182,7 +182,7 @@ class StageReader:
     """
 
     def __init__(self, storage: ManifestStorage) -> None:
-        self._storage = storage
+        self.storage = storage
         self._address = storage.address
         self._members = MemberReader(storage.fetch_member, storage.address)
         self._config_bytes_left = _CONFIGS_BYTES
@@ -201,7 +201,7 @@ class StageReader:
     def member(self, index: Manifest, digest: Digest) -> Manifest:
         """Return the manifest of one member of an index, also repeatedly."""
         try:
-            return self._storage.fetch_member(digest)
+            return self.storage.fetch_member(digest)
         except errors.NotFoundError as error:
             raise self._broken(index, error) from error
 
@@ -221,7 +221,7 @@ class StageReader:
         self._config_bytes_left -= config.size
         current_lease().check()
         try:
-            return self._storage.fetch_blob(config)
+            return self.storage.fetch_blob(config)
         except errors.NotFoundError as error:
             raise self._broken(manifest, error) from error
 

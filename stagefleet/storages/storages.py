@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,7 +16,7 @@ from stagefleet import errors
 from stagefleet.attempt import Attempt
 from stagefleet.image_config import describe_engine_image
 from stagefleet.images import ImageInfo
-from stagefleet.names import EngineProject, Reference, Repository, StageId, StorageAddress
+from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
 from stagefleet.shared_state.tag_lists import StageIdList
@@ -25,6 +26,7 @@ from stagefleet.storages.storage import Storage
 if TYPE_CHECKING:
     from stagefleet.deletion.tag_deletion import TagDeletions  # clients delete nothing
     from stagefleet.storages.docker_engine import EngineHost, EngineStorage  # most fleets have none
+    from stagefleet.storages.oci_layout import LayoutStorage
 
 
 class Storages:
@@ -32,13 +34,20 @@ class Storages:
 
     `open_host` opens this host's engine, at its first use; it raises where there is none. The
     `circuit_breakers` skip caches after an outage; `run_lists` are repositories as runs have listed them.
+    Layouts are opened below `layout_roots` alone, unless these are None.
     """
 
-    def __init__(self, registries: Registries, open_host: Callable[[], EngineHost]) -> None:
+    def __init__(
+        self,
+        registries: Registries,
+        open_host: Callable[[], EngineHost],
+        layout_roots: Sequence[Path] | None = None,
+    ) -> None:
         self.registries = registries
         self.circuit_breakers = CircuitBreakers()
         self.run_lists = RunLists(self)
         self._open_host = open_host
+        self._layout_roots = layout_roots
         self._host: EngineHost | None = None
         self._lock = Lock()
 
@@ -47,6 +56,8 @@ class Storages:
     @overload
     def open(self, address: EngineProject) -> EngineStorage: ...
     @overload
+    def open(self, address: LayoutPath) -> LayoutStorage: ...
+    @overload
     def open(self, address: StorageAddress) -> Storage: ...
     def open(self, address: StorageAddress) -> Storage:
         """Open the storage of an address, which may not exist; no requests. Errors as of `host`."""
@@ -54,6 +65,10 @@ class Storages:
             from stagefleet.storages.docker_engine import EngineStorage  # noqa: PLC0415 - most fleets have none
 
             return EngineStorage(self.host, address)
+        if address.is_layout:
+            from stagefleet.storages.oci_layout import LayoutStorage  # noqa: PLC0415 - most fleets have none
+
+            return LayoutStorage(address, self.registries.stage_locks, self._layout_roots)
         return RegistryStorage(self, address)
 
     @property

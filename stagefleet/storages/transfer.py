@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, suppress
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
@@ -11,10 +12,12 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
 from stagefleet.manifests import Manifest
 from stagefleet.names import Digest, Reference, StageId, StorageAddress
+from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registries import Registries
 from stagefleet.storages.blob_transfer import Blob, BlobTransfer
 from stagefleet.storages.docker_engine import EngineStorage
+from stagefleet.storages.oci_layout import LayoutStorage
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import ManifestStorage, StageReader
 from stagefleet.storages.storages import Storages
@@ -40,24 +43,24 @@ def transfer(
         UsageError: There is no way between the two.
     """
     here, there = storages.open(source), storages.open(destination)
-    if isinstance(here, RegistryStorage) and isinstance(there, RegistryStorage):
+    if isinstance(here, RegistryStorage) and isinstance(there, ManifestStorage):
         here.refuse_rejected(stage_id, attempt.lease)
     stage_locks = storages.registries.stage_locks
     with stage_locks.lock_for_copy(source, destination, stage_id, attempt) as stage_lock:
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
-            case RegistryStorage(), RegistryStorage():
+            case ManifestStorage(), LayoutStorage():
+                return _into_layout(here, there, stage_id, stage_lock, verify=verify)
+            case ManifestStorage(), RegistryStorage():
                 return StageCopy(storages.registries, here, there, locked).execute(stage_id, verify=verify)
             case RegistryStorage(), EngineStorage():
                 return _into_engine(here, there, stage_id, stage_lock, verify=verify)
             case EngineStorage(), RegistryStorage():
                 return _from_engine(here, there, stage_id, stage_lock, verify=verify)
-    raise errors.UsageError(
-        f"{source} to {destination}: one of the two has to be a repository, the other an engine"
-    )
+    raise errors.UsageError(f"{source} to {destination}: from or to an engine stages go through a repository")
 
 
-# From registry to registry.
+# Into a registry, out of another or a layout.
 #
 # The manifest goes last and byte for byte, so that its digest stays the same and nobody sees a partial
 # stage. An index is copied with all its members, members first. Every step can be repeated: it skips
@@ -179,6 +182,49 @@ def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
     """Return the blobs that the registry reports missing; all if it names none of them."""
     named = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
     return named or list({blob.descriptor.digest: blob for blob in blobs}.values())
+
+
+# Into an OCI layout: blobs first, members before their index, and the tag last, so that nobody sees a part.
+
+
+def _into_layout(
+    source: ManifestStorage, destination: LayoutStorage, stage_id: StageId, lease: Lease, *, verify: bool
+) -> ItemResult:
+    """Write a stage, unless it is there; with `verify`, unless it has the same digest."""
+    manifest = source.fetch_manifest(stage_id)
+    with suppress(errors.StageNotFoundError):
+        if destination.find_digest(stage_id) == manifest.digest or not verify:
+            return ItemResult(skipped=True)
+    with destination.layout.writing() as directory:
+        written = _write_parts(source.reader(), directory, manifest, lease)
+        lease.check()
+        directory.put_manifest(manifest, str(stage_id))
+    info = destination.reader().describe(manifest, str(stage_id))
+    return ItemResult(StageDescription(stage_id=stage_id, info=info).as_json(), bytes=written)
+
+
+def _write_parts(
+    reader: StageReader, directory: LayoutDirectory, manifest: Manifest, lease: Lease, depth: int = 1
+) -> int:
+    """Write all that an image or index leads to, and return the bytes of blobs."""
+    blobs, written = [*manifest.layers, *([manifest.config] if manifest.config else [])], 0
+    for member in reader.members(manifest, depth):
+        if member.manifest is None:
+            blobs.append(member.descriptor)
+        else:
+            written += _write_parts(reader, directory, member.manifest, lease, depth + 1)
+            directory.put_manifest(member.manifest)
+    for blob in blobs:
+        if not blob.is_distributable:
+            continue
+        try:
+            with closing(reader.storage.open_blob(blob, lease=lease)) as content:
+                written += directory.write_blob(blob, content)
+        except errors.NotFoundError as error:
+            raise errors.BrokenStageError(
+                f"{reader.storage.address} lacks the blob {blob.digest} of the stage; build it again"
+            ) from error
+    return written
 
 
 # Between a registry and a Docker Engine: the engine itself pulls or pushes.

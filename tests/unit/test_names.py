@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagefleet.errors import InvalidNameError
-from stagefleet.names import Digest, EngineProject, Reference, Repository, StageId, is_tag, parse_address
+from stagefleet.names import (
+    Digest,
+    EngineProject,
+    LayoutPath,
+    Reference,
+    Repository,
+    StageId,
+    is_tag,
+    parse_address,
+)
 
 HEX56 = "0123456789abcdef" * 3 + "01234567"
 HEX64 = "0123456789abcdef" * 4
@@ -287,3 +296,18 @@ def test_a_slash_at_the_end_is_named():
     """U13: the error says what is wrong."""
     with pytest.raises(InvalidNameError, match="leave out the slash at its end"):
         Repository.parse("localhost:5000/app/stages/")
+
+
+def test_the_path_of_a_layout_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/elsewhere")
+    for text in ("oci:a/b", "oci:./a/../a/b/", f"oci:{tmp_path}/a//b"):
+        assert f"oci:{tmp_path}/a/b" == str(parse_address(text))
+    assert f"oci:{tmp_path}/link" == str(parse_address("oci:link"))  # links are resolved where it is opened
+    assert LayoutPath(f"{tmp_path}/it's {{odd}}:é") == parse_address("oci:it's {odd}:é")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "a\nb", "a" * 5000])
+def test_what_can_be_no_path_is_refused(path):
+    with pytest.raises(InvalidNameError, match="is no path of an OCI layout: write oci:DIRECTORY"):
+        parse_address(f"oci:{path}")

@@ -12,12 +12,8 @@ from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
 from stagefleet.errors import UsageError
 from stagefleet.names import parse_address
 
-Source = Annotated[
-    str | None, typer.Argument(metavar="SRC", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
-]
-Destination = Annotated[
-    str | None, typer.Argument(metavar="DST", help="HOST[:PORT]/PATH or docker-daemon:PROJECT")
-]
+Source = Annotated[str | None, typer.Argument(metavar="SRC", help=opt.ADDRESSES)]
+Destination = Annotated[str | None, typer.Argument(metavar="DST", help=opt.ADDRESSES)]
 FromProject = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +55,7 @@ def copy_stages(
         hosts=tuple(hosts or ()),
     )
     if_empty = f"{source} has no stages" if named is None else "no stage was named"
-    with options.open_fleet() as fleet:
+    with options.open_fleet(source, destination, hosts=hosts) as fleet:
         run_operation(fleet, operation, named, options, if_empty=if_empty)
 
 

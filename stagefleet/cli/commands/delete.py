@@ -44,7 +44,7 @@ def delete_stages(
     policy = InUsePolicy(skip_used, remove_containers, force)
     if project is not None and (policy != InUsePolicy() or (final and hosts)):
         raise UsageError("--host and what is in use are of a Docker Engine: name docker-daemon:PROJECT")
-    with options.open_fleet() as fleet:
+    with options.open_fleet(repository, hosts=hosts) as fleet:
         of_project = None if project is None else fleet.project(project)
         if final:
             operation = stagefleet.DeleteOperation.of(

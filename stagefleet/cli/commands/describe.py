@@ -31,7 +31,7 @@ def describe_stages(
     """
     named = opt.read_stage_ids(opt.stage_arguments(repository, stage_ids, project), options.from_file)
     chosen = opt.one_host(hosts)
-    with options.open_fleet() as fleet:
+    with options.open_fleet(repository, hosts=hosts) as fleet:
         of_project = _choose(fleet, repository, project, final=final)
         if final:
             options = replace(options, missing_ok=opt.may_be_new(fleet, project, options.missing_ok))

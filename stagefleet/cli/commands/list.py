@@ -39,7 +39,7 @@ def list_stages(
     options = RunOptions(parallel=parallel, json=json)
     if project is not None and repository is not None:
         raise UsageError(f"--project says what is listed: leave out {repository}")
-    with open_fleet(parallel=options.parallel) as fleet:
+    with open_fleet(repository, parallel=options.parallel) as fleet:
         stage_ids, describe_stages = _listed(fleet, repository, project, final=final, missing_ok=missing_ok)
         if not long and not json:
             for stage_id in stage_ids():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult
-from stagefleet.errors import StageNotFoundError
-from stagefleet.names import EngineProject, StageId
+from stagefleet.errors import StageNotFoundError, UsageError
+from stagefleet.names import EngineProject, LayoutPath, StageId
 from stagefleet.records.ids import RecordKind
 from stagefleet.records.models import ImportMetadata
+from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.storages.docker_engine import EngineHost
 from stagefleet.storages.storage import Storage, WriteResult
+from stagefleet.storages.transfer import transfer
 from tests.integration.engine.conftest import LABELS, PROJECT
 from tests.services import stage_id_of
 from tests.stage_tasks import make_storages
@@ -24,9 +26,10 @@ def storages(client, connection, locks):
     return make_storages(client, locks=locks, host=EngineHost(connection, "here", locks))
 
 
-@pytest.fixture(params=["repository", "engine"])
-def address(request, repository):
-    return repository if request.param == "repository" else EngineProject(PROJECT)
+@pytest.fixture(params=["repository", "engine", "layout"])
+def address(request, repository, tmp_path):
+    others = {"engine": EngineProject(PROJECT), "layout": LayoutPath.parse(str(tmp_path / "layout"))}
+    return others.get(request.param, repository)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def storage(storages, address):
 
 
 @pytest.fixture
-def put(address, engine, push):
+def put(address, engine, push, storages, repository):
     """Puts a stage into the storage."""
 
     def put(seed):
@@ -43,6 +46,9 @@ def put(address, engine, push):
             engine.import_image(f"{PROJECT}:{stage_id_of(seed)}", labels=LABELS, content=seed.encode())
         else:
             push(seed)
+        if address.is_layout:
+            stage_id = StageId.parse(stage_id_of(seed))
+            transfer(storages, repository, address, stage_id, Attempt("r", str(stage_id)))
 
     return put
 
@@ -80,7 +86,18 @@ def test_a_deletion_takes_one_stage_and_leaves_the_others(storage, put):
     assert [OTHER] == list(storage.stage_ids())
 
 
+def test_a_stage_is_verified(storage, put):
+    put("one")
+    for shallow in (False, True):
+        result = storage.verify(ONE, Attempt("r", str(ONE)), MemorySharedState(), shallow=shallow)
+        assert ([], None) == (result.faults, result.error)
+
+
 def test_import_metadata_is_written_once_read_and_deleted(storage):
+    if storage.address.is_layout:
+        with pytest.raises(UsageError, match="is an OCI layout, which keeps no records"):
+            _ = storage.records
+        return
     records = storage.records
     assert (None, []) == (records.read(IMPORT.id), list(records.ids()))
     assert WriteResult.WRITTEN == records.write(IMPORT, project=PROJECT)

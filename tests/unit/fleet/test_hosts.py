@@ -12,7 +12,7 @@ from stagefleet.fleet.hosts import FleetHosts
 from stagefleet.names import EngineProject, Repository, split_host
 from stagefleet.operations.fetch import FetchOperation
 from stagefleet.project import Project
-from stagefleet.runs.messages import live_hosts
+from stagefleet.runs.messages import layout_hosts, live_hosts
 from stagefleet.runs.models import WorkerInfo
 
 LIVE = ["a", "b"]
@@ -40,6 +40,11 @@ def test_hosts_are_those_of_live_workers_with_an_engine():
         WorkerInfo("w:4", 4, ("fetch", "host.a")),
     ]
     assert ["a", "b"] == live_hosts(workers)
+    layouts = WorkerInfo("w:5", 4, ("copy", "host.c"))
+    assert (["a", "b"], ["a", "b", "c"]) == (
+        live_hosts([*workers, layouts]),
+        layout_hosts([*workers, layouts]),
+    )
 
 
 def test_a_run_is_for_this_host_those_named_or_all():

@@ -14,7 +14,7 @@ import yaml
 
 from stagefleet.cli.app import app
 from stagefleet.settings import load_settings
-from tests.documents import LANGUAGES, SnippetError, not_printed, read_snippets, snippets, transcript
+from tests.documents import LANGUAGES, ROOT, SnippetError, not_printed, read_snippets, snippets, transcript
 
 MOST_NOT_RUN = 6
 COMMANDS = typer.main.get_command(app)
@@ -75,6 +75,21 @@ def test_json_is_understood(snippet):
 @of("text")
 def test_what_is_no_command_holds_none(snippet):
     assert [] == [line for line in snippet.text.splitlines() if A_COMMAND.match(line)]
+
+
+@of("diff")
+def test_what_a_change_adds_is_there(snippet):
+    """Lines of `...` stand for any others."""
+    assert [] == list(lines_not_there(snippet.text))
+
+
+def lines_not_there(diff):
+    lines = iter(())
+    for line in diff.splitlines():
+        if line.startswith("+++ b/"):
+            lines = iter((ROOT / line.removeprefix("+++ b/")).read_text().splitlines())
+        elif line != "..." and not (line.startswith("+") and line[1:] in lines):
+            yield line
 
 
 @of("usage")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from stagefleet.errors import SettingsError
@@ -34,6 +36,11 @@ def test_a_host_without_a_name_has_the_machine_s(monkeypatch):
 
 def test_a_worker_set_aside_for_other_work_does_not_listen_to_its_host_s_own():
     assert ["copy"] == choose_queues(["copy", "copy"], WITH)
+
+
+def test_a_worker_with_directories_for_layouts_listens_to_its_host_s_own(without):
+    assert choose_queues(None, without, [Path("/srv")])[-1].startswith("host.")
+    assert ["copy", "host.builder-1"] == choose_queues(["copy"], WITH, [Path("/srv")])
 
 
 def test_docker_s_own_variable_names_the_engine(monkeypatch):
