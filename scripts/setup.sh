@@ -76,7 +76,7 @@ environment() {
 
 environment .venv requirements.lock
 
-services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq)
+services=(docker-registry=docker-registry dockerd=docker.io busybox=busybox-static curl=curl jq=jq skopeo=skopeo)
 case "${1:-}" in
     services) install "${services[@]}" ;;
     image) install "${services[@]}" mmdebstrap=mmdebstrap ;;

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq")
+SERVICES = ("docker-registry", "dockerd", "busybox", "curl", "jq", "skopeo")
 TOOLS = ("bash", "sh", "cat", "dirname", "env", "id", "mkdir", "sha256sum", "touch", "chmod", "true")
 
 
