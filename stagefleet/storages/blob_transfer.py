@@ -56,7 +56,7 @@ class BlobTransfer:
         # Mounting from the destination itself asks whether it has the blob, in the request that starts an
         # upload if it has not (OCI distribution specification 1.1, "Mounting a blob").
         self._mount_from = destination
-        if isinstance(source.address, Repository) and source.address.host == destination.host:
+        if not source.address.is_on_host and source.address.host == destination.host:
             self._mount_from = source.address
         self._run = attempt.run_id
         self._lease = attempt.lease
