@@ -169,7 +169,7 @@ def test_an_end_at_once_does_not_wait_for_the_worker(use_worker, facts, make_emb
     embedded = make_embedded()
     url = embedded.start()
     told = facts()
-    ends = watch(told["worker"], told["keeper"], server_of(url))
+    ends = watch(told["worker"], told["supervisor"], server_of(url))
     began_at = time.monotonic()
     embedded.kill()
     assert time.monotonic() - began_at < 2.5  # the supervisor waits for a worker for 3 s
