@@ -14,14 +14,17 @@ class StagefleetError(Exception):
     retry_pauses_seconds: ClassVar[tuple[float, ...]] = ()  # one per further attempt; else the settings'
     stops_others: bool = False  # True: it would affect the other stages of a storage too, so work on it stops
     exit_code: ClassVar[int] = 1  # of a command that ends with this error
+    host: str = ""  # the registry or receiver that it is about, as `host[:port]`
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(redact(part) if isinstance(part, str) else part for part in arguments))
 
     @property
     def cause(self) -> tuple[str, str]:
-        """The host that delays others, as `host[:port]` or "", and the reason in a few words."""
-        return "", " ".join(str(self).split())
+        """The host that delays others, and the reason in a few words."""
+        text = " ".join(str(self).split())
+        about = f"{self.host} " if self.host else ""
+        return self.host, text.removeprefix(about).removeprefix(f"the webhook at {about}" if about else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by state, which works for keyword-only constructors."""
@@ -113,11 +116,6 @@ class RegistryUnreachableError(UnreachableError):
         self.host = host
         self.is_unknown = is_unknown
 
-    @property
-    def cause(self) -> tuple[str, str]:
-        """The host and the problem."""
-        return self.host, super().cause[1].removeprefix(f"{self.host} ")
-
 
 class CertificateError(RegistryUnreachableError):
     """The certificate of a registry is not trusted."""
@@ -152,11 +150,7 @@ class NoWorkerError(UnreachableError):
 
 
 class RegistryError(StagefleetError):
-    """A registry answered with an error to a request on a repository, `host/path`.
-
-    `codes` are its own (OCI distribution specification 1.1, "Error Codes"); `retry_after_seconds` is the wait
-    that it asked for.
-    """
+    """A registry answered with an error; `codes` are its own (OCI distribution 1.1, "Error Codes")."""
 
     def __init__(
         self,
@@ -171,28 +165,22 @@ class RegistryError(StagefleetError):
         super().__init__(message)
         self.method = method
         self.repository = repository
+        self.host = repository.partition("/")[0]
         self.status = status
         self.codes = codes
         self.retry_after_seconds = retry_after_seconds
 
     @property
-    def host(self) -> str:
-        """The host of the repository, as `host[:port]`; "" if unknown."""
-        return self.repository.partition("/")[0]
-
-    @property
     def status_text(self) -> str:
         """The status and its name, as `429 Too Many Requests`; "" without a status."""
-        try:
-            return f"{self.status} {HTTPStatus(self.status).phrase}"
-        except ValueError:
-            return str(self.status or "")
+        phrase = next((known.phrase for known in HTTPStatus if known == self.status), "")
+        return f"{self.status or ''} {phrase}".strip()
 
     @property
     def cause(self) -> tuple[str, str]:
         """The registry and its status."""
-        text = super().cause[1]
-        return (self.host, self.status_text or text) if self.host else ("", text)
+        host, text = super().cause
+        return host, (host and self.status_text) or text
 
 
 class ForbiddenError(RegistryError):
@@ -393,11 +381,6 @@ class CallbackError(StagefleetError):
         super().__init__(message)
         self.host = host
         self.retry_after_seconds = retry_after_seconds
-
-    @property
-    def cause(self) -> tuple[str, str]:
-        """The receiver, and its failure."""
-        return self.host, super().cause[1].removeprefix(f"the webhook at {self.host} ")
 
 
 class CallbackDeclinedError(StagefleetError):
