@@ -17,10 +17,10 @@ from stagefleet.records.image import is_placeholder, rejected_stage
 from stagefleet.registry.blob_reader import BlobReader
 from stagefleet.registry.client import RegistryClient
 from stagefleet.shared_state.tag_lists import StageIdList
-from stagefleet.storages.repository_records import RepositoryRecords
 from stagefleet.storages.storage import ManifestStorage
 
 if TYPE_CHECKING:
+    from stagefleet.storages.repository_records import RepositoryRecords
     from stagefleet.storages.storages import Storages
 
 
@@ -171,6 +171,8 @@ class RegistryStorage(ManifestStorage):
 
     @property
     def records(self) -> RepositoryRecords:
+        from stagefleet.storages.repository_records import RepositoryRecords  # noqa: PLC0415 - few ask for them
+
         return RepositoryRecords(self)
 
     def rejects(self, stage_id: StageId) -> bool:

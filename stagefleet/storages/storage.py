@@ -16,13 +16,12 @@ from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor, Manifest, Member, MemberReader
 from stagefleet.names import Digest, Repository, StageId, StorageAddress
-from stagefleet.records.ids import RecordId, RecordKind
-from stagefleet.records.models import CustomTag, Record
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.tag_lists import StageIdList
 
 if TYPE_CHECKING:
+    from stagefleet.records import CustomTag, Record, RecordId, RecordKind
     from stagefleet.storages.content_verification import VerificationResult
 
 

@@ -54,6 +54,7 @@ def test_a_client_loads_a_storage_s_medium_and_an_operation_when_it_needs_them()
         "fleet.purge",
         "operations.copy",
         "projects.purge",
+        "records.models",
         "storages.docker_engine",
     }
     assert set() == loaded & {f"stagefleet.{name}" for name in unneeded}
