@@ -28,6 +28,7 @@ def main(kind: str) -> int:
         return serve(settings, concurrency=CONCURRENCY, operations={NOOP: lambda manager, job: ItemResult()})  # noqa: ARG005 - nothing is what it does
     configure_logging(settings.log, worker=BARE)
     app = make_app(settings, [BARE])
+    app.conf.broker_transport_options["ack_emulation"] = True  # as everybody else's Celery works on Redis
 
     @app.task(name=f"stagefleet.{BARE}")  # type: ignore[untyped-decorator]  # Celery ships no types
     def bare(**_: Any) -> None:
