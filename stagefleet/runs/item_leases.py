@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 from stagefleet import errors
 from stagefleet.leases import LeaseRenewer, RenewedLease
@@ -32,7 +33,9 @@ class ItemLease(RenewedLease):
         self.claim = claim
         self.is_cancelled = False
         self._renewer = renewer
-        self._waited_seconds = 0.0
+        self._waits_lock = Lock()
+        self._waits = 0
+        self._wait_began_at = self._waited_seconds = 0.0
 
     def check(self) -> None:
         if self.is_cancelled:
@@ -73,13 +76,21 @@ class ItemLease(RenewedLease):
                 f"{reason}: an item waits {longest:g} s at most in one attempt (runs.longest_pause_seconds)",
                 retry_after_seconds=seconds,
             )
-        began = time.monotonic()
+        with self._waits_lock:
+            self._waits += 1
+            if self._waits == 1:
+                self._wait_began_at = time.monotonic()
         self._renewer.note_pause(self.claim, seconds, reason)
         try:
             yield
         finally:
-            self._waited_seconds += time.monotonic() - began
-            self._renewer.note_pause(self.claim, 0, reason)
+            with self._waits_lock:  # requests may wait side by side: their time counts once
+                self._waits -= 1
+                is_last = self._waits == 0
+                if is_last:
+                    self._waited_seconds += time.monotonic() - self._wait_began_at
+            if is_last:
+                self._renewer.note_pause(self.claim, 0, reason)
 
 
 class ItemLeaseRenewer(LeaseRenewer[ItemLease]):
