@@ -314,21 +314,26 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class _PoolLease:
-    """The lease of the waiting thread; it also ends when the pool closes."""
+class EndableLease:
+    """A lease that also ends when nobody waits any more for the work under it."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        self.has_ended = False
+        self._has_ended = False
+
+    def end(self) -> None:
+        """End it; the lease that it was made from goes on."""
+        self._has_ended = True
 
     def check(self) -> None:
-        if self.has_ended:
+        if self._has_ended:
             raise ItemCancelledError("nobody waits for this any more")
         self._lease.check()
 
     def require(self, seconds: float) -> None:
         self.check()
         self._lease.require(seconds)
+        self.check()  # another thread may have ended it while it was renewed
 
     def waiting(self, seconds: float, host: str, text: str) -> AbstractContextManager[None]:
         return waiting(self._lease, seconds, host, text)
@@ -342,7 +347,7 @@ class LeaseBoundThreads:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._lease = _PoolLease(current_lease())
+        self._lease = EndableLease(current_lease())
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     def __enter__(self) -> Self:
@@ -353,7 +358,7 @@ class LeaseBoundThreads:
 
     def close(self) -> None:
         """End unfinished calls, and wait for their end."""
-        self._lease.has_ended = True
+        self._lease.end()
         self._pool.shutdown(cancel_futures=True)
 
     def submit(

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Self
 
 from stagefleet.errors import InvalidNameError, UnsupportedManifestError
@@ -212,11 +213,12 @@ class Member:
 
 
 class MemberReader:
-    """Read all members of one index; create a new reader for each document."""
+    """Read all members of one index; create a new reader for each document. Thread-safe."""
 
     def __init__(self, fetch_manifest: Callable[[Digest], Manifest], address: StorageAddress) -> None:
         self._fetch_manifest = fetch_manifest
         self._address = address
+        self._lock = Lock()
         self._seen: set[Digest] = set()
         self._manifests_left = MAX_MANIFESTS
         self._blobs_left = MAX_BLOBS
@@ -224,22 +226,34 @@ class MemberReader:
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
         """Yield the members of an index that were not yielded before; an image has none.
 
+        Raises:
+            UnsupportedManifestError: As of `descriptors`.
+            NotFoundError: A registry lacks a member; the error names it.
+            StagefleetError: As `fetch_manifest` raises.
+        """
+        for descriptor in self.descriptors(index, depth):
+            yield Member(descriptor, self._fetch(descriptor))
+
+    def descriptors(self, index: Manifest, depth: int = 1) -> Iterator[Descriptor]:
+        """Yield the descriptors of an index's members that were not yielded before, without a request.
+
         `depth` is 1 for the top document, and one more for each index around this one.
 
         Raises:
             UnsupportedManifestError: It is nested too deep, or leads to too many manifests or blobs.
-            NotFoundError: A registry lacks a member; the error names it.
-            StagefleetError: As `fetch_manifest` raises.
         """
         if depth > MAX_DEPTH and index.members:
             raise UnsupportedManifestError(
                 f"{self._address}@{index.digest}: indexes are nested more than {MAX_DEPTH} deep"
             )
         for descriptor in index.members:
-            if descriptor.digest not in self._seen:
-                self._seen.add(descriptor.digest)
-                self._count(index, descriptor)
-                yield Member(descriptor, self._fetch(descriptor))
+            with self._lock:
+                is_new = descriptor.digest not in self._seen
+                if is_new:
+                    self._seen.add(descriptor.digest)
+                    self._count(index, descriptor)
+            if is_new:
+                yield descriptor
 
     def walk(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
         """Yield direct and indirect members, an index before its own; arguments and errors as `members`."""
