@@ -60,6 +60,8 @@ class HttpSettings(Section):
     read_timeout_seconds: Seconds = 60
     """The limit for each other part of a request as a whole, however slowly data drips: sending, the answer's
     header, its body if that is small (plus a second per 128 KiB), each piece of a large body."""
+    upload_timeout_seconds: Seconds = 300
+    """The limit for the answer to a blob that was sent: a registry may have to assemble a large one first."""
     write_timeout_seconds: Seconds = 15
     """The limit for a manifest PUT or a DELETE, without connecting; both together must be below a lease."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
@@ -147,6 +149,8 @@ class WorkerSettings(Section):
     """Worker processes; 0 means one per CPU."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     """Threads per process, each with one item."""
+    request_threads: Annotated[int, Field(ge=1, le=1024)] = 16
+    """More threads per process, for requests of an item that do not wait for one another."""
     drain_seconds: Seconds = 20
     """How long a worker that is stopped may take to finish its items."""
     layout_roots: tuple[Path, ...] = ()

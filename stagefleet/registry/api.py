@@ -15,6 +15,7 @@ from stagefleet.registry.authorizer import Authorizer
 from stagefleet.registry.http.client import ApiRequest, HttpClient
 from stagefleet.registry.http.hosts import api_path, base_url, join_url, origin_of
 from stagefleet.registry.http.transport import Body, Transport
+from stagefleet.registry.threads import RequestThreads
 from stagefleet.setting_types import docker_config_file
 from stagefleet.settings import Settings
 
@@ -29,6 +30,9 @@ class Api:
     refuses the login, `RateLimitedError` or `RegistryUnavailableError` if it still fails after all retries,
     and `RegistryError` for any other error response. Without `config`, logins are those of Docker's own
     configuration file.
+
+    Attributes:
+        threads: For requests of one item that do not wait for one another.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Api:
         config = DockerConfig(docker_config_file()) if config is None else config
         self._settings = settings
         self._config = config
+        self.threads = RequestThreads(settings.worker.request_threads)
         self._transport = Transport(settings, headers=headers)
         self._http_client = HttpClient(
             self._transport, Authorizer(config, self._transport.send), config.origin, settings
@@ -58,6 +63,7 @@ class Api:
 
     def close(self) -> None:
         """Close all connections."""
+        self.threads.close()
         self._transport.close()
 
     def _url(self, repository: Repository, path: str) -> str:
@@ -78,6 +84,7 @@ class Api:
         retries: bool = True,
         lease: Lease = NO_LEASE,
         precheck: Callable[[], float] | None = None,
+        answer_seconds: float | None = None,
     ) -> ApiRequest:
         """Make a request about a repository; without scopes, one that pulls. Arguments as in `ApiRequest`."""
         return ApiRequest(
@@ -94,6 +101,7 @@ class Api:
             retries=retries,
             lease=current_lease(lease),
             precheck=precheck,
+            answer_seconds=answer_seconds,
         )
 
     def _same_registry(self, repository: Repository, asked: str, location: str) -> str:

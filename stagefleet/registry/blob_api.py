@@ -22,6 +22,7 @@ from stagefleet.registry.http.hosts import api_path
 from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_stored
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import WaitBudget
+from stagefleet.registry.read_ahead import ReadAhead
 from stagefleet.settings import Settings
 
 _BLOB_BYTES = 8 * 1024 * 1024
@@ -169,7 +170,11 @@ class BlobApi(Api):
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
         if upload is None:
             return 0
-        self._deliver(upload, lambda fresh: self._stream(open_source, fresh, lease), lease)
+        self._deliver(
+            upload,
+            lambda fresh: self._stream(open_source, fresh, descriptor.size, lease),
+            lease,
+        )
         return descriptor.size
 
     def _deliver(self, upload: Upload, send: Callable[[Upload], None], lease: Lease) -> None:
@@ -206,16 +211,17 @@ class BlobApi(Api):
                 return None
             upload = fresh
 
-    def _stream(self, open_source: Callable[[], BlobSource], upload: Upload, lease: Lease) -> None:
+    def _stream(self, open_source: Callable[[], BlobSource], upload: Upload, size: int, lease: Lease) -> None:
         """Send one blob once; open its source again if the upload needs another login."""
         sources: list[BlobSource] = []
 
         def opened() -> BlobSource:
-            sources.append(open_source())
+            is_large = size > CHUNK_BYTES
+            sources.append(ReadAhead(open_source, self.threads, lease) if is_large else open_source())
             return sources[-1]
 
         try:
-            self._send_blob(upload, opened, lease)
+            self._send_blob(upload, opened, lease, answer_seconds=self._settings.http.upload_timeout_seconds)
         except errors.StagefleetError as error:
             if any(source.error is error for source in sources):
                 raise _SourceError(error) from None
@@ -224,7 +230,14 @@ class BlobApi(Api):
             for source in sources:
                 source.close()
 
-    def _send_blob(self, upload: Upload, body: Callable[[], bytes | Body], lease: Lease) -> None:
+    def _send_blob(
+        self,
+        upload: Upload,
+        body: Callable[[], bytes | Body],
+        lease: Lease,
+        *,
+        answer_seconds: float | None = None,
+    ) -> None:
         parts = urlsplit(upload.url)
         query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
         subject = f"blob {upload.digest} of {upload.repository}"
@@ -239,6 +252,7 @@ class BlobApi(Api):
             body=body,
             retries=False,
             lease=lease,
+            answer_seconds=answer_seconds,
         )
         response, _ = self._http_client.read(request)
         check_stored(response.headers, subject, upload.digest)

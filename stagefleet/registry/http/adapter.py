@@ -342,7 +342,8 @@ class _Bounded:
         """Begin a request; everything before it counts as connecting."""
         if self.sock is None:
             self.connect()
-        _phase("sending the request")
+        if (deadline := current_deadline()) is not None:
+            deadline.begin("sending the request")
         super().putrequest(*args, **kwargs)  # type: ignore[misc]  # the connection class defines it
 
     def send(self: Any, data: Any) -> None:
@@ -354,14 +355,9 @@ class _Bounded:
 
     def getresponse(self: Any) -> Any:
         """Read the response's header."""
-        _phase("its answer")
+        if (deadline := current_deadline()) is not None:
+            deadline.begin_answer()
         return super().getresponse()  # type: ignore[misc]  # the connection class defines it
-
-
-def _phase(name: str) -> None:
-    deadline = current_deadline()
-    if deadline is not None:
-        deadline.begin(name)
 
 
 class _Connection(_Bounded, HTTPConnection):

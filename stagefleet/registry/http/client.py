@@ -50,6 +50,7 @@ class ApiRequest:
         precheck: Checks before each attempt, after all pauses, that the request may be sent. Returns the
             latest time for it to leave, on `elapsed_seconds`, or raises.
         send_by: The time that `precheck` returned.
+        answer_seconds: Time limit for the header of the answer; the settings' if None.
     """
 
     method: str
@@ -66,6 +67,7 @@ class ApiRequest:
     lease: Lease = NO_LEASE
     precheck: Callable[[], float] | None = None
     send_by: float = math.inf
+    answer_seconds: float | None = None
 
     def error(
         self, message: str, kind: type[errors.RegistryError] = errors.RegistryError, **facts: Any
@@ -312,7 +314,15 @@ class HttpClient:
             ends_at = min(ends_at, time.monotonic() + seconds)
             call.lease.require(seconds)
         body = call.body() if callable(call.body) else call.body
-        return self._transport.send(call.method, url, headers, body, ends_at=ends_at, send_by=call.send_by)
+        return self._transport.send(
+            call.method,
+            url,
+            headers,
+            body,
+            ends_at=ends_at,
+            send_by=call.send_by,
+            answer_seconds=call.answer_seconds,
+        )
 
     def _check_target(self, call: ApiRequest, url: str) -> None:
         """Refuse a redirect from TLS to plain HTTP, unless the target may use plain HTTP anyway."""

@@ -89,12 +89,13 @@ class Transport:
         *,
         ends_at: float = math.inf,
         send_by: float = math.inf,
+        answer_seconds: float | None = None,
     ) -> requests.Response:
         """Send one request and return the response. Its body is unread; close the response.
 
         The response's header has to come by `ends_at`, on the monotonic clock, and no phase outlasts its
-        time-out in any case. The request has to leave by `send_by`, on `elapsed_seconds`. Errors of this
-        thread's lease end the waits.
+        time-out in any case, which `answer_seconds` sets for that header. The request has to leave by
+        `send_by`, on `elapsed_seconds`. Errors of this thread's lease end the waits.
 
         Raises:
             RegistryUnreachableError: The connection failed, broke, stayed silent or was too slow.
@@ -108,6 +109,7 @@ class Transport:
             phase_seconds=http.read_timeout_seconds,
             ends_at=ends_at,
             send_by=send_by,
+            answer_seconds=answer_seconds,
             lease=current_lease(),
         )
         deadline.is_streamed = not isinstance(body, bytes | None)

@@ -38,9 +38,11 @@ class Deadline:
         phase_seconds: Limit for each other phase.
         ends_at: Latest time for the header to be complete, on the monotonic clock.
         send_by: Latest time for the request to leave, on `elapsed_seconds`.
+        answer_seconds: Limit for the header of the answer, instead of `phase_seconds`.
     """
 
     __slots__ = (
+        "_answer_seconds",
         "_asked_at",
         "_began_at",
         "_clock",
@@ -63,6 +65,7 @@ class Deadline:
         phase_seconds: float,
         ends_at: float = math.inf,
         send_by: float = math.inf,
+        answer_seconds: float | None = None,
         lease: Lease = NO_LEASE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +74,7 @@ class Deadline:
         self._clock = clock
         self._connect_seconds = connect_seconds
         self._phase_seconds = phase_seconds
+        self._answer_seconds = phase_seconds if answer_seconds is None else answer_seconds
         self._ends_at = ends_at
         self._leave_by = send_by
         self._asked_at = clock()
@@ -84,11 +88,16 @@ class Deadline:
         self._began_at = self._clock()
         self._phase_ends_at = min(self._began_at + self._connect_seconds, self._ends_at)
 
-    def begin(self, phase: str) -> None:
+    def begin(self, phase: str, seconds: float | None = None) -> None:
         """Begin another phase, named as a message ends: "... took longer than 60 s"."""
         self._phase = phase
         self._began_at = self._clock()
-        self._phase_ends_at = min(self._began_at + self._phase_seconds, self._ends_at)
+        limit = self._phase_seconds if seconds is None else seconds
+        self._phase_ends_at = min(self._began_at + limit, self._ends_at)
+
+    def begin_answer(self) -> None:
+        """Begin to wait for the header of the response."""
+        self.begin("its answer", self._answer_seconds)
 
     def begin_body(self, phase: str = "its body") -> None:
         """Begin to read the response's body, or a chunk of it; `ends_at` no longer applies."""

@@ -1,0 +1,113 @@
+"""Blobs that are read from their source while another thread sends them on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Condition
+
+from stagefleet.errors import StagefleetError
+from stagefleet.leases import SLICE_SECONDS, Lease, under_lease
+from stagefleet.registry.blob_reader import BlobSource
+from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.registry.threads import EndableLease, RequestThreads
+
+AHEAD_BYTES = 2 * CHUNK_BYTES
+"""Most bytes of a blob that wait to be sent; one chunk more may be on its way from the source."""
+
+
+class ReadAhead(BlobSource):
+    """Read a blob ahead of its sender, in a thread of this process if one is free.
+
+    Without a free thread `read` reads from the source itself; so it does until the thread starts.
+
+    Args:
+        open_source: Opens the blob; called under the lease of the reading, which ends at `close`.
+        threads: Threads of this process.
+        lease: Lease to check in waits.
+    """
+
+    def __init__(self, open_source: Callable[[], BlobSource], threads: RequestThreads, lease: Lease) -> None:
+        self.error: StagefleetError | None = None
+        self._lease = EndableLease(lease)
+        with under_lease(self._lease):
+            self._source = open_source()
+        self._changed = Condition()
+        self._ahead: deque[bytes] = deque()
+        self._ahead_bytes = 0
+        self._is_reading = False  # in either thread: the source takes one reader at a time
+        self._has_thread = self._is_closed = self._has_ended = False
+        self._failure: BaseException | None = None
+        self._thread: Future[None] = threads.start(self._read_ahead)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, at most `size` of them, b"" at the end; raise as the source does."""
+        with self._changed:
+            while not self._ahead and not self._has_ended:
+                if self._has_thread or self._is_reading:
+                    self._changed.wait(SLICE_SECONDS)
+                    self._lease.check()
+                else:
+                    self._read_piece()
+            if self._ahead:
+                return self._take(size)
+            if self._failure is None:
+                return b""
+            if isinstance(self._failure, StagefleetError):
+                self.error = self._failure
+            raise self._failure
+
+    def close(self) -> None:
+        """Stop reading; return once the reading has ended."""
+        self._lease.end()
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if not self._thread.cancel():
+            self._thread.exception()
+        self._source.close()
+
+    def _take(self, size: int) -> bytes:
+        piece = self._ahead.popleft()
+        if 0 <= size < len(piece):
+            self._ahead.appendleft(piece[size:])
+            piece = piece[:size]
+        self._ahead_bytes -= len(piece)
+        self._changed.notify_all()
+        return piece
+
+    def _read_ahead(self) -> None:
+        with self._changed:
+            self._has_thread = True
+            while not self._is_closed and not self._has_ended:
+                if self._is_reading or self._ahead_bytes >= AHEAD_BYTES:
+                    self._changed.wait()
+                else:
+                    self._read_piece()
+
+    def _read_piece(self) -> None:
+        """Read one piece without the lock; its error is raised where the piece would be."""
+        self._is_reading = True
+        self._changed.release()
+        piece, failure = b"", None
+        try:
+            with under_lease(self._lease):
+                piece = self._source.read(CHUNK_BYTES)
+        except BaseException as error:  # noqa: BLE001 - raised by `read`, in the thread of the sender
+            failure = error
+        finally:
+            self._changed.acquire()
+        self._is_reading = False
+        if piece:
+            self._ahead.append(piece)
+            self._ahead_bytes += len(piece)
+        else:
+            self._has_ended, self._failure = True, failure
+        self._changed.notify_all()
