@@ -1,4 +1,4 @@
-"""Upload of one stage's blobs: each is normally checked and sent once in the whole fleet."""
+"""Upload of one image's blobs: each is normally checked and sent once in the whole fleet."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from threading import Event, Lock
 
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
 from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
+from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
 from stagefleet.manifests import Descriptor
-from stagefleet.names import Repository
+from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
+from stagefleet.registry.blob_reader import BlobSource
+from stagefleet.registry.threads import Call
 from stagefleet.shared_state.base import UploadDecision
 from stagefleet.storages.storage import ManifestStorage
 
@@ -25,18 +30,18 @@ _LONGEST_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
-    """A blob to be sent: its bytes if they are in memory, None to read them from the source."""
+class Config:
+    """An image's configuration; `read` returns its content, None to send it as any other blob."""
 
     descriptor: Descriptor
-    content: bytes | None = None
+    read: Callable[[], bytes | None]
 
 
 class BlobTransfer:
-    """Blobs of one attempt at one stage.
+    """Blobs of one image, sent side by side in one attempt at its stage.
 
-    It first sends its own share, then waits for blobs that other workers send, so that a waiting worker
-    delays nobody. The wait is bounded; after it the blob is sent anyway.
+    It first sends its own share, then waits for blobs that others send, so that a waiting worker delays
+    nobody. The wait is bounded; after it the blob is sent anyway.
     """
 
     def __init__(
@@ -62,26 +67,32 @@ class BlobTransfer:
         self._lease = attempt.lease
         self._sleep = sleep
         self._owner = secrets.token_bytes(_OWNER_BYTES)
-        self._leased: list[Blob] = []
-        self._renewed_at = 0.0
+        self._contents: dict[Digest, bytes] = {}
+        self._may_send = Event()
+        self._lock = Lock()
+        self._leased: list[Digest] = []
+        self._sent: list[Digest] = []
+        self._renewed_at = self._told_at = 0.0
 
-    def send(self, blobs: Sequence[Blob]) -> None:
-        """Ensure that the destination has these blobs; `BrokenStageError` if the source lacks one."""
-        distinct = list({blob.descriptor.digest: blob for blob in blobs}.values())
-        ours, others = self._ask(distinct)
-        self._send(ours, self._mount_from)
+    def send(self, layers: Sequence[Descriptor], config: Config | None = None) -> None:
+        """Ensure that the destination has these blobs; `BrokenStageError` if the source lacks one.
+
+        The configuration is read while the destination is asked for the layers, and before any content goes
+        there: an unreadable stage must not fail after a complete copy.
+        """
+        blobs = [*layers, config.descriptor] if config else layers
+        ours, others = self._ask(list({blob.digest: blob for blob in blobs}.values()))
+        self._send(ours, self._mount_from, config)
         self._await(others)
 
-    def send_again(self, blobs: Sequence[Blob]) -> None:
+    def send_again(self, blobs: Sequence[Descriptor]) -> None:
         """Send blobs that the destination reported as present but lacks, without asking it again."""
-        self._shared_state.forget_blobs(
-            self._run, self._destination, [blob.descriptor.digest for blob in blobs]
-        )
+        self._shared_state.forget_blobs(self._run, self._destination, [blob.digest for blob in blobs])
         self._send(list(blobs), None)
 
-    def _ask(self, blobs: list[Blob]) -> tuple[list[Blob], list[Blob]]:
+    def _ask(self, blobs: list[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
         """Split blobs into those to send here and those that others are sending."""
-        digests = [blob.descriptor.digest for blob in blobs]
+        digests = [blob.digest for blob in blobs]
         decisions = self._shared_state.request_uploads(self._run, self._destination, digests, self._owner)
         decided = list(zip(blobs, decisions, strict=True))
         return (
@@ -89,71 +100,97 @@ class BlobTransfer:
             [blob for blob, decision in decided if decision is UploadDecision.WAIT],
         )
 
-    def _send(self, blobs: list[Blob], mount_from: Repository | None) -> None:
-        self._leased = list(blobs)
-        self._renewed_at = told_at = time.monotonic()
-        sent: list[Blob] = []
+    def _send(
+        self, blobs: Sequence[Descriptor], mount_from: Repository | None, config: Config | None = None
+    ) -> None:
+        self._leased = [blob.digest for blob in blobs]
+        self._renewed_at = self._told_at = time.monotonic()
+        layers = [blob for blob in blobs if config is None or blob.digest != config.descriptor.digest]
+        calls: list[Call] = [partial(self._send_one, layer, mount_from) for layer in layers]
+        if config is None:
+            self._may_send.set()
+        else:
+            calls.insert(0, partial(self._send_config, config, mount_from))
         try:
-            for blob in blobs:
-                self._lease.check()
-                self._renew()
-                self.sent_bytes += self._send_one(blob, mount_from)
-                sent.append(blob)
-                if time.monotonic() - told_at >= _TELL_SECONDS:
-                    self._tell(sent)
-                    told_at = time.monotonic()
-            self._tell(sent)
+            self._client.threads.run(calls, self._lease)
+            self._tell()
         except BaseException:
-            self._hand_over(sent)
+            self._hand_over()
             raise
 
-    def _send_one(self, blob: Blob, mount_from: Repository | None) -> int:
-        descriptor = blob.descriptor
-        if blob.content is not None:
-            upload = self._client.begin_upload(self._destination, descriptor.digest, mount_from=mount_from)
+    def _send_config(self, config: Config, mount_from: Repository | None, lease: Lease) -> None:
+        content = config.read()
+        if content is not None:
+            self._contents[config.descriptor.digest] = content
+        self._may_send.set()
+        if config.descriptor.digest in self._leased:
+            self._send_one(config.descriptor, mount_from, lease)
+
+    def _send_one(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> None:
+        lease.check()
+        self._renew()
+        sent_bytes = self._upload(blob, mount_from, lease)
+        with self._lock:
+            self.sent_bytes += sent_bytes
+            self._sent.append(blob.digest)
+            is_time = time.monotonic() - self._told_at >= _TELL_SECONDS
+        if is_time:
+            self._tell()
+
+    def _upload(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
+        content = self._contents.get(blob.digest)
+        if content is not None:
+            upload = self._client.begin_upload(
+                self._destination, blob.digest, mount_from=mount_from, lease=lease
+            )
             if upload is None:
                 return 0
-            self._client.upload_bytes(upload, blob.content)
-            return len(blob.content)
+            self._client.upload_bytes(upload, content, lease=lease)
+            return len(content)
+
+        def open_source() -> BlobSource:
+            while not self._may_send.wait(SLICE_SECONDS):
+                lease.check()  # it ends with an error of the configuration
+            return self._source.open_blob(blob, lease=current_lease(), on_bytes=self._renew)
+
         try:
             return self._client.upload_blob(
-                self._destination,
-                descriptor,
-                lambda: self._source.open_blob(descriptor, lease=self._lease, on_bytes=self._renew),
-                mount_from=mount_from,
-                lease=self._lease,
+                self._destination, blob, open_source, mount_from=mount_from, lease=lease
             )
         except NotFoundError as error:
             if error.method != "GET" or error.repository != str(self._source.address):
                 raise
             raise BrokenStageError(
-                f"{self._source.address} lacks the blob {descriptor.digest} of the stage; build it again"
+                f"{self._source.address} lacks the blob {blob.digest} of the stage; build it again"
             ) from error
 
-    def _tell(self, sent: list[Blob]) -> None:
-        """Report sent blobs to the shared state, and clear the list."""
-        digests = [blob.descriptor.digest for blob in sent]
-        self._shared_state.mark_uploaded(self._run, self._destination, digests)
-        self._leased = [blob for blob in self._leased if blob.descriptor.digest not in digests]
-        sent.clear()
+    def _tell(self) -> None:
+        """Report sent blobs to the shared state."""
+        with self._lock:
+            sent, self._told_at = list(self._sent), time.monotonic()
+        self._shared_state.mark_uploaded(self._run, self._destination, sent)
+        with self._lock:
+            self._sent = [digest for digest in self._sent if digest not in sent]
+            self._leased = [digest for digest in self._leased if digest not in sent]
 
     def _renew(self, _count: int = 0) -> None:
         """Extend the sender's leases now and then, while bytes flow."""
-        if time.monotonic() - self._renewed_at >= _RENEWAL_SECONDS:
-            digests = [blob.descriptor.digest for blob in self._leased]
-            self._shared_state.renew_uploads(self._run, self._destination, digests, self._owner)
+        with self._lock:
+            if time.monotonic() - self._renewed_at < _RENEWAL_SECONDS:
+                return
             self._renewed_at = time.monotonic()
+            leased = self._leased
+        self._shared_state.renew_uploads(self._run, self._destination, leased, self._owner)
 
-    def _hand_over(self, sent: list[Blob]) -> None:
+    def _hand_over(self) -> None:
         """Let others send the blobs that failed here, at once; without Redis the leases expire."""
         try:
-            self._tell(sent)
-            digests = [blob.descriptor.digest for blob in self._leased]
-            self._shared_state.release_uploads(self._run, self._destination, digests, self._owner)
+            self._tell()
+            self._shared_state.release_uploads(self._run, self._destination, self._leased, self._owner)
         except StagefleetError:
             return
 
-    def _await(self, blobs: list[Blob]) -> None:
+    def _await(self, blobs: list[Descriptor]) -> None:
         deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while blobs:

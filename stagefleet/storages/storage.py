@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from stagefleet import errors
@@ -175,7 +176,7 @@ _CONFIGS_BYTES = 8 * _CONFIG_BYTES
 
 
 class StageReader:
-    """Read one stage, an image or an index; create a new reader for each.
+    """Read one stage, an image or an index; create a new reader for each. Thread-safe.
 
     All methods raise `BrokenStageError` if the storage cannot deliver something.
     """
@@ -184,6 +185,7 @@ class StageReader:
         self.storage = storage
         self._address = storage.address
         self._members = MemberReader(storage.fetch_member, storage.address)
+        self._lock = Lock()
         self._config_bytes_left = _CONFIGS_BYTES
 
     def members(self, index: Manifest, depth: int = 1) -> Iterator[Member]:
@@ -196,6 +198,10 @@ class StageReader:
             yield from self._members.members(index, depth)
         except errors.NotFoundError as error:
             raise self._broken(index, error) from error
+
+    def descriptors(self, index: Manifest, depth: int = 1) -> Iterator[Descriptor]:
+        """Yield the descriptors of an index's members, without a request; as `MemberReader.descriptors`."""
+        return self._members.descriptors(index, depth)
 
     def member(self, index: Manifest, digest: Digest) -> Manifest:
         """Return the manifest of one member of an index, also repeatedly."""
@@ -215,9 +221,10 @@ class StageReader:
             raise errors.UnsupportedManifestError(
                 f"{self._address}@{manifest.digest}: the manifest names no configuration"
             )
-        if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
-            return None
-        self._config_bytes_left -= config.size
+        with self._lock:
+            if config.size > min(_CONFIG_BYTES, self._config_bytes_left):
+                return None
+            self._config_bytes_left -= config.size
         current_lease().check()
         try:
             return self.storage.fetch_blob(config)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
 from stagefleet.image_config import describe_image, describe_index
 from stagefleet.images import ImageInfo, StageDescription
 from stagefleet.leases import Lease
-from stagefleet.manifests import Manifest
+from stagefleet.manifests import INDEXES, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.records.image import PROJECT_LABEL
 from stagefleet.registries import Registries
-from stagefleet.storages.blob_transfer import Blob, BlobTransfer
+from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
 from stagefleet.storages.oci_layout import LayoutStorage
 from stagefleet.storages.repository import RegistryStorage
@@ -90,8 +91,9 @@ class StageCopy:
         self._source = source
         self._storage = destination
         self._destination = destination.address
-        self._lease = attempt.lease
-        self._blob_transfer = BlobTransfer(registries, source, destination.address, attempt)
+        self._attempt = attempt
+        self._reader = source.reader()
+        self._sent_bytes: list[int] = []  # of each image and index
 
     def execute(self, stage_id: StageId, *, verify: bool = False) -> ItemResult:
         """Copy the stage.
@@ -106,17 +108,17 @@ class StageCopy:
         if same is not None:
             remembered.confirm(self._destination, stage_id, same)
             return ItemResult(skipped=True)
-        info = self._copy(self._source.fetch_manifest(stage_id), target)
+        info = self._copy(self._source.fetch_manifest(stage_id), target, self._attempt)
         if stage_id.is_multiplatform:
-            self._storage.withdraw_deletion(stage_id, self._lease)
+            self._storage.withdraw_deletion(stage_id, self._attempt.lease)
         description = StageDescription(stage_id=stage_id, info=info)
         remembered.add(self._destination, stage_id, description)
-        return ItemResult(result=description.as_json(), bytes=self._blob_transfer.sent_bytes)
+        return ItemResult(result=description.as_json(), bytes=sum(self._sent_bytes))
 
     def copy_manifest(self, manifest: Manifest) -> int:
         """Copy an image or index with all its content, under its digest alone; return the bytes sent."""
-        self._copy(manifest, Reference.of(self._destination, manifest.digest))
-        return self._blob_transfer.sent_bytes
+        self._copy(manifest, Reference.of(self._destination, manifest.digest), self._attempt)
+        return sum(self._sent_bytes)
 
     def _find_same(self, stage_id: StageId) -> Digest | None:
         """Return the digest that both sides have; two HEADs, which count against no pull limit."""
@@ -126,62 +128,92 @@ class StageCopy:
             return None  # a registry fails on damaged content (distribution 2.8): a push repairs it
         return there if there == self._source.find_digest(stage_id) else None
 
-    def _copy(
-        self, manifest: Manifest, target: Reference, reader: StageReader | None = None, depth: int = 1
-    ) -> ImageInfo:
-        reader = reader or self._source.reader()
+    def _copy(self, manifest: Manifest, target: Reference, attempt: Attempt, depth: int = 1) -> ImageInfo:
         if manifest.is_index:
-            return self._copy_index(manifest, target, reader, depth)
-        # Described before the upload: an unreadable stage must not fail after a complete copy.
-        config = reader.config(manifest)
-        info = describe_image(self._destination, target.tag or "", manifest, config)
+            return self._copy_index(manifest, target, attempt, depth)
         assert manifest.config is not None
-        blobs = [Blob(layer) for layer in manifest.layers if layer.is_distributable]
-        blobs.append(Blob(manifest.config, config))
-        self._blob_transfer.send(blobs)
-        self._put(target, manifest, lambda missing: self._blob_transfer.send_again(_named(blobs, missing)))
-        return info
+        infos = []
 
-    def _copy_index(self, index: Manifest, target: Reference, reader: StageReader, depth: int) -> ImageInfo:
-        infos, blobs = [], []
-        for member in reader.members(index, depth):
-            if member.manifest is None:
-                blobs.append(Blob(member.descriptor))
-            else:
-                name = Reference.of(self._destination, member.descriptor.digest)
-                infos.append(self._copy(member.manifest, name, reader, depth + 1))
-        self._blob_transfer.send([blob for blob in blobs if blob.descriptor.is_distributable])
-        self._put(target, index, lambda missing: self._heal_index(index, blobs, missing))
-        blob_bytes = sum(blob.descriptor.size for blob in blobs)
-        return describe_index(self._destination, target.tag or "", index, infos, blob_bytes=blob_bytes)
+        def read_config() -> bytes | None:
+            config = self._reader.config(manifest)
+            infos.append(describe_image(self._destination, target.tag or "", manifest, config))
+            return config
 
-    def _put(self, target: Reference, manifest: Manifest, heal: Callable[[tuple[str, ...]], None]) -> None:
-        """Push a manifest; if it is refused, `heal` sends again what the destination lacks."""
+        layers = [layer for layer in manifest.layers if layer.is_distributable]
+        blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
+        blob_transfer.send(layers, Config(manifest.config, read_config))
+        blobs = [*layers, manifest.config]
+
+        def heal(missing: tuple[str, ...]) -> None:
+            blob_transfer.send_again(_named(blobs, missing))
+
+        self._put(target, manifest, attempt, heal)
+        self._sent_bytes.append(blob_transfer.sent_bytes)
+        return infos[0]
+
+    def _copy_index(self, index: Manifest, target: Reference, attempt: Attempt, depth: int) -> ImageInfo:
+        """Copy an index, its members side by side; nested indexes come last, as they may share members."""
+        infos: dict[Digest, ImageInfo] = {}
+        members = list(self._reader.descriptors(index, depth))
+        blobs = [member for member in members if not member.is_manifest]
+
+        def copy_member(member: Descriptor, lease: Lease) -> None:
+            manifest = self._reader.member(index, member.digest)
+            name = Reference.of(self._destination, member.digest)
+            infos[member.digest] = self._copy(manifest, name, attempt.under(lease), depth + 1)
+
+        images = [member for member in members if member.is_manifest and member.media_type not in INDEXES]
+        self._client.threads.run([partial(copy_member, image) for image in images], attempt.lease)
+        for nested in members:
+            if nested.media_type in INDEXES:
+                copy_member(nested, attempt.lease)
+        blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
+        blob_transfer.send([blob for blob in blobs if blob.is_distributable])
+
+        def heal(missing: tuple[str, ...]) -> None:
+            lost, lost_blobs = _lost(index, blobs, missing)
+            if lost_blobs:
+                blob_transfer.send_again(lost_blobs)
+            for digest in lost:
+                again = StageCopy(self._registries, self._source, self._storage, attempt)
+                self._sent_bytes.append(again.copy_manifest(self._reader.member(index, digest)))
+
+        self._put(target, index, attempt, heal)
+        self._sent_bytes.append(blob_transfer.sent_bytes)
+        blob_bytes = sum(blob.size for blob in blobs)
+        described = [infos[member.digest] for member in members if member.digest in infos]
+        return describe_index(self._destination, target.tag or "", index, described, blob_bytes=blob_bytes)
+
+    def _put(
+        self,
+        target: Reference,
+        manifest: Manifest,
+        attempt: Attempt,
+        heal: Callable[[tuple[str, ...]], None],
+    ) -> None:
+        """Put a manifest; `heal` sends again what the destination reports missing."""
         for _ in range(_HEALS):
             try:
-                return self._client.put_manifest(target, manifest, lease=self._lease)
+                return self._client.put_manifest(target, manifest, lease=attempt.lease)
             except errors.ManifestRefusedError as error:
                 heal(error.missing)
-        return self._client.put_manifest(target, manifest, lease=self._lease)
-
-    def _heal_index(self, index: Manifest, blobs: list[Blob], missing: tuple[str, ...]) -> None:
-        """Send missing members of an index again; all of them if the destination names none."""
-        members = {member.digest: member for member in index.members if member.is_manifest}
-        lost = [digest for digest in members if str(digest) in missing]
-        lost_blobs = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
-        if not lost and not lost_blobs:
-            lost, lost_blobs = list(members), blobs
-        if lost_blobs:
-            self._blob_transfer.send_again(lost_blobs)
-        for digest in lost:
-            manifest = self._source.reader().member(index, digest)
-            self._copy(manifest, Reference.of(self._destination, digest))
+        return self._client.put_manifest(target, manifest, lease=attempt.lease)
 
 
-def _named(blobs: list[Blob], missing: tuple[str, ...]) -> list[Blob]:
+def _lost(
+    index: Manifest, blobs: list[Descriptor], missing: tuple[str, ...]
+) -> tuple[list[Digest], list[Descriptor]]:
+    """Return the members and blobs of an index that the registry reports missing; all if it names none."""
+    members = list({member.digest: member for member in index.members if member.is_manifest})
+    lost = [digest for digest in members if str(digest) in missing]
+    lost_blobs = [blob for blob in blobs if str(blob.digest) in missing]
+    return (lost, lost_blobs) if lost or lost_blobs else (members, blobs)
+
+
+def _named(blobs: list[Descriptor], missing: tuple[str, ...]) -> list[Descriptor]:
     """Return the blobs that the registry reports missing; all if it names none of them."""
-    named = [blob for blob in blobs if str(blob.descriptor.digest) in missing]
-    return named or list({blob.descriptor.digest: blob for blob in blobs}.values())
+    named = [blob for blob in blobs if str(blob.digest) in missing]
+    return named or list({blob.digest: blob for blob in blobs}.values())
 
 
 # Into an OCI layout: blobs first, members before their index, and the tag last, so that nobody sees a part.

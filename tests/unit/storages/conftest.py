@@ -20,6 +20,7 @@ from stagefleet.errors import (
 from stagefleet.leases import NO_LEASE, current_lease, elapsed_seconds
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, Reference, Repository, StageId
+from stagefleet.registry.threads import RequestThreads
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.testing.memory_registries import MemoryRegistries
 from tests.stage_tasks import StageTasks
@@ -102,6 +103,7 @@ class FakeRegistries(MemoryRegistries):
         self.unknown = set()
         self.on_request = lambda verb, name: None
         self.fresh = 0
+        self.threads = RequestThreads(4)
 
     def _written(self, verb, what):
         self.writes.append((verb, what))
