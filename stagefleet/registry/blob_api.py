@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -26,6 +29,13 @@ from stagefleet.registry.read_ahead import ReadAhead
 from stagefleet.settings import Settings
 
 _BLOB_BYTES = 8 * 1024 * 1024
+_BLOB_HEADERS = MappingProxyType({"Content-Type": "application/octet-stream"})
+_WHOLE_BYTES = 4 * 1024 * 1024
+"""Largest blob that is sent without asking if it is there."""
+_MISSES = 4
+"""Blobs in a row that a repository lacked, after which it is expected to lack the next one, too."""
+_ASK_EVERY = 8
+"""So often it is asked all the same, of blobs that it would take without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,17 @@ class Upload:
 
 
 class BlobApi(Api):
-    """Blob calls of the API."""
+    """Blob calls of the API.
+
+    Attributes:
+        whole_blob_hosts: Registries that are known to take a whole blob with one POST.
+    """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         super().__init__(settings, **options)
         self._unmountable: set[tuple[Repository, Repository]] = set()
+        self._missed: dict[tuple[Repository, Repository], int] = {}
+        self.whole_blob_hosts: set[str] = set()
 
     def fetch_blob(
         self,
@@ -144,8 +160,45 @@ class BlobApi(Api):
             upload = self.begin_upload(repository, digest, mount_from=None, lease=lease)
             self._unmountable.add((mount_from, repository))
             return upload
+        return self._upload_of(response, repository, digest, url)
+
+    def post_blob(
+        self,
+        repository: Repository,
+        digest: Digest,
+        body: Callable[[], bytes | Body],
+        *,
+        lease: Lease = NO_LEASE,
+        answer_seconds: float | None = None,
+    ) -> Upload | None:
+        """Send a whole blob with one request ("Single POST"); return None if the registry took it.
+
+        Others begin an upload and ignore the content, as distribution 2.8 and 3 do; return that upload.
+        """
+        subject = f"blob {digest} of {repository}"
+        url = f"{self._url(repository, 'blobs/uploads/')}?{urlencode({'digest': str(digest)}, safe=':')}"
+        request = self._request(
+            "POST",
+            repository,
+            url,
+            subject,
+            scopes=scopes_of(repository, "pull,push"),
+            expected=frozenset({201, 202}),
+            headers=_BLOB_HEADERS,
+            body=body,
+            retries=False,
+            lease=lease,
+            answer_seconds=answer_seconds,
+        )
+        response, _ = self._http_client.read(request)
+        return self._upload_of(response, repository, digest, url)
+
+    def _upload_of(
+        self, response: requests.Response, repository: Repository, digest: Digest, url: str
+    ) -> Upload | None:
+        """Return the upload that a POST has begun; None if the repository has the blob now."""
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
-            check_stored(response.headers, subject, digest)
+            check_stored(response.headers, f"blob {digest} of {repository}", digest)
             return None
         return Upload(repository, digest, self._location(response, repository, url))
 
@@ -161,21 +214,64 @@ class BlobApi(Api):
         *,
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
+        await_turn: Callable[[], None] = lambda: None,
     ) -> int:
         """Send a blob to a repository, unless it is there, and return the bytes sent.
 
         Without `mount_from` the blob is sent without asking; else as in `begin_upload`. `open_source` opens
-        the blob, again for each try; what its source raises is raised here.
+        the blob, again for each try; what its source raises is raised here. `await_turn` is called before
+        content is sent.
+
+        If the repository has lacked the last blobs, the source is opened while it is asked for this one; or
+        a registry that takes a small one with one POST gets it without being asked.
         """
-        upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
-        if upload is None:
-            return 0
-        self._deliver(
-            upload,
-            lambda fresh: self._stream(open_source, fresh, descriptor.size, lease),
-            lease,
+        source = _UploadSource(partial(self._open_source, open_source, descriptor.size, lease), await_turn)
+        missed = self._missed.get((mount_from or destination, destination), 0)
+        is_whole = (
+            mount_from == destination
+            and destination.host in self.whole_blob_hosts
+            and descriptor.size <= _WHOLE_BYTES
+            and missed >= _MISSES
+            and missed % _ASK_EVERY
         )
-        return descriptor.size
+        try:
+            if mount_from is None or missed >= _MISSES:
+                source.open_early(lambda: ReadAhead(open_source, self.threads, lease))
+            if is_whole:
+                upload = self._post_source(source, destination, descriptor.digest, lease)
+            else:
+                upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
+            if mount_from is not None:
+                self._missed[mount_from, destination] = missed + 1 if is_whole or upload else 0
+            if upload is not None:
+                self._deliver(upload, lambda fresh: self._stream(source, fresh, lease), lease)
+        finally:
+            source.close()
+        return descriptor.size if is_whole or upload is not None else 0
+
+    def _post_source(
+        self, source: _UploadSource, destination: Repository, digest: Digest, lease: Lease
+    ) -> Upload | None:
+        """Send a blob with one POST; if the registry does not take it, return an upload."""
+        try:
+            with source.one_try():
+                upload = self.post_blob(
+                    destination,
+                    digest,
+                    source.open,
+                    lease=lease,
+                    answer_seconds=self._settings.http.upload_timeout_seconds,
+                )
+        except _SourceError as error:
+            raise error.cause from None
+        except (errors.RegistryError, errors.RegistryUnreachableError):
+            upload = self.begin_upload(destination, digest, mount_from=None, lease=lease)
+        if upload is not None:
+            self.whole_blob_hosts.discard(destination.host)
+        return upload
+
+    def _open_source(self, open_source: Callable[[], BlobSource], size: int, lease: Lease) -> BlobSource:
+        return ReadAhead(open_source, self.threads, lease) if size > CHUNK_BYTES else open_source()
 
     def _deliver(self, upload: Upload, send: Callable[[Upload], None], lease: Lease) -> None:
         """Send a blob; after a failure start again with a new upload.
@@ -211,24 +307,11 @@ class BlobApi(Api):
                 return None
             upload = fresh
 
-    def _stream(self, open_source: Callable[[], BlobSource], upload: Upload, size: int, lease: Lease) -> None:
+    def _stream(self, source: _UploadSource, upload: Upload, lease: Lease) -> None:
         """Send one blob once; open its source again if the upload needs another login."""
-        sources: list[BlobSource] = []
-
-        def opened() -> BlobSource:
-            is_large = size > CHUNK_BYTES
-            sources.append(ReadAhead(open_source, self.threads, lease) if is_large else open_source())
-            return sources[-1]
-
-        try:
-            self._send_blob(upload, opened, lease, answer_seconds=self._settings.http.upload_timeout_seconds)
-        except errors.StagefleetError as error:
-            if any(source.error is error for source in sources):
-                raise _SourceError(error) from None
-            raise
-        finally:
-            for source in sources:
-                source.close()
+        answer_seconds = self._settings.http.upload_timeout_seconds
+        with source.one_try():
+            self._send_blob(upload, source.open, lease, answer_seconds=answer_seconds)
 
     def _send_blob(
         self,
@@ -248,7 +331,7 @@ class BlobApi(Api):
             subject,
             scopes=scopes_of(upload.repository, "pull,push"),
             expected=frozenset({201, 204}),
-            headers={"Content-Type": "application/octet-stream"},
+            headers=_BLOB_HEADERS,
             body=body,
             retries=False,
             lease=lease,
@@ -299,6 +382,46 @@ class BlobApi(Api):
                 status=response.status_code,
             )
         return self._same_registry(repository, url, location)
+
+
+class _UploadSource:
+    """The source of one upload, opened for each of its tries."""
+
+    def __init__(self, open_source: Callable[[], BlobSource], await_turn: Callable[[], None]) -> None:
+        self._open_source = open_source
+        self._await_turn = await_turn
+        self._early: BlobSource | None = None
+        self._opened: list[BlobSource] = []
+
+    def open_early(self, open_source: Callable[[], BlobSource]) -> None:
+        """Open it for the first try, before it is known that there will be one."""
+        self._early = open_source()
+
+    def open(self) -> BlobSource:
+        """Open it as the body of a request; wait until it may be sent."""
+        source, self._early = self._early or self._open_source(), None
+        self._opened.append(source)
+        self._await_turn()
+        return source
+
+    @contextmanager
+    def one_try(self) -> Iterator[None]:
+        """Tell errors of the source from those of the destination, and close the source at the end."""
+        try:
+            yield
+        except errors.StagefleetError as error:
+            if any(source.error is error for source in self._opened):
+                raise _SourceError(error) from None
+            raise
+        finally:
+            for source in self._opened:
+                source.close()
+            self._opened.clear()
+
+    def close(self) -> None:
+        """Close it if it was opened in vain."""
+        if self._early is not None:
+            self._early.close()
 
 
 class _SourceError(Exception):

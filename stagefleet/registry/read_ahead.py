@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from threading import Condition
 
 from stagefleet.errors import StagefleetError
-from stagefleet.leases import SLICE_SECONDS, Lease, under_lease
+from stagefleet.leases import SLICE_SECONDS, EndableLease, Lease, under_lease
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
-from stagefleet.registry.threads import EndableLease, RequestThreads
+from stagefleet.registry.threads import RequestThreads
 
 AHEAD_BYTES = 2 * CHUNK_BYTES
 """Most bytes of a blob that wait to be sent; one chunk more may be on its way from the source."""

@@ -11,14 +11,20 @@ from threading import Event, Lock
 
 from stagefleet.attempt import Attempt
 from stagefleet.backoff import jittered
-from stagefleet.errors import BrokenStageError, NotFoundError, StagefleetError
+from stagefleet.errors import (
+    BrokenStageError,
+    NotFoundError,
+    RegistryError,
+    RegistryUnreachableError,
+    StagefleetError,
+)
 from stagefleet.leases import SLICE_SECONDS, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registries import Registries
-from stagefleet.registry.blob_reader import BlobSource
+from stagefleet.registry.blob_api import Upload
 from stagefleet.registry.threads import Call
-from stagefleet.shared_state.base import UploadDecision
+from stagefleet.shared_state.base import FLEET_NAMESPACE, UploadDecision
 from stagefleet.storages.storage import ManifestStorage
 
 _OWNER_BYTES = 8
@@ -27,6 +33,9 @@ _RENEWAL_SECONDS = 8.0
 _TELL_SECONDS = 0.25  # others may wait for sent blobs; a report for several is cheaper
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
+_WHOLE_BYTES = 64 * 1024  # a registry that does not want it may have to read it all the same
+_WHOLE_SECONDS = 24 * 3600.0
+_LEARN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,10 @@ class Config:
 
     descriptor: Descriptor
     read: Callable[[], bytes | None]
+
+
+class _UnreadConfigError(Exception):
+    """The configuration is too large to be read into memory."""
 
 
 class BlobTransfer:
@@ -105,12 +118,20 @@ class BlobTransfer:
     ) -> None:
         self._leased = [blob.digest for blob in blobs]
         self._renewed_at = self._told_at = time.monotonic()
-        layers = [blob for blob in blobs if config is None or blob.digest != config.descriptor.digest]
-        calls: list[Call] = [partial(self._send_one, layer, mount_from) for layer in layers]
+        calls: list[Call] = []
         if config is None:
             self._may_send.set()
         else:
-            calls.insert(0, partial(self._send_config, config, mount_from))
+            calls.append(lambda _: self._read(config))
+        for blob in blobs:
+            is_config = config is not None and blob.digest == config.descriptor.digest
+            calls.append(
+                partial(
+                    self._send_one,
+                    blob,
+                    partial(self._send_config if is_config else self._send_layer, blob, mount_from),
+                )
+            )
         try:
             self._client.threads.run(calls, self._lease)
             self._tell()
@@ -118,18 +139,21 @@ class BlobTransfer:
             self._hand_over()
             raise
 
-    def _send_config(self, config: Config, mount_from: Repository | None, lease: Lease) -> None:
+    def _read(self, config: Config) -> None:
         content = config.read()
         if content is not None:
             self._contents[config.descriptor.digest] = content
         self._may_send.set()
-        if config.descriptor.digest in self._leased:
-            self._send_one(config.descriptor, mount_from, lease)
 
-    def _send_one(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> None:
+    def _await_config(self, lease: Lease) -> None:
+        """Wait until the configuration was read; an error of that ends the lease."""
+        while not self._may_send.wait(SLICE_SECONDS):
+            lease.check()
+
+    def _send_one(self, blob: Descriptor, send: Callable[[Lease], int], lease: Lease) -> None:
         lease.check()
         self._renew()
-        sent_bytes = self._upload(blob, mount_from, lease)
+        sent_bytes = send(lease)
         with self._lock:
             self.sent_bytes += sent_bytes
             self._sent.append(blob.digest)
@@ -137,25 +161,79 @@ class BlobTransfer:
         if is_time:
             self._tell()
 
-    def _upload(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
-        content = self._contents.get(blob.digest)
-        if content is not None:
+    def _send_config(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
+        if mount_from == self._destination and blob.size <= _WHOLE_BYTES:
+            is_sent, upload = self._post_config(blob, lease)
+        else:
+            is_sent, upload = False, None
+        if not is_sent and upload is None:
             upload = self._client.begin_upload(
                 self._destination, blob.digest, mount_from=mount_from, lease=lease
             )
             if upload is None:
                 return 0
+        self._await_config(lease)
+        content = self._contents.get(blob.digest)
+        if content is None:  # too large to be read, which no image's is
+            return self._send_layer(blob, None, lease)
+        if upload is not None:
             self._client.upload_bytes(upload, content, lease=lease)
-            return len(content)
+        return len(content)
 
-        def open_source() -> BlobSource:
-            while not self._may_send.wait(SLICE_SECONDS):
-                lease.check()  # it ends with an error of the configuration
-            return self._source.open_blob(blob, lease=current_lease(), on_bytes=self._renew)
+    def _post_config(self, blob: Descriptor, lease: Lease) -> tuple[bool, Upload | None]:
+        """Send a configuration with one POST if the registry takes it so.
 
+        The fleet learns that once a registry, and for some time, from a blob that has to be sent anyway (OCI
+        distribution specification 1.1, "Single POST").
+
+        Returns:
+            True if it was sent, and the upload that the registry has begun instead, if any.
+        """
+        host, uploads = self._destination.host, list[Upload | None]()
+
+        def post() -> bool:
+            self._await_config(lease)
+            content = self._contents.get(blob.digest)
+            if content is None:
+                raise _UnreadConfigError
+            try:
+                uploads.append(
+                    self._client.post_blob(self._destination, blob.digest, lambda: content, lease=lease)
+                )
+            except RegistryError as error:
+                if error.retryable:
+                    raise
+                return False
+            return uploads[0] is None
+
+        key = f"takes whole blobs {host}"
+        try:
+            takes_whole = self._shared_state.get_or_compute(
+                FLEET_NAMESPACE,
+                key,
+                post,
+                ttl_seconds=_WHOLE_SECONDS,
+                wait_seconds=_LEARN_SECONDS,
+                lease=lease,
+            )
+            if takes_whole and not uploads and not post():
+                takes_whole = False
+                self._shared_state.forget_value(FLEET_NAMESPACE, key)
+        except (_UnreadConfigError, RegistryError, RegistryUnreachableError):
+            return False, None  # beginning an upload has its retries
+        if takes_whole:
+            self._client.whole_blob_hosts.add(host)
+        return uploads == [None], uploads[0] if uploads else None
+
+    def _send_layer(self, blob: Descriptor, mount_from: Repository | None, lease: Lease) -> int:
         try:
             return self._client.upload_blob(
-                self._destination, blob, open_source, mount_from=mount_from, lease=lease
+                self._destination,
+                blob,
+                lambda: self._source.open_blob(blob, lease=current_lease(), on_bytes=self._renew),
+                mount_from=mount_from,
+                lease=lease,
+                await_turn=partial(self._await_config, lease),
             )
         except NotFoundError as error:
             if error.method != "GET" or error.repository != str(self._source.address):

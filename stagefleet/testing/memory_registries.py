@@ -16,6 +16,8 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.registry.blob_api import Upload
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.client import RegistryClient
+from stagefleet.registry.http.transport import Body
+from stagefleet.registry.threads import RequestThreads
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -37,6 +39,7 @@ class MemoryRegistries(RegistryClient):
 
     def __init__(self) -> None:  # the client over HTTP has no part in it
         self.repositories: dict[Repository, StoredRepository] = {}
+        self.threads = RequestThreads(1)
 
     def stored(self, repository: Repository) -> StoredRepository:
         """Return the content of a repository, which is created if necessary."""
@@ -185,6 +188,18 @@ class MemoryRegistries(RegistryClient):
         self.stored(repository).blobs[digest] = mounted
         return None
 
+    def post_blob(
+        self,
+        repository: Repository,
+        digest: Digest,
+        body: Callable[[], bytes | Body],
+        *,
+        lease: Lease = NO_LEASE,
+        answer_seconds: float | None = None,
+    ) -> Upload | None:
+        del body, answer_seconds
+        return self.begin_upload(repository, digest, mount_from=None, lease=lease)
+
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         current_lease(lease).check()
         self.stored(upload.repository).blobs[upload.digest] = content
@@ -212,10 +227,12 @@ class MemoryRegistries(RegistryClient):
         *,
         mount_from: Repository | None,
         lease: Lease = NO_LEASE,
+        await_turn: Callable[[], None] = lambda: None,
     ) -> int:
         upload = self.begin_upload(destination, descriptor.digest, mount_from=mount_from, lease=lease)
         if upload is None:
             return 0
+        await_turn()
         content = open_source().read()
         self.upload_bytes(upload, content, lease=lease)
         return len(content)

@@ -23,11 +23,12 @@ class Rounds:
 
     Attributes:
         requests: The requests of each round.
+        quiet_seconds: How long no other request must come for a round to be over.
     """
 
     def __init__(self, quiet_seconds: float = 0.4) -> None:
         self.requests: list[list[str]] = [[]]
-        self._quiet_seconds = quiet_seconds
+        self.quiet_seconds = quiet_seconds
         self._came_at = 0.0
         self._changed = threading.Condition()
 
@@ -45,7 +46,7 @@ class Rounds:
             number, self._came_at = len(self.requests), time.monotonic()
             self.requests[-1].append(request)
             while number == len(self.requests):
-                left = self._came_at + self._quiet_seconds - time.monotonic()
+                left = self._came_at + self.quiet_seconds - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                 else:

@@ -23,12 +23,12 @@ INDEX_ID = StageId("b" * 56)
 class Course:
     """Two registries far away, and a client between them."""
 
-    def __init__(self, stack, *, settings=None):
+    def __init__(self, stack):
         self.rounds = Rounds()
         self.source, self.destination = (
             stack.enter_context(FarRegistry(self.rounds).running()) for _ in range(2)
         )
-        self.client = stack.enter_context(RegistryClient(settings or Settings()))
+        self.client = stack.enter_context(RegistryClient(Settings()))
         self.tasks = StageTasks(self.client)
 
     def push(self, tag, *layers):
@@ -78,15 +78,59 @@ def test_a_stage_takes_five_round_trips_whatever_the_number_of_its_layers(course
 
 
 def test_the_members_of_an_index_go_side_by_side(course):
+    copy_stages(course, [1])
+    course.rounds.requests = [[]]
     members = [course.push(f"member-{number}", bytes([number]) * 1000) for number in range(3)]
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": members}
     course.source.put(str(INDEX_ID), OCI_INDEX, json.dumps(document).encode())
     course.copy(INDEX_ID)
-    copied = [
-        requests for requests in course.rounds.requests if any("PUT" in request for request in requests)
-    ]
-    assert 3 == len(copied), course.rounds.requests
+    assert 1 + 5 + 1 + 1 == course.rounds.count, course.rounds.requests
     # and one looks for a deletion's left-over rejection of the stage
     assert 1 + 3 * 8 + 1 + 1 == sum(
         "tags" not in request for requests in course.rounds.requests for request in requests
     )
+
+
+def stage_of(number):
+    return StageId(f"{number:056x}", 1700000000000 + number)
+
+
+def copy_stages(course, numbers):
+    """Copy stages with a layer of their own each; returns rounds and requests of the last one."""
+    for number in numbers:
+        course.push(str(stage_of(number)), f"layer {number}".encode() * 100)
+        course.rounds.requests = [[]]
+        course.copy(stage_of(number))
+    return course.rounds.count, course.rounds.total
+
+
+def test_a_layer_is_fetched_while_a_repository_is_asked_that_lacked_the_last_ones(course):
+    course.rounds.quiet_seconds = 0.05
+    copy_stages(course, range(4))
+    course.rounds.quiet_seconds = 0.4
+    assert (4, 8) == copy_stages(course, [4])
+
+
+def test_no_layer_is_fetched_in_vain_again_and_again(course):
+    course.rounds.quiet_seconds = 0.05
+    copy_stages(course, range(4))
+    for number in range(10, 13):
+        course.destination.push(f"layer {number}".encode() * 100)
+    assert [7, 6, 6] == [copy_stages(course, [number])[1] for number in range(10, 13)]
+
+
+def test_a_registry_that_takes_whole_blobs_gets_a_stage_in_four_round_trips(course):
+    course.destination.takes_whole_blobs = True
+    course.rounds.quiet_seconds = 0.05
+    copy_stages(course, range(5))
+    course.rounds.quiet_seconds = 0.4
+    assert (4, 6) == copy_stages(course, [5])
+
+
+def test_a_registry_that_no_longer_takes_whole_blobs_gets_them_all_the_same(course):
+    course.destination.takes_whole_blobs = True
+    course.rounds.quiet_seconds = 0.05
+    copy_stages(course, range(5))
+    course.destination.takes_whole_blobs = False
+    copy_stages(course, range(5, 8))
+    assert 8 == copy_stages(course, [8])[1]
