@@ -314,7 +314,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class EndableLease:
+class ChildLease:
     """A lease that also ends when nobody waits any more for the work under it."""
 
     def __init__(self, lease: Lease) -> None:
@@ -347,7 +347,7 @@ class LeaseBoundThreads:
     """
 
     def __init__(self, count: int, name: str) -> None:
-        self._lease = EndableLease(current_lease())
+        self._lease = ChildLease(current_lease())
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     def __enter__(self) -> Self:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 from stagefleet.credentials import DockerConfig
-from stagefleet.errors import RegistryError
+from stagefleet.errors import RegistryError, StagefleetError
 from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.names import Repository
 from stagefleet.registry.authorizer import Authorizer
@@ -65,6 +67,16 @@ class Api:
         """Close all connections."""
         self.threads.close()
         self._transport.close()
+
+    def prepare(self, host: str, connections: int) -> None:
+        """Open connections in the background until so many are idle; a failure is left to the requests."""
+
+        def open_one(opening: Callable[[], None]) -> None:
+            with suppress(StagefleetError, OSError):
+                opening()
+
+        for opening in self._transport.prepare(base_url(host, self._settings), connections):
+            self.threads.start(partial(open_one, opening))
 
     def _url(self, repository: Repository, path: str) -> str:
         return f"{base_url(repository.host, self._settings)}/v2/{api_path(repository)}/{path}"

@@ -19,13 +19,13 @@ from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blob_reader import BlobReader, BlobSource, check_length
+from stagefleet.registry.blob_stream import BlobStream
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.client import backoff_seconds
 from stagefleet.registry.http.hosts import api_path
 from stagefleet.registry.http.responses import SMALL_RATE, ResponseBody, check_stored
 from stagefleet.registry.http.transport import Body
 from stagefleet.registry.http.waits import WaitBudget
-from stagefleet.registry.read_ahead import ReadAhead
 from stagefleet.settings import Settings
 
 _BLOB_BYTES = 8 * 1024 * 1024
@@ -236,7 +236,7 @@ class BlobApi(Api):
         )
         try:
             if mount_from is None or missed >= _MISSES:
-                source.open_early(lambda: ReadAhead(open_source, self.threads, lease))
+                source.open_early(lambda: BlobStream(open_source, self.threads, lease))
             if is_whole:
                 upload = self._post_source(source, destination, descriptor.digest, lease)
             else:
@@ -271,7 +271,7 @@ class BlobApi(Api):
         return upload
 
     def _open_source(self, open_source: Callable[[], BlobSource], size: int, lease: Lease) -> BlobSource:
-        return ReadAhead(open_source, self.threads, lease) if size > CHUNK_BYTES else open_source()
+        return BlobStream(open_source, self.threads, lease) if size > CHUNK_BYTES else open_source()
 
     def _deliver(self, upload: Upload, send: Callable[[Upload], None], lease: Lease) -> None:
         """Send a blob; after a failure start again with a new upload.

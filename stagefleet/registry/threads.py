@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 
-from stagefleet.leases import EndableLease, Lease, under_lease
+from stagefleet.leases import ChildLease, Lease, under_lease
 
 Call = Callable[[Lease], object]
 """Work that is done under a lease of its own, which it is given and its requests check."""
@@ -36,9 +36,9 @@ class RequestThreads:
             BaseException: The first error of a call, once no other call is under way.
         """
         batch = _Batch(calls, lease)
-        helpers = [self.start(batch.work) for _ in range(min(self._count, len(calls) - 1))]
+        helpers = [self.start(batch.run) for _ in range(min(self._count, len(calls) - 1))]
         try:
-            batch.work()
+            batch.run()
         finally:
             for helper in helpers:
                 if not helper.cancel():  # else no thread was free
@@ -62,10 +62,10 @@ class _Batch:
     def __init__(self, calls: Sequence[Call], lease: Lease) -> None:
         self.error: BaseException | None = None
         self._calls = deque(calls)
-        self._lease = EndableLease(lease)
+        self._lease = ChildLease(lease)
         self._lock = threading.Lock()
 
-    def work(self) -> None:
+    def run(self) -> None:
         """Make the calls that no thread has begun, one after another."""
         with under_lease(self._lease):
             while (call := self._next()) is not None:

@@ -74,6 +74,8 @@ def transfer(
 
 _HEALS = 2
 """Most repetitions of a refused manifest, its blobs sent again."""
+_CONNECTIONS = 2
+"""Connections to either registry that are ready when the requests that need them are."""
 
 
 class StageCopy:
@@ -103,6 +105,9 @@ class StageCopy:
             BrokenStageError: The source cannot deliver all of it.
             ManifestRefusedError: The destination refuses it, even after its blobs were sent again.
         """
+        self._client.prepare(self._destination.host, _CONNECTIONS)
+        if not self._source.address.is_on_host:
+            self._client.prepare(self._source.address.host, _CONNECTIONS)
         target, remembered = self._destination.tagged(str(stage_id)), self._registries.remembered
         same = self._find_same(stage_id) if verify else None
         if same is not None:

@@ -95,6 +95,9 @@ class MemoryRegistries(RegistryClient):
     def afresh(self) -> AbstractContextManager[MemoryRegistries]:  # type: ignore[override]  # nothing to close
         return nullcontext(self)
 
+    def prepare(self, host: str, connections: int) -> None:
+        """Do nothing: there are no connections."""
+
     def has_repository(self, repository: Repository, *, lease: Lease = NO_LEASE) -> bool:
         current_lease(lease).check()
         return repository in self.repositories

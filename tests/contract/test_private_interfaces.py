@@ -280,6 +280,18 @@ def test_urllib3_connects_where_we_do():
     assert connection.socket_options
 
 
+def test_urllib3_s_pools_take_connections_that_were_opened_before():
+    pool = HTTPConnectionPool("host.test", maxsize=2)
+    idle: Any = pool.pool
+    assert [None, None] == idle.queue
+    connection = pool._new_conn()
+    assert not connection.is_connected
+    with idle.mutex:
+        idle.queue.remove(None)
+    pool._put_conn(connection)
+    assert connection is pool._get_conn()
+
+
 def test_urllib3_s_errors_hold_their_cause():
     cause = OSError("refused")
     assert cause is urllib3.exceptions.MaxRetryError(HTTPConnectionPool("host"), "/", cause).reason

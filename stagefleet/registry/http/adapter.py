@@ -13,9 +13,11 @@ import select
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -89,15 +91,36 @@ class PlainSocket(_BoundedSocket, socket.socket):
 
 
 class TlsSocket(_BoundedSocket, ssl.SSLSocket):
-    """A TLS connection; set it as `sslsocket_class` of a context."""
+    """A TLS connection, which resumes the session of an earlier one (RFC 8446, section 2.2).
+
+    Set a class that `resuming` makes as `sslsocket_class` of a context.
+    """
+
+    _sessions: ClassVar[deque[ssl.SSLSession]] = deque(maxlen=0)
+    _has_kept_session = False
+
+    @classmethod
+    def resuming(cls) -> type[TlsSocket]:
+        """Make the class of one context's sockets: sessions are of one context."""
+        return type(cls.__name__, (cls,), {"_sessions": deque(maxlen=1)})
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the ssl module's signature
         """Shake hands, like `SSLSocket.do_handshake`; resume an interrupted handshake."""
+        if self._sessions:
+            self.session = self._sessions[0]
         try:
             self._wait(super().do_handshake, block)
         except BaseException:
             self.close()  # the creator closes it only after errors of the ssl module
             raise
+
+    def recv_into(self, *arguments: Any) -> int:
+        """Receive into a buffer, like `socket.recv_into`; keep the session, which precedes the data."""
+        received = super().recv_into(*arguments)
+        if not self._has_kept_session and self.session is not None and self.session.has_ticket:
+            self._has_kept_session = True
+            self._sessions.append(self.session)
+        return received
 
 
 def open_socket(host: str, port: int, options: Iterable[tuple[Any, ...]]) -> socket.socket:
@@ -201,7 +224,7 @@ def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=registry.ca_file or _roots())
     except OSError as error:  # an ssl.SSLError is one
         raise _unusable(host, "ca_file", registry.ca_file, error) from error
-    context.sslsocket_class = TlsSocket
+    context.sslsocket_class = TlsSocket.resuming()
     if registry.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -292,6 +315,13 @@ class Adapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def prepare_connections(self, count: int) -> list[Callable[[], None]]:
+        """Return what opens connections until so many are idle; call each under a deadline."""
+        request = requests.PreparedRequest()
+        request.url = f"{self._origin}/"
+        pool = self.get_connection_with_tls_context(request, verify=True)
+        return [pool.open_connection] * max(count - pool.count_idle(), 0)
+
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
         """Return the target for the request line."""
         target = (request.url or "").removeprefix(self._origin)
@@ -368,11 +398,32 @@ class _SecureConnection(_Bounded, HTTPSConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
+class _Prepared:
+    """Mixin that opens connections before they are needed; list it before a pool class."""
+
+    def count_idle(self: Any) -> int:
+        """Return how many connections are open and idle."""
+        idle = list(self.pool.queue)
+        return sum(connection is not None and connection.is_connected for connection in idle)
+
+    def open_connection(self: Any) -> None:
+        """Open one more connection, for any later request."""
+        connection = self._new_conn()
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        with suppress(ValueError), self.pool.mutex:  # else there are as many as the pool may hold
+            self.pool.queue.remove(None)  # a pool begins with a None for each connection that it may hold
+        self._put_conn(connection)
+
+
+class _Pool(_Prepared, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(HTTPSConnectionPool):
+class _SecurePool(_Prepared, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 

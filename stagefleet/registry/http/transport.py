@@ -11,9 +11,10 @@ import math
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -129,6 +130,22 @@ class Transport:
             )
         route.has_answered = True
         return response
+
+    def prepare(self, url: str, count: int) -> list[Callable[[], None]]:
+        """Return what opens connections to an origin until so many are idle; they are errors if it is silent.
+
+        There are none to a proxy: it may open one for each request.
+        """
+        route = self._route(url)
+        if select_proxy(url, dict(route.proxies)):
+            return []
+        return [partial(self._open, url, opening) for opening in route.adapter.prepare_connections(count)]
+
+    def _open(self, url: str, opening: Callable[[], None]) -> None:
+        seconds = self._settings.http.connect_timeout_seconds
+        deadline = Deadline(urlsplit(url).netloc, connect_seconds=seconds, phase_seconds=seconds)
+        with map_http_errors(url), bounding(deadline):
+            opening()
 
     def _scheme_advice(self, url: str, route: _Route) -> str:
         """Return the setting to change if TLS and plain HTTP may be mixed up, else ""."""

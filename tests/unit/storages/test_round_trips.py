@@ -134,3 +134,11 @@ def test_a_registry_that_no_longer_takes_whole_blobs_gets_them_all_the_same(cour
     course.destination.takes_whole_blobs = False
     copy_stages(course, range(5, 8))
     assert 8 == copy_stages(course, [8])[1]
+
+
+def test_later_stages_open_no_connection(course):
+    course.rounds.quiet_seconds = 0.05
+    copy_stages(course, range(6))
+    accepted = course.source.accepted, course.destination.accepted
+    copy_stages(course, range(6, 12))
+    assert accepted == (course.source.accepted, course.destination.accepted)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stagefleet.errors import ItemCancelledError, LeaseLostError, TruncatedError
 from stagefleet.leases import NO_LEASE, current_lease
+from stagefleet.registry.blob_stream import AHEAD_BYTES, BlobStream
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.waits import pause
-from stagefleet.registry.read_ahead import AHEAD_BYTES, ReadAhead
 from stagefleet.registry.threads import RequestThreads
 
 
@@ -64,7 +64,7 @@ def read_all(blob, size=CHUNK_BYTES):
 )
 def test_content_arrives_as_it_was(pieces, size, count):
     threads, source = RequestThreads(count), Source(pieces)
-    blob = ReadAhead(lambda: source, threads, NO_LEASE)
+    blob = BlobStream(lambda: source, threads, NO_LEASE)
     assert b"".join(pieces) == read_all(blob, size)
     blob.close()
     assert 1 == source.closed
@@ -75,7 +75,7 @@ def test_without_a_free_thread_the_sender_reads_itself(threads):
     leave = threading.Event()
     for _ in range(2):
         threads.start(lambda: leave.wait(20))
-    blob = ReadAhead(lambda: Source([b"ab", b"c"]), threads, NO_LEASE)
+    blob = BlobStream(lambda: Source([b"ab", b"c"]), threads, NO_LEASE)
     assert b"abc" == read_all(blob)
     blob.close()
     leave.set()
@@ -83,7 +83,7 @@ def test_without_a_free_thread_the_sender_reads_itself(threads):
 
 def test_a_slow_sender_lets_no_more_be_read_than_fits(threads):
     source = Source([bytes(CHUNK_BYTES)] * 100)
-    blob = ReadAhead(lambda: source, threads, NO_LEASE)
+    blob = BlobStream(lambda: source, threads, NO_LEASE)
     for taken in range(1, 20):
         assert CHUNK_BYTES == len(blob.read(CHUNK_BYTES))
         assert source.has_read <= taken * CHUNK_BYTES + AHEAD_BYTES + CHUNK_BYTES
@@ -99,7 +99,7 @@ def test_reading_goes_on_while_the_sender_is_busy(threads):
         return b"second"
 
     source = Source([b"first", read_second])
-    blob = ReadAhead(lambda: source, threads, NO_LEASE)
+    blob = BlobStream(lambda: source, threads, NO_LEASE)
     assert second.wait(20), "it is read before anybody asks"
     assert b"firstsecond" == read_all(blob)
     blob.close()
@@ -107,7 +107,7 @@ def test_reading_goes_on_while_the_sender_is_busy(threads):
 
 def test_an_error_of_the_source_comes_after_what_it_gave_and_is_known_as_its_own(threads):
     error = TruncatedError("it broke off")
-    blob = ReadAhead(lambda: Source([b"ab", error, b"never"]), threads, NO_LEASE)
+    blob = BlobStream(lambda: Source([b"ab", error, b"never"]), threads, NO_LEASE)
     assert b"ab" == blob.read()
     with pytest.raises(TruncatedError):
         blob.read()
@@ -117,7 +117,7 @@ def test_an_error_of_the_source_comes_after_what_it_gave_and_is_known_as_its_own
 
 def test_closing_ends_a_source_that_waits(threads):
     source = Source([lambda: pause(3600, current_lease(), "r.test", "429")])
-    blob = ReadAhead(lambda: source, threads, NO_LEASE)
+    blob = BlobStream(lambda: source, threads, NO_LEASE)
     blob.close()
     assert (1, 0) == (source.closed, source.readers)
 
@@ -131,7 +131,7 @@ def test_a_lost_lease_ends_the_wait_for_a_source(threads):
             self.check()
 
     leave = threading.Event()
-    blob = ReadAhead(lambda: Source([lambda: leave.wait(20) and b""]), threads, Lease())
+    blob = BlobStream(lambda: Source([lambda: leave.wait(20) and b""]), threads, Lease())
     with pytest.raises((LeaseLostError, ItemCancelledError)):
         blob.read()
     leave.set()

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from threading import Condition
 
 from stagefleet.errors import StagefleetError
-from stagefleet.leases import SLICE_SECONDS, EndableLease, Lease, under_lease
+from stagefleet.leases import SLICE_SECONDS, ChildLease, Lease, under_lease
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.threads import RequestThreads
@@ -17,7 +17,7 @@ AHEAD_BYTES = 2 * CHUNK_BYTES
 """Most bytes of a blob that wait to be sent; one chunk more may be on its way from the source."""
 
 
-class ReadAhead(BlobSource):
+class BlobStream(BlobSource):
     """Read a blob ahead of its sender, in a thread of this process if one is free.
 
     Without a free thread `read` reads from the source itself; so it does until the thread starts.
@@ -30,7 +30,7 @@ class ReadAhead(BlobSource):
 
     def __init__(self, open_source: Callable[[], BlobSource], threads: RequestThreads, lease: Lease) -> None:
         self.error: StagefleetError | None = None
-        self._lease = EndableLease(lease)
+        self._lease = ChildLease(lease)
         with under_lease(self._lease):
             self._source = open_source()
         self._changed = Condition()
