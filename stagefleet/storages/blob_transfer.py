@@ -66,7 +66,6 @@ class BlobTransfer:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.sent_bytes = 0
         self._client = registries.client
         self._shared_state = registries.shared_state
         self._source = source
@@ -85,23 +84,27 @@ class BlobTransfer:
         self._lock = Lock()
         self._leased: list[Digest] = []
         self._sent: list[Digest] = []
+        self._sent_bytes = 0
         self._renewed_at = self._told_at = 0.0
 
-    def send(self, layers: Sequence[Descriptor], config: Config | None = None) -> None:
-        """Ensure that the destination has these blobs; `BrokenStageError` if the source lacks one.
+    def send(self, layers: Sequence[Descriptor], config: Config | None = None) -> int:
+        """Ensure that the destination has these blobs; return the bytes sent.
+
+        `BrokenStageError` says that the source lacks one.
 
         The configuration is read while the destination is asked for the layers, and before any content goes
         there: an unreadable stage must not fail after a complete copy.
         """
         blobs = [*layers, config.descriptor] if config else layers
         ours, others = self._ask(list({blob.digest: blob for blob in blobs}.values()))
-        self._send(ours, self._mount_from, config)
-        self._await(others)
+        return self._send(ours, self._mount_from, config) + self._await(others)
 
-    def send_again(self, blobs: Sequence[Descriptor]) -> None:
+    def send_again(self, blobs: Sequence[Descriptor]) -> int:
         """Send blobs that the destination reported as present but lacks, without asking it again."""
+        if not blobs:
+            return 0
         self._shared_state.forget_blobs(self._run, self._destination, [blob.digest for blob in blobs])
-        self._send(list(blobs), None)
+        return self._send(blobs, None)
 
     def _ask(self, blobs: list[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
         """Split blobs into those to send here and those that others are sending."""
@@ -115,7 +118,9 @@ class BlobTransfer:
 
     def _send(
         self, blobs: Sequence[Descriptor], mount_from: Repository | None, config: Config | None = None
-    ) -> None:
+    ) -> int:
+        """Send these blobs, and read the configuration; return the bytes sent."""
+        self._sent_bytes = 0
         self._leased = [blob.digest for blob in blobs]
         self._renewed_at = self._told_at = time.monotonic()
         calls: list[Call] = []
@@ -138,6 +143,7 @@ class BlobTransfer:
         except BaseException:
             self._hand_over()
             raise
+        return self._sent_bytes
 
     def _read(self, config: Config) -> None:
         content = config.read()
@@ -155,7 +161,7 @@ class BlobTransfer:
         self._renew()
         sent_bytes = send(lease)
         with self._lock:
-            self.sent_bytes += sent_bytes
+            self._sent_bytes += sent_bytes
             self._sent.append(blob.digest)
             is_time = time.monotonic() - self._told_at >= _TELL_SECONDS
         if is_time:
@@ -268,15 +274,17 @@ class BlobTransfer:
         except StagefleetError:
             return
 
-    def _await(self, blobs: list[Descriptor]) -> None:
+    def _await(self, blobs: list[Descriptor]) -> int:
+        """Wait for blobs that others send, and send those that they give up; return the bytes sent."""
+        sent_bytes = 0
         deadline = time.monotonic() + _LONGEST_WAIT_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while blobs:
             self._lease.check()
             if time.monotonic() >= deadline:
-                self._send(blobs, self._mount_from)
-                return
+                return sent_bytes + self._send(blobs, self._mount_from)
             self._sleep(jittered(pause))
             pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
             ours, blobs = self._ask(blobs)
-            self._send(ours, self._mount_from)
+            sent_bytes += self._send(ours, self._mount_from)
+        return sent_bytes

@@ -77,6 +77,9 @@ _HEALS = 2
 _CONNECTIONS = 2
 """Connections to either registry that are ready when the requests that need them are."""
 
+Heal = Callable[[tuple[str, ...]], int]
+"""Sends again what the destination reports missing; returns the bytes sent."""
+
 
 class StageCopy:
     """One attempt at copying one stage; stages of one run share what they find out about blobs."""
@@ -135,29 +138,37 @@ class StageCopy:
 
     def _copy(self, manifest: Manifest, target: Reference, attempt: Attempt, depth: int = 1) -> ImageInfo:
         if manifest.is_index:
-            return self._copy_index(manifest, target, attempt, depth)
-        assert manifest.config is not None
-        infos = []
+            info, heal = self._send_members(manifest, target, attempt, depth)
+        else:
+            info, heal = self._send_blobs(manifest, target, attempt)
+        for _ in range(_HEALS):
+            try:
+                self._client.put_manifest(target, manifest, lease=attempt.lease)
+                break
+            except errors.ManifestRefusedError as error:
+                self._sent_bytes.append(heal(error.missing))
+        else:
+            self._client.put_manifest(target, manifest, lease=attempt.lease)
+        return info
+
+    def _send_blobs(self, image: Manifest, target: Reference, attempt: Attempt) -> tuple[ImageInfo, Heal]:
+        infos, config = [], image.config
+        assert config is not None
 
         def read_config() -> bytes | None:
-            config = self._reader.config(manifest)
-            infos.append(describe_image(self._destination, target.tag or "", manifest, config))
-            return config
+            content = self._reader.config(image)
+            infos.append(describe_image(self._destination, target.tag or "", image, content))
+            return content
 
-        layers = [layer for layer in manifest.layers if layer.is_distributable]
+        layers = [layer for layer in image.layers if layer.is_distributable]
         blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
-        blob_transfer.send(layers, Config(manifest.config, read_config))
-        blobs = [*layers, manifest.config]
+        self._sent_bytes.append(blob_transfer.send(layers, Config(config, read_config)))
+        return infos[0], lambda missing: blob_transfer.send_again(_named([*layers, config], missing))
 
-        def heal(missing: tuple[str, ...]) -> None:
-            blob_transfer.send_again(_named(blobs, missing))
-
-        self._put(target, manifest, attempt, heal)
-        self._sent_bytes.append(blob_transfer.sent_bytes)
-        return infos[0]
-
-    def _copy_index(self, index: Manifest, target: Reference, attempt: Attempt, depth: int) -> ImageInfo:
-        """Copy an index, its members side by side; nested indexes come last, as they may share members."""
+    def _send_members(
+        self, index: Manifest, target: Reference, attempt: Attempt, depth: int
+    ) -> tuple[ImageInfo, Heal]:
+        """Copy the members of an index side by side, and then nested indexes, which may share members."""
         infos: dict[Digest, ImageInfo] = {}
         members = list(self._reader.descriptors(index, depth))
         blobs = [member for member in members if not member.is_manifest]
@@ -167,42 +178,25 @@ class StageCopy:
             name = Reference.of(self._destination, member.digest)
             infos[member.digest] = self._copy(manifest, name, attempt.under(lease), depth + 1)
 
+        def heal(missing: tuple[str, ...]) -> int:
+            lost, lost_blobs = _lost(index, blobs, missing)
+            sent_bytes = blob_transfer.send_again(lost_blobs)
+            for digest in lost:
+                again = StageCopy(self._registries, self._source, self._storage, attempt)
+                sent_bytes += again.copy_manifest(self._reader.member(index, digest))
+            return sent_bytes
+
         images = [member for member in members if member.is_manifest and member.media_type not in INDEXES]
         self._client.threads.run([partial(copy_member, image) for image in images], attempt.lease)
         for nested in members:
             if nested.media_type in INDEXES:
                 copy_member(nested, attempt.lease)
         blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
-        blob_transfer.send([blob for blob in blobs if blob.is_distributable])
-
-        def heal(missing: tuple[str, ...]) -> None:
-            lost, lost_blobs = _lost(index, blobs, missing)
-            if lost_blobs:
-                blob_transfer.send_again(lost_blobs)
-            for digest in lost:
-                again = StageCopy(self._registries, self._source, self._storage, attempt)
-                self._sent_bytes.append(again.copy_manifest(self._reader.member(index, digest)))
-
-        self._put(target, index, attempt, heal)
-        self._sent_bytes.append(blob_transfer.sent_bytes)
-        blob_bytes = sum(blob.size for blob in blobs)
+        self._sent_bytes.append(blob_transfer.send([blob for blob in blobs if blob.is_distributable]))
         described = [infos[member.digest] for member in members if member.digest in infos]
-        return describe_index(self._destination, target.tag or "", index, described, blob_bytes=blob_bytes)
-
-    def _put(
-        self,
-        target: Reference,
-        manifest: Manifest,
-        attempt: Attempt,
-        heal: Callable[[tuple[str, ...]], None],
-    ) -> None:
-        """Put a manifest; `heal` sends again what the destination reports missing."""
-        for _ in range(_HEALS):
-            try:
-                return self._client.put_manifest(target, manifest, lease=attempt.lease)
-            except errors.ManifestRefusedError as error:
-                heal(error.missing)
-        return self._client.put_manifest(target, manifest, lease=attempt.lease)
+        blob_bytes = sum(blob.size for blob in blobs)
+        tag = target.tag or ""
+        return describe_index(self._destination, tag, index, described, blob_bytes=blob_bytes), heal
 
 
 def _lost(
