@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -62,6 +62,7 @@ class FarRegistry:
         blobs: By digest.
         accepted: Connections that were accepted.
         takes_whole_blobs: Whether a POST may bring a blob ("Single POST").
+        on_request: Called with each request, as "METHOD NAME"; it may wait, and may return another answer.
     """
 
     def __init__(self, rounds: Rounds, *, takes_whole_blobs: bool = False) -> None:
@@ -69,6 +70,7 @@ class FarRegistry:
         self.blobs: dict[str, bytes] = {}
         self.accepted = 0
         self.takes_whole_blobs = takes_whole_blobs
+        self.on_request: Callable[[str], Answer | None] = lambda _: None
         self._rounds = rounds
         outer = self
 
@@ -93,10 +95,13 @@ class FarRegistry:
                     self.close_connection = True
                     return
                 parts = urlsplit(self.path)
-                outer._rounds.await_answer(f"{self.command} {parts.path.split('/', 4)[-1]}")
+                request = f"{self.command} {parts.path.split('/', 4)[-1]}"
+                outer._rounds.await_answer(request)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
                 media_type = self.headers.get("Content-Type", "")
-                status, headers, content = outer._answer(self.command, parts.path, query, body, media_type)
+                status, headers, content = outer.on_request(request) or outer._answer(
+                    self.command, parts.path, query, body, media_type
+                )
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(content)), **headers}.items():
                     self.send_header(name, value)

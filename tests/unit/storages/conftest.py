@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -24,6 +25,7 @@ from stagefleet.registry.threads import RequestThreads
 from stagefleet.shared_state.implementations import MemorySharedState
 from stagefleet.testing.memory_registries import MemoryRegistries
 from tests.stage_tasks import StageTasks
+from tests.unit.storages.far import Course
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -282,3 +284,9 @@ def _short_looks(monkeypatch):
     """The two looks at a probe follow each other at once, and what is found of one was left."""
     monkeypatch.setattr(deletion_probe, "SECOND_LOOK_SECONDS", 0)
     monkeypatch.setattr(deletion_probe, "UNDER_WAY_SECONDS", 0)
+
+
+@pytest.fixture
+def course():
+    with ExitStack() as stack:
+        yield Course(stack)
