@@ -24,6 +24,10 @@ class Course:
         self.client = stack.enter_context(RegistryClient(Settings()))
         self.tasks = StageTasks(self.client)
 
+    @property
+    def repositories(self):
+        return Repository(self.source.host, "app"), Repository(self.destination.host, "app")
+
     def push(self, tag, *layers):
         """Push an image into the source; returns its descriptor."""
         config = self.entry(b'{"config": {}, "created_by": "%s"}' % tag.encode())
@@ -41,7 +45,7 @@ class Course:
         return {"mediaType": "application/octet-stream", "size": len(content), "digest": digest}
 
     def copy(self, stage_id, *, lease=NO_LEASE):
-        source, destination = Repository(self.source.host, "app"), Repository(self.destination.host, "app")
+        source, destination = self.repositories
         self.tasks.storages.registries.rejected_lately(source, list, NO_LEASE)  # no list is asked for
         result = self.tasks.copy_stage(source, destination, stage_id, run_id="r", lease=lease)
         assert self.source.manifests[str(stage_id)] == self.destination.manifests[str(stage_id)]

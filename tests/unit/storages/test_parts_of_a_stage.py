@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
-from stagefleet.errors import BrokenStageError, ForbiddenError, ItemCancelledError, LeaseLostError
-from stagefleet.names import StageId
+from stagefleet.errors import (
+    BrokenStageError,
+    ForbiddenError,
+    ItemCancelledError,
+    LeaseLostError,
+    RegistryUnreachableError,
+)
+from stagefleet.manifests import Descriptor
+from stagefleet.names import Digest, StageId
 from stagefleet.registry import blob_api
 from stagefleet.registry.blob_stream import BlobStream
+from stagefleet.registry.client import RegistryClient
 from stagefleet.registry.http.adapter import CHUNK_BYTES
+from stagefleet.settings import HttpSettings, Settings
 
 STAGE_ID = StageId("a" * 56, 1700000000000)
 LAYERS = [bytes([number]) * 1000 for number in range(4)]
@@ -68,10 +78,12 @@ def assert_quiet(course):
 def test_a_refusal_ends_the_requests_beside_it(near, kind):
     asked, release = threading.Event(), threading.Event()
     near.source.on_request = hang(release, asked, f"GET {near.entry(LAYERS[0])['digest']}")
-    refusals = iter([None, (403, {}, b"")])
+    taken = [kind]  # the first one is
 
     def refuse(request):
-        return next(refusals, (403, {}, b"")) if request == kind else None
+        if request == kind:
+            return None if taken and taken.pop() else (403, {}, b"")
+        return None
 
     near.destination.on_request = refuse
     began = time.monotonic()
@@ -156,3 +168,21 @@ def test_a_bounded_number_of_layers_is_in_memory(course, monkeypatch):
     course.copy(STAGE_ID)
     assert 0 == opened[0]
     assert 1 < most[0] <= 16 + 1
+
+
+@pytest.mark.parametrize("seconds", [LONG, 0.3])
+def test_the_answer_to_a_layer_has_a_time_limit_of_its_own(near, seconds):
+    """A registry that assembles a large blob from its parts answers late."""
+    near.destination.on_request = lambda request: time.sleep(1) if request.startswith("PUT uploads") else None
+    http = HttpSettings(
+        read_timeout_seconds=20 if seconds < 1 else 0.5, upload_timeout_seconds=seconds, retries=0
+    )
+    source, destination = near.repositories
+    layer = near.entry(LAYERS[0])
+    blob = Descriptor(layer["mediaType"], Digest.parse(layer["digest"]), layer["size"])
+    with RegistryClient(Settings(http=http)) as client:
+        ends = pytest.raises(RegistryUnreachableError, match="its answer took longer")
+        with ends if seconds < 1 else nullcontext():
+            client.upload_blob(
+                destination, blob, lambda: client.open_blob(source, blob), mount_from=destination
+            )
