@@ -282,6 +282,18 @@ def follow_run(
     no_worker_limit_seconds: float | None = None,
 ) -> None:
     """Follow a run to its end, report it, and exit with its code; an interrupt cancels it."""
+    ended = watch_run(fleet, run, as_json=as_json, no_worker_limit_seconds=no_worker_limit_seconds)
+    raise typer.Exit(exit_code(ended))
+
+
+def watch_run(
+    fleet: stagefleet.Fleet,
+    run: stagefleet.Run,
+    *,
+    as_json: bool,
+    no_worker_limit_seconds: float | None = None,
+) -> stagefleet.Run:
+    """Follow a run as `follow_run` does, and return it as it ended."""
     report = RunReport(run, as_json=as_json, in_fleet=fleet.keeps_runs)
     with cancelling_on_interrupt(fleet, run.id):
         try:
@@ -297,7 +309,7 @@ def follow_run(
             raise
     with naming_run(fleet, run.id):
         report.conclude(ended)
-    raise typer.Exit(exit_code(ended))
+    return ended
 
 
 def _find_layout(addresses: Iterable[str | None]) -> str | None:

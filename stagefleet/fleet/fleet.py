@@ -329,20 +329,15 @@ class Fleet:
         Raises:
             SettingsError: The settings have no such project.
         """
+        from stagefleet.fleet.chains import RunChains  # noqa: PLC0415 - few commands ask for it
         from stagefleet.fleet.project import FleetProject  # noqa: PLC0415 - few commands ask for it
-        from stagefleet.fleet.purge import PurgeStarter  # noqa: PLC0415 - few commands ask for it
 
-        if isinstance(project, str):
-            settings = self.settings.project(project)
-            storages, parallel, is_set_up = Project.of(project, settings), settings.parallel, True
-        else:
-            storages, parallel, is_set_up = project_of(project), None, False
-        redis_retry = self._follower.redis_retry()
-        choose_hosts = self._plans.choose_hosts
-        purges = PurgeStarter(self._connections, storages, choose_hosts, self._notice, redis_retry)
-        return FleetProject(
-            self, self._connections, self._reader, purges, storages, parallel=parallel, is_set_up=is_set_up
-        )
+        chains = RunChains(self._connections, self._notice, self._follower.redis_retry())
+        make = partial(FleetProject, self, self._connections, self._reader, self._plans, chains)
+        if not isinstance(project, str):
+            return make(storages=project_of(project))
+        settings = self.settings.project(project)
+        return make(storages=Project.of(project, settings), parallel=settings.parallel, is_set_up=True)
 
     # Runs that exist
 

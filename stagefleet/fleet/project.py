@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Unpack
 
 from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
+from stagefleet.fleet.chains import RunChains
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader, StorageState
+from stagefleet.fleet.submission import RunPlans
 from stagefleet.images import StageDescription
 from stagefleet.names import StageId
 from stagefleet.operations import delete, describe, publish
@@ -40,9 +42,10 @@ class FleetProject:
         fleet: Fleet,
         connections: Connections,
         reader: StorageReader,
-        purges: PurgeStarter,
-        storages: Project,
+        plans: RunPlans,
+        chains: RunChains,
         *,
+        storages: Project,
         parallel: int | None = None,
         is_set_up: bool = False,
     ) -> None:
@@ -51,7 +54,8 @@ class FleetProject:
         self._fleet = fleet
         self._connections = connections
         self._reader = reader
-        self._purges = purges
+        max_attempts = connections.settings.runs.max_attempts
+        self._purges = PurgeStarter(chains, storages, plans.choose_hosts, max_attempts)
         is_set_up = is_set_up or bool(storages.secondaries)
         self._beside = tuple(address for _, address in storages.storages()) if is_set_up else ()
 

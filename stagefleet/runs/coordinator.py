@@ -333,18 +333,19 @@ class _Coordinator:
 
 
 def start_next(ledger: Ledger, ended: Run) -> None:
-    """Start the run that waits for this one, or cancel it if this one was cancelled; repeatable.
+    """Start the run that waits for this one, or cancel it if this one did not end as it has to; repeatable.
 
     One that Redis has lost a part of is cancelled, too: nobody writes it again, and others wait for it.
     """
     following = ended.spec.next
     if following is None:
         return
+    has_succeeded, is_cancelled = ended.state is RunState.SUCCEEDED, ended.state is RunState.CANCELLED
     try:
-        if ended.state is RunState.CANCELLED:
-            ledger.cancel(following.run_id)
-        else:
+        if has_succeeded or not (is_cancelled or following.if_succeeded):
             ledger.start(following.submission)
+        else:
+            ledger.cancel(following.run_id)
     except errors.LedgerRewoundError as error:
         _LOGGER.warning("run %s cannot start run %s: %s", ended.id, following.run_id, error)
         with contextlib.suppress(errors.RunNotFoundError):

@@ -200,7 +200,8 @@ class Wait:
 class NextRun(BaseModel):
     """A run that is written, and starts when another one has ended: the next group of a purge.
 
-    The token and the counts are those of its submission.
+    The token and the counts are those of its submission. With `if_succeeded` it is cancelled unless the other
+    one has succeeded.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, defer_build=True)
@@ -209,6 +210,7 @@ class NextRun(BaseModel):
     token: int
     items: int
     decided: int = 0
+    if_succeeded: bool = Field(default=False, exclude_if=lambda asked: not asked)
 
     @property
     def submission(self) -> Submission:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from stagefleet.errors import KeyConflictError, LedgerRewoundError
-from stagefleet.fleet import purge
+from stagefleet.fleet import chains
 from stagefleet.fleet.callbacks import RemoteCallback
 from stagefleet.names import Repository
 from stagefleet.projects.purge import PurgeGroup, PurgePlan
@@ -208,7 +208,7 @@ class TestKeys:
                 project.start_purge(plan, idempotency_key="job")
         clock = itertools.count(0, 10)
         waits = SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None)
-        monkeypatch.setattr(purge, "time", waits)
+        monkeypatch.setattr(chains, "time", waits)
         started = project.start_purge(plan, idempotency_key="job")
         workers.work_off()
         assert ["succeeded"] * 3 == states(fleet, started)
@@ -246,7 +246,7 @@ class TestKeys:
                 ledger.start(held[0])
 
         waits = SimpleNamespace(monotonic=lambda: next(seconds), sleep=write_on)
-        monkeypatch.setattr(purge, "time", waits)
+        monkeypatch.setattr(chains, "time", waits)
         assert ids(started) == ids(project.start_purge(plan, idempotency_key="job"))
         workers.work_off()
         assert ["succeeded"] * 3 == states(fleet, started)
