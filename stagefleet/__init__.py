@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stagefleet.operations.describe import DescribeOperation
     from stagefleet.operations.fetch import FetchOperation
     from stagefleet.operations.publish import CacheOperation, PublishOperation, TakeOperation
+    from stagefleet.operations.verify import VerifyOperation
     from stagefleet.project import Project
     from stagefleet.projects.lookup import retry_on_changed_state
     from stagefleet.runs.models import ErrorInfo, ItemState, Outcome, Run, RunState
@@ -60,6 +61,7 @@ __all__ = [
     "StorageStateChangedError",
     "TakeOperation",
     "UsedImage",
+    "VerifyOperation",
     "__version__",
     "load_settings",
     "retry_on_changed_state",
@@ -74,6 +76,7 @@ _HOMES = {
     "FetchOperation": "stagefleet.operations.fetch",
     "PublishOperation": "stagefleet.operations.publish",
     "TakeOperation": "stagefleet.operations.publish",
+    "VerifyOperation": "stagefleet.operations.verify",
     "Operation": "stagefleet.operations.base",
     "Digest": "stagefleet.names",
     "ErrorInfo": "stagefleet.runs.models",

@@ -37,6 +37,11 @@ COMMANDS: Mapping[str, _Entry] = {
     "delete": _Entry(
         "delete", "delete_stages", "Delete stages from a repository, and no tag that was not named."
     ),
+    "verify": _Entry(
+        "verify",
+        "verify_stages",
+        "Verify stages, all when none is named: read every manifest, configuration and layer.",
+    ),
     "fetch": _Entry(
         "fetch",
         "fetch_stages",
@@ -129,6 +134,11 @@ _EXAMPLES: dict[str, tuple[str, ...]] = {
         "delete registry.example.com/app --from-file ids.txt --dry-run",
         "delete registry.example.com/app --from-file ids.txt",
         "delete registry.example.com/app --all --yes",
+    ),
+    "verify": (
+        "verify registry.example.com/app",
+        "verify registry.example.com/app --shallow --json",
+        "verify registry.example.com/app --from-file ids.txt --reject",
     ),
     "fetch": ("fetch registry.example.com/app --from-file ids.txt --all-hosts",),
     "hosts": ("hosts", "hosts --last-used"),

@@ -46,6 +46,7 @@ OPERATIONS: Mapping[str, CatalogEntry] = {
     "publish_stage": CatalogEntry("publish:PublishOperation", "publish"),
     "cache_stage": CatalogEntry("publish:CacheOperation", "publish"),
     "take_stage": CatalogEntry("publish:TakeOperation", "copy"),
+    "verify_stage": CatalogEntry("verify:VerifyOperation", "verify"),
     "rm_image_metadata": CatalogEntry("records:DeleteImageMetadataOperation", "records"),
     "rm_managed_image": CatalogEntry("records:DeleteManagedImageOperation", "records"),
     "get_import_metadata": CatalogEntry("records:ReadImportMetadataOperation", "records"),
@@ -93,6 +94,7 @@ REQUESTS: Mapping[str, Request] = {
     "publish": Request(
         "publish:PublishOperation", (*_PROJECT, "final", "should_be_built", "fill_caches", "host")
     ),
+    "verify": Request("verify:VerifyOperation", ("repository", "shallow", "reject", "hosts")),
     "remove_records": Request(
         "records:removal_of", ("repository", "kind", "final", "host"), items="ids", needs_items=True
     ),

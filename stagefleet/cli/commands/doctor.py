@@ -299,6 +299,7 @@ _PURPOSES = {
         "fetch": "fetch_stage",
         "publish": "publish_stage",
         "records": "rm_record",
+        "verify": "verify_stage",
     }.items()
 }
 """The queue for the items of each command."""

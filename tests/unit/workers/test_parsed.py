@@ -38,6 +38,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "publish_stage": [PROJECT, PROJECT | {"should_be_built": True, "image": "web"}],
     "cache_stage": [PROJECT | {"final": None}],
     "take_stage": [PROJECT],
+    "verify_stage": [
+        {"repository": "a.test/app"},
+        {"repository": "docker-daemon:app", "shallow": True, "reject": True, "hosts": ["h"]},
+    ],
     "rm_image_metadata": [{"repository": "a.test/app", "image": ""}],
     "rm_managed_image": [{"repository": "a.test/app"}],
     "get_import_metadata": [{"repository": "docker-daemon:app", "hosts": ["h"]}],
