@@ -9,6 +9,11 @@ import pytest
 from tests.documents import ROOT, snippets
 
 PAGES = {
+    "docs/adding-an-operation.md": [
+        "stagefleet/operations/verify.py",
+        "tasks/verify.py",
+        "stagefleet/cli/commands/verify.py",
+    ],
     "docs/adding-a-storage.md": ["stagefleet/storages/oci_layout.py"],
 }
 
