@@ -46,6 +46,7 @@ WHOLE_MODULES = ("stagefleet.errors", "stagefleet.settings")
 RETURNED = {
     "stagefleet.fleet.callbacks": ("StartArguments", "RunArguments"),
     "stagefleet.fleet.hosts": ("FleetHosts", "PinnedStages"),
+    "stagefleet.fleet.mirrors": ("Mirror", "MirrorPlan"),
     "stagefleet.fleet.project": ("FleetProject",),
     "stagefleet.fleet.purge": ("PurgedGroup",),
     "stagefleet.fleet.reader": ("StorageState",),

@@ -309,6 +309,10 @@ class SharedDigestError(StagefleetError):
     """Deletion would remove tags that were not selected, and the registry offers no other way."""
 
 
+class PruneLimitError(StagefleetError):
+    """More of a destination would be deleted than was allowed; nothing is deleted."""
+
+
 class IndexNotDeletedError(StagefleetError):
     """A stage is kept, because an index of the same run with it as a member could not be deleted."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
 from stagefleet.attempt import NOT_THERE, Attempt, ItemResult, TagsToDelete
 from stagefleet.deletion.checks import RunItems
+from stagefleet.errors import StageNotFoundError
 from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Repository, StageId
-from stagefleet.operations.delete import DeleteOperation
+from stagefleet.operations.delete import DeleteOperation, PruneOperation
 from stagefleet.storages.storages import Storages
 
 
@@ -25,6 +27,17 @@ def delete_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     to_delete = tags_to_delete(attempt, lambda item: (item,), also=operation.also)
     item_result = storages.open(operation.repository).delete(stage_id, replace(attempt, to_delete=to_delete))
     return counted_as_deleted(item_result, attempt, had_it=had_it)
+
+
+def prune_stage(storages: Storages, attempt: Attempt) -> ItemResult:
+    """Delete the stage `attempt.item`, as `PruneOperation` says, unless the source has it now."""
+    source = storages.open(attempt.parsed(PruneOperation).source)
+    with suppress(StageNotFoundError):
+        stage_id = StageId.parse(attempt.item)
+        source.refuse_rejected(stage_id, attempt.lease)
+        source.find_digest(stage_id)
+        return ItemResult({"reason": "is in the source"}, skipped=True)
+    return delete_stage(storages, attempt)
 
 
 def delete_from_caches(

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Unpack
 from stagefleet.connections import Connections
 from stagefleet.fleet.callbacks import OutcomeCallback, RemoteCallback, RunArguments, StartArguments
 from stagefleet.fleet.chains import RunChains
+from stagefleet.fleet.mirrors import Mirror, MirrorPlan, MirrorStarter
 from stagefleet.fleet.purge import OnGroup, PurgedGroup, PurgeStarter
 from stagefleet.fleet.reader import StorageReader, StorageState
 from stagefleet.fleet.submission import RunPlans
 from stagefleet.images import StageDescription
-from stagefleet.names import StageId
+from stagefleet.names import Repository, StageId
 from stagefleet.operations import delete, describe, publish
-from stagefleet.operations.base import Items, Operation, Plan
+from stagefleet.operations.base import Items, Operation, Plan, parse_repository
 from stagefleet.operations.catalog import parse_operation
+from stagefleet.operations.copy import CopyOperation
 from stagefleet.project import DeployedImage, Project, TagRule, deployed_image
 from stagefleet.runs.models import Run, RunState
 from stagefleet.storages.isolation import OnLeftOut
@@ -54,6 +56,7 @@ class FleetProject:
         self._fleet = fleet
         self._connections = connections
         self._reader = reader
+        self._mirrors = MirrorStarter(chains, plans, reader)
         max_attempts = connections.settings.runs.max_attempts
         self._purges = PurgeStarter(chains, storages, plans.choose_hosts, max_attempts)
         is_set_up = is_set_up or bool(storages.secondaries)
@@ -206,6 +209,50 @@ class FleetProject:
             is_list=stage_ids is None,
             parallel=parallel,
             on_left_out=on_left_out,
+        )
+
+    # Mirrors
+
+    def plan_mirror(
+        self, destination: str | Repository, *, verify: bool = False, max_percent: float = 10.0
+    ) -> MirrorPlan:
+        """Plan a mirror as `start_mirror` would start it; changes nothing, needs no Redis."""
+        return self._mirrors.plan(self._copy_into(destination, verify=verify), max_percent)
+
+    def start_mirror(
+        self,
+        destination: str | Repository,
+        callback: RemoteCallback | None = None,
+        *,
+        verify: bool = False,
+        max_percent: float = 10.0,
+        parallel: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Mirror:
+        """Start a copy of all stages of the primary storage, and the deletion of the others after it.
+
+        The deletion starts when the copy has succeeded. Before a stage is deleted, the primary storage is
+        asked for it once more.
+
+        Args:
+            callback: What the fleet calls for each outcome of both runs, and at the end of each.
+            verify: Compare digests too, and copy again if they differ.
+            max_percent: The largest part of the destination's stages that may go; if there are more, the
+                mirror has a `refusal`, and none goes.
+            idempotency_key: Calls with the same key start one mirror; another after one that failed.
+
+        Raises:
+            UsageError: One of the two is no repository, or the primary storage lists no stages.
+            KeyConflictError: The key was used for other work.
+            UnreachableError: Redis or a registry does not answer.
+        """
+        copy = self._copy_into(destination, verify=verify)
+        limit = self.parallel if parallel is None else parallel
+        return self._mirrors.start(copy, callback, max_percent, parallel=limit, key=idempotency_key)
+
+    def _copy_into(self, destination: str | Repository, *, verify: bool) -> CopyOperation:
+        return CopyOperation(
+            source=self.storages.primary, destination=parse_repository(destination), verify=verify
         )
 
     # Purges

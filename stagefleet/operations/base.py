@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -343,6 +344,11 @@ class PlanStorages:
                 "(missing_ok=True) take it for empty"
             )
         self.notice(f"there is no repository {address}: it is taken for empty")
+
+    def listed_once(self) -> PlanStorages:
+        """Return a view for several plans, in which each storage is listed once."""
+        listed = cache(lambda address: tuple(self.stage_ids(address)))
+        return replace(self, stage_ids=lambda address: iter(listed(address)))
 
     def may_exist(self, address: StorageAddress) -> bool:
         """Return True if a storage exists, or does not answer."""

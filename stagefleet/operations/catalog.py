@@ -41,6 +41,7 @@ class CatalogEntry:
 OPERATIONS: Mapping[str, CatalogEntry] = {
     "copy_stage": CatalogEntry("copy:CopyOperation", "copy"),
     "delete_stage": CatalogEntry("delete:DeleteOperation", "delete"),
+    "prune_stage": CatalogEntry("delete:PruneOperation", "delete"),
     "describe_stage": CatalogEntry("describe:DescribeOperation", "describe"),
     "fetch_stage": CatalogEntry("fetch:FetchOperation", "fetch"),
     "publish_stage": CatalogEntry("publish:PublishOperation", "publish"),

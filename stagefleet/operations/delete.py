@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from stagefleet.errors import UsageError
+from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import StorageAddress
 from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset, named_ids
 from stagefleet.setting_types import RepositoryText, StorageAddressText
@@ -84,3 +84,37 @@ class DeleteOperation(Operation):
             return Plan(bounded(map(str, named_ids(storages, self.repository))))
         storages.expect(self.repository)
         return Plan(bounded(items))
+
+
+class PruneOperation(DeleteOperation):
+    """Delete stages that a source no longer has, after a copy from there; one that it has by then stays.
+
+    Attributes:
+        max_percent: The largest part of the repository's stages that may go.
+    """
+
+    name: ClassVar[str] = "prune_stage"
+    reads: ClassVar[str] = "source"
+    writes: ClassVar[str] = "repository"
+
+    source: RepositoryText
+    max_percent: float = Field(default=10.0, ge=0, le=100)
+
+    def _plan(self, items: Sequence[str] | None, storages: PlanStorages) -> Plan:
+        """Plan the stages that the source's tag list lacks.
+
+        Raises:
+            PruneLimitError: They are too large a part of the repository.
+        """
+        # In this order: what is copied meanwhile is on the second list.
+        there = bounded(map(str, storages.stage_ids(self.repository)))
+        kept = set(map(str, named_ids(storages, self.source)))
+        if not kept:
+            raise UsageError(f"{self.source} lists no stages: all of {self.repository} would be deleted")
+        gone = dict.fromkeys(stage_id for stage_id in there if stage_id not in kept)
+        if len(gone) * 100 > self.max_percent * len(there):
+            raise PruneLimitError(
+                f"{len(gone):,} of the {len(there):,} stages of {self.repository} are not in {self.source}, "
+                f"more than {self.max_percent:g} %: none is deleted; --max-percent (max_percent) allows more"
+            )
+        return Plan([item for item in (gone if items is None else items) if item in gone])

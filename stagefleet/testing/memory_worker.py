@@ -215,6 +215,13 @@ def _delete_stage(task: _ItemTask) -> ItemResult:
     return task.storages.open(operation.repository).delete(task.stage_id, task.attempt)
 
 
+def _prune_stage(task: _ItemTask) -> ItemResult:
+    operation = task.attempt.parsed(delete.PruneOperation)
+    if task.storages.open(operation.source).has_stage(task.stage_id):
+        return ItemResult({"reason": "is in the source"}, skipped=True)
+    return _delete_stage(task)
+
+
 def _describe_stage(task: _ItemTask) -> ItemResult:
     lookup = StageLookup(task.storages, task.attempt.parsed(ProjectOperation).storages)
     return ItemResult(lookup.describe(task.stage_id).as_json())
@@ -333,6 +340,7 @@ def _delete_rejected_stage(task: _ItemTask) -> ItemResult:
 _TASKS: Mapping[str, Callable[[_ItemTask], ItemResult]] = {
     "copy_stage": _copy_stage,
     "delete_stage": _delete_stage,
+    "prune_stage": _prune_stage,
     "describe_stage": _describe_stage,
     "fetch_stage": _fetch_stage,
     "publish_stage": _publish_stage,

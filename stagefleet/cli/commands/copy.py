@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import stagefleet
 from stagefleet.cli import options as opt
-from stagefleet.cli.session import RunOptions, run_operation, takes_run_options
-from stagefleet.errors import UsageError
+from stagefleet.cli.output import print_line
+from stagefleet.cli.report import exit_code, print_plan
+from stagefleet.cli.session import (
+    RunOptions,
+    detach_or_follow,
+    run_operation,
+    takes_run_options,
+    watch_run,
+)
+from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import parse_address
+
+if TYPE_CHECKING:
+    from stagefleet.fleet.mirrors import MirrorPlan
 
 Source = Annotated[str | None, typer.Argument(metavar="SRC", help=opt.ADDRESSES)]
 Destination = Annotated[str | None, typer.Argument(metavar="DST", help=opt.ADDRESSES)]
@@ -34,13 +46,27 @@ def copy_stages(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare digests too, and copy again what differs.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then delete from DST what SRC no longer has, if all was copied.")
+    ] = False,
+    max_percent: Annotated[
+        float | None,
+        typer.Option(
+            "--max-percent",
+            metavar="N",
+            help="With --prune: delete nothing if more of DST would go. Default: 10.",
+            show_default=False,
+        ),
+    ] = None,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
     """Copy stages from one repository to another: the named ones, else all that the destination lacks."""
+    if max_percent is not None and not prune:
+        raise UsageError("--max-percent is for --prune")
     if from_project is not None:
-        if verify:
-            raise UsageError("--verify does not go with --from-project")
+        if verify or prune:
+            raise UsageError(f"{'--verify' if verify else '--prune'} does not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
         _take(from_project, opt.read_stage_ids(arguments, options.from_file), opt.one_host(hosts), options)
         return
@@ -54,9 +80,62 @@ def copy_stages(
         verify=verify,
         hosts=tuple(hosts or ()),
     )
+    if prune:
+        _mirror(operation, named, 10.0 if max_percent is None else max_percent, options)
+        return
     if_empty = f"{source} has no stages" if named is None else "no stage was named"
     with options.open_fleet(source, destination, hosts=hosts) as fleet:
         run_operation(fleet, operation, named, options, if_empty=if_empty)
+
+
+def _mirror(
+    operation: stagefleet.CopyOperation, named: list[str] | None, max_percent: float, options: RunOptions
+) -> None:
+    """Copy all stages, and delete those that the source no longer has."""
+    refused = {
+        "stages that are named": named is not None,
+        "--missing-ok": options.missing_ok,
+        "--host": bool(operation.hosts),
+    }
+    for what, is_given in refused.items():
+        if is_given:
+            raise UsageError(f"--prune compares all of two repositories, and does not go with {what}")
+    destination = str(operation.destination)
+    with options.open_fleet() as fleet:
+        project = fleet.project(operation.source)
+        if options.dry_run:
+            plan = project.plan_mirror(destination, verify=operation.verify, max_percent=max_percent)
+            refusal = _print_plans(plan, options)
+        else:
+            mirror = project.start_mirror(
+                destination,
+                options.callback,
+                verify=operation.verify,
+                max_percent=max_percent,
+                parallel=options.parallel,
+                idempotency_key=options.idempotency_key,
+            )
+            _show_runs(fleet, mirror.runs, options)
+            refusal = mirror.refusal
+        if refusal is not None:
+            raise refusal
+
+
+def _print_plans(plan: MirrorPlan, options: RunOptions) -> PruneLimitError | None:
+    print_plan(plan.copies, as_json=options.json)
+    if not options.json:
+        print_line("to be deleted:")
+    print_plan(plan.deletions, as_json=options.json)
+    return plan.refusal
+
+
+def _show_runs(fleet: stagefleet.Fleet, runs: Sequence[stagefleet.Run], options: RunOptions) -> None:
+    """Print the ids of the runs of a mirror, or follow each to its end, as long as they succeed."""
+    for run in runs:
+        if options.detach:
+            detach_or_follow(fleet, run, options)
+        elif code := exit_code(watch_run(fleet, run, as_json=options.json)):
+            raise typer.Exit(code)
 
 
 def _take(name: str, named: list[str] | None, hosts: tuple[str, ...], options: RunOptions) -> None:

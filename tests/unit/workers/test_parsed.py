@@ -29,6 +29,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"repository": "a.test/app", "caches": ["c.test/app"], "also": ["v1"]},
         {"repository": "docker-daemon:app", "skip_used": True, "hosts": ["h"]},
     ],
+    "prune_stage": [
+        {"repository": "b.test/app", "source": "a.test/app", "max_percent": 10.0},
+    ],
     "describe_stage": [PROJECT],
     "fetch_stage": [
         PROJECT | {"hosts": ["h"]},

@@ -1,0 +1,173 @@
+"""Mirrors: what the source no longer has goes from the destination when all is copied, and never too much."""
+
+from __future__ import annotations
+
+import pytest
+
+from stagefleet import RemoteCallback
+from stagefleet.errors import (
+    ForbiddenError,
+    KeyConflictError,
+    PruneLimitError,
+    RepositoryNotFoundError,
+    UsageError,
+)
+from stagefleet.names import parse_address
+from stagefleet.runs.models import RunState
+from stagefleet.testing import in_memory_fleet
+
+SOURCE, DESTINATION = "registry.test/app", "mirror.test/app"
+STAGES = [f"{number:056x}-{1_700_000_000_000 + number}" for number in range(40)]
+OLD, KEPT, NEW = STAGES[:2], STAGES[2:30], STAGES[30:]
+
+
+@pytest.fixture
+def notices():
+    return []
+
+
+@pytest.fixture
+def fleet(notices):
+    stages = {SOURCE: KEPT + NEW, DESTINATION: OLD + KEPT}
+    with in_memory_fleet(stages=stages, on_notice=notices.append) as fleet:
+        yield fleet
+
+
+def project(fleet):
+    return fleet.project(parse_address(SOURCE))
+
+
+def listed(fleet, address=DESTINATION):
+    return sorted(str(stage_id) for stage_id in fleet.stage_ids(address, missing_ok=True))
+
+
+def follow(fleet, mirror):
+    return [fleet.wait(run).state for run in mirror.runs]
+
+
+def test_what_the_source_no_longer_has_goes_after_the_copy(fleet):
+    mirror = project(fleet).start_mirror(DESTINATION)
+    assert mirror.refusal is None
+    outcomes: list[str] = []
+    copied = fleet.wait(mirror.runs[0], lambda outcome: outcomes.append(outcome.item))
+    deleted = fleet.wait(mirror.runs[1], lambda outcome: outcomes.append(outcome.item))
+    assert (10, 28, 2) == (copied.succeeded, copied.skipped, deleted.succeeded)
+    assert OLD == sorted(outcomes[-2:])
+    assert sorted(KEPT + NEW) == listed(fleet)
+
+
+def test_a_plan_changes_nothing(fleet):
+    plan = project(fleet).plan_mirror(DESTINATION)
+    assert (NEW, OLD, None) == (list(plan.copies.items), list(plan.deletions.items), plan.refusal)
+    assert sorted(OLD + KEPT) == listed(fleet)
+    assert [] == list(fleet.runs())
+
+
+def test_nothing_is_deleted_if_a_copy_fails(fleet):
+    fleet.fail(NEW[0], ForbiddenError("denied"))
+    mirror = project(fleet).start_mirror(DESTINATION)
+    assert [RunState.FAILED, RunState.CANCELLED] == follow(fleet, mirror)
+    assert set(OLD) <= set(listed(fleet))
+
+
+def test_nothing_is_deleted_if_the_copy_is_cancelled(fleet):
+    mirror = project(fleet).start_mirror(DESTINATION)
+    fleet.cancel(mirror.runs[0].id)
+    assert [RunState.CANCELLED, RunState.CANCELLED] == follow(fleet, mirror)
+    assert set(OLD) <= set(listed(fleet))
+
+
+def test_a_mirror_without_anything_to_copy_still_deletes(fleet):
+    fleet.for_each_copy_stage(SOURCE, DESTINATION)
+    assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == follow(fleet, project(fleet).start_mirror(DESTINATION))
+    assert sorted(KEPT + NEW) == listed(fleet)
+
+
+def test_a_mirror_without_anything_to_delete_is_one_run(fleet):
+    follow(fleet, project(fleet).start_mirror(DESTINATION))
+    assert [RunState.SUCCEEDED] == follow(fleet, project(fleet).start_mirror(DESTINATION))
+
+
+@pytest.mark.parametrize(("percent", "goes"), [(0, False), (6.6, False), (6.7, True), (100, True)])
+def test_more_than_was_allowed_is_not_deleted_and_all_is_copied(fleet, percent, goes):
+    """Two of the thirty stages that are there: 6.67 %."""
+    mirror = project(fleet).start_mirror(DESTINATION, max_percent=percent)
+    assert {RunState.SUCCEEDED} == set(follow(fleet, mirror))
+    assert sorted((KEPT if goes else OLD + KEPT) + NEW) == listed(fleet)
+    assert goes == (mirror.refusal is None)
+    if mirror.refusal is not None:
+        assert isinstance(mirror.refusal, PruneLimitError)
+        assert f"2 of the 30 stages of {DESTINATION}" in str(mirror.refusal)
+        assert f"more than {percent:g} %" in str(mirror.refusal)
+        assert 1 == mirror.refusal.exit_code
+
+
+def test_a_stage_that_came_back_to_the_source_stays(fleet):
+    mirror = project(fleet).start_mirror(DESTINATION)
+    fleet.add_stages(SOURCE, OLD[:1])
+    outcomes = {}
+    fleet.wait(mirror.runs[0])
+    fleet.wait(mirror.runs[1], lambda outcome: outcomes.update({outcome.item: str(outcome.state)}))
+    assert {OLD[0]: "skipped", OLD[1]: "succeeded"} == outcomes
+    assert OLD[0] in listed(fleet)
+
+
+def test_a_source_without_stages_is_refused():
+    with in_memory_fleet(stages={SOURCE: [], DESTINATION: OLD}) as fleet:
+        with pytest.raises(UsageError, match="lists no stages"):
+            project(fleet).start_mirror(DESTINATION, max_percent=100)
+        assert OLD == listed(fleet)
+
+
+def test_a_source_that_does_not_exist_is_refused():
+    with in_memory_fleet(stages={DESTINATION: OLD}) as fleet, pytest.raises(RepositoryNotFoundError):
+        project(fleet).start_mirror(DESTINATION, max_percent=100)
+
+
+def test_an_engine_has_no_project(fleet):
+    with pytest.raises(UsageError, match="docker-daemon:app"):
+        project(fleet).start_mirror("docker-daemon:app")
+    with pytest.raises(UsageError, match="docker-daemon:app"):
+        fleet.project(parse_address("docker-daemon:app")).start_mirror(DESTINATION)
+
+
+def test_the_same_key_starts_a_mirror_once(fleet, notices):
+    first = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
+    again = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
+    assert [run.id for run in first.runs] == [run.id for run in again.runs]
+    follow(fleet, first)
+    fleet.add_stages(DESTINATION, OLD)
+    assert [run.id for run in first.runs] == [
+        run.id for run in project(fleet).start_mirror(DESTINATION, idempotency_key="nightly").runs
+    ]
+    assert any("nothing was done now" in notice for notice in notices)
+    with pytest.raises(KeyConflictError):
+        project(fleet).start_mirror(DESTINATION, idempotency_key="nightly", max_percent=50)
+    with pytest.raises(KeyConflictError):
+        fleet.for_each_copy_stage(SOURCE, DESTINATION, idempotency_key="nightly")
+
+
+def test_a_mirror_that_did_not_succeed_is_begun_again_under_its_key(fleet):
+    fleet.fail(OLD[0], ForbiddenError("denied"))
+    first = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
+    assert [RunState.SUCCEEDED, RunState.FAILED] == follow(fleet, first)
+    fleet.fail(OLD[0], ForbiddenError("denied"), attempts=0)
+    again = project(fleet).start_mirror(DESTINATION, idempotency_key="nightly")
+    assert first.runs[0].id != again.runs[0].id
+    assert [RunState.SUCCEEDED, RunState.SUCCEEDED] == follow(fleet, again)
+    assert sorted(KEPT + NEW) == listed(fleet)
+
+
+def test_a_refusal_is_told_again_under_the_same_key(fleet):
+    follow(fleet, project(fleet).start_mirror(DESTINATION, max_percent=1, idempotency_key="nightly"))
+    assert (
+        project(fleet).start_mirror(DESTINATION, max_percent=1, idempotency_key="nightly").refusal is not None
+    )
+
+
+def test_the_fleet_calls_for_the_outcomes_of_both_runs(fleet):
+    callback = RemoteCallback(outcome_url="https://ci.test/told", finish_url="https://ci.test/done")
+    follow(fleet, project(fleet).start_mirror(DESTINATION, callback))
+    told = [call for call in fleet.remote_calls if call.target == "https://ci.test/told"]
+    assert 40 == len(told)
+    assert 2 == sum(call.target == "https://ci.test/done" for call in fleet.remote_calls)
