@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
 from itertools import repeat
+from typing import Any
 
 from stagefleet import errors
 from stagefleet.attempt import Attempt, ItemResult
@@ -29,6 +30,9 @@ from stagefleet.storages.storage import ManifestStorage
 SECOND_LOOK_SECONDS = 5.0
 """Shortest time between the two looks."""
 _RUN_SECONDS = 24 * 3600
+_KEY_CHARACTERS = 40
+_DIFF_ID_CHARACTERS = 24
+"""Characters of a diff id that are kept and compared: `sha256:` and 17 digits tell layers apart."""
 _CONFIG_BYTES = 8 * 1024 * 1024
 _TOLD = 20
 _IMAGE_CONFIGS = {
@@ -67,6 +71,10 @@ class Look:
     fault: str = ""
     detail: str = ""
     diff_ids: list[str] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        return {name: value for name, value in asdict(self).items() if value or value == []}
 
 
 @dataclass(slots=True)
@@ -220,15 +228,15 @@ class ContentVerification:
         for layer, diff_id in sorted(pairs, key=lambda pair: pair[0].size):
             seen = self._verify_blob(layer, "layer", where).diff_ids
             if diff_id and seen and seen[0] != diff_id:
-                look = Look(Fault.ALTERED, f"it unpacks to {seen[0]}, and its config says {diff_id}")
+                look = Look(Fault.ALTERED, f"it unpacks to {seen[0]}..., its config says {diff_id}...")
                 self._result.note(look, f"the layer {layer.digest}{where}")
 
     def _verify_blob(self, blob: Descriptor, kind: str, where: str = "") -> Look:
         """Look at a blob, unless that was done in this run; a non-distributable layer may be absent."""
         part, kind = f"the {kind} {blob.digest}", self._kind_of(blob, kind)
-        key = f"verified {kind} {blob.digest} {blob.size}"
+        key = f"{kind} {blob.digest.hex[:_KEY_CHARACTERS]} {blob.size}"  # a run may have millions
         look = partial(self._look_at_blob, blob, kind)
-        seen = Look(**self._once(key, lambda: asdict(self._look_twice(part, look))))
+        seen = Look(**self._once(key, lambda: self._look_twice(part, look).as_json()))
         if seen.fault == Fault.MISSING and not blob.is_distributable:
             self._result.absent.append(blob.digest)
             return Look()
@@ -251,8 +259,9 @@ class ContentVerification:
             found: list[str] | None = None
             if kind == "config":
                 found = diff_ids_in(b"".join(_pieces(stream)))
+                found = found and [diff_id[:_DIFF_ID_CHARACTERS] for diff_id in found]
             elif kind == "layer":
-                found = [str(diff_id_of(stream, blob.size, lease=self._lease))]
+                found = [str(diff_id_of(stream, blob.size, lease=self._lease))[:_DIFF_ID_CHARACTERS]]
             else:
                 for _ in _pieces(stream):
                     pass  # at its end it raises if its digest is another

@@ -258,7 +258,8 @@ def test_diff_ids_are_those_of_the_unpacked_layers(fakes, between, packed):
     assert [] == verify(fakes, right).faults
     result = verify(fakes, wrong)
     assert isinstance(result.error, AlteredContentError)
-    assert f"unpacks to {digest_of(OWN)}, and its config says {digest_of(b'other')}" in str(result.error)
+    found, named = str(digest_of(OWN))[:24], str(digest_of(b"other"))[:24]
+    assert f"unpacks to {found}..., its config says {named}..." in str(result.error)
     assert 1 == reads(fakes, "blob", digest_of(packed))
 
 
