@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -196,6 +197,8 @@ class TestInterrupt:
         left = threading.Event()
 
         def interrupt_twice(_):
+            while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                time.sleep(0.01)  # the run has started, and the command does not listen yet
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             assert left.wait(30)
