@@ -135,12 +135,12 @@ for number in itertools.count(int(sys.argv[2])):
 
 def test_a_writer_that_is_killed_leaves_a_valid_layout(service_folder):
     path = service_folder("layout")
-    for attempt in range(5):
+    for attempt in range(3):
         command = [sys.executable, "-c", WRITER, str(path), str(attempt * 10_000)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(0.05 + attempt * 0.04)
+            time.sleep(0.05 + attempt * 0.07)
             process.send_signal(signal.SIGKILL)
         assert_valid(path)
     ONE.write(OciLayout(path), "last")
