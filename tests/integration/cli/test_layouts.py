@@ -76,6 +76,19 @@ def test_stages_of_a_layout_are_described_verified_and_deleted(command, source, 
     assert [] == [blob for blob in path.glob("blobs/*/*") if blob.is_file()]
 
 
+def test_a_layout_is_verified_blob_by_blob(command, source, stages, layout, tmp_path):
+    assert 0 == command("copy", source, "oci:layout").code
+    assert 0 == command("verify", "oci:layout").code
+    one = next(iter(stages))
+    manifest = layout.fetch_manifest(layout.resolve(one).digest)
+    (path,) = tmp_path.glob(f"layout/blobs/*/{manifest.layers[-1].digest.hex}")
+    path.write_bytes(b"x" * path.stat().st_size)
+    broken = command("verify", "oci:layout", "--json")
+    assert 1 == broken.code
+    failed = {told["item"]: told["error"]["type"] for told in broken.objects[:-1] if told["error"]}
+    assert {one: "AlteredContentError"} == failed
+
+
 def test_one_that_is_not_there_is_refused_unless_it_may_be(command, tmp_path):
     refused = command("list", "oci:nowhere")
     assert 2 == refused.code
@@ -95,6 +108,7 @@ def test_one_that_is_not_there_is_refused_unless_it_may_be(command, tmp_path):
         (("copy", "oci:layout", "oci:./layout"), "source and destination are the same"),
         (("fetch", "oci:layout", "f" * 56), "which has no role in a project"),
         (("purge", "oci:layout"), "which keeps no records"),
+        (("copy", "a.test/app", "oci:layout", "--prune"), "is on a host: name a registry's repository"),
         (("records", "list", "oci:layout"), "which keeps no records"),
         (("copy", "oci:", "oci:layout"), "is no path of an OCI layout"),
         (("copy", "oci:layout", "a.test/app", "--detach"), "name the host of oci:layout with --host"),
