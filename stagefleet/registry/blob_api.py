@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
 from stagefleet.registry.blob_reader import BlobReader, BlobSource, check_length
-from stagefleet.registry.blob_stream import BlobStream
+from stagefleet.registry.blob_stream import BlobStream, SourceError, UploadSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
 from stagefleet.registry.http.client import backoff_seconds
 from stagefleet.registry.http.hosts import api_path
@@ -225,7 +224,7 @@ class BlobApi(Api):
         If the repository has lacked the last blobs, the source is opened while it is asked for this one; or
         a registry that takes a small one with one POST gets it without being asked.
         """
-        source = _UploadSource(partial(self._open_source, open_source, descriptor.size, lease), await_turn)
+        source = UploadSource(partial(self._open_source, open_source, descriptor.size, lease), await_turn)
         missed = self._missed.get((mount_from or destination, destination), 0)
         is_whole = (
             mount_from == destination
@@ -250,7 +249,7 @@ class BlobApi(Api):
         return descriptor.size if is_whole or upload is not None else 0
 
     def _post_source(
-        self, source: _UploadSource, destination: Repository, digest: Digest, lease: Lease
+        self, source: UploadSource, destination: Repository, digest: Digest, lease: Lease
     ) -> Upload | None:
         """Send a blob with one POST; if the registry does not take it, return an upload."""
         try:
@@ -262,7 +261,7 @@ class BlobApi(Api):
                     lease=lease,
                     answer_seconds=self._settings.http.upload_timeout_seconds,
                 )
-        except _SourceError as error:
+        except SourceError as error:
             raise error.cause from None
         except (errors.RegistryError, errors.RegistryUnreachableError):
             upload = self.begin_upload(destination, digest, mount_from=None, lease=lease)
@@ -284,7 +283,7 @@ class BlobApi(Api):
         while True:
             try:
                 return send(upload)
-            except _SourceError as error:
+            except SourceError as error:
                 raise error.cause from None  # it had its retries
             except (
                 errors.RegistryUnreachableError,
@@ -307,7 +306,7 @@ class BlobApi(Api):
                 return None
             upload = fresh
 
-    def _stream(self, source: _UploadSource, upload: Upload, lease: Lease) -> None:
+    def _stream(self, source: UploadSource, upload: Upload, lease: Lease) -> None:
         """Send one blob once; open its source again if the upload needs another login."""
         answer_seconds = self._settings.http.upload_timeout_seconds
         with source.one_try():
@@ -382,54 +381,6 @@ class BlobApi(Api):
                 status=response.status_code,
             )
         return self._same_registry(repository, url, location)
-
-
-class _UploadSource:
-    """The source of one upload, opened for each of its tries."""
-
-    def __init__(self, open_source: Callable[[], BlobSource], await_turn: Callable[[], None]) -> None:
-        self._open_source = open_source
-        self._await_turn = await_turn
-        self._early: BlobSource | None = None
-        self._opened: list[BlobSource] = []
-
-    def open_early(self, open_source: Callable[[], BlobSource]) -> None:
-        """Open it for the first try, before it is known that there will be one."""
-        self._early = open_source()
-
-    def open(self) -> BlobSource:
-        """Open it as the body of a request; wait until it may be sent."""
-        source, self._early = self._early or self._open_source(), None
-        self._opened.append(source)
-        self._await_turn()
-        return source
-
-    @contextmanager
-    def one_try(self) -> Iterator[None]:
-        """Tell errors of the source from those of the destination, and close the source at the end."""
-        try:
-            yield
-        except errors.StagefleetError as error:
-            if any(source.error is error for source in self._opened):
-                raise _SourceError(error) from None
-            raise
-        finally:
-            for source in self._opened:
-                source.close()
-            self._opened.clear()
-
-    def close(self) -> None:
-        """Close it if it was opened in vain."""
-        if self._early is not None:
-            self._early.close()
-
-
-class _SourceError(Exception):
-    """The source failed in the middle of an upload, not the destination."""
-
-    def __init__(self, cause: errors.StagefleetError) -> None:
-        super().__init__()
-        self.cause = cause
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:

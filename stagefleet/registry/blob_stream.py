@@ -1,10 +1,11 @@
-"""Blobs that are read from their source while another thread sends them on."""
+"""Sources of uploads: blobs that are read while another thread sends them on."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Condition
 
 from stagefleet.errors import StagefleetError
@@ -111,3 +112,51 @@ class BlobStream(BlobSource):
         else:
             self._has_ended, self._failure = True, failure
         self._changed.notify_all()
+
+
+class SourceError(Exception):
+    """The source failed in the middle of an upload, not the destination."""
+
+    def __init__(self, cause: StagefleetError) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class UploadSource:
+    """The source of one upload, opened for each of its tries."""
+
+    def __init__(self, open_source: Callable[[], BlobSource], await_turn: Callable[[], None]) -> None:
+        self._open_source = open_source
+        self._await_turn = await_turn
+        self._early: BlobSource | None = None
+        self._opened: list[BlobSource] = []
+
+    def open_early(self, open_source: Callable[[], BlobSource]) -> None:
+        """Open it for the first try, before it is known that there will be one."""
+        self._early = open_source()
+
+    def open(self) -> BlobSource:
+        """Open it as the body of a request; wait until it may be sent."""
+        source, self._early = self._early or self._open_source(), None
+        self._opened.append(source)
+        self._await_turn()
+        return source
+
+    @contextmanager
+    def one_try(self) -> Iterator[None]:
+        """Tell errors of the source from those of the destination, and close the source at the end."""
+        try:
+            yield
+        except StagefleetError as error:
+            if any(source.error is error for source in self._opened):
+                raise SourceError(error) from None
+            raise
+        finally:
+            for source in self._opened:
+                source.close()
+            self._opened.clear()
+
+    def close(self) -> None:
+        """Close it if it was opened in vain."""
+        if self._early is not None:
+            self._early.close()

@@ -27,8 +27,9 @@ from requests.utils import get_environ_proxies, select_proxy
 from stagefleet.errors import CertificateError, RegistryUnreachableError, SettingsError
 from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import host_of, words_of
-from stagefleet.registry.http.adapter import Adapter, make_context
+from stagefleet.registry.http.adapter import Adapter
 from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, is_loopback, settings_of
+from stagefleet.registry.http.sockets import make_context
 from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings
 

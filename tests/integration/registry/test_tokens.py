@@ -11,7 +11,7 @@ from stagefleet.errors import CredentialsError, ForbiddenError
 from stagefleet.leases import NO_LEASE
 from stagefleet.manifests import Descriptor, Manifest, digest_of
 from stagefleet.names import Digest, Reference, StageId
-from stagefleet.registry.blob_api import _UploadSource
+from stagefleet.registry.blob_stream import UploadSource
 from stagefleet.shared_state.implementations import MemorySharedState
 from tests.services import ImageMaker, push_image
 from tests.services.registry import copy_blob
@@ -138,7 +138,7 @@ def test_a_token_that_is_refused_in_the_middle_sends_the_blob_again_from_its_sta
     upload = client.begin_upload(target, descriptor.digest, mount_from=None)
     assert upload is not None
     slot.grant = type(grant)(f"Bearer {stale}", grant.login, grant.fresh_until)
-    body = _UploadSource(lambda: client.open_blob(at(source), descriptor), lambda: None)
+    body = UploadSource(lambda: client.open_blob(at(source), descriptor), lambda: None)
     client._stream(body, upload, NO_LEASE)
     assert content == client.fetch_blob(target, descriptor)
     assert 401 in [request.status for request in guarded.requests() if request.method == "PUT"]

@@ -11,7 +11,7 @@ import pytest
 from stagefleet.errors import ForbiddenError, RegistryUnreachableError, StagefleetError, TruncatedError
 from stagefleet.manifests import OCI_MANIFEST, Manifest, digest_of
 from stagefleet.names import Repository
-from stagefleet.registry.http.adapter import open_socket
+from stagefleet.registry.http.sockets import open_socket
 from stagefleet.registry.http.waits import Deadline, bounding
 from tests.unit.registry.asking import (
     ALL,

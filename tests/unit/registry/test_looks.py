@@ -12,8 +12,8 @@ import pytest
 
 from stagefleet.errors import DeadlineMissedError, RegistryUnavailableError, SharedDigestError
 from stagefleet.leases import elapsed_seconds
-from stagefleet.registry.http.adapter import open_socket
 from stagefleet.registry.http.client import ApiRequest
+from stagefleet.registry.http.sockets import open_socket
 from tests.unit.registry.scripted import RegistryResponse
 
 FRESH_SECONDS = 10.0
