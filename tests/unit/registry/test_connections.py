@@ -53,10 +53,10 @@ class Server:
                 self.accepted += 1
                 self.resumed += self._context is not None and connection.session_reused
                 self._changed.notify_all()
-            while connection.recv(65536):
+            is_last = False
+            while not is_last and connection.recv(65536):
+                is_last = self.hangs_up
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                if self.hangs_up:
-                    break
         except OSError:
             pass
         connection.close()
@@ -109,8 +109,12 @@ def test_a_connection_that_the_server_closed_is_not_ready(server, client):
     server.hangs_up = True
     client.ping(server.host)
     server.hangs_up = False
-    client.prepare(server.host, 1)
-    server.await_accepted(2)
+
+    def has_opened_another():
+        client.prepare(server.host, 1)
+        return server.accepted > 1
+
+    wait_until(has_opened_another, "a new connection, once the end of the old one has arrived")
 
 
 def test_a_server_that_is_down_is_left_to_the_requests(client):
