@@ -226,6 +226,7 @@ class RedisLedger(RedisRuns):
             if retry_after_seconds is None
             else redis_client.milliseconds(ledger.bounded_pause(retry_after_seconds, self._settings)),
             encode_reason(reason),
+            claim.attempt,
         )
         return ledger.FinishResult(answer)
 

@@ -26,8 +26,9 @@ for n = 1, count do
     pairs_ = {}
   end
 end
+local fields = decided > 0 and read_fields(run)
 for n = 1, decided do
-  record(run, ARGV[FIRST + count + 2 * n], ARGV[FIRST - 1 + count + 2 * n], false)
+  record(run, fields, ARGV[FIRST + count + 2 * n], ARGV[FIRST - 1 + count + 2 * n], false)
 end
 if hosted then redis.call('HSET', meta, 'hosted', 1) end
 redis.call('HSET', meta, 'queued', believed_items + count, 'total', believed_total + count + decided,

@@ -5,7 +5,7 @@ local OVERTAKING_STEP_MS = 500 -- so that not every claim writes
 local OVERTAKING_LIFE_MS = 24 * 3600 * 1000
 local run, index, nonce = ARGV[3], ARGV[4], ARGV[5]
 local meta = key(run)
-local state, lease, queue, newest_claimed_ms = unpack(redis.call('HMGET', meta, 'state', 'lease_ms', 'queue', 'overtaking_ms'))
+local fields = read_fields(run)
 local published = redis.call('ZSCORE', key(run, 'published'), index)
 local item = redis.call('HGET', key(run, 'items'), index)
 local fence
@@ -13,8 +13,8 @@ local fence
 -- A queue is first in, first out over all runs: a message pushed before a claimed one, and not claimed a while
 -- later, is lost.
 local function note_newest_claimed()
-  local _, host, target = address(item, queue)
-  if not host and integer(published) < integer(newest_claimed_ms) + OVERTAKING_STEP_MS then return end
+  local _, host, target = address(item, fields.queue)
+  if not host and integer(published) < integer(fields.overtaking_ms) + OVERTAKING_STEP_MS then return end
   redis.call('HSET', meta, 'overtaking_ms', published)
   local name = P .. 'overtaking:' .. target
   if integer(published) > integer(redis.call('GET', name)) then
@@ -22,7 +22,7 @@ local function note_newest_claimed()
   end
 end
 
-if published and item and state == 'running' then
+if published and item and fields.state == 'running' then
   fence = tostring(redis.call('HINCRBY', meta, 'fence', 1))
   redis.call('HSET', key(run, 'claims'), index, fence .. ' ' .. nonce)
   note_newest_claimed()
@@ -31,9 +31,9 @@ else
   if owner ~= nonce then return false end
   fence = holder
 end
-redis.call('ZADD', key(run, 'leases'), now + integer(lease), index)
+redis.call('ZADD', key(run, 'leases'), now + integer(fields.lease_ms), index)
 if published then
   redis.call('ZREM', key(run, 'published'), index)
-  release(run)
+  release(run, fields)
 end
-return { item, fence, integer(redis.call('HGET', key(run, 'tries'), index)) + 1, lease }
+return { item, fence, integer(redis.call('HGET', key(run, 'tries'), index)) + 1, fields.lease_ms }

@@ -74,23 +74,32 @@ local function address(item, queue)
   return item, nil, queue
 end
 
--- Push one message for each index, and record the time.
-local function publish(run, queue, indexes)
+-- Read the fields of a run by which its items move. A script that has read them hands them on, so that they are read
+-- once; `record` and `release` keep them up to date.
+local function read_fields(run)
+  local fields = {}
+  fields.state, fields.queue, fields.parallel, fields.next, fields.queued, fields.held, fields.hosted, fields.awaits,
+    fields.lease_ms, fields.max_attempts, fields.overtaking_ms, fields.message, fields.messages, fields.subject =
+    unpack(redis.call('HMGET', key(run), 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted', 'awaits',
+      'lease_ms', 'max_attempts', 'overtaking_ms', 'message', 'messages', 'subject'))
+  return fields
+end
+
+-- Push one message for each index, and record the time, and the index of the next item.
+local function publish(run, fields, indexes, next_index)
   if #indexes == 0 then return end
-  local meta = key(run)
-  local template, subject = unpack(redis.call('HMGET', meta, 'message', 'subject'))
-  local sent = redis.call('HINCRBY', meta, 'messages', #indexes) - #indexes
+  local sent, queue = integer(fields.messages), fields.queue
   local items = redis.call('HMGET', key(run, 'items'), unpack(indexes))
   local messages, scores = {}, {}
   for n, index in ipairs(indexes) do
     local id, host, target = address(items[n] or '', queue)
-    local message = string.gsub(template, '@(%u+)@', {
+    local message = string.gsub(fields.message, '@(%u+)@', {
       RUN = run,
       INDEX = index,
       TASK = run .. '.' .. index .. '.' .. (sent + n),
       ITEM = string.sub(cjson.encode(host and id .. ' on ' .. host or id), 2, -2),
       QUEUE = target,
-      SUBJECT = subject or '', -- escaped already; its placeholders are not replaced
+      SUBJECT = fields.subject or '', -- escaped already; its placeholders are not replaced
     })
     messages[target] = messages[target] or {}
     table.insert(messages[target], message)
@@ -99,33 +108,35 @@ local function publish(run, queue, indexes)
   -- The script is atomic: a message that cannot be pushed leaves its item in its set.
   for target, texts in pairs(messages) do redis.call('LPUSH', P .. 'mq:' .. target, unpack(texts)) end
   redis.call('ZADD', key(run, 'published'), unpack(scores))
+  fields.messages, fields.next = sent + #indexes, next_index
+  redis.call('HSET', key(run), 'messages', fields.messages, 'next', next_index)
 end
 
 -- Publish items within the run's window and its share of the live slots: a run with a large window must not fill the
 -- queue before a later, small one. Returns their number.
-local function release(run)
-  local meta = key(run)
-  local state, queue, parallel, next_index, queued, unacknowledged_in_window, hosted =
-    unpack(redis.call('HMGET', meta, 'state', 'queue', 'parallel', 'next', 'queued', 'held', 'hosted'))
-  if state ~= 'running' then return 0 end
+local function release(run, fields)
+  fields = fields or read_fields(run)
+  if fields.state ~= 'running' then return 0 end
+  local first, last = integer(fields.next), integer(fields.queued)
+  if first >= last and redis.call('ZCARD', key(run, 'waiting')) == 0 then return 0 end -- a short run, or the end of one
   local published = redis.call('ZCARD', key(run, 'published'))
   local claimed = redis.call('ZCARD', key(run, 'leases'))
-  local window = integer(parallel) - published - claimed - integer(unacknowledged_in_window)
+  local window = integer(fields.parallel) - published - claimed - integer(fields.held)
   if window <= 0 then return 0 end -- the common case after a claim
-  local slots = integer(redis.call('GET', P .. 'slots:' .. queue))
-  local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. queue))
-  local share = math.max(1, math.ceil(2 * slots / runs))
-  if hosted then share = integer(parallel) end -- a slow host must not delay the others
-  local room = math.min(share - published, window, 1000)
+  local room = window
+  if not fields.hosted then -- else a slow host would delay the others
+    local slots = integer(redis.call('GET', P .. 'slots:' .. fields.queue))
+    local runs = math.max(1, redis.call('ZCARD', P .. 'live:' .. fields.queue))
+    room = math.min(room, math.max(1, math.ceil(2 * slots / runs)) - published)
+  end
+  room = math.min(room, 1000)
   if room <= 0 then return 0 end
   local due = redis.call('ZRANGEBYSCORE', key(run, 'waiting'), '-inf', now, 'LIMIT', 0, room)
-  local first, last = integer(next_index), integer(queued)
   local upto = math.min(last, first + room - #due)
   local indexes = { unpack(due) }
   for index = first, upto - 1 do indexes[#indexes + 1] = tostring(index) end
-  publish(run, queue, indexes)
+  publish(run, fields, indexes, math.max(first, upto))
   if #due > 0 then redis.call('ZREM', key(run, 'waiting'), unpack(due)) end
-  if upto > first then redis.call('HSET', meta, 'next', upto) end
   return #indexes
 end
 
@@ -174,7 +185,7 @@ end
 
 -- Write an outcome and count it. `windowed`: it had a task, and so keeps a place in the window until it is
 -- acknowledged, if the run has a callback.
-local function record(run, outcome, state, windowed)
+local function record(run, fields, outcome, state, windowed)
   local meta = key(run)
   local kind = state == 'cancelled' and 'c' or not windowed and 's'
   if kind then
@@ -184,20 +195,19 @@ local function record(run, outcome, state, windowed)
   end
   redis.call('HINCRBY', meta, state, 1)
   if state == 'cancelled' then return end
-  local needs_ack, phase = unpack(redis.call('HMGET', meta, 'awaits', 'state'))
-  if needs_ack == '1' then
+  if fields.awaits == '1' then
     redis.call('HINCRBY', meta, 'unacknowledged', 1)
-    if windowed then redis.call('HINCRBY', meta, 'held', 1) end
-    if phase ~= 'submitting' then request_coordinator(run) end
+    if windowed then fields.held = redis.call('HINCRBY', meta, 'held', 1) end
+    if fields.state ~= 'submitting' then request_coordinator(run) end
   end
 end
 
--- End an item, and release items behind it; the caller removes it from its set.
-local function end_item(run, index, outcome, state)
-  record(run, outcome, state, true)
+-- End an item at an attempt, and release items behind it; the caller removes it from its set.
+local function end_item(run, fields, index, attempt, outcome, state)
+  record(run, fields, outcome, state, true)
   if state == 'succeeded' or state == 'skipped' then
     redis.call('HDEL', key(run, 'items'), index)
-    redis.call('HDEL', key(run, 'tries'), index)
+    if attempt > 1 then redis.call('HDEL', key(run, 'tries'), index) end
   else
     redis.call('HSET', key(run, 'tries'), index, -1)
   end

@@ -1,22 +1,21 @@
 -- Record the end of an attempt.
--- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON).
+-- ARGV: run, index, claim, state, outcome, bytes, retry_ms ('' for no retry), reason of the wait (JSON), attempt.
 -- Returns 1, 2 if the item waits for another attempt, or 0 for a stale claim.
 local run, index, claim, state, retry = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[9]
 if not revoke_claim(run, index, claim) then return 0 end
-local meta = key(run)
+local meta, fields = key(run), read_fields(run)
 if retry ~= '' and state == 'failed' then
   local tries = redis.call('HINCRBY', key(run, 'tries'), index, 1)
-  local phase, limit = unpack(redis.call('HMGET', meta, 'state', 'max_attempts'))
-  if phase == 'running' and tries < integer(limit) then
+  if fields.state == 'running' and tries < integer(fields.max_attempts) then
     redis.call('ZADD', key(run, 'waiting'), now + integer(retry), index)
     redis.call('ZREM', key(run, 'leases'), index)
     redis.call('HSET', meta, 'retry_reason', ARGV[10])
-    release(run)
+    release(run, fields)
     return 2
   end
 end
-end_item(run, index, ARGV[7], state)
+end_item(run, fields, index, integer(ARGV[11]), ARGV[7], state)
 if ARGV[8] ~= '0' then redis.pcall('HINCRBY', meta, 'bytes', ARGV[8]) end -- an overflow must not fail the item
 redis.call('ZREM', key(run, 'leases'), index)
-if release(run) == 0 then finish_run_if_done(run) end -- published items are left to do
+if release(run, fields) == 0 then finish_run_if_done(run) end -- published items are left to do
 return answer(1)

@@ -47,8 +47,8 @@ end
 local function fail(index, kind, message)
   local id, host = address(redis.call('HGET', key(run, 'items'), index) or '', queue)
   local tries = integer(redis.call('HGET', key(run, 'tries'), index))
-  end_item(run, index, cjson.encode({ item = id, host = host, state = 'failed', attempts = math.max(1, tries),
-    error = { type = kind, message = message } }), 'failed')
+  end_item(run, read_fields(run), index, tries, cjson.encode({ item = id, host = host, state = 'failed',
+    attempts = math.max(1, tries), error = { type = kind, message = message } }), 'failed')
 end
 
 -- An attempt without an end: start another one, or end the item. The caller removes it from its set.
@@ -112,8 +112,9 @@ local function republish_lost()
     end
   end
   touched = touched + #lost
-  publish(run, queue, lost)
-  release(run)
+  local fields = read_fields(run)
+  publish(run, fields, lost, fields.next)
+  release(run, fields)
 end
 
 -- Outcomes lost from the stream can never be acknowledged: their run goes on, and fails.
