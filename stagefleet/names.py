@@ -197,8 +197,9 @@ class StageId:
         match = _STAGE_ID.fullmatch(tag)
         if match is None:
             return None
-        created_ms = int(match[2] or 0)
-        return None if created_ms > _MAX_INT64 else cls(match[1], created_ms)
+        digest, created = match.groups()
+        created_ms = int(created or 0)
+        return None if created_ms > _MAX_INT64 else cls(digest, created_ms)
 
     @property
     def is_multiplatform(self) -> bool:

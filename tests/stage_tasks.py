@@ -151,7 +151,7 @@ class ProjectTasks:
     def plan_take(self, digest: str) -> Plan:
         open_storage = self.storages.open
         looked_at = PlanStorages(
-            lambda address: iter(open_storage(address).stage_ids()),
+            lambda address: open_storage(address).stage_ids(),
             lambda address, kind: open_storage(address).records.ids(kind),
             lambda repository: open_storage(repository).check(),
             lambda repository: open_storage(repository).exists(),

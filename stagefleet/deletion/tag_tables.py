@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from stagefleet.leases import elapsed_seconds
 from stagefleet.names import Digest, Repository, StageId
-from stagefleet.shared_state.tag_lists import ENTRY_BYTES, pack_id, unpack_id
+from stagefleet.stage_lists import ENTRY_BYTES, pack_id, unpack_id
 
 MOST_USERS = 500
 """Most users of one digest that are listed by name."""

@@ -58,7 +58,7 @@ class StorageReader:
         """Create the view that plans have of storages; arguments as of `PlanStorages`."""
         open_storage = self._connections.storages.open
         return PlanStorages(
-            lambda address: iter(open_storage(address).stage_ids()),
+            lambda address: open_storage(address).stage_ids(),
             lambda address, kind: open_storage(address).records.ids(kind),
             lambda address: open_storage(address).check(),
             lambda address: open_storage(address).exists(),

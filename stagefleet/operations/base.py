@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +18,7 @@ from stagefleet.images import Platform
 from stagefleet.names import HOST_SEPARATOR, Reference, Repository, StageId, StorageAddress, parse_address
 from stagefleet.project import Project
 from stagefleet.setting_types import RepositoryText, StorageAddressText
+from stagefleet.stage_lists import StageIdList, StageNames
 
 if TYPE_CHECKING:
     from stagefleet.records import RecordId, RecordKind
@@ -259,23 +261,38 @@ def named_ids(storages: PlanStorages, address: StorageAddress) -> Iterator[Stage
         storages.expect(address)
 
 
-def listed_ids(storages: PlanStorages, destination: StorageAddress) -> set[str]:
-    """Return the stages of a destination; it may be new, but it must answer."""
-    present = {str(stage_id) for stage_id in storages.stage_ids(destination)}
+def named_list(storages: PlanStorages, address: StorageAddress) -> StageIdList:
+    """Return the stages of a named storage; errors are as of `named_ids`."""
+    listed = StageIdList.of(storages.stage_ids(address))
+    if not listed:
+        storages.expect(address)
+    return listed
+
+
+def compare(wanted: Sequence[str], storages: PlanStorages, destination: StorageAddress) -> Plan:
+    """Plan the stages that a destination lacks; it may be new, but it must answer."""
+    if not wanted:
+        return Plan(wanted)
+    present = StageIdList.of(storages.stage_ids(destination))
     if not present:
         storages.ping(destination)
-    return present
+    if isinstance(wanted, StageNames):
+        return Plan(*wanted.split(present))
+    named = set(wanted)
+    common = {name for name in map(str, present) if name in named}
+    return Plan(
+        [stage_id for stage_id in wanted if stage_id not in common],
+        [stage_id for stage_id in wanted if stage_id in common],
+    )
 
 
 def bounded(items: Iterable[str], noun: str = "stages") -> Sequence[str]:
     """Return the items of a run; `TooManyItemsError` if there are more than allowed."""
-    found: list[str] = []
-    for item in items:
-        if len(found) == MAX_ITEMS:
-            raise errors.TooManyItemsError(
-                f"a run has at most {MAX_ITEMS:,} items: name fewer {noun}, in several runs"
-            )
-        found.append(item)
+    found = items if isinstance(items, Sequence) else list(islice(items, MAX_ITEMS + 1))
+    if len(found) > MAX_ITEMS:
+        raise errors.TooManyItemsError(
+            f"a run has at most {MAX_ITEMS:,} items: name fewer {noun}, in several runs"
+        )
     return found
 
 
@@ -284,7 +301,7 @@ def select_present(
 ) -> Sequence[str]:
     """Return the named stages, or all of None; `StagesNotFoundError` if the storage lacks some."""
     if items is None:
-        return bounded(map(str, named_ids(storages, address)))
+        return bounded(StageNames(named_list(storages, address)))
     wanted = bounded(items)
     refuse_missing(select_lacking(storages, address, wanted), [address])
     return wanted
@@ -317,15 +334,15 @@ class PlanStorages:
     """The storages that a caller names.
 
     Attributes:
-        stage_ids: Iterates over the stages of a storage; there are none if it does not exist.
-        record_ids: The same for records of one kind.
+        stage_ids: Returns the stages of a storage; there are none if it does not exist.
+        record_ids: Iterates over its records of one kind.
         ping: Checks that a storage answers and accepts the login; raises if not.
         exists: Returns True if a storage exists, even an empty one.
         notice: Called with a message when a missing storage is treated as empty.
         beside: The other storages of a project: while one of them exists, a missing one is new.
     """
 
-    stage_ids: Callable[[StorageAddress], Iterator[StageId]]
+    stage_ids: Callable[[StorageAddress], Iterable[StageId]]
     record_ids: Callable[[StorageAddress, RecordKind], Iterator[RecordId]]
     ping: Callable[[StorageAddress], object]
     exists: Callable[[StorageAddress], bool]
@@ -347,8 +364,7 @@ class PlanStorages:
 
     def listed_once(self) -> PlanStorages:
         """Return a view for several plans, in which each storage is listed once."""
-        listed = cache(lambda address: tuple(self.stage_ids(address)))
-        return replace(self, stage_ids=lambda address: iter(listed(address)))
+        return replace(self, stage_ids=cache(lambda address: StageIdList.of(self.stage_ids(address))))
 
     def may_exist(self, address: StorageAddress) -> bool:
         """Return True if a storage exists, or does not answer."""

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, listed_ids, select_present
+from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, compare, select_present
 from stagefleet.setting_types import StorageAddressText
 
 
@@ -51,17 +51,14 @@ class CopyOperation(Operation):
         self._lies_elsewhere(items, storages)  # all of it cannot be copied from here
         is_checked = items is None or all(self._is_listed(address, storages) for address in self.addresses)
         wanted = select_present(storages, self.source, items) if is_checked else bounded(items or ())
-        present: set[str] = set()
+        plan = Plan(wanted)
         if self._is_listed(self.destination, storages):
             if self.verify:
                 # The tag list is not needed, but the login to the destination is: reject a wrong one early.
                 storages.ping(self.destination)
-            elif wanted:
-                present = listed_ids(storages, self.destination)
-        return Plan(
-            items=[stage_id for stage_id in wanted if stage_id not in present],
-            skipped=[stage_id for stage_id in wanted if stage_id in present],
-        ).on_hosts(self.hosts)
+            else:
+                plan = compare(wanted, storages, self.destination)
+        return plan.on_hosts(self.hosts)
 
     def _is_listed(self, address: StorageAddress, storages: PlanStorages) -> bool:
         """Return True if a plan compares the stages of a storage; of others, the tasks find out."""

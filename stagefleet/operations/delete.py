@@ -10,8 +10,17 @@ from pydantic import Field, model_validator
 
 from stagefleet.errors import PruneLimitError, UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, left_out_if_unset, named_ids
+from stagefleet.operations.base import (
+    Operation,
+    Plan,
+    PlanStorages,
+    bounded,
+    left_out_if_unset,
+    named_list,
+    select_present,
+)
 from stagefleet.setting_types import RepositoryText, StorageAddressText
+from stagefleet.stage_lists import StageIdList, StageNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class DeleteOperation(Operation):
         A stage that a crash left half deleted is on no list of stages, and the task must finish its deletion.
         """
         if items is None:
-            return Plan(bounded(map(str, named_ids(storages, self.repository))))
+            return Plan(select_present(storages, self.repository, None))
         storages.expect(self.repository)
         return Plan(bounded(items))
 
@@ -107,14 +116,17 @@ class PruneOperation(DeleteOperation):
             PruneLimitError: They are too large a part of the repository.
         """
         # In this order: what is copied meanwhile is on the second list.
-        there = bounded(map(str, storages.stage_ids(self.repository)))
-        kept = set(map(str, named_ids(storages, self.source)))
+        there = StageNames(StageIdList.of(storages.stage_ids(self.repository)))
+        kept = named_list(storages, self.source)
         if not kept:
             raise UsageError(f"{self.source} lists no stages: all of {self.repository} would be deleted")
-        gone = dict.fromkeys(stage_id for stage_id in there if stage_id not in kept)
+        gone, _ = there.split(kept)
         if len(gone) * 100 > self.max_percent * len(there):
             raise PruneLimitError(
                 f"{len(gone):,} of the {len(there):,} stages of {self.repository} are not in {self.source}, "
                 f"more than {self.max_percent:g} %: none is deleted; --max-percent (max_percent) allows more"
             )
-        return Plan([item for item in (gone if items is None else items) if item in gone])
+        if items is None:
+            return Plan(bounded(gone))
+        known = set(gone)
+        return Plan([item for item in items if item in known])

@@ -44,21 +44,14 @@ class PublishOperation(base.ProjectOperation):
         wanted = base.select_present(storages, self.primary, items)
         if items is not None or self.should_be_built or self.fill_caches or self.image:
             return base.Plan(wanted)
-        return self._compare(wanted, storages)
+        return base.compare(wanted, storages, self.final_repository)
 
     def plan_dry_run(self, items: Sequence[str] | None, storages: base.PlanStorages) -> base.Plan:
         """Plan a run that is not started: skip named stages, too, if the final tag list has them."""
         if self.fill_caches or self._lies_elsewhere(items, storages):
             return self.model_copy(update={"should_be_built": False}).plan(items, storages)
         wanted = base.select_present(storages, self.primary, items)
-        return self._compare(wanted, storages).on_hosts(self.hosts)
-
-    def _compare(self, wanted: Sequence[str], storages: base.PlanStorages) -> base.Plan:
-        there = base.listed_ids(storages, self.final_repository) if wanted else set()
-        return base.Plan(
-            items=[stage_id for stage_id in wanted if stage_id not in there],
-            skipped=[stage_id for stage_id in wanted if stage_id in there],
-        )
+        return base.compare(wanted, storages, self.final_repository).on_hosts(self.hosts)
 
 
 class CacheOperation(base.ProjectOperation):

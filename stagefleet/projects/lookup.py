@@ -18,7 +18,7 @@ from stagefleet.leases import current_lease
 from stagefleet.logs import errors_as_warnings
 from stagefleet.names import Reference, Repository, StageId
 from stagefleet.project import Project
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.isolation import Isolation, left_out, try_again
 from stagefleet.storages.storages import Storages
 

@@ -24,6 +24,7 @@ from stagefleet.names import Repository, is_tag
 
 _MAX_DEPTH = 64
 _MAX_STRING_BYTES = 64 * 1024
+_TAGS_BYTES_AT_ONCE = 64 * 1024
 
 # Possessive quantifiers: the text is untrusted, so no pattern may backtrack. They
 # follow single characters alone: after a group, Python before 3.11.5 matches wrongly (python/cpython#106052).
@@ -65,9 +66,10 @@ class TagPage:
     def __iter__(self) -> Iterator[str]:
         """Yield the tags in the page's order; invalid tags are left out."""
         start = 0
-        while (end := self._tags.find(b"\n", start)) >= 0:
-            yield self._tags[start:end].decode()
-            start = end + 1
+        while start < len(self._tags):  # some thousand at once: a page may have a million
+            end = self._tags.find(b"\n", start + _TAGS_BYTES_AT_ONCE) + 1 or len(self._tags)
+            yield from self._tags[start:end].decode().splitlines()
+            start = end
 
     def feed(self, piece: bytes) -> None:
         """Parse the next chunk of the body; raise `MalformedPageError` if it is no JSON, or no tag list."""

@@ -18,7 +18,8 @@ from stagefleet.names import Digest, Repository, StageId
 from stagefleet.redis_client import DESCRIPTIONS, REJECTIONS, milliseconds
 from stagefleet.settings import Settings, SharedStateSettings
 from stagefleet.shared_state.best_effort import BestEffortStore
-from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists, pack_id
+from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+from stagefleet.stage_lists import pack_id
 
 if TYPE_CHECKING:
     import redis

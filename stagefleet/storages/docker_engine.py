@@ -24,7 +24,7 @@ from stagefleet.records.image import PROJECT_LABEL, RecordImage
 from stagefleet.records.models import Labels
 from stagefleet.shared_state.base import SharedState
 from stagefleet.shared_state.best_effort import LastUsed
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.storage import RecordStore, Storage, StoredRecord, WriteResult
 
 if TYPE_CHECKING:

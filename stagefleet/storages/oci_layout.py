@@ -14,7 +14,7 @@ from stagefleet.locks.stage_locks import StageLocks
 from stagefleet.manifests import Descriptor, Manifest
 from stagefleet.names import Digest, LayoutPath, StageId
 from stagefleet.oci_layout.layout import LayoutBlob, OciLayout
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.storage import ManifestStorage
 
 

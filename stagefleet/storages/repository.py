@@ -16,7 +16,7 @@ from stagefleet.names import Digest, Reference, Repository, StageId
 from stagefleet.records.image import is_placeholder, rejected_stage
 from stagefleet.registry.blob_reader import BlobReader
 from stagefleet.registry.client import RegistryClient
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.storage import ManifestStorage
 
 if TYPE_CHECKING:

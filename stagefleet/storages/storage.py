@@ -19,7 +19,7 @@ from stagefleet.manifests import Descriptor, Manifest, Member, MemberReader
 from stagefleet.names import Digest, Repository, StageId, StorageAddress
 from stagefleet.registry.blob_reader import BlobSource
 from stagefleet.shared_state.base import SharedState
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 
 if TYPE_CHECKING:
     from stagefleet.records import CustomTag, Record, RecordId, RecordKind

@@ -19,7 +19,7 @@ from stagefleet.images import ImageInfo
 from stagefleet.names import EngineProject, LayoutPath, Reference, Repository, StageId, StorageAddress
 from stagefleet.registries import Registries
 from stagefleet.registry.http.waits import hurrying
-from stagefleet.shared_state.tag_lists import StageIdList
+from stagefleet.stage_lists import StageIdList
 from stagefleet.storages.repository import RegistryStorage
 from stagefleet.storages.storage import Storage
 

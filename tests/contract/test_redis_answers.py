@@ -23,7 +23,8 @@ from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.shared_state.best_effort import RedisLastUsed
 from stagefleet.shared_state.implementations import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RedisDescriptions
-from stagefleet.shared_state.tag_lists import RedisTagLists, StageIdList
+from stagefleet.shared_state.tag_lists import RedisTagLists
+from stagefleet.stage_lists import StageIdList
 
 WRAPPED = "ERR Error running script (call to f_{}): @user_script:1: @user_script: 1: ".format("0a" * 20)
 MISCONF = (

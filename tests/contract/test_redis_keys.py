@@ -17,7 +17,8 @@ from stagefleet.settings import LockSettings, RunSettings, SharedStateSettings
 from stagefleet.shared_state.best_effort import RedisLastUsed
 from stagefleet.shared_state.implementations import RedisSharedState
 from stagefleet.shared_state.remembered_stages import RedisDescriptions, RedisRejections
-from stagefleet.shared_state.tag_lists import RedisTagLists, StageIdList
+from stagefleet.shared_state.tag_lists import RedisTagLists
+from stagefleet.stage_lists import StageIdList
 
 PAGE = Path(__file__).parents[2] / "docs/operations.md"
 PREFIX = "t:"

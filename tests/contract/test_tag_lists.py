@@ -12,7 +12,8 @@ import pytest
 from stagefleet.names import StageId
 from stagefleet.redis_client import connect_redis
 from stagefleet.settings import Settings, SharedStateSettings
-from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, StageIdList, TagLists
+from stagefleet.shared_state.tag_lists import MemoryTagLists, RedisTagLists, TagLists
+from stagefleet.stage_lists import StageIdList
 from tests.services.processes import wait_until
 
 STORAGE, ELSEWHERE = "registry.example.com/app/stages", "elsewhere.example.com:5000/app"

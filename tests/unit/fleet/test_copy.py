@@ -136,5 +136,5 @@ def test_an_interrupt_cancels_the_run_and_goes_on(fleet, fake_worker):
 
 def test_a_plan_says_what_would_be_done_and_writes_nothing(fleet, ledger, make_stage):
     plan = fleet.plan(CopyOperation(source=parse_address(SOURCE), destination=parse_address(DESTINATION)))
-    assert ([make_stage(n) for n in (0, 2, 3, 4)], [make_stage(1)]) == (plan.items, plan.skipped)
+    assert ([make_stage(n) for n in (0, 2, 3, 4)], [make_stage(1)]) == (list(plan.items), list(plan.skipped))
     assert [] == list(ledger.runs())
