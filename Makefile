@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: ## Python packages in .venv, and the services that demo and tests start
 	@scripts/setup.sh services
@@ -37,6 +37,9 @@ image: ## build deploy/Dockerfile and start it as CI systems and people do
 bench: setup ## figures, beside crane and skopeo where they are installed
 	@$(BIN)/python -m scripts.bench
 
+bench-check: setup ## counts that no clock touches (requests, Redis commands, modules) against the committed ones
+	@$(BIN)/python -m scripts.bench.check
+
 check: ## style, types, and the direction of imports
 	@scripts/setup.sh
 	@$(BIN)/ruff check --quiet
@@ -55,4 +58,4 @@ lock: ## write requirements.lock and scripts/docs.lock anew
 clean: ## remove what set-up made
 	@rm -rf .tools .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo pages test faults floors image bench check docs lock clean
+.PHONY: help setup demo pages test faults floors image bench bench-check check docs lock clean
