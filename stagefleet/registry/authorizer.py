@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -25,6 +26,10 @@ _LONGEST_MARGIN_SECONDS = 5.0
 _PING = ("/v2/",)  # no scope
 _NEXT_LOOK_SECONDS = 60.0  # a login may be added later, or /v2/ did not answer
 _MOST_SLOTS = 1024  # one per repository in use; beyond it the oldest slots are dropped
+_MOST_NAMED_CHARACTERS = 1024  # of the scopes in a challenge
+_SCOPE = re.compile(r"repository:[A-Za-z0-9._/:-]+:[a-z*,]+")
+_SCOPE_REFUSALS = frozenset({400, 403})
+"""Statuses with which token servers refuse a scope, and not the login (quay #6576)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,16 @@ class _Grant:
 
 
 class _Slot:
-    """The grant for one set of scopes at one registry; its lock serializes requests for a new one."""
+    """The grant for one set of scopes at one registry; its lock serializes requests for a new one.
 
-    __slots__ = ("attempts", "error", "grant", "lock")
+    `named` are further scopes that the registry's challenge named.
+    """
+
+    __slots__ = ("attempts", "error", "grant", "lock", "named")
 
     def __init__(self) -> None:
         self.lock = LeaseBoundLock()
+        self.named: tuple[str, ...] = ()
         self.grant: _Grant | None = None
         self.attempts = 0
         self.error: StagefleetError | None = None
@@ -72,6 +81,7 @@ class Authorizer:
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
         self._asked_until: dict[str, float] = {}
+        self._renewed_until: dict[str, float] = {}
         self._slots: OrderedDict[tuple[str, tuple[str, ...]], _Slot] = OrderedDict()
         self._slots_lock = threading.Lock()
 
@@ -122,6 +132,8 @@ class Authorizer:
         offered = tokens.parse_challenges(challenge)
         kind = self._kinds[host] = _choose(host, offered)
         lacks_rights = any(offer.parameters.get("error") == "insufficient_scope" for offer in offered)
+        if self._note_named(host, scopes, offered):
+            refused, lacks_rights = None, False  # the token was for other scopes
         try:
             return self._obtain(host, kind, scopes, refused, lacks_rights=lacks_rights)
         except CredentialsError:
@@ -129,6 +141,44 @@ class Authorizer:
                 self._kinds.pop(host, None)  # the next request finds out whether a login is needed
                 self._asked_until.pop(host, None)
             raise
+
+    def names_more(self, host: str, challenge: str, scopes: tuple[str, ...]) -> bool:
+        """Return True if a challenge names scopes that were not requested so far."""
+        named = _named(tokens.parse_challenges(challenge), scopes)
+        return bool(named) and named != self._slot(host, _sorted(scopes)).named
+
+    def renew(self, host: str, refused: str) -> str | None:
+        """Read a login again that a registry answers as a stranger's; None unless it has changed.
+
+        A password that is over is answered 403 or 400 without a challenge by some (ECR). The login is read
+        once a minute at most: helpers may ask a cloud.
+        """
+        kind = self._kinds.get(host)
+        if not isinstance(kind, _Basic):
+            return None  # a token server reads the login for each token
+        slot = self._slot(host, ())
+        with slot.lock:
+            if slot.grant is not None and slot.grant.header != refused:
+                return slot.grant.header  # another thread has read it
+            if self._clock() < self._renewed_until.get(host, -math.inf):
+                return None
+            if len(self._renewed_until) >= _MOST_SLOTS:
+                self._renewed_until.clear()
+            self._renewed_until[host] = self._clock() + _NEXT_LOOK_SECONDS
+            try:
+                slot.grant = self._read_login(host, refused)
+            except (CredentialsError, UnreachableError):
+                return None  # the same login, or none any more: the registry's response counts
+            return slot.grant.header
+
+    def _note_named(self, host: str, scopes: tuple[str, ...], offered: list[tokens.Challenge]) -> bool:
+        """Note the scopes that a challenge names besides ours; return True if they are new."""
+        named, slot = _named(offered, scopes), self._slot(host, _sorted(scopes))
+        if not named or named == slot.named:
+            return False
+        with slot.lock:
+            slot.named, slot.grant = named, None
+        return True
 
     def _obtain(
         self,
@@ -153,7 +203,7 @@ class Authorizer:
             was_refused = old if old is not None and old.header == refused else None
             try:
                 if isinstance(kind, tokens.TokenServer):
-                    slot.grant = self._ask(kind, scopes, was_refused, lacks_rights=lacks_rights)
+                    slot.grant = self._ask(kind, scopes, slot.named, was_refused, lacks_rights=lacks_rights)
                 else:
                     slot.grant = self._read_login(host, refused)
             except (CredentialsError, RegistryError, UnreachableError) as error:
@@ -188,6 +238,7 @@ class Authorizer:
         self,
         server: tokens.TokenServer,
         scopes: tuple[str, ...],
+        named: tuple[str, ...],
         was_refused: _Grant | None,
         *,
         lacks_rights: bool,
@@ -199,10 +250,7 @@ class Authorizer:
             is_second = was_refused.replaces_refused and asked_at < was_refused.fresh_until
             if lacks_rights or is_second:
                 raise self._refusal(server.registry, login, f"for {' '.join(scopes) or 'anything'}")
-        try:
-            token = server.fetch(self._send, login, scopes)
-        except tokens.RefusedLoginError as error:
-            raise self._refusal(server.registry, login, str(error)) from None
+        token = self._fetch(server, login, _spellings(scopes, named))
         margin = min(token.life_seconds * _MARGIN_SHARE, _LONGEST_MARGIN_SECONDS)
         return _Grant(
             f"Bearer {token.value}",
@@ -210,6 +258,22 @@ class Authorizer:
             fresh_until=asked_at + token.life_seconds - margin,
             replaces_refused=was_refused is not None and asked_at < was_refused.fresh_until,
         )
+
+    def _fetch(
+        self, server: tokens.TokenServer, login: Login | None, spellings: list[tuple[str, ...]]
+    ) -> tokens.Token:
+        """Request a token, in another spelling of the scopes if the server refuses one."""
+        refusal: tokens.RefusedLoginError | None = None
+        for scopes in spellings:
+            try:
+                return server.fetch(self._send, login, scopes)
+            except tokens.RefusedLoginError as error:
+                refusal = refusal or error
+                if error.status not in _SCOPE_REFUSALS:
+                    break
+        asked = f"for {' '.join(spellings[0])}" if len(spellings) > 1 else ""
+        reason = ", ".join(filter(None, [str(refusal), asked]))
+        raise self._refusal(server.registry, login, reason) from None
 
     def _refusal(self, host: str, login: Login | None, reason: str = "") -> CredentialsError:
         what = f"registry {host} refuses the login"
@@ -239,3 +303,48 @@ def _sorted(scopes: tuple[str, ...]) -> tuple[str, ...]:
 def _sorted_actions(scope: str) -> str:
     resource, _, actions = scope.rpartition(":")
     return f"{resource}:{','.join(sorted(set(actions.split(','))))}"
+
+
+def _named(offered: list[tokens.Challenge], scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes that a challenge names and that are not among ours.
+
+    A gateway that renames repositories passes on the challenge of the registry behind it, which takes no
+    token for the name that we know (oras-go #650, containerd #5503).
+    """
+    text = next((offer.parameters.get("scope", "") for offer in offered if offer.scheme == "bearer"), "")
+    found = text.split() if scopes and len(text) <= _MOST_NAMED_CHARACTERS else []
+    if not all(map(_SCOPE.fullmatch, found)):
+        return ()
+    ours = [scope.rpartition(":") for scope in _sorted(scopes)]
+    return tuple(
+        scope
+        for scope in _sorted(tuple(found))
+        if not any(
+            scope.rpartition(":")[0] == resource and _actions(scope) <= set(actions.split(","))
+            for resource, _, actions in ours
+        )
+    )
+
+
+def _spellings(scopes: tuple[str, ...], named: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the sets of scopes to request in turn: ours with those named, those, and other deletions.
+
+    Token servers differ over the name of a deletion: `delete`, `*`, or the right to push.
+    """
+    found = [_merged((*scopes, *named)), *([named] if named else [])]
+    if any("delete" in _actions(scope) for scope in scopes):
+        resources = [scope.rpartition(":")[0] for scope in scopes]
+        found += [tuple(f"{name}:{actions}" for name in resources) for actions in ("*", "pull,push")]
+    return found
+
+
+def _merged(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """Join the actions of each resource."""
+    actions: dict[str, set[str]] = {}
+    for scope in scopes:
+        actions.setdefault(scope.rpartition(":")[0], set()).update(_actions(scope))
+    return _sorted(tuple(f"{resource}:{','.join(named)}" for resource, named in actions.items()))
+
+
+def _actions(scope: str) -> set[str]:
+    return set(scope.rpartition(":")[2].split(","))

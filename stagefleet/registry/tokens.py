@@ -126,7 +126,11 @@ _BEARER_TOKEN = re.compile(r"[!-~]{1,65536}")
 
 
 class RefusedLoginError(CredentialsError):
-    """The token server refuses the login; the message is the server's, "" if it sent none."""
+    """The token server refuses login or scopes; the message is the server's, "" if it sent none."""
+
+    def __init__(self, message: str, *, status: int = requests.codes.unauthorized) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,7 @@ class TokenServer:
         if status == requests.codes.ok:
             return
         if status in {400, 401, 403}:
-            raise RefusedLoginError(_details(document, login))
+            raise RefusedLoginError(_details(document, login), status=status)
         message = f"{self._name} answered {status}"
         if status != requests.codes.too_many and status < requests.codes.server_error:
             raise CredentialsError(message)

@@ -28,6 +28,8 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _UNAUTHORIZED = 401
 _HIDING = frozenset({401, 403, 404})
 """Statuses with which registries hide private content from anonymous clients."""
+_OVER = frozenset({400, 403})
+"""Statuses with which registries answer a password that is over, without a challenge (ECR)."""
 _TOO_MANY = 429
 _MOST_LOGINS = 2
 _ERROR_BYTES = 64 * 1024
@@ -220,10 +222,17 @@ class HttpClient:
                 response.close()
                 header = self._authorizer.header(call.host, call.scopes)
                 continue
+            if header is not None and is_own and response.status_code in _OVER:
+                renewed = self._authorizer.renew(call.host, header)
+                if renewed is not None:
+                    read_all(response, _ERROR_BYTES)
+                    header = renewed
+                    continue
             challenge = response.headers.get("WWW-Authenticate")
             if response.status_code != _UNAUTHORIZED or challenge is None or not is_own:
                 break
-            if header is not None and 'error="insufficient_scope"' in challenge:
+            lacks_rights = header is not None and 'error="insufficient_scope"' in challenge
+            if lacks_rights and not self._authorizer.names_more(call.host, challenge, call.scopes):
                 break
             read_all(response, _ERROR_BYTES)
             header = self._authorizer.answer(call.host, challenge, call.scopes, header)
