@@ -201,7 +201,7 @@ class RateLimitedError(RegistryError):
 
 
 class RegistryUnavailableError(RegistryError):
-    """The registry failed (5xx)."""
+    """The registry failed for now (5xx, 408, 425)."""
 
     retryable = True
 

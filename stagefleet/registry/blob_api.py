@@ -199,7 +199,7 @@ class BlobApi(Api):
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
             check_stored(response.headers, f"blob {digest} of {repository}", digest)
             return None
-        return Upload(repository, digest, self._location(response, repository, url))
+        return Upload(repository, digest, self._location(response, repository))
 
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         """Send the content of a small blob; begin a new upload if that fails."""
@@ -371,7 +371,7 @@ class BlobApi(Api):
 
         return BlobReader(open_blob, descriptor, lease=lease, pause=pause, seconds=seconds, on_bytes=on_bytes)
 
-    def _location(self, response: requests.Response, repository: Repository, url: str) -> str:
+    def _location(self, response: requests.Response, repository: Repository) -> str:
         location = response.headers.get("Location")
         if not location:
             raise errors.RegistryError(
@@ -380,7 +380,7 @@ class BlobApi(Api):
                 repository=str(repository),
                 status=response.status_code,
             )
-        return self._same_registry(repository, url, location)
+        return self._same_registry(repository, response.url, location)
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:

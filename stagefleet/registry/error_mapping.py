@@ -24,6 +24,8 @@ _SHOWN_CHARACTERS = 300
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_CODES = 10
 _BLOB_CODES = frozenset({"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+PASSING = frozenset({408, 425})
+"""4xx that pass: a time-out of a proxy, and one that takes no early data (RFC 9110, 15.5.9; RFC 8470)."""
 _OUR_QUERY = frozenset({"digest", "from", "last", "mount", "n"})
 """Query parameters that we set. All others belong to the registry: a signature, or an upload's state."""
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
@@ -98,7 +100,7 @@ def map_error(
         what = f"{what}, and asks to wait {span_text(seconds)}"
     if status == 429:  # noqa: PLR2004 - HTTP's number
         return errors.RateLimitedError(what, retry_after_seconds=seconds, **context)
-    if status >= 500:  # noqa: PLR2004 - HTTP's number
+    if status >= 500 or status in PASSING:  # noqa: PLR2004 - HTTP's number
         return errors.RegistryUnavailableError(what, retry_after_seconds=seconds, **context)
     if told.advice and method != "HEAD":  # after HEAD it is a guess
         raise errors.PlainHttpError(f"{what}: {told.advice}", host=urlsplit(response.url).netloc)

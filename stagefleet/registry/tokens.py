@@ -18,7 +18,7 @@ import requests
 from stagefleet.credentials import Login
 from stagefleet.errors import CredentialsError, RateLimitedError, RegistryUnavailableError
 from stagefleet.redaction import remember_secret, words_of
-from stagefleet.registry.http.hosts import is_loopback
+from stagefleet.registry.http.hosts import Origin, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all, retry_after_seconds
 from stagefleet.registry.http.waits import span_text
 
@@ -115,6 +115,8 @@ _LONGEST_LIFE_SECONDS = 24 * 3600.0
 _ENDLESS_SECONDS = 1e12
 _LIMIT_BYTES = 256 * 1024
 _SHOWN_CHARACTERS = 200
+_MOST_REDIRECTS = 5
+_REDIRECTS = {"GET": frozenset({301, 302, 303, 307, 308}), "POST": frozenset({307, 308})}
 
 # Stricter than a URL parser: two parsers that differ over a URL would send the login to two hosts.
 _REALM = re.compile(
@@ -181,7 +183,8 @@ class TokenServer:
         query = urlencode([*self._service(), *(("scope", scope) for scope in scopes)])
         separator = "&" if "?" in self.realm else "?"
         headers = {} if login is None else {"Authorization": basic_header(login)}
-        return send("GET", f"{self.realm}{separator}{query}" if query else self.realm, headers, None)
+        url = f"{self.realm}{separator}{query}" if query else self.realm
+        return self._follow(send, "GET", url, headers, None)
 
     def _exchange(self, send: Send, identity_token: str, scopes: tuple[str, ...]) -> requests.Response:
         form = [
@@ -192,7 +195,35 @@ class TokenServer:
             ("refresh_token", identity_token),
         ]
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return send("POST", self.realm, headers, urlencode(form).encode())
+        return self._follow(send, "POST", self.realm, headers, urlencode(form).encode())
+
+    def _follow(
+        self, send: Send, method: str, url: str, headers: dict[str, str], body: bytes | None
+    ) -> requests.Response:
+        """Send a request and follow its redirects; a login stays on the server that was named.
+
+        Without its login a request elsewhere would bring a token that opens too little.
+        """
+        has_login = body is not None or bool(headers)
+        for _ in range(_MOST_REDIRECTS):
+            response = send(method, url, headers, body)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS[method] or location is None:
+                return response
+            read_all(response, _LIMIT_BYTES)
+            target = join_url(url, location)
+            own, given = origin_of(url), origin_of(target)
+            if given.scheme != "https" and not (is_loopback(given.host) or _is_plain(own)):
+                raise CredentialsError(
+                    f"{self._name} redirects to plain HTTP, which is not safe: give it HTTPS"
+                )
+            is_same = given.host == own.host and (
+                given.port == own.port or (given.is_default and own.is_default)
+            )
+            if has_login and not is_same:
+                return response
+            url = target
+        raise CredentialsError(f"{self._name} sends us in circles ({_MOST_REDIRECTS} redirects)")
 
     def _service(self) -> list[tuple[str, str]]:
         return [("service", self.service)] if self.service else []
@@ -233,6 +264,11 @@ class TokenServer:
     @property
     def _name(self) -> str:
         return f"the token server {self.host} of registry {self.registry}"
+
+
+def _is_plain(origin: Origin) -> bool:
+    """Return True for plain HTTP that leaves this machine."""
+    return origin.scheme == "http" and not is_loopback(origin.host)
 
 
 def basic_header(login: Login) -> str:

@@ -15,7 +15,7 @@ from stagefleet import errors
 from stagefleet.backoff import Backoff, jittered
 from stagefleet.leases import NO_LEASE, Lease, current_lease, under_lease
 from stagefleet.registry.authorizer import Authorizer
-from stagefleet.registry.error_mapping import map_body_errors, map_error
+from stagefleet.registry.error_mapping import PASSING, map_body_errors, map_error
 from stagefleet.registry.http.hosts import Origin, base_url, is_loopback, join_url, origin_of
 from stagefleet.registry.http.responses import read_all
 from stagefleet.registry.http.transport import Body, Transport
@@ -24,7 +24,10 @@ from stagefleet.settings import HttpSettings, Settings
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+_PASSED_ON = frozenset({307, 308})
+"""Redirects that keep method and body (RFC 9110, 15.4.8 and 15.4.9)."""
+_RETRIED = frozenset({*PASSING, 429, 500, 502, 503, 504, *range(520, 528), 530, 598, 599})
+"""Statuses that pass; gateways have numbers of their own from 520 on (Cloudflare)."""
 _UNAUTHORIZED = 401
 _HIDING = frozenset({401, 403, 404})
 """Statuses with which registries hide private content from anonymous clients."""
@@ -153,7 +156,9 @@ class HttpClient:
                     wait, problem = asked + backoff_seconds(self._http, failures), error
                 else:
                     refusal = map_error(response, call.method, call.repository, call.subject)
-                    wait, problem = self._wait_seconds(call, refusal, failures, budget), refusal
+                    is_stale = not failures and self._may_be_stale(call, response)
+                    wait = self._wait_seconds(call, refusal, failures, budget, is_stale=is_stale)
+                    problem = refusal
                 failures += 1
                 limit = self._most_retries(call, problem)
                 self._reporter.report(
@@ -168,8 +173,26 @@ class HttpClient:
         is_unknown = isinstance(error, errors.RegistryUnreachableError) and error.is_unknown
         return min(1, self._http.retries) if is_unknown else self._http.retries
 
+    def _may_be_stale(self, call: ApiRequest, response: requests.Response) -> bool:
+        """Return True if the target of a redirect refused a read: a new redirect may lead to a better one.
+
+        Signed URLs come out of caches, too, and are over then; some stores do not have yet what they will.
+        """
+        return (
+            call.method in {"GET", "HEAD"}
+            and 400 <= response.status_code < 500  # noqa: PLR2004 - HTTP's numbers
+            and response.status_code != _TOO_MANY
+            and origin_of(response.url) != origin_of(call.url)
+        )
+
     def _wait_seconds(
-        self, call: ApiRequest, error: errors.RegistryError, failures: int, budget: WaitBudget
+        self,
+        call: ApiRequest,
+        error: errors.RegistryError,
+        failures: int,
+        budget: WaitBudget,
+        *,
+        is_stale: bool,
     ) -> float:
         """Return the pause before the next attempt; raise the error if there is none."""
         asked = error.retry_after_seconds
@@ -181,7 +204,7 @@ class HttpClient:
             # A pause that a registry asks for holds for all calls, even if this one is not repeated.
             self._host_pauses.begin(call.host, asked, error.status_text)
         if (
-            error.status not in _RETRIED
+            (error.status not in _RETRIED and not is_stale)
             or failures >= self._most_retries(call, error)
             or not budget.allows(asked or 0.0)
         ):
@@ -303,11 +326,8 @@ class HttpClient:
                 headers["Authorization"] = authorization
             response = self._send(call, url, headers, ends_at)
             location = response.headers.get("Location")
-            if (
-                response.status_code not in _REDIRECTS
-                or location is None
-                or call.method not in {"GET", "HEAD"}
-            ):
+            followed = _REDIRECTS if call.method in {"GET", "HEAD"} else _PASSED_ON
+            if response.status_code not in followed or location is None:
                 return response, is_own
             read_all(response, _ERROR_BYTES)
             url = join_url(url, location)
