@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,20 +35,24 @@ _OUR_PREFIX = "STAGEFLEET_"
 _NOT_FOUND = b"credentials not found"  # all helpers' message starts so, with exit code 1
 
 
+class HelperError(CredentialsError):
+    """A credential helper is missing or fails."""
+
+
 def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str, str] | None:
     """Ask a helper for the user name and secret of a login; None if it has none for the address.
 
-    Raises `CredentialsError`, which never quotes the helper's output: it may hold a secret. After the
+    Raises `HelperError`, which never quotes the helper's output: it may hold a secret. After the
     time-out the helper is killed with its child processes.
     """
     if _NAME.fullmatch(name) is None:
-        raise CredentialsError(f"{quoted(name)} is no name of a credential helper")
+        raise HelperError(f"{quoted(name)} is no name of a credential helper")
     program = f"docker-credential-{name}"
     returncode, output = _run(program, address, timeout_seconds)
     if returncode != 0:
         if _NOT_FOUND in output:
             return None
-        raise CredentialsError(
+        raise HelperError(
             f"the credential helper {program} failed with exit code {returncode}; "
             f"to see why, run: echo {address} | {program} get"
         )
@@ -60,7 +64,7 @@ def ask_helper(name: str, address: str, *, timeout_seconds: float) -> tuple[str,
         username, secret = answer.get("Username"), answer.get("Secret")
         if isinstance(username, str) and isinstance(secret, str):
             return (username, secret) if secret else None
-    raise CredentialsError(f"the credential helper {program} answers without Username and Secret")
+    raise HelperError(f"the credential helper {program} answers without Username and Secret")
 
 
 def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes]:
@@ -75,7 +79,7 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
             process_group=0,
         )
     except OSError as error:
-        raise CredentialsError(
+        raise HelperError(
             f"the credential helper {program} cannot be started ({error.strerror}): "
             "install it, or take it out of the Docker configuration file"
         ) from None
@@ -83,7 +87,7 @@ def _run(program: str, address: str, timeout_seconds: float) -> tuple[int, bytes
         try:
             output = _answer(process, address, timeout_seconds)
         except TimeoutError:
-            raise CredentialsError(
+            raise HelperError(
                 f"the credential helper {program} did not answer in {timeout_seconds:g} s"
             ) from None
         finally:
@@ -111,8 +115,10 @@ _LIMIT_BYTES = 4 * 1024 * 1024
 
 _HUB_HOSTS = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"
-# No other paths: Podman's keys with a namespace after the host hold for that namespace alone.
 _KEY = re.compile(r"(?:https?://)?([^/]+)(?:/|/v[12]/?)?", re.IGNORECASE)
+_NAMESPACE_KEY = re.compile(r"(?:https?://)?([^/]+)/(.+?)/?", re.IGNORECASE)
+"""A key of Podman's and GitLab's: its login is for the repositories below that path alone."""
+_URL_LETTERS = str.maketrans("-_", "+/")
 _IDENTITY_USER = "<token>"  # a helper's mark that the secret is an identity token
 
 
@@ -138,22 +144,44 @@ class DockerConfig:
         self._lock = threading.Lock()
         self._version: tuple[int, int, int] | None = None
         self._document: Mapping[str, Any] = {}
+        self._problem = ""
 
-    def login(self, host: str) -> Login | None:
-        """Return the login for a registry and register its secrets for masking; see `_find`."""
-        login = self._find(host)
+    def login(self, host: str, path: str = "") -> Login | None:
+        """Return the login for a repository, or for a registry, and register its secrets for masking.
+
+        `HelperError` if there may be one, and its helper cannot tell.
+        """
+        try:
+            login = self._find(host, path)
+        except HelperError as error:
+            self._problem = f"; {error}"
+            raise
+        self._problem = ""
         if login is not None:
             remember_secret(login.password, login.identity_token)
         return login
 
-    def _find(self, host: str) -> Login | None:
-        """Find the login for a registry: from its own helper, else the default helper, else the file itself.
+    def namespace(self, host: str, path: str) -> str:
+        """Return the longest key of a namespace that holds a repository, "" if none does."""
+        found = [
+            (len(namespace), key)
+            for key, namespace in _namespaces(self._section(self._read(), "auths"), host)
+            if f"{path}/".startswith(f"{namespace}/")
+        ]
+        return max(found, default=(0, ""))[1]
 
-        Errors name the file and the key, and quote no content.
+    def _find(self, host: str, path: str) -> Login | None:
+        """Find the login for a repository.
+
+        It is from its registry's own helper, else its namespace's entry, else the default helper, else the
+        registry's entry. Errors name the file and the key, and quote no content.
         """
         document = self._read()
         logins = self._section(document, "auths")
         key = _find_key(logins, host)
+        namespace = self.namespace(host, path)
+        if namespace and _find_key(self._section(document, "credHelpers"), host) is None:
+            return self._stored(namespace, logins[namespace])
         helper = self._helper(document, host)
         if helper:
             asked = _HUB_KEY if _canonical(host) == _HUB_KEY else host
@@ -167,8 +195,9 @@ class DockerConfig:
         return None if key is None else self._stored(key, logins[key])
 
     def origin(self) -> str:
-        """Return where logins come from, for messages."""
-        return f"logins are read from {self._path}" if self._path.exists() else f"there is no {self._path}"
+        """Return where logins come from, and what is wrong there, for messages."""
+        where = f"logins are read from {self._path}" if self._path.exists() else f"there is no {self._path}"
+        return where + self._problem
 
     def _read(self) -> Mapping[str, Any]:
         """Return the file's content, cached until the file changes."""
@@ -259,10 +288,22 @@ def _find_key(section: Mapping[str, Any], host: str) -> str | None:
     return None
 
 
+def _namespaces(section: Mapping[str, Any], host: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys for namespaces of a registry, each with its path."""
+    for key in section:
+        match = _NAMESPACE_KEY.fullmatch(key) if _KEY.fullmatch(key) is None else None
+        if match is not None and _canonical(match[1]) == _canonical(host):
+            yield key, match[2]
+
+
 def _decode(auth: str) -> tuple[str, str] | None:
-    """Decode user name and password from base64; None if it is malformed."""
+    """Decode user name and password from base64; None if it is malformed.
+
+    Made by hand it has line breaks, the alphabet of URLs, or no padding.
+    """
+    letters = "".join(auth.split()).translate(_URL_LETTERS).rstrip("=").encode()
     try:
-        text = base64.b64decode(auth, validate=True).decode()
+        text = base64.b64decode(letters + b"=" * (-len(letters) % 4), validate=True).decode()
     except ValueError:
         return None
     username, colon, password = text.partition(":")

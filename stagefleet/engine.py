@@ -246,7 +246,7 @@ class Engine:
 
     def _login(self, repository: Repository) -> dict[str, str]:
         """Return the login for the engine; never None, for which docker-py would read its own files."""
-        login = self._config.login(repository.host)
+        login = self._config.login(repository.host, repository.path)
         if login is None:
             return {}
         found = {

@@ -224,9 +224,21 @@ class WebhookSettings(Section):
 
 
 def docker_config_file() -> Path:
-    """Return the path of the Docker configuration file (in `DOCKER_CONFIG`, if set); it may not exist."""
+    """Return the path of the file with logins; it may not exist.
+
+    It is in `DOCKER_CONFIG`, if set, else in `~/.docker`; where Docker's is missing, Podman's counts
+    (containers-auth.json(5)).
+    """
     directory = os.environ.get("DOCKER_CONFIG")
-    return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+    docker = (Path(directory) if directory else Path.home() / ".docker") / "config.json"
+    if directory or docker.exists():
+        return docker
+    podman = [
+        os.environ.get("REGISTRY_AUTH_FILE"),
+        f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/containers/auth.json",
+        f"{os.environ.get('XDG_CONFIG_HOME') or Path.home() / '.config'}/containers/auth.json",
+    ]
+    return next((Path(path) for path in podman if path and os.access(path, os.R_OK)), docker)
 
 
 def docker_tls_environment() -> dict[str, str]:

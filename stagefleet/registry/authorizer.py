@@ -7,6 +7,7 @@ and answers 401 at `/v2/` alone. So `/v2/` is asked if there is a login for the 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import re
 import threading
@@ -14,8 +15,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
-from stagefleet.credentials import DockerConfig, Login
+from stagefleet.credentials import DockerConfig, HelperError, Login
 from stagefleet.errors import CredentialsError, RegistryError, StagefleetError, UnreachableError
 from stagefleet.leases import LeaseBoundLock
 from stagefleet.redaction import remember_secret, words_of
@@ -30,6 +32,9 @@ _MOST_NAMED_CHARACTERS = 1024  # of the scopes in a challenge
 _SCOPE = re.compile(r"repository:[A-Za-z0-9._/:-]+:[a-z*,]+")
 _SCOPE_REFUSALS = frozenset({400, 403})
 """Statuses with which token servers refuse a scope, and not the login (quay #6576)."""
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +85,8 @@ class Authorizer:
         self._send = send
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
-        self._asked_until: dict[str, float] = {}
-        self._renewed_until: dict[str, float] = {}
+        self._asked_until: dict[tuple[str, str], float] = {}
+        self._renewed_until: dict[tuple[str, str], float] = {}
         self._slots: OrderedDict[tuple[str, tuple[str, ...]], _Slot] = OrderedDict()
         self._slots_lock = threading.Lock()
 
@@ -94,25 +99,26 @@ class Authorizer:
         kind = self._kinds.get(host)
         return None if kind is None else self._obtain(host, kind, scopes)
 
-    def learn(self, host: str, ask: Callable[[], str]) -> bool:
-        """Ask a registry that sent no challenge whether it takes a login, if there is one; once per host.
+    def learn(self, host: str, scopes: tuple[str, ...], ask: Callable[[], str]) -> bool:
+        """Ask a registry that sent no challenge whether it takes a login, if there is one; once per login.
 
         `ask` returns the `WWW-Authenticate` of the registry's `/v2/`, "" if there is none. Return True if
         `header` can return a header now.
         """
+        namespace = self._namespace(host, scopes)
         with self._slot(host, _PING).lock:
             if host in self._kinds:
                 return True  # another thread has asked
-            if self._clock() < self._asked_until.get(host, -math.inf):
+            if self._clock() < self._asked_until.get((host, namespace), -math.inf):
                 return False
             if len(self._asked_until) >= _MOST_SLOTS:
                 self._asked_until.clear()
-            self._asked_until[host] = self._clock() + _NEXT_LOOK_SECONDS
+            self._asked_until[host, namespace] = self._clock() + _NEXT_LOOK_SECONDS
             try:
-                if self._config.login(host) is None:
+                if self._config.login(host, _path(scopes)) is None:
                     return False
                 challenge = ask()
-                self._asked_until[host] = math.inf
+                self._asked_until[host, namespace] = math.inf
                 if challenge:
                     self._kinds[host] = _choose(host, tokens.parse_challenges(challenge))
             except (CredentialsError, RegistryError, UnreachableError):
@@ -139,7 +145,7 @@ class Authorizer:
         except CredentialsError:
             if isinstance(kind, _Basic):
                 self._kinds.pop(host, None)  # the next request finds out whether a login is needed
-                self._asked_until.pop(host, None)
+                self._asked_until.pop((host, self._namespace(host, scopes)), None)
             raise
 
     def names_more(self, host: str, challenge: str, scopes: tuple[str, ...]) -> bool:
@@ -147,7 +153,7 @@ class Authorizer:
         named = _named(tokens.parse_challenges(challenge), scopes)
         return bool(named) and named != self._slot(host, _sorted(scopes)).named
 
-    def renew(self, host: str, refused: str) -> str | None:
+    def renew(self, host: str, scopes: tuple[str, ...], refused: str) -> str | None:
         """Read a login again that a registry answers as a stranger's; None unless it has changed.
 
         A password that is over is answered 403 or 400 without a challenge by some (ECR). The login is read
@@ -156,17 +162,18 @@ class Authorizer:
         kind = self._kinds.get(host)
         if not isinstance(kind, _Basic):
             return None  # a token server reads the login for each token
-        slot = self._slot(host, ())
+        namespace = self._namespace(host, scopes)
+        slot = self._slot(host, (namespace,))
         with slot.lock:
             if slot.grant is not None and slot.grant.header != refused:
                 return slot.grant.header  # another thread has read it
-            if self._clock() < self._renewed_until.get(host, -math.inf):
+            if self._clock() < self._renewed_until.get((host, namespace), -math.inf):
                 return None
             if len(self._renewed_until) >= _MOST_SLOTS:
                 self._renewed_until.clear()
-            self._renewed_until[host] = self._clock() + _NEXT_LOOK_SECONDS
+            self._renewed_until[host, namespace] = self._clock() + _NEXT_LOOK_SECONDS
             try:
-                slot.grant = self._read_login(host, refused)
+                slot.grant = self._read_login(host, _path(scopes), refused)
             except (CredentialsError, UnreachableError):
                 return None  # the same login, or none any more: the registry's response counts
             return slot.grant.header
@@ -190,8 +197,8 @@ class Authorizer:
         lacks_rights: bool = False,
     ) -> str:
         """Return the cached grant, or a new one if that was refused or is stale."""
-        scopes = _sorted(scopes) if isinstance(kind, tokens.TokenServer) else ()
-        slot = self._slot(host, scopes)
+        is_token = isinstance(kind, tokens.TokenServer)
+        slot = self._slot(host, _sorted(scopes) if is_token else (self._namespace(host, scopes),))
         attempts = slot.attempts
         with slot.lock:
             old = slot.grant
@@ -203,9 +210,11 @@ class Authorizer:
             was_refused = old if old is not None and old.header == refused else None
             try:
                 if isinstance(kind, tokens.TokenServer):
-                    slot.grant = self._ask(kind, scopes, slot.named, was_refused, lacks_rights=lacks_rights)
+                    slot.grant = self._ask(
+                        kind, _sorted(scopes), slot.named, was_refused, lacks_rights=lacks_rights
+                    )
                 else:
-                    slot.grant = self._read_login(host, refused)
+                    slot.grant = self._read_login(host, _path(scopes), refused)
             except (CredentialsError, RegistryError, UnreachableError) as error:
                 # Without its traceback, which holds the login. Errors of our own lease are not shared.
                 slot.error = copy.copy(error)
@@ -222,8 +231,15 @@ class Authorizer:
                 self._slots.popitem(last=False)
             return slot
 
-    def _read_login(self, host: str, refused: str | None) -> _Grant:
-        login = self._config.login(host)
+    def _namespace(self, host: str, scopes: tuple[str, ...]) -> str:
+        """Return the namespace whose login counts for a request, "" for the registry's own."""
+        try:
+            return self._config.namespace(host, _path(scopes))
+        except CredentialsError:
+            return ""  # a file that cannot be read now takes no login away
+
+    def _read_login(self, host: str, path: str, refused: str | None) -> _Grant:
+        login = self._config.login(host, path)
         if login is None:
             raise self._refusal(host, login)
         if not login.password and login.identity_token:
@@ -244,7 +260,7 @@ class Authorizer:
         lacks_rights: bool,
     ) -> _Grant:
         """Request a token, unless the server just refused the same login."""
-        login = self._config.login(server.registry)
+        login = self._login(server.registry, scopes)
         asked_at = self._clock()
         if was_refused is not None and was_refused.login == login:
             is_second = was_refused.replaces_refused and asked_at < was_refused.fresh_until
@@ -274,6 +290,20 @@ class Authorizer:
         asked = f"for {' '.join(spellings[0])}" if len(spellings) > 1 else ""
         reason = ", ".join(filter(None, [str(refusal), asked]))
         raise self._refusal(server.registry, login, reason) from None
+
+    def _login(self, host: str, scopes: tuple[str, ...]) -> Login | None:
+        """Return the login for a token; None, with a warning, if a helper fails and strangers may do as well.
+
+        A configuration file that was copied from elsewhere names helpers that are not on this machine
+        (podman-desktop #5375), and most images are for everybody to pull.
+        """
+        try:
+            return self._config.login(host, _path(scopes))
+        except HelperError as error:
+            if not scopes or any(_actions(scope) - {"pull"} for scope in scopes):
+                raise
+            _LOGGER.warning("registry %s is read without a login: %s", host, error)
+            return None
 
     def _refusal(self, host: str, login: Login | None, reason: str = "") -> CredentialsError:
         what = f"registry {host} refuses the login"
@@ -344,6 +374,12 @@ def _merged(scopes: tuple[str, ...]) -> tuple[str, ...]:
     for scope in scopes:
         actions.setdefault(scope.rpartition(":")[0], set()).update(_actions(scope))
     return _sorted(tuple(f"{resource}:{','.join(named)}" for resource, named in actions.items()))
+
+
+def _path(scopes: tuple[str, ...]) -> str:
+    """Return the path of the repository whose login counts: the one that is written to, if any."""
+    written = (scope for scope in scopes if "push" in _actions(scope))
+    return next(chain(written, scopes), "").partition(":")[2].rpartition(":")[0]
 
 
 def _actions(scope: str) -> set[str]:

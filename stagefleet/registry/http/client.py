@@ -246,7 +246,7 @@ class HttpClient:
                 header = self._authorizer.header(call.host, call.scopes)
                 continue
             if header is not None and is_own and response.status_code in _OVER:
-                renewed = self._authorizer.renew(call.host, header)
+                renewed = self._authorizer.renew(call.host, call.scopes, header)
                 if renewed is not None:
                     read_all(response, _ERROR_BYTES)
                     header = renewed
@@ -284,7 +284,7 @@ class HttpClient:
             is_challenge = is_own and found.status_code == _UNAUTHORIZED
             return found.headers.get("WWW-Authenticate", "") if is_challenge else ""
 
-        return self._authorizer.learn(call.host, ask)
+        return self._authorizer.learn(call.host, call.scopes, ask)
 
     def _refusal(
         self, call: ApiRequest, response: requests.Response, *, is_own: bool

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeVar
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from stagefleet.errors import SettingsError
+from stagefleet.registry.http.certificates import add_host_certificates
 from stagefleet.registry.http.waits import Deadline, current_deadline
 from stagefleet.settings import RegistrySettings
 
@@ -218,6 +219,8 @@ def make_context(host: str, registry: RegistrySettings) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     if registry.client_certificate is not None:
         _show_certificate(context, host, registry.client_certificate, registry.client_key)
+    elif registry.ca_file is None:
+        add_host_certificates(context, host)
     return context
 
 

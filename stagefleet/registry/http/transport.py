@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_environ_proxies, select_proxy
+from requests.utils import select_proxy
 
-from stagefleet.errors import CertificateError, RegistryUnreachableError, SettingsError
+from stagefleet.errors import CertificateError, RegistryUnreachableError
 from stagefleet.leases import SLICE_SECONDS, current_lease
 from stagefleet.redaction import host_of, words_of
 from stagefleet.registry.http.adapter import Adapter
-from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, is_loopback, settings_of
+from stagefleet.registry.http.hosts import advise_plain_http, advise_tls, settings_of
+from stagefleet.registry.http.proxies import proxies_of
 from stagefleet.registry.http.sockets import make_context
 from stagefleet.registry.http.waits import Deadline, bounding
 from stagefleet.settings import Settings
@@ -173,23 +174,10 @@ class Transport:
         if len(self._routes) >= _MOST_HOSTS:
             self._routes.pop(next(iter(self._routes))).adapter.close()
         # Loopback never uses a proxy, whatever NO_PROXY says: as in Docker and all Go tools.
-        proxies = {} if is_loopback(host) else _checked_proxies(origin)
+        proxies = proxies_of(origin)
         adapter = Adapter(origin, context)
         route = self._routes[origin] = _Route(adapter, proxies)
         return route
-
-
-def _checked_proxies(origin: str) -> dict[str, str]:
-    """Read the proxies of an origin from the environment."""
-    proxies = get_environ_proxies(origin)
-    proxy = select_proxy(origin, proxies)
-    if proxy and host_of(proxy if "://" in proxy else f"http://{proxy}") == "...":
-        raise SettingsError(
-            f"the proxy for {host_of(origin)} in the environment has no address that can be read: write "
-            "http://USER:PASSWORD@HOST:PORT, and in user and password each of / ? # @ : % as %2F %3F %23 %40 "
-            "%3A %25"
-        )
-    return proxies
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class Config(DockerConfig):
         self.kept = login
         self.asked = 0
 
-    def login(self, host: str) -> Login | None:
+    def login(self, host: str, path: str = "") -> Login | None:
         self.asked += 1
         return self.kept
 

@@ -37,7 +37,7 @@ EXAMPLES = int(os.environ.get("STAGEFLEET_TEST_EXAMPLES", "15"))
 class Config(DockerConfig):
     """A configuration with a login for everybody."""
 
-    def login(self, host: str) -> Login | None:
+    def login(self, host: str, path: str = "") -> Login | None:
         return Login("ann", "hunter2")
 
 
