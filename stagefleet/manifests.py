@@ -121,7 +121,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str = "", *, algorithm: str = "sha256") -> Self:
-        """Parse a manifest or index; the document's own media type counts if the header's is "" or generic.
+        """Parse a manifest or index; `media_type` is the header's, which counts least.
 
         Raises:
             UnsupportedManifestError: It is of another kind, or malformed.
@@ -164,19 +164,22 @@ def _texts(annotations: object) -> Mapping[str, str]:
 
 
 def _kind(document: Mapping[str, Any], header: str) -> str:
-    """Return the media type, from the header first (OCI distribution 1.1, "Pulling manifests")."""
+    """Return the media type: what the document says, else its shape, else what the header says.
+
+    Registries and static stores send headers of another kind (buildah #2266, containers/image #1150), and a
+    destination compares its header with the document.
+    """
     known = MANIFESTS | INDEXES
-    named = [header.partition(";")[0].strip().lower(), str(document.get("mediaType") or "")]
-    for kind in named:
-        if kind in known:
-            return kind
-    told = next((kind for kind in reversed(named) if kind), "")
-    if document.get("schemaVersion") == 2 and told in {"", "application/json", "text/plain"}:  # noqa: PLR2004 - schema 2
-        # OCI makes `mediaType` optional: the content tells the kind.
-        if "manifests" in document:
-            return OCI_INDEX
-        if "layers" in document and "config" in document:
-            return OCI_MANIFEST
+    told, said = str(document.get("mediaType") or ""), header.partition(";")[0].strip().lower()
+    if told in known:
+        return told
+    is_index = "manifests" in document
+    is_image = "layers" in document and "config" in document
+    if document.get("schemaVersion") == 2 and not told and is_index != is_image:  # noqa: PLR2004 - schema 2
+        return OCI_INDEX if is_index else OCI_MANIFEST  # Docker's have a `mediaType`, OCI's need none
+    if said in known:
+        return said
+    told = told or said
     what = repr(told[:100]) if told else f"schema version {document.get('schemaVersion')!r}"[:100]
     raise UnsupportedManifestError(
         f"the manifest is of type {what}, which is neither Docker's (schema 2) nor OCI's: "

@@ -45,6 +45,9 @@ class RegistrySettings(Section):
     """PEM file with the client certificate, and its key unless `client_key` names another file."""
     client_key: Path | None = None
     """PEM file with the key of `client_certificate`."""
+    chunk_bytes: Annotated[int, Field(ge=64 * 1024, le=64 * 1024**2)] | None = None
+    """The largest request body that a gateway before the registry lets through: blobs go in chunks of it. If
+    unset, it is found out once a body is refused (413)."""
 
 
 class HttpSettings(Section):

@@ -191,6 +191,7 @@ class DeletionProbe:
         self._wanted = wanted
         self._repository = wanted.repository
         self._lease = lease
+        self._image = _SOMETHING_ELSE
 
     def execute(self) -> ProbeResult:
         """Find out how the repository's registry deletes.
@@ -211,15 +212,15 @@ class DeletionProbe:
         name = f"{_PREFIX}{int(time.time()):010}-{token}"
         tags = [self._repository.tagged(f"{name}-{letter}") for letter in "ab"]
         image = RecordImage.of(self._repository.name, {_LABEL: token})
-        digest = Manifest.of(image.manifest).digest
+        self._image = Manifest.of(image.manifest).digest
         try:
-            mode = self._try(image, digest, *tags)
+            mode = self._try(image, *tags)
         except Exception as error:
-            probe_result = self._remove(digest, tags)
+            probe_result = self._remove(self._image, tags)
             if probe_result.left and isinstance(error, errors.RegistryError):
                 return probe_result  # remembered, so that the next attempt adds no others
             raise
-        return replace(self._remove(digest, tags), mode=mode)
+        return replace(self._remove(self._image, tags), mode=mode)
 
     def _check_repository(self) -> None:
         try:
@@ -227,10 +228,10 @@ class DeletionProbe:
         except (errors.RegistryUnavailableError, errors.ContentError):
             return  # it exists, but is damaged
 
-    def _try(self, image: RecordImage, digest: Digest, first: Reference, second: Reference) -> DeletionMode:
+    def _try(self, image: RecordImage, first: Reference, second: Reference) -> DeletionMode:
         try:
             for tag in (first, second):
-                put_record(self._client, tag, image, lease=self._lease)
+                self._image = put_record(self._client, tag, image, lease=self._lease).digest
         except errors.ForbiddenError:  # a login that may delete but not push: no tag can be moved aside
             return DeletionMode.DIGEST
         try:
@@ -239,10 +240,10 @@ class DeletionProbe:
             if error.retryable:
                 raise
             return DeletionMode.DIGEST
-        if self._seen_digest(second) != digest:
+        if self._seen_digest(second) != self._image:
             return DeletionMode.DIGEST
         pause(SECOND_LOOK_SECONDS, self._lease, text="a second look at how the registry deletes")
-        went_alone = self._seen_digest(second) == digest and self._seen_digest(first) is None
+        went_alone = self._seen_digest(second) == self._image and self._seen_digest(first) is None
         return DeletionMode.TAG if went_alone else DeletionMode.DIGEST
 
     def _seen_digest(self, tag: Reference) -> Digest | None:

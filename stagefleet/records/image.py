@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from stagefleet.manifests import OCI_MANIFEST
 from stagefleet.names import Digest, StageId
 
 PROJECT_LABEL = "werf"
@@ -23,6 +24,9 @@ PROJECT_LABEL = "werf"
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+_OCI_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+_OCI_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 LAYER = bytes.fromhex("1f8b08000000000000ff621805a360148c5800080000ffff2eafb5ef00040000")
 """The gzip of an empty tar archive (1,024 zero bytes); a constant, so that all records share one blob."""
@@ -69,6 +73,16 @@ class RecordImage:
             "mediaType": MANIFEST_TYPE,
             "config": _descriptor(CONFIG_TYPE, self.config),
             "layers": [_descriptor(LAYER_TYPE, LAYER)],
+        }
+
+    @property
+    def oci_manifest(self) -> dict[str, Any]:
+        """The same record for registries that take no media types but OCI's (zot as it comes)."""
+        return {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor(_OCI_CONFIG_TYPE, self.config),
+            "layers": [_descriptor(_OCI_LAYER_TYPE, LAYER)],
         }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from stagefleet.leases import NO_LEASE, Lease, current_lease
 from stagefleet.manifests import Descriptor
 from stagefleet.names import Digest, Repository
 from stagefleet.registry.api import Api, scopes_of
+from stagefleet.registry.blob_chunks import ChunkSizes, read_chunk
 from stagefleet.registry.blob_reader import BlobReader, BlobSource, check_length
 from stagefleet.registry.blob_stream import BlobStream, SourceError, UploadSource
 from stagefleet.registry.http.adapter import CHUNK_BYTES
@@ -58,6 +60,7 @@ class BlobApi(Api):
         self._unmountable: set[tuple[Repository, Repository]] = set()
         self._missed: dict[tuple[Repository, Repository], int] = {}
         self.whole_blob_hosts: set[str] = set()
+        self._chunks = ChunkSizes(settings)
 
     def fetch_blob(
         self,
@@ -141,6 +144,10 @@ class BlobApi(Api):
         query, scopes = "", scopes_of(repository, "pull,push")
         if mount_from is not None and (mount_from, repository) in self._unmountable:
             mount_from = repository
+        if mount_from is not None and (mount_from, repository) in self._unmountable:
+            if self._lists(repository, digest, lease):
+                return None
+            mount_from = None
         if mount_from is not None:
             query = "?" + urlencode({"mount": str(digest), "from": api_path(mount_from)}, safe=":/")
             if mount_from != repository:
@@ -153,13 +160,15 @@ class BlobApi(Api):
         try:
             response, _ = self._http_client.read(request)
         except (errors.CredentialsError, errors.RegistryError) as error:
-            if mount_from is None or mount_from == repository or not _is_refusal(error):
+            is_login = isinstance(error, errors.CredentialsError)
+            if mount_from is None or (mount_from == repository and is_login) or not _is_refusal(error):
                 raise
-            # No pull right on the other repository: some registries refuse instead of opening an upload.
+            # No pull right on the other repository, or no mounts at all (containerd #14086, oras #1892): some
+            # registries refuse instead of opening an upload.
             upload = self.begin_upload(repository, digest, mount_from=None, lease=lease)
             self._unmountable.add((mount_from, repository))
             return upload
-        return self._upload_of(response, repository, digest, url)
+        return self._upload_of(response, repository, digest)
 
     def post_blob(
         self,
@@ -190,16 +199,26 @@ class BlobApi(Api):
             answer_seconds=answer_seconds,
         )
         response, _ = self._http_client.read(request)
-        return self._upload_of(response, repository, digest, url)
+        return self._upload_of(response, repository, digest)
 
     def _upload_of(
-        self, response: requests.Response, repository: Repository, digest: Digest, url: str
+        self, response: requests.Response, repository: Repository, digest: Digest
     ) -> Upload | None:
         """Return the upload that a POST has begun; None if the repository has the blob now."""
         if response.status_code == 201:  # noqa: PLR2004 - HTTP's number
             check_stored(response.headers, f"blob {digest} of {repository}", digest)
             return None
+        self._chunks.note(repository.host, response.headers)
         return Upload(repository, digest, self._location(response, repository))
+
+    def _lists(self, repository: Repository, digest: Digest, lease: Lease) -> bool:
+        """Ask if a registry lists a blob whose size does not matter."""
+        url, subject = self._url(repository, f"blobs/{digest}"), f"blob {digest} of {repository}"
+        try:
+            self._http_client.read(self._request("HEAD", repository, url, subject, lease=lease))
+        except errors.NotFoundError:
+            return False
+        return True
 
     def upload_bytes(self, upload: Upload, content: bytes, *, lease: Lease = NO_LEASE) -> None:
         """Send the content of a small blob; begin a new upload if that fails."""
@@ -285,6 +304,14 @@ class BlobApi(Api):
                 return send(upload)
             except SourceError as error:
                 raise error.cause from None  # it had its retries
+            except _TooLargeError as error:
+                if not self._chunks.shrink(upload.repository.host):
+                    raise error.cause from None
+                fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None, lease=lease)
+                if fresh is None:
+                    return None
+                upload = fresh
+                continue
             except (
                 errors.RegistryUnreachableError,
                 errors.RegistryUnavailableError,
@@ -301,7 +328,10 @@ class BlobApi(Api):
                 cause = error.cause
             self._http_client.pause(asked + backoff_seconds(http, failures), lease, cause)
             failures += 1
-            fresh = self.begin_upload(upload.repository, upload.digest, mount_from=None, lease=lease)
+            # What is there by now is not sent again: its answer may have come too late (moby #53700).
+            fresh = self.begin_upload(
+                upload.repository, upload.digest, mount_from=upload.repository, lease=lease
+            )
             if fresh is None:
                 return None
             upload = fresh
@@ -319,6 +349,54 @@ class BlobApi(Api):
         lease: Lease,
         *,
         answer_seconds: float | None = None,
+    ) -> None:
+        """Send the content of a blob, in chunks if it is larger than what gets through."""
+        limit = self._chunks.limit(upload.repository.host)
+        try:
+            if limit is None:
+                return self._put_blob(upload, body, lease, answer_seconds)
+            content = body()
+            if len(content) <= limit:
+                opened = [content]
+                return self._put_blob(
+                    upload, lambda: opened.pop() if opened else body(), lease, answer_seconds
+                )
+            incoming = io.BytesIO(content) if isinstance(content, bytes) else content
+            rest = self._send_chunks(upload, incoming, limit, lease)
+            return self._put_blob(rest, lambda: b"", lease, answer_seconds)
+        except errors.RegistryError as error:
+            if error.status != requests.codes.request_entity_too_large:
+                raise
+            raise _TooLargeError(error) from None
+
+    def _send_chunks(self, upload: Upload, source: Body | io.BytesIO, size: int, lease: Lease) -> Upload:
+        """Send a blob in chunks, and return the upload that has them all."""
+        offset, repository = 0, upload.repository
+        while piece := read_chunk(source, size):
+            request = self._request(
+                "PATCH",
+                repository,
+                upload.url,
+                f"blob {upload.digest} of {repository}",
+                scopes=scopes_of(repository, "pull,push"),
+                expected=frozenset({202, 204}),
+                headers={**_BLOB_HEADERS, "Content-Range": f"{offset}-{offset + len(piece) - 1}"},
+                body=piece,
+                retries=False,
+                lease=lease,
+            )
+            response, _ = self._http_client.read(request)
+            offset += len(piece)
+            if "Location" in response.headers:
+                upload = replace(upload, url=self._location(response, repository))
+        return upload
+
+    def _put_blob(
+        self,
+        upload: Upload,
+        body: Callable[[], bytes | Body],
+        lease: Lease,
+        answer_seconds: float | None,
     ) -> None:
         parts = urlsplit(upload.url)
         query = "&".join(filter(None, [parts.query, urlencode({"digest": str(upload.digest)}, safe=":")]))
@@ -381,6 +459,14 @@ class BlobApi(Api):
                 status=response.status_code,
             )
         return self._same_registry(repository, response.url, location)
+
+
+class _TooLargeError(Exception):
+    """A gateway does not let a body of this size through."""
+
+    def __init__(self, cause: errors.RegistryError) -> None:
+        super().__init__()
+        self.cause = cause
 
 
 def _is_refusal(error: errors.CredentialsError | errors.RegistryError) -> bool:

@@ -168,8 +168,19 @@ class RegistryClient(BlobApi):
             read_content(response, request, _MANIFEST_BYTES)
             return response.headers
 
-        stored = self._http_client.consume(request, finish)
+        try:
+            stored = self._http_client.consume(request, finish)
+        except errors.RegistryError as error:
+            if not _may_be_there(error) or not self._names(reference, manifest.digest, lease):
+                raise
+            return
         responses.check_stored(stored, str(reference), manifest.digest, manifest.raw)
+
+    def _names(self, reference: Reference, digest: Digest, lease: Lease) -> bool:
+        try:
+            return self.head_manifest(reference, lease=lease).digest == digest
+        except (errors.RegistryError, errors.ContentError):
+            return False
 
     def delete_manifest(
         self,
@@ -216,6 +227,14 @@ class RegistryClient(BlobApi):
             lease=lease,
             precheck=precheck,
         )
+
+
+def _may_be_there(error: errors.RegistryError) -> bool:
+    """Return True if a registry may refuse a manifest because the tag names it already.
+
+    An immutable tag takes no second PUT, and the answer to the first one may be lost (buildkit #3776).
+    """
+    return 400 <= error.status < 500 and not error.retryable  # noqa: PLR2004 - HTTP's numbers
 
 
 def _may_know_no_head(error: errors.RegistryError) -> bool:

@@ -88,7 +88,7 @@ def map_error(
     }
     said = " ".join(filter(None, [", ".join(told.codes), told.text]))
     what = f"{subject}: {method} answered {status}" + (f" ({said})" if said else "")
-    if method == "PUT" and status in {400, 404} and _BLOB_CODES.intersection(told.codes):
+    if method == "PUT" and status in {400, 404, 500} and _BLOB_CODES.intersection(told.codes):
         missing = tuple(dict.fromkeys(_DIGEST.findall(json.dumps(told.details))))
         return errors.ManifestRefusedError(what, missing=missing, **context)
     if status == 404:  # noqa: PLR2004 - HTTP's number

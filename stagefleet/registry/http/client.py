@@ -205,6 +205,7 @@ class HttpClient:
             self._host_pauses.begin(call.host, asked, error.status_text)
         if (
             (error.status not in _RETRIED and not is_stale)
+            or isinstance(error, errors.ManifestRefusedError)
             or failures >= self._most_retries(call, error)
             or not budget.allows(asked or 0.0)
         ):

@@ -35,8 +35,14 @@ def test_a_manifest_keeps_its_bytes_and_their_digest():
     assert not parsed.is_index
 
 
-def test_the_header_names_the_kind_before_the_document_does():
+def test_the_document_names_the_kind_before_the_header_does():
     raw = json.dumps(manifest(mediaType=OCI_MANIFEST)).encode()
+
+    assert OCI_MANIFEST == Manifest.parse(raw, f"{DOCKER_MANIFEST}; charset=utf-8").media_type
+
+
+def test_the_header_names_the_kind_of_what_has_both_shapes():
+    raw = json.dumps({**manifest(), "mediaType": "", "manifests": []}).encode()
 
     assert DOCKER_MANIFEST == Manifest.parse(raw, f"{DOCKER_MANIFEST}; charset=utf-8").media_type
 
