@@ -13,4 +13,12 @@ def copy_stage(storages: Storages, attempt: Attempt) -> ItemResult:
     """Copy the stage `attempt.item`, as `CopyOperation` says."""
     operation, stage_id = attempt.parsed(CopyOperation), StageId.parse(attempt.item)
     source, destination = operation.source, operation.destination
-    return transfer(storages, source, destination, stage_id, attempt, verify=operation.verify)
+    return transfer(
+        storages,
+        source,
+        destination,
+        stage_id,
+        attempt,
+        verify=operation.verify,
+        foreign_layers=operation.foreign_layers,
+    )

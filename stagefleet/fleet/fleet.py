@@ -198,6 +198,7 @@ class Fleet:
         on_outcome: OutcomeCallback = None,
         *,
         verify: bool = False,
+        foreign_layers: bool = False,
         hosts: Sequence[str] | None = None,
         **run: Unpack[RunArguments],
     ) -> Run:
@@ -205,6 +206,7 @@ class Fleet:
 
         Args:
             verify: Compare digests too, and copy again if they differ (image ids, if one end is an engine).
+            foreign_layers: Send layers, too, that are marked as to be had elsewhere.
             **run: As all that is not named here, see `for_each`.
         """
         from stagefleet.operations.copy import CopyOperation  # noqa: PLC0415 - the other operations are not needed
@@ -213,6 +215,7 @@ class Fleet:
             source=base.parse_storage(source),
             destination=base.parse_storage(destination),
             verify=verify,
+            foreign_layers=foreign_layers,
             hosts=base.parse_hosts(hosts),
         )
         return self.for_each(operation, stage_ids, on_outcome, **run)

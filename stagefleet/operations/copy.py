@@ -9,7 +9,15 @@ from pydantic import model_validator
 
 from stagefleet.errors import UsageError
 from stagefleet.names import StorageAddress
-from stagefleet.operations.base import Operation, Plan, PlanStorages, bounded, compare, select_present
+from stagefleet.operations.base import (
+    Operation,
+    Plan,
+    PlanStorages,
+    bounded,
+    compare,
+    left_out_if_unset,
+    select_present,
+)
 from stagefleet.setting_types import StorageAddressText
 
 
@@ -17,7 +25,7 @@ class CopyOperation(Operation):
     """Copy stages; skip those that the destination has.
 
     One of the two storages is a repository. With `verify`, compare digests too, and copy again if they
-    differ.
+    differ. With `foreign_layers`, send layers, too, whose media type says that registries do not have them.
     """
 
     name: ClassVar[str] = "copy_stage"
@@ -28,6 +36,7 @@ class CopyOperation(Operation):
     source: StorageAddressText
     destination: StorageAddressText
     verify: bool = False
+    foreign_layers: bool = left_out_if_unset(default=False)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -15,6 +15,7 @@ from stagefleet.manifests import INDEXES, Descriptor, Manifest
 from stagefleet.names import Digest, Reference, StageId, StorageAddress
 from stagefleet.oci_layout.directory import LayoutDirectory
 from stagefleet.records.image import PROJECT_LABEL
+from stagefleet.redaction import host_of
 from stagefleet.registries import Registries
 from stagefleet.storages.blob_transfer import BlobTransfer, Config
 from stagefleet.storages.docker_engine import EngineStorage
@@ -32,8 +33,11 @@ def transfer(
     attempt: Attempt,
     *,
     verify: bool = False,
+    foreign_layers: bool = False,
 ) -> ItemResult:
     """Copy one stage from storage to storage; with `verify`, skip it if the destination has the same image.
+
+    Foreign layers are left out unless `foreign_layers` is set; engines decide by themselves.
 
     If another copy of it is under way, wait for that and count its result: skipped.
 
@@ -51,9 +55,11 @@ def transfer(
         locked, verify = attempt.under(stage_lock), verify or stage_lock.has_waited
         match here, there:
             case ManifestStorage(), LayoutStorage():
-                return _into_layout(here, there, stage_id, stage_lock, verify=verify)
+                is_sent = _every_layer if foreign_layers else _is_distributable
+                return _into_layout(here, there, stage_id, stage_lock, verify=verify, is_sent=is_sent)
             case ManifestStorage(), RegistryStorage():
-                return StageCopy(storages.registries, here, there, locked).execute(stage_id, verify=verify)
+                copy = StageCopy(storages.registries, here, there, locked, foreign_layers=foreign_layers)
+                return copy.execute(stage_id, verify=verify)
             case RegistryStorage(), EngineStorage():
                 return _into_engine(here, there, stage_id, stage_lock, verify=verify)
             case EngineStorage(), RegistryStorage():
@@ -90,8 +96,11 @@ class StageCopy:
         source: ManifestStorage,
         destination: RegistryStorage,
         attempt: Attempt,
+        *,
+        foreign_layers: bool = False,
     ) -> None:
         self._registries = registries
+        self._foreign_layers = foreign_layers
         self._client = registries.client
         self._source = source
         self._storage = destination
@@ -146,10 +155,34 @@ class StageCopy:
                 self._client.put_manifest(target, manifest, lease=attempt.lease)
                 break
             except errors.ManifestRefusedError as error:
+                self._refuse_foreign(manifest, target, error)
                 self._sent_bytes.append(heal(error.missing))
         else:
             self._client.put_manifest(target, manifest, lease=attempt.lease)
         return info
+
+    def _is_sent(self, blob: Descriptor) -> bool:
+        return self._foreign_layers or blob.is_distributable
+
+    def _refuse_foreign(
+        self, manifest: Manifest, target: Reference, error: errors.ManifestRefusedError
+    ) -> None:
+        """Raise if a manifest may be refused for its foreign layers, which no repetition mends."""
+        foreign = [layer for layer in manifest.layers if not layer.is_distributable]
+        named = [layer for layer in foreign if str(layer.digest) in error.missing]
+        if not named and (error.missing or not foreign):
+            return
+        layer = (named or foreign)[0]
+        place = f" of {host_of(layer.urls[0])}" if layer.urls else ""
+        advice = "" if self._foreign_layers else "send such layers with --foreign-layers, or "
+        raise errors.RegistryError(
+            f"{error}: {target} has the foreign layer {layer.digest}{place}, which the registry does not "
+            f"take: {advice}allow its address there (distribution: validation.manifests.urls.allow)",
+            method="PUT",
+            repository=str(self._destination),
+            status=error.status,
+            codes=error.codes,
+        ) from error
 
     def _send_blobs(self, image: Manifest, target: Reference, attempt: Attempt) -> tuple[ImageInfo, Heal]:
         infos, config = [], image.config
@@ -160,7 +193,7 @@ class StageCopy:
             infos.append(describe_image(self._destination, target.tag or "", image, content))
             return content
 
-        layers = [layer for layer in image.layers if layer.is_distributable]
+        layers = [layer for layer in image.layers if self._is_sent(layer)]
         blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
         self._sent_bytes.append(blob_transfer.send(layers, Config(config, read_config)))
         return infos[0], lambda missing: blob_transfer.send_again(_named([*layers, config], missing))
@@ -182,7 +215,13 @@ class StageCopy:
             lost, lost_blobs = _lost(index, blobs, missing)
             sent_bytes = blob_transfer.send_again(lost_blobs)
             for digest in lost:
-                again = StageCopy(self._registries, self._source, self._storage, attempt)
+                again = StageCopy(
+                    self._registries,
+                    self._source,
+                    self._storage,
+                    attempt,
+                    foreign_layers=self._foreign_layers,
+                )
                 sent_bytes += again.copy_manifest(self._reader.member(index, digest))
             return sent_bytes
 
@@ -192,7 +231,7 @@ class StageCopy:
             if nested.media_type in INDEXES:
                 copy_member(nested, attempt.lease)
         blob_transfer = BlobTransfer(self._registries, self._source, self._destination, attempt)
-        self._sent_bytes.append(blob_transfer.send([blob for blob in blobs if blob.is_distributable]))
+        self._sent_bytes.append(blob_transfer.send([blob for blob in blobs if self._is_sent(blob)]))
         described = [infos[member.digest] for member in members if member.digest in infos]
         blob_bytes = sum(blob.size for blob in blobs)
         tag = target.tag or ""
@@ -219,7 +258,13 @@ def _named(blobs: list[Descriptor], missing: tuple[str, ...]) -> list[Descriptor
 
 
 def _into_layout(
-    source: ManifestStorage, destination: LayoutStorage, stage_id: StageId, lease: Lease, *, verify: bool
+    source: ManifestStorage,
+    destination: LayoutStorage,
+    stage_id: StageId,
+    lease: Lease,
+    *,
+    verify: bool,
+    is_sent: Callable[[Descriptor], bool],
 ) -> ItemResult:
     """Write a stage, unless it is there; with `verify`, unless it has the same digest."""
     manifest = source.fetch_manifest(stage_id)
@@ -227,15 +272,29 @@ def _into_layout(
         if destination.find_digest(stage_id) == manifest.digest or not verify:
             return ItemResult(skipped=True)
     with destination.layout.writing() as directory:
-        written = _write_parts(source.reader(), directory, manifest, lease)
+        written = _write_parts(source.reader(), directory, manifest, lease, is_sent=is_sent)
         lease.check()
         directory.put_manifest(manifest, str(stage_id))
     info = destination.reader().describe(manifest, str(stage_id))
     return ItemResult(StageDescription(stage_id=stage_id, info=info).as_json(), bytes=written)
 
 
+def _is_distributable(blob: Descriptor) -> bool:
+    return blob.is_distributable
+
+
+def _every_layer(_blob: Descriptor) -> bool:
+    return True
+
+
 def _write_parts(
-    reader: StageReader, directory: LayoutDirectory, manifest: Manifest, lease: Lease, depth: int = 1
+    reader: StageReader,
+    directory: LayoutDirectory,
+    manifest: Manifest,
+    lease: Lease,
+    depth: int = 1,
+    *,
+    is_sent: Callable[[Descriptor], bool],
 ) -> int:
     """Write all that an image or index leads to, and return the bytes of blobs."""
     blobs, written = [*manifest.layers, *([manifest.config] if manifest.config else [])], 0
@@ -243,10 +302,10 @@ def _write_parts(
         if member.manifest is None:
             blobs.append(member.descriptor)
         else:
-            written += _write_parts(reader, directory, member.manifest, lease, depth + 1)
+            written += _write_parts(reader, directory, member.manifest, lease, depth + 1, is_sent=is_sent)
             directory.put_manifest(member.manifest)
     for blob in blobs:
-        if not blob.is_distributable:
+        if not is_sent(blob):
             continue
         try:
             with closing(reader.storage.open_blob(blob, lease=lease)) as content:

@@ -57,6 +57,7 @@ class RegistryServer:
         tls: Tls | None = None,
         client_certificates: bool = False,
         cache: bool = False,
+        foreign_urls: bool = False,
     ) -> None:
         """Prepare a registry; `start` starts it.
 
@@ -68,12 +69,14 @@ class RegistryServer:
             tls: The certificate with which it speaks TLS.
             client_certificates: Whether clients have to show a certificate of the same authority.
             cache: Whether it remembers blobs in memory, as Debian configures it; then it cannot be renewed.
+            foreign_urls: Whether it takes manifests with layers that are to be had elsewhere.
         """
         self._binary = find_program("docker-registry", install="apt-get install docker-registry")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.root = folder, folder / "content"
         self._delete, self._htpasswd, self._token = delete, htpasswd, token
         self._tls, self._client_certificates, self._cache = tls, client_certificates, cache
+        self._foreign_urls = foreign_urls
         self._program: Program | None = None
         self._is_paused = False
         self._seen_bytes = self._settled = 0
@@ -199,7 +202,14 @@ class RegistryServer:
             }
             if self._client_certificates:
                 http["tls"]["clientcas"] = [str(self._tls.ca_file)]
-        document = {"version": 0.1, "log": {"level": "info"}, "storage": storage, "http": http}
+        document: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "info"},
+            "storage": storage,
+            "http": http,
+        }
+        if self._foreign_urls:
+            document["validation"] = {"manifests": {"urls": {"allow": [".*"]}}}
         if self._htpasswd is not None:
             file = self.folder / "htpasswd"
             file.write_text("".join(_htpasswd_line(*login) for login in self._htpasswd.items()))

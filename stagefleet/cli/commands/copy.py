@@ -58,6 +58,12 @@ def copy_stages(
             show_default=False,
         ),
     ] = None,
+    foreign_layers: Annotated[
+        bool,
+        typer.Option(
+            "--foreign-layers", help="Send layers, too, that are marked as to be had elsewhere (Windows)."
+        ),
+    ] = False,
     hosts: opt.Hosts = None,
     options: RunOptions,
 ) -> None:
@@ -65,8 +71,9 @@ def copy_stages(
     if max_percent is not None and not prune:
         raise UsageError("--max-percent is for --prune")
     if from_project is not None:
-        if verify or prune:
-            raise UsageError(f"{'--verify' if verify else '--prune'} does not go with --from-project")
+        refused = {"--verify": verify, "--prune": prune, "--foreign-layers": foreign_layers}
+        for option in (name for name, is_given in refused.items() if is_given):
+            raise UsageError(f"{option} does not go with --from-project")
         arguments = [word for word in (source, destination, *(stage_ids or ())) if word is not None]
         _take(from_project, opt.read_stage_ids(arguments, options.from_file), opt.one_host(hosts), options)
         return
@@ -78,6 +85,7 @@ def copy_stages(
         source=parse_address(source),
         destination=parse_address(destination),
         verify=verify,
+        foreign_layers=foreign_layers,
         hosts=tuple(hosts or ()),
     )
     if prune:
